@@ -1,0 +1,200 @@
+"""The training context: what one worker needs for a step, allocated once (paper, section 3.2.1).
+
+A step is a *program*: a list of kernel calls over arrays that exist already, so that running it allocates nothing. The
+layers up to the first flat one run in blocks of images small enough for the L2 cache, forward for all blocks and then
+backward for all blocks, adding up weight gradients as they go; the flat layers run on the whole batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from adam_mp.compute.operations import OPERATIONS, Call, DenseProduct, DropoutMask, Operation, fuse
+from adam_mp.kernels.loss import softmax, softmax_cross_entropy
+from adam_mp.machine import l2_bytes
+from adam_mp.memory.layout import Layout
+from adam_mp.network.layers import Conv, Flatten
+from adam_mp.network.network import Network
+
+_SMALLEST_PRODUCT = 256  # rows below which a gemm loses more by starting than by leaving the cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """Kernel calls for one input array. After `forward`, `totals` is [sum of losses, number right]."""
+
+    forward: tuple[Call, ...]
+    backward: tuple[Call, ...]
+    totals: np.ndarray
+    scores: np.ndarray
+
+    def run_forward(self) -> None:
+        """Compute scores [n, classes] and, where labels were given, totals and the scores' error."""
+        for function, arguments in self.forward:
+            function(*arguments)
+
+    def run_backward(self) -> None:
+        """Compute the gradients, after `run_forward`."""
+        for function, arguments in self.backward:
+            function(*arguments)
+
+
+class TrainingContext:
+    """Buffers for batches of up to `batch` images of `network`, bound to `weights` (name -> array, maybe shared).
+
+    `gradient` is the flat gradient in `layout`'s order. One process, one thread. `real` is float32, or float64 for
+    gradient checks. `backward=False` leaves out what only training needs.
+    """
+
+    def __init__(
+        self, network: Network, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
+        block: int | None = None, backward: bool = True,
+    ) -> None:  # fmt: skip
+        self.network, self.batch = network, batch
+        self.layout = Layout.of(network.parameters)
+        self.gradient = np.zeros(self.layout.size if backward else 0, real)
+        self.gradients = self.layout.views(self.gradient) if backward else dict(weights)
+        self.block = min(batch, block or choose_block(network))
+        self.totals = np.zeros(2)
+        groups = list(fuse(network))
+        flat = [len(group.input_shape) == 1 or isinstance(group.layers[0], Flatten) for group in groups]
+        self._image_groups = flat.index(True) if True in flat else len(groups)
+        self._operations: list[Operation | None] = []
+        self._outputs: list[np.ndarray] = []
+        self._errors: list[np.ndarray] = []
+        for index, group in enumerate(groups):
+            rows = self.block if index < self._image_groups else batch
+            # The last image layer's error comes from the flat layers, which run on the whole batch.
+            error_rows = rows if index + 1 < self._image_groups else batch
+            if isinstance(group.layers[0], Flatten):
+                shape = (-1, math.prod(group.output_shape))
+                empty = np.zeros((batch, *group.output_shape), real)
+                self._operations.append(None)
+                self._outputs.append(self._outputs[-1].reshape(shape) if self._outputs else empty)
+                self._errors.append(self._errors[-1].reshape(shape) if self._errors else empty[:0])
+                continue
+            kind = OPERATIONS[type(group.layers[0])]
+            self._operations.append(kind(group, dict(weights), self.gradients, batch, rows, real))
+            self._outputs.append(np.zeros((batch, *group.output_shape), real))
+            self._errors.append(np.zeros((error_rows if backward else 0, *group.output_shape), real))
+
+    @property
+    def operations(self) -> list[Operation]:
+        """The operations, in order."""
+        return [operation for operation in self._operations if operation is not None]
+
+    def set_dropout_key(self, key: int) -> None:
+        """Let dropout depend on `key` from the next step on."""
+        for operation in self.operations:
+            if isinstance(operation, DropoutMask):
+                operation.key[0] = key
+
+    def update_directly(self, hyper: np.ndarray) -> list[str]:
+        """Have the backward pass of programs made from now on update the dense weights itself, by gradient descent.
+
+        `hyper` is the live array `[lr, weight_decay, ...]`. Returns the names of the tensors so updated.
+        """
+        names = []
+        for operation in self.operations:
+            if isinstance(operation, DenseProduct):
+                operation.direct = hyper
+                names.append(f"{operation.group.name}.weight")
+        return names
+
+    def program(self, images: np.ndarray, labels: np.ndarray | None, training: bool = True) -> Program:
+        """Make the program for a batch that lies in `images` [n, h, w, c] and `labels` int32 [n], wherever they are.
+
+        Without labels it computes scores only. With `training` it has a backward pass, and dropout is on.
+        """
+        count = len(images)
+        starts = range(0, count, self.block)
+        forward: list[Call] = []
+        for start in starts:
+            self._forward(forward, images, start, min(start + self.block, count), 0, self._image_groups, training)
+        self._forward(forward, images, 0, count, self._image_groups, len(self._operations), training)
+        scores = self._outputs[-1][:count]
+        backward: list[Call] = []
+        if labels is not None:
+            error = self._errors[-1][:count] if training else np.zeros_like(scores)
+            forward.append((softmax_cross_entropy, (scores, labels, error, self.totals)))
+            if training:
+                self._backward(backward, images, 0, count, self._image_groups, len(self._operations), False)
+                for start in starts:
+                    end = min(start + self.block, count)
+                    self._backward(backward, images, start, end, 0, self._image_groups, len(starts) > 1)
+        return Program(tuple(forward), tuple(backward), self.totals, scores)
+
+    def _input(self, index: int, images: np.ndarray, start: int, end: int) -> np.ndarray:
+        if index > 0 and not (index == 1 and self._operations[0] is None):
+            return self._outputs[index - 1][start:end]
+        block = images[start:end]
+        return block.reshape(len(block), -1) if self._operations[0] is None else block
+
+    def _forward(
+        self, calls: list[Call], images: np.ndarray, start: int, end: int, first: int, last: int, training: bool
+    ) -> None:
+        for index in range(first, last):
+            operation = self._operations[index]
+            if operation is not None:
+                x = self._input(index, images, start, end)
+                calls += operation.forward(x, self._outputs[index][start:end], start, training)
+
+    def _error(self, index: int, start: int, end: int) -> np.ndarray:
+        """The error of output `index` for images start:end; inside the image layers only the block's is kept."""
+        if index + 1 < self._image_groups:
+            return self._errors[index][: end - start]
+        return self._errors[index][start:end]
+
+    def _backward(
+        self, calls: list[Call], images: np.ndarray, start: int, end: int, first: int, last: int, fresh: bool
+    ) -> None:
+        for index in reversed(range(first, last)):
+            operation = self._operations[index]
+            if operation is None:
+                continue
+            lowest = index == 0 or (index == 1 and self._operations[0] is None)
+            calls += operation.backward(
+                self._input(index, images, start, end),
+                self._outputs[index][start:end],
+                self._error(index, start, end),
+                None if lowest else self._error(index - 1, start, end),
+                start,
+                start > 0,
+                fresh,
+            )
+
+    def probabilities(self, program: Program, out: np.ndarray) -> None:
+        """Write the class probabilities of a program that ran forward into `out` [n, classes]."""
+        softmax(program.scores, out)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers: activations, errors, gradient, scratch."""
+        arrays = [self.gradient, *self._outputs, *self._errors]
+        for operation in self.operations:
+            arrays += [
+                value for name, value in vars(operation).items()
+                if isinstance(value, np.ndarray) and "weight" not in name and "bias" not in name
+            ]  # fmt: skip
+        return sum(array.nbytes for array in arrays if array.base is None)
+
+
+def choose_block(network: Network) -> int:
+    """Return how many images to take through the image layers at a time.
+
+    As many as keep the largest convolution's patches and output within three quarters of the L2 cache, but enough
+    for each product to have some hundred rows.
+    """
+    bytes_per_image, fewest_rows = 1, _SMALLEST_PRODUCT
+    for layer, shape, after in zip(network.layers, network.shapes, network.shapes[1:], strict=False):
+        if isinstance(layer, Conv):
+            pixels = after[0] * after[1]
+            numbers = pixels * (layer.size * layer.size * shape[2] + 2 * layer.channels)
+            bytes_per_image = max(bytes_per_image, 4 * numbers)
+            fewest_rows = min(fewest_rows, pixels)
+    in_cache = l2_bytes() * 3 // 4 // bytes_per_image
+    return max(1, min(in_cache, 64), -(-_SMALLEST_PRODUCT // fewest_rows))

@@ -1,0 +1,84 @@
+"""Formulas that users write: learning-rate schedules and update rules, checked first, evaluated by numexpr.
+
+A formula is arithmetic on the names it is told and the functions numexpr has; anything else is refused with the name
+that was meant. Numbers in it are taken as float32 where the arrays are, so that nothing is computed in double by chance.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numexpr
+import numpy as np
+
+from adam_mp.errors import SettingsError, nearest
+
+_FUNCTIONS = frozenset(
+    ("where", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2", "sinh", "cosh", "tanh", "exp", "expm1",
+     "log", "log10", "log1p", "sqrt", "abs", "floor", "ceil")
+)  # fmt: skip
+_NODES = (
+    ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Name, ast.Load, ast.Call, ast.Compare, ast.operator,
+    ast.unaryop, ast.cmpop,
+)  # fmt: skip
+
+
+def check_expression(text: str, names: Iterable[str], what: str) -> None:
+    """Raise SettingsError, naming `what`, unless `text` is a formula over `names`."""
+    known = set(names)
+    try:
+        tree = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError):
+        raise SettingsError(f"{what} {text!r} is not a formula; expected arithmetic on {', '.join(sorted(known))}") from None
+    calls = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    for node in ast.walk(tree):
+        if not isinstance(node, _NODES) or (isinstance(node, ast.Call) and node.func not in calls):
+            raise SettingsError(f"{what} {text!r}: {type(node).__name__.lower()} is not allowed in a formula")
+        if isinstance(node, ast.Constant) and (isinstance(node.value, bool) or not isinstance(node.value, (int, float))):
+            raise SettingsError(f"{what} {text!r}: {node.value!r} is not a number")
+        if isinstance(node, ast.Name):
+            allowed = _FUNCTIONS if node in calls else known
+            if node.id not in allowed:
+                kind = "function" if node in calls else "name"
+                raise SettingsError(f"{what} {text!r}: unknown {kind} {node.id!r}; {nearest(node.id, allowed)}")
+
+
+def names_in(text: str) -> set[str]:
+    """Return the names, not functions, that a checked formula uses."""
+    tree = ast.parse(text.strip(), mode="eval")
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - _FUNCTIONS
+
+
+class _NumbersOut(ast.NodeTransformer):
+    """Replace each fractional number by a name, and keep its value."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, np.ndarray] = {}
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        if isinstance(node.value, int):
+            return node
+        name = f"_number{len(self.values)}"
+        self.values[name] = np.float32(node.value)
+        return ast.Name(name, ast.Load())
+
+
+@functools.lru_cache(maxsize=64)
+def _prepare(text: str) -> tuple[str, dict[str, Any]]:
+    numbers = _NumbersOut()
+    return ast.unparse(numbers.visit(ast.parse(text.strip(), mode="eval"))), numbers.values
+
+
+def evaluate_into(text: str, values: Mapping[str, Any], out: np.ndarray) -> None:
+    """Evaluate a checked formula in float32 over arrays and numbers; the result goes to `out`, which it may read."""
+    prepared, numbers = _prepare(text)
+    singles = {name: value if isinstance(value, np.ndarray) else np.float32(value) for name, value in values.items()}
+    numexpr.evaluate(prepared, {**singles, **numbers}, {}, out=out, casting="unsafe")
+
+
+def evaluate_number(text: str, values: Mapping[str, float]) -> float:
+    """Evaluate a checked formula over numbers, in double."""
+    return float(numexpr.evaluate(text.strip(), {name: np.float64(value) for name, value in values.items()}, {}))

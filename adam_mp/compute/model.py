@@ -1,0 +1,109 @@
+"""A trained network as a library object: predict, evaluate, save, load."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.tensor_file import read_tensors, write_tensors
+from adam_mp.errors import CheckpointError, DataError
+from adam_mp.network.description import from_json, to_json
+from adam_mp.network.network import Network
+
+MODEL_FORMAT = "adam_mp.model.1"
+_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network with its weights (name -> float32 array) and the normalisation of its inputs.
+
+    `mean` and `deviation` are per channel, in units of the stored values the network was trained on (0 to 255 for
+    images of bytes). Not safe for use from several threads at once.
+
+    Example:
+        >>> model = adam_mp.load("runs/first")
+        >>> model.predict(images).argmax(axis=1)
+    """
+
+    network: Network
+    weights: Mapping[str, np.ndarray]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    fill: float = 0.0
+
+    def predict(self, images: Any) -> np.ndarray:
+        """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
+
+        A single image [h, w] or [h, w, c] counts as n = 1. Values as the training data's, before normalisation. Raises
+        DataError, with both shapes, if the images do not fit.
+        """
+        x = self._as_batch(np.asarray(images))
+        context = TrainingContext(self.network, self.weights, min(_BATCH, max(len(x), 1)), backward=False)
+        out = np.zeros((len(x), self.network.classes), np.float32)
+        mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
+        for start in range(0, len(x), _BATCH):
+            block = np.ascontiguousarray((x[start : start + _BATCH].astype(np.float32) - mean) / deviation)
+            program = context.program(block, None, training=False)
+            program.run_forward()
+            context.probabilities(program, out[start : start + len(block)])
+        return out
+
+    def evaluate(self, images: Any, labels: Any) -> float:
+        """Return the fraction of `images` whose most probable class is their label."""
+        probabilities = self.predict(images)
+        labels = np.asarray(labels)
+        if labels.shape != (len(probabilities),):
+            raise DataError(f"{len(probabilities)} images, but labels of shape {labels.shape}; expected one label an image")
+        return float(np.mean(probabilities.argmax(axis=1) == labels)) if len(labels) else 0.0
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to one safetensors file, the network's description in its metadata."""
+        write_model(Path(path), self)
+
+    def _as_batch(self, images: np.ndarray) -> np.ndarray:
+        shape = self.network.input_shape
+        if not np.issubdtype(images.dtype, np.number) and images.dtype != bool:
+            raise DataError(f"images are of type {images.dtype}; expected numbers")
+        candidates = [shape, shape[:2]] if shape[2] == 1 else [shape]
+        if shape[:2] == (1, 1):
+            candidates.append((shape[2],))
+        for single in candidates:
+            if images.shape == single or images.shape[1:] == single:
+                return images.reshape(-1, *shape)
+        raise DataError(f"images have shape {images.shape}; this network takes [n, {', '.join(map(str, shape))}]")
+
+
+def write_model(path: Path, model: Model) -> None:
+    """Write `model` to `path`, atomically."""
+    normalization = {"mean": model.mean, "deviation": model.deviation, "fill": model.fill}
+    metadata = {
+        "format": MODEL_FORMAT,
+        "network": to_json(model.network),
+        "normalization": json.dumps(normalization),
+    }
+    write_tensors(path, model.weights, metadata)
+
+
+def load(path: str | Path) -> Model:
+    """Load a model from its file or from the run folder that holds it; raises CheckpointError if damaged."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    tensors, metadata = read_tensors(path, MODEL_FORMAT)
+    network = from_json(metadata.get("network", ""))
+    for name, shape in network.parameters.items():
+        if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != np.float32:
+            raise CheckpointError(f"{path} has no float32 tensor {name} of shape {shape}, which its network needs")
+    try:
+        normalization = json.loads(metadata["normalization"])
+        mean, deviation = tuple(normalization["mean"]), tuple(normalization["deviation"])
+        return Model(network, tensors, mean, deviation, float(normalization["fill"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has damaged normalisation data: {error!r}") from None

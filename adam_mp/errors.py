@@ -1,0 +1,67 @@
+"""What can go wrong, said in one line: what was given, what is expected, what to do.
+
+Every error that a user can cause or meet is a child of `AdamError`. `exit_code` is what the command line ends
+with. This module imports nothing of adam_mp, and every other module may import it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AdamError(Exception):
+    """Base of all errors raised by adam_mp. The message is one line, meant for the user."""
+
+    exit_code = 2
+
+
+class SettingsError(AdamError):
+    """A flag, a TOML key or a keyword argument has an unknown name or an impossible value."""
+
+
+class NetworkError(AdamError):
+    """A network description is malformed, or its shapes do not fit."""
+
+
+class DataError(AdamError):
+    """A data set is missing, damaged or inconsistent."""
+
+
+class SpaceError(AdamError):
+    """Not enough shared memory or disk for what was asked."""
+
+
+class RunFolderError(AdamError):
+    """A run folder is missing, is in use, or belongs to something else."""
+
+
+class CheckpointError(AdamError):
+    """A checkpoint or model file is missing or damaged."""
+
+
+class ProcessError(AdamError):
+    """Workers or data servers died more often than the run can bear."""
+
+    exit_code = 1
+
+
+class DivergenceError(AdamError):
+    """The loss became NaN or infinite; the last good checkpoint was kept."""
+
+    exit_code = 3
+
+
+class StalledError(AdamError):
+    """Nothing moved for longer than the documented deadline."""
+
+    exit_code = 4
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `did you mean 'x'?` for the closest known name, or the list of the known names."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known: " + ", ".join(names)

@@ -1,0 +1,103 @@
+"""Atomic operations on int64 words that several processes share.
+
+numba has none for CPUs, so these emit the processor's own instructions. A `publish` makes everything written before it
+visible to whoever reads the new value with `observe`; this is what orders the slots of a ring on every processor,
+not only on those that keep stores in order by themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
+
+from adam_mp.kernels.compilation import kernel
+
+_WORD = ir.IntType(64)
+
+
+def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    data = make_array(signature.args[0])(context, builder, arguments[0]).data
+    return builder.gep(data, [arguments[1]])
+
+
+@intrinsic
+def _load(_typing: Any, words: Any, index: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(context, builder, signature, arguments)
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(words, types.int64), generate
+
+
+@intrinsic
+def _store(_typing: Any, words: Any, index: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store_atomic(arguments[2], _address(context, builder, signature, arguments), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(words, types.int64, types.int64), generate
+
+
+@intrinsic
+def _add(_typing: Any, words: Any, index: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.atomic_rmw("add", _address(context, builder, signature, arguments), arguments[2], "acq_rel")
+
+    return types.int64(words, types.int64, types.int64), generate
+
+
+@intrinsic
+def _swap(_typing: Any, words: Any, index: Any, expected: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(context, builder, signature, arguments)
+        outcome = builder.cmpxchg(pointer, arguments[2], arguments[3], "acq_rel", "acquire")
+        return builder.extract_value(outcome, 1)
+
+    return types.boolean(words, types.int64, types.int64, types.int64), generate
+
+
+@kernel("i8(i8[::1], i8)")
+def observe(words, index):  # type: ignore[no-untyped-def]
+    """Return `words[index]`, and see all that was written before it was published."""
+    return _load(words, index)
+
+
+@kernel("void(i8[::1], i8, i8)")
+def publish(words, index, value):  # type: ignore[no-untyped-def]
+    """Store `value` in `words[index]` after all earlier writes of this process."""
+    _store(words, index, value)
+
+
+@kernel("i8(i8[::1], i8, i8)")
+def fetch_add(words, index, amount):  # type: ignore[no-untyped-def]
+    """Add `amount` to `words[index]` and return what it held before."""
+    return _add(words, index, amount)
+
+
+@kernel("b1(i8[::1], i8, i8, i8)")
+def compare_and_swap(words, index, expected, value):  # type: ignore[no-untyped-def]
+    """Store `value` in `words[index]` if it holds `expected`; tell whether it did."""
+    return _swap(words, index, expected, value)
+
+
+@kernel("i8(i8[::1], i8, i8, i8)")
+def claim_first(words, start, expected, value):  # type: ignore[no-untyped-def]
+    """Swap the first word from `start` on that holds `expected` for `value`; return its index, or -1."""
+    for index in range(start, words.size):
+        if words[index] == expected and _swap(words, index, expected, value):
+            return index
+    return -1
+
+
+@kernel("i8(i8[::1], i8, i8)")
+def replace_all(words, expected, value):  # type: ignore[no-untyped-def]
+    """Swap every word that holds `expected` for `value`; return how many."""
+    count = 0
+    for index in range(words.size):
+        if words[index] == expected and _swap(words, index, expected, value):
+            count += 1
+    return count

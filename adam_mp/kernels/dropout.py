@@ -1,0 +1,32 @@
+"""Dropout (Srivastava et al. 2014), scaled while training so that evaluation needs no change."""
+
+# ruff: noqa: ANN001, ANN201
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import numpy as np
+
+from adam_mp.kernels.compilation import kernel
+from adam_mp.kernels.random import mix, uniform
+
+
+@kernel("void(R[::1], R[::1], R[::1], R, u8[::1], u8, u8)")
+def dropout_forward(x, out, mask, rate, key, layer, start):
+    """`out = x * mask`, mask 0 with probability `rate`, else `1 / (1 - rate)`.
+
+    The draw depends on `key[0]` (the batch), `layer` and the position in the whole batch, which begins at `start`.
+    """
+    kept = x.dtype.type(1) / (1 - rate)
+    stream = mix(key[0], layer)
+    for i in range(x.size):
+        keep = uniform(stream, start + np.uint64(i)) >= rate
+        mask[i] = kept if keep else x.dtype.type(0)
+        out[i] = x[i] * mask[i]
+
+
+@kernel("void(R[::1], R[::1], R[::1])")
+def dropout_backward(error, mask, x_error):
+    """`x_error = error * mask`."""
+    for i in range(error.size):
+        x_error[i] = error[i] * mask[i]

@@ -1,0 +1,52 @@
+"""Softmax and its cross-entropy with labels, computed together so that large scores cannot overflow."""
+
+# ruff: noqa: ANN001, ANN201
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from adam_mp.kernels.compilation import kernel
+
+
+@kernel("void(R[:,::1], R[:,::1])")
+def softmax(scores, probabilities):
+    """`probabilities = exp(scores) / sum(exp(scores))` along each row."""
+    for i in range(scores.shape[0]):
+        top = scores[i].max()
+        total = scores.dtype.type(0)
+        for j in range(scores.shape[1]):
+            probabilities[i, j] = math.exp(scores[i, j] - top)
+            total += probabilities[i, j]
+        for j in range(scores.shape[1]):
+            probabilities[i, j] /= total
+
+
+@kernel("void(R[:,::1], i4[::1], R[:,::1], f8[::1])")
+def softmax_cross_entropy(scores, labels, error, totals):
+    """Loss of `scores` [n, classes] against `labels` [n].
+
+    `error` becomes the gradient of the mean loss: `(softmax(scores) - one_hot(labels)) / n`. `totals[0]` becomes the
+    sum of the losses, `totals[1]` the number of rows whose highest score is at the label (ties count as wrong).
+    """
+    rows, classes = scores.shape
+    totals[0] = 0.0
+    totals[1] = 0.0
+    for i in range(rows):
+        label = labels[i]
+        top = scores[i, 0]
+        right = True
+        for j in range(classes):
+            top = max(top, scores[i, j])
+            right = right and (j == label or scores[i, label] > scores[i, j])
+        total = 0.0
+        for j in range(classes):
+            total += math.exp(np.float64(scores[i, j] - top))
+        totals[0] += math.log(total) - np.float64(scores[i, label] - top)
+        totals[1] += right
+        for j in range(classes):
+            share = math.exp(np.float64(scores[i, j] - top)) / total
+            error[i, j] = (share - (j == label)) / rows

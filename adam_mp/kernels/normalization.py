@@ -1,0 +1,36 @@
+"""Local response normalisation across neighbouring channels (Krizhevsky et al. 2012, section 3.3)."""
+
+# ruff: noqa: ANN001, ANN201
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+from adam_mp.kernels.compilation import kernel
+
+
+@kernel("void(R[:,::1], R[:,::1], R[:,::1], i8, R, R, R)")
+def local_response_forward(x, out, scale, size, alpha, beta, offset):
+    """`out = x / scale ** beta`, `scale = offset + alpha / size * sum of squares of the size channels around`."""
+    rows, channels = x.shape
+    half = size // 2
+    for i in range(rows):
+        for c in range(channels):
+            total = x.dtype.type(0)
+            for k in range(max(0, c - half), min(channels, c - half + size)):
+                total += x[i, k] * x[i, k]
+            scale[i, c] = offset + alpha / size * total
+            out[i, c] = x[i, c] * scale[i, c] ** -beta
+
+
+@kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,::1], R[:,::1], i8, R, R)")
+def local_response_backward(error, x, out, scale, x_error, size, alpha, beta):
+    """Error of the input: each input acts on its own output and, through `scale`, on its neighbours'."""
+    rows, channels = x.shape
+    half = size // 2
+    for i in range(rows):
+        for c in range(channels):
+            shared = x.dtype.type(0)
+            # The outputs whose window covers channel c: those k with k - half <= c < k - half + size.
+            for k in range(max(0, c + half - size + 1), min(channels, c + half + 1)):
+                shared += error[i, k] * out[i, k] / scale[i, k]
+            x_error[i, c] = error[i, c] * scale[i, c] ** -beta - 2 * alpha * beta / size * x[i, c] * shared

@@ -1,0 +1,107 @@
+"""What this machine is and has: cores this process may use, memory that is free, caches, NUMA nodes, thread counts.
+
+Only this module asks the operating system such questions. It knows containers: a cgroup's quota and memory limit count
+as much as the hardware. May import: `errors`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from pathlib import Path
+
+import psutil
+
+# Read by BLAS, OpenMP, numexpr and numba when they load; one thread a process everywhere, parallelism is processes.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "BLIS_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+}
+_CGROUP = Path("/sys/fs/cgroup")
+_NODES = Path("/sys/devices/system/node")
+_L2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+
+
+def allowed_cores() -> list[int]:
+    """Return the numbers of the cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def cpu_quota() -> float | None:
+    """Return how many cores' worth of time the cgroup grants, or None where it sets no limit."""
+    try:
+        quota, period = (_CGROUP / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def usable_cores() -> int:
+    """Return how many cores a run may use by default: those allowed, cut by the quota, at least 1."""
+    quota = cpu_quota()
+    count = len(allowed_cores())
+    return count if quota is None else max(1, min(count, math.ceil(quota)))
+
+
+def free_memory() -> int:
+    """Return the bytes that can be taken now without swapping or being killed."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        if limit != "max":
+            used = int((_CGROUP / "memory.current").read_text())
+            reclaimable = _cgroup_statistic("inactive_file")
+            free = min(free, max(0, int(limit) - used + reclaimable))
+    except (OSError, ValueError):
+        pass  # no cgroup limit that this process can see
+    return free
+
+
+def _cgroup_statistic(name: str) -> int:
+    for line in (_CGROUP / "memory.stat").read_text().splitlines():
+        key, _, value = line.partition(" ")
+        if key == name:
+            return int(value)
+    return 0
+
+
+def l2_bytes() -> int:
+    """Return the size of a core's L2 cache, 1 MB where it is not told."""
+    try:
+        text = _L2.read_text().strip()
+        return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
+    except (OSError, ValueError, KeyError):
+        return 1 << 20
+
+
+def numa_nodes() -> dict[int, str]:
+    """Return node number -> its cores as the kernel lists them; empty where there is no such list."""
+    nodes = {}
+    for folder in sorted(_NODES.glob("node[0-9]*")):
+        nodes[int(folder.name[4:])] = (folder / "cpulist").read_text().strip()
+    return nodes
+
+
+def cpu_name() -> str:
+    """Return the processor's name as a person would say it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()
+
+
+def pin_to(core: int | None) -> None:
+    """Keep this process on `core`; with None, leave it to the scheduler."""
+    if core is not None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {core})

@@ -1,0 +1,96 @@
+"""The run's notice board: the supervisor's order for all workers, and each process's progress counters.
+
+One writer a word. The order is `sequence << 8 | kind`; a worker acknowledges a sequence once it acts on it (so an
+acknowledged IDLE means that it touches neither weights nor leases). Counters are read by the supervisor alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from adam_mp.kernels.atomic import observe, publish
+from adam_mp.memory.segment import Segment
+
+IDLE, TRAIN, VALIDATE, TEST, STOP = range(5)
+_LINE = 8
+_ROW = 2 * _LINE
+_FIELDS = (
+    "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
+    "loss", "fault_epoch", "fault_step", "augmented",
+)  # fmt: skip
+_INDEX = {name: position for position, name in enumerate(_FIELDS)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """One process's counters since it started; times in nanoseconds, `loss` the sum over images trained."""
+
+    ready: int
+    acknowledged: int
+    heartbeat: int
+    images: int
+    updates: int
+    staleness: int
+    waited_ns: int
+    busy_ns: int
+    loss: float
+    fault_epoch: int
+    fault_step: int
+    augmented: int
+
+
+class Counters:
+    """The row of one process: plain stores by its only writer."""
+
+    def __init__(self, row: np.ndarray) -> None:
+        self._row = row
+        self._reals = row.view(np.float64)
+
+    def add(self, name: str, amount: int) -> None:
+        """Add to a counter."""
+        self._row[_INDEX[name]] += amount
+
+    def add_loss(self, amount: float) -> None:
+        """Add to the sum of losses, kept as a float64 in the same row."""
+        self._reals[_INDEX["loss"]] += amount
+
+    def publish(self, name: str, value: int) -> None:
+        """Store a word after all earlier writes."""
+        publish(self._row, _INDEX[name], value)
+
+    def clear(self) -> None:
+        """Zero the row, for a successor of the process that wrote it."""
+        self._row[:] = 0
+
+    def read(self) -> Progress:
+        """Return the counters as of now."""
+        values = dict(zip(_FIELDS, self._row.tolist(), strict=False))
+        values["loss"] = float(self._reals[_INDEX["loss"]])
+        return Progress(**values)
+
+
+class Board:
+    """A view of a board for `processes` rows at `offset` bytes of a segment."""
+
+    def __init__(self, segment: Segment, offset: int, processes: int) -> None:
+        self._order = segment.array(np.int64, (_LINE,), offset)
+        rows = segment.array(np.int64, (processes, _ROW), offset + 8 * _LINE)
+        self.counters = [Counters(row) for row in rows]
+
+    @staticmethod
+    def bytes_needed(processes: int) -> int:
+        """Return the bytes a board takes, a multiple of 64."""
+        return 8 * (_LINE + processes * _ROW)
+
+    def give_order(self, kind: int) -> int:
+        """Publish a new order; return its sequence number. Supervisor only."""
+        sequence = (int(self._order[0]) >> 8) + 1
+        publish(self._order, 0, sequence << 8 | kind)
+        return sequence
+
+    def order(self) -> tuple[int, int]:
+        """Return (sequence, kind) of the standing order."""
+        word = int(observe(self._order, 0))
+        return word >> 8, word & 255

@@ -1,0 +1,135 @@
+"""Who has which batch of the epoch: every batch is leased to one process at a time and counted once.
+
+One int64 word a batch holds `round << 20 | holder << 4 | state`. It moves by compare-and-swap only:
+
+    FREE -> HELD by a data server -> LEASED by a worker -> TRAINED
+      \\________________\\________________________________-> SKIPPED (the epoch ended at its quorum)
+
+What a dead process held goes back to FREE, by the supervisor. A batch that was freed while it waited in a ring is
+refused when a worker tries to lease it, so nothing is trained twice. The round (epoch number) is part of the word, so a
+process that slept through an epoch cannot touch the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from adam_mp.kernels.atomic import claim_first, compare_and_swap, observe, publish, replace_all
+from adam_mp.memory.segment import Segment
+
+FREE, HELD, LEASED, TRAINED, SKIPPED = range(5)
+_LINE = 8
+_ROUND, _COUNT, _CURSOR = 0, _LINE, 2 * _LINE
+_HEADER_WORDS = 3 * _LINE
+
+
+@dataclasses.dataclass(frozen=True)
+class LedgerStatistics:
+    """How many batches are in which state."""
+
+    free: int
+    held: int
+    leased: int
+    trained: int
+    skipped: int
+
+
+class Ledger:
+    """A view of a ledger for up to `capacity` batches at `offset` bytes of a segment."""
+
+    def __init__(self, segment: Segment, offset: int, capacity: int) -> None:
+        self._header = segment.array(np.int64, (_HEADER_WORDS,), offset)
+        self._words = segment.array(np.int64, (capacity,), offset + 8 * _HEADER_WORDS)
+
+    @staticmethod
+    def bytes_needed(capacity: int) -> int:
+        """Return the bytes a ledger takes, a multiple of 64."""
+        return 8 * (_HEADER_WORDS + -(-capacity // _LINE) * _LINE)
+
+    # The supervisor's side.
+
+    def open(self, round_number: int, states: np.ndarray) -> None:
+        """Begin a round with the given states [batches]: FREE, or TRAINED and SKIPPED where resuming. Supervisor only.
+
+        The words are written before the round is published; who reads the new round finds them.
+        """
+        publish(self._header, _ROUND, -1)
+        self._words[: states.size] = (round_number << 20) | states.astype(np.int64)
+        self._header[_COUNT] = states.size
+        self._header[_CURSOR] = 0
+        publish(self._header, _ROUND, round_number)
+
+    def close_round(self) -> int:
+        """Skip what nobody trains yet; return how many batches. Supervisor only."""
+        words = self._current_words()
+        skipped = 0
+        for word in np.unique(words[(words & 15 == FREE) | (words & 15 == HELD)]):
+            skipped += replace_all(words, word, (word & ~0xFFFFF) | SKIPPED)
+        return skipped
+
+    def take_back(self, state: int, holder: int) -> int:
+        """Free what a dead `holder` had in `state` (HELD or LEASED); return how many batches. Supervisor only."""
+        freed = int(replace_all(self._current_words(), self._word(state, holder), self._word(FREE, 0)))
+        self._header[_CURSOR] = 0
+        return freed
+
+    def give_back(self, round_number: int, batch: int, server: int) -> bool:
+        """Free one batch held by `server` whose ring nobody consumes any more. Supervisor only."""
+        base = round_number << 20
+        freed = bool(compare_and_swap(self._words, batch, base | server << 4 | HELD, base | FREE))
+        self._header[_CURSOR] = 0
+        return freed
+
+    # The data servers' and workers' side.
+
+    @property
+    def round(self) -> int:
+        """The round that is open, -1 between rounds."""
+        return int(observe(self._header, _ROUND))
+
+    def claim(self, round_number: int, holder: int) -> int | None:
+        """Take the first free batch of the round; None when there is none now."""
+        free, held = (round_number << 20) | FREE, (round_number << 20) | holder << 4 | HELD
+        words = self._current_words()
+        found = claim_first(words, self._header[_CURSOR], free, held)
+        if found < 0:
+            # The cursor is a hint that several processes write; what was taken back may lie before it.
+            found = claim_first(words, 0, free, held)
+        if found < 0:
+            return None
+        self._header[_CURSOR] = found + 1
+        return int(found)
+
+    def lease(self, round_number: int, batch: int, server: int, worker: int) -> bool:
+        """Turn a batch held by data server `server` into a lease of `worker`; False if it was taken back meanwhile."""
+        base = round_number << 20
+        return bool(compare_and_swap(self._words, batch, base | server << 4 | HELD, base | worker << 4 | LEASED))
+
+    def finish(self, round_number: int, batch: int, worker: int) -> bool:
+        """Mark a batch leased by `worker` as trained; False if the lease was taken back meanwhile."""
+        base = round_number << 20
+        return bool(compare_and_swap(self._words, batch, base | worker << 4 | LEASED, base | TRAINED))
+
+    def claim_lease(self, round_number: int, worker: int) -> int | None:
+        """Take the first free batch straight to LEASED, where no data server stands between (evaluation)."""
+        base = round_number << 20
+        found = claim_first(self._current_words(), 0, base | FREE, base | worker << 4 | LEASED)
+        return None if found < 0 else int(found)
+
+    # For anyone.
+
+    def states(self) -> np.ndarray:
+        """Return a copy of the states, uint8 [batches]."""
+        return (self._current_words() & 15).astype(np.uint8)
+
+    def statistics(self) -> LedgerStatistics:
+        """Return how many batches are in which state now."""
+        return LedgerStatistics(*np.bincount(self.states(), minlength=5)[:5].tolist())
+
+    def _current_words(self) -> np.ndarray:
+        return self._words[: int(self._header[_COUNT])]
+
+    def _word(self, state: int, holder: int) -> int:
+        return self.round << 20 | holder << 4 | state

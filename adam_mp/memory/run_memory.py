@@ -1,0 +1,119 @@
+"""All shared memory of a run but its weights: board, ledgers, rings, and the images, in one segment.
+
+The supervisor plans it (`RunShape`), creates it and fills in the images; children attach with the handle.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from adam_mp.memory.board import Board
+from adam_mp.memory.ledger import Ledger
+from adam_mp.memory.ring import Ring, RingShape
+from adam_mp.memory.segment import Segment, SegmentHandle
+
+Field = tuple[str, tuple[int, ...]]  # dtype and shape of an array
+
+
+@dataclasses.dataclass(frozen=True)
+class RunShape:
+    """The sizes of a run's shared memory.
+
+    `batches` training batches an epoch at most, `chunks` evaluation chunks at most, `samples` training samples an
+    epoch, `arrays` name -> (dtype, shape) of the data set's arrays. Processes are numbered: workers, then data servers.
+    """
+
+    workers: int
+    data_servers: int
+    batches: int
+    chunks: int
+    samples: int
+    ring: RingShape
+    arrays: Mapping[str, Field]
+
+    @property
+    def rings(self) -> list[tuple[int, int]]:
+        """(data server, worker) of each ring: each worker has at least one, each data server too."""
+        if not self.data_servers:
+            return []
+        count = max(self.workers, self.data_servers)
+        return [(self.workers + i % self.data_servers, i % self.workers) for i in range(count)]
+
+    def offsets(self) -> tuple[dict[str, int], int]:
+        """Return where each part begins, in bytes, and the size of the whole."""
+        sizes = {
+            "board": Board.bytes_needed(self.workers + self.data_servers),
+            "ledger": Ledger.bytes_needed(self.batches),
+            "evaluation": Ledger.bytes_needed(self.chunks),
+            "results": 16 * self.chunks,
+            "order": 8 * self.samples,
+            **{f"ring{index}": self.ring.bytes for index in range(len(self.rings))},
+            **{name: np.dtype(dtype).itemsize * int(np.prod(shape)) for name, (dtype, shape) in self.arrays.items()},
+        }
+        offsets, position = {}, 0
+        for name, size in sizes.items():
+            offsets[name] = position
+            position += -(-size // 64) * 64
+        return offsets, position
+
+
+@dataclasses.dataclass(frozen=True)
+class RunHandle:
+    """What a child needs to attach to a run's memory."""
+
+    segment: SegmentHandle
+    shape: RunShape
+
+
+class RunMemory:
+    """The parts of a run's shared memory as views; who may do what with each stands in its own class.
+
+    `ledger` leases training batches, `evaluation` chunks of an evaluation, `results` [chunks, 2] holds each chunk's sum
+    of losses and number right, `order` [samples] the epoch's order of samples, `arrays` the data set.
+    """
+
+    def __init__(self, segment: Segment, shape: RunShape) -> None:
+        self.segment, self.shape = segment, shape
+        offsets, _ = shape.offsets()
+        self.board = Board(segment, offsets["board"], shape.workers + shape.data_servers)
+        self.ledger = Ledger(segment, offsets["ledger"], shape.batches)
+        self.evaluation = Ledger(segment, offsets["evaluation"], shape.chunks)
+        self.results = segment.array(np.float64, (shape.chunks, 2), offsets["results"])
+        self.order = segment.array(np.int64, (shape.samples,), offsets["order"])
+        self.rings = [Ring(segment, offsets[f"ring{index}"], shape.ring) for index in range(len(shape.rings))]
+        self.arrays = {
+            name: segment.array(np.dtype(dtype), size, offsets[name]) for name, (dtype, size) in shape.arrays.items()
+        }
+
+    @classmethod
+    def create(cls, shape: RunShape, folder: Path | None = None) -> RunMemory:
+        """Make the memory; the calling process owns it. Raises SpaceError if there is no room."""
+        memory = cls(Segment.create("run", shape.offsets()[1], folder), shape)
+        for ring, (server, _) in zip(memory.rings, shape.rings, strict=True):
+            ring.producer = server
+        memory.ledger.open(-1, np.zeros(0, np.uint8))
+        memory.evaluation.open(-1, np.zeros(0, np.uint8))
+        return memory
+
+    @classmethod
+    def attach(cls, handle: RunHandle) -> RunMemory:
+        """Map the memory that the supervisor made."""
+        return cls(Segment.attach(handle.segment), handle.shape)
+
+    @property
+    def handle(self) -> RunHandle:
+        """What to send to a child, together with the descriptor."""
+        return RunHandle(self.segment.handle, self.shape)
+
+    def rings_of(self, worker: int) -> list[Ring]:
+        """Return the rings that `worker` consumes."""
+        return [ring for ring, (_, consumer) in zip(self.rings, self.shape.rings, strict=True) if consumer == worker]
+
+    def close(self) -> None:
+        """Give up this process's mapping."""
+        del self.board, self.ledger, self.evaluation, self.results, self.order, self.rings, self.arrays
+        self.segment.close()

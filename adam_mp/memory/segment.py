@@ -1,0 +1,141 @@
+"""A piece of shared memory without a name: the only module that knows how the operating system makes one.
+
+The owner calls `create`; children get `descriptor` by inheritance and call `attach`. `live_segments` finds the segments
+of all runs on this machine through the processes that hold them, and tells which have lost their supervisor.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import mmap
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from adam_mp.errors import SpaceError
+from adam_mp.machine import free_memory
+
+_PREFIX = "adam_mp"
+# Left to the rest of the machine: a run that takes the last page is the next one to be killed.
+_RESERVE = 32 << 20
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentHandle:
+    """What a child needs to map a segment: an inherited file descriptor and its size in bytes."""
+
+    descriptor: int
+    size: int
+
+
+class Segment:
+    """Shared memory of `size` bytes, zeroed at first, mapped into this process.
+
+    Any process that holds it may read and write anywhere. The owner's `close` and every child's end give the memory
+    back.
+    """
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.handle = SegmentHandle(descriptor, size)
+        self._map = mmap.mmap(descriptor, size)
+
+    @classmethod
+    def create(cls, purpose: str, size: int, folder: Path | None = None) -> Segment:
+        """Take `size` bytes of shared memory, or of a deleted file in `folder`; raises SpaceError if there is no room."""
+        size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        check_space(size, purpose, folder)
+        descriptor = _open_anonymous(f"{_PREFIX}:{os.getpid()}:{purpose}", folder)
+        try:
+            os.ftruncate(descriptor, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size)
+            return cls(descriptor, size)
+        except OSError as error:
+            os.close(descriptor)
+            raise SpaceError(f"no room for {megabytes(size)} of {purpose}: {error.strerror}") from None
+
+    @classmethod
+    def attach(cls, handle: SegmentHandle) -> Segment:
+        """Map a segment whose descriptor this process inherited."""
+        return cls(handle.descriptor, handle.size)
+
+    def array(self, dtype: type | np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
+        """Return a view of the segment as an array; `offset` in bytes."""
+        return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
+
+    def close(self) -> None:
+        """Give up the mapping and the descriptor. Arrays that still view the segment keep its memory until they go."""
+        try:
+            self._map.close()
+        except BufferError:
+            pass  # an array still views it; the map goes with the last of them
+        if self.handle.descriptor >= 0:
+            os.close(self.handle.descriptor)
+            self.handle = SegmentHandle(-1, self.handle.size)
+
+
+def check_space(size: int, purpose: str, folder: Path | None = None) -> None:
+    """Raise SpaceError unless `size` bytes can be taken now, in memory or in `folder`."""
+    if folder is None:
+        free, place, advice = free_memory(), "memory", "use a smaller network, batch or data set, or --memory-dir"
+    else:
+        try:
+            free, place = shutil.disk_usage(folder).free, f"folder {folder}"
+        except OSError as error:
+            raise SpaceError(f"cannot use folder {folder} for shared memory: {error.strerror}") from None
+        advice = "name a folder with more room"
+    if size + _RESERVE > free:
+        raise SpaceError(f"{purpose} needs {megabytes(size)}, but {place} has {megabytes(free)} free; {advice}")
+
+
+def megabytes(size: float) -> str:
+    """Say `size` bytes in MB."""
+    return f"{size / 1e6:,.1f} MB" if size < 1e7 else f"{size / 1e6:,.0f} MB"
+
+
+def _open_anonymous(name: str, folder: Path | None) -> int:
+    if folder is None and hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    try:
+        descriptor, path = tempfile.mkstemp(prefix=name.replace(":", "-") + "-", dir=folder)
+    except OSError as error:
+        raise SpaceError(f"cannot make a file for shared memory in {folder}: {error.strerror}") from None
+    os.unlink(path)
+    return descriptor
+
+
+@dataclasses.dataclass(frozen=True)
+class LiveSegment:
+    """A segment that some process of this machine holds: what for, which supervisor made it, who holds it now."""
+
+    purpose: str
+    owner: int
+    size: int
+    holders: tuple[int, ...]
+
+    @property
+    def stale(self) -> bool:
+        """Whether the supervisor that made it is gone while others still hold it."""
+        return self.owner not in self.holders
+
+
+def live_segments() -> list[LiveSegment]:
+    """Find all segments on this machine that this user may see; empty where there is no /proc."""
+    pattern = re.compile(rf"{_PREFIX}[:-](\d+)[:-]([a-z ]+)")
+    found: dict[tuple[int, int], tuple[int, str, int, set[int]]] = {}
+    for process in psutil.pids():
+        try:
+            for link in Path(f"/proc/{process}/fd").iterdir():
+                match = pattern.search(os.readlink(link))
+                if match:
+                    status = link.stat()
+                    entry = (int(match[1]), match[2].strip(), status.st_size, set[int]())
+                    found.setdefault((status.st_dev, status.st_ino), entry)[3].add(process)
+        except OSError:
+            continue  # it ended meanwhile, or belongs to someone else
+    return [LiveSegment(purpose, owner, size, tuple(sorted(who))) for owner, purpose, size, who in found.values()]

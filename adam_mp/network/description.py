@@ -1,0 +1,124 @@
+"""Networks as text: TOML files that people write, JSON that travels in model files, and names on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adam_mp.errors import NetworkError, nearest
+from adam_mp.network.layers import KINDS, Layer, Shape
+from adam_mp.network.network import Network
+from adam_mp.network.zoo import ZOO
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Shape, classes: int) -> Network:
+    """Make the network that `source` names, for data of `input_shape` `(height, width, channels)` and `classes`.
+
+    `source` is a name from the zoo, a TOML file, `package.module:function` (called with input_shape and classes, it
+    returns layers or a Network), a list of layers, or a Network, which must fit the data.
+    """
+    if isinstance(source, Network):
+        return _check_fit(source, input_shape, classes)
+    if not isinstance(source, (str, Path)):
+        return Network.build(list(source), input_shape, classes)
+    text = str(source)
+    if text in ZOO:
+        return Network.build(ZOO[text](input_shape), input_shape, classes, text)
+    if text.endswith(".toml"):
+        layers, name = read_toml(Path(text))
+        return Network.build(layers, input_shape, classes, name)
+    if ":" in text:
+        made = _import_function(text)(input_shape, classes)
+        if isinstance(made, Network):
+            return _check_fit(made, input_shape, classes)
+        return Network.build(list(made), input_shape, classes, text)
+    raise NetworkError(
+        f"unknown model {text!r}; {nearest(text, ZOO)} (or give a .toml file or package.module:function)"
+    )
+
+
+def read_toml(path: Path) -> tuple[list[Layer], str]:
+    """Read a network from a TOML file with an optional `name` and an array of tables `layers`."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise NetworkError(f"cannot read model file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise NetworkError(f"model file {path} is not TOML: {error}") from None
+    for key in table.keys() - {"name", "layers"}:
+        raise NetworkError(f"model file {path}: unknown key {key!r}; {nearest(key, ['name', 'layers'])}")
+    layers = table.get("layers")
+    if not isinstance(layers, list) or not layers:
+        raise NetworkError(f"model file {path} has no [[layers]]; write one table a layer, the last of type softmax")
+    try:
+        return [layer_from_dict(layer, i) for i, layer in enumerate(layers, 1)], str(table.get("name", path.stem))
+    except NetworkError as error:
+        raise NetworkError(f"model file {path}: {error}") from None
+
+
+def layer_from_dict(table: Any, position: int) -> Layer:
+    """Make the layer that a table such as `{"type": "conv", "channels": 20, "size": 5}` describes."""
+    if not isinstance(table, dict) or "type" not in table:
+        raise NetworkError(f"layer {position} has no type; expected one of {', '.join(sorted(KINDS))}")
+    kind = KINDS.get(str(table["type"]))
+    if kind is None:
+        raise NetworkError(f"layer {position}: unknown type {table['type']!r}; {nearest(str(table['type']), KINDS)}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    values = {key: value for key, value in table.items() if key != "type"}
+    for key in values:
+        if key not in fields:
+            raise NetworkError(f"layer {position} ({kind.kind}): unknown key {key!r}; {nearest(key, fields)}")
+    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
+    if missing:
+        raise NetworkError(f"layer {position} ({kind.kind}) lacks {' and '.join(missing)}")
+    try:
+        return kind(**values)
+    except NetworkError as error:
+        raise NetworkError(f"layer {position}: {error}") from None
+
+
+def to_json(network: Network) -> str:
+    """Return the whole description as JSON."""
+    layers = [{"type": layer.kind, **dataclasses.asdict(layer)} for layer in network.layers]
+    return json.dumps({"name": network.name, "input_shape": network.input_shape, "layers": layers})
+
+
+def from_json(text: str) -> Network:
+    """Rebuild a network from `to_json`; raises NetworkError if the text is not such a description."""
+    try:
+        table = json.loads(text)
+        layers = tuple(layer_from_dict(layer, i) for i, layer in enumerate(table["layers"], 1))
+        return Network(layers, tuple(table["input_shape"]), table["name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise NetworkError(f"damaged network description: {error}") from None
+
+
+def _check_fit(network: Network, input_shape: Shape, classes: int) -> Network:
+    if network.input_shape != tuple(input_shape) or network.classes != classes:
+        raise NetworkError(
+            f"network {network.name!r} takes {network.input_shape} and tells {network.classes} classes apart, "
+            f"but the data has {tuple(input_shape)} and {classes} classes"
+        )
+    return network
+
+
+def _import_function(text: str) -> Callable[[Shape, int], Any]:
+    module_name, _, function_name = text.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise NetworkError(f"cannot import {module_name!r} for model {text!r}: {error}") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise NetworkError(f"module {module_name!r} has no function {function_name!r}; {nearest(function_name, vars(module))}")
+    return function  # type: ignore[no-any-return]

@@ -1,0 +1,231 @@
+"""The kinds of layers. A layer is a frozen dataclass whose fields are its whole truth; arrays live elsewhere.
+
+A shape is `(height, width, channels)` for images and `(features,)` for flat values, always of one image. Each layer
+says which shape it makes of which, which parameters it has, and how many connections (multiply-adds of one forward
+pass of one image).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, ClassVar
+
+from adam_mp.errors import NetworkError
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A step of a network. Without parameters and connections, and keeping the shape, unless a child says otherwise."""
+
+    kind: ClassVar[str]
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the output shape for input `shape`; raise NetworkError, without the layer's name, if it cannot fit."""
+        return shape
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        """Return name -> shape of the layer's parameters for input `shape`."""
+        return {}
+
+    def connections(self, shape: Shape) -> int:
+        """Return the multiply-adds of one forward pass of one image of `shape`."""
+        return 0
+
+
+def _positive(layer: Layer, **values: Any) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise NetworkError(f"{layer.kind}: {name} is {value!r}; expected a whole number of at least 1")
+
+
+def _windows(layer: Layer, shape: Shape, size: int, stride: int, padding: int) -> tuple[int, int]:
+    """Return how many windows fit down and across an image of `shape`."""
+    if len(shape) != 3:
+        raise NetworkError(f"takes images (height, width, channels), but gets {shape}")
+    height, width = ((side + 2 * padding - size) // stride + 1 for side in shape[:2])
+    if min(shape[0], shape[1]) + 2 * padding < size:
+        around = f" with padding {padding}" if padding else ""
+        raise NetworkError(f"its {size}x{size} window does not fit into {shape[0]}x{shape[1]} pixels{around}")
+    return height, width
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv(Layer):
+    """Convolution: `channels` square kernels of `size` pixels, moved by `stride`, over `padding` zeros all around.
+
+    Parameters: weight `(size * size * in_channels, channels)`, rows in the order (y, x, in_channel); bias
+    `(channels,)`.
+    """
+
+    kind: ClassVar[str] = "conv"
+    channels: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+
+    def __post_init__(self) -> None:
+        _positive(self, channels=self.channels, size=self.size, stride=self.stride)
+        if not isinstance(self.padding, int) or self.padding < 0:
+            raise NetworkError(f"conv: padding is {self.padding!r}; expected a whole number of at least 0")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*_windows(self, shape, self.size, self.stride, self.padding), self.channels)
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": (self.size * self.size * shape[2], self.channels), "bias": (self.channels,)}
+
+    def connections(self, shape: Shape) -> int:
+        return math.prod(self.output_shape(shape)) * self.size * self.size * shape[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pool(Layer):
+    size: int
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        _positive(self, size=self.size)
+        if self.stride is not None:
+            _positive(self, stride=self.stride)
+        if self.size > 16:
+            raise NetworkError(f"{self.kind}: size is {self.size}; expected at most 16")
+
+    @property
+    def step(self) -> int:
+        """The stride: `size`, that is windows side by side, unless given."""
+        return self.size if self.stride is None else self.stride
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*_windows(self, shape, self.size, self.step, 0), shape[2])
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool(_Pool):
+    """The largest of each `size` x `size` window, per channel; `stride` defaults to `size`."""
+
+    kind: ClassVar[str] = "max_pool"
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragePool(_Pool):
+    """The mean of each `size` x `size` window, per channel; `stride` defaults to `size`."""
+
+    kind: ClassVar[str] = "average_pool"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Layer):
+    """Every input to every one of `units` outputs. `Dense()` has as many units as the data has classes.
+
+    Parameters: weight `(inputs, units)`, bias `(units,)`.
+    """
+
+    kind: ClassVar[str] = "dense"
+    units: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.units is not None:
+            _positive(self, units=self.units)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise NetworkError(f"takes flat values, but gets {shape}; put a flatten layer before it")
+        if self.units is None:
+            raise NetworkError("has no units; give units, or the number of classes to the network")
+        return (self.units,)
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        (units,) = self.output_shape(shape)
+        return {"weight": (shape[0], units), "bias": (units,)}
+
+    def connections(self, shape: Shape) -> int:
+        return math.prod(self.parameters(shape)["weight"])
+
+
+@dataclasses.dataclass(frozen=True)
+class ReLU(Layer):
+    """`max(x, 0)`."""
+
+    kind: ClassVar[str] = "relu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sigmoid(Layer):
+    """`1 / (1 + exp(-x))`."""
+
+    kind: ClassVar[str] = "sigmoid"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tanh(Layer):
+    """`tanh(x)`."""
+
+    kind: ClassVar[str] = "tanh"
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmax(Layer):
+    """Scores to class probabilities; the last layer of every network, trained with cross-entropy."""
+
+    kind: ClassVar[str] = "softmax"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 1:
+            raise NetworkError(f"takes one score per class, but gets {shape}")
+        return shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropout(Layer):
+    """Zero each value with probability `rate` while training and scale up the rest; nothing while evaluating."""
+
+    kind: ClassVar[str] = "dropout"
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
+            raise NetworkError(f"dropout: rate is {self.rate!r}; expected a number from 0 up to, not including, 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalResponseNorm(Layer):
+    """`x / (offset + alpha / size * sum of squares over size neighbouring channels) ** beta`."""
+
+    kind: ClassVar[str] = "local_response_norm"
+    size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    offset: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(self, size=self.size)
+        for name in ("alpha", "beta", "offset"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not value > 0:
+                raise NetworkError(f"local_response_norm: {name} is {value!r}; expected a positive number")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        if len(shape) != 3:
+            raise NetworkError(f"takes images (height, width, channels), but gets {shape}")
+        return shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Flatten(Layer):
+    """Images to flat values, in the order (y, x, channel)."""
+
+    kind: ClassVar[str] = "flatten"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (math.prod(shape),)
+
+
+KINDS: dict[str, type[Layer]] = {
+    kind.kind: kind
+    for kind in (
+        Conv, MaxPool, AveragePool, Dense, ReLU, Sigmoid, Tanh, Softmax, Dropout, LocalResponseNorm, Flatten,
+    )  # fmt: skip
+}

@@ -1,0 +1,102 @@
+"""A network: layers in a row, checked to fit, with the shapes, names and counts that follow from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from functools import cached_property
+
+from adam_mp.errors import NetworkError
+from adam_mp.network.layers import Dense, Layer, Shape, Softmax
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Layers for images of `input_shape` `(height, width, channels)`; picklable, owns no arrays.
+
+    The last layer is `Softmax`. Raises NetworkError, naming the layer and both shapes, if the layers do not fit.
+
+    Example:
+        >>> Network.build([Flatten(), Dense(), Softmax()], (28, 28, 1), classes=10).parameter_count
+        7850
+    """
+
+    layers: tuple[Layer, ...]
+    input_shape: Shape
+    name: str = "network"
+
+    def __post_init__(self) -> None:
+        if not self.layers or not isinstance(self.layers[-1], Softmax):
+            last = f"ends with {self.layers[-1].kind}" if self.layers else "has no layers"
+            raise NetworkError(f"network {self.name!r} {last}; the last layer must be softmax")
+        for name, layer in zip(self.names[:-1], self.layers[:-1], strict=True):
+            if isinstance(layer, Softmax):
+                raise NetworkError(f"{name} stands inside network {self.name!r}; only the last layer may be softmax")
+        if self.classes < 2:
+            raise NetworkError(f"network {self.name!r} ends with {self.classes} score; expected at least 2 classes")
+
+    @classmethod
+    def build(cls, layers: Sequence[Layer], input_shape: Shape, classes: int, name: str = "network") -> Network:
+        """Make a network of `layers` for data of `input_shape` and `classes`; each `Dense()` gets `classes` units."""
+        for position, layer in enumerate(layers, 1):
+            if not isinstance(layer, Layer):
+                raise NetworkError(f"layer {position} is {layer!r}; expected a layer such as adam_mp.Conv(20, 5)")
+        sized = tuple(Dense(classes) if layer == Dense() else layer for layer in layers)
+        network = cls(sized, tuple(input_shape), name)
+        if network.classes != classes:
+            raise NetworkError(
+                f"network {name!r} ends with {network.classes} scores, but the data has {classes} classes; "
+                "leave out the units of the last dense layer to have them match"
+            )
+        return network
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The layers' names: kind and number within the kind, such as `conv2`."""
+        seen: dict[str, int] = {}
+        names = []
+        for layer in self.layers:
+            seen[layer.kind] = seen.get(layer.kind, 0) + 1
+            names.append(f"{layer.kind}{seen[layer.kind]}")
+        return tuple(names)
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The input shape, then the output shape of each layer."""
+        shapes = [self.input_shape]
+        for name, layer in zip(self.names, self.layers, strict=True):
+            try:
+                shapes.append(layer.output_shape(shapes[-1]))
+            except NetworkError as error:
+                raise NetworkError(f"{name} ({layer}) after input {shapes[-1]}: {error}") from None
+        return tuple(shapes)
+
+    @cached_property
+    def parameters(self) -> dict[str, Shape]:
+        """Name -> shape of all parameters, such as `conv1.weight`, in the order of the layers."""
+        return {
+            f"{name}.{parameter}": shape
+            for name, layer, input_shape in zip(self.names, self.layers, self.shapes, strict=False)
+            for parameter, shape in layer.parameters(input_shape).items()
+        }
+
+    @property
+    def classes(self) -> int:
+        """How many classes the network tells apart."""
+        return self.shapes[-1][0]
+
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers are trained."""
+        return sum(math.prod(shape) for shape in self.parameters.values())
+
+    @property
+    def connection_counts(self) -> tuple[int, ...]:
+        """Connections of each layer."""
+        return tuple(layer.connections(shape) for layer, shape in zip(self.layers, self.shapes, strict=False))
+
+    @property
+    def connections(self) -> int:
+        """Multiply-adds of one forward pass of one image."""
+        return sum(self.connection_counts)

@@ -1,0 +1,63 @@
+"""The named networks. Each is a function from the input shape to layers; `Dense()` gets one unit per class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from adam_mp.errors import NetworkError
+from adam_mp.network.layers import (
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool,
+    ReLU,
+    Shape,
+    Softmax,
+)
+
+
+def mnist(shape: Shape) -> list[Layer]:
+    """The paper's MNIST network: two convolution and pooling layers, two dense; 2.5 million connections at 28x28."""
+    return [
+        Conv(24, 5), MaxPool(2), ReLU(),
+        Conv(48, 5), MaxPool(2), ReLU(),
+        Flatten(), Dense(384), ReLU(), Dense(), Softmax(),
+    ]  # fmt: skip
+
+
+def lenet(shape: Shape) -> list[Layer]:
+    """LeNet with ReLU as commonly benchmarked; 431,080 parameters at 28x28x1 and 10 classes."""
+    return [
+        Conv(20, 5), MaxPool(2), ReLU(),
+        Conv(50, 5), MaxPool(2), ReLU(),
+        Flatten(), Dense(500), ReLU(), Dense(), Softmax(),
+    ]  # fmt: skip
+
+
+def mlp(shape: Shape) -> list[Layer]:
+    """Two hidden dense layers, for images or plain features."""
+    return [Flatten(), Dense(512), ReLU(), Dense(256), ReLU(), Dense(), Softmax()]
+
+
+def alexnet(shape: Shape) -> list[Layer]:
+    """Five convolutions and three dense layers (Krizhevsky 2014: one tower, no response normalisation), for images from 64x64."""
+    if min(shape[:2]) < 64:
+        raise NetworkError(f"alexnet takes images of at least 64x64 pixels, but the data has {shape[0]}x{shape[1]}")
+    return [
+        Conv(64, 11, stride=4, padding=2), ReLU(), MaxPool(3, 2),
+        Conv(192, 5, padding=2), ReLU(), MaxPool(3, 2),
+        Conv(384, 3, padding=1), ReLU(),
+        Conv(256, 3, padding=1), ReLU(),
+        Conv(256, 3, padding=1), ReLU(), MaxPool(3, 2),
+        Flatten(), Dropout(0.5), Dense(4096), ReLU(), Dropout(0.5), Dense(4096), ReLU(), Dense(), Softmax(),
+    ]  # fmt: skip
+
+
+ZOO: dict[str, Callable[[Shape], list[Layer]]] = {
+    "mnist": mnist,
+    "lenet": lenet,
+    "mlp": mlp,
+    "alexnet": alexnet,
+}

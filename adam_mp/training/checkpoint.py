@@ -1,0 +1,165 @@
+"""Checkpoints: everything a run needs to go on, copied while workers pause, written in the background.
+
+Delayed persistence (paper, section 3.3): the copy takes milliseconds, the disk as long as it likes; when a newer copy
+comes while one is being written, the writer takes the newest and skips the rest. Files are whole or absent, and
+the last two are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.tensor_file import read_tensors, write_tensors
+from adam_mp.errors import CheckpointError
+from adam_mp.memory.layout import Layout
+from adam_mp.network.description import from_json, to_json
+from adam_mp.network.network import Network
+
+CHECKPOINT_FORMAT = "adam_mp.checkpoint.1"
+_NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
+_KEPT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run between two updates.
+
+    `spaces`: "weights" and each optimizer state, flat float32 arrays. `ledger`: uint8 [batches], the states of the
+    batches of `epoch`. `updates`: how many were applied. `progress`: figures of the run so far, as plain values.
+    """
+
+    network: Network
+    spaces: Mapping[str, np.ndarray]
+    ledger: np.ndarray
+    epoch: int
+    updates: int
+    identity: Mapping[str, Any]
+    progress: Mapping[str, Any]
+
+
+def checkpoint_path(folder: Path, updates: int) -> Path:
+    """Return the path of the checkpoint after `updates` updates."""
+    return folder / f"checkpoint-{updates:010d}.safetensors"
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint into `folder`, then remove all but the newest two. Raises OSError if the disk refuses."""
+    layout = Layout.of(checkpoint.network.parameters)
+    tensors = {
+        f"{space}/{name}": view
+        for space, flat in checkpoint.spaces.items()
+        for name, view in layout.views(flat).items()
+    }
+    tensors["ledger"] = checkpoint.ledger
+    metadata = {
+        "format": CHECKPOINT_FORMAT,
+        "network": to_json(checkpoint.network),
+        "state": json.dumps(
+            {
+                "epoch": checkpoint.epoch,
+                "updates": checkpoint.updates,
+                "spaces": list(checkpoint.spaces),
+                "identity": checkpoint.identity,
+                "progress": checkpoint.progress,
+            }
+        ),
+    }
+    path = checkpoint_path(folder, checkpoint.updates)
+    write_tensors(path, tensors, metadata)
+    for old in find_checkpoints(folder)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in `folder`, oldest first."""
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read the newest checkpoint in `folder`; raises CheckpointError if there is none or it is damaged."""
+    paths = find_checkpoints(folder)
+    if not paths:
+        raise CheckpointError(f"{folder} has no checkpoint to resume from; start anew with another --run-dir")
+    try:
+        tensors, metadata = read_tensors(paths[-1], CHECKPOINT_FORMAT)
+        return _rebuild(paths[-1], tensors, metadata)
+    except CheckpointError as error:
+        advice = f"; remove it to resume from {paths[-2].name}" if len(paths) > 1 else ""
+        raise CheckpointError(f"{error}{advice}") from None
+
+
+def _rebuild(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
+    try:
+        network = from_json(metadata["network"])
+        state = json.loads(metadata["state"])
+        layout = Layout.of(network.parameters)
+        spaces = {}
+        for space in state["spaces"]:
+            spaces[space] = np.zeros(layout.size, np.float32)
+            for name, view in layout.views(spaces[space]).items():
+                view[...] = tensors[f"{space}/{name}"]
+        return Checkpoint(
+            network, spaces, tensors["ledger"], state["epoch"], state["updates"], state["identity"], state["progress"]
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} lacks or has damaged {error}") from None
+
+
+class BackgroundWriter:
+    """A thread that runs the newest of the writing jobs it is given; earlier ones not yet begun are dropped.
+
+    One job a key waits at most. A job that raises OSError is reported through `on_error` and does not end the thread.
+    """
+
+    def __init__(self, on_error: Callable[[str], None]) -> None:
+        self._on_error = on_error
+        self._jobs: dict[str, Callable[[], object]] = {}
+        self._changed = threading.Condition()
+        self._busy = self._closed = False
+        self._thread = threading.Thread(target=self._run, name="background-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, key: str, job: Callable[[], object]) -> None:
+        """Have `job` run soon, in place of an unbegun one of the same key."""
+        with self._changed:
+            self._jobs[key] = job
+            self._changed.notify_all()
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until all jobs are done, at most `seconds`; tell whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._jobs and not self._busy, seconds)
+
+    def close(self, seconds: float) -> bool:
+        """Finish all jobs within `seconds` and end the thread; tell whether they were finished."""
+        finished = self.flush(seconds)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        return finished
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                if not self._jobs:
+                    return
+                key = next(iter(self._jobs))
+                job = self._jobs.pop(key)
+                self._busy = True
+            try:
+                job()
+            except OSError as error:
+                self._on_error(f"cannot write {key}: {error.strerror or error}; the run goes on without it")
+            with self._changed:
+                self._busy = False
+                self._changed.notify_all()

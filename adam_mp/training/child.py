@@ -1,0 +1,141 @@
+"""How a process of the run starts, and why it never outlives its supervisor: the one module about signals and death.
+
+A child is a fresh interpreter that runs one function of adam_mp on one argument. It does not import the user's script,
+so it starts the same from a script, guarded or not, a notebook, a test or a pipe. What it is to do comes pickled
+through its standard input, which the supervisor holds open for as long as it lives: at its end of file a thread ends
+the child at once, and on Linux the kernel kills it even where no thread can run. It is in a session of its own, so
+that Ctrl-C reaches the supervisor alone. What it prints or dies of is kept in a nameless file for the supervisor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import importlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import IO, Any
+
+from adam_mp.machine import ONE_THREAD, pin_to
+
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.training.child import main; main()"
+_PR_SET_PDEATHSIG = 1
+_LAST_WORDS = 8000  # bytes
+
+
+class Child:
+    """A process started and owned by the supervisor."""
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+        self.name = name
+        self.pid = popen.pid
+        self.started = time.monotonic()
+        self._popen = popen
+        self._output = output
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; its exit code, or minus the signal that killed it."""
+        return self._popen.poll()
+
+    def describe_end(self) -> str:
+        """Say how it ended: exit code or signal, and the last line it printed."""
+        code = self.exit_code
+        if code is None:
+            return "still runs"
+        if code < 0:
+            try:
+                cause = f"was killed by {signal.Signals(-code).name}"
+            except ValueError:
+                cause = f"was killed by signal {-code}"
+        else:
+            cause = f"ended with exit code {code}"
+        lines = self.last_words().strip().splitlines()
+        return f"{cause}: {lines[-1].strip()}" if lines else cause
+
+    def last_words(self) -> str:
+        """Return the end of what it printed: its traceback, if it died of an exception."""
+        size = os.fstat(self._output.fileno()).st_size
+        tail = os.pread(self._output.fileno(), _LAST_WORDS, max(0, size - _LAST_WORDS))
+        return tail.decode(errors="replace")
+
+    def wait(self, deadline: float) -> bool:
+        """Wait for its end until `deadline` (of time.monotonic); tell whether it ended."""
+        try:
+            self._popen.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it at once, stopped or not, and take leave of it."""
+        if self._popen.poll() is None:
+            self._popen.kill()
+        self._popen.wait()
+
+    def close(self) -> None:
+        """Free what the supervisor holds of it, after its end."""
+        if self._popen.stdin is not None:
+            self._popen.stdin.close()
+        self._output.close()
+
+
+def start_child(
+    name: str, function: Callable[[Any], None], argument: Any, descriptors: Sequence[int], core: int | None
+) -> Child:
+    """Start a process that runs `function(argument)`, a module-level function of adam_mp.
+
+    It inherits `descriptors` under the same numbers, and runs on `core` alone if one is given.
+    """
+    output = tempfile.TemporaryFile()
+    try:
+        popen = subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), name],
+            stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=descriptors, start_new_session=True,
+            env={**os.environ, **ONE_THREAD},
+        )  # fmt: skip
+    except OSError:
+        output.close()
+        raise
+    child = Child(name, popen, output)
+    task = (os.getpid(), core, function.__module__, function.__qualname__, argument)
+    assert popen.stdin is not None
+    try:
+        popen.stdin.write(pickle.dumps(task))
+        popen.stdin.flush()
+    except BrokenPipeError:
+        pass  # it died already; its exit code and last words tell
+    return child
+
+
+def main() -> None:
+    """Run the function that the supervisor sent; the entry of every child process."""
+    faulthandler.enable()
+    supervisor, core, module, function, argument = pickle.load(sys.stdin.buffer)
+    die_with(supervisor)
+    pin_to(core)
+    getattr(importlib.import_module(module), function)(argument)
+
+
+def die_with(supervisor: int) -> None:
+    """Have this process end when process `supervisor` does, however it does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:  # it died before the kernel was asked
+        os._exit(1)
+    threading.Thread(target=_end_with_input, name="end-with-supervisor", daemon=True).start()
+
+
+def _end_with_input() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)

@@ -1,0 +1,176 @@
+"""The crew: all child processes of a run, started, watched, replaced when they die, ended together.
+
+What a dead process held goes back to the ledgers before its successor starts. A process that dies again and again
+soon after its start is given up; the run goes on while at least one worker and one data server live, and data that a
+lost worker's ring still holds is taken back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adam_mp.data.server import DataServerSpec, serve
+from adam_mp.errors import ProcessError
+from adam_mp.machine import allowed_cores
+from adam_mp.memory.board import STOP, Progress
+from adam_mp.memory.ledger import HELD, LEASED
+from adam_mp.memory.ring import NO_PRODUCER
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.store import ParameterStore
+from adam_mp.training.child import Child, start_child
+from adam_mp.training.worker import WorkerSpec, work
+
+_EARLY_DEATH = 30.0  # seconds; who lived longer starts with a clean slate
+_START_DEADLINE = 120.0
+_STOP_DEADLINE = 5.0
+_SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", "loss", "augmented")
+
+
+@dataclasses.dataclass
+class _Member:
+    """One place in the crew: its specification, its present process (None once given up), its early deaths in a row."""
+
+    name: str
+    function: Callable[[Any], None]
+    spec: Any
+    core: int | None
+    child: Child | None = None
+    early_deaths: int = 0
+
+
+class Crew:
+    """Workers and data servers of a run. Used by the supervisor's thread alone."""
+
+    def __init__(
+        self, memory: RunMemory, store: ParameterStore, workers: list[WorkerSpec], servers: list[DataServerSpec],
+        restarts: int, on_notice: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.memory, self.store = memory, store
+        self.restarts, self.on_notice = restarts, on_notice
+        cores = allowed_cores()
+        # Pinned only when the workers fill the machine: two smaller runs would otherwise pin to the same cores.
+        pinned: list[int | None] = list(cores) if len(workers) == len(cores) else [None] * len(workers)
+        self.members = [
+            _Member(f"worker {spec.process}", work, spec, core) for spec, core in zip(workers, pinned, strict=True)
+        ] + [_Member(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
+        self.workers = len(workers)
+        self.first_failure: str | None = None
+        self._retired = dict.fromkeys(_SUMS, 0.0)
+
+    def start(self) -> None:
+        """Start all processes; does not wait for them."""
+        for member in self.members:
+            self._start(member)
+
+    def wait_ready(self) -> None:
+        """Wait until one worker and, where there are any, one data server are at work; raises ProcessError."""
+        deadline = time.monotonic() + _START_DEADLINE
+        while not self._some_ready():
+            self.watch()
+            if time.monotonic() > deadline:
+                raise ProcessError(f"no worker was ready {_START_DEADLINE:g} s after its start; see if the machine is overloaded")
+            time.sleep(0.005)
+
+    def _some_ready(self) -> bool:
+        ready = [bool(row.read().ready) for row in self.memory.board.counters]
+        return any(ready[: self.workers]) and (any(ready[self.workers :]) or len(ready) == self.workers)
+
+    def _start(self, member: _Member) -> None:
+        descriptors = [self.memory.handle.segment.descriptor, self.store.handle.arena.segment.descriptor]
+        try:
+            member.child = start_child(member.name, member.function, member.spec, descriptors, member.core)
+        except OSError as error:
+            raise ProcessError(f"cannot start {member.name}: {error.strerror or error}") from None
+
+    def watch(self) -> None:
+        """Replace those that died; raises ProcessError, naming the first failure, when the run cannot go on."""
+        for number, member in enumerate(self.members):
+            if member.child is not None and member.child.exit_code is not None:
+                self._bury(number, member)
+        for ring, (_, worker) in zip(self.memory.rings, self.memory.shape.rings, strict=True):
+            if self.members[worker].child is None:
+                self._drain(ring)
+
+    def _bury(self, number: int, member: _Member) -> None:
+        child = member.child
+        assert child is not None
+        how = child.describe_end()
+        early = time.monotonic() - child.started < _EARLY_DEATH
+        member.early_deaths = member.early_deaths + 1 if early else 1
+        self.first_failure = self.first_failure or f"{member.name} {how}"
+        child.close()
+        member.child = None
+        self._retire(number)
+        if number < self.workers:
+            self.memory.ledger.take_back(LEASED, number)
+            self.memory.evaluation.take_back(LEASED, number)
+        else:
+            self.memory.ledger.take_back(HELD, number)
+        if member.early_deaths <= self.restarts:
+            self.on_notice(f"{member.name} {how}; started again")
+            self._start(member)
+            return
+        self.on_notice(f"{member.name} {how}; given up after {member.early_deaths} early deaths")
+        self._give_up(number)
+
+    def _retire(self, number: int) -> None:
+        """Keep a dead process's counters and give its row to its successor."""
+        row = self.memory.board.counters[number]
+        progress = row.read()
+        for name in _SUMS:
+            self._retired[name] += getattr(progress, name)
+        row.clear()
+
+    def _give_up(self, number: int) -> None:
+        """Rearrange the rings around a process that will not come back."""
+        alive = [index for index, member in enumerate(self.members) if member.child is not None]
+        servers = [index for index in alive if index >= self.workers]
+        if not any(index < self.workers for index in alive) or (not servers and len(self.members) > self.workers):
+            raise ProcessError(f"the run cannot go on: {self.first_failure} (first failure)")
+        for ring, (_, worker) in zip(self.memory.rings, self.memory.shape.rings, strict=True):
+            if self.members[worker].child is None:
+                ring.producer = NO_PRODUCER
+            elif ring.producer == number:
+                ring.producer = servers[number % len(servers)]
+
+    def _drain(self, ring: Any) -> None:
+        """Consume in a lost worker's place: free the batches that wait in its ring, for others to serve again."""
+        while (index := ring.peek()) is not None:
+            epoch, batch, _, server = ring.slots[index].tag[:4].tolist()
+            self.memory.ledger.give_back(epoch, batch, server)
+            ring.consume()
+
+    def totals(self) -> Mapping[str, float]:
+        """Return the sums of all workers' and data servers' counters since the start, the dead included."""
+        totals = dict(self._retired)
+        for row in self.memory.board.counters:
+            progress = row.read()
+            for name in _SUMS:
+                totals[name] += getattr(progress, name)
+        return totals
+
+    def rows(self) -> list[Progress]:
+        """Return the counters of the processes in their places now: workers, then data servers."""
+        return [row.read() for row in self.memory.board.counters]
+
+    def living_workers(self) -> list[int]:
+        """Return the numbers of the workers that have a process."""
+        return [number for number, member in enumerate(self.members[: self.workers]) if member.child is not None]
+
+    def pids(self) -> dict[str, int]:
+        """Return name -> process id of the living."""
+        return {member.name: member.child.pid for member in self.members if member.child is not None}
+
+    def stop(self) -> None:
+        """End all processes: ask, wait a little, then kill."""
+        self.memory.board.give_order(STOP)
+        deadline = time.monotonic() + _STOP_DEADLINE
+        for member in self.members:
+            if member.child is not None:
+                if not member.child.wait(deadline):
+                    member.child.kill()
+                member.child.close()
+                member.child = None

@@ -1,0 +1,201 @@
+"""From settings to a plan: everything is checked and decided here, before any process starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.optimizer import Optimizer, make_optimizer
+from adam_mp.data import dataset as datasets
+from adam_mp.data.augmentation import Augmentation, parse_augmentation
+from adam_mp.data.dataset import DataSet, Normalization
+from adam_mp.errors import RunFolderError, SettingsError
+from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.machine import usable_cores
+from adam_mp.memory.layout import Layout
+from adam_mp.memory.ring import RingShape
+from adam_mp.memory.run_memory import RunShape
+from adam_mp.network.description import load_network
+from adam_mp.network.initialization import initial_weights
+from adam_mp.network.network import Network
+from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
+from adam_mp.training.events import KernelCompiled, Listener, Notice
+from adam_mp.training.run_folder import read_record
+from adam_mp.training.schedule import Schedule
+from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
+from adam_mp.training.split import Costs, Split, divide_cores, measure_costs
+
+_RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
+_MOST_SLOTS = 16
+_BATCH_LIMIT = 1 << 20
+# A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
+_FIXED = ("model", "data", "validation", "batch_size", "seed", "optimizer")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """All decisions of a run. `weights` are its first weights by name; `resumed` the checkpoint it goes on from."""
+
+    settings: TrainSettings
+    network: Network
+    data: DataSet
+    normalization: Normalization
+    training: np.ndarray
+    validation: np.ndarray
+    augmentation: Augmentation
+    optimizer: Optimizer
+    schedule: Schedule
+    split: Split
+    costs: Costs
+    cores: int
+    weights: Mapping[str, np.ndarray]
+    resumed: Checkpoint | None
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(len(self.training) / self.settings.batch_size)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of weights and optimizer state."""
+        return Layout.of(self.network.parameters)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed under this plan."""
+        settings = self.settings
+        return {
+            "data_digest": self.data.digest,
+            "validation": settings.validation,
+            "batch_size": settings.batch_size,
+            "seed": settings.seed,
+            "optimizer": settings.optimizer,
+        }
+
+    @property
+    def run_shape(self) -> RunShape:
+        """The sizes of the shared memory."""
+        data, batch = self.data, self.settings.batch_size
+        test = data.test
+        slot = RingShape(1, batch, self.network.input_shape).slot_bytes
+        slots = max(2, min(_MOST_SLOTS, _RING_BYTES // slot))
+        arrays = {
+            "train_images": (data.train.images.dtype.str, data.train.images.shape),
+            "train_labels": ("<i4", data.train.labels.shape),
+            "test_images": (data.train.images.dtype.str, test.images.shape if test else (0, *data.image_shape)),
+            "test_labels": ("<i4", test.labels.shape if test else (0,)),
+            "test_indices": ("<i8", (len(test) if test else 0,)),
+            "validation": ("<i8", self.validation.shape),
+        }
+        evaluated = max(len(self.validation), len(test) if test else 0)
+        return RunShape(
+            self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
+            len(self.training), RingShape(slots, batch, self.network.input_shape), arrays,
+        )  # fmt: skip
+
+    @property
+    def store_bytes(self) -> int:
+        """Bytes of weights and optimizer state."""
+        return 4 * self.layout.size * (1 + len(self.optimizer.states))
+
+
+def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
+    """Check everything and decide; `explicit` are the settings that were given, the rest have their defaults.
+
+    Raises a child of AdamError for anything that cannot work. Compiles kernels that are not cached, telling `listener`.
+    """
+    settings = make_settings(explicit)
+    resumed = None
+    if settings.resume:
+        settings, resumed = _resume_settings(settings, explicit)
+    optimizer = make_optimizer(settings.optimizer)
+    if not isinstance(settings.data, DataSet) and isinstance(settings.data, str) and not settings.data:
+        raise SettingsError("data is empty; expected a folder, or 'mnist'")
+    data = _load_with_kernels(settings, listener)
+    source = resumed.network if resumed and "model" not in explicit else settings.model
+    network = load_network(source, data.image_shape, data.classes)
+    if settings.batch_size > _BATCH_LIMIT:
+        raise SettingsError(f"batch_size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
+    augmentation = parse_augmentation(settings.augment, data.image_shape)
+    training, validation = datasets.split(len(data.train), settings.validation, settings.seed)
+    settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(training)))
+    normalization = datasets.measure_normalization(data.train, training)
+    weights = initial_weights(network, settings.seed)
+    costs = measure_costs(network, weights, data.train, settings.batch_size, augmentation, normalization)
+    cores = settings.cores or usable_cores()
+    if cores > usable_cores():
+        listener(Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them"))
+    plan = RunPlan(
+        settings=settings,
+        network=network,
+        data=data,
+        normalization=normalization,
+        training=training,
+        validation=validation,
+        augmentation=augmentation,
+        optimizer=optimizer,
+        schedule=Schedule(settings.lr, settings.epochs, math.ceil(len(training) / settings.batch_size)),
+        split=divide_cores(cores, costs, settings.data_servers),
+        costs=costs,
+        cores=cores,
+        weights=weights,
+        resumed=resumed,
+    )
+    if resumed:
+        _check_same_run(plan, resumed)
+    return plan
+
+
+def _load_with_kernels(settings: TrainSettings, listener: Callable[[Any], None]) -> DataSet:
+    compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
+    return datasets.load_data(settings.data)
+
+
+def _resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tuple[TrainSettings, Checkpoint]:
+    """Take the settings of the run in the folder, and over them what was given now."""
+    folder = settings.folder
+    assert folder is not None
+    if not folder.is_dir():
+        raise RunFolderError(f"run folder {folder} does not exist; give the folder of the run to resume")
+    record = read_record(folder)
+    stored = {name: value for name, value in record["settings"].items() if name in FIELDS}
+    for name in _FIXED:
+        given = explicit.get(name)
+        if name in ("model", "data") and not isinstance(given, (str, Path)):
+            continue  # objects are compared by what they are, in _check_same_run
+        if given is not None and stored.get(name) != (str(given) if isinstance(given, Path) else given):
+            raise RunFolderError(
+                f"run folder {folder} belongs to a run with {name} {stored.get(name)!r}, not {given!r}; "
+                f"leave {name} out, or name another folder"
+            )
+    if stored.get("data") == "given by the caller" and "data" not in explicit:
+        raise RunFolderError(f"the run in {folder} was given its data by the caller; give the same data again")
+    checkpoint = read_checkpoint(folder)
+    if stored.get("model") == "given by the caller":
+        stored.pop("model")
+    merged = {**stored, **explicit, "run_dir": str(folder), "resume": True}
+    return make_settings(merged), checkpoint
+
+
+def _check_same_run(plan: RunPlan, checkpoint: Checkpoint) -> None:
+    folder = plan.settings.folder
+    if checkpoint.network.layers != plan.network.layers or checkpoint.network.input_shape != plan.network.input_shape:
+        raise RunFolderError(f"run folder {folder} belongs to another network, {checkpoint.network.name!r}; name another folder")
+    for name, value in plan.identity.items():
+        if checkpoint.identity.get(name) != value:
+            raise RunFolderError(
+                f"run folder {folder} belongs to a run with {name} {checkpoint.identity.get(name)!r}, now {value!r}; "
+                "resume with the same data and settings, or name another folder"
+            )
+    if len(checkpoint.ledger) != plan.batches:
+        raise RunFolderError(f"run folder {folder} has {len(checkpoint.ledger)} batches an epoch, now {plan.batches}")
+    if checkpoint.epoch >= plan.settings.epochs:
+        raise RunFolderError(
+            f"the run in {folder} has done its {checkpoint.epoch} epochs; give --epochs more than that to go on"
+        )

@@ -1,0 +1,151 @@
+"""The run folder: who may use it, what is in it, and the record `run.json`.
+
+    model.safetensors          the model of the best epoch
+    checkpoint-N.safetensors   the last two checkpoints, N updates into the run
+    metrics.jsonl              one object an epoch
+    run.json                   settings, versions, machine, and at the end the summary
+    curves.png                 loss, accuracy and throughput over the epochs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+from adam_mp.compute.tensor_file import write_file
+from adam_mp.errors import RunFolderError, SpaceError
+from adam_mp.machine import cpu_name, usable_cores
+from adam_mp.memory.segment import megabytes
+from adam_mp.network.description import to_json
+from adam_mp.network.network import Network
+from adam_mp.training.settings import TrainSettings
+
+RUN_FILE, MODEL_FILE, METRICS_FILE, CURVES_FILE = "run.json", "model.safetensors", "metrics.jsonl", "curves.png"
+_LOCK = ".lock"
+_PACKAGES = ("numpy", "scipy", "numba", "numexpr", "psutil", "safetensors")
+
+
+class RunFolder:
+    """A folder held by this process alone, until `close`. The lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path | None, model: str) -> RunFolder:
+        """Take a new or empty folder; None makes `runs/MODEL-DATE`. Raises RunFolderError if it is in use or not empty."""
+        folder = cls._take(path if path is not None else _unused_folder(model))
+        others = [entry.name for entry in folder.path.iterdir() if entry.name != _LOCK]
+        if others:
+            folder.close()
+            raise RunFolderError(
+                f"run folder {folder.path} is not empty (it has {sorted(others)[0]}); name another, or use --resume"
+            )
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Take an existing run's folder. Raises RunFolderError if it is none, or in use."""
+        if not (path / RUN_FILE).is_file():
+            raise RunFolderError(f"{path} is not a run folder that can be resumed: it has no {RUN_FILE}")
+        return cls._take(path)
+
+    @classmethod
+    def _take(cls, path: Path) -> RunFolder:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = open(path / _LOCK, "a+")  # noqa: SIM115, held until close
+        except OSError as error:
+            raise RunFolderError(f"cannot use run folder {path}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise RunFolderError(f"run folder {path} is in use by {holder}; wait for it, or name another") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        return cls(path, lock)
+
+    def check_space(self, needed: int) -> None:
+        """Raise SpaceError unless the disk has `needed` bytes free."""
+        free = shutil.disk_usage(self.path).free
+        if needed > free:
+            raise SpaceError(
+                f"checkpoints and model need {megabytes(needed)}, but the disk of {self.path} has {megabytes(free)} free; "
+                "free some, or name another --run-dir"
+            )
+
+    def close(self) -> None:
+        """Let others use the folder. The lock file stays: who deletes one may delete another's."""
+        self._lock.close()
+
+    def discard_if_empty(self) -> None:
+        """Close, and remove the folder if nothing was written to it."""
+        if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+            (self.path / _LOCK).unlink()
+            self.path.rmdir()
+        self.close()
+
+
+def _unused_folder(model: str) -> Path:
+    stem = "".join(letter if letter.isalnum() else "-" for letter in model.removesuffix(".toml").split("/")[-1])
+    name = f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def write_record(
+    folder: Path, settings: TrainSettings, network: Network, plan: dict[str, Any], summary: dict[str, Any] | None
+) -> None:
+    """Write run.json: what was asked for, on which machine, with which versions, and what came of it."""
+    values = {
+        name: value if isinstance(value, (str, int, float, bool, type(None))) else "given by the caller"
+        for name, value in dataclasses.asdict(dataclasses.replace(settings, model=_name(settings.model), data=_name(settings.data))).items()
+    }  # fmt: skip
+    record = {
+        "adam_mp": importlib.metadata.version("adam_mp"),
+        "settings": values,
+        "seed": settings.seed,
+        "network": json.loads(to_json(network)),
+        "plan": plan,
+        "machine": {
+            "cpu": cpu_name(), "usable_cores": usable_cores(), "system": platform.platform(),
+            "python": platform.python_version(),
+        },
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "summary": summary,
+    }  # fmt: skip
+    write_file(folder / RUN_FILE, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _name(value: Any) -> Any:
+    return str(value) if isinstance(value, (str, Path)) else "given by the caller"
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read run.json; raises RunFolderError if it is missing or damaged."""
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record["settings"], dict):
+            raise ValueError("no settings")
+    except OSError as error:
+        raise RunFolderError(f"{folder} is not a run folder: cannot read {RUN_FILE} ({error.strerror})") from None
+    except (ValueError, KeyError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+    return record

@@ -1,0 +1,160 @@
+"""Everything a user can choose about a run, once: flags, TOML keys and keyword arguments are these fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adam_mp.compute.expression import check_expression
+from adam_mp.errors import SettingsError, nearest
+from adam_mp.training.schedule import NAMES
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _option(default: Any, group: str, unit: str, text: str, **more: Any) -> Any:
+    """Declare a field with what the help says of it."""
+    return dataclasses.field(default=default, metadata={"group": group, "unit": unit, "help": text, **more})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """The settings of `adam_mp.train` and of `adam_mp train`; raises SettingsError for an impossible value."""
+
+    model: Any = _option(
+        "mnist", "what to train", "NAME|FILE.toml|MODULE:FUNCTION",
+        "network: mnist, lenet, mlp or alexnet; or a TOML file; or package.module:function",
+    )  # fmt: skip
+    data: Any = _option(
+        "mnist", "what to train", "DIR", "folder with the four IDX files, gzipped or not; 'mnist' is embedded"
+    )
+    augment: str = _option(
+        "auto", "what to train", "NAME|RANGES",
+        "none, mnist, auto (mnist for images, none for features), or ranges such as "
+        "'translate=2,rotate=10,scale=0.1,shear=5,reflect=0.5,elastic=1' (pixels, degrees, fraction, degrees, "
+        "probability, pixels)",
+    )  # fmt: skip
+    validation: float = _option(
+        0.05, "what to train", "FRACTION", "share of the training images held out to validate on; 0 for none"
+    )
+    epochs: int = _option(10, "how to train", "N", "passes over the training images")
+    batch_size: int = _option(32, "how to train", "IMAGES", "images a worker takes per update")
+    lr: float | str = _option(
+        "0.05 * (1 - progress) + 0.0005", "how to train", "NUMBER|FORMULA",
+        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far) and progress (0 to 1)",
+    )  # fmt: skip
+    momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
+    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
+    optimizer: str = _option(
+        "momentum", "how to train", "NAME|FORMULA",
+        "sgd, momentum, nesterov, adagrad, rmsprop, adam (Kingma and Ba's, no relation to Project Adam), adamw; or a "
+        "formula for the new w over w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'",
+    )  # fmt: skip
+    quorum: float = _option(
+        1.0, "how to train", "FRACTION", "share of an epoch's images after which the epoch ends; the rest are skipped"
+    )
+    target_accuracy: float | None = _option(
+        None, "how to train", "FRACTION", "stop once validation accuracy reaches this"
+    )
+    seed: int = _option(1, "how to train", "N", "seed of weights, order, augmentation and dropout")
+    cores: int | None = _option(
+        None, "where to run", "N", "cores to use, divided between workers and data servers; all usable ones by default"
+    )
+    data_servers: int | None = _option(
+        None, "where to run", "N", "data-server processes; chosen by a measurement at the start by default"
+    )
+    memory_dir: str | None = _option(
+        None, "where to run", "DIR", "keep the shared memory in a file of this folder instead of in memory"
+    )
+    restarts: int = _option(
+        5, "where to run", "N", "times in a row a process may die within 30 seconds of its start before it is given up"
+    )
+    run_dir: str | None = _option(
+        None, "what is left", "DIR", "run folder for model, checkpoints, metrics and curves; runs/MODEL-DATE by default"
+    )
+    resume: bool | str = _option(
+        False, "what is left", "[DIR]", "continue the run in --run-dir (or in DIR) from its last checkpoint"
+    )
+    checkpoint_seconds: float = _option(
+        60.0, "what is left", "SECONDS", "time between checkpoints within an epoch; each epoch's end has one anyway"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            _whole(name, getattr(self, name), 1)
+        for name in ("cores", "data_servers"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1)
+        _whole("restarts", self.restarts, 0)
+        _whole("seed", self.seed, 0)
+        _number("validation", self.validation, 0, 1, upper_excluded=True)
+        _number("momentum", self.momentum, 0, 1, upper_excluded=True)
+        _number("weight_decay", self.weight_decay, 0, 1)
+        _number("quorum", self.quorum, 0, 1, lower_excluded=True)
+        _number("checkpoint_seconds", self.checkpoint_seconds, 0, 1e9, lower_excluded=True)
+        if self.target_accuracy is not None:
+            _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
+            if self.validation == 0:
+                raise SettingsError("target_accuracy needs validation images; give --validation more than 0")
+        if isinstance(self.lr, str):
+            check_expression(self.lr, NAMES, "--lr")
+        else:
+            _number("lr", self.lr, 0, 1e6, lower_excluded=True)
+        for name in ("augment", "optimizer"):
+            if not isinstance(getattr(self, name), str):
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected text")
+        if self.resume is True and self.run_dir is None:
+            raise SettingsError("resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder that was asked for, None for a new one."""
+        chosen = self.resume if isinstance(self.resume, str) and self.resume else self.run_dir
+        return None if chosen is None else Path(chosen)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
+
+
+def make_settings(values: Mapping[str, Any]) -> TrainSettings:
+    """Make settings of keyword arguments; raises SettingsError for unknown names, with the nearest known one."""
+    for name in values:
+        if name not in FIELDS:
+            raise SettingsError(f"unknown setting {name!r}; {nearest(name, FIELDS)}")
+    return TrainSettings(**values)
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file of settings; keys are those of `TrainSettings`, with - or _ between words."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    for name in values:
+        if name not in FIELDS:
+            raise SettingsError(f"settings file {path}: unknown key {name!r}; {nearest(name, FIELDS)}")
+    return values
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SettingsError(f"{name} is {value!r}; expected a whole number of at least {least}")
+
+
+def _number(
+    name: str, value: Any, low: float, high: float, lower_excluded: bool = False, upper_excluded: bool = False
+) -> None:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if not fits or (lower_excluded and value == low) or (upper_excluded and value == high):
+        start = "more than" if lower_excluded else "from"
+        end = "less than" if upper_excluded else "up to"
+        raise SettingsError(f"{name} is {value!r}; expected a number {start} {low:g} and {end} {high:g}")

@@ -1,0 +1,375 @@
+"""The supervisor: conducts epochs, validates, checkpoints, reports; every wait of it has a deadline.
+
+Its thread alone gives orders and changes ledgers' rounds. The workers' counters tell it how far they are; when none
+of them moves for `stall_seconds` it ends the run, so that nothing hangs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.model import Model, write_model
+from adam_mp.data.dataset import epoch_order
+from adam_mp.data.server import DataServerSpec
+from adam_mp.errors import DivergenceError, StalledError
+from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
+from adam_mp.memory.ledger import SKIPPED, TRAINED
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.segment import check_space
+from adam_mp.memory.store import ParameterStore
+from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, write_checkpoint
+from adam_mp.training.crew import Crew
+from adam_mp.training.epoch import images_in, quorum_reached, reopened
+from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
+from adam_mp.training.interruption import Interruption
+from adam_mp.training.plan import RunPlan
+from adam_mp.training.run_folder import MODEL_FILE, RunFolder
+from adam_mp.training.worker import WorkerSpec
+
+_TICK = 0.01  # seconds between looks at the board
+_REPORT = 0.2  # seconds between progress events
+_STALL_SECONDS = 60.0
+_DISK_DEADLINE = 600.0
+
+
+@dataclasses.dataclass
+class Figures:
+    """The counted figures of a run so far; what a checkpoint keeps as `progress`."""
+
+    images_trained: int = 0
+    images_skipped: int = 0
+    training_seconds: float = 0.0
+    seconds: float = 0.0
+    waited_ns: float = 0.0
+    busy_ns: float = 0.0
+    staleness: float = 0.0
+    updates: float = 0.0
+    epochs_done: int = 0
+    best_epoch: int | None = None
+    validation_accuracy: float | None = None
+    last_validation_accuracy: float | None = None
+    # Of the epoch that an interruption cut: its share of the figures above, so that its record covers both parts.
+    epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Supervisor:
+    """Runs a plan. Use as a context manager: leaving it ends all processes and frees all memory, whatever happened."""
+
+    def __init__(self, plan: RunPlan, folder: RunFolder, interruption: Interruption, listener: Listener) -> None:
+        self.plan, self.folder, self.interruption, self.tell = plan, folder, interruption, listener
+        self.figures = Figures(**plan.resumed.progress) if plan.resumed else Figures()
+        self.stopped_by: str | None = None
+        self._began = time.monotonic() - self.figures.seconds
+        # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
+        batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
+        self.stall_seconds = max(_STALL_SECONDS, 20 * batch_seconds)
+        self._pulse: tuple[float, float] = (-1.0, 0.0)
+        self._evaluations = 0
+
+    def __enter__(self) -> Supervisor:
+        plan = self.plan
+        shape = plan.run_shape
+        folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
+        contexts = 0 if folder else plan.costs.context_bytes * plan.split.workers
+        check_space(shape.offsets()[1] + plan.store_bytes + contexts, "the run", folder)
+        self.memory = RunMemory.create(shape, folder)
+        try:
+            self.store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
+        except BaseException:
+            self.memory.close()
+            raise
+        self.writer = BackgroundWriter(lambda text: self.tell(Notice(text)))
+        self._fill_memory()
+        self.crew = Crew(
+            self.memory, self.store, self._worker_specs(), self._server_specs(), plan.settings.restarts,
+            lambda text: self.tell(Notice(text)),
+        )  # fmt: skip
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.crew.stop()
+        self.writer.close(_DISK_DEADLINE)
+        self.store.close()
+        self.memory.close()
+
+    def _fill_memory(self) -> None:
+        plan, arrays = self.plan, self.memory.arrays
+        arrays["train_images"][...] = plan.data.train.images
+        arrays["train_labels"][...] = plan.data.train.labels
+        arrays["validation"][...] = plan.validation
+        if plan.data.test is not None:
+            arrays["test_images"][...] = plan.data.test.images
+            arrays["test_labels"][...] = plan.data.test.labels
+            arrays["test_indices"][...] = np.arange(len(plan.data.test))
+        if plan.resumed is None:
+            self.store.load(plan.weights)
+            return
+        self.store.weights[...] = plan.resumed.spaces["weights"]
+        for name, state in self.store.states.items():
+            state[...] = plan.resumed.spaces[name]
+        self.store.set_updates(plan.resumed.updates)
+
+    def _worker_specs(self) -> list[WorkerSpec]:
+        plan = self.plan
+        return [
+            WorkerSpec(
+                number, self.memory.handle, self.store.handle, plan.network, plan.normalization, plan.optimizer,
+                plan.schedule, plan.settings.batch_size, plan.settings.momentum, plan.settings.weight_decay,
+                plan.settings.seed,
+            )
+            for number in range(plan.split.workers)
+        ]  # fmt: skip
+
+    def _server_specs(self) -> list[DataServerSpec]:
+        plan = self.plan
+        return [
+            DataServerSpec(
+                plan.split.workers + number, self.memory.handle, plan.settings.batch_size, plan.settings.seed,
+                plan.augmentation, plan.normalization,
+            )
+            for number in range(plan.split.data_servers)
+        ]  # fmt: skip
+
+    # The run.
+
+    def train(self) -> None:
+        """Train all epochs that are left, or until the target accuracy or an interruption."""
+        plan = self.plan
+        first = plan.resumed.epoch if plan.resumed else 0
+        states = reopened(plan.resumed.ledger) if plan.resumed else np.zeros(plan.batches, np.uint8)
+        self._open_epoch(first, states)
+        self.crew.start()
+        self.crew.wait_ready()
+        for epoch in range(first, plan.settings.epochs):
+            if not self._train_epoch(epoch):
+                return
+            target = plan.settings.target_accuracy
+            accuracy = self.figures.last_validation_accuracy
+            if target is not None and accuracy is not None and accuracy >= target:
+                self.stopped_by = f"target accuracy {target:g}"
+                return
+
+    def _open_epoch(self, epoch: int, states: np.ndarray) -> None:
+        self.memory.order[...] = epoch_order(self.plan.training, self.plan.settings.seed, epoch)
+        self.memory.ledger.open(epoch, states)
+
+    def _train_epoch(self, epoch: int) -> bool:
+        """Train and validate one epoch, and checkpoint; False if it was interrupted."""
+        settings, images = self.plan.settings, len(self.plan.training)
+        began, before = time.monotonic(), self.crew.totals()
+        reported = saved = began
+        part = self.figures.epoch_part
+        self.memory.board.give_order(TRAIN)
+        while True:
+            states = self.memory.ledger.states()
+            if quorum_reached(states, settings.quorum, settings.batch_size, images):
+                break
+            self._tick()
+            now = time.monotonic()
+            if self.interruption.requested:
+                self._pause()
+                self.stopped_by = self.interruption.requested
+                self._close_part(began, before, part)
+                self._checkpoint(epoch, self.memory.ledger.states())
+                return False
+            if now - saved >= settings.checkpoint_seconds:
+                saved = now
+                self._pause()
+                self._checkpoint(epoch, self.memory.ledger.states(), self._measured_part(began, before, part))
+                self.memory.board.give_order(TRAIN)
+            if now - reported >= _REPORT:
+                reported = now
+                self.tell(self._epoch_progress(epoch, states, now - began, before, part))
+            time.sleep(_TICK)
+        self.memory.ledger.close_round()
+        self._pause()
+        seconds = time.monotonic() - began
+        states = self.memory.ledger.states()
+        self._end_epoch(epoch, states, seconds, before, part)
+        return True
+
+    def _end_epoch(self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]) -> None:
+        plan, figures = self.plan, self.figures
+        trained, skipped = (self._images(states, state) for state in (TRAINED, SKIPPED))
+        last = epoch + 1 == plan.settings.epochs
+        if not last:
+            self._open_epoch(epoch + 1, np.zeros(plan.batches, np.uint8))
+        after = self.crew.totals()
+        measured = {name: after[name] - before[name] + part.get(name, 0.0) for name in after}
+        training_seconds = seconds + part.get("seconds", 0.0)
+        start = time.monotonic()
+        result = self.evaluate("validation") if len(plan.validation) else None
+        figures.images_trained += trained
+        figures.images_skipped += skipped
+        figures.training_seconds += training_seconds
+        figures.waited_ns += measured["waited_ns"]
+        figures.busy_ns += measured["busy_ns"]
+        figures.staleness += measured["staleness"]
+        figures.updates += measured["updates"]
+        figures.epochs_done = epoch + 1
+        figures.epoch_part = {}
+        figures.seconds = self.elapsed()
+        self._check_finite(epoch)
+        best = self._remember_best(epoch, result)
+        step = self.store.read_updates()
+        self.tell(
+            EpochEnded(
+                epoch=epoch + 1,
+                seconds=training_seconds,
+                images_trained=trained,
+                images_skipped=skipped,
+                loss=measured["loss"] / max(measured["images"], 1),
+                validation_loss=result[0] if result else None,
+                validation_accuracy=result[1] if result else None,
+                lr=plan.schedule.value(epoch, step),
+                images_per_second=trained / training_seconds,
+                connections_per_second=trained * plan.network.connections / training_seconds,
+                data_wait_fraction=_wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+                staleness_mean=measured["staleness"] / max(measured["updates"], 1),
+                updates=step,
+                validation_seconds=time.monotonic() - start,
+            )
+        )
+        if best:
+            self._save_model()
+        self._checkpoint(epoch + 1, np.zeros(plan.batches, np.uint8))
+
+    def _remember_best(self, epoch: int, result: tuple[float, float] | None) -> bool:
+        """Note the validation result; tell whether these weights are the ones to keep (without one, the latest are)."""
+        figures = self.figures
+        if result is not None:
+            figures.last_validation_accuracy = result[1]
+            if figures.validation_accuracy is not None and result[1] < figures.validation_accuracy:
+                return False
+            figures.validation_accuracy = result[1]
+        figures.best_epoch = epoch + 1
+        return True
+
+    def evaluate(self, part: str) -> tuple[float, float]:
+        """Evaluate the "validation" or "test" samples on all workers; return (mean loss, accuracy)."""
+        indices = self.memory.arrays["validation" if part == "validation" else "test_indices"]
+        chunks = math.ceil(len(indices) / self.plan.settings.batch_size)
+        self._evaluations += 1
+        self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
+        self.memory.board.give_order(VALIDATE if part == "validation" else TEST)
+        while True:
+            self._tick()
+            if np.all(self.memory.evaluation.states() == TRAINED):
+                break
+            time.sleep(_TICK)
+        self._pause()
+        losses, right = self.memory.results[:chunks].sum(axis=0)
+        return float(losses) / len(indices), float(right) / len(indices)
+
+    def elapsed(self) -> float:
+        """Return the seconds of the run so far, the parts before a resume included."""
+        return time.monotonic() - self._began
+
+    # Its duties in between.
+
+    def _tick(self) -> None:
+        """See to dead processes, divergence, and stalls."""
+        self.crew.watch()
+        for progress in self.crew.rows()[: self.plan.split.workers]:
+            if progress.fault_epoch:
+                raise DivergenceError(
+                    f"the loss became NaN or infinite in epoch {progress.fault_epoch}, update {progress.fault_step}; "
+                    "use a lower --lr. The last good checkpoint was kept"
+                )
+        pulse = self.crew.totals()["heartbeat"]
+        now = time.monotonic()
+        if pulse != self._pulse[0]:
+            self._pulse = (pulse, now)
+        elif now - self._pulse[1] > self.stall_seconds:
+            raise StalledError(
+                f"nothing moved for {self.stall_seconds:.0f} s; first failure: {self.crew.first_failure or 'none seen'}"
+            )
+
+    def _pause(self) -> None:
+        """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""
+        sequence = self.memory.board.give_order(IDLE)
+        while True:
+            self._tick()
+            rows = self.crew.rows()
+            if all(rows[number].acknowledged >= sequence for number in self.crew.living_workers()):
+                return
+            time.sleep(_TICK / 10)
+
+    def _images(self, states: np.ndarray, state: int) -> int:
+        return images_in(states, state, self.plan.settings.batch_size, len(self.plan.training))
+
+    def _epoch_progress(
+        self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]
+    ) -> EpochProgress:
+        totals = self.crew.totals()
+        rate = (totals["images"] - before["images"]) / seconds
+        images = totals["images"] - before["images"] + part.get("images", 0.0)
+        return EpochProgress(
+            epoch=epoch + 1,
+            epochs=self.plan.settings.epochs,
+            done=self._images(states, TRAINED),
+            images=len(self.plan.training),
+            seconds=seconds,
+            images_per_second=rate,
+            connections_per_second=rate * self.plan.network.connections,
+            loss=(totals["loss"] - before["loss"] + part.get("loss", 0.0)) / max(images, 1),
+            wait_fraction=_wait_fraction(
+                totals["waited_ns"] - before["waited_ns"], totals["busy_ns"] - before["busy_ns"]
+            ),
+        )  # fmt: skip
+
+    def _measured_part(self, began: float, before: Any, part: dict[str, float]) -> dict[str, float]:
+        """Return the figures of the epoch up to now, for the record of an epoch that is cut in two."""
+        totals = self.crew.totals()
+        measured = {name: totals[name] - before[name] + part.get(name, 0.0) for name in totals}
+        return {**measured, "seconds": time.monotonic() - began + part.get("seconds", 0.0)}
+
+    def _close_part(self, began: float, before: Any, part: dict[str, float]) -> None:
+        self.figures.epoch_part = self._measured_part(began, before, part)
+
+    def _check_finite(self, epoch: int) -> None:
+        if not np.isfinite(self.store.weights).all():
+            raise DivergenceError(
+                f"weights became NaN or infinite in epoch {epoch + 1}, by update {self.store.read_updates()}; "
+                "use a lower --lr. The last good checkpoint was kept"
+            )
+
+    def _checkpoint(self, epoch: int, states: np.ndarray, part: dict[str, float] | None = None) -> None:
+        """Copy the run's state, which must be paused, and have it written in the background."""
+        self._check_finite(min(epoch, self.plan.settings.epochs - 1))
+        self.figures.seconds = self.elapsed()
+        figures = self.figures if part is None else dataclasses.replace(self.figures, epoch_part=part)
+        checkpoint = Checkpoint(
+            network=self.plan.network,
+            spaces={"weights": self.store.weights.copy(), **{k: v.copy() for k, v in self.store.states.items()}},
+            ledger=states,
+            epoch=epoch,
+            updates=self.store.read_updates(),
+            identity=self.plan.identity,
+            progress=dataclasses.asdict(figures),
+        )
+        self.writer.submit("checkpoint", _call(write_checkpoint, self.folder.path, checkpoint))
+
+    def model(self) -> Model:
+        """Return a copy of the present weights as a model."""
+        weights = {name: tensor.copy() for name, tensor in self.store.tensors.items()}
+        normalization = self.plan.normalization
+        return Model(self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill)
+
+    def _save_model(self) -> None:
+        self.writer.submit("model", _call(write_model, self.folder.path / MODEL_FILE, self.model()))
+
+
+def _wait_fraction(waited_ns: float, busy_ns: float) -> float:
+    return waited_ns / (waited_ns + busy_ns) if waited_ns + busy_ns else 0.0
+
+
+def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:
+    return lambda: function(*arguments)

@@ -1,0 +1,161 @@
+"""Training as a function call: plan, supervise, and give back what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adam_mp.compute.model import Model, load, write_model
+from adam_mp.machine import usable_cores
+from adam_mp.training.events import Event, Listener, RunEnded, RunPlanned
+from adam_mp.training.interruption import Interruption
+from adam_mp.training.plan import RunPlan, make_plan
+from adam_mp.training.run_folder import MODEL_FILE, RunFolder, write_record
+from adam_mp.training.supervisor import Supervisor
+
+_CHECKPOINTS_ON_DISK = 3  # two kept, one being written
+_DISK_DEADLINE = 600.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What came of a run; all figures are counted over the whole run, the parts before a resume included.
+
+    `test_accuracy` is of `model`, the weights of the best epoch by validation (of the last epoch where nothing is held
+    out); None if there is no test set or the run was interrupted. `connections_per_second` is images per second times
+    connections of one forward pass. `stopped_by` says what ended the run before its last epoch, a signal or the target.
+    """
+
+    test_accuracy: float | None
+    validation_accuracy: float | None
+    best_epoch: int | None
+    epochs: int
+    seconds: float
+    images_per_second: float
+    connections_per_second: float
+    images_trained: int
+    images_skipped: int
+    images_failed: int
+    data_wait_fraction: float
+    staleness_mean: float
+    updates: int
+    workers: int
+    data_servers: int
+    stopped_by: str | None
+    run_dir: str
+    model: Model | None = dataclasses.field(repr=False, compare=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values, without the model."""
+        return {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"
+        }  # fmt: skip
+
+
+def run_training(explicit: Mapping[str, Any], listeners: list[Listener]) -> TrainResult:
+    """Train as the settings in `explicit` say, telling `listeners`; the rest of the settings have their defaults.
+
+    Raises children of AdamError, before any process starts where it can be known then. Ctrl-C and SIGTERM end the run
+    in good order with a checkpoint; a second one at once, with KeyboardInterrupt.
+    """
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    with Interruption() as interruption:
+        plan = make_plan(explicit, tell)
+        settings = plan.settings
+        if plan.resumed is None:
+            name = settings.model if isinstance(settings.model, (str, Path)) else plan.network.name
+            folder = RunFolder.create(settings.folder, str(name))
+        else:
+            assert settings.folder is not None
+            folder = RunFolder.reopen(settings.folder)
+        try:
+            folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
+            result = _run_in(plan, folder, interruption, tell)
+            tell(RunEnded(result))
+            return result
+        finally:
+            folder.discard_if_empty()
+
+
+def _run_in(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
+    announcement = _announce(plan, folder)
+    with Supervisor(plan, folder, interruption, tell) as supervisor:
+        record = {
+            name: getattr(announcement, name)
+            for name in ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores", "block")
+        }
+        write_record(folder.path, plan.settings, plan.network, record, None)
+        tell(announcement)
+        supervisor.train()
+        supervisor.writer.flush(_DISK_DEADLINE)
+        model_path = folder.path / MODEL_FILE
+        if not model_path.exists():
+            write_model(model_path, supervisor.model())
+        model = load(model_path)
+        test_accuracy = None
+        if plan.data.test is not None and not interruption.requested:
+            supervisor.store.load(model.weights)
+            _, test_accuracy = supervisor.evaluate("test")
+        result = _result(supervisor, plan, folder, test_accuracy, model)
+    write_record(folder.path, plan.settings, plan.network, record, result.as_dict())
+    return result
+
+
+def _announce(plan: RunPlan, folder: RunFolder) -> RunPlanned:
+    return RunPlanned(
+        settings=plan.settings,
+        network=plan.network,
+        data_name=plan.data.name,
+        image_type=str(plan.data.train.images.dtype),
+        train_images=len(plan.training),
+        validation_images=len(plan.validation),
+        test_images=len(plan.data.test) if plan.data.test else 0,
+        augmentation=str(plan.augmentation),
+        cores=plan.cores,
+        usable_cores=usable_cores(),
+        workers=plan.split.workers,
+        data_servers=plan.split.data_servers,
+        shared_bytes=plan.run_shape.offsets()[1] + plan.store_bytes,
+        worker_bytes=plan.costs.context_bytes,
+        block=plan.costs.block,
+        folder=folder.path,
+        first_epoch=plan.resumed.epoch + 1 if plan.resumed else 1,
+    )
+
+
+def _result(
+    supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accuracy: float | None, model: Model
+) -> TrainResult:
+    figures = supervisor.figures
+    part = figures.epoch_part
+    trained = figures.images_trained + int(part.get("images", 0))
+    seconds = figures.training_seconds + part.get("seconds", 0.0)
+    waited, busy = figures.waited_ns + part.get("waited_ns", 0.0), figures.busy_ns + part.get("busy_ns", 0.0)
+    updates = figures.updates + part.get("updates", 0.0)
+    rate = trained / seconds if seconds else 0.0
+    return TrainResult(
+        test_accuracy=test_accuracy,
+        validation_accuracy=figures.validation_accuracy,
+        best_epoch=figures.best_epoch,
+        epochs=figures.epochs_done,
+        seconds=supervisor.elapsed(),
+        images_per_second=rate,
+        connections_per_second=rate * plan.network.connections,
+        images_trained=trained,
+        images_skipped=figures.images_skipped,
+        images_failed=0,
+        data_wait_fraction=waited / (waited + busy) if waited + busy else 0.0,
+        staleness_mean=(figures.staleness + part.get("staleness", 0.0)) / max(updates, 1),
+        updates=supervisor.store.read_updates(),
+        workers=plan.split.workers,
+        data_servers=plan.split.data_servers,
+        stopped_by=supervisor.stopped_by,
+        run_dir=str(folder.path),
+        model=model,
+    )

@@ -1,0 +1,218 @@
+"""The worker: the paper's training loop (section 3.2). Take a batch, forward, backward, update, report; no locks.
+
+A worker follows the board's orders. While told to TRAIN it consumes its rings; told to VALIDATE or TEST it evaluates
+chunks of the data set; told to be IDLE it touches nothing. It ends when told to STOP, or when its supervisor is gone
+(`child`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import numpy as np
+
+from adam_mp.compute.context import Program, TrainingContext
+from adam_mp.compute.optimizer import DEFAULTS, Optimizer, Update
+from adam_mp.data.augmentation import draw_key
+from adam_mp.data.dataset import Normalization
+from adam_mp.kernels.update import HYPER
+from adam_mp.kernels.warp import RANGES, warp_batch
+from adam_mp.memory.board import STOP, TEST, TRAIN, VALIDATE
+from adam_mp.memory.ring import Ring
+from adam_mp.memory.run_memory import RunHandle, RunMemory
+from adam_mp.memory.store import ParameterStore, StoreHandle
+from adam_mp.memory.waiting import Backoff
+from adam_mp.network.network import Network
+from adam_mp.training.schedule import Schedule
+
+_LR, _STEP = HYPER.index("lr"), HYPER.index("step")
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerSpec:
+    """What a worker is told: its number among the processes, what to train, on which shared memory, and how."""
+
+    process: int
+    memory: RunHandle
+    store: StoreHandle
+    network: Network
+    normalization: Normalization
+    optimizer: Optimizer
+    schedule: Schedule
+    batch_size: int
+    momentum: float
+    weight_decay: float
+    seed: int
+
+
+class Worker:
+    """One worker process: its context, its view of the shared memory, its loop."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.spec = spec
+        self.memory = RunMemory.attach(spec.memory)
+        self.store = ParameterStore.attach(spec.store)
+        self.counters = self.memory.board.counters[spec.process]
+        self.rings = self.memory.rings_of(spec.process)
+        self.context = TrainingContext(spec.network, self.store.tensors, spec.batch_size)
+        self.hyper = make_hyper(spec.momentum, spec.weight_decay)
+        self.updates = bind_updates(spec.optimizer, self.store, self.context, self.hyper)
+        self.programs: dict[tuple[int, int, int], Program] = {}
+        self.evaluation = EvaluationBuffer(spec, self.context, self.memory)
+        self.waiting = Backoff()
+        self.lr_epoch = -1
+
+    def run(self) -> None:
+        """Follow the board's orders until STOP."""
+        self.counters.publish("ready", 1)
+        acknowledged = -1
+        while True:
+            sequence, order = self.memory.board.order()
+            if sequence != acknowledged:
+                self.counters.publish("acknowledged", sequence)
+                acknowledged = sequence
+                self.waiting.reset()
+            if order == STOP:
+                return
+            busy = False
+            if order == TRAIN:
+                busy = self.train_batch()
+            elif order in (VALIDATE, TEST):
+                busy = self.evaluation.evaluate_chunk(order)
+            if busy:
+                self.counters.add("heartbeat", 1)
+                self.waiting.reset()
+            else:
+                self.waiting.pause()
+
+    def train_batch(self) -> bool:
+        """Train the oldest batch that waits in a ring; False if there is none."""
+        began = time.perf_counter_ns()
+        for number, ring in enumerate(self.rings):
+            index = ring.peek()
+            if index is not None:
+                break
+        else:
+            self.waiting.pause()
+            self.counters.add("waited_ns", time.perf_counter_ns() - began)
+            return False
+        epoch, batch, count, server = ring.slots[index].tag[:4].tolist()
+        if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
+            self.train(self.program(number, ring, index, count), epoch, batch, count)
+            self.counters.add("busy_ns", time.perf_counter_ns() - began)
+        ring.consume()
+        return True
+
+    def train(self, program: Program, epoch: int, batch: int, count: int) -> None:
+        """Forward, backward, update, report: the whole life of one leased batch."""
+        read = self.store.read_updates()
+        self.context.set_dropout_key(draw_key(self.spec.seed, epoch, batch))
+        program.run_forward()
+        loss = float(program.totals[0])
+        if not math.isfinite(loss):
+            self.report_divergence(epoch, read)
+            return
+        self.set_rate(epoch, read)
+        program.run_backward()
+        before = self.store.count_update()
+        self.hyper[_STEP] = before + 1
+        for update in self.updates:
+            update()
+        if self.memory.ledger.finish(epoch, batch, self.spec.process):
+            self.counters.add("images", count)
+            self.counters.add_loss(loss)
+        self.counters.add("updates", 1)
+        self.counters.add("staleness", before - read)
+
+    def program(self, number: int, ring: Ring, index: int, count: int) -> Program:
+        """Return the program for `count` images in that slot, made when first needed and kept."""
+        program = self.programs.get((number, index, count))
+        if program is None:
+            slot = ring.slots[index]
+            program = self.context.program(slot.images[:count], slot.labels[:count])
+            self.programs[number, index, count] = program
+        return program
+
+    def set_rate(self, epoch: int, step: int) -> None:
+        """Set the learning rate for the next update."""
+        if epoch != self.lr_epoch or self.spec.schedule.follows_steps:
+            self.hyper[_LR] = self.spec.schedule.value(epoch, step)
+            self.lr_epoch = epoch
+
+    def report_divergence(self, epoch: int, step: int) -> None:
+        """Tell the supervisor that the loss is NaN or infinite; the weights stay as they are."""
+        self.counters.publish("fault_step", step)
+        self.counters.publish("fault_epoch", epoch + 1)
+
+
+class EvaluationBuffer:
+    """Evaluates chunks of the validation or test set with the worker's context."""
+
+    def __init__(self, spec: WorkerSpec, context: TrainingContext, memory: RunMemory) -> None:
+        self.spec, self.context, self.memory = spec, context, memory
+        self.images = np.zeros((context.batch, *spec.network.input_shape), np.float32)
+        self.labels = np.zeros(context.batch, np.int32)
+        self.programs: dict[int, Program] = {}
+        self.still = np.zeros(len(RANGES))
+        self.mean = np.array(spec.normalization.mean, np.float32)
+        self.deviation = np.array(spec.normalization.deviation, np.float32)
+
+    def evaluate_chunk(self, order: int) -> bool:
+        """Lease a chunk, evaluate it, write its result; False if none is free."""
+        ledger = self.memory.evaluation
+        round_number = ledger.round
+        chunk = ledger.claim_lease(round_number, self.spec.process) if round_number >= 0 else None
+        if chunk is None:
+            return False
+        part, indices = ("train", "validation") if order == VALIDATE else ("test", "test_indices")
+        samples = self.memory.arrays[indices][chunk * self.context.batch : (chunk + 1) * self.context.batch]
+        count = len(samples)
+        warp_batch(
+            self.memory.arrays[f"{part}_images"], samples, self.images[:count], self.still, np.uint64(0), self.mean,
+            self.deviation, np.float32(0),
+        )  # fmt: skip
+        self.labels[:count] = self.memory.arrays[f"{part}_labels"][samples]
+        program = self.programs.get(count)
+        if program is None:
+            program = self.context.program(self.images[:count], self.labels[:count], training=False)
+            self.programs[count] = program
+        program.run_forward()
+        self.memory.results[chunk] = program.totals
+        ledger.finish(round_number, chunk, self.spec.process)
+        return True
+
+
+def make_hyper(momentum: float, weight_decay: float) -> np.ndarray:
+    """Return the optimizer's numbers in the order of `HYPER`, with learning rate and step 0."""
+    values = {"lr": 0.0, "weight_decay": weight_decay, "momentum": momentum, "step": 0.0, **DEFAULTS}
+    return np.array([values[name] for name in HYPER])
+
+
+def bind_updates(
+    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, hyper: np.ndarray
+) -> list[Update]:
+    """Return the functions that apply the context's gradient to the store.
+
+    Plain gradient descent lets dense layers update their weights in the backward pass itself, and is applied only to
+    the stretches of the flat space between them.
+    """
+    if not optimizer.is_plain_descent:
+        return [optimizer.bind(store.weights, context.gradient, store.states, hyper)]
+    done = set(context.update_directly(hyper))
+    updates, start = [], 0
+    for tensor in [*store.layout.tensors, None]:
+        if tensor is None or tensor.name in done:
+            end = store.layout.size if tensor is None else tensor.offset
+            if end > start:
+                updates.append(optimizer.bind(store.weights[start:end], context.gradient[start:end], {}, hyper))
+            start = end if tensor is None else tensor.offset + tensor.size
+    return updates
+
+
+def work(spec: WorkerSpec) -> None:
+    """Run a worker in this process."""
+    Worker(spec).run()
+
+
