@@ -1,0 +1,81 @@
+"""adam_mp: deep networks trained fast on CPUs, by many processes on one shared set of weights, without locks.
+
+An implementation of Project Adam (Chilimbi, Suzue, Apacible, Kalyanaraman: OSDI 2014). It has nothing to do with the
+optimizer of the same name (Kingma and Ba 2015), which it also offers.
+
+    import adam_mp
+    result = adam_mp.train("mnist", "mnist", cores=2, epochs=1)
+    result.model.save("model.safetensors")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from adam_mp.errors import AdamError
+from adam_mp.network import (
+    AveragePool,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+
+if TYPE_CHECKING:
+    from adam_mp.api import train
+    from adam_mp.compute.model import Model, load
+    from adam_mp.data.dataset import DataSet, load_data
+    from adam_mp.training.settings import TrainSettings
+    from adam_mp.training.trainer import TrainResult
+
+# Imported when first used: they bring numba with them, which costs a quarter of a second that `--help` need not pay.
+_LAZY = {
+    "train": "adam_mp.api",
+    "Model": "adam_mp.compute.model",
+    "load": "adam_mp.compute.model",
+    "DataSet": "adam_mp.data.dataset",
+    "load_data": "adam_mp.data.dataset",
+    "TrainSettings": "adam_mp.training.settings",
+    "TrainResult": "adam_mp.training.trainer",
+}
+
+__all__ = [
+    "AdamError",
+    "AveragePool",
+    "Conv",
+    "DataSet",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "LocalResponseNorm",
+    "MaxPool",
+    "Model",
+    "Network",
+    "ReLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "TrainResult",
+    "TrainSettings",
+    "load",
+    "load_data",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'adam_mp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

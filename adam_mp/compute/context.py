@@ -56,7 +56,7 @@ class TrainingContext:
     ) -> None:  # fmt: skip
         self.network, self.batch = network, batch
         self.layout = Layout.of(network.parameters)
-        self.gradient = np.zeros(self.layout.size if backward else 0, real)
+        self.gradient: np.ndarray = np.zeros(self.layout.size if backward else 0, real)
         self.gradients = self.layout.views(self.gradient) if backward else dict(weights)
         self.block = min(batch, block or choose_block(network))
         self.totals = np.zeros(2)
@@ -72,7 +72,7 @@ class TrainingContext:
             error_rows = rows if index + 1 < self._image_groups else batch
             if isinstance(group.layers[0], Flatten):
                 shape = (-1, math.prod(group.output_shape))
-                empty = np.zeros((batch, *group.output_shape), real)
+                empty: np.ndarray = np.zeros((batch, *group.output_shape), real)
                 self._operations.append(None)
                 self._outputs.append(self._outputs[-1].reshape(shape) if self._outputs else empty)
                 self._errors.append(self._errors[-1].reshape(shape) if self._errors else empty[:0])

@@ -1,7 +1,8 @@
 """Formulas that users write: learning-rate schedules and update rules, checked first, evaluated by numexpr.
 
 A formula is arithmetic on the names it is told and the functions numexpr has; anything else is refused with the name
-that was meant. Numbers in it are taken as float32 where the arrays are, so that nothing is computed in double by chance.
+that was meant. Numbers in it are taken as float32 where the arrays are, so that nothing is
+computed in double by chance.
 """
 
 from __future__ import annotations
@@ -32,12 +33,16 @@ def check_expression(text: str, names: Iterable[str], what: str) -> None:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError):
-        raise SettingsError(f"{what} {text!r} is not a formula; expected arithmetic on {', '.join(sorted(known))}") from None
+        raise SettingsError(
+            f"{what} {text!r} is not a formula; expected arithmetic on {', '.join(sorted(known))}"
+        ) from None
     calls = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     for node in ast.walk(tree):
         if not isinstance(node, _NODES) or (isinstance(node, ast.Call) and node.func not in calls):
             raise SettingsError(f"{what} {text!r}: {type(node).__name__.lower()} is not allowed in a formula")
-        if isinstance(node, ast.Constant) and (isinstance(node.value, bool) or not isinstance(node.value, (int, float))):
+        if isinstance(node, ast.Constant) and (
+            isinstance(node.value, bool) or not isinstance(node.value, (int, float))
+        ):
             raise SettingsError(f"{what} {text!r}: {node.value!r} is not a number")
         if isinstance(node, ast.Name):
             allowed = _FUNCTIONS if node in calls else known
@@ -59,10 +64,10 @@ class _NumbersOut(ast.NodeTransformer):
         self.values: dict[str, np.ndarray] = {}
 
     def visit_Constant(self, node: ast.Constant) -> ast.expr:
-        if isinstance(node.value, int):
+        if not isinstance(node.value, float):
             return node
         name = f"_number{len(self.values)}"
-        self.values[name] = np.float32(node.value)
+        self.values[name] = np.asarray(node.value, np.float32)
         return ast.Name(name, ast.Load())
 
 

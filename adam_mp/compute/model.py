@@ -60,7 +60,9 @@ class Model:
         probabilities = self.predict(images)
         labels = np.asarray(labels)
         if labels.shape != (len(probabilities),):
-            raise DataError(f"{len(probabilities)} images, but labels of shape {labels.shape}; expected one label an image")
+            raise DataError(
+                f"{len(probabilities)} images, but labels of shape {labels.shape}; expected one label an image"
+            )
         return float(np.mean(probabilities.argmax(axis=1) == labels)) if len(labels) else 0.0
 
     def save(self, path: str | Path) -> None:

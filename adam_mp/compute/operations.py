@@ -131,7 +131,15 @@ class Convolution(Operation):
             choice = self.choice[first : first + count]
             sizes = (self.pool.size, self.pool.step, self.rectify, accumulate)
             calls.append((pool.max_pool_backward, (error, out, choice, scores_error, self.bias_gradient, *sizes)))
-        weight_arguments = (x, patches, _rows(scores_error), self.weight_gradient, *self.geometry, fresh, float(accumulate))
+        weight_arguments = (
+            x,
+            patches,
+            _rows(scores_error),
+            self.weight_gradient,
+            *self.geometry,
+            fresh,
+            float(accumulate),
+        )
         calls.append((conv.conv_backward_weight, weight_arguments))
         if x_error is not None:
             calls.append(
@@ -146,7 +154,7 @@ class MaxPooling(Operation):
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
         self.choice = np.zeros((batch, *group.output_shape), np.uint8)
-        self.no_bias = np.zeros(0, real)
+        self.no_bias: np.ndarray = np.zeros(0, real)
 
     def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
         choice = self.choice[first : first + len(x)]
@@ -237,7 +245,7 @@ class DropoutMask(Operation):
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
         self.key = np.zeros(1, np.uint64)
-        self.mask = np.zeros((batch, *group.output_shape), real)
+        self.mask: np.ndarray = np.zeros((batch, *group.output_shape), real)
 
     def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
         if not training:
@@ -263,7 +271,7 @@ class LocalResponse(Operation):
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
-        self.scale = np.zeros((batch, *group.output_shape), real)
+        self.scale: np.ndarray = np.zeros((batch, *group.output_shape), real)
         layer = self.layer
         self.numbers = (layer.size, real(layer.alpha), real(layer.beta))
         self.offset = real(layer.offset)

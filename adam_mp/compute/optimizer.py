@@ -84,7 +84,9 @@ def make_optimizer(text: str) -> Optimizer:
     for _, formula in statements:
         expression.check_expression(formula, known, "--optimizer")
     if "w" not in expression.names_in(last):
-        raise SettingsError(f"--optimizer: the new w, {last!r}, does not depend on w; expected for example 'w - lr * g'")
+        raise SettingsError(
+            f"--optimizer: the new w, {last!r}, does not depend on w; expected for example 'w - lr * g'"
+        )
     return Optimizer(text, states, tuple(statements))
 
 

@@ -67,5 +67,5 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
 def _checksum(tensors: Mapping[str, np.ndarray]) -> int:
     value = 0
     for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8), zlib.crc32(name.encode(), value))
+        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), value))
     return value

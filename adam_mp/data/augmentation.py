@@ -58,7 +58,9 @@ def parse_augmentation(text: str, image_shape: tuple[int, ...]) -> Augmentation:
     if text in PRESETS:
         return PRESETS[text]
     if "=" not in text:
-        raise SettingsError(f"unknown augmentation {text!r}; {nearest(text, [*PRESETS, 'auto'])} (or give translate=2,rotate=10)")
+        raise SettingsError(
+            f"unknown augmentation {text!r}; {nearest(text, [*PRESETS, 'auto'])} (or give translate=2,rotate=10)"
+        )
     values: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = (piece.strip() for piece in part.partition("="))

@@ -48,7 +48,7 @@ class DataSet:
     @property
     def digest(self) -> int:
         """A fingerprint of the training samples, by which a resumed run knows its data again."""
-        return zlib.crc32(self.train.images, zlib.crc32(self.train.labels))
+        return zlib.crc32(self.train.images.data, zlib.crc32(self.train.labels.data))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,8 @@ def load_data(source: Any = EMBEDDED) -> DataSet:
             test = make_samples(parts[2], parts[3], "test") if len(parts) == 4 else None
             return make_dataset("arrays", train, test)
     raise DataError(
-        f"data is {type(source).__name__}; expected a folder, (images, labels) or (images, labels, test_images, test_labels)"
+        f"data is {type(source).__name__}; expected a folder, (images, labels) "
+        "or (images, labels, test_images, test_labels)"
     )
 
 
@@ -110,23 +111,29 @@ def make_samples(images: Any, labels: Any, what: str) -> Samples:
     elif images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
-        raise DataError(f"{what}: images have shape {images.shape}; expected [n, h, w], [n, h, w, c] or features [n, f]")
+        raise DataError(
+            f"{what}: images have shape {images.shape}; expected [n, h, w], [n, h, w, c] or features [n, f]"
+        )
     if labels.ndim != 1 or len(labels) != len(images):
-        raise DataError(f"{what}: {len(images)} images, but labels of shape {labels.shape}; expected one label an image")
+        raise DataError(
+            f"{what}: {len(images)} images, but labels of shape {labels.shape}; expected one label an image"
+        )
     if len(images) == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     if 0 in images.shape:
         raise DataError(f"{what}: images have shape {images.shape[1:]}; expected at least one pixel and one channel")
     if not (np.issubdtype(images.dtype, np.number) or images.dtype == bool) or np.iscomplexobj(images):
         raise DataError(f"{what}: images are of type {images.dtype}; expected numbers")
-    if not np.issubdtype(labels.dtype, np.integer):
-        if not np.issubdtype(labels.dtype, np.floating) or not np.all(labels == np.floor(labels)):
-            raise DataError(f"{what}: labels are of type {labels.dtype}; expected whole numbers from 0")
+    floating = np.issubdtype(labels.dtype, np.floating)
+    if not (np.issubdtype(labels.dtype, np.integer) or (floating and np.all(labels == np.floor(labels)))):
+        raise DataError(f"{what}: labels are of type {labels.dtype}; expected whole numbers from 0")
     if images.dtype != np.uint8:
         images = images.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(axis=1))
         if bad.size:
-            raise DataError(f"{what}: image {bad[0]} holds NaN or infinity ({bad.size} such images); remove or mend them")
+            raise DataError(
+                f"{what}: image {bad[0]} holds NaN or infinity ({bad.size} such images); remove or mend them"
+            )
     return Samples(np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int32))
 
 
@@ -134,14 +141,18 @@ def make_dataset(name: str, train: Samples, test: Samples | None) -> DataSet:
     """Put samples together, checking that labels and shapes agree."""
     classes = int(train.labels.max()) + 1
     if classes < 2:
-        raise DataError(f"training labels of {name} are all {classes - 1}; expected at least two classes, counted from 0")
+        raise DataError(
+            f"training labels of {name} are all {classes - 1}; expected at least two classes, counted from 0"
+        )
     for what, samples in (("training", train), ("test", test)):
         if samples is None:
             continue
         wrong = np.flatnonzero((samples.labels < 0) | (samples.labels >= classes))
         if wrong.size:
             label = samples.labels[wrong[0]]
-            raise DataError(f"{what} image {wrong[0]} of {name} has label {label}, outside the classes 0 to {classes - 1}")
+            raise DataError(
+                f"{what} image {wrong[0]} of {name} has label {label}, outside the classes 0 to {classes - 1}"
+            )
         if samples.images.shape[1:] != train.images.shape[1:] or samples.images.dtype != train.images.dtype:
             raise DataError(
                 f"{what} images of {name} are {samples.images.dtype} {samples.images.shape[1:]}, "

@@ -40,9 +40,8 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     size = math.prod(shape)
     if size > _LARGEST or len(content) - header != size:
         verb = "truncated" if len(content) - header < size else "too long"
-        raise DataError(
-            f"{path} is {verb}: its header says {' x '.join(map(str, shape))} = {size} bytes, it has {len(content) - header}"
-        )
+        sides = " x ".join(map(str, shape))
+        raise DataError(f"{path} is {verb}: its header says {sides} = {size} bytes, it has {len(content) - header}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

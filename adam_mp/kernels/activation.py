@@ -1,8 +1,5 @@
 """Bias and activation functions, in place, in one pass over the rows while they are in cache."""
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import math

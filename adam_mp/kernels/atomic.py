@@ -61,31 +61,31 @@ def _swap(_typing: Any, words: Any, index: Any, expected: Any, value: Any) -> An
 
 
 @kernel("i8(i8[::1], i8)")
-def observe(words, index):  # type: ignore[no-untyped-def]
+def observe(words, index):
     """Return `words[index]`, and see all that was written before it was published."""
     return _load(words, index)
 
 
 @kernel("void(i8[::1], i8, i8)")
-def publish(words, index, value):  # type: ignore[no-untyped-def]
+def publish(words, index, value):
     """Store `value` in `words[index]` after all earlier writes of this process."""
     _store(words, index, value)
 
 
 @kernel("i8(i8[::1], i8, i8)")
-def fetch_add(words, index, amount):  # type: ignore[no-untyped-def]
+def fetch_add(words, index, amount):
     """Add `amount` to `words[index]` and return what it held before."""
     return _add(words, index, amount)
 
 
 @kernel("b1(i8[::1], i8, i8, i8)")
-def compare_and_swap(words, index, expected, value):  # type: ignore[no-untyped-def]
+def compare_and_swap(words, index, expected, value):
     """Store `value` in `words[index]` if it holds `expected`; tell whether it did."""
     return _swap(words, index, expected, value)
 
 
 @kernel("i8(i8[::1], i8, i8, i8)")
-def claim_first(words, start, expected, value):  # type: ignore[no-untyped-def]
+def claim_first(words, start, expected, value):
     """Swap the first word from `start` on that holds `expected` for `value`; return its index, or -1."""
     for index in range(start, words.size):
         if words[index] == expected and _swap(words, index, expected, value):
@@ -94,7 +94,7 @@ def claim_first(words, start, expected, value):  # type: ignore[no-untyped-def]
 
 
 @kernel("i8(i8[::1], i8, i8)")
-def replace_all(words, expected, value):  # type: ignore[no-untyped-def]
+def replace_all(words, expected, value):
     """Swap every word that holds `expected` for `value`; return how many."""
     count = 0
     for index in range(words.size):

@@ -53,6 +53,15 @@ def _register_symbols() -> None:
 _register_symbols()
 
 
+def blas_name() -> str:
+    """Say which BLAS does the products."""
+    try:
+        blas = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+        return f"{blas['name']} {blas['version']} (of scipy {scipy.__version__})"
+    except (KeyError, TypeError):
+        return f"the BLAS of scipy {scipy.__version__}"
+
+
 @intrinsic
 def _pointer(_typing: Any, array: Any) -> Any:
     """Return the address of an array's first element."""
@@ -81,12 +90,10 @@ def _fortran_gemm(
             builder.module, ir.FunctionType(ir.VoidType(), [address] * 13), _SYMBOLS[alpha]
         )
         passed = []
-        for position, value in enumerate(arguments):
-            if position in flags:
-                value = builder.trunc(value, ir.IntType(8))
-            if position not in matrices:
-                value = cgutils.alloca_once_value(builder, value)
-            passed.append(builder.bitcast(value, address))
+        for position, argument in enumerate(arguments):
+            value = builder.trunc(argument, ir.IntType(8)) if position in flags else argument
+            place = value if position in matrices else cgutils.alloca_once_value(builder, value)
+            passed.append(builder.bitcast(place, address))
         builder.call(function, passed)
         return context.get_dummy_value()
 
@@ -94,7 +101,7 @@ def _fortran_gemm(
 
 
 @inline
-def gemm(a, transpose_a, b, transpose_b, alpha, beta, c):  # type: ignore[no-untyped-def]
+def gemm(a, transpose_a, b, transpose_b, alpha, beta, c):
     """`c[m, n] = alpha * op(a)[m, k] @ op(b)[k, n] + beta * c`, all row-major and of one real type."""
     real = c.dtype.type
     rows, columns = c.shape

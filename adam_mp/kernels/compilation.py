@@ -56,12 +56,7 @@ def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], Non
     `on_progress(done, total)` is called before each compilation and once at the end; never when all of them were
     in the cache. Returns how many were compiled afresh.
     """
-    _import_all()
-    jobs = [
-        (entry.dispatcher, _argument_types(signature.replace("R", _REAL[real])))
-        for entry in _kernels
-        for signature in entry.signatures
-    ]
+    jobs = _variants(real)
     fresh = 0
     for done, (dispatcher, types) in enumerate(jobs):
         if _is_cached(dispatcher, types):
@@ -81,10 +76,26 @@ def cache_folder() -> Path:
     return Path(_kernels[0].dispatcher.stats.cache_path)
 
 
+def cached_kernels() -> tuple[int, int]:
+    """Return how many of the float32 kernels are compiled and cached, and how many there are."""
+    found = [_is_cached(dispatcher, types) for dispatcher, types in _variants("float32")]
+    return sum(found), len(found)
+
+
 def _import_all() -> None:
     package = importlib.import_module(__package__)
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{__package__}.{module.name}")
+
+
+def _variants(real: str) -> list[tuple[Any, tuple[Any, ...]]]:
+    """Return each kernel with each of its argument types for `real`."""
+    _import_all()
+    return [
+        (entry.dispatcher, _argument_types(signature.replace("R", _REAL[real])))
+        for entry in _kernels
+        for signature in entry.signatures
+    ]
 
 
 def _argument_types(signature: str) -> tuple[Any, ...]:
@@ -104,9 +115,10 @@ def _is_cached(dispatcher: Any, types: tuple[Any, ...]) -> bool:
 def _ensure_cache_folder(function: Callable[..., Any]) -> None:
     """Point numba at a private temporary folder when neither the sources nor the home folder can be written."""
     source = function.__code__.co_filename
-    if any(locator.from_function(function, source) for locator in CacheImpl._locator_classes):
+    locators: Any = CacheImpl._locator_classes
+    if any(locator.from_function(function, source) for locator in locators):
         return
     folder = Path(tempfile.gettempdir()) / f"adam_mp-kernels-{getpass.getuser()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid == os.getuid():
-        numba.config.CACHE_DIR = str(folder)
+        setattr(numba.config, "CACHE_DIR", str(folder))  # noqa: B010, a module made at run time

@@ -5,9 +5,6 @@ that forward, weight gradient and input gradient are one `gemm` each. Blocks are
 patches of a block stay in the L2 cache between being written and being multiplied.
 """
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 from adam_mp.kernels.blas import gemm

@@ -1,8 +1,5 @@
 """Dense layers: one `gemm` forward, one for each gradient, and the update straight into shared weights."""
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 from adam_mp.kernels.blas import gemm

@@ -1,8 +1,5 @@
 """Dropout (Srivastava et al. 2014), scaled while training so that evaluation needs no change."""
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import numpy as np

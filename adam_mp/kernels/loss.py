@@ -1,8 +1,5 @@
 """Softmax and its cross-entropy with labels, computed together so that large scores cannot overflow."""
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import math

@@ -1,8 +1,5 @@
 """Local response normalisation across neighbouring channels (Krizhevsky et al. 2012, section 3.3)."""
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 from adam_mp.kernels.compilation import kernel

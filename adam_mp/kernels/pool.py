@@ -4,9 +4,6 @@
 that the way back needs neither the input nor a second search.
 """
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 from adam_mp.kernels.compilation import kernel
@@ -14,7 +11,7 @@ from adam_mp.kernels.compilation import kernel
 
 @kernel("void(R[:,:,:,::1], R[::1], R[:,:,:,::1], u1[:,:,:,::1], i8, i8, b1)")
 def max_pool_forward(x, bias, out, choice, size, stride, rectify):
-    """`out = max over size x size windows of x + bias`, then `max(out, 0)` if `rectify`; an empty `bias` counts as 0."""
+    """`out = max over size x size windows of x + bias`, then `max(out, 0)` if `rectify`; an empty bias is 0."""
     count, out_height, out_width, channels = out.shape
     for n in range(count):
         for y in range(out_height):

@@ -1,10 +1,8 @@
 """Counter-based random numbers: a value is a function of its key and position, not of what was drawn before.
 
-This is what makes augmentation and dropout repeatable whatever the number of processes (splitmix64, Steele et al. 2014).
+This is what makes augmentation and dropout repeatable whatever the number of processes
+(splitmix64, Steele et al. 2014).
 """
-
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
 
 from __future__ import annotations
 

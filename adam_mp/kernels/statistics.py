@@ -1,8 +1,5 @@
 """Sums over a data set, from which normalisation follows."""
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import numpy as np

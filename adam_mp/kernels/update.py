@@ -4,9 +4,6 @@
 gradient (L2), except in `adamw`, where it shrinks the weights directly.
 """
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import math

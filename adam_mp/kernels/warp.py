@@ -7,9 +7,6 @@ interpolated bilinearly; outside the image counts as `fill`. Normalisation, `(va
 pixels; each draw is uniform in plus or minus its range.
 """
 
-# ruff: noqa: ANN001, ANN201
-# mypy: disable-error-code="no-untyped-def"
-
 from __future__ import annotations
 
 import math

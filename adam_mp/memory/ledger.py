@@ -3,7 +3,7 @@
 One int64 word a batch holds `round << 20 | holder << 4 | state`. It moves by compare-and-swap only:
 
     FREE -> HELD by a data server -> LEASED by a worker -> TRAINED
-      \\________________\\________________________________-> SKIPPED (the epoch ended at its quorum)
+    FREE or HELD -> SKIPPED (the epoch ended at its quorum)
 
 What a dead process held goes back to FREE, by the supervisor. A batch that was freed while it waited in a ring is
 refused when a worker tries to lease it, so nothing is trained twice. The round (epoch number) is part of the word, so a

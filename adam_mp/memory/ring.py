@@ -2,7 +2,7 @@
 
 The producer writes a slot and then publishes the new head; the consumer uses the slot where it lies (no copy) and then
 publishes the new tail. Head and tail only grow, each written by one side, each on its own cache line. Either side may
-die at any moment: what was published stays valid, what was not never existed, and a successor carries on from the words.
+die at any moment: what was published stays valid, what was not never existed, a successor carries on from the words.
 Nothing here waits; `reserve` and `peek` return None at once, and callers wait by `memory.waiting`.
 """
 
@@ -43,7 +43,7 @@ class RingShape:
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """One batch: `tag` = [epoch, batch number, count, data server], `labels` int32 [batch], `images` float32 [batch, h, w, c]."""
+    """A batch: `tag` = [epoch, batch number, count, data server], `labels` int32 [b], `images` float32 [b, h, w, c]."""
 
     tag: np.ndarray
     labels: np.ndarray
@@ -95,7 +95,7 @@ class Ring:
         head = observe(self._words, _HEAD)
         if head - observe(self._words, _TAIL) >= self.shape.slots:
             return None
-        return self._slots[head % self.shape.slots]
+        return self._slots[int(head % self.shape.slots)]
 
     def publish(self) -> None:
         """Hand the reserved slot to the consumer. Producer only."""

@@ -46,7 +46,7 @@ class Segment:
 
     @classmethod
     def create(cls, purpose: str, size: int, folder: Path | None = None) -> Segment:
-        """Take `size` bytes of shared memory, or of a deleted file in `folder`; raises SpaceError if there is no room."""
+        """Take `size` bytes of memory, or of a deleted file in `folder`; raises SpaceError if there is no room."""
         size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
         check_space(size, purpose, folder)
         descriptor = _open_anonymous(f"{_PREFIX}:{os.getpid()}:{purpose}", folder)

@@ -120,5 +120,7 @@ def _import_function(text: str) -> Callable[[Shape, int], Any]:
         raise NetworkError(f"cannot import {module_name!r} for model {text!r}: {error}") from None
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise NetworkError(f"module {module_name!r} has no function {function_name!r}; {nearest(function_name, vars(module))}")
+        raise NetworkError(
+            f"module {module_name!r} has no function {function_name!r}; {nearest(function_name, vars(module))}"
+        )
     return function  # type: ignore[no-any-return]

@@ -226,6 +226,16 @@ class Flatten(Layer):
 KINDS: dict[str, type[Layer]] = {
     kind.kind: kind
     for kind in (
-        Conv, MaxPool, AveragePool, Dense, ReLU, Sigmoid, Tanh, Softmax, Dropout, LocalResponseNorm, Flatten,
-    )  # fmt: skip
+        Conv,
+        MaxPool,
+        AveragePool,
+        Dense,
+        ReLU,
+        Sigmoid,
+        Tanh,
+        Softmax,
+        Dropout,
+        LocalResponseNorm,
+        Flatten,
+    )
 }

@@ -42,7 +42,7 @@ def mlp(shape: Shape) -> list[Layer]:
 
 
 def alexnet(shape: Shape) -> list[Layer]:
-    """Five convolutions and three dense layers (Krizhevsky 2014: one tower, no response normalisation), for images from 64x64."""
+    """Five convolutions and three dense layers (Krizhevsky 2014, in one tower), for images from 64x64."""
     if min(shape[:2]) < 64:
         raise NetworkError(f"alexnet takes images of at least 64x64 pixels, but the data has {shape[0]}x{shape[1]}")
     return [

@@ -95,7 +95,7 @@ def start_child(
 
     It inherits `descriptors` under the same numbers, and runs on `core` alone if one is given.
     """
-    output = tempfile.TemporaryFile()
+    output = tempfile.TemporaryFile()  # noqa: SIM115, the child's lifetime
     try:
         popen = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), name],

@@ -71,7 +71,9 @@ class Crew:
         while not self._some_ready():
             self.watch()
             if time.monotonic() > deadline:
-                raise ProcessError(f"no worker was ready {_START_DEADLINE:g} s after its start; see if the machine is overloaded")
+                raise ProcessError(
+                    f"no worker was ready {_START_DEADLINE:g} s after its start; see if the machine is overloaded"
+                )
             time.sleep(0.005)
 
     def _some_ready(self) -> bool:

@@ -10,7 +10,7 @@ from adam_mp.memory.ledger import SKIPPED, TRAINED
 
 
 def images_in(states: np.ndarray, state: int, batch_size: int, images: int) -> int:
-    """Return how many images the batches in `state` hold; all have `batch_size` but the last of an epoch of `images`."""
+    """Return how many images the batches in `state` hold: `batch_size` each, but the last ends an epoch of `images`."""
     chosen = states == state
     count = int(np.count_nonzero(chosen)) * batch_size
     if chosen.size and chosen[-1]:

@@ -25,7 +25,7 @@ from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
 from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
 from adam_mp.training.events import KernelCompiled, Listener, Notice
-from adam_mp.training.run_folder import read_record
+from adam_mp.training.run_folder import GIVEN, read_record
 from adam_mp.training.schedule import Schedule
 from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
 from adam_mp.training.split import Costs, Split, divide_cores, measure_costs
@@ -130,7 +130,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     costs = measure_costs(network, weights, data.train, settings.batch_size, augmentation, normalization)
     cores = settings.cores or usable_cores()
     if cores > usable_cores():
-        listener(Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them"))
+        listener(
+            Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them")
+        )
     plan = RunPlan(
         settings=settings,
         network=network,
@@ -174,10 +176,10 @@ def _resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tu
                 f"run folder {folder} belongs to a run with {name} {stored.get(name)!r}, not {given!r}; "
                 f"leave {name} out, or name another folder"
             )
-    if stored.get("data") == "given by the caller" and "data" not in explicit:
+    if stored.get("data") == GIVEN and "data" not in explicit:
         raise RunFolderError(f"the run in {folder} was given its data by the caller; give the same data again")
     checkpoint = read_checkpoint(folder)
-    if stored.get("model") == "given by the caller":
+    if stored.get("model") == GIVEN:
         stored.pop("model")
     merged = {**stored, **explicit, "run_dir": str(folder), "resume": True}
     return make_settings(merged), checkpoint
@@ -186,7 +188,9 @@ def _resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tu
 def _check_same_run(plan: RunPlan, checkpoint: Checkpoint) -> None:
     folder = plan.settings.folder
     if checkpoint.network.layers != plan.network.layers or checkpoint.network.input_shape != plan.network.input_shape:
-        raise RunFolderError(f"run folder {folder} belongs to another network, {checkpoint.network.name!r}; name another folder")
+        raise RunFolderError(
+            f"run folder {folder} belongs to another network, {checkpoint.network.name!r}; name another folder"
+        )
     for name, value in plan.identity.items():
         if checkpoint.identity.get(name) != value:
             raise RunFolderError(

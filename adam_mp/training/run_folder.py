@@ -1,15 +1,14 @@
 """The run folder: who may use it, what is in it, and the record `run.json`.
 
-    model.safetensors          the model of the best epoch
-    checkpoint-N.safetensors   the last two checkpoints, N updates into the run
-    metrics.jsonl              one object an epoch
-    run.json                   settings, versions, machine, and at the end the summary
-    curves.png                 loss, accuracy and throughput over the epochs
+model.safetensors          the model of the best epoch
+checkpoint-N.safetensors   the last two checkpoints, N updates into the run
+metrics.jsonl              one object an epoch
+run.json                   settings, versions, machine, and at the end the summary
+curves.png                 loss, accuracy and throughput over the epochs
 """
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import fcntl
 import importlib.metadata
@@ -26,9 +25,10 @@ from adam_mp.machine import cpu_name, usable_cores
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.network.network import Network
-from adam_mp.training.settings import TrainSettings
+from adam_mp.training.settings import FIELDS, TrainSettings
 
 RUN_FILE, MODEL_FILE, METRICS_FILE, CURVES_FILE = "run.json", "model.safetensors", "metrics.jsonl", "curves.png"
+GIVEN = "given by the caller"
 _LOCK = ".lock"
 _PACKAGES = ("numpy", "scipy", "numba", "numexpr", "psutil", "safetensors")
 
@@ -42,7 +42,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | None, model: str) -> RunFolder:
-        """Take a new or empty folder; None makes `runs/MODEL-DATE`. Raises RunFolderError if it is in use or not empty."""
+        """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
         folder = cls._take(path if path is not None else _unused_folder(model))
         others = [entry.name for entry in folder.path.iterdir() if entry.name != _LOCK]
         if others:
@@ -83,8 +83,8 @@ class RunFolder:
         free = shutil.disk_usage(self.path).free
         if needed > free:
             raise SpaceError(
-                f"checkpoints and model need {megabytes(needed)}, but the disk of {self.path} has {megabytes(free)} free; "
-                "free some, or name another --run-dir"
+                f"checkpoints and model need {megabytes(needed)}, but the disk of {self.path} has {megabytes(free)} "
+                "free; free some, or name another --run-dir"
             )
 
     def close(self) -> None:
@@ -113,13 +113,9 @@ def write_record(
     folder: Path, settings: TrainSettings, network: Network, plan: dict[str, Any], summary: dict[str, Any] | None
 ) -> None:
     """Write run.json: what was asked for, on which machine, with which versions, and what came of it."""
-    values = {
-        name: value if isinstance(value, (str, int, float, bool, type(None))) else "given by the caller"
-        for name, value in dataclasses.asdict(dataclasses.replace(settings, model=_name(settings.model), data=_name(settings.data))).items()
-    }  # fmt: skip
     record = {
         "adam_mp": importlib.metadata.version("adam_mp"),
-        "settings": values,
+        "settings": {name: _plain(getattr(settings, name)) for name in FIELDS},
         "seed": settings.seed,
         "network": json.loads(to_json(network)),
         "plan": plan,
@@ -133,8 +129,11 @@ def write_record(
     write_file(folder / RUN_FILE, (json.dumps(record, indent=2) + "\n").encode())
 
 
-def _name(value: Any) -> Any:
-    return str(value) if isinstance(value, (str, Path)) else "given by the caller"
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a setting; arrays, layers and other objects are only said to have been given."""
+    if isinstance(value, Path):
+        return str(value)
+    return value if isinstance(value, (str, int, float, type(None))) else GIVEN
 
 
 def read_record(folder: Path) -> dict[str, Any]:

@@ -43,16 +43,16 @@ class TrainSettings:
     validation: float = _option(
         0.05, "what to train", "FRACTION", "share of the training images held out to validate on; 0 for none"
     )
-    epochs: int = _option(10, "how to train", "N", "passes over the training images")
-    batch_size: int = _option(32, "how to train", "IMAGES", "images a worker takes per update")
+    epochs: int = _option(5, "how to train", "N", "passes over the training images")
+    batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
     lr: float | str = _option(
-        "0.05 * (1 - progress) + 0.0005", "how to train", "NUMBER|FORMULA",
+        "0.07 * (1 - progress) * where(step < 300, step / 300, 1)", "how to train", "NUMBER|FORMULA",
         "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far) and progress (0 to 1)",
     )  # fmt: skip
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
     weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
     optimizer: str = _option(
-        "momentum", "how to train", "NAME|FORMULA",
+        "sgd", "how to train", "NAME|FORMULA",
         "sgd, momentum, nesterov, adagrad, rmsprop, adam (Kingma and Ba's, no relation to Project Adam), adamw; or a "
         "formula for the new w over w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'",
     )  # fmt: skip

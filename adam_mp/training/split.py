@@ -14,7 +14,9 @@ from adam_mp.data.dataset import Normalization, Samples
 from adam_mp.kernels.warp import warp_batch
 from adam_mp.network.network import Network
 
-_SERVER_MARGIN = 1.2  # data servers are given this much more than they need: a waiting worker costs more than an idle server
+_SERVER_MARGIN = (
+    1.2  # data servers are given this much more than they need: a waiting worker costs more than an idle server
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,7 @@ from adam_mp.training.epoch import images_in, quorum_reached, reopened
 from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
-from adam_mp.training.run_folder import MODEL_FILE, RunFolder
+from adam_mp.training.run_folder import MODEL_FILE
 from adam_mp.training.worker import WorkerSpec
 
 _TICK = 0.01  # seconds between looks at the board
@@ -60,9 +60,12 @@ class Figures:
 
 
 class Supervisor:
-    """Runs a plan. Use as a context manager: leaving it ends all processes and frees all memory, whatever happened."""
+    """Runs a plan. Use as a context manager: leaving it ends all processes and frees all memory, whatever happened.
 
-    def __init__(self, plan: RunPlan, folder: RunFolder, interruption: Interruption, listener: Listener) -> None:
+    Checkpoints and the best model go to `folder`; it may be None where nothing is trained.
+    """
+
+    def __init__(self, plan: RunPlan, folder: Path | None, interruption: Interruption, listener: Listener) -> None:
         self.plan, self.folder, self.interruption, self.tell = plan, folder, interruption, listener
         self.figures = Figures(**plan.resumed.progress) if plan.resumed else Figures()
         self.stopped_by: str | None = None
@@ -174,8 +177,11 @@ class Supervisor:
             self._tick()
             now = time.monotonic()
             if self.interruption.requested:
-                self._pause()
                 self.stopped_by = self.interruption.requested
+                self.tell(
+                    Notice(f"{self.stopped_by}: finishing the batch and writing a checkpoint; once more stops at once")
+                )
+                self._pause()
                 self._close_part(began, before, part)
                 self._checkpoint(epoch, self.memory.ledger.states())
                 return False
@@ -190,6 +196,7 @@ class Supervisor:
             time.sleep(_TICK)
         self.memory.ledger.close_round()
         self._pause()
+        self.memory.ledger.close_round()  # what a worker that died since held
         seconds = time.monotonic() - began
         states = self.memory.ledger.states()
         self._end_epoch(epoch, states, seconds, before, part)
@@ -355,7 +362,8 @@ class Supervisor:
             identity=self.plan.identity,
             progress=dataclasses.asdict(figures),
         )
-        self.writer.submit("checkpoint", _call(write_checkpoint, self.folder.path, checkpoint))
+        assert self.folder is not None
+        self.writer.submit("checkpoint", _call(write_checkpoint, self.folder, checkpoint))
 
     def model(self) -> Model:
         """Return a copy of the present weights as a model."""
@@ -364,7 +372,8 @@ class Supervisor:
         return Model(self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill)
 
     def _save_model(self) -> None:
-        self.writer.submit("model", _call(write_model, self.folder.path / MODEL_FILE, self.model()))
+        assert self.folder is not None
+        self.writer.submit("model", _call(write_model, self.folder / MODEL_FILE, self.model()))
 
 
 def _wait_fraction(waited_ns: float, busy_ns: float) -> float:

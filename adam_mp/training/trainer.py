@@ -65,30 +65,41 @@ def run_training(explicit: Mapping[str, Any], listeners: list[Listener]) -> Trai
         for listener in listeners:
             listener(event)
 
-    with Interruption() as interruption:
-        plan = make_plan(explicit, tell)
-        settings = plan.settings
-        if plan.resumed is None:
-            name = settings.model if isinstance(settings.model, (str, Path)) else plan.network.name
-            folder = RunFolder.create(settings.folder, str(name))
-        else:
-            assert settings.folder is not None
-            folder = RunFolder.reopen(settings.folder)
-        try:
-            folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
+    plan = make_plan(explicit, tell)
+    folder = _take_folder(plan)
+    try:
+        folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
+        with Interruption() as interruption:
             result = _run_in(plan, folder, interruption, tell)
-            tell(RunEnded(result))
-            return result
-        finally:
-            folder.discard_if_empty()
+        tell(RunEnded(result))
+        return result
+    finally:
+        folder.discard_if_empty()
+
+
+def _take_folder(plan: RunPlan) -> RunFolder:
+    settings = plan.settings
+    if plan.resumed is not None:
+        assert settings.folder is not None
+        return RunFolder.reopen(settings.folder)
+    name = settings.model if isinstance(settings.model, (str, Path)) else plan.network.name
+    return RunFolder.create(settings.folder, str(name))
 
 
 def _run_in(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
     announcement = _announce(plan, folder)
-    with Supervisor(plan, folder, interruption, tell) as supervisor:
+    with Supervisor(plan, folder.path, interruption, tell) as supervisor:
         record = {
             name: getattr(announcement, name)
-            for name in ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores", "block")
+            for name in (
+                "train_images",
+                "validation_images",
+                "test_images",
+                "workers",
+                "data_servers",
+                "cores",
+                "block",
+            )
         }
         write_record(folder.path, plan.settings, plan.network, record, None)
         tell(announcement)

@@ -84,20 +84,19 @@ class Worker:
             if busy:
                 self.counters.add("heartbeat", 1)
                 self.waiting.reset()
-            else:
-                self.waiting.pause()
+                continue
+            began = time.perf_counter_ns()
+            self.waiting.pause()
+            if order == TRAIN:
+                self.counters.add("waited_ns", time.perf_counter_ns() - began)
 
     def train_batch(self) -> bool:
         """Train the oldest batch that waits in a ring; False if there is none."""
-        began = time.perf_counter_ns()
-        for number, ring in enumerate(self.rings):
-            index = ring.peek()
-            if index is not None:
-                break
-        else:
-            self.waiting.pause()
-            self.counters.add("waited_ns", time.perf_counter_ns() - began)
+        waiting = ((number, ring, ring.peek()) for number, ring in enumerate(self.rings))
+        number, ring, index = next((found for found in waiting if found[2] is not None), (0, None, None))
+        if ring is None or index is None:
             return False
+        began = time.perf_counter_ns()
         epoch, batch, count, server = ring.slots[index].tag[:4].tolist()
         if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
             self.train(self.program(number, ring, index, count), epoch, batch, count)
@@ -214,5 +213,3 @@ def bind_updates(
 def work(spec: WorkerSpec) -> None:
     """Run a worker in this process."""
     Worker(spec).run()
-
-

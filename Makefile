@@ -1,0 +1,45 @@
+# make train [ARGS="--cores 2 --epochs 1"]   train on the embedded MNIST
+# make test                                  run all tests
+# make check                                 lint and type-check
+# make bench                                 run the benchmarks
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+TESTS ?=
+
+.PHONY: train test check bench clean
+
+# Each stamp is renewed only when what it depends on changes, so that a second `make` is quick.
+$(VENV)/installed: setup.cfg pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("adam_mp needs Python 3.10 or newer; give one with: make PYTHON=python3.12 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-check: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	touch $@
+
+train: $(VENV)/installed
+	$(BIN)/python -m adam_mp train $(ARGS)
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/installed-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,8 @@
+"""`python -m adam_mp`."""
+
+import sys
+
+from adam_mp.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""The library's way to train: settings as keyword arguments, files and progress as on the command line."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from adam_mp.report.curves import CurvesFile
+from adam_mp.report.metrics import MetricsFile
+from adam_mp.report.progress import ProgressDisplay, notices_only
+from adam_mp.training.events import Listener
+from adam_mp.training.trainer import TrainResult, run_training
+
+
+def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, **settings: Any) -> TrainResult:
+    """Train `network` on `data` with many processes, and return what came of it.
+
+    Parameters:
+        network: a list of layers, a `Network`, a name from the zoo, a TOML file, or "package.module:function".
+        data: a folder of IDX files, `(images, labels)`, `(images, labels, test_images, test_labels)` or "mnist".
+            Images [n, h, w] or [n, h, w, c], features [n, f]; labels whole numbers from 0.
+        quiet: show nothing but problems.
+        settings: the fields of `adam_mp.TrainSettings`, such as `cores=2, epochs=3, lr=0.05`; the same as the flags of
+            `python -m adam_mp train`.
+
+    Raises children of `AdamError`, with the messages of the command line. Ctrl-C ends the run in good order: the result
+    then has `stopped_by` "SIGINT".
+
+    Example:
+        >>> layers = [Conv(8, 5), MaxPool(2), ReLU(), Flatten(), Dense(), Softmax()]
+        >>> result = adam_mp.train(layers, (images, labels), cores=2, epochs=3)
+        >>> result.model.predict(images[:5]).argmax(axis=1)
+    """
+    listeners: list[Listener] = [notices_only] if quiet else [ProgressDisplay(sys.stdout, sys.stderr)]
+    return train_with(listeners, {"model": network, "data": data, **settings})
+
+
+def train_with(displays: list[Listener], settings: dict[str, Any]) -> TrainResult:
+    """Train with the given displays, leaving metrics and curves in the run folder."""
+    return run_training(settings, [MetricsFile(), CurvesFile(), *displays])

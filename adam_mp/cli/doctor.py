@@ -1,0 +1,116 @@
+"""`adam-mp doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+
+from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.machine import (
+    ONE_THREAD,
+    allowed_cores,
+    cpu_name,
+    cpu_quota,
+    free_memory,
+    l2_bytes,
+    numa_nodes,
+    usable_cores,
+)
+from adam_mp.memory.segment import LiveSegment, live_segments, megabytes
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show cores, BLAS, memory, kernel cache and segments; with --sweep, end what lost its supervisor."""
+    parser = Parser(prog="adam-mp doctor", description="Show what this machine offers, and what runs left behind.")
+    parser.add_argument("--sweep", action="store_true", help="end processes that hold segments of a dead supervisor")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_common(parser)
+    values = parse(parser, arguments)
+    segments = live_segments()
+    swept = sweep(segments) if values.sweep else []
+    facts = examine(live_segments() if swept else segments)
+    if values.json:
+        print(json.dumps({**facts, "swept": swept}))
+        return 0
+    for name, text in describe(facts):
+        print(f"{name:<16} {text}")
+    if values.sweep:
+        print(f"{'swept':<16} {', '.join(map(str, swept)) or 'nothing to sweep'}")
+    return 0
+
+
+def examine(segments: list[LiveSegment]) -> dict[str, Any]:
+    """Return the facts as plain values."""
+    from adam_mp.kernels.blas import blas_name
+    from adam_mp.kernels.compilation import cache_folder, cached_kernels
+
+    cached, kernels = cached_kernels()
+    return {
+        "python": sys.version.split()[0],
+        "cpu": cpu_name(),
+        "cores": len(allowed_cores()),
+        "quota": cpu_quota(),
+        "usable_cores": usable_cores(),
+        "l2_bytes": l2_bytes(),
+        "numa_nodes": numa_nodes(),
+        "memory_free": free_memory(),
+        "memory_total": psutil.virtual_memory().total,
+        "dev_shm_free": psutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None,
+        "blas": blas_name(),
+        "threads": {name: os.environ.get(name, "unset") for name in ONE_THREAD},
+        "kernel_cache": str(cache_folder()),
+        "kernels_cached": cached,
+        "kernels": kernels,
+        "segments": [
+            {"purpose": s.purpose, "owner": s.owner, "bytes": s.size, "holders": s.holders, "stale": s.stale}
+            for s in segments
+        ],
+    }
+
+
+def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say the facts in words, one line each."""
+    quota = "no quota" if facts["quota"] is None else f"quota {facts['quota']:g} cores"
+    shm = "none" if facts["dev_shm_free"] is None else megabytes(facts["dev_shm_free"])
+    nodes = "; ".join(f"node {node}: cores {cores}" for node, cores in facts["numa_nodes"].items()) or "not told"
+    live = [segment for segment in facts["segments"] if not segment["stale"]]
+    stale = [segment for segment in facts["segments"] if segment["stale"]]
+    advice = " (end their processes with: adam-mp doctor --sweep)" if stale else ""
+    return [
+        ("python", facts["python"]),
+        ("processor", f"{facts['cpu']}, L2 {facts['l2_bytes'] >> 10} KB"),
+        ("cores", f"{facts['usable_cores']} usable: {facts['cores']} allowed, {quota}"),
+        ("NUMA", nodes),
+        ("memory", f"{megabytes(facts['memory_free'])} free of {megabytes(facts['memory_total'])}"),
+        ("shared memory", f"anonymous, limited by memory only; /dev/shm, which is not used, has {shm} free"),
+        ("BLAS", f"{facts['blas']}; one thread in each worker, whatever the environment says"),
+        (
+            "kernel cache",
+            f"{facts['kernels_cached']} of {facts['kernels']} kernels compiled in {facts['kernel_cache']}",
+        ),
+        ("live segments", ", ".join(map(_segment, live)) or "none"),
+        ("stale segments", (", ".join(map(_segment, stale)) or "none") + advice),
+    ]
+
+
+def _segment(segment: dict[str, Any]) -> str:
+    holders = " ".join(map(str, segment["holders"]))
+    return f"{segment['purpose']} of process {segment['owner']} ({megabytes(segment['bytes'])}, held by {holders})"
+
+
+def sweep(segments: list[LiveSegment]) -> list[int]:
+    """Kill the processes that hold segments whose supervisor is dead; return their ids."""
+    swept = sorted({holder for segment in segments if segment.stale for holder in segment.holders})
+    for process in swept:
+        try:
+            os.kill(process, signal.SIGKILL)
+            psutil.Process(process).wait(5)
+        except (ProcessLookupError, psutil.NoSuchProcess, psutil.TimeoutExpired):
+            continue  # it ended by itself meanwhile
+    return swept

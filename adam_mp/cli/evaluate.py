@@ -1,0 +1,43 @@
+"""`adam-mp evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.compute.model import load
+from adam_mp.errors import SettingsError
+from adam_mp.report.progress import notices_only
+from adam_mp.report.text import percent
+from adam_mp.training.evaluation import evaluate_model
+from adam_mp.training.run_folder import RUN_FILE, read_record
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Measure a model's accuracy and loss on the test part of a data set."""
+    parser = Parser(prog="adam-mp evaluate", description="Measure a trained model on test data, on all cores.")
+    parser.add_argument("run", metavar="RUN", help="run folder or model file")
+    parser.add_argument("--data", metavar="DIR", help="folder with IDX files (default: the data of the run)")
+    parser.add_argument("--cores", metavar="N", type=int, help="cores to use (default: all usable)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_common(parser)
+    values = parse(parser, arguments)
+    path = Path(values.run)
+    source = values.data
+    if source is None:
+        if not (path / RUN_FILE).is_file():
+            raise SettingsError(f"{path} does not tell its data; give --data DIR, or --data mnist")
+        source = read_record(path)["settings"]["data"]
+    result = evaluate_model(load(path), source, values.cores, notices_only)
+    if values.json:
+        print(json.dumps(result.as_dict()))
+    else:
+        print(
+            f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {result.images:,} test images "
+            f"of {source} in {result.seconds:.1f} s"
+        )
+    sys.stdout.flush()
+    return 0

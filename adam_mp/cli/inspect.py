@@ -1,0 +1,87 @@
+"""`adam-mp inspect`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.compute.model import load
+from adam_mp.errors import RunFolderError
+from adam_mp.memory.segment import megabytes
+from adam_mp.network.description import to_json
+from adam_mp.report.metrics import read_metrics
+from adam_mp.report.text import count, network_table, percent
+from adam_mp.training.run_folder import MODEL_FILE, RUN_FILE, read_record
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show layers, counts, settings, epochs and files."""
+    parser = Parser(prog="adam-mp inspect", description="Show what a run folder or a model file holds.")
+    parser.add_argument("run", metavar="RUN", help="run folder or model file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_common(parser)
+    values = parse(parser, arguments)
+    path = Path(values.run)
+    if not path.exists():
+        raise RunFolderError(f"{path} does not exist; expected a run folder or a model file")
+    facts = gather(path)
+    print(json.dumps(facts) if values.json else describe(path, facts))
+    return 0
+
+
+def gather(path: Path) -> dict[str, Any]:
+    """Return what a run folder or model file holds, as plain values."""
+    model_path = path / MODEL_FILE if path.is_dir() else path
+    facts: dict[str, Any] = {"path": str(path)}
+    if path.is_dir():
+        if not (path / RUN_FILE).is_file():
+            raise RunFolderError(f"{path} is not a run folder: it has no {RUN_FILE}")
+        facts["record"] = read_record(path)
+        facts["epochs"] = read_metrics(path)
+        facts["files"] = {entry.name: entry.stat().st_size for entry in sorted(path.iterdir()) if entry.name[0] != "."}
+    if model_path.is_file():
+        network = load(model_path).network
+        facts["network"] = json.loads(to_json(network))
+        facts["parameters"], facts["connections"] = network.parameter_count, network.connections
+        facts["layers"] = [
+            {"name": name, "output_shape": shape, "connections": connections}
+            for name, shape, connections in zip(
+                network.names, network.shapes[1:], network.connection_counts, strict=True
+            )
+        ]
+    return facts
+
+
+def describe(path: Path, facts: dict[str, Any]) -> str:
+    """Say the facts in words."""
+    lines = [str(path)]
+    if "network" in facts:
+        network = load(path).network
+        lines += [
+            f"network {network.name}: {count(network.parameter_count)} parameters, "
+            f"{count(network.connections)} connections",
+            network_table(network),
+        ]
+    else:
+        lines.append("no model yet: no epoch was finished")
+    if "record" in facts:
+        record = facts["record"]
+        lines.append(
+            "settings "
+            + ", ".join(f"{name} {value}" for name, value in record["settings"].items() if value is not None)
+        )
+        machine = record["machine"]
+        lines.append(f"run on   {machine['cpu']}, {machine['usable_cores']} usable cores; adam_mp {record['adam_mp']}")
+        rows = facts["epochs"]
+        best = max(rows, key=lambda row: (row["validation_accuracy"] or 0, row["epoch"])) if rows else None
+        if best:
+            lines.append(
+                f"epochs   {len(rows)}; best: epoch {best['epoch']}, validation {percent(best['validation_accuracy'])}"
+            )
+        if record["summary"]:
+            lines.append(f"result   test {percent(record['summary']['test_accuracy'])}")
+        lines.append("files    " + ", ".join(f"{name} ({megabytes(size)})" for name, size in facts["files"].items()))
+    return "\n".join(lines)

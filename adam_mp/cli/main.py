@@ -1,0 +1,70 @@
+"""`adam-mp COMMAND` and `python -m adam_mp COMMAND`: find the command, run it, turn errors into one line."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from adam_mp.errors import AdamError, SettingsError, nearest
+
+COMMANDS = {
+    "train": "train a network",
+    "evaluate": "measure a trained model on test data",
+    "predict": "classify image files with a trained model",
+    "inspect": "show what a run or a model file holds",
+    "doctor": "show what this machine offers and what runs left behind",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; return its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        print(f"adam_mp {importlib.metadata.version('adam_mp')}")
+        return 0
+    try:
+        return _run(arguments)
+    except AdamError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"adam_mp: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("adam_mp: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return 1
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        print(
+            f"adam_mp: internal error: {type(error).__name__}: {error} (run again with --debug for the traceback)",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    command = arguments[0]
+    if command not in COMMANDS:
+        raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
+    module = importlib.import_module(f"adam_mp.cli.{command}")
+    return int(module.run(arguments[1:]))
+
+
+def _usage() -> str:
+    lines = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    return (
+        "usage: adam-mp COMMAND [--help]\n\n"
+        "Train deep networks fast on CPUs: Project Adam (OSDI 2014), which is not the optimizer Adam.\n\n"
+        f"commands:\n{lines}\n\n"
+        "Begin with: adam-mp train --epochs 1"
+    )

@@ -1,0 +1,94 @@
+"""Flags generated from the fields of `TrainSettings`, so that flag, TOML key and keyword argument are one thing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from adam_mp.errors import SettingsError, nearest
+from adam_mp.training.settings import FIELDS, read_settings_file
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises SettingsError with one line instead of printing its usage, and suggests flags."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **arguments)
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse all of `args`; unknown flags raise SettingsError with the nearest known one."""
+        values, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            flag = unknown[0].partition("=")[0]
+            if flag.startswith("-"):
+                raise SettingsError(f"unknown flag {flag}; {nearest(flag, known)}")
+            raise SettingsError(f"unexpected argument {flag!r}; see {self.prog} --help")
+        return values
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=100)
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting: `--batch-size` for `batch_size`."""
+    return "--" + name.replace("_", "-")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting, in its group, with its unit and default."""
+    names = dict.fromkeys(field.metadata["group"] for field in FIELDS.values())
+    groups = {name: parser.add_argument_group(name) for name in names}
+    for name, field in FIELDS.items():
+        group = groups[field.metadata["group"]]
+        default = f" (default: {field.default})" if field.default not in (None, False) else ""
+        text = (field.metadata["help"] + default).replace("%", "%%")
+        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text, "metavar": field.metadata["unit"]}
+        if name == "resume":
+            group.add_argument(flag_of(name), nargs="?", const=True, **{**arguments, "metavar": "DIR"})
+        else:
+            group.add_argument(flag_of(name), type=_converter(name, str(field.type)), **arguments)
+    groups["what to train"].add_argument(
+        "--config", metavar="FILE.toml", help="read settings from a TOML file; flags go before its keys"
+    )  # fmt: skip
+
+
+def given_settings(values: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that were given: those of `--config`, and over them the flags."""
+    given = read_settings_file(Path(values.config)) if values.config else {}
+    given.update({name: value for name, value in vars(values).items() if name in FIELDS})
+    return given
+
+
+def add_common(parser: argparse._ActionsContainer) -> None:
+    """Add what every command has."""
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+
+
+def _converter(name: str, annotation: str) -> Any:
+    """Return what turns a flag's text into the setting's type."""
+    number = float if "float" in annotation else int if "int" in annotation else str
+
+    def convert(text: str) -> Any:
+        try:
+            return number(text)
+        except ValueError:
+            if "str" in annotation:
+                return text
+            kind = "a whole number" if number is int else "a number"
+            raise SettingsError(f"{flag_of(name)} is {text!r}; expected {kind}") from None
+
+    return convert
+
+
+def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the arguments of one command."""
+    values: argparse.Namespace = parser.parse_args(arguments)
+    return values

@@ -1,0 +1,37 @@
+"""`adam-mp train`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from adam_mp.api import train_with
+from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
+from adam_mp.report.progress import ProgressDisplay, notices_only
+
+_SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train as the flags say; 130 or 143 if a signal ended the run early."""
+    parser = Parser(
+        prog="adam-mp train",
+        description="Train a network with many processes on one shared set of weights. Without flags: the paper's "
+        "MNIST network on the embedded MNIST, on all cores. (Project Adam is a training system; the optimizer Adam is "
+        "another thing, to be had with --optimizer adam.)",
+    )
+    add_settings(parser)
+    output = parser.add_argument_group("what is shown")
+    output.add_argument("--quiet", action="store_true", help="show problems only")
+    output.add_argument(
+        "--json", action="store_true",
+        help="print the summary as one JSON object, the last line of standard output; all else goes to standard error",
+    )  # fmt: skip
+    add_common(output)
+    values = parse(parser, arguments)
+    display = notices_only if values.quiet else ProgressDisplay(sys.stderr if values.json else sys.stdout, sys.stderr)
+    result = train_with([display], given_settings(values))
+    if values.json:
+        print(json.dumps(result.as_dict()), flush=True)
+    return _SIGNAL_CODES.get(result.stopped_by or "", 0)

@@ -1,0 +1,63 @@
+"""metrics.jsonl: one JSON object an epoch, written as the epoch ends.
+
+Keys and units:
+
+| key | unit |
+|---|---|
+| `epoch` | number, from 1 |
+| `seconds` | time spent training the epoch, validation not included |
+| `images_trained`, `images_skipped` | images |
+| `loss` | mean cross-entropy of the training batches, nats an image |
+| `validation_loss`, `validation_accuracy` | nats an image, fraction; null where nothing is held out |
+| `lr` | learning rate at the epoch's end |
+| `images_per_second`, `connections_per_second` | trained images, and images times connections of one forward pass |
+| `data_wait_fraction` | fraction of worker time spent waiting for data |
+| `staleness_mean` | updates by others between a worker's read and its own update |
+| `updates` | updates of the weights since the start of the run |
+| `validation_seconds` | time spent validating |
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from adam_mp.errors import RunFolderError
+from adam_mp.training.events import EpochEnded, RunPlanned
+from adam_mp.training.run_folder import METRICS_FILE
+
+
+class MetricsFile:
+    """Listens to a run and appends to its metrics.jsonl; a resumed run keeps the epochs before its first."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+
+    def __call__(self, event: Any) -> None:
+        """Record one event, if it is an epoch's end."""
+        if isinstance(event, RunPlanned):
+            self._path = event.folder / METRICS_FILE
+            kept = [row for row in read_metrics(event.folder) if row["epoch"] < event.first_epoch]
+            self._path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        elif isinstance(event, EpochEnded) and self._path is not None:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(event.as_dict()) + "\n")
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Read the epochs of a run folder; an unfinished last line, of a run that was killed, is left out."""
+    path = folder / METRICS_FILE
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            row["epoch"]
+            rows.append(row)
+        except (ValueError, KeyError, TypeError):
+            if number < len(lines):
+                raise RunFolderError(f"{path} is damaged in line {number}; expected one JSON object a line") from None
+    return rows

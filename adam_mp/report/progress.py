@@ -1,0 +1,107 @@
+"""The run on a terminal: a tqdm line an epoch, drawn by the supervisor; plain lines where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from adam_mp.report.text import count, duration, epoch_line, percent, plan_text, summary_text
+from adam_mp.training.events import EpochEnded, EpochProgress, KernelCompiled, Notice, RunEnded, RunPlanned
+
+_PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
+_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+class ProgressDisplay:
+    """Listens to a run and shows it: text on `out`, bars on `bars`; `bars` that is no terminal gets plain lines."""
+
+    def __init__(self, out: TextIO, bars: TextIO) -> None:
+        self._out, self._bars = out, bars
+        self._on_terminal = bars.isatty()
+        self._bar: Any = None
+        self._epochs = 0
+        self._said = time.monotonic()
+        self._accuracy: float | None = None
+
+    def __call__(self, event: Any) -> None:
+        """Show one event."""
+        match event:
+            case KernelCompiled():
+                self._compiled(event)
+            case RunPlanned():
+                self._epochs = event.settings.epochs
+                print(plan_text(event), file=self._out, flush=True)
+            case EpochProgress():
+                self._progress(event)
+            case EpochEnded():
+                self._ended(event)
+            case Notice():
+                self._notice(event.text)
+            case RunEnded():
+                self._close_bar()
+                print(summary_text(event.summary), file=self._out, flush=True)
+
+    def _compiled(self, event: KernelCompiled) -> None:
+        if self._on_terminal:
+            if self._bar is None:
+                self._bar = tqdm(total=event.total, desc="compiling kernels, once", unit="kernel", file=self._bars)
+            self._bar.update(event.done - self._bar.n)
+            if event.done == event.total:
+                self._close_bar()
+        elif event.done == event.total or time.monotonic() - self._said > 2:
+            self._said = time.monotonic()
+            print(f"compiling kernels, once: {event.done} of {event.total}", file=self._bars, flush=True)
+
+    def _progress(self, event: EpochProgress) -> None:
+        if self._on_terminal:
+            if self._bar is None:
+                self._bar = tqdm(
+                    total=event.images, desc=f"epoch {event.epoch}/{event.epochs}", unit="images", file=self._bars,
+                    bar_format=_BAR, dynamic_ncols=True, mininterval=0,
+                )  # fmt: skip
+            self._bar.set_postfix_str(self._figures(event), refresh=False)
+            self._bar.update(event.done - self._bar.n)
+        elif time.monotonic() - self._said > _PLAIN_SECONDS:
+            self._said = time.monotonic()
+            left = (event.images - event.done) / max(event.images_per_second, 1e-9)
+            print(
+                f"epoch {event.epoch}/{event.epochs}  {event.done:,} of {event.images:,} images  "
+                f"{event.images_per_second:,.0f} images/s  {self._figures(event)}  {duration(left)} left",
+                file=self._bars, flush=True,
+            )  # fmt: skip
+
+    def _figures(self, event: EpochProgress) -> str:
+        accuracy = "" if self._accuracy is None else f", validation {percent(self._accuracy)}"
+        return (
+            f"{count(event.connections_per_second)} connections/s, loss {event.loss:.4f}{accuracy}, "
+            f"waited {percent(event.wait_fraction)}"
+        )
+
+    def _ended(self, event: EpochEnded) -> None:
+        self._accuracy = event.validation_accuracy
+        self._said = time.monotonic()
+        if self._bar is not None:
+            self._bar.bar_format = "{desc}"
+            self._bar.set_description_str(epoch_line(event, self._epochs))
+            self._close_bar()
+        else:
+            print(epoch_line(event, self._epochs), file=self._bars, flush=True)
+
+    def _notice(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.clear()
+        print(f"adam_mp: {text}", file=sys.stderr, flush=True)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def notices_only(event: Any) -> None:
+    """A quiet display: shows notices, which are problems, on standard error and nothing else."""
+    if isinstance(event, Notice):
+        print(f"adam_mp: {event.text}", file=sys.stderr, flush=True)

@@ -1,0 +1,129 @@
+"""What is said about a run in words: the block before it, the summary after it, numbers as people say them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adam_mp.memory.segment import megabytes
+from adam_mp.network.network import Network
+from adam_mp.training.events import EpochEnded, RunPlanned
+from adam_mp.training.trainer import TrainResult
+
+
+def count(number: float) -> str:
+    """Say a large number shortly: 2.49 M, 11.4 G."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {letter}"
+    return f"{number:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Say a time span: 42.3 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def percent(fraction: float | None) -> str:
+    """Say a fraction as a percentage, or that there is none."""
+    return "none" if fraction is None else f"{100 * fraction:.2f}%"
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Align rows of text in columns, the first to the left, the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  " + "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )  # fmt: skip
+
+
+def network_table(network: Network) -> str:
+    """Return the layers of a network with shapes, parameters and connections."""
+    rows = [("layer", "", "output", "parameters", "connections")]
+    for name, layer, shape_in, shape_out, connections in zip(
+        network.names, network.layers, network.shapes, network.shapes[1:], network.connection_counts, strict=False
+    ):
+        numbers = sum(_product(shape) for shape in layer.parameters(shape_in).values())
+        fields = ", ".join(f"{field} {value}" for field, value in vars(layer).items() if value is not None)
+        rows.append(
+            (
+                name,
+                fields,
+                "x".join(map(str, shape_out)),
+                f"{numbers:,}" if numbers else "",
+                f"{connections:,}" if connections else "",
+            )
+        )
+    rows.append(("total", "", "", f"{network.parameter_count:,}", f"{network.connections:,}"))
+    return table(rows)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    result = 1
+    for side in shape:
+        result *= side
+    return result
+
+
+def plan_text(plan: RunPlanned) -> str:
+    """Return the block that says what will run."""
+    network, settings = plan.network, plan.settings
+    height, width, channels = network.input_shape
+    memory = plan.shared_bytes + plan.workers * plan.worker_bytes
+    held_out = f", {plan.validation_images:,} to validate" if plan.validation_images else ""
+    first = f", continuing with epoch {plan.first_epoch}" if plan.first_epoch > 1 else ""
+    return "\n".join(
+        [
+            f"network    {network.name}: {count(network.parameter_count)} parameters, "
+            f"{count(network.connections)} connections an image",
+            network_table(network),
+            f"data       {plan.data_name}: {plan.train_images:,} images to train{held_out}, "
+            f"{plan.test_images:,} to test; {height}x{width}x{channels}, {network.classes} classes; "
+            f"augmentation {plan.augmentation}",
+            f"training   {settings.epochs} epochs of batches of {settings.batch_size}{first}; {settings.optimizer}, "
+            f"learning rate {settings.lr}",
+            f"processes  {plan.workers} workers and {plan.data_servers} data servers on {plan.cores} of "
+            f"{plan.usable_cores} usable cores",
+            f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
+            f"{megabytes(plan.worker_bytes)} a worker beyond its interpreter",
+            f"run folder {plan.folder}",
+        ]
+    )
+
+
+def epoch_line(epoch: EpochEnded, epochs: int) -> str:
+    """Return the plain line of a finished epoch."""
+    validation = "" if epoch.validation_accuracy is None else f"  validation {percent(epoch.validation_accuracy)}"
+    return (
+        f"epoch {epoch.epoch}/{epochs}  {epoch.images_trained:,} images in {duration(epoch.seconds)}  "
+        f"{epoch.images_per_second:,.0f} images/s  {count(epoch.connections_per_second)} connections/s  "
+        f"loss {epoch.loss:.4f}{validation}  waited {percent(epoch.data_wait_fraction)}"
+    )
+
+
+def summary_text(result: TrainResult) -> str:
+    """Return the block that says what came of a run."""
+    ended = f"stopped by {result.stopped_by} after" if result.stopped_by else "done:"
+    best = f" (best: epoch {result.best_epoch})" if result.best_epoch else ""
+    test = percent(result.test_accuracy) if result.test_accuracy is not None else "not measured"
+    lines = [
+        f"{ended} {result.epochs} epochs in {duration(result.seconds)}",
+        f"accuracy   test {test}, validation {percent(result.validation_accuracy)}{best}",
+        f"speed      {result.images_per_second:,.0f} images/s, {count(result.connections_per_second)} connections/s, "
+        f"workers waited for data {percent(result.data_wait_fraction)} of their time",
+        f"images     {result.images_trained:,} trained, {result.images_skipped:,} skipped, "
+        f"{result.images_failed:,} failed",
+        f"updates    {result.updates:,}, staleness {result.staleness_mean:.2f} on average",
+        f"files      {result.run_dir}: model.safetensors, metrics.jsonl, run.json, curves.png, checkpoints",
+    ]
+    if result.stopped_by in ("SIGINT", "SIGTERM"):
+        lines.append(f"go on with python -m adam_mp train --resume {result.run_dir}")
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""Evaluating a trained model on all cores, outside of a training run."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.model import Model
+from adam_mp.compute.optimizer import BUILT_IN
+from adam_mp.data.augmentation import Augmentation
+from adam_mp.data.dataset import DataSet, Normalization, Samples, load_data
+from adam_mp.errors import DataError
+from adam_mp.machine import usable_cores
+from adam_mp.training.events import Listener
+from adam_mp.training.interruption import Interruption
+from adam_mp.training.plan import RunPlan
+from adam_mp.training.schedule import Schedule
+from adam_mp.training.settings import TrainSettings
+from adam_mp.training.split import Costs, Split
+from adam_mp.training.supervisor import Supervisor
+
+_BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """Accuracy and mean loss of a model on `images` test images."""
+
+    accuracy: float
+    loss: float
+    images: int
+    seconds: float
+    workers: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as plain values."""
+        return dataclasses.asdict(self)
+
+
+def evaluate_model(model: Model, source: Any, cores: int | None, listener: Listener) -> EvaluationResult:
+    """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
+
+    Raises DataError if the data has no test part or does not fit the model.
+    """
+    began = time.monotonic()
+    settings = TrainSettings(cores=cores, batch_size=_BATCH)
+    data = load_data(source)
+    test = data.test
+    if test is None:
+        raise DataError(f"{data.name} has no test images to evaluate on")
+    if data.image_shape != model.network.input_shape or test.labels.max() >= model.network.classes:
+        raise DataError(
+            f"{data.name} has images of {data.image_shape} and labels up to {test.labels.max()}, but the model takes "
+            f"{model.network.input_shape} and {model.network.classes} classes"
+        )
+    workers = min(settings.cores or usable_cores(), max(1, len(test) // _BATCH))
+    with (
+        Interruption() as interruption,
+        Supervisor(_plan(model, data, test, settings, workers), None, interruption, listener) as supervisor,
+    ):
+        supervisor.crew.start()
+        loss, accuracy = supervisor.evaluate("test")
+    return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers)
+
+
+def _plan(model: Model, data: DataSet, test: Samples, settings: TrainSettings, workers: int) -> RunPlan:
+    """Plan a run that trains nothing: no data servers, no training samples but one."""
+    context = TrainingContext(model.network, model.weights, _BATCH)
+    one = Samples(data.train.images[:1], data.train.labels[:1])
+    return RunPlan(
+        settings=settings,
+        network=model.network,
+        data=DataSet(data.name, one, test, data.classes),
+        normalization=Normalization(model.mean, model.deviation, model.fill),
+        training=np.arange(1),
+        validation=np.zeros(0, np.int64),
+        augmentation=Augmentation(),
+        optimizer=BUILT_IN["sgd"],
+        schedule=Schedule(1.0, 1, 1),
+        split=Split(workers, 0),
+        costs=Costs(0.0, 0.0, context.nbytes, context.block),
+        cores=workers,
+        weights=model.weights,
+        resumed=None,
+    )
