@@ -56,6 +56,8 @@ def _run(arguments: list[str]) -> int:
     command = arguments[0]
     if command not in COMMANDS:
         raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # for --model package.module:function, as `python -m` has it
     module = importlib.import_module(f"adam_mp.cli.{command}")
     return int(module.run(arguments[1:]))
 

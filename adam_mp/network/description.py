@@ -33,15 +33,15 @@ def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Sh
         return Network.build(list(source), input_shape, classes)
     text = str(source)
     if text in ZOO:
-        return Network.build(ZOO[text](input_shape), input_shape, classes, text)
+        return Network.build(ZOO[text](input_shape, classes), input_shape, classes, text)
     if text.endswith(".toml"):
         layers, name = read_toml(Path(text))
         return Network.build(layers, input_shape, classes, name)
     if ":" in text:
-        made = _import_function(text)(input_shape, classes)
+        made = _call(_import_function(text), text, input_shape, classes)
         if isinstance(made, Network):
             return _check_fit(made, input_shape, classes)
-        return Network.build(list(made), input_shape, classes, text)
+        return Network.build(made, input_shape, classes, text)
     raise NetworkError(
         f"unknown model {text!r}; {nearest(text, ZOO)} (or give a .toml file or package.module:function)"
     )
@@ -112,12 +112,28 @@ def _check_fit(network: Network, input_shape: Shape, classes: int) -> Network:
     return network
 
 
+def _call(function: Callable[[Shape, int], Any], text: str, input_shape: Shape, classes: int) -> Network | list[Layer]:
+    """Call a user's function; whatever it raises becomes a NetworkError that names it."""
+    try:
+        made = function(input_shape, classes)
+        return made if isinstance(made, Network) else list(made)
+    except NetworkError:
+        raise
+    except Exception as error:
+        raise NetworkError(
+            f"model {text!r}, called with {input_shape} and {classes}, raised {type(error).__name__}: {error}; "
+            "expected it to return layers or a Network"
+        ) from error
+
+
 def _import_function(text: str) -> Callable[[Shape, int], Any]:
     module_name, _, function_name = text.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise NetworkError(f"cannot import {module_name!r} for model {text!r}: {error}") from None
+    except Exception as error:
+        raise NetworkError(
+            f"cannot import {module_name!r} for model {text!r}: {type(error).__name__}: {error}"
+        ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise NetworkError(

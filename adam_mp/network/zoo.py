@@ -1,4 +1,7 @@
-"""The named networks. Each is a function from the input shape to layers; `Dense()` gets one unit per class."""
+"""The named networks: functions of input shape and number of classes, as `--model package.module:function` takes them.
+
+The last `Dense()` gets one unit per class.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from adam_mp.network.layers import (
 )
 
 
-def mnist(shape: Shape) -> list[Layer]:
+def mnist(shape: Shape, classes: int) -> list[Layer]:
     """The paper's MNIST network: two convolution and pooling layers, two dense; 2.5 million connections at 28x28."""
     return [
         Conv(24, 5), MaxPool(2), ReLU(),
@@ -27,7 +30,7 @@ def mnist(shape: Shape) -> list[Layer]:
     ]  # fmt: skip
 
 
-def lenet(shape: Shape) -> list[Layer]:
+def lenet(shape: Shape, classes: int) -> list[Layer]:
     """LeNet with ReLU as commonly benchmarked; 431,080 parameters at 28x28x1 and 10 classes."""
     return [
         Conv(20, 5), MaxPool(2), ReLU(),
@@ -36,12 +39,12 @@ def lenet(shape: Shape) -> list[Layer]:
     ]  # fmt: skip
 
 
-def mlp(shape: Shape) -> list[Layer]:
+def mlp(shape: Shape, classes: int) -> list[Layer]:
     """Two hidden dense layers, for images or plain features."""
     return [Flatten(), Dense(512), ReLU(), Dense(256), ReLU(), Dense(), Softmax()]
 
 
-def alexnet(shape: Shape) -> list[Layer]:
+def alexnet(shape: Shape, classes: int) -> list[Layer]:
     """Five convolutions and three dense layers (Krizhevsky 2014, in one tower), for images from 64x64."""
     if min(shape[:2]) < 64:
         raise NetworkError(f"alexnet takes images of at least 64x64 pixels, but the data has {shape[0]}x{shape[1]}")
@@ -55,7 +58,7 @@ def alexnet(shape: Shape) -> list[Layer]:
     ]  # fmt: skip
 
 
-ZOO: dict[str, Callable[[Shape], list[Layer]]] = {
+ZOO: dict[str, Callable[[Shape, int], list[Layer]]] = {
     "mnist": mnist,
     "lenet": lenet,
     "mlp": mlp,

@@ -20,6 +20,7 @@ from adam_mp.machine import usable_cores
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunShape
+from adam_mp.memory.segment import check_space
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
@@ -126,6 +127,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     training, validation = datasets.split(len(data.train), settings.validation, settings.seed)
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(training)))
     normalization = datasets.measure_normalization(data.train, training)
+    store_bytes = 4 * network.parameter_count * (1 + len(optimizer.states))
+    # Weights stand in this process, in the store, and as a gradient in at least one worker.
+    check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
     weights = initial_weights(network, settings.seed)
     costs = measure_costs(network, weights, data.train, settings.batch_size, augmentation, normalization)
     cores = settings.cores or usable_cores()

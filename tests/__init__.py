@@ -1,0 +1,1 @@
+"""Tests of adam_mp; the folders mirror the package."""

@@ -1,0 +1,1 @@
+"""Runs of real processes, with real kills and real signals."""

@@ -1,0 +1,149 @@
+"""Bad input: one clear line, exit code 2, before any process starts."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.system.conftest import write_idx
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+def damage(folder, name):
+    """Make one kind of damage in a copy of a good data folder."""
+    images, labels = folder / IMAGES, folder / LABELS
+    if name == "missing":
+        images.unlink()
+    elif name == "truncated":
+        images.write_bytes(images.read_bytes()[:1000])
+    elif name == "wrong magic":
+        images.write_bytes(b"\x00\x00\x08\x01" + bytes(100))
+    elif name == "different lengths":
+        write_idx(labels, np.zeros(7, np.uint8))
+    elif name == "empty":
+        write_idx(images, np.zeros((0, 28, 28), np.uint8))
+        write_idx(labels, np.zeros(0, np.uint8))
+    elif name == "label outside":
+        write_idx(folder / "t10k-labels-idx1-ubyte.gz", np.full(300, 77, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing", "has no train-images-idx3-ubyte"),
+        ("truncated", "truncated"),
+        ("wrong magic", "is not an IDX file"),
+        ("different lengths", "2000 images"),
+        ("empty", "empty"),
+        ("label outside", "outside the classes 0 to 9"),
+    ],
+)
+def test_damaged_data(start, small_data, tmp_path, name, message):
+    folder = tmp_path / "data"
+    shutil.copytree(small_data, folder)
+    damage(folder, name)
+    expect_one_line(start("train", "--data", str(folder)), message)
+
+
+TOO_BIG = '[[layers]]\ntype = "flatten"\n' + '[[layers]]\ntype = "dense"\nunits = 1000000\n' * 2
+UNFIT = '[[layers]]\ntype = "conv"\nchannels = 4\nsize = 29\n[[layers]]\ntype = "flatten"\n'
+END = '[[layers]]\ntype = "dense"\n[[layers]]\ntype = "softmax"\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epoch", "3"], "did you mean '--epochs'?"),
+        (["--optimizer", "adamm"], "did you mean 'adam"),
+        (["--model", "lenett"], "did you mean 'lenet'?"),
+        (["--model", "alexnet"], "at least 64x64"),
+        (["--cores", "0"], "cores is 0"),
+        (["--cores", "-2"], "cores is -2"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--epochs", "two"], "expected a whole number"),
+        (["--lr", "0.05 * 0.95 ** epok"], "did you mean 'epoch'?"),
+        (["--optimizer", "w - lr * gg"], "unknown name 'gg'"),
+        (["--augment", "rotat=3"], "did you mean 'rotate'?"),
+        (["--validation", "1"], "validation is 1"),
+        (["--quorum", "0"], "quorum is 0"),
+        (["--data", "nowhere"], "does not exist"),
+        (["--resume", "nowhere"], "does not exist"),
+        (["--resume"], "--run-dir"),
+        (["--config", "nowhere.toml"], "cannot read settings file"),
+        (["--memory-dir", "nowhere"], "nowhere"),
+        (["surplus"], "unexpected argument"),
+    ],
+)
+def test_wrong_flags(start, arguments, message):
+    expect_one_line(start("train", *arguments), message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (UNFIT + END, "conv1"),
+        (UNFIT + END, "29x29 window does not fit into 28x28 pixels"),
+        (TOO_BIG + END, "needs"),
+        ('[[layers]]\ntype = "convv"\n' + END, "did you mean 'conv'?"),
+        ('[[layers]]\ntype = "conv"\nchanels = 3\nsize = 2\n' + END, "did you mean 'channels'?"),
+        ('[[layers]]\ntype = "dense"\nunits = 9\n' + END, "put a flatten layer before it"),
+        ("nonsense", "is not TOML"),
+    ],
+)
+def test_networks_that_cannot_be(start, tmp_path, text, message):
+    path = tmp_path / "network.toml"
+    path.write_text(text)
+    expect_one_line(start("train", "--model", str(path)), message)
+
+
+def test_unknown_settings_key(start, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_text("epoch = 3\n")
+    expect_one_line(start("train", "--config", str(path)), "did you mean 'epochs'?")
+
+
+def test_run_folders_that_cannot_be_used(start, small_data, tmp_path):
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "thesis.txt").write_text("mine")
+    expect_one_line(start("train", "--run-dir", str(occupied)), "not empty")
+    expect_one_line(start("train", "--resume", str(occupied)), "not a run folder")
+    assert [path.name for path in occupied.iterdir() if path.name != ".lock"] == ["thesis.txt"]
+
+    run = tmp_path / "run"
+    assert start("train", "--data", str(small_data), "--epochs", "1", "--run-dir", str(run)).finish().code == 0
+    expect_one_line(start("train", "--resume", str(run)), "has done its 1 epochs")
+    expect_one_line(
+        start("train", "--resume", str(run), "--epochs", "2", "--model", "mlp"), "belongs to a run with model"
+    )
+    expect_one_line(
+        start("train", "--resume", str(run), "--epochs", "2", "--data", "mnist"), "belongs to a run with data"
+    )
+    checkpoint = next(run.glob("checkpoint-*.safetensors"))
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 255
+    checkpoint.write_bytes(content)
+    expect_one_line(start("train", "--resume", str(run), "--epochs", "2"), "damaged")
+    checkpoint.write_bytes(content[:5000])
+    expect_one_line(start("train", "--resume", str(run), "--epochs", "2"), "damaged")
+
+
+def test_a_diverging_run_stops_and_says_where(start, small_data, tmp_path):
+    run = start("train", "--data", str(small_data), "--lr", "1e6", "--run-dir", str(tmp_path / "run"))
+    ended = run.finish()
+    assert ended.code == 3
+    assert "epoch 1, update" in ended.err
+    assert "Traceback" not in ended.err
+
+
+def expect_one_line(command, message):
+    ended = command.finish()
+    assert ended.code == 2, ended.err
+    lines = [line for line in ended.err.splitlines() if not line.startswith("compiling kernels")]
+    assert len(lines) == 1, ended.err
+    assert message in lines[0]
+    assert not command.children

@@ -1,0 +1,64 @@
+"""The library starts its processes from any parent: a script without guard, a pipe, a thread."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+
+import adam_mp
+from adam_mp import Dense, Flatten, Softmax
+
+PROGRAM = """
+import numpy as np
+import adam_mp
+from adam_mp import Dense, Flatten, Softmax
+generator = np.random.default_rng(0)
+labels = generator.integers(3, size=300)
+images = generator.random((300, 9, 9)) + 2 * labels[:, None, None]
+result = adam_mp.train([Flatten(), Dense(), Softmax()], (images, labels), cores=2, epochs=2, lr=0.01, quiet=True)
+print(result.images_trained)
+"""
+
+
+def run_program(arguments, tmp_path, text=None):
+    done = subprocess.run(
+        [sys.executable, *arguments], input=text, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["570"]
+
+
+def test_a_script_without_guard(tmp_path):
+    (tmp_path / "script.py").write_text(PROGRAM)
+    run_program(["script.py"], tmp_path)
+
+
+def test_standard_input(tmp_path):
+    run_program(["-"], tmp_path, PROGRAM)
+
+
+def test_a_command_line_program(tmp_path):
+    run_program(["-c", PROGRAM], tmp_path)
+
+
+def test_a_thread(tmp_path):
+    body = "".join(f"    {line}\n" for line in PROGRAM.splitlines())
+    run_program(
+        ["-c", f"import threading\ndef go():\n{body}\nt = threading.Thread(target=go)\nt.start()\nt.join()"], tmp_path
+    )
+
+
+def test_the_library_in_this_process(tmp_path):
+    generator = np.random.default_rng(1)
+    labels = generator.integers(4, size=400)
+    images = generator.random((400, 10, 10)).astype(np.float32) * 0.3
+    images[np.arange(400), labels * 2] += 1
+    result = adam_mp.train(
+        [Flatten(), Dense(), Softmax()], (images, labels, images[:100], labels[:100]), cores=1, epochs=8, lr=0.1,
+        augment="none", run_dir=tmp_path / "run", quiet=True,
+    )  # fmt: skip
+    assert result.test_accuracy == 1.0
+    assert result.model.predict(images[:5]).argmax(axis=1).tolist() == labels[:5].tolist()
+    assert adam_mp.load(tmp_path / "run").evaluate(images, labels) == 1.0
