@@ -71,23 +71,100 @@ def scatter_patches(patches, images, size, stride, padding):
                                 images[n, top + i, left + j, c] += patch[i * span + j * channels + c]
 
 
+@kernel("void(R[:,:,:,::1], R[:,::1], i8, i8, i8)")
+def gather_columns(images, columns, size, stride, padding):
+    """Copy the patches of one-channel `images` [n, h, w, 1] into `columns` [size * size, n * out_h * out_w].
+
+    The transpose of what `gather_patches` makes. With one channel the runs there have `size` numbers, here `out_w`.
+    """
+    count, height, width, _ = images.shape
+    out_height = (height + 2 * padding - size) // stride + 1
+    out_width = (width + 2 * padding - size) // stride + 1
+    for i in range(size):
+        for j in range(size):
+            target = columns[i * size + j]
+            # The outputs whose input column exists: 0 <= x * stride + j - padding < width.
+            first = min(out_width, max(0, (padding - j + stride - 1) // stride))
+            last = max(first, min(out_width, (width + padding - j + stride - 1) // stride))
+            at = 0
+            for n in range(count):
+                for y in range(out_height):
+                    row = y * stride + i - padding
+                    if row < 0 or row >= height:
+                        for x in range(out_width):
+                            target[at + x] = 0
+                    else:
+                        source = images[n, row].reshape(width)
+                        for x in range(first):
+                            target[at + x] = 0
+                        if stride == 1:
+                            for x in range(first, last):
+                                target[at + x] = source[x + j - padding]
+                        else:
+                            for x in range(first, last):
+                                target[at + x] = source[x * stride + j - padding]
+                        for x in range(last, out_width):
+                            target[at + x] = 0
+                    at += out_width
+
+
+@kernel("void(R[:,::1], R[:,:,:,::1], i8, i8, i8)")
+def scatter_columns(columns, images, size, stride, padding):
+    """Add up `columns` into the pixels they were gathered from; `images` [n, h, w, 1] is overwritten."""
+    count, height, width, _ = images.shape
+    out_height = (height + 2 * padding - size) // stride + 1
+    out_width = (width + 2 * padding - size) // stride + 1
+    images[:] = 0
+    for i in range(size):
+        for j in range(size):
+            at = 0
+            for n in range(count):
+                for y in range(out_height):
+                    row = y * stride + i - padding
+                    if 0 <= row < height:
+                        for x in range(out_width):
+                            column = x * stride + j - padding
+                            if 0 <= column < width:
+                                images[n, row, column, 0] += columns[i * size + j, at + x]
+                    at += out_width
+
+
 @kernel("void(R[:,:,:,::1], R[:,::1], R[:,::1], R[:,::1], i8, i8, i8)")
 def conv_forward(images, weight, patches, out, size, stride, padding):
-    """`out = patches(images) @ weight`, without the bias; the patches stay in `patches`."""
-    gather_patches(images, patches, size, stride, padding)
-    gemm(patches, False, weight, False, 1, 0, out)
+    """`out = patches(images) @ weight`, without the bias.
+
+    The patches stay in `patches` [rows, size * size * channels], transposed where there is one channel.
+    """
+    if images.shape[3] == 1:
+        columns = patches.reshape(patches.shape[1], patches.shape[0])
+        gather_columns(images, columns, size, stride, padding)
+        gemm(columns, True, weight, False, 1, 0, out)
+    else:
+        gather_patches(images, patches, size, stride, padding)
+        gemm(patches, False, weight, False, 1, 0, out)
 
 
 @kernel("void(R[:,:,:,::1], R[:,::1], R[:,::1], R[:,::1], i8, i8, i8, b1, R)")
 def conv_backward_weight(images, patches, error, gradient, size, stride, padding, gather, beta):
     """`gradient = beta * gradient + patches(images).T @ error`; gathers the patches first where `gather` says so."""
-    if gather:
-        gather_patches(images, patches, size, stride, padding)
-    gemm(patches, True, error, False, 1, beta, gradient)
+    if images.shape[3] == 1:
+        columns = patches.reshape(patches.shape[1], patches.shape[0])
+        if gather:
+            gather_columns(images, columns, size, stride, padding)
+        gemm(columns, False, error, False, 1, beta, gradient)
+    else:
+        if gather:
+            gather_patches(images, patches, size, stride, padding)
+        gemm(patches, True, error, False, 1, beta, gradient)
 
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8)")
 def conv_backward_input(error, weight, patches, image_error, size, stride, padding):
     """Error of the input images from the error of the outputs: `error @ weight.T`, added up over the patches."""
-    gemm(error, False, weight, True, 1, 0, patches)
-    scatter_patches(patches, image_error, size, stride, padding)
+    if image_error.shape[3] == 1:
+        columns = patches.reshape(patches.shape[1], patches.shape[0])
+        gemm(weight, False, error, True, 1, 0, columns)
+        scatter_columns(columns, image_error, size, stride, padding)
+    else:
+        gemm(error, False, weight, True, 1, 0, patches)
+        scatter_patches(patches, image_error, size, stride, padding)
