@@ -42,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return 1
+    except OSError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"adam_mp: error: {error}", file=sys.stderr)
+        return 1
     except Exception as error:
         if "--debug" in arguments:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ class CurvesFile:
     def __call__(self, event: Any) -> None:
         """Draw, if the run has ended."""
         if isinstance(event, RunEnded):
-            draw_curves(Path(event.summary.run_dir), event.summary.test_accuracy)
+            try:
+                draw_curves(Path(event.summary.run_dir), event.summary.test_accuracy)
+            except OSError as error:
+                print(f"adam_mp: cannot write {CURVES_FILE}: {error.strerror}", file=sys.stderr)
 
 
 def draw_curves(folder: Path, test_accuracy: float | None) -> None:

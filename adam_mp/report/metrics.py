@@ -20,6 +20,7 @@ Keys and units:
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,13 @@ class MetricsFile:
         self._path: Path | None = None
 
     def __call__(self, event: Any) -> None:
-        """Record one event, if it is an epoch's end."""
+        """Record one event, if it is an epoch's end. A disk that does not take it is reported, and the run goes on."""
+        try:
+            self._record(event)
+        except OSError as error:
+            print(f"adam_mp: cannot write {self._path}: {error.strerror}; the run goes on without it", file=sys.stderr)
+
+    def _record(self, event: Any) -> None:
         if isinstance(event, RunPlanned):
             self._path = event.folder / METRICS_FILE
             kept = [row for row in read_metrics(event.folder) if row["epoch"] < event.first_epoch]

@@ -6,12 +6,17 @@ import dataclasses
 
 from adam_mp.compute.expression import evaluate_number, names_in
 
-NAMES = ("epoch", "epochs", "step", "progress")
+NAMES = ("epoch", "epochs", "step", "progress", "warmup")
+_WARMUP_STEPS, _WARMUP_SHARE = 300, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """`rate` is a number or a checked formula over `NAMES`; `steps_per_epoch` updates make an epoch."""
+    """`rate` is a number or a checked formula over `NAMES`; `steps_per_epoch` updates make an epoch.
+
+    `progress` goes from 0 to 1 over the run; `warmup` from 0 to 1 over its first 300 updates, or its first tenth if
+    that is shorter: stale updates do the most harm while the weights still change the most.
+    """
 
     rate: float | str
     epochs: int
@@ -20,13 +25,18 @@ class Schedule:
     @property
     def follows_steps(self) -> bool:
         """Whether the rate changes within an epoch."""
-        return isinstance(self.rate, str) and not names_in(self.rate).isdisjoint({"step", "progress"})
+        return isinstance(self.rate, str) and not names_in(self.rate).isdisjoint({"step", "progress", "warmup"})
 
     def value(self, epoch: int, step: int) -> float:
         """Return the learning rate in `epoch` (from 0), before update number `step` (from 0) of the run."""
         if not isinstance(self.rate, str):
             return float(self.rate)
-        progress = min(1.0, step / (self.epochs * self.steps_per_epoch))
-        return evaluate_number(
-            self.rate, {"epoch": epoch, "epochs": self.epochs, "step": step, "progress": progress}
-        )  # fmt: skip
+        steps = self.epochs * self.steps_per_epoch
+        values = {
+            "epoch": epoch,
+            "epochs": self.epochs,
+            "step": step,
+            "progress": min(1.0, step / steps),
+            "warmup": min(1.0, (step + 1) / min(_WARMUP_STEPS, max(1.0, _WARMUP_SHARE * steps))),
+        }
+        return evaluate_number(self.rate, values)

@@ -46,8 +46,9 @@ class TrainSettings:
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
     lr: float | str = _option(
-        "0.07 * (1 - progress) * where(step < 300, step / 300, 1)", "how to train", "NUMBER|FORMULA",
-        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far) and progress (0 to 1)",
+        "0.07 * warmup * (1 - progress)", "how to train", "NUMBER|FORMULA",
+        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
+        "over the run) and warmup (0 to 1 over its first 300 updates or first tenth)",
     )  # fmt: skip
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
     weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")

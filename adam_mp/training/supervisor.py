@@ -18,7 +18,7 @@ import numpy as np
 from adam_mp.compute.model import Model, write_model
 from adam_mp.data.dataset import epoch_order
 from adam_mp.data.server import DataServerSpec
-from adam_mp.errors import DivergenceError, StalledError
+from adam_mp.errors import DivergenceError, RunFolderError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import SKIPPED, TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -75,6 +75,7 @@ class Supervisor:
         self.stall_seconds = max(_STALL_SECONDS, 20 * batch_seconds)
         self._pulse: tuple[float, float] = (-1.0, 0.0)
         self._evaluations = 0
+        self._unsaved_model: Model | None = None
 
     def __enter__(self) -> Supervisor:
         plan = self.plan
@@ -372,8 +373,28 @@ class Supervisor:
         return Model(self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill)
 
     def _save_model(self) -> None:
+        self._unsaved_model = model = self.model()
+        self.writer.submit("model", lambda: self._write_model(model))
+
+    def _write_model(self, model: Model) -> None:
         assert self.folder is not None
-        self.writer.submit("model", _call(write_model, self.folder / MODEL_FILE, self.model()))
+        write_model(self.folder / MODEL_FILE, model)
+        if self._unsaved_model is model:
+            self._unsaved_model = None
+
+    def finish_files(self) -> Path:
+        """Wait until all files are written; return the model's. Raises RunFolderError if the disk does not take it."""
+        assert self.folder is not None
+        self.writer.flush(_DISK_DEADLINE)
+        path = self.folder / MODEL_FILE
+        if self._unsaved_model is None and not path.exists():
+            self._unsaved_model = self.model()  # no epoch was finished
+        if self._unsaved_model is not None:
+            try:
+                self._write_model(self._unsaved_model)
+            except OSError as error:
+                raise RunFolderError(f"cannot write {path}: {error.strerror}; free space, then use --resume") from None
+        return path
 
 
 def _wait_fraction(waited_ns: float, busy_ns: float) -> float:

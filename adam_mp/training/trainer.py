@@ -7,16 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.compute.model import Model, load, write_model
+from adam_mp.compute.model import Model, load
 from adam_mp.machine import usable_cores
 from adam_mp.training.events import Event, Listener, RunEnded, RunPlanned
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan, make_plan
-from adam_mp.training.run_folder import MODEL_FILE, RunFolder, write_record
+from adam_mp.training.run_folder import RunFolder, write_record
 from adam_mp.training.supervisor import Supervisor
 
 _CHECKPOINTS_ON_DISK = 3  # two kept, one being written
-_DISK_DEADLINE = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,11 +103,7 @@ def _run_in(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: 
         write_record(folder.path, plan.settings, plan.network, record, None)
         tell(announcement)
         supervisor.train()
-        supervisor.writer.flush(_DISK_DEADLINE)
-        model_path = folder.path / MODEL_FILE
-        if not model_path.exists():
-            write_model(model_path, supervisor.model())
-        model = load(model_path)
+        model = load(supervisor.finish_files())
         test_accuracy = None
         if plan.data.test is not None and not interruption.requested:
             supervisor.store.load(model.weights)
