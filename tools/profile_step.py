@@ -11,13 +11,13 @@ from adam_mp.machine import ONE_THREAD
 
 os.environ.update(ONE_THREAD)  # before numpy loads its BLAS
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from adam_mp.compute.context import TrainingContext  # noqa: E402
-from adam_mp.compute.operations import Call  # noqa: E402
-from adam_mp.memory.layout import Layout  # noqa: E402
-from adam_mp.network.description import load_network  # noqa: E402
-from adam_mp.network.initialization import initial_weights  # noqa: E402
+from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.operations import Call
+from adam_mp.memory.layout import Layout
+from adam_mp.network.description import load_network
+from adam_mp.network.initialization import initial_weights
 
 
 def profile(calls: list[Call], rounds: int) -> dict[tuple[str, str], float]:

@@ -3,12 +3,29 @@
 A patch row holds the `kernel * kernel * channels` inputs under one output pixel, in the order of the weight rows, so
 that forward, weight gradient and input gradient are one `gemm` each. Blocks are chosen by the caller such that the
 patches of a block stay in the L2 cache between being written and being multiplied.
+
+Inner loops count with unsigned numbers: with signed ones numba also compiles Python's negative indices, and they no
+longer vectorise (measured: 18 against 1.3 microseconds for the patches of 12x12x24 pixels).
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from adam_mp.kernels.blas import gemm
-from adam_mp.kernels.compilation import kernel
+from adam_mp.kernels.compilation import inline, kernel
+
+
+@inline
+def _clip(first, size, limit):
+    """Return which of the `size` positions from `first` on lie in 0 .. limit - 1, as a range of offsets."""
+    return min(max(0, -first), size), max(min(size, limit - first), min(max(0, -first), size))
+
+
+@inline
+def _spans(begin, end, size, channels):
+    """Return how many numbers of a patch's row lie before, inside and after the image, unsigned."""
+    return np.uint64(begin * channels), np.uint64((end - begin) * channels), np.uint64((size - end) * channels)
 
 
 @kernel("void(R[:,:,:,::1], R[:,::1], i8, i8, i8)")
@@ -17,28 +34,28 @@ def gather_patches(images, patches, size, stride, padding):
     count, height, width, channels = images.shape
     out_height = (height + 2 * padding - size) // stride + 1
     out_width = (width + 2 * padding - size) // stride + 1
-    span = size * channels
-    row = 0
+    source, target = images.reshape(-1), patches.reshape(-1)
+    at = np.uint64(0)
     for n in range(count):
         for y in range(out_height):
-            top = y * stride - padding
             for x in range(out_width):
                 left = x * stride - padding
-                patch = patches[row]
-                row += 1
-                if top >= 0 and left >= 0 and top + size <= height and left + size <= width:
-                    for i in range(size):
-                        source = images[n, top + i].reshape(width * channels)
-                        start = left * channels
-                        for j in range(span):
-                            patch[i * span + j] = source[start + j]
-                    continue
+                begin, end = _clip(left, size, width)
+                before, inside, after = _spans(begin, end, size, channels)
                 for i in range(size):
-                    for j in range(size):
-                        inside = 0 <= top + i < height and 0 <= left + j < width
-                        for c in range(channels):
-                            at = i * span + j * channels + c
-                            patch[at] = images[n, top + i, left + j, c] if inside else 0
+                    row = y * stride - padding + i
+                    if row < 0 or row >= height:
+                        for k in range(before + inside + after):
+                            target[at + k] = 0
+                    else:
+                        start = np.uint64(((n * height + row) * width + left + begin) * channels)
+                        for k in range(before):
+                            target[at + k] = 0
+                        for k in range(inside):
+                            target[at + before + k] = source[start + k]
+                        for k in range(after):
+                            target[at + before + inside + k] = 0
+                    at += before + inside + after
 
 
 @kernel("void(R[:,::1], R[:,:,:,::1], i8, i8, i8)")
@@ -47,28 +64,22 @@ def scatter_patches(patches, images, size, stride, padding):
     count, height, width, channels = images.shape
     out_height = (height + 2 * padding - size) // stride + 1
     out_width = (width + 2 * padding - size) // stride + 1
-    span = size * channels
+    source, target = patches.reshape(-1), images.reshape(-1)
     images[:] = 0
-    row = 0
+    at = np.uint64(0)
     for n in range(count):
         for y in range(out_height):
-            top = y * stride - padding
             for x in range(out_width):
                 left = x * stride - padding
-                patch = patches[row]
-                row += 1
-                if top >= 0 and left >= 0 and top + size <= height and left + size <= width:
-                    for i in range(size):
-                        target = images[n, top + i].reshape(width * channels)
-                        start = left * channels
-                        for j in range(span):
-                            target[start + j] += patch[i * span + j]
-                    continue
+                begin, end = _clip(left, size, width)
+                before, inside, after = _spans(begin, end, size, channels)
                 for i in range(size):
-                    for j in range(size):
-                        if 0 <= top + i < height and 0 <= left + j < width:
-                            for c in range(channels):
-                                images[n, top + i, left + j, c] += patch[i * span + j * channels + c]
+                    row = y * stride - padding + i
+                    if 0 <= row < height:
+                        start = np.uint64(((n * height + row) * width + left + begin) * channels)
+                        for k in range(inside):
+                            target[start + k] += source[at + before + k]
+                    at += before + inside + after
 
 
 @kernel("void(R[:,:,:,::1], R[:,::1], i8, i8, i8)")
@@ -80,32 +91,33 @@ def gather_columns(images, columns, size, stride, padding):
     count, height, width, _ = images.shape
     out_height = (height + 2 * padding - size) // stride + 1
     out_width = (width + 2 * padding - size) // stride + 1
+    source, target = images.reshape(-1), columns.reshape(-1)
+    at, step = np.uint64(0), np.uint64(stride)
     for i in range(size):
         for j in range(size):
-            target = columns[i * size + j]
             # The outputs whose input column exists: 0 <= x * stride + j - padding < width.
             first = min(out_width, max(0, (padding - j + stride - 1) // stride))
             last = max(first, min(out_width, (width + padding - j + stride - 1) // stride))
-            at = 0
+            before, inside, after = _spans(first, last, out_width, 1)
             for n in range(count):
                 for y in range(out_height):
                     row = y * stride + i - padding
                     if row < 0 or row >= height:
-                        for x in range(out_width):
-                            target[at + x] = 0
+                        for k in range(before + inside + after):
+                            target[at + k] = 0
                     else:
-                        source = images[n, row].reshape(width)
-                        for x in range(first):
-                            target[at + x] = 0
+                        start = np.uint64((n * height + row) * width + first * stride + j - padding)
+                        for k in range(before):
+                            target[at + k] = 0
                         if stride == 1:
-                            for x in range(first, last):
-                                target[at + x] = source[x + j - padding]
+                            for k in range(inside):
+                                target[at + before + k] = source[start + k]
                         else:
-                            for x in range(first, last):
-                                target[at + x] = source[x * stride + j - padding]
-                        for x in range(last, out_width):
-                            target[at + x] = 0
-                    at += out_width
+                            for k in range(inside):
+                                target[at + before + k] = source[start + k * step]
+                        for k in range(after):
+                            target[at + before + inside + k] = 0
+                    at += before + inside + after
 
 
 @kernel("void(R[:,::1], R[:,:,:,::1], i8, i8, i8)")
@@ -114,19 +126,22 @@ def scatter_columns(columns, images, size, stride, padding):
     count, height, width, _ = images.shape
     out_height = (height + 2 * padding - size) // stride + 1
     out_width = (width + 2 * padding - size) // stride + 1
+    source, target = columns.reshape(-1), images.reshape(-1)
     images[:] = 0
+    at, step = np.uint64(0), np.uint64(stride)
     for i in range(size):
         for j in range(size):
-            at = 0
+            first = min(out_width, max(0, (padding - j + stride - 1) // stride))
+            last = max(first, min(out_width, (width + padding - j + stride - 1) // stride))
+            before, inside, after = _spans(first, last, out_width, 1)
             for n in range(count):
                 for y in range(out_height):
                     row = y * stride + i - padding
                     if 0 <= row < height:
-                        for x in range(out_width):
-                            column = x * stride + j - padding
-                            if 0 <= column < width:
-                                images[n, row, column, 0] += columns[i * size + j, at + x]
-                    at += out_width
+                        start = np.uint64((n * height + row) * width + first * stride + j - padding)
+                        for k in range(inside):
+                            target[start + k * step] += source[at + before + k]
+                    at += before + inside + after
 
 
 @kernel("void(R[:,:,:,::1], R[:,::1], R[:,::1], R[:,::1], i8, i8, i8)")
