@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from adam_mp.report.curves import CurvesFile
+from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile
 from adam_mp.report.progress import ProgressDisplay, notices_only
 from adam_mp.training.events import Listener
@@ -37,4 +38,4 @@ def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, *
 
 def train_with(displays: list[Listener], settings: dict[str, Any]) -> TrainResult:
     """Train with the given displays, leaving metrics and curves in the run folder."""
-    return run_training(settings, [MetricsFile(), CurvesFile(), *displays])
+    return run_training(settings, [MetricsFile(), CurvesFile(), FailureLog(), *displays])

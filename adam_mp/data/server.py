@@ -53,7 +53,6 @@ class DataServer:
             if self.fill_rings():
                 waiting.reset()
             else:
-                self.counters.add("heartbeat", 1)
                 waiting.pause()
 
     def fill_rings(self) -> int:
@@ -85,6 +84,7 @@ class DataServer:
         slot.tag[:4] = epoch, batch, count, self.spec.process
         ring.publish()
         self.counters.add("augmented", count)
+        self.counters.add("heartbeat", 1)
 
 
 def serve(spec: DataServerSpec) -> None:

@@ -46,7 +46,7 @@ class Crew:
 
     def __init__(
         self, memory: RunMemory, store: ParameterStore, workers: list[WorkerSpec], servers: list[DataServerSpec],
-        restarts: int, on_notice: Callable[[str], None],
+        restarts: int, on_notice: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self.memory, self.store = memory, store
         self.restarts, self.on_notice = restarts, on_notice
@@ -99,7 +99,7 @@ class Crew:
     def _bury(self, number: int, member: _Member) -> None:
         child = member.child
         assert child is not None
-        how = child.describe_end()
+        how, last_words = child.describe_end(), child.last_words()
         early = time.monotonic() - child.started < _EARLY_DEATH
         member.early_deaths = member.early_deaths + 1 if early else 1
         self.first_failure = self.first_failure or f"{member.name} {how}"
@@ -112,10 +112,10 @@ class Crew:
         else:
             self.memory.ledger.take_back(HELD, number)
         if member.early_deaths <= self.restarts:
-            self.on_notice(f"{member.name} {how}; started again")
+            self.on_notice(f"{member.name} {how}; started again", last_words)
             self._start(member)
             return
-        self.on_notice(f"{member.name} {how}; given up after {member.early_deaths} early deaths")
+        self.on_notice(f"{member.name} {how}; given up after {member.early_deaths} early deaths", last_words)
         self._give_up(number)
 
     def _retire(self, number: int) -> None:

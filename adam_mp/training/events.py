@@ -87,9 +87,13 @@ class EpochEnded:
 
 @dataclasses.dataclass(frozen=True)
 class Notice:
-    """One line that the user should see: a warning, a process that died, a checkpoint that failed."""
+    """One line that the user should see: a warning, a process that died, a checkpoint that failed.
+
+    `details` may hold more, such as the last words of a process that died.
+    """
 
     text: str
+    details: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

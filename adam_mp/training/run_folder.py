@@ -5,6 +5,7 @@ checkpoint-N.safetensors   the last two checkpoints, N updates into the run
 metrics.jsonl              one object an epoch
 run.json                   settings, versions, machine, and at the end the summary
 curves.png                 loss, accuracy and throughput over the epochs
+failures.log               last words of processes that died, if any did
 """
 
 from __future__ import annotations

@@ -76,6 +76,10 @@ class TrainSettings:
     restarts: int = _option(
         5, "where to run", "N", "times in a row a process may die within 30 seconds of its start before it is given up"
     )
+    stall_seconds: float = _option(
+        60.0, "where to run", "SECONDS",
+        "end the run when no process has got anything done for so long (for slow networks: for 20 batches' time)",
+    )  # fmt: skip
     run_dir: str | None = _option(
         None, "what is left", "DIR", "run folder for model, checkpoints, metrics and curves; runs/MODEL-DATE by default"
     )
@@ -98,7 +102,8 @@ class TrainSettings:
         _number("momentum", self.momentum, 0, 1, upper_excluded=True)
         _number("weight_decay", self.weight_decay, 0, 1)
         _number("quorum", self.quorum, 0, 1, lower_excluded=True)
-        _number("checkpoint_seconds", self.checkpoint_seconds, 0, 1e9, lower_excluded=True)
+        for name in ("checkpoint_seconds", "stall_seconds"):
+            _number(name, getattr(self, name), 0, 1e9, lower_excluded=True)
         if self.target_accuracy is not None:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:

@@ -35,7 +35,6 @@ from adam_mp.training.worker import WorkerSpec
 
 _TICK = 0.01  # seconds between looks at the board
 _REPORT = 0.2  # seconds between progress events
-_STALL_SECONDS = 60.0
 _DISK_DEADLINE = 600.0
 
 
@@ -72,7 +71,7 @@ class Supervisor:
         self._began = time.monotonic() - self.figures.seconds
         # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
         batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
-        self.stall_seconds = max(_STALL_SECONDS, 20 * batch_seconds)
+        self.stall_seconds = max(plan.settings.stall_seconds, 20 * batch_seconds)
         self._pulse: tuple[float, float] = (-1.0, 0.0)
         self._evaluations = 0
         self._unsaved_model: Model | None = None
@@ -89,11 +88,11 @@ class Supervisor:
         except BaseException:
             self.memory.close()
             raise
-        self.writer = BackgroundWriter(lambda text: self.tell(Notice(text)))
+        self.writer = BackgroundWriter(self._notice)
         self._fill_memory()
         self.crew = Crew(
             self.memory, self.store, self._worker_specs(), self._server_specs(), plan.settings.restarts,
-            lambda text: self.tell(Notice(text)),
+            self._notice,
         )  # fmt: skip
         return self
 
@@ -102,6 +101,9 @@ class Supervisor:
         self.writer.close(_DISK_DEADLINE)
         self.store.close()
         self.memory.close()
+
+    def _notice(self, text: str, details: str = "") -> None:
+        self.tell(Notice(text, details))
 
     def _fill_memory(self) -> None:
         plan, arrays = self.plan, self.memory.arrays

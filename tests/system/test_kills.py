@@ -69,6 +69,21 @@ def test_the_run_ends_when_nobody_is_left(long_run):
     assert "Traceback" not in ended.err
 
 
+def test_a_run_in_which_nothing_moves_ends(long_run):
+    run = long_run("--stall-seconds", "1")
+    os.kill(run.wait_for_child("data server 0"), signal.SIGSTOP)
+    ended = run.finish()
+    assert ended.code == 4
+    assert "nothing moved for" in ended.err
+
+
+def test_the_last_words_of_a_dead_process_are_kept(long_run, tmp_path):
+    run = long_run()
+    os.kill(run.wait_for_child("worker 0"), signal.SIGABRT)
+    assert run.finish().code == 0
+    assert "Fatal Python error: Aborted" in (tmp_path / "run" / "failures.log").read_text()
+
+
 @pytest.mark.parametrize("stopped", [None, "worker 0"])
 def test_children_die_with_a_killed_supervisor(long_run, stopped):
     run = long_run()

@@ -1,0 +1,29 @@
+"""failures.log: what processes that died said last, tracebacks and all; there is no such file when none died."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from adam_mp.training.events import Notice, RunPlanned
+
+FAILURES_FILE = "failures.log"
+
+
+class FailureLog:
+    """Listens to a run and appends the details of notices to its failures.log."""
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+
+    def __call__(self, event: Any) -> None:
+        """Record one event, if it is a notice with details."""
+        if isinstance(event, RunPlanned):
+            self._path = event.folder / FAILURES_FILE
+        elif isinstance(event, Notice) and event.details and self._path is not None:
+            try:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(f"{event.text}\n{event.details}\n")
+            except OSError as error:
+                print(f"adam_mp: cannot write {self._path}: {error.strerror}", file=sys.stderr)
