@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import adam_mp
+
+settings.register_profile("adam_mp", max_examples=40, deadline=None)
+settings.load_profile("adam_mp")
+
+LAYERS = (
+    adam_mp.Conv(4, 3), adam_mp.MaxPool(2), adam_mp.ReLU(), adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax(),
+)  # fmt: skip
+
+
+def make_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grey 12x12 images of three classes: a bright bar at one of three heights."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(3, size=count)
+    images = generator.integers(0, 60, (count, 12, 12), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[4 * label : 4 * label + 2, 2:10] += 150
+    return images, labels
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> adam_mp.TrainResult:
+    """A tiny run that is over; its folder is `trained.run_dir`."""
+    folder: Path = tmp_path_factory.mktemp("trained") / "run"
+    return adam_mp.train(
+        list(LAYERS), (*make_images(400, 1), *make_images(100, 2)), cores=1, epochs=2, run_dir=str(folder), quiet=True
+    )

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adam_mp.compute.optimizer import BUILT_IN
+from adam_mp.kernels.update import HYPER
+
+LR, DECAY, KEEP, BETA1, BETA2, EPSILON = 0.1, 0.01, 0.8, 0.9, 0.99, 1e-6
+
+
+def reference(name, w, g, state, step):
+    """One update in NumPy, as the formulas say; `state` is changed in place."""
+    slope = g if name == "adamw" else g + DECAY * w
+    if name == "sgd":
+        return w - LR * slope
+    if name in ("momentum", "nesterov"):
+        state["v"] = KEEP * state["v"] + slope
+        return w - LR * (slope + KEEP * state["v"] if name == "nesterov" else state["v"])
+    if name == "adagrad":
+        state["s"] = state["s"] + slope**2
+        return w - LR * slope / (np.sqrt(state["s"]) + EPSILON)
+    if name == "rmsprop":
+        state["s"] = BETA2 * state["s"] + (1 - BETA2) * slope**2
+        return w - LR * slope / (np.sqrt(state["s"]) + EPSILON)
+    state["m"] = BETA1 * state["m"] + (1 - BETA1) * slope
+    state["s"] = BETA2 * state["s"] + (1 - BETA2) * slope**2
+    m, s = state["m"] / (1 - BETA1**step), state["s"] / (1 - BETA2**step)
+    return w - LR * m / (np.sqrt(s) + EPSILON) - (LR * DECAY * w if name == "adamw" else 0)
+
+
+@pytest.mark.parametrize("name", sorted(BUILT_IN))
+def test_rules_follow_their_formulas(name):
+    generator = np.random.default_rng(4)
+    w, gradient = generator.standard_normal(50), np.zeros(50)
+    optimizer = BUILT_IN[name]
+    states = {state: np.zeros(50) for state in optimizer.states}
+    expected, expected_states = w.copy(), {state: np.zeros(50) for state in optimizer.states}
+    numbers = dict(zip(HYPER, (LR, DECAY, KEEP, BETA1, BETA2, EPSILON, 0), strict=True))
+    hyper = np.array(list(numbers.values()))
+    update = optimizer.bind(w, gradient, states, hyper)
+    for step in range(1, 5):
+        gradient[:] = generator.standard_normal(50)
+        hyper[HYPER.index("step")] = step
+        update()
+        expected = reference(name, expected, gradient, expected_states, step)
+        np.testing.assert_allclose(w, expected, rtol=1e-9)
+    for state, values in states.items():
+        np.testing.assert_allclose(values, expected_states[state], rtol=1e-9)
