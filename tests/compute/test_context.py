@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from adam_mp import Dense, Dropout, Flatten, MaxPool, Network, ReLU, Softmax
+from adam_mp.compute.context import TrainingContext, choose_block
+from adam_mp.compute.gradient_check import gradient_error
+from adam_mp.compute.operations import fuse
+from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.errors import NetworkError
+from adam_mp.memory.layout import Layout
+from adam_mp.memory.store import ParameterStore
+from adam_mp.network.description import load_network
+from adam_mp.network.initialization import initial_weights
+from adam_mp.network.layers import AveragePool, Conv, LocalResponseNorm, Sigmoid, Tanh
+from adam_mp.training.worker import bind_updates, make_hyper
+
+SIZES = st.integers(1, 3)
+IMAGE_LAYERS = st.lists(
+    st.one_of(
+        st.builds(Conv, st.integers(1, 4), SIZES, st.integers(1, 2), st.integers(0, 2)),
+        st.builds(MaxPool, SIZES, st.none() | SIZES),
+        st.builds(AveragePool, SIZES, st.none() | SIZES),
+        st.sampled_from([ReLU(), ReLU(), Sigmoid(), Tanh(), Dropout(0.4), LocalResponseNorm(3, 0.5, 0.75, 1.0)]),
+    ),
+    max_size=5,
+)
+FLAT_LAYERS = st.lists(
+    st.one_of(st.builds(Dense, st.integers(1, 6)), st.sampled_from([ReLU(), Sigmoid(), Tanh(), Dropout(0.3)])),
+    max_size=3,
+)
+FIXED = [
+    [Conv(4, 3), MaxPool(2), ReLU(), Conv(5, 3, padding=1), ReLU(), MaxPool(3, 2), Flatten(), Dense(7), ReLU()],
+    [Conv(3, 3, 2, 1), ReLU(), Conv(1, 3, padding=1), ReLU(), Conv(3, 3, 2, 2), Flatten()],
+    [MaxPool(2), ReLU(), Conv(3, 2), Flatten(), Tanh(), Dense(5)],
+]
+
+
+def build(layers, shape=(9, 8, 2)):
+    return Network.build([*layers, Dense(), Softmax()], shape, 3)
+
+
+@pytest.mark.parametrize("layers", FIXED, ids=["fused", "strided", "pool first"])
+@pytest.mark.parametrize("block", [1, 2, 5])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_gradients_agree_with_finite_differences(layers, block, channels):
+    assert gradient_error(build(layers, (11, 10, channels)), 3, images=5, block=block) < 1e-6
+
+
+@given(IMAGE_LAYERS, FLAT_LAYERS, st.integers(0, 50), st.sampled_from([1, 2, 3]))
+@hypothesis_settings(max_examples=60)
+def test_gradients_of_random_networks(image_layers, flat_layers, seed, block):
+    try:
+        network = build([*image_layers, Flatten(), *flat_layers])
+    except NetworkError:
+        return  # shrunk to nothing
+    # A kink within a step of a finite difference spoils that probe; it cannot do so for two draws.
+    assert min(gradient_error(network, draw, images=3, block=block, probes=6) for draw in (seed, seed + 100)) < 1e-5
+
+
+def test_fusion_takes_convolution_pool_and_relu_in_either_order():
+    network = build([Conv(2, 2), ReLU(), MaxPool(2), ReLU(), Flatten(), Dense(4), ReLU(), ReLU()])
+    kinds = [[layer.kind for layer in group.layers] for group in fuse(network)]
+    assert kinds == [["conv", "relu", "max_pool"], ["relu"], ["flatten"], ["dense", "relu"], ["relu"], ["dense"]]
+
+
+def bound(network, batch, block=None, rule="momentum"):
+    """A context on a store of its own, the store, and random data."""
+    optimizer = make_optimizer(rule)
+    store = ParameterStore.create(Layout.of(network.parameters), optimizer.states)
+    store.load(initial_weights(network, 1))
+    context = TrainingContext(network, store.tensors, batch, block=block)
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
+    labels = generator.integers(network.classes, size=batch, dtype=np.int32)
+    hyper = make_hyper(0.9, 1e-3)
+    hyper[0] = 0.05
+    return store, context, images, labels, hyper, bind_updates(optimizer, store, context, hyper)
+
+
+def test_the_block_changes_nothing_but_rounding():
+    network = load_network("mnist", (28, 28, 1), 10)
+    gradients, losses = [], []
+    for block in (1, 3, 8):
+        store, context, images, labels, _, _ = bound(network, 8, block)
+        program = context.program(images, labels)
+        program.run_forward()
+        program.run_backward()
+        gradients.append(context.gradient.copy())
+        losses.append(program.totals[0])
+        store.close()
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-5)
+    for gradient in gradients[1:]:
+        np.testing.assert_allclose(gradient, gradients[0], atol=1e-5)
+
+
+def test_a_step_allocates_nothing():
+    store, context, images, labels, _, updates = bound(load_network("mnist", (28, 28, 1), 10), 8)
+    program = context.program(images, labels)
+
+    def step():
+        program.run_forward()
+        program.run_backward()
+        for update in updates:
+            update()
+
+    for _ in range(3):
+        step()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    for _ in range(20):
+        step()
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    store.close()
+    assert after - before < 1000
+    assert peak - before < 4000
+
+
+def test_direct_updates_equal_plain_ones():
+    network = load_network("lenet", (28, 28, 1), 10)
+    results = []
+    for rule in ("sgd", "w - lr * (g + weight_decay * w)"):
+        store, context, images, labels, _, updates = bound(network, 4, rule=rule)
+        program = context.program(images, labels)
+        for _ in range(3):
+            program.run_forward()
+            program.run_backward()
+            for update in updates:
+                update()
+        results.append(store.weights.copy())
+        store.close()
+    np.testing.assert_allclose(results[0], results[1], atol=2e-6)
+
+
+def test_evaluation_ignores_dropout_and_training_follows_its_key():
+    network = build([Flatten(), Dense(30), Dropout(0.5)])
+    store, context, images, labels, _, _ = bound(network, 6)
+    still = context.program(images, labels, training=False)
+    moving = context.program(images, labels)
+    losses = []
+    for key in (1, 2, 1):
+        context.set_dropout_key(key)
+        still.run_forward()
+        losses.append(still.totals[0])
+        moving.run_forward()
+        losses.append(moving.totals[0])
+    store.close()
+    assert losses[0] == losses[2] == losses[4]
+    assert losses[1] == losses[5] != losses[3]
+
+
+def test_smaller_batches_share_the_buffers():
+    network = build([Conv(3, 2), ReLU(), Flatten()])
+    store, context, images, labels, _, _ = bound(network, 6, block=4)
+    whole = context.program(images, labels)
+    whole.run_forward()
+    scores = whole.scores.copy()
+    part = context.program(images[:5], labels[:5])
+    part.run_forward()
+    part.run_backward()
+    np.testing.assert_allclose(part.scores, scores[:5], rtol=1e-5)
+    assert context.nbytes > 0
+    store.close()
+
+
+def test_blocks_fit_the_cache_but_are_not_too_small():
+    assert 1 <= choose_block(load_network("lenet", (28, 28, 1), 10)) <= 64
+    assert choose_block(load_network("alexnet", (224, 224, 3), 10)) <= 4
+    assert choose_block(load_network("mlp", (28, 28, 1), 10)) >= 1

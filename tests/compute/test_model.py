@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import adam_mp
+from adam_mp import Dense, Flatten, Model, Network, Softmax
+from adam_mp.compute import tensor_file
+from adam_mp.compute.tensor_file import read_tensors, write_tensors
+from adam_mp.errors import CheckpointError, DataError
+from adam_mp.network.initialization import initial_weights
+
+
+def make(shape=(4, 4, 1), classes=3):
+    network = Network.build([Flatten(), Dense(5), Dense(), Softmax()], shape, classes)
+    channels = shape[2]
+    return Model(network, initial_weights(network, 1), (2.0,) * channels, (3.0,) * channels, 0.0)
+
+
+def test_predictions_are_probabilities_of_the_normalised_images():
+    model = make()
+    images = np.random.default_rng(0).integers(0, 9, (130, 4, 4))
+    probabilities = model.predict(images)
+    x = (images.reshape(130, 16) - 2.0) / 3.0
+    scores = (x @ model.weights["dense1.weight"]) @ model.weights["dense2.weight"]
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
+    assert model.evaluate(images, expected.argmax(axis=1)) == 1.0
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (0, 4, 4), (2, 4, 4), (2, 4, 4, 1)])
+def test_shapes_that_fit(shape):
+    count = 1 if shape[0] == 4 else shape[0]
+    assert make().predict(np.zeros(shape)).shape == (count, 3)
+
+
+@pytest.mark.parametrize(
+    "images", [np.zeros((2, 5, 4)), np.zeros(16), np.zeros((2, 4, 4, 3)), ["a"], np.zeros((2, 16))]
+)
+def test_shapes_that_do_not(images):
+    with pytest.raises(DataError):
+        make().predict(images)
+
+
+def test_labels_must_match():
+    with pytest.raises(DataError, match="one label an image"):
+        make().evaluate(np.zeros((2, 4, 4)), [1])
+
+
+def test_features_are_taken_as_rows():
+    assert make((1, 1, 6)).predict(np.zeros((3, 6))).shape == (3, 3)
+
+
+def test_save_and_load(tmp_path):
+    model = make()
+    model.save(tmp_path / "model.safetensors")
+    for path in (tmp_path / "model.safetensors", tmp_path, str(tmp_path)):
+        again = adam_mp.load(path)
+        assert again.network == model.network
+        assert (again.mean, again.deviation, again.fill) == (model.mean, model.deviation, model.fill)
+        for name, weights in model.weights.items():
+            np.testing.assert_array_equal(again.weights[name], weights)
+
+
+@given(st.data())
+def test_damaged_files_are_recognised(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
+    make().save(path)
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    try:
+        loaded = adam_mp.load(path)
+    except (CheckpointError, adam_mp.AdamError):
+        return
+    # A changed byte of the description may leave it valid: another name, say. The weights are the same then.
+    for name, weights in make().weights.items():
+        np.testing.assert_array_equal(loaded.weights[name], weights)
+
+
+def test_missing_and_foreign_files(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        adam_mp.load(tmp_path / "nothing")
+    write_tensors(tmp_path / "x.safetensors", {"a": np.zeros(3)}, {"format": "other"})
+    with pytest.raises(CheckpointError, match="'other'"):
+        adam_mp.load(tmp_path / "x.safetensors")
+    tensors, metadata = read_tensors(tmp_path / "x.safetensors", "other")
+    assert tensors["a"].tolist() == [0, 0, 0]
+    assert metadata["format"] == "other"
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    make().save(path)
+    before = path.read_bytes()
+
+    def refuse(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tensor_file.os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        make((4, 4, 1), 5).save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["model.safetensors"]
