@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
+import psutil
 
 import adam_mp
 from adam_mp import Dense, Flatten, Softmax
+from adam_mp.memory.segment import live_segments
 
 PROGRAM = """
 import numpy as np
@@ -62,3 +66,17 @@ def test_the_library_in_this_process(tmp_path):
     assert result.test_accuracy == 1.0
     assert result.model.predict(images[:5]).argmax(axis=1).tolist() == labels[:5].tolist()
     assert adam_mp.load(tmp_path / "run").evaluate(images, labels) == 1.0
+
+
+def test_a_run_in_this_process_gives_everything_back(tmp_path):
+    generator = np.random.default_rng(1)
+    data = generator.random((200, 10, 10)), generator.integers(3, size=200)
+    before = psutil.Process().num_fds(), threading.active_count()
+    for name in ("first", "second"):
+        adam_mp.train([Flatten(), Dense(), Softmax()], data, cores=2, epochs=1, run_dir=tmp_path / name, quiet=True)
+    assert not psutil.Process().children(recursive=True)
+    assert not [
+        segment for segment in live_segments() if segment.owner == os.getpid() and segment.purpose in ("run", "store")
+    ]
+    assert psutil.Process().num_fds() <= before[0] + 2
+    assert threading.active_count() <= before[1]

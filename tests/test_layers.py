@@ -1,0 +1,68 @@
+"""Imports point one way: a package imports from itself and from those before it in the list, without circles."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import adam_mp
+
+ROOT = Path(adam_mp.__file__).parent
+ORDER = [
+    "errors", "machine", "kernels", "network", "memory", "compute", "data", "transport", "params", "training", "report",
+    "interop", "api", "cli",
+]  # fmt: skip
+
+
+def imports(path):
+    """The modules of adam_mp that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("adam_mp"):
+            yield node.module
+            for alias in node.names:
+                if (ROOT / Path(*node.module.split(".")[1:]) / f"{alias.name}.py").exists():
+                    yield f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("adam_mp"))
+
+
+def modules():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[0] not in ("__init__", "__main__"):
+            yield ".".join(("adam_mp", *(part for part in parts if part != "__init__"))), path
+
+
+def test_imports_point_one_way():
+    wrong = []
+    for name, path in modules():
+        layer = ORDER.index(name.split(".")[1])
+        for imported in imports(path):
+            parts = imported.split(".")
+            if len(parts) > 1 and ORDER.index(parts[1]) > layer:
+                wrong.append(f"{name} imports {imported}")
+    assert not wrong
+
+
+def test_no_module_imports_itself_by_a_detour():
+    graph = {name: {i for i in imports(path) if i != name} for name, path in modules()}
+    packages = {name for name in graph if (ROOT / Path(*name.split(".")[1:]) / "__init__.py").exists()}
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, " -> ".join([*path, name])
+        if name in done or name not in graph:
+            return
+        path.append(name)
+        for imported in graph[name] - (packages if name in packages else set()):
+            visit(imported)
+        path.pop()
+        done.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+def test_every_module_says_what_it_is_for():
+    for name, path in modules():
+        assert ast.get_docstring(ast.parse(path.read_text())), name
