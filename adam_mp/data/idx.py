@@ -25,10 +25,10 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is truncated or damaged gzip ({error}); fetch it again") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except (EOFError, zlib.error) as error:
-        raise DataError(f"{path} is truncated or damaged gzip ({error}); fetch it again") from None
     header = 4 + 4 * dimensions
     if len(content) < header:
         raise DataError(f"{path} is truncated: {len(content)} bytes, but the header alone has {header}")

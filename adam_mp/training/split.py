@@ -69,6 +69,8 @@ def divide_cores(cores: int, costs: Costs, data_servers: int | None) -> Split:
     Serving takes `a / (a + t)` of all time. Where that is less than half a core, a data server runs beside the workers
     and each core has a worker; else whole cores are set aside for data servers.
     """
+    if cores == 1 and data_servers is None:
+        return Split(1, 1)  # one of each keeps the order of batches, and so the run repeatable
     share = cores * costs.augment_seconds / (costs.augment_seconds + costs.train_seconds)
     needed = max(1, math.ceil(share * _SERVER_MARGIN)) if data_servers is None else data_servers
     aside = min(needed, math.floor(share + 0.5))

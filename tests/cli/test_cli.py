@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adam_mp.cli.main import COMMANDS, main
+from adam_mp.training.settings import FIELDS
+
+
+def run(capsys, *arguments):
+    """Run a command line in this process; return its exit code, output, errors."""
+    try:
+        code = main(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def expect_error(capsys, message, *arguments):
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"adam-mp {command}" in out
+
+
+def test_help_tells_every_setting_with_its_default(capsys):
+    _, out, _ = run(capsys, "train", "--help")
+    flat = " ".join(out.split())
+    for name, field in FIELDS.items():
+        assert f"--{name.replace('_', '-')} " in flat
+        if field.default not in (None, False):
+            assert f"(default: {field.default})" in flat
+    for group in {field.metadata["group"] for field in FIELDS.values()}:
+        assert f"{group}:" in out
+    assert "optimizer Adam" in flat
+
+
+def test_usage_and_version(capsys):
+    assert "doctor" in run(capsys)[1]
+    assert "commands:" in run(capsys, "--help")[1]
+    assert run(capsys, "--version")[1].startswith("adam_mp 0.")
+
+
+def test_misspellings(capsys):
+    expect_error(capsys, "did you mean 'train'?", "trian")
+    expect_error(capsys, "did you mean '--batch-size'?", "train", "--batchsize", "3")
+    expect_error(capsys, "did you mean '--top'?", "predict", "run", "image", "--topp", "2")
+
+
+def test_inspect(capsys, trained, tmp_path):
+    for path in (trained.run_dir, f"{trained.run_dir}/model.safetensors"):
+        code, out, _ = run(capsys, "inspect", path)
+        assert code == 0
+        assert "conv1" in out
+    code, out, _ = run(capsys, "inspect", trained.run_dir)
+    assert "best: epoch" in out
+    assert "given by the caller" in out
+    facts = json.loads(run(capsys, "inspect", trained.run_dir, "--json")[1])
+    assert facts["parameters"] == trained.model.network.parameter_count
+    assert len(facts["epochs"]) == 2
+    expect_error(capsys, "does not exist", "inspect", str(tmp_path / "nothing"))
+    expect_error(capsys, "not a run folder", "inspect", str(tmp_path))
+
+
+def test_evaluate(capsys, trained, tmp_path):
+    expect_error(capsys, "given by the caller", "evaluate", trained.run_dir)
+    expect_error(capsys, "(28, 28, 1)", "evaluate", trained.run_dir, "--data", "mnist")
+    expect_error(capsys, "give --data", "evaluate", f"{trained.run_dir}/model.safetensors")
+    expect_error(capsys, "does not exist", "evaluate", str(tmp_path / "nothing"), "--data", "mnist")
+    shutil.copy(f"{trained.run_dir}/model.safetensors", tmp_path / "model.safetensors")
+    with open(tmp_path / "model.safetensors", "r+b") as file:
+        file.truncate(600)
+    expect_error(capsys, "damaged", "evaluate", str(tmp_path), "--data", "mnist")
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """Draw a bar at one of the three heights, as image file of any kind."""
+
+    def draw(label, name, mode="L", side=37, light=False):
+        pixels = np.full((side, side), 20, np.uint8)
+        pixels[side * label // 3 : side * label // 3 + side // 6, side // 6 : -side // 6] = 220
+        image = Image.fromarray(255 - pixels if light else pixels).convert(mode)
+        image.save(tmp_path / name)
+        return str(tmp_path / name)
+
+    return draw
+
+
+def test_predict(capsys, trained, picture):
+    files = [
+        picture(0, "a.png"),
+        picture(1, "b.jpg", "RGB", 500),
+        picture(2, "c.png", "P", 12),
+        picture(1, "d.png", "RGBA"),
+    ]
+    code, out, err = run(capsys, "predict", trained.run_dir, *files, "--json", "--top", "2")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["top"][0]["class"] for row in rows] == [0, 1, 2, 1]
+    assert all(len(row["top"]) == 2 and not row["inverted"] for row in rows)
+    code, out, _ = run(capsys, "predict", trained.run_dir, picture(2, "light.png", light=True))
+    assert "light.png: 2 " in out
+    assert "(inverted)" in out
+
+
+def test_what_cannot_be_predicted(capsys, trained, tmp_path, picture):
+    (tmp_path / "text.png").write_text("no image")
+    expect_error(capsys, "is not an image", "predict", trained.run_dir, str(tmp_path / "text.png"))
+    expect_error(capsys, "does not exist", "predict", trained.run_dir, str(tmp_path / "none.png"))
+    expect_error(capsys, "--top is 0", "predict", trained.run_dir, picture(0, "a.png"), "--top", "0")
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    expect_error(capsys, "is not an image", "predict", trained.run_dir, str(tmp_path / "cut.png"))
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    expect_error(capsys, "too many pixels", "predict", trained.run_dir, str(tmp_path / "bomb.png"))
+
+
+def test_doctor(capsys):
+    code, out, _ = run(capsys, "doctor")
+    assert code == 0
+    for word in ("cores", "BLAS", "shared memory", "NUMA", "kernel cache", "stale segments"):
+        assert word in out
+    facts = json.loads(run(capsys, "doctor", "--json")[1])
+    assert facts["usable_cores"] >= 1
+    assert facts["swept"] == []
+
+
+def test_tracebacks_only_with_debug(capsys, monkeypatch):
+    monkeypatch.setattr("adam_mp.cli.doctor.live_segments", lambda: 1 / 0)
+    code, _, err = run(capsys, "doctor")
+    assert code == 1
+    assert err.count("\n") == 1
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor", "--debug"])

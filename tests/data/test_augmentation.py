@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adam_mp.data.augmentation import PRESETS, Augmentation, draw_key, parse_augmentation
+from adam_mp.errors import SettingsError
+
+IMAGE = (28, 28, 1)
+
+
+def test_presets_and_the_automatic_choice():
+    assert parse_augmentation("none", IMAGE) == Augmentation()
+    assert parse_augmentation("auto", IMAGE) == PRESETS["mnist"]
+    assert parse_augmentation("auto", (1, 1, 30)) == PRESETS["none"]
+
+
+@given(st.floats(0, 20), st.floats(0, 1))
+def test_what_it_prints_it_reads(translate, reflect):
+    augmentation = Augmentation(translate=round(translate, 2), reflect=round(reflect, 2))
+    assert parse_augmentation(str(augmentation), IMAGE) == augmentation
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mnis", "did you mean 'mnist'"),
+        ("rotat=3", "did you mean 'rotate'"),
+        ("rotate=x", "rotate is 'x'"),
+        ("rotate=-1", "rotate is -1"),
+        ("rotate=nan", "rotate is nan"),
+        ("reflect=2", "expected 0 to 1"),
+        ("rotate=3,", "unknown transformation ''"),
+        ("", "unknown augmentation"),
+    ],
+)
+def test_what_is_wrong_is_said(text, message):
+    with pytest.raises(SettingsError, match=message):
+        parse_augmentation(text, IMAGE)
+
+
+def test_keys_are_far_apart():
+    keys = {draw_key(seed, epoch) for seed in range(30) for epoch in range(30)}
+    assert len(keys) == 900
+    assert all(0 <= key < 2**64 for key in keys)

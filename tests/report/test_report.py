@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from adam_mp.errors import RunFolderError
+from adam_mp.network.description import load_network
+from adam_mp.report.curves import draw_curves
+from adam_mp.report.failures import FailureLog
+from adam_mp.report.metrics import MetricsFile, read_metrics
+from adam_mp.report.progress import ProgressDisplay, notices_only
+from adam_mp.report.text import count, duration, network_table, percent, table
+from adam_mp.training.events import EpochEnded, EpochProgress, KernelCompiled, Notice, RunEnded, RunPlanned
+from adam_mp.training.settings import TrainSettings
+from adam_mp.training.trainer import TrainResult
+
+
+def planned(folder=Path("run"), first_epoch=1):
+    return RunPlanned(
+        TrainSettings(epochs=3), load_network("mnist", (28, 28, 1), 10), "mnist", "uint8", 57000, 3000, 10000,
+        "rotate=10", 2, 4, 2, 1, 10**7, 10**6, 4, folder, first_epoch,
+    )  # fmt: skip
+
+
+def ended(epoch, accuracy=0.98):
+    return EpochEnded(epoch, 2.0, 57000, 0, 0.1, 0.05, accuracy, 0.01, 28500.0, 7e10, 0.01, 0.9, 100 * epoch, 0.2)
+
+
+RESULT = TrainResult(
+    0.99, 0.98, 3, 3, 7.0, 28500.0, 7e10, 171000, 0, 0, 0.01, 0.9, 300, 2, 1, None, "run", None,
+)  # fmt: skip
+EVENTS = [
+    KernelCompiled(0, 2), KernelCompiled(2, 2), planned(),
+    EpochProgress(1, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02), Notice("worker 0 died; started again"), ended(1),
+    EpochProgress(2, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02), ended(2), RunEnded(RESULT),
+]  # fmt: skip
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("bars", [io.StringIO, Terminal])
+def test_a_run_is_shown(bars, capsys):
+    out, err = io.StringIO(), bars()
+    display = ProgressDisplay(out, err)
+    for event in EVENTS:
+        display(event)
+    assert "2.49 M connections" in out.getvalue()
+    assert "2 workers and 1 data servers on 2 of 4" in out.getvalue()
+    assert "test 99.00%" in out.getvalue()
+    assert "epoch 1/3" in err.getvalue()
+    assert "validation 98.00%" in err.getvalue()
+    assert "28,500 images/s" in err.getvalue()
+    assert "waited 1.00%" in err.getvalue()
+    assert capsys.readouterr().err == "adam_mp: worker 0 died; started again\n"
+    if bars is Terminal:
+        assert "100/57000" in err.getvalue()
+        assert "2.5 G connections/s" in err.getvalue()
+        assert "compiling kernels" in err.getvalue()
+
+
+def test_quiet_shows_problems_only(capsys):
+    for event in EVENTS:
+        notices_only(event)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+
+
+def test_numbers_are_said_shortly():
+    assert [count(number) for number in (0.5, 12, 1234, 2.49e6, 1.1e10)] == ["0.5", "12", "1.23 k", "2.49 M", "11 G"]
+    assert [duration(s) for s in (4.24, 99, 185, 7620)] == ["4.2 s", "99.0 s", "3 min 05 s", "2 h 07 min"]
+    assert [percent(f) for f in (None, 0.5, 0.99126)] == ["none", "50.00%", "99.13%"]
+    assert table([("a", "b", "1"), ("long", "", "22")]) == "  a     b   1\n  long     22"
+    assert "345,600" in network_table(load_network("mnist", (28, 28, 1), 10))
+
+
+def test_metrics_are_kept_and_a_resumed_run_goes_on(tmp_path):
+    first = MetricsFile()
+    for event in (planned(tmp_path), ended(1), ended(2)):
+        first(event)
+    second = MetricsFile()
+    for event in (planned(tmp_path, first_epoch=2), ended(2, 0.5)):
+        second(event)
+    rows = read_metrics(tmp_path)
+    assert [(row["epoch"], row["validation_accuracy"]) for row in rows] == [(1, 0.98), (2, 0.5)]
+    documented = __import__("adam_mp.report.metrics", fromlist=["metrics"]).__doc__
+    assert all(f"`{key}`" in documented for key in rows[0])
+
+
+def test_a_cut_last_line_is_left_out_and_other_damage_told(tmp_path):
+    assert read_metrics(tmp_path) == []
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"epoch": 1}) + '\n{"epo')
+    assert read_metrics(tmp_path) == [{"epoch": 1}]
+    path.write_text("nonsense\n" + json.dumps({"epoch": 1}) + "\n")
+    with pytest.raises(RunFolderError, match="line 1"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("accuracy", [0.9, None])
+def test_curves_are_a_picture(tmp_path, accuracy):
+    draw_curves(tmp_path, 0.99)
+    assert not (tmp_path / "curves.png").exists()
+    rows = [ended(epoch, accuracy).as_dict() for epoch in (1, 2, 3)]
+    if accuracy is None:
+        rows = [{**row, "validation_loss": None} for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draw_curves(tmp_path, 0.99)
+    with Image.open(tmp_path / "curves.png") as image:
+        assert image.size[0] > 1000
+
+
+def test_last_words_are_kept(tmp_path):
+    log = FailureLog()
+    for event in (planned(tmp_path), Notice("nothing more"), Notice("worker 0 died", "Traceback ...")):
+        log(event)
+    assert (tmp_path / "failures.log").read_text() == "worker 0 died\nTraceback ...\n"

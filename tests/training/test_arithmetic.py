@@ -1,0 +1,75 @@
+"""Schedule, epoch and split: the pure functions of training."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED
+from adam_mp.training.epoch import images_in, quorum_reached, reopened
+from adam_mp.training.schedule import Schedule
+from adam_mp.training.split import Costs, Split, divide_cores
+
+
+def test_rates():
+    assert Schedule(0.1, 3, 10).value(2, 25) == 0.1
+    assert not Schedule(0.1, 3, 10).follows_steps
+    assert Schedule("0.05 * 0.95 ** epoch", 3, 10).value(2, 25) == pytest.approx(0.05 * 0.95**2)
+    assert not Schedule("0.05 * 0.95 ** epoch", 3, 10).follows_steps
+    falling = Schedule("1 - progress", 3, 10)
+    assert falling.follows_steps
+    assert [falling.value(0, step) for step in (0, 15, 30, 99)] == [1, 0.5, 0, 0]
+    rising = Schedule("warmup", 10, 1000)
+    assert [rising.value(0, step) for step in (0, 149, 299, 5000)] == pytest.approx([1 / 300, 0.5, 1, 1])
+    assert Schedule("warmup", 1, 5).value(0, 0) == 1
+    assert Schedule("epochs", 7, 5).value(0, 0) == 7
+
+
+@given(st.integers(1, 20), st.integers(1, 200), st.integers(0, 999))
+def test_every_image_counts_once(batch, images, seed):
+    batches = -(-images // batch)
+    states = np.random.default_rng(seed).integers(0, 5, batches).astype(np.uint8)
+    counts = [images_in(states, state, batch, images) for state in range(5)]
+    assert sum(counts) == images
+    assert min(counts) >= 0
+
+
+@given(st.integers(1, 20), st.integers(1, 200), st.floats(0.01, 1))
+def test_the_quorum_is_reached_with_its_share(batch, images, quorum):
+    batches = -(-images // batch)
+    states = np.zeros(batches, np.uint8)
+    for number in range(batches):
+        done = images_in(states, TRAINED, batch, images)
+        assert quorum_reached(states, quorum, batch, images) == (done >= quorum * images)
+        states[number] = TRAINED
+    assert quorum_reached(states, 1.0, batch, images)
+
+
+def test_an_interrupted_epoch_frees_what_is_not_done():
+    assert reopened(np.arange(5, dtype=np.uint8)).tolist() == [FREE, FREE, FREE, TRAINED, SKIPPED]
+
+
+@pytest.mark.parametrize(
+    ("cores", "ratio", "asked", "split"),
+    [
+        (1, 0.04, None, Split(1, 1)),
+        (2, 0.04, None, Split(2, 1)),
+        (32, 0.04, None, Split(31, 2)),
+        (8, 1.0, None, Split(4, 5)),
+        (2, 1.0, None, Split(1, 2)),
+        (1, 9.0, None, Split(1, 1)),
+        (8, 0.04, 3, Split(8, 3)),
+        (8, 1.0, 2, Split(6, 2)),
+    ],
+)
+def test_cores_are_divided_by_cost(cores, ratio, asked, split):
+    assert divide_cores(cores, Costs(1e-3, ratio * 1e-3, 0, 1), asked) == split
+
+
+@given(st.integers(1, 64), st.floats(1e-6, 1), st.floats(1e-6, 1), st.none() | st.integers(1, 8))
+def test_there_is_always_someone_to_train_and_to_serve(cores, train, augment, asked):
+    split = divide_cores(cores, Costs(train, augment, 0, 1), asked)
+    assert 1 <= split.workers <= cores
+    assert split.data_servers >= 1

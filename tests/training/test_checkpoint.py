@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from adam_mp import Dense, Flatten, Network, Softmax
+from adam_mp.errors import CheckpointError
+from adam_mp.memory.layout import Layout
+from adam_mp.training.checkpoint import (
+    BackgroundWriter,
+    Checkpoint,
+    checkpoint_path,
+    find_checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
+
+NETWORK = Network.build([Flatten(), Dense(4), Dense(), Softmax()], (3, 3, 1), 2)
+
+
+def make(updates=7):
+    layout = Layout.of(NETWORK.parameters)
+    generator = np.random.default_rng(updates)
+    spaces = {}
+    for name in ("weights", "v"):
+        spaces[name] = np.zeros(layout.size, np.float32)
+        for view in layout.views(spaces[name]).values():
+            view[...] = generator.standard_normal(view.shape)
+    return Checkpoint(NETWORK, spaces, np.array([3, 0, 3], np.uint8), 2, updates, {"seed": 1}, {"seconds": 1.5})
+
+
+def test_what_is_written_is_read_and_the_last_two_are_kept(tmp_path):
+    for updates in (7, 300, 20_000):
+        write_checkpoint(tmp_path, make(updates))
+    assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 300), checkpoint_path(tmp_path, 20_000)]
+    read, written = read_checkpoint(tmp_path), make(20_000)
+    assert (read.network, read.epoch, read.updates) == (NETWORK, 2, 20_000)
+    assert (read.identity, read.progress) == ({"seed": 1}, {"seconds": 1.5})
+    assert read.ledger.tolist() == [3, 0, 3]
+    for name, space in written.spaces.items():
+        np.testing.assert_array_equal(read.spaces[name], space)
+
+
+def test_damage_is_recognised_and_the_older_one_recommended(tmp_path):
+    write_checkpoint(tmp_path, make(7))
+    path = write_checkpoint(tmp_path, make(8))
+    content = path.read_bytes()
+    for length in range(0, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(CheckpointError, match="remove it to resume from checkpoint-0000000007"):
+            read_checkpoint(tmp_path)
+
+
+def test_no_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        read_checkpoint(tmp_path)
+
+
+def test_the_writer_takes_the_newest_and_reports_what_fails():
+    problems, done, gate = [], [], threading.Event()
+    writer = BackgroundWriter(problems.append)
+    writer.submit("first", lambda: gate.wait(10))
+    writer.submit("checkpoint", lambda: done.append("old"))
+    writer.submit("checkpoint", lambda: done.append("new"))
+    assert not writer.flush(0.01)
+    gate.set()
+    assert writer.flush(10)
+    assert done == ["new"]
+
+    def refuse():
+        raise OSError(28, "No space left on device")
+
+    writer.submit("model", refuse)
+    assert writer.flush(10)
+    assert problems == ["cannot write model: No space left on device; the run goes on without it"]
+    writer.submit("model", lambda: done.append("after"))
+    assert writer.close(10)
+    assert done == ["new", "after"]

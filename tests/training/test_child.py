@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from adam_mp.training.child import start_child
+from tests.system.conftest import wait_until
+from tests.training import tasks
+
+
+@pytest.fixture
+def run_child():
+    children = []
+
+    def run(function, argument, core=None):
+        children.append(start_child("child", function, argument, [], core))
+        return children[-1]
+
+    yield run
+    for child in children:
+        child.kill()
+        child.close()
+
+
+def ended(child):
+    assert child.wait(time.monotonic() + 30)
+    return child
+
+
+def test_it_runs_one_function_on_one_thread_and_core(run_child, tmp_path):
+    core = sorted(os.sched_getaffinity(0))[-1]
+    child = ended(run_child(tasks.write, str(tmp_path / "out"), core))
+    assert child.exit_code == 0, child.last_words()
+    assert (tmp_path / "out").read_text() == f"1 {core}"
+
+
+def test_its_end_is_described(run_child, tmp_path):
+    assert ended(run_child(tasks.fail, "no luck")).describe_end() == "ended with exit code 1: ValueError: no luck"
+    assert ended(run_child(tasks.leave, 7)).describe_end() == "ended with exit code 7"
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    assert child.describe_end() == "still runs"
+    wait_until((tmp_path / "pid").exists, "the child")
+    os.kill(child.pid, signal.SIGTERM)
+    assert ended(child).describe_end() == "was killed by SIGTERM"
+
+
+def test_a_deadline_passes_without_an_end(run_child, tmp_path):
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    assert not child.wait(time.monotonic() + 0.01)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+@pytest.mark.parametrize("early", [False, True])
+def test_it_does_not_outlive_its_supervisor(tmp_path, stopped, early):
+    path = tmp_path / "pid"
+    program = (
+        "import sys, time\nfrom adam_mp.training.child import start_child\nfrom tests.training import tasks\n"
+        "child = start_child('child', tasks.sleep, sys.argv[1], [], None)\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    supervisor = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, cwd=root)
+    assert supervisor.stdout is not None
+    child = psutil.Process(int(supervisor.stdout.readline()))
+    if not early:
+        wait_until(lambda: path.exists() and path.read_text(), "the child")
+        if stopped:
+            child.suspend()
+    supervisor.kill()
+    supervisor.wait()
+    supervisor.stdout.close()
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child's end", 15)

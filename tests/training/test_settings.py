@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from adam_mp.errors import SettingsError
+from adam_mp.training.settings import FIELDS, TrainSettings, make_settings, read_settings_file
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("epochs", [0, -1, 1.5, "3", True, None]),
+        ("batch_size", [0, -3, 2.0]),
+        ("cores", [0, -1, 1.5]),
+        ("data_servers", [0, "2"]),
+        ("restarts", [-1]),
+        ("seed", [-1, 0.5]),
+        ("validation", [-0.1, 1, 1.5, "half", math.nan]),
+        ("momentum", [1, -0.1, math.inf]),
+        ("weight_decay", [-1, 2]),
+        ("quorum", [0, 1.1]),
+        ("target_accuracy", [0, 1.1, "all"]),
+        ("checkpoint_seconds", [0, -5]),
+        ("stall_seconds", [0]),
+        ("lr", [0, -0.1, math.nan, math.inf, "0.1 * epok", "", None]),
+        ("augment", [3]),
+        ("optimizer", [None]),
+    ],
+)
+def test_impossible_values(name, values):
+    for value in values:
+        with pytest.raises(SettingsError, match="lr" if name == "lr" else name):
+            TrainSettings(**{name: value})
+
+
+def test_settings_that_need_each_other():
+    with pytest.raises(SettingsError, match="validation images"):
+        TrainSettings(target_accuracy=0.9, validation=0)
+    with pytest.raises(SettingsError, match="--run-dir"):
+        TrainSettings(resume=True)
+    assert str(TrainSettings(resume="there").folder) == "there"
+    assert TrainSettings().folder is None
+
+
+def test_every_setting_is_explained():
+    for name, field in FIELDS.items():
+        assert field.metadata["group"], name
+        assert field.metadata["unit"], name
+        assert len(field.metadata["help"]) > 10, name
+
+
+def test_unknown_names_and_files(tmp_path):
+    with pytest.raises(SettingsError, match="did you mean 'epochs'"):
+        make_settings({"epoch": 3})
+    path = tmp_path / "settings.toml"
+    path.write_text("epochs = 3\nbatch-size = 8\nlr = '0.1 * warmup'\n")
+    assert read_settings_file(path) == {"epochs": 3, "batch_size": 8, "lr": "0.1 * warmup"}
+    for text, message in (("batchsize = 3", "did you mean 'batch_size'"), ("= 3", "is not TOML")):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=message):
+            read_settings_file(path)
+    with pytest.raises(SettingsError, match="cannot read"):
+        read_settings_file(tmp_path)
