@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from adam_mp.memory.ledger import FREE, HELD, LEASED, SKIPPED, TRAINED, Ledger
 from adam_mp.memory.segment import Segment
@@ -34,6 +34,12 @@ class LedgerMachine(RuleBasedStateMachine):
         if batch is not None:
             assert self.model[batch][0] == FREE
             self.model[batch] = (HELD, server)
+
+    @precondition(lambda self: any(state == HELD for state, _ in self.model.values()))
+    @rule(data=st.data(), worker=WORKERS)
+    def lease_what_is_held(self, data, worker):
+        held = [(batch, holder) for batch, (state, holder) in self.model.items() if state == HELD]
+        self.lease(0, *data.draw(st.sampled_from(held)), worker)
 
     @rule(age=ROUNDS, batch=BATCH, server=SERVERS, worker=WORKERS)
     def lease(self, age, batch, server, worker):

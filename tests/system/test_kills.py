@@ -10,6 +10,7 @@ import pytest
 from tests.system.conftest import metrics, wait_until
 
 EPOCHS = 8
+BATCHES = 119
 
 
 @pytest.fixture
@@ -103,6 +104,7 @@ def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, s
     resumed = start("train", "--resume", "--run-dir", str(tmp_path / "run"), "--json").finish()
     assert resumed.code == 0, resumed.err
     assert resumed.summary["images_trained"] == EPOCHS * 1900
+    assert resumed.summary["updates"] == EPOCHS * BATCHES  # none of the interrupted epoch was trained again
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == list(range(1, EPOCHS + 1))
     assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [1900] * EPOCHS
 
