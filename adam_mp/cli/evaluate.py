@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.model import load
-from adam_mp.errors import SettingsError
+from adam_mp.errors import RunFolderError, SettingsError
 from adam_mp.report.progress import notices_only
 from adam_mp.report.text import percent
 from adam_mp.training.evaluation import evaluate_model
@@ -26,6 +26,8 @@ def run(arguments: Sequence[str]) -> int:
     add_common(parser)
     values = parse(parser, arguments)
     path = Path(values.run)
+    if not path.exists():
+        raise RunFolderError(f"{path} does not exist; expected a run folder or a model file")
     source = values.data
     if source is None:
         if not (path / RUN_FILE).is_file():

@@ -87,7 +87,19 @@ def make_optimizer(text: str) -> Optimizer:
         raise SettingsError(
             f"--optimizer: the new w, {last!r}, does not depend on w; expected for example 'w - lr * g'"
         )
-    return Optimizer(text, states, tuple(statements))
+    optimizer = Optimizer(text, states, tuple(statements))
+    _try_out(optimizer)
+    return optimizer
+
+
+def _try_out(optimizer: Optimizer) -> None:
+    """Apply a formula to a few numbers, so that what it cannot do is said before the run."""
+    few = {name: np.full(4, 0.5, np.float32) for name in ("w", "g", *optimizer.states)}
+    hyper = np.full(len(HYPER), 0.5)
+    try:
+        optimizer.bind(few["w"], few["g"], few, hyper)()
+    except (ArithmeticError, ValueError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
+        raise SettingsError(f"--optimizer {optimizer.name!r} cannot be evaluated: {error}") from None
 
 
 def _bind_formula(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any, TextIO
@@ -12,7 +13,7 @@ from adam_mp.report.text import count, duration, epoch_line, percent, plan_text,
 from adam_mp.training.events import EpochEnded, EpochProgress, KernelCompiled, Notice, RunEnded, RunPlanned
 
 _PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
-_BAR = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+_BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class ProgressDisplay:
@@ -60,35 +61,33 @@ class ProgressDisplay:
             if self._bar is None:
                 self._bar = tqdm(
                     total=event.images, desc=f"epoch {event.epoch}/{event.epochs}", unit="images", file=self._bars,
-                    bar_format=_BAR, dynamic_ncols=True, mininterval=0,
+                    bar_format=_BAR, ncols=shutil.get_terminal_size().columns, mininterval=0,
                 )  # fmt: skip
             self._bar.set_postfix_str(self._figures(event), refresh=False)
             self._bar.update(event.done - self._bar.n)
         elif time.monotonic() - self._said > _PLAIN_SECONDS:
             self._said = time.monotonic()
-            left = (event.images - event.done) / max(event.images_per_second, 1e-9)
             print(
-                f"epoch {event.epoch}/{event.epochs}  {event.done:,} of {event.images:,} images  "
-                f"{event.images_per_second:,.0f} images/s  {self._figures(event)}  {duration(left)} left",
-                file=self._bars, flush=True,
-            )  # fmt: skip
+                f"epoch {event.epoch}/{event.epochs}  {event.done:,} of {event.images:,}, {self._figures(event)}",
+                file=self._bars,
+                flush=True,
+            )
 
     def _figures(self, event: EpochProgress) -> str:
         accuracy = "" if self._accuracy is None else f", validation {percent(self._accuracy)}"
+        left = (event.images - event.done) / max(event.images_per_second, 1e-9)
         return (
-            f"{count(event.connections_per_second)} connections/s, loss {event.loss:.4f}{accuracy}, "
-            f"waited {percent(event.wait_fraction)}"
+            f"{event.images_per_second:,.0f} images/s, {count(event.connections_per_second)} connections/s, "
+            f"loss {event.loss:.3f}{accuracy}, waited {percent(event.wait_fraction)}, {duration(left)} left"
         )
 
     def _ended(self, event: EpochEnded) -> None:
         self._accuracy = event.validation_accuracy
         self._said = time.monotonic()
         if self._bar is not None:
-            self._bar.bar_format = "{desc}"
-            self._bar.set_description_str(epoch_line(event, self._epochs))
+            self._bar.leave = False  # its place is taken by the line that stays, whole even where it must wrap
             self._close_bar()
-        else:
-            print(epoch_line(event, self._epochs), file=self._bars, flush=True)
+        print(epoch_line(event, self._epochs), file=self._bars, flush=True)
 
     def _notice(self, text: str) -> None:
         if self._bar is not None:

@@ -28,6 +28,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def several(number: int, noun: str) -> str:
+    """Say a number of things: 1 worker, 2 workers."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def percent(fraction: float | None) -> str:
     """Say a fraction as a percentage, or that there is none."""
     return "none" if fraction is None else f"{100 * fraction:.2f}%"
@@ -88,10 +93,10 @@ def plan_text(plan: RunPlanned) -> str:
             f"data       {plan.data_name}: {plan.train_images:,} images to train{held_out}, "
             f"{plan.test_images:,} to test; {height}x{width}x{channels}, {network.classes} classes; "
             f"augmentation {plan.augmentation}",
-            f"training   {settings.epochs} epochs of batches of {settings.batch_size}{first}; {settings.optimizer}, "
-            f"learning rate {settings.lr}",
-            f"processes  {plan.workers} workers and {plan.data_servers} data servers on {plan.cores} of "
-            f"{plan.usable_cores} usable cores",
+            f"training   {several(settings.epochs, 'epoch')} of batches of {settings.batch_size}{first}; "
+            f"{settings.optimizer}, learning rate {settings.lr}",
+            f"processes  {several(plan.workers, 'worker')} and {several(plan.data_servers, 'data server')} "
+            f"on {plan.cores} of {plan.usable_cores} usable cores",
             f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
             f"{megabytes(plan.worker_bytes)} a worker beyond its interpreter",
             f"run folder {plan.folder}",
@@ -115,7 +120,7 @@ def summary_text(result: TrainResult) -> str:
     best = f" (best: epoch {result.best_epoch})" if result.best_epoch else ""
     test = percent(result.test_accuracy) if result.test_accuracy is not None else "not measured"
     lines = [
-        f"{ended} {result.epochs} epochs in {duration(result.seconds)}",
+        f"{ended} {several(result.epochs, 'epoch')} in {duration(result.seconds)}",
         f"accuracy   test {test}, validation {percent(result.validation_accuracy)}{best}",
         f"speed      {result.images_per_second:,.0f} images/s, {count(result.connections_per_second)} connections/s, "
         f"workers waited for data {percent(result.data_wait_fraction)} of their time",

@@ -130,6 +130,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     store_bytes = 4 * network.parameter_count * (1 + len(optimizer.states))
     # Weights stand in this process, in the store, and as a gradient in at least one worker.
     check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
+    schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(training) / settings.batch_size))
+    schedule.check()
     weights = initial_weights(network, settings.seed)
     costs = measure_costs(network, weights, data.train, settings.batch_size, augmentation, normalization)
     cores = settings.cores or usable_cores()
@@ -146,7 +148,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
         validation=validation,
         augmentation=augmentation,
         optimizer=optimizer,
-        schedule=Schedule(settings.lr, settings.epochs, math.ceil(len(training) / settings.batch_size)),
+        schedule=schedule,
         split=divide_cores(cores, costs, settings.data_servers),
         costs=costs,
         cores=cores,

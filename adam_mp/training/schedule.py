@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+
+import numpy as np
 
 from adam_mp.compute.expression import evaluate_number, names_in
+from adam_mp.errors import SettingsError
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
 _WARMUP_STEPS, _WARMUP_SHARE = 300, 0.1
+_MOST_CHECKED = 100  # epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,3 +45,16 @@ class Schedule:
             "warmup": min(1.0, (step + 1) / min(_WARMUP_STEPS, max(1.0, _WARMUP_SHARE * steps))),
         }
         return evaluate_number(self.rate, values)
+
+    def check(self) -> None:
+        """Raise SettingsError if the rate fails, is negative, or is not finite at the start or end of an epoch."""
+        epochs = range(self.epochs) if self.epochs <= _MOST_CHECKED else np.linspace(0, self.epochs - 1, _MOST_CHECKED)
+        for epoch in map(int, epochs):
+            for step in (epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch - 1):
+                place = f"--lr {self.rate!r} in epoch {epoch} (from 0), update {step}"
+                try:
+                    rate = self.value(epoch, step)
+                except (ArithmeticError, ValueError, TypeError) as error:
+                    raise SettingsError(f"{place} fails: {error}; expected a learning rate of at least 0") from None
+                if not (math.isfinite(rate) and rate >= 0):
+                    raise SettingsError(f"{place} is {rate:g}; expected a learning rate of at least 0")

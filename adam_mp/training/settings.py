@@ -70,7 +70,7 @@ class TrainSettings:
     data_servers: int | None = _option(
         None, "where to run", "N", "data-server processes; chosen by a measurement at the start by default"
     )
-    memory_dir: str | None = _option(
+    memory_dir: str | Path | None = _option(
         None, "where to run", "DIR", "keep the shared memory in a file of this folder instead of in memory"
     )
     restarts: int = _option(
@@ -80,10 +80,10 @@ class TrainSettings:
         60.0, "where to run", "SECONDS",
         "end the run when no process has got anything done for so long (for slow networks: for 20 batches' time)",
     )  # fmt: skip
-    run_dir: str | None = _option(
+    run_dir: str | Path | None = _option(
         None, "what is left", "DIR", "run folder for model, checkpoints, metrics and curves; runs/MODEL-DATE by default"
     )
-    resume: bool | str = _option(
+    resume: bool | str | Path = _option(
         False, "what is left", "[DIR]", "continue the run in --run-dir (or in DIR) from its last checkpoint"
     )
     checkpoint_seconds: float = _option(
@@ -115,13 +115,20 @@ class TrainSettings:
         for name in ("augment", "optimizer"):
             if not isinstance(getattr(self, name), str):
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected text")
+        for name in ("memory_dir", "run_dir"):
+            if not isinstance(getattr(self, name), (str, Path, type(None))) or getattr(self, name) == "":
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected a folder")
+        if not isinstance(self.resume, (bool, str, Path)):
+            raise SettingsError(f"resume is {self.resume!r}; expected true, false or a folder")
+        if self.resume == "":
+            raise SettingsError("resume is empty; expected the folder of the run to continue")
         if self.resume is True and self.run_dir is None:
             raise SettingsError("resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
 
     @property
     def folder(self) -> Path | None:
         """The run folder that was asked for, None for a new one."""
-        chosen = self.resume if isinstance(self.resume, str) and self.resume else self.run_dir
+        chosen = self.run_dir if isinstance(self.resume, bool) else self.resume
         return None if chosen is None else Path(chosen)
 
 

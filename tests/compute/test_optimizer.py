@@ -60,6 +60,7 @@ def test_formulas_stay_in_single_precision():
         ("w if g else w", "not allowed"),
         ("__import__('os')", "unknown function"),
         ("w - True", "not a number"),
+        ("where(w, g, w)", "cannot be evaluated"),
         ("", "is not a formula"),
     ],
 )

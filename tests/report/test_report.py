@@ -52,10 +52,11 @@ def test_a_run_is_shown(bars, capsys):
     for event in EVENTS:
         display(event)
     assert "2.49 M connections" in out.getvalue()
-    assert "2 workers and 1 data servers on 2 of 4" in out.getvalue()
+    assert "2 workers and 1 data server on 2 of 4" in out.getvalue()
     assert "test 99.00%" in out.getvalue()
     assert "epoch 1/3" in err.getvalue()
     assert "validation 98.00%" in err.getvalue()
+    assert "1,000 images/s" in err.getvalue() or bars is io.StringIO
     assert "28,500 images/s" in err.getvalue()
     assert "waited 1.00%" in err.getvalue()
     assert capsys.readouterr().err == "adam_mp: worker 0 died; started again\n"
