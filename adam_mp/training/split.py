@@ -66,14 +66,14 @@ def measure_costs(
 def divide_cores(cores: int, costs: Costs, data_servers: int | None) -> Split:
     """Divide `cores`; `data_servers` is what the user asked for, or None.
 
-    Serving takes `a / (a + t)` of all time. Where that is less than half a core, a data server runs beside the workers
-    and each core has a worker; else whole cores are set aside for data servers.
+    Serving takes `a / (a + t)` of all time. As many whole cores are set aside for data servers as that fills; what is
+    left over runs beside the workers, of which there is one for each other core.
     """
     if cores == 1 and data_servers is None:
         return Split(1, 1)  # one of each keeps the order of batches, and so the run repeatable
     share = cores * costs.augment_seconds / (costs.augment_seconds + costs.train_seconds)
     needed = max(1, math.ceil(share * _SERVER_MARGIN)) if data_servers is None else data_servers
-    aside = min(needed, math.floor(share + 0.5))
+    aside = min(needed, math.floor(share))
     return Split(max(1, cores - aside), needed)
 
 
