@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adam_mp.compute.operations import OPERATIONS, Call, DenseProduct, DropoutMask, Operation, fuse
+from adam_mp.compute.operations import OPERATIONS, Call, DenseProduct, DropoutMask, Operation, Span, fuse
 from adam_mp.kernels.loss import softmax, softmax_cross_entropy
 from adam_mp.machine import l2_bytes
 from adam_mp.memory.layout import Layout
@@ -111,21 +111,25 @@ class TrainingContext:
         Without labels it computes scores only. With `training` it has a backward pass, and dropout is on.
         """
         count = len(images)
-        starts = range(0, count, self.block)
+        blocks = [(start, min(start + self.block, count)) for start in range(0, count, self.block)]
+        bound = [(index, operation) for index, operation in enumerate(self._operations) if operation is not None]
+        image_part = [each for each in bound if each[0] < self._image_groups]
+        flat_part = [each for each in bound if each[0] >= self._image_groups]
         forward: list[Call] = []
-        for start in starts:
-            self._forward(forward, images, start, min(start + self.block, count), 0, self._image_groups, training)
-        self._forward(forward, images, 0, count, self._image_groups, len(self._operations), training)
+        for part, spans in ((image_part, blocks), (flat_part, [(0, count)])):
+            for start, end in spans:
+                for index, operation in part:
+                    forward += operation.forward(self._span(index, images, start, end), training)
         scores = self._outputs[-1][:count]
         backward: list[Call] = []
         if labels is not None:
             error = self._errors[-1][:count] if training else np.zeros_like(scores)
             forward.append((softmax_cross_entropy, (scores, labels, error, self.totals)))
             if training:
-                self._backward(backward, images, 0, count, self._image_groups, len(self._operations), False)
-                for start in starts:
-                    end = min(start + self.block, count)
-                    self._backward(backward, images, start, end, 0, self._image_groups, len(starts) > 1)
+                for part, spans in ((flat_part, [(0, count)]), (image_part, blocks)):
+                    for start, end in spans:
+                        for index, operation in reversed(part):
+                            backward += operation.backward(self._span(index, images, start, end, len(spans) > 1))
         return Program(tuple(forward), tuple(backward), self.totals, scores)
 
     def _input(self, index: int, images: np.ndarray, start: int, end: int) -> np.ndarray:
@@ -134,38 +138,24 @@ class TrainingContext:
         block = images[start:end]
         return block.reshape(len(block), -1) if self._operations[0] is None else block
 
-    def _forward(
-        self, calls: list[Call], images: np.ndarray, start: int, end: int, first: int, last: int, training: bool
-    ) -> None:
-        for index in range(first, last):
-            operation = self._operations[index]
-            if operation is not None:
-                x = self._input(index, images, start, end)
-                calls += operation.forward(x, self._outputs[index][start:end], start, training)
+    def _span(self, index: int, images: np.ndarray, start: int, end: int, fresh: bool = False) -> Span:
+        """The span of images start:end for operation number `index`."""
+        lowest = index == 0 or (index == 1 and self._operations[0] is None)
+        return Span(
+            first=start,
+            x=self._input(index, images, start, end),
+            out=self._outputs[index][start:end],
+            error=self._error(index, start, end),
+            x_error=None if lowest else self._error(index - 1, start, end),
+            accumulate=start > 0,
+            fresh=fresh,
+        )
 
     def _error(self, index: int, start: int, end: int) -> np.ndarray:
         """The error of output `index` for images start:end; inside the image layers only the block's is kept."""
         if index + 1 < self._image_groups:
             return self._errors[index][: end - start]
         return self._errors[index][start:end]
-
-    def _backward(
-        self, calls: list[Call], images: np.ndarray, start: int, end: int, first: int, last: int, fresh: bool
-    ) -> None:
-        for index in reversed(range(first, last)):
-            operation = self._operations[index]
-            if operation is None:
-                continue
-            lowest = index == 0 or (index == 1 and self._operations[0] is None)
-            calls += operation.backward(
-                self._input(index, images, start, end),
-                self._outputs[index][start:end],
-                self._error(index, start, end),
-                None if lowest else self._error(index - 1, start, end),
-                start,
-                start > 0,
-                fresh,
-            )
 
     def probabilities(self, program: Program, out: np.ndarray) -> None:
         """Write the class probabilities of a program that ran forward into `out` [n, classes]."""

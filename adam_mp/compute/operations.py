@@ -6,6 +6,7 @@ ReLU behind it, a dense layer with its ReLU. It owns the scratch it needs, sized
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
@@ -54,27 +55,39 @@ def fuse(network: Network) -> Iterator[Group]:
         position = end
 
 
-class Operation:
-    """A group bound to `weights` and `gradients` (by name), with scratch for blocks of up to `block` images.
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """Some images of a batch, from number `first` on, and where an operation finds and leaves their values.
 
-    `forward` and `backward` return kernel calls for the images `first` .. `first + len(x)` of a batch of up to `batch`;
-    x and out are [n, *shape], `error` and `x_error` the gradients of the loss by out and x. `accumulate` adds to the
-    gradients instead of replacing them; `fresh` says that the forward pass of another block came in between.
+    x and out are [n, *shape], `error` and `x_error` the gradients of the loss by out and x; without an `x_error` nobody
+    below needs it. `accumulate` adds to the gradients of the weights instead of replacing them; `fresh` says that
+    the forward pass of other images came in between, so that scratch must be made anew.
     """
+
+    first: int
+    x: np.ndarray
+    out: np.ndarray
+    error: np.ndarray
+    x_error: np.ndarray | None = None
+    accumulate: bool = False
+    fresh: bool = False
+
+
+class Operation(abc.ABC):
+    """A group bound to `weights` and `gradients` (by name), with scratch for spans of up to `block` images."""
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         self.group = group
         self.layer: Any = group.layers[0]
         self.rectify = any(isinstance(layer, kinds.ReLU) for layer in group.layers[1:])
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        """Return the kernel calls that compute `span.out` from `span.x`."""
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
-        raise NotImplementedError
+    @abc.abstractmethod
+    def backward(self, span: Span) -> list[Call]:
+        """Return the kernel calls that compute `span.x_error` and the gradients from `span.error`."""
 
 
 def _rows(array: np.ndarray) -> np.ndarray:
@@ -101,49 +114,51 @@ class Convolution(Operation):
             self.unpooled = np.zeros((block, *shape), real)
             self.choice = np.zeros((batch, *group.output_shape), np.uint8)
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
-        count = len(x)
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        count = len(span.x)
         patches = self.patches[: count * self.pixels]
-        scores = out if self.pool is None else self.unpooled[:count]
-        calls: list[Call] = [(conv.conv_forward, (x, self.weight, patches, _rows(scores), *self.geometry))]
+        scores = span.out if self.pool is None else self.unpooled[:count]
+        calls: list[Call] = [(conv.conv_forward, (span.x, self.weight, patches, _rows(scores), *self.geometry))]
         if self.pool is None:
-            calls.append((activation.add_bias, (_rows(out), self.bias, self.rectify)))
+            calls.append((activation.add_bias, (_rows(span.out), self.bias, self.rectify)))
         else:
-            choice = self.choice[first : first + count]
+            choice = self.choice[span.first : span.first + count]
             size, step = self.pool.size, self.pool.step
-            calls.append((pool.max_pool_forward, (scores, self.bias, out, choice, size, step, self.rectify)))
+            calls.append((pool.max_pool_forward, (scores, self.bias, span.out, choice, size, step, self.rectify)))
         return calls
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
-        count = len(x)
+    def backward(self, span: Span) -> list[Call]:
+        count = len(span.x)
         patches = self.patches[: count * self.pixels]
         calls: list[Call] = []
         if self.pool is None:
-            scores_error = error
+            scores_error = span.error
             calls.append(
-                (activation.bias_backward, (_rows(error), _rows(out), self.bias_gradient, self.rectify, accumulate))
+                (
+                    activation.bias_backward,
+                    (_rows(span.error), _rows(span.out), self.bias_gradient, self.rectify, span.accumulate),
+                )
             )
         else:
             scores_error = self.unpooled[:count]
-            choice = self.choice[first : first + count]
-            sizes = (self.pool.size, self.pool.step, self.rectify, accumulate)
-            calls.append((pool.max_pool_backward, (error, out, choice, scores_error, self.bias_gradient, *sizes)))
+            choice = self.choice[span.first : span.first + count]
+            sizes = (self.pool.size, self.pool.step, self.rectify, span.accumulate)
+            calls.append(
+                (pool.max_pool_backward, (span.error, span.out, choice, scores_error, self.bias_gradient, *sizes))
+            )
         weight_arguments = (
-            x,
+            span.x,
             patches,
             _rows(scores_error),
             self.weight_gradient,
             *self.geometry,
-            fresh,
-            float(accumulate),
+            span.fresh,
+            float(span.accumulate),
         )
         calls.append((conv.conv_backward_weight, weight_arguments))
-        if x_error is not None:
+        if span.x_error is not None:
             calls.append(
-                (conv.conv_backward_input, (_rows(scores_error), self.weight, patches, x_error, *self.geometry))
+                (conv.conv_backward_input, (_rows(scores_error), self.weight, patches, span.x_error, *self.geometry))
             )
         return calls
 
@@ -156,35 +171,29 @@ class MaxPooling(Operation):
         self.choice = np.zeros((batch, *group.output_shape), np.uint8)
         self.no_bias: np.ndarray = np.zeros(0, real)
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
-        choice = self.choice[first : first + len(x)]
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        choice = self.choice[span.first : span.first + len(span.x)]
         sizes = (self.layer.size, self.layer.step, self.rectify)
-        return [(pool.max_pool_forward, (x, self.no_bias, out, choice, *sizes))]
+        return [(pool.max_pool_forward, (span.x, self.no_bias, span.out, choice, *sizes))]
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
-        if x_error is None:
+    def backward(self, span: Span) -> list[Call]:
+        if span.x_error is None:
             return []
-        choice = self.choice[first : first + len(x)]
-        sizes = (self.layer.size, self.layer.step, self.rectify, accumulate)
-        return [(pool.max_pool_backward, (error, out, choice, x_error, self.no_bias, *sizes))]
+        choice = self.choice[span.first : span.first + len(span.x)]
+        sizes = (self.layer.size, self.layer.step, self.rectify, span.accumulate)
+        return [(pool.max_pool_backward, (span.error, span.out, choice, span.x_error, self.no_bias, *sizes))]
 
 
 class AveragePooling(Operation):
     """Average pooling."""
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
-        return [(pool.average_pool_forward, (x, out, self.layer.size, self.layer.step))]
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        return [(pool.average_pool_forward, (span.x, span.out, self.layer.size, self.layer.step))]
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
-        if x_error is None:
+    def backward(self, span: Span) -> list[Call]:
+        if span.x_error is None:
             return []
-        return [(pool.average_pool_backward, (error, x_error, self.layer.size, self.layer.step))]
+        return [(pool.average_pool_backward, (span.error, span.x_error, self.layer.size, self.layer.step))]
 
 
 class DenseProduct(Operation):
@@ -198,23 +207,22 @@ class DenseProduct(Operation):
         # Set by the context where the update goes straight into the shared weight: the optimizer's numbers.
         self.direct: np.ndarray | None = None
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
-        return [(dense.dense_forward, (x, self.weight, self.bias, out, self.rectify))]
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        return [(dense.dense_forward, (span.x, self.weight, self.bias, span.out, self.rectify))]
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
+    def backward(self, span: Span) -> list[Call]:
         calls: list[Call] = [
-            (activation.bias_backward, (error, out, self.bias_gradient, self.rectify, accumulate)),
+            (activation.bias_backward, (span.error, span.out, self.bias_gradient, self.rectify, span.accumulate)),
         ]
-        # The input's error first: a direct update changes the weight that it is computed with.
-        if x_error is not None:
-            calls.append((dense.dense_backward_input, (error, self.weight, x_error)))
+        # The input's span.error span.first: a direct update changes the weight that it is computed with.
+        if span.x_error is not None:
+            calls.append((dense.dense_backward_input, (span.error, self.weight, span.x_error)))
         if self.direct is not None:
-            calls.append((dense.dense_update, (x, error, self.weight, self.direct)))
+            calls.append((dense.dense_update, (span.x, span.error, self.weight, self.direct)))
         else:
-            calls.append((dense.dense_backward_weight, (x, error, self.weight_gradient, float(accumulate))))
+            calls.append(
+                (dense.dense_backward_weight, (span.x, span.error, self.weight_gradient, float(span.accumulate)))
+            )
         return calls
 
 
@@ -227,16 +235,18 @@ class Activation(Operation):
         kinds.Tanh: (activation.tanh_forward, activation.tanh_backward),
     }
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
-        return [(self._KERNELS[type(self.layer)][0], (x.reshape(-1), out.reshape(-1)))]
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        return [(self._KERNELS[type(self.layer)][0], (span.x.reshape(-1), span.out.reshape(-1)))]
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
-        if x_error is None:
+    def backward(self, span: Span) -> list[Call]:
+        if span.x_error is None:
             return []
-        return [(self._KERNELS[type(self.layer)][1], (error.reshape(-1), out.reshape(-1), x_error.reshape(-1)))]
+        return [
+            (
+                self._KERNELS[type(self.layer)][1],
+                (span.error.reshape(-1), span.out.reshape(-1), span.x_error.reshape(-1)),
+            )
+        ]
 
 
 class DropoutMask(Operation):
@@ -247,23 +257,22 @@ class DropoutMask(Operation):
         self.key = np.zeros(1, np.uint64)
         self.mask: np.ndarray = np.zeros((batch, *group.output_shape), real)
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
+    def forward(self, span: Span, training: bool) -> list[Call]:
         if not training:
-            return [(np.copyto, (out, x))]
-        mask = self.mask[first : first + len(x)].reshape(-1)
-        start = np.uint64(first * math.prod(self.group.output_shape))
+            return [(np.copyto, (span.out, span.x))]
+        mask = self.mask[span.first : span.first + len(span.x)].reshape(-1)
+        start = np.uint64(span.first * math.prod(self.group.output_shape))
         layer = np.uint64(self.group.position)
         rate = mask.dtype.type(self.layer.rate)
-        return [(dropout.dropout_forward, (x.reshape(-1), out.reshape(-1), mask, rate, self.key, layer, start))]
+        return [
+            (dropout.dropout_forward, (span.x.reshape(-1), span.out.reshape(-1), mask, rate, self.key, layer, start))
+        ]
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
-        if x_error is None:
+    def backward(self, span: Span) -> list[Call]:
+        if span.x_error is None:
             return []
-        mask = self.mask[first : first + len(x)].reshape(-1)
-        return [(dropout.dropout_backward, (error.reshape(-1), mask, x_error.reshape(-1)))]
+        mask = self.mask[span.first : span.first + len(span.x)].reshape(-1)
+        return [(dropout.dropout_backward, (span.error.reshape(-1), mask, span.x_error.reshape(-1)))]
 
 
 class LocalResponse(Operation):
@@ -276,18 +285,17 @@ class LocalResponse(Operation):
         self.numbers = (layer.size, real(layer.alpha), real(layer.beta))
         self.offset = real(layer.offset)
 
-    def forward(self, x: np.ndarray, out: np.ndarray, first: int, training: bool) -> list[Call]:
-        scale = _rows(self.scale[first : first + len(x)])
-        return [(normalization.local_response_forward, (_rows(x), _rows(out), scale, *self.numbers, self.offset))]
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        scale = _rows(self.scale[span.first : span.first + len(span.x)])
+        return [
+            (normalization.local_response_forward, (_rows(span.x), _rows(span.out), scale, *self.numbers, self.offset))
+        ]
 
-    def backward(
-        self, x: np.ndarray, out: np.ndarray, error: np.ndarray, x_error: np.ndarray | None, first: int,
-        accumulate: bool, fresh: bool,
-    ) -> list[Call]:  # fmt: skip
-        if x_error is None:
+    def backward(self, span: Span) -> list[Call]:
+        if span.x_error is None:
             return []
-        scale = _rows(self.scale[first : first + len(x)])
-        arrays = (_rows(error), _rows(x), _rows(out), scale, _rows(x_error))
+        scale = _rows(self.scale[span.first : span.first + len(span.x)])
+        arrays = (_rows(span.error), _rows(span.x), _rows(span.out), scale, _rows(span.x_error))
         return [(normalization.local_response_backward, (*arrays, *self.numbers))]
 
 
