@@ -17,21 +17,17 @@ import numpy as np
 
 from adam_mp.compute.model import Model, write_model
 from adam_mp.data.dataset import epoch_order
-from adam_mp.data.server import DataServerSpec
 from adam_mp.errors import DivergenceError, RunFolderError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import SKIPPED, TRAINED
-from adam_mp.memory.run_memory import RunMemory
-from adam_mp.memory.segment import check_space
-from adam_mp.memory.store import ParameterStore
 from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, write_checkpoint
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import images_in, quorum_reached, reopened
 from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
+from adam_mp.training.preparation import make_specs, prepare_memory
 from adam_mp.training.run_folder import MODEL_FILE
-from adam_mp.training.worker import WorkerSpec
 
 _TICK = 0.01  # seconds between looks at the board
 _REPORT = 0.2  # seconds between progress events
@@ -78,22 +74,10 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         plan = self.plan
-        shape = plan.run_shape
-        folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
-        contexts = 0 if folder else plan.costs.context_bytes * plan.split.workers
-        check_space(shape.offsets()[1] + plan.store_bytes + contexts, "the run", folder)
-        self.memory = RunMemory.create(shape, folder)
-        try:
-            self.store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
-        except BaseException:
-            self.memory.close()
-            raise
+        self.memory, self.store = prepare_memory(plan)
         self.writer = BackgroundWriter(self._notice)
-        self._fill_memory()
-        self.crew = Crew(
-            self.memory, self.store, self._worker_specs(), self._server_specs(), plan.settings.restarts,
-            self._notice,
-        )  # fmt: skip
+        workers, servers = make_specs(plan, self.memory, self.store)
+        self.crew = Crew(self.memory, self.store, workers, servers, plan.settings.restarts, self._notice)
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -104,44 +88,6 @@ class Supervisor:
 
     def _notice(self, text: str, details: str = "") -> None:
         self.tell(Notice(text, details))
-
-    def _fill_memory(self) -> None:
-        plan, arrays = self.plan, self.memory.arrays
-        arrays["train_images"][...] = plan.data.train.images
-        arrays["train_labels"][...] = plan.data.train.labels
-        arrays["validation"][...] = plan.validation
-        if plan.data.test is not None:
-            arrays["test_images"][...] = plan.data.test.images
-            arrays["test_labels"][...] = plan.data.test.labels
-            arrays["test_indices"][...] = np.arange(len(plan.data.test))
-        if plan.resumed is None:
-            self.store.load(plan.weights)
-            return
-        self.store.weights[...] = plan.resumed.spaces["weights"]
-        for name, state in self.store.states.items():
-            state[...] = plan.resumed.spaces[name]
-        self.store.set_updates(plan.resumed.updates)
-
-    def _worker_specs(self) -> list[WorkerSpec]:
-        plan = self.plan
-        return [
-            WorkerSpec(
-                number, self.memory.handle, self.store.handle, plan.network, plan.normalization, plan.optimizer,
-                plan.schedule, plan.settings.batch_size, plan.settings.momentum, plan.settings.weight_decay,
-                plan.settings.seed,
-            )
-            for number in range(plan.split.workers)
-        ]  # fmt: skip
-
-    def _server_specs(self) -> list[DataServerSpec]:
-        plan = self.plan
-        return [
-            DataServerSpec(
-                plan.split.workers + number, self.memory.handle, plan.settings.batch_size, plan.settings.seed,
-                plan.augmentation, plan.normalization,
-            )
-            for number in range(plan.split.data_servers)
-        ]  # fmt: skip
 
     # The run.
 
