@@ -107,6 +107,7 @@ class Supervisor:
             if target is not None and accuracy is not None and accuracy >= target:
                 self.stopped_by = f"target accuracy {target:g}"
                 return
+        self.stopped_by = self.interruption.requested  # in the validation of the last epoch
 
     def _open_epoch(self, epoch: int, states: np.ndarray) -> None:
         self.memory.order[...] = epoch_order(self.plan.training, self.plan.settings.seed, epoch)
