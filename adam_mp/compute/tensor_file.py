@@ -1,7 +1,7 @@
 """Files of named tensors in the safetensors format: whole or absent, and checked when they are read.
 
 A file is written beside its final name, flushed to the disk, and renamed; a reader never sees half of one. A checksum
-over the tensors stands in the metadata, so that a file damaged later is recognised too.
+over tensors and text stands in the metadata, so that a file damaged later is recognised too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adam_mp.errors import CheckpointError
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors and text metadata to `path`, atomically. Raises OSError if the disk does not take it."""
     whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    content = save(whole, {**metadata, "checksum": f"{_checksum(whole):08x}"})
+    content = save(whole, {**metadata, "checksum": _checksum(whole, metadata)})
     write_file(path, content)
 
 
@@ -59,13 +59,13 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from None
     if metadata.get("format") != kind:
         raise CheckpointError(f"{path} has format {metadata.get('format')!r}, expected {kind!r}")
-    if metadata.get("checksum") != f"{_checksum(tensors):08x}":
+    if metadata.pop("checksum", None) != _checksum(tensors, metadata):
         raise CheckpointError(f"{path} is damaged: its contents do not match its checksum")
     return tensors, metadata
 
 
-def _checksum(tensors: Mapping[str, np.ndarray]) -> int:
-    value = 0
+def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    value = zlib.crc32(repr(sorted(metadata.items())).encode())
     for name in sorted(tensors):
         value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), value))
-    return value
+    return f"{value:08x}"

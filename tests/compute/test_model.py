@@ -78,9 +78,9 @@ def test_damaged_files_are_recognised(tmp_path_factory, data):
     path.write_bytes(content)
     try:
         loaded = adam_mp.load(path)
-    except (CheckpointError, adam_mp.AdamError):
+    except CheckpointError:
         return
-    # A changed byte of the description may leave it valid: another name, say. The weights are the same then.
+    assert loaded.network == make().network  # the change was in what carries no meaning, such as a blank
     for name, weights in make().weights.items():
         np.testing.assert_array_equal(loaded.weights[name], weights)
 
