@@ -61,10 +61,17 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     lines = path.read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
-            row["epoch"]
-            rows.append(row)
+            rows.append(_checked(json.loads(line)))
         except (ValueError, KeyError, TypeError):
             if number < len(lines):
-                raise RunFolderError(f"{path} is damaged in line {number}; expected one JSON object a line") from None
+                raise RunFolderError(f"{path} is damaged in line {number}; mend it, or remove it") from None
     return rows
+
+
+def _checked(row: Any) -> dict[str, Any]:
+    """Return the row of an epoch; raises KeyError, TypeError or ValueError if it is none."""
+    values = EpochEnded(**row).as_dict()
+    for name, value in values.items():
+        if not isinstance(value, (int, float)) and not (value is None and name.startswith("validation_")):
+            raise ValueError(f"{name} is {value!r}")
+    return values

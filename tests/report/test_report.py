@@ -98,11 +98,20 @@ def test_metrics_are_kept_and_a_resumed_run_goes_on(tmp_path):
 def test_a_cut_last_line_is_left_out_and_other_damage_told(tmp_path):
     assert read_metrics(tmp_path) == []
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"epoch": 1}) + '\n{"epo')
-    assert read_metrics(tmp_path) == [{"epoch": 1}]
-    path.write_text("nonsense\n" + json.dumps({"epoch": 1}) + "\n")
-    with pytest.raises(RunFolderError, match="line 1"):
-        read_metrics(tmp_path)
+    row = ended(1).as_dict()
+    path.write_text(json.dumps(row) + '\n{"epo')
+    assert read_metrics(tmp_path) == [row]
+    for damage in (
+        "nonsense",
+        "[]",
+        "3",
+        '{"epoch": 1}',
+        json.dumps({**row, "epoch": "x"}),
+        json.dumps({**row, "a": 1}),
+    ):
+        path.write_text(f"{damage}\n{json.dumps(row)}\n")
+        with pytest.raises(RunFolderError, match="line 1"):
+            read_metrics(tmp_path)
 
 
 @pytest.mark.parametrize("accuracy", [0.9, None])
