@@ -1,20 +1,6 @@
 """metrics.jsonl: one JSON object an epoch, written as the epoch ends.
 
-Keys and units:
-
-| key | unit |
-|---|---|
-| `epoch` | number, from 1 |
-| `seconds` | time spent training the epoch, validation not included |
-| `images_trained`, `images_skipped` | images |
-| `loss` | mean cross-entropy of the training batches, nats an image |
-| `validation_loss`, `validation_accuracy` | nats an image, fraction; null where nothing is held out |
-| `lr` | learning rate at the epoch's end |
-| `images_per_second`, `connections_per_second` | trained images, and images times connections of one forward pass |
-| `data_wait_fraction` | fraction of worker time spent waiting for data |
-| `staleness_mean` | updates by others between a worker's read and its own update |
-| `updates` | updates of the weights since the start of the run |
-| `validation_seconds` | time spent validating |
+Keys and units stand in docs/run_folder.md.
 """
 
 from __future__ import annotations
