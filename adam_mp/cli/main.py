@@ -22,6 +22,7 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit code."""
+    _open_standard_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage())
@@ -57,12 +58,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
+def _open_standard_streams() -> None:
+    """Give closed standard streams a place to go, or the next file opened takes their number."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+
+
 def _run(arguments: list[str]) -> int:
     command = arguments[0]
     if command not in COMMANDS:
         raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # for --model package.module:function, as `python -m` has it
+        sys.path.append(os.getcwd())  # for --model package.module:function; last, so that it shadows nothing
     module = importlib.import_module(f"adam_mp.cli.{command}")
     return int(module.run(arguments[1:]))
 

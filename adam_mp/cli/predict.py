@@ -61,7 +61,8 @@ def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                fitted = image.convert(_MODES[channels]).resize((width, height), Image.Resampling.LANCZOS)
+                opaque = _on_paper(image) if image.has_transparency_data else image
+                fitted = opaque.convert(_MODES[channels]).resize((width, height), Image.Resampling.LANCZOS)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; expected an image file") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -75,3 +76,8 @@ def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]
     if invert == "yes" or (invert == "auto" and opposite):
         return 255 - pixels, True
     return pixels, False
+
+
+def _on_paper(image: Image.Image) -> Image.Image:
+    """Lay a picture with transparent parts on white: ink on nothing is meant as ink on paper."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

@@ -21,6 +21,7 @@ _FUNCTIONS = frozenset(
     ("where", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2", "sinh", "cosh", "tanh", "exp", "expm1",
      "log", "log10", "log1p", "sqrt", "abs", "floor", "ceil")
 )  # fmt: skip
+_LONGEST = 500
 _NODES = (
     ast.Expression, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Name, ast.Load, ast.Call, ast.Compare, ast.operator,
     ast.unaryop, ast.cmpop,
@@ -30,9 +31,11 @@ _NODES = (
 def check_expression(text: str, names: Iterable[str], what: str) -> None:
     """Raise SettingsError, naming `what`, unless `text` is a formula over `names`."""
     known = set(names)
+    if len(text) > _LONGEST:
+        raise SettingsError(f"{what} is a formula of {len(text)} characters; expected at most {_LONGEST}")
     try:
         tree = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise SettingsError(
             f"{what} {text!r} is not a formula; expected arithmetic on {', '.join(sorted(known))}"
         ) from None
@@ -44,11 +47,20 @@ def check_expression(text: str, names: Iterable[str], what: str) -> None:
             isinstance(node.value, bool) or not isinstance(node.value, (int, float))
         ):
             raise SettingsError(f"{what} {text!r}: {node.value!r} is not a number")
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_huge_power(node):
+            raise SettingsError(f"{what} {text!r}: {ast.unparse(node)} is too large a power")
         if isinstance(node, ast.Name):
             allowed = _FUNCTIONS if node in calls else known
             if node.id not in allowed:
                 kind = "function" if node in calls else "name"
                 raise SettingsError(f"{what} {text!r}: unknown {kind} {node.id!r}; {nearest(node.id, allowed)}")
+
+
+def _is_huge_power(node: ast.BinOp) -> bool:
+    """Tell whether both sides are numbers only, and the exponent not a small one: Python would compute it exactly."""
+    if any(isinstance(part, ast.Name) for part in ast.walk(node)):
+        return False
+    return not (isinstance(node.right, ast.Constant) and abs(node.right.value) <= 16)  # type: ignore[arg-type]
 
 
 def names_in(text: str) -> set[str]:

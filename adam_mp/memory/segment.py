@@ -7,6 +7,7 @@ of all runs on this machine through the processes that hold them, and tells whic
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import mmap
 import os
 import re
@@ -100,13 +101,22 @@ def megabytes(size: float) -> str:
 
 def _open_anonymous(name: str, folder: Path | None) -> int:
     if folder is None and hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
+        return _beyond_standard_streams(os.memfd_create(name))
     try:
         descriptor, path = tempfile.mkstemp(prefix=name.replace(":", "-") + "-", dir=folder)
     except OSError as error:
         raise SpaceError(f"cannot make a file for shared memory in {folder}: {error.strerror}") from None
     os.unlink(path)
-    return descriptor
+    return _beyond_standard_streams(descriptor)
+
+
+def _beyond_standard_streams(descriptor: int) -> int:
+    """Move a descriptor that took the place of a closed standard stream: a child's streams would cover it."""
+    if descriptor > 2:
+        return descriptor
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(descriptor)
+    return moved
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,8 @@ def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Sh
     """
     if isinstance(source, Network):
         return _check_fit(source, input_shape, classes)
+    if not isinstance(source, (str, Path, Sequence)):
+        raise NetworkError(f"model is {source!r}; expected a name, a file, a list of layers or a Network")
     if not isinstance(source, (str, Path)):
         return Network.build(list(source), input_shape, classes)
     text = str(source)

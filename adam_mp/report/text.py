@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.network import Network
@@ -119,6 +121,7 @@ def summary_text(result: TrainResult) -> str:
     ended = f"stopped by {result.stopped_by} after" if result.stopped_by else "done:"
     best = f" (best: epoch {result.best_epoch})" if result.best_epoch else ""
     test = percent(result.test_accuracy) if result.test_accuracy is not None else "not measured"
+    names = [path.name for path in Path(result.run_dir).glob("[!.]*")]
     lines = [
         f"{ended} {several(result.epochs, 'epoch')} in {duration(result.seconds)}",
         f"accuracy   test {test}, validation {percent(result.validation_accuracy)}{best}",
@@ -127,8 +130,8 @@ def summary_text(result: TrainResult) -> str:
         f"images     {result.images_trained:,} trained, {result.images_skipped:,} skipped, "
         f"{result.images_failed:,} failed",
         f"updates    {result.updates:,}, staleness {result.staleness_mean:.2f} on average",
-        f"files      {result.run_dir}: model.safetensors, metrics.jsonl, run.json, curves.png, checkpoints",
+        f"files      {result.run_dir}: {', '.join(sorted(names))}",
     ]
     if result.stopped_by in ("SIGINT", "SIGTERM"):
-        lines.append(f"go on with python -m adam_mp train --resume {result.run_dir}")
+        lines.append(f"go on with python -m adam_mp train --resume {shlex.quote(result.run_dir)}")
     return "\n".join(lines)

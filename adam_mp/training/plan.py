@@ -130,6 +130,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     store_bytes = 4 * network.parameter_count * (1 + len(optimizer.states))
     # Weights stand in this process, in the store, and as a gradient in at least one worker.
     check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
+    assert settings.lr is not None, "settings fill in the optimizer's own"
     schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(training) / settings.batch_size))
     schedule.check()
     weights = initial_weights(network, settings.seed)

@@ -13,6 +13,8 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
 
+_INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
+
 
 def prepare_memory(plan: RunPlan) -> tuple[RunMemory, ParameterStore]:
     """Make the run's shared memory, owned by the caller, and fill in images and first or resumed weights.
@@ -21,8 +23,13 @@ def prepare_memory(plan: RunPlan) -> tuple[RunMemory, ParameterStore]:
     """
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
-    contexts = 0 if folder else plan.costs.context_bytes * plan.split.workers
-    check_space(shape.offsets()[1] + plan.store_bytes + contexts, "the run", folder)
+    needed = shape.offsets()[1] + plan.store_bytes
+    processes = plan.costs.context_bytes * plan.split.workers
+    processes += _INTERPRETER_BYTES * (plan.split.workers + plan.split.data_servers)
+    if folder is not None:
+        check_space(needed, "the run", folder)
+        needed = 0
+    check_space(needed + processes, f"the run, with {plan.split.workers + plan.split.data_servers} processes,")
     memory = RunMemory.create(shape, folder)
     try:
         store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)

@@ -31,6 +31,7 @@ from adam_mp.training.settings import FIELDS, TrainSettings
 RUN_FILE, MODEL_FILE, METRICS_FILE, CURVES_FILE = "run.json", "model.safetensors", "metrics.jsonl", "curves.png"
 GIVEN = "given by the caller"
 _LOCK = ".lock"
+_EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, "failures.log"}
 _PACKAGES = ("numpy", "scipy", "numba", "numexpr", "psutil", "safetensors")
 
 
@@ -45,7 +46,8 @@ class RunFolder:
     def create(cls, path: Path | None, model: str) -> RunFolder:
         """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
         folder = cls._take(path if path is not None else _unused_folder(model))
-        others = [entry.name for entry in folder.path.iterdir() if entry.name != _LOCK]
+        # What a run leaves that ended before its first checkpoint may be written over: there is nothing to resume.
+        others = [entry.name for entry in folder.path.iterdir() if entry.name not in _EARLY_FILES]
         if others:
             folder.close()
             raise RunFolderError(

@@ -11,7 +11,7 @@ from adam_mp.compute.expression import evaluate_number, names_in
 from adam_mp.errors import SettingsError
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
-_WARMUP_STEPS, _WARMUP_SHARE = 300, 0.1
+_WARMUP_STEPS, _WARMUP_SHARE = 300, 0.5
 _MOST_CHECKED = 100  # epochs
 
 
@@ -19,7 +19,7 @@ _MOST_CHECKED = 100  # epochs
 class Schedule:
     """`rate` is a number or a checked formula over `NAMES`; `steps_per_epoch` updates make an epoch.
 
-    `progress` goes from 0 to 1 over the run; `warmup` from 0 to 1 over its first 300 updates, or its first tenth if
+    `progress` goes from 0 to 1 over the run; `warmup` from 0 to 1 over its first 300 updates, or its first half if
     that is shorter: stale updates do the most harm while the weights still change the most.
     """
 

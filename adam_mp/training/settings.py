@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from adam_mp.compute.expression import check_expression
 from adam_mp.errors import SettingsError, nearest
 from adam_mp.training.schedule import NAMES
@@ -16,6 +18,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+_MOST_PROCESSES = 4096
 
 
 def _option(default: Any, group: str, unit: str, text: str, **more: Any) -> Any:
@@ -45,10 +50,11 @@ class TrainSettings:
     )
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
-    lr: float | str = _option(
-        "0.07 * warmup * (1 - progress)", "how to train", "NUMBER|FORMULA",
+    lr: float | str | None = _option(
+        None, "how to train", "NUMBER|FORMULA",
         "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
-        "over the run) and warmup (0 to 1 over its first 300 updates or first tenth)",
+        "over the run) and warmup (0 to 1 over its first 300 updates or first half); by default '0.07 * warmup * "
+        "(1 - progress)', with a tenth of it for momentum and nesterov and a seventieth for the others",
     )  # fmt: skip
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
     weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
@@ -91,11 +97,16 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
+        for name in FIELDS:
+            if isinstance(getattr(self, name), np.generic):
+                object.__setattr__(self, name, getattr(self, name).item())
         for name in ("epochs", "batch_size"):
             _whole(name, getattr(self, name), 1)
         for name in ("cores", "data_servers"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
+                if getattr(self, name) > _MOST_PROCESSES:
+                    raise SettingsError(f"{name} is {getattr(self, name)}; expected at most {_MOST_PROCESSES}")
         _whole("restarts", self.restarts, 0)
         _whole("seed", self.seed, 0)
         _number("validation", self.validation, 0, 1, upper_excluded=True)
@@ -108,7 +119,9 @@ class TrainSettings:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
                 raise SettingsError("target_accuracy needs validation images; give --validation more than 0")
-        if isinstance(self.lr, str):
+        if self.lr is None:
+            object.__setattr__(self, "lr", default_rate(self.optimizer))
+        elif isinstance(self.lr, str):
             check_expression(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
@@ -118,6 +131,8 @@ class TrainSettings:
         for name in ("memory_dir", "run_dir"):
             if not isinstance(getattr(self, name), (str, Path, type(None))) or getattr(self, name) == "":
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected a folder")
+        if not isinstance(self.resume, bool) and self.run_dir not in (None, self.resume, str(self.resume)):
+            raise SettingsError(f"resume says {str(self.resume)!r} and run_dir {str(self.run_dir)!r}; give one of them")
         if not isinstance(self.resume, (bool, str, Path)):
             raise SettingsError(f"resume is {self.resume!r}; expected true, false or a folder")
         if self.resume == "":
@@ -130,6 +145,12 @@ class TrainSettings:
         """The run folder that was asked for, None for a new one."""
         chosen = self.run_dir if isinstance(self.resume, bool) else self.resume
         return None if chosen is None else Path(chosen)
+
+
+def default_rate(optimizer: str) -> str:
+    """Return the learning rate for an optimizer by name; formulas are taken for plain descent."""
+    factor = {"momentum": 0.007, "nesterov": 0.007, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
+    return f"{factor.get(optimizer, 0.07)} * warmup * (1 - progress)"
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}

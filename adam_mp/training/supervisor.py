@@ -20,7 +20,7 @@ from adam_mp.data.dataset import epoch_order
 from adam_mp.errors import DivergenceError, RunFolderError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import SKIPPED, TRAINED
-from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, write_checkpoint
+from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import images_in, quorum_reached, reopened
 from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
@@ -238,7 +238,7 @@ class Supervisor:
             if progress.fault_epoch:
                 raise DivergenceError(
                     f"the loss became NaN or infinite in epoch {progress.fault_epoch}, update {progress.fault_step}; "
-                    "use a lower --lr. The last good checkpoint was kept"
+                    f"use a lower --lr. {self._kept()}"
                 )
         pulse = self.crew.totals()["heartbeat"]
         now = time.monotonic()
@@ -295,8 +295,15 @@ class Supervisor:
         if not np.isfinite(self.store.weights).all():
             raise DivergenceError(
                 f"weights became NaN or infinite in epoch {epoch + 1}, by update {self.store.read_updates()}; "
-                "use a lower --lr. The last good checkpoint was kept"
+                f"use a lower --lr. {self._kept()}"
             )
+
+    def _kept(self) -> str:
+        """Say whether there is a checkpoint to go back to."""
+        self.writer.flush(_DISK_DEADLINE)
+        if self.folder is None or not find_checkpoints(self.folder):
+            return "No checkpoint had been written yet"
+        return "The last good checkpoint was kept"
 
     def _checkpoint(self, epoch: int, states: np.ndarray, part: dict[str, float] | None = None) -> None:
         """Copy the run's state, which must be paused, and have it written in the background."""

@@ -41,8 +41,8 @@ def test_one_epoch_of_mnist_reaches_its_accuracy(start, tmp_path):
 @pytest.mark.parametrize("cores", ["1", "8"])
 def test_more_or_fewer_processes_than_cores_train_as_well(start, small_data, tmp_path, cores):
     run = start(
-        "train", "--cores", cores, "--data", str(small_data), "--epochs", "6", "--json", "--run-dir",
-        str(tmp_path / "run"),
+        "train", "--cores", cores, "--data", str(small_data), "--epochs", "6", "--lr", "0.03 * warmup", "--json",
+        "--run-dir", str(tmp_path / "run"),
     )  # fmt: skip
     ended = run.finish()
     assert ended.code == 0, ended.err
@@ -95,6 +95,16 @@ def test_networks_from_toml_and_from_a_function_train(start, small_data, tmp_pat
         ended = run.finish()
         assert ended.code == 0, ended.err
         assert ended.summary["test_accuracy"] > 0.5
+
+
+@pytest.mark.parametrize("rule", ["momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw"])
+def test_every_rule_trains_with_its_own_rate(start, small_data, tmp_path, rule):
+    ended = start(
+        "train", "--data", str(small_data), "--epochs", "3", "--optimizer", rule, "--json", "--run-dir",
+        str(tmp_path / "run"),
+    ).finish()  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert ended.summary["test_accuracy"] > 0.6
 
 
 def test_formulas_for_rate_and_rule_train(start, small_data, tmp_path):

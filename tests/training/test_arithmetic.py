@@ -23,7 +23,7 @@ def test_rates():
     assert [falling.value(0, step) for step in (0, 15, 30, 99)] == [1, 0.5, 0, 0]
     rising = Schedule("warmup", 10, 1000)
     assert [rising.value(0, step) for step in (0, 149, 299, 5000)] == pytest.approx([1 / 300, 0.5, 1, 1])
-    assert Schedule("warmup", 1, 5).value(0, 0) == 1
+    assert Schedule("warmup", 1, 5).value(0, 0) == pytest.approx(1 / 2.5)
     assert Schedule("epochs", 7, 5).value(0, 0) == 7
 
 

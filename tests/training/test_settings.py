@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from adam_mp.errors import SettingsError
@@ -13,7 +14,7 @@ from adam_mp.training.settings import FIELDS, TrainSettings, make_settings, read
     [
         ("epochs", [0, -1, 1.5, "3", True, None]),
         ("batch_size", [0, -3, 2.0]),
-        ("cores", [0, -1, 1.5]),
+        ("cores", [0, -1, 1.5, 10**9]),
         ("data_servers", [0, "2"]),
         ("restarts", [-1]),
         ("seed", [-1, 0.5]),
@@ -24,7 +25,7 @@ from adam_mp.training.settings import FIELDS, TrainSettings, make_settings, read
         ("target_accuracy", [0, 1.1, "all"]),
         ("checkpoint_seconds", [0, -5]),
         ("stall_seconds", [0]),
-        ("lr", [0, -0.1, math.nan, math.inf, "0.1 * epok", "", None]),
+        ("lr", [0, -0.1, math.nan, math.inf, "0.1 * epok", "", "9 ** 9 ** 9 ** 9", "1 + " * 200 + "1"]),
         ("run_dir", [3, ""]),
         ("memory_dir", [3, ""]),
         ("resume", [3, ""]),
@@ -41,10 +42,23 @@ def test_impossible_values(name, values):
 def test_settings_that_need_each_other():
     with pytest.raises(SettingsError, match="validation images"):
         TrainSettings(target_accuracy=0.9, validation=0)
+    with pytest.raises(SettingsError, match="give one of them"):
+        TrainSettings(resume="a", run_dir="b")
     with pytest.raises(SettingsError, match="--run-dir"):
         TrainSettings(resume=True)
     assert str(TrainSettings(resume="there").folder) == "there"
     assert TrainSettings().folder is None
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = TrainSettings(epochs=np.int64(2), lr=np.float32(0.5))
+    assert (type(settings.epochs), settings.lr) == (int, 0.5)
+
+
+def test_each_optimizer_has_its_rate():
+    assert TrainSettings().lr == "0.07 * warmup * (1 - progress)"
+    assert TrainSettings(optimizer="adam").lr == "0.001 * warmup * (1 - progress)"
+    assert TrainSettings(optimizer="adam", lr=0.5).lr == 0.5
 
 
 def test_every_setting_is_explained():
