@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import time
 from collections import defaultdict
@@ -14,7 +15,8 @@ os.environ.update(ONE_THREAD)  # before numpy loads its BLAS
 import numpy as np
 
 from adam_mp.compute.context import TrainingContext
-from adam_mp.compute.operations import Call
+from adam_mp.compute.measurement import choose_kernels
+from adam_mp.compute.operation import Call
 from adam_mp.memory.layout import Layout
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--shape", default="28,28,1", help="height,width,channels")
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--block", type=int, help="images a block; chosen from the cache size by default")
+    parser.add_argument("--block", type=int, help="images a block; measured by default")
     parser.add_argument("--rounds", type=int, default=50)
     values = parser.parse_args()
     network = load_network(values.model, tuple(map(int, values.shape.split(","))), values.classes)
@@ -50,7 +52,10 @@ def main() -> None:
     weights = layout.views(np.zeros(layout.size, np.float32))
     for name, first in initial_weights(network, 0).items():
         weights[name][...] = first
-    context = TrainingContext(network, weights, values.batch_size, block=values.block)
+    choices = choose_kernels(network, values.batch_size)
+    if values.block:
+        choices = dataclasses.replace(choices, block=values.block)
+    context = TrainingContext(network, weights, values.batch_size, choices=choices)
     program = context.program(images, labels)
     calls = [*program.forward, *program.backward]
     profile(calls, 3)

@@ -26,7 +26,7 @@ from adam_mp.memory.segment import LiveSegment, live_segments, megabytes
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show cores, BLAS, memory, kernel cache and segments; with --sweep, end what lost its supervisor."""
+    """Show cores, vectors, memory, kernel cache and segments; with --sweep, end what lost its supervisor."""
     parser = Parser(prog="adam-mp doctor", description="Show what this machine offers, and what runs left behind.")
     parser.add_argument("--sweep", action="store_true", help="end processes that hold segments of a dead supervisor")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -47,8 +47,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def examine(segments: list[LiveSegment]) -> dict[str, Any]:
     """Return the facts as plain values."""
-    from adam_mp.kernels.blas import blas_name
     from adam_mp.kernels.compilation import cache_folder, cached_kernels
+    from adam_mp.kernels.vector import VECTOR_BYTES
 
     cached, kernels = cached_kernels()
     return {
@@ -62,7 +62,7 @@ def examine(segments: list[LiveSegment]) -> dict[str, Any]:
         "memory_free": free_memory(),
         "memory_total": psutil.virtual_memory().total,
         "dev_shm_free": psutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None,
-        "blas": blas_name(),
+        "vector_bits": 8 * VECTOR_BYTES,
         "threads": {name: os.environ.get(name, "unset") for name in ONE_THREAD},
         "kernel_cache": str(cache_folder()),
         "kernels_cached": cached,
@@ -89,7 +89,7 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("NUMA", nodes),
         ("memory", f"{megabytes(facts['memory_free'])} free of {megabytes(facts['memory_total'])}"),
         ("shared memory", f"anonymous, limited by memory only; /dev/shm, which is not used, has {shm} free"),
-        ("BLAS", f"{facts['blas']}; one thread in each worker, whatever the environment says"),
+        ("vectors", f"{facts['vector_bits']} bits, {facts['vector_bits'] // 32} numbers an instruction"),
         (
             "kernel cache",
             f"{facts['kernels_cached']} of {facts['kernels']} kernels compiled in {facts['kernel_cache']}",

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.model import load
 from adam_mp.errors import RunFolderError
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.report.metrics import read_metrics
-from adam_mp.report.text import count, network_table, percent
+from adam_mp.report.text import count, kernels_text, network_table, percent
 from adam_mp.training.run_folder import MODEL_FILE, RUN_FILE, read_record
 
 
@@ -75,6 +76,8 @@ def describe(path: Path, facts: dict[str, Any]) -> str:
         )
         machine = record["machine"]
         lines.append(f"run on   {machine['cpu']}, {machine['usable_cores']} usable cores; adam_mp {record['adam_mp']}")
+        if "kernels" in record["plan"]:
+            lines.append(f"kernels  {kernels_text(KernelChoices.from_dict(record['plan']['kernels']))}")
         rows = facts["epochs"]
         best = max(rows, key=lambda row: (row["validation_accuracy"] or 0, row["epoch"])) if rows else None
         if best:

@@ -13,14 +13,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adam_mp.compute.operations import OPERATIONS, Call, DenseProduct, DropoutMask, Operation, Span, fuse
+from adam_mp.compute.choice import KernelChoices, likely_choices
+from adam_mp.compute.operation import Call, Operation, Span, fuse
+from adam_mp.compute.operations import OPERATIONS, DenseProduct, DropoutMask
 from adam_mp.kernels.loss import softmax, softmax_cross_entropy
-from adam_mp.machine import l2_bytes
 from adam_mp.memory.layout import Layout
-from adam_mp.network.layers import Conv, Flatten
+from adam_mp.network.layers import Flatten
 from adam_mp.network.network import Network
-
-_SMALLEST_PRODUCT = 256  # rows below which a gemm loses more by starting than by leaving the cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +46,23 @@ class TrainingContext:
     """Buffers for batches of up to `batch` images of `network`, bound to `weights` (name -> array, maybe shared).
 
     `gradient` is the flat gradient in `layout`'s order. One process, one thread. `real` is float32, or float64 for
-    gradient checks. `backward=False` leaves out what only training needs.
+    gradient checks. `choices` are the kernels to use, by default the likely best. `backward=False` leaves out what only
+    training needs.
     """
 
     def __init__(
         self, network: Network, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
-        block: int | None = None, backward: bool = True,
+        choices: KernelChoices | None = None, backward: bool = True,
     ) -> None:  # fmt: skip
         self.network, self.batch = network, batch
         self.layout = Layout.of(network.parameters)
         self.gradient: np.ndarray = np.zeros(self.layout.size if backward else 0, real)
         self.gradients = self.layout.views(self.gradient) if backward else dict(weights)
-        self.block = min(batch, block or choose_block(network))
+        self.choices = choices or likely_choices(network)
+        # Blocks of equal size: a small last one would cost as much as its share of a large one does not.
+        self.block = math.ceil(batch / math.ceil(batch / self.choices.block))
         self.totals = np.zeros(2)
-        groups = list(fuse(network))
+        groups = list(fuse(network, self.choices.input_errors))
         flat = [len(group.input_shape) == 1 or isinstance(group.layers[0], Flatten) for group in groups]
         self._image_groups = flat.index(True) if True in flat else len(groups)
         self._operations: list[Operation | None] = []
@@ -171,20 +173,3 @@ class TrainingContext:
                 if isinstance(value, np.ndarray) and "weight" not in name and "bias" not in name
             ]  # fmt: skip
         return sum(array.nbytes for array in arrays if array.base is None)
-
-
-def choose_block(network: Network) -> int:
-    """Return how many images to take through the image layers at a time.
-
-    As many as keep the largest convolution's patches and output within three quarters of the L2 cache, but enough
-    for each product to have some hundred rows.
-    """
-    bytes_per_image, fewest_rows = 1, _SMALLEST_PRODUCT
-    for layer, shape, after in zip(network.layers, network.shapes, network.shapes[1:], strict=False):
-        if isinstance(layer, Conv):
-            pixels = after[0] * after[1]
-            numbers = pixels * (layer.size * layer.size * shape[2] + 2 * layer.channels)
-            bytes_per_image = max(bytes_per_image, 4 * numbers)
-            fewest_rows = min(fewest_rows, pixels)
-    in_cache = l2_bytes() * 3 // 4 // bytes_per_image
-    return max(1, min(in_cache, 64), -(-_SMALLEST_PRODUCT // fewest_rows))

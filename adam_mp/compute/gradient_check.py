@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.memory.layout import Layout
 from adam_mp.network.network import Network
 
 
-def gradient_error(network: Network, seed: int, images: int = 3, block: int | None = None, probes: int = 12) -> float:
+def gradient_error(
+    network: Network, seed: int, images: int = 3, choices: KernelChoices | None = None, probes: int = 12
+) -> float:
     """Return the largest error of `probes` random directional derivatives, relative to the gradient's length.
 
     Weights, images and labels are drawn from `seed`. A directional derivative of the mean loss by central differences
@@ -20,7 +23,7 @@ def gradient_error(network: Network, seed: int, images: int = 3, block: int | No
     flat = generator.standard_normal(layout.size) * 0.3
     x = generator.standard_normal((images, *network.input_shape))
     labels = generator.integers(network.classes, size=images, dtype=np.int32)
-    context = TrainingContext(network, layout.views(flat), images, np.float64, block)
+    context = TrainingContext(network, layout.views(flat), images, np.float64, choices)
     program = context.program(x, labels)
 
     def loss() -> float:

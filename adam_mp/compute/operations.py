@@ -1,166 +1,16 @@
-"""Layers bound to kernels and buffers: from a description to lists of kernel calls over given arrays.
-
-An operation is one layer, or several that one pass over the data does together: a convolution with the max-pooling and
-ReLU behind it, a dense layer with its ReLU. It owns the scratch it needs, sized once for the largest block.
-"""
+"""The operations of all layer kinds, but for convolution, which has a module of its own."""
 
 from __future__ import annotations
 
-import abc
-import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 
-from adam_mp.kernels import activation, conv, dense, dropout, normalization, pool
+from adam_mp.compute.convolution import Convolution
+from adam_mp.compute.operation import Call, Group, Operation, Span, Tensors, product_panel, rows, strided
+from adam_mp.kernels import activation, dense, dropout, normalization, pool
 from adam_mp.network import layers as kinds
-from adam_mp.network.layers import Layer, Shape
-from adam_mp.network.network import Network
-
-Call = tuple[Callable[..., None], tuple[Any, ...]]
-Tensors = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Layers of a network that one operation does: position of the first, the layers, shapes in and out, name."""
-
-    position: int
-    layers: tuple[Layer, ...]
-    name: str
-    input_shape: Shape
-    output_shape: Shape
-
-
-def fuse(network: Network) -> Iterator[Group]:
-    """Cut a network, less its softmax, into the groups that are done in one pass."""
-    position, layers = 0, network.layers[:-1]
-    while position < len(layers):
-        end = position + 1
-        if isinstance(layers[position], (kinds.Conv, kinds.MaxPool)):
-            followers: list[type[Layer]] = [kinds.ReLU]
-            if isinstance(layers[position], kinds.Conv):
-                followers.append(kinds.MaxPool)
-            # ReLU and max-pooling commute, so either order may be fused; each at most once.
-            while end < len(layers) and type(layers[end]) in followers:
-                followers.remove(type(layers[end]))
-                end += 1
-        elif isinstance(layers[position], kinds.Dense) and isinstance(layers[min(end, len(layers) - 1)], kinds.ReLU):
-            end += 1
-        yield Group(
-            position, layers[position:end], network.names[position], network.shapes[position], network.shapes[end]
-        )
-        position = end
-
-
-@dataclasses.dataclass(frozen=True)
-class Span:
-    """Some images of a batch, from number `first` on, and where an operation finds and leaves their values.
-
-    x and out are [n, *shape], `error` and `x_error` the gradients of the loss by out and x; without an `x_error` nobody
-    below needs it. `accumulate` adds to the gradients of the weights instead of replacing them; `fresh` says that
-    the forward pass of other images came in between, so that scratch must be made anew.
-    """
-
-    first: int
-    x: np.ndarray
-    out: np.ndarray
-    error: np.ndarray
-    x_error: np.ndarray | None = None
-    accumulate: bool = False
-    fresh: bool = False
-
-
-class Operation(abc.ABC):
-    """A group bound to `weights` and `gradients` (by name), with scratch for spans of up to `block` images."""
-
-    def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
-        self.group = group
-        self.layer: Any = group.layers[0]
-        self.rectify = any(isinstance(layer, kinds.ReLU) for layer in group.layers[1:])
-
-    @abc.abstractmethod
-    def forward(self, span: Span, training: bool) -> list[Call]:
-        """Return the kernel calls that compute `span.out` from `span.x`."""
-
-    @abc.abstractmethod
-    def backward(self, span: Span) -> list[Call]:
-        """Return the kernel calls that compute `span.x_error` and the gradients from `span.error`."""
-
-
-def _rows(array: np.ndarray) -> np.ndarray:
-    """View [..., n] as [rows, n]."""
-    return array.reshape(-1, array.shape[-1])
-
-
-class Convolution(Operation):
-    """Convolution, with bias and, in the same pass over its output, max-pooling and ReLU if they follow."""
-
-    def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
-        super().__init__(group, weights, gradients, batch, block, real)
-        name, layer = group.name, self.layer
-        self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        self.weight_gradient, self.bias_gradient = gradients[f"{name}.weight"], gradients[f"{name}.bias"]
-        self.geometry = (layer.size, layer.stride, layer.padding)
-        shape = layer.output_shape(group.input_shape)
-        pixels = math.prod(shape[:2])
-        self.pixels = pixels
-        self.patches = np.zeros((block * pixels, self.weight.shape[0]), real)
-        # The patches' errors take the patches' place, except where the weight gradient may need them later.
-        self.pool: Any = next((after for after in group.layers[1:] if isinstance(after, kinds.MaxPool)), None)
-        if self.pool is not None:
-            self.unpooled = np.zeros((block, *shape), real)
-            self.choice = np.zeros((batch, *group.output_shape), np.uint8)
-
-    def forward(self, span: Span, training: bool) -> list[Call]:
-        count = len(span.x)
-        patches = self.patches[: count * self.pixels]
-        scores = span.out if self.pool is None else self.unpooled[:count]
-        calls: list[Call] = [(conv.conv_forward, (span.x, self.weight, patches, _rows(scores), *self.geometry))]
-        if self.pool is None:
-            calls.append((activation.add_bias, (_rows(span.out), self.bias, self.rectify)))
-        else:
-            choice = self.choice[span.first : span.first + count]
-            size, step = self.pool.size, self.pool.step
-            calls.append((pool.max_pool_forward, (scores, self.bias, span.out, choice, size, step, self.rectify)))
-        return calls
-
-    def backward(self, span: Span) -> list[Call]:
-        count = len(span.x)
-        patches = self.patches[: count * self.pixels]
-        calls: list[Call] = []
-        if self.pool is None:
-            scores_error = span.error
-            calls.append(
-                (
-                    activation.bias_backward,
-                    (_rows(span.error), _rows(span.out), self.bias_gradient, self.rectify, span.accumulate),
-                )
-            )
-        else:
-            scores_error = self.unpooled[:count]
-            choice = self.choice[span.first : span.first + count]
-            sizes = (self.pool.size, self.pool.step, self.rectify, span.accumulate)
-            calls.append(
-                (pool.max_pool_backward, (span.error, span.out, choice, scores_error, self.bias_gradient, *sizes))
-            )
-        weight_arguments = (
-            span.x,
-            patches,
-            _rows(scores_error),
-            self.weight_gradient,
-            *self.geometry,
-            span.fresh,
-            float(span.accumulate),
-        )
-        calls.append((conv.conv_backward_weight, weight_arguments))
-        if span.x_error is not None:
-            calls.append(
-                (conv.conv_backward_input, (_rows(scores_error), self.weight, patches, span.x_error, *self.geometry))
-            )
-        return calls
+from adam_mp.network.layers import Layer
 
 
 class MaxPooling(Operation):
@@ -169,7 +19,9 @@ class MaxPooling(Operation):
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
         self.choice = np.zeros((batch, *group.output_shape), np.uint8)
-        self.no_bias: np.ndarray = np.zeros(0, real)
+        # The kernels add a bias and sum up its gradient, because most pooling follows a convolution.
+        self.no_bias: np.ndarray = np.zeros(group.output_shape[-1], real)
+        self.unused: np.ndarray = np.zeros_like(self.no_bias)
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         choice = self.choice[span.first : span.first + len(span.x)]
@@ -181,7 +33,7 @@ class MaxPooling(Operation):
             return []
         choice = self.choice[span.first : span.first + len(span.x)]
         sizes = (self.layer.size, self.layer.step, self.rectify, span.accumulate)
-        return [(pool.max_pool_backward, (span.error, span.out, choice, span.x_error, self.no_bias, *sizes))]
+        return [(pool.max_pool_backward, (span.error, span.out, choice, span.x_error, self.unused, *sizes))]
 
 
 class AveragePooling(Operation):
@@ -204,26 +56,54 @@ class DenseProduct(Operation):
         name = group.name
         self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
         self.weight_gradient, self.bias_gradient = gradients[f"{name}.weight"], gradients[f"{name}.bias"]
+        inputs, outputs = self.weight.shape
+        self.panel = product_panel(real)
+        self.images, self.inputs = strided(batch, inputs), strided(inputs, 1)
+        self.weight_rows, self.weight_columns = strided(inputs, outputs), strided(outputs, 1)
+        self.error_columns = np.zeros(outputs * batch, real)
+        self.x_error_columns = np.zeros(inputs * batch, real)
         # Set by the context where the update goes straight into the shared weight: the optimizer's numbers.
         self.direct: np.ndarray | None = None
 
     def forward(self, span: Span, training: bool) -> list[Call]:
-        return [(dense.dense_forward, (span.x, self.weight, self.bias, span.out, self.rectify))]
+        if len(span.x) == 1:
+            return [(dense.dense_forward_one, (span.x, self.weight, self.bias, span.out, self.rectify))]
+        tables = (self.images[: len(span.x)], self.inputs)
+        arguments = (span.x, *tables, self.weight, self.bias, span.out, self.panel, self.rectify)
+        return [(dense.dense_forward, arguments)]
 
     def backward(self, span: Span) -> list[Call]:
+        count = len(span.x)
         calls: list[Call] = [
             (activation.bias_backward, (span.error, span.out, self.bias_gradient, self.rectify, span.accumulate)),
         ]
-        # The input's span.error span.first: a direct update changes the weight that it is computed with.
-        if span.x_error is not None:
-            calls.append((dense.dense_backward_input, (span.error, self.weight, span.x_error)))
-        if self.direct is not None:
-            calls.append((dense.dense_update, (span.x, span.error, self.weight, self.direct)))
-        else:
-            calls.append(
-                (dense.dense_backward_weight, (span.x, span.error, self.weight_gradient, float(span.accumulate)))
+        if count == 1 and self.direct is not None:
+            x_error = (
+                self.x_error_columns[: span.x.size].reshape(span.x.shape) if span.x_error is None else span.x_error
             )
+            wanted = span.x_error is not None
+            arguments = (span.x, span.error, self.weight, x_error, self.direct, wanted, self.group.sparse)
+            return [*calls, (dense.dense_update_one, arguments)]
+        # The input's error first: a direct update changes the weight that it is computed with.
+        if span.x_error is not None:
+            calls.append(self._input_error(span.error, span.x_error))
+        tables = (self.inputs, self.images[:count])
+        if self.direct is not None:
+            calls.append((dense.dense_update, (span.x, *tables, span.error, self.weight, self.panel, self.direct)))
+        else:
+            gradient = (self.weight_gradient, self.panel, self.panel.dtype.type(span.accumulate))
+            calls.append((dense.dense_backward_weight, (span.x, *tables, span.error, *gradient)))
         return calls
+
+    def _input_error(self, error: np.ndarray, x_error: np.ndarray) -> Call:
+        count = len(error)
+        if count == 1:
+            return dense.dense_backward_input_one, (error, self.weight, x_error)
+        inputs, outputs = self.weight.shape
+        columns = self.error_columns[: outputs * count].reshape(outputs, count)
+        x_columns = self.x_error_columns[: inputs * count].reshape(inputs, count)
+        tables = (self.weight_rows, self.weight_columns)
+        return dense.dense_backward_input, (error, self.weight, *tables, columns, x_columns, x_error, self.panel)
 
 
 class Activation(Operation):
@@ -286,16 +166,16 @@ class LocalResponse(Operation):
         self.offset = real(layer.offset)
 
     def forward(self, span: Span, training: bool) -> list[Call]:
-        scale = _rows(self.scale[span.first : span.first + len(span.x)])
+        scale = rows(self.scale[span.first : span.first + len(span.x)])
         return [
-            (normalization.local_response_forward, (_rows(span.x), _rows(span.out), scale, *self.numbers, self.offset))
+            (normalization.local_response_forward, (rows(span.x), rows(span.out), scale, *self.numbers, self.offset))
         ]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
             return []
-        scale = _rows(self.scale[span.first : span.first + len(span.x)])
-        arrays = (_rows(span.error), _rows(span.x), _rows(span.out), scale, _rows(span.x_error))
+        scale = rows(self.scale[span.first : span.first + len(span.x)])
+        arrays = (rows(span.error), rows(span.x), rows(span.out), scale, rows(span.x_error))
         return [(normalization.local_response_backward, (*arrays, *self.numbers))]
 
 

@@ -1,4 +1,4 @@
-"""Compiled arithmetic on plain arrays: numba around BLAS, no classes, no shared state.
+"""Compiled arithmetic on plain arrays: numba and vector instructions, no classes, no shared state.
 
 Images are `[n, height, width, channels]` (channels last), convolution weights `[kernel_h * kernel_w * channels, out]`,
 dense weights `[in, out]`. Every kernel writes into arrays it is given and allocates nothing. Each is declared with the

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.network import Network
 from adam_mp.training.events import EpochEnded, RunPlanned
@@ -80,6 +81,12 @@ def _product(shape: tuple[int, ...]) -> int:
     return result
 
 
+def kernels_text(choices: KernelChoices) -> str:
+    """Say which kernels were chosen."""
+    ways = ", ".join(f"{way} for the input error of {name}" for name, way in choices.input_errors.items())
+    return f"images in blocks of {choices.block}" + (f"; {ways}" if ways else "")
+
+
 def plan_text(plan: RunPlanned) -> str:
     """Return the block that says what will run."""
     network, settings = plan.network, plan.settings
@@ -99,6 +106,7 @@ def plan_text(plan: RunPlanned) -> str:
             f"{settings.optimizer}, learning rate {settings.lr}",
             f"processes  {several(plan.workers, 'worker')} and {several(plan.data_servers, 'data server')} "
             f"on {plan.cores} of {plan.usable_cores} usable cores",
+            f"kernels    {kernels_text(plan.kernels)}",
             f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
             f"{megabytes(plan.worker_bytes)} a worker beyond its interpreter",
             f"run folder {plan.folder}",

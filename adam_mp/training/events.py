@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.network.network import Network
 from adam_mp.training.settings import TrainSettings
 
@@ -33,7 +34,7 @@ class RunPlanned:
     data_servers: int
     shared_bytes: int
     worker_bytes: int
-    block: int
+    kernels: KernelChoices
     folder: Path
     first_epoch: int
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.choice import KernelChoices
+from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import Optimizer, make_optimizer
 from adam_mp.data import dataset as datasets
 from adam_mp.data.augmentation import Augmentation, parse_augmentation
@@ -52,6 +54,7 @@ class RunPlan:
     optimizer: Optimizer
     schedule: Schedule
     split: Split
+    choices: KernelChoices
     costs: Costs
     cores: int
     weights: Mapping[str, np.ndarray]
@@ -134,7 +137,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(training) / settings.batch_size))
     schedule.check()
     weights = initial_weights(network, settings.seed)
-    costs = measure_costs(network, weights, data.train, settings.batch_size, augmentation, normalization)
+    choices = _recorded_choices(settings) if resumed else None
+    choices = choices or choose_kernels(network, settings.batch_size)
+    costs = measure_costs(network, weights, data.train, settings.batch_size, augmentation, normalization, choices)
     cores = settings.cores or usable_cores()
     if cores > usable_cores():
         listener(
@@ -151,6 +156,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
         optimizer=optimizer,
         schedule=schedule,
         split=divide_cores(cores, costs, settings.data_servers),
+        choices=choices,
         costs=costs,
         cores=cores,
         weights=weights,
@@ -164,6 +170,15 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
 def _load_with_kernels(settings: TrainSettings, listener: Callable[[Any], None]) -> DataSet:
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     return datasets.load_data(settings.data)
+
+
+def _recorded_choices(settings: TrainSettings) -> KernelChoices | None:
+    """Return the kernels a run to be resumed has used so far: others would round differently."""
+    assert settings.folder is not None
+    try:
+        return KernelChoices.from_dict(read_record(settings.folder)["plan"]["kernels"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tuple[TrainSettings, Checkpoint]:

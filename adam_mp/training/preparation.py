@@ -72,6 +72,7 @@ def make_specs(
             memory=memory.handle,
             store=store.handle,
             network=plan.network,
+            choices=plan.choices,
             normalization=plan.normalization,
             optimizer=plan.optimizer,
             schedule=plan.schedule,

@@ -32,7 +32,7 @@ RUN_FILE, MODEL_FILE, METRICS_FILE, CURVES_FILE = "run.json", "model.safetensors
 GIVEN = "given by the caller"
 _LOCK = ".lock"
 _EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, "failures.log"}
-_PACKAGES = ("numpy", "scipy", "numba", "numexpr", "psutil", "safetensors")
+_PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors")
 
 
 class RunFolder:

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.dataset import Normalization, Samples
@@ -26,7 +27,6 @@ class Costs:
     train_seconds: float
     augment_seconds: float
     context_bytes: int
-    block: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Split:
 
 def measure_costs(
     network: Network, weights: dict[str, np.ndarray], samples: Samples, batch_size: int, augmentation: Augmentation,
-    normalization: Normalization,
+    normalization: Normalization, choices: KernelChoices,
 ) -> Costs:  # fmt: skip
     """Train and augment one block of real images, without touching `weights`, and time it."""
-    context = TrainingContext(network, weights, batch_size)
+    context = TrainingContext(network, weights, batch_size, choices=choices)
     count = min(batch_size, context.block, len(samples))
     images = np.zeros((count, *network.input_shape), np.float32)
     mean, deviation = np.array(normalization.mean, np.float32), np.array(normalization.deviation, np.float32)
@@ -60,7 +60,7 @@ def measure_costs(
         program.run_forward()
         program.run_backward()
 
-    return Costs(_best_time(train) / count, augment_seconds / count, context.nbytes, context.block)
+    return Costs(_best_time(train) / count, augment_seconds / count, context.nbytes)
 
 
 def divide_cores(cores: int, costs: Costs, data_servers: int | None) -> Split:

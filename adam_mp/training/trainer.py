@@ -88,18 +88,9 @@ def _take_folder(plan: RunPlan) -> RunFolder:
 def _run_in(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
     announcement = _announce(plan, folder)
     with Supervisor(plan, folder.path, interruption, tell) as supervisor:
-        record = {
-            name: getattr(announcement, name)
-            for name in (
-                "train_images",
-                "validation_images",
-                "test_images",
-                "workers",
-                "data_servers",
-                "cores",
-                "block",
-            )
-        }
+        counted = ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores")
+        record: dict[str, Any] = {name: getattr(announcement, name) for name in counted}
+        record["kernels"] = plan.choices.as_dict()
         write_record(folder.path, plan.settings, plan.network, record, None)
         tell(announcement)
         supervisor.train()
@@ -129,7 +120,7 @@ def _announce(plan: RunPlan, folder: RunFolder) -> RunPlanned:
         data_servers=plan.split.data_servers,
         shared_bytes=plan.run_shape.offsets()[1] + plan.store_bytes,
         worker_bytes=plan.costs.context_bytes,
-        block=plan.costs.block,
+        kernels=plan.choices,
         folder=folder.path,
         first_epoch=plan.resumed.epoch + 1 if plan.resumed else 1,
     )

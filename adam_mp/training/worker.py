@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import Program, TrainingContext
 from adam_mp.compute.optimizer import DEFAULTS, Optimizer, Update
 from adam_mp.data.augmentation import draw_key
@@ -38,6 +39,7 @@ class WorkerSpec:
     memory: RunHandle
     store: StoreHandle
     network: Network
+    choices: KernelChoices
     normalization: Normalization
     optimizer: Optimizer
     schedule: Schedule
@@ -56,7 +58,7 @@ class Worker:
         self.store = ParameterStore.attach(spec.store)
         self.counters = self.memory.board.counters[spec.process]
         self.rings = self.memory.rings_of(spec.process)
-        self.context = TrainingContext(spec.network, self.store.tensors, spec.batch_size)
+        self.context = TrainingContext(spec.network, self.store.tensors, spec.batch_size, choices=spec.choices)
         self.hyper = make_hyper(spec.momentum, spec.weight_decay)
         self.updates = bind_updates(spec.optimizer, self.store, self.context, self.hyper)
         self.programs: dict[tuple[int, int, int], Program] = {}

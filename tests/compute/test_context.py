@@ -9,9 +9,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from adam_mp import Dense, Dropout, Flatten, MaxPool, Network, ReLU, Softmax
-from adam_mp.compute.context import TrainingContext, choose_block
+from adam_mp.compute.choice import KernelChoices, likely_choices
+from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.gradient_check import gradient_error
-from adam_mp.compute.operations import fuse
+from adam_mp.compute.operation import fuse
 from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.errors import NetworkError
 from adam_mp.memory.layout import Layout
@@ -50,7 +51,7 @@ def build(layers, shape=(9, 8, 2)):
 @pytest.mark.parametrize("block", [1, 2, 5])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_gradients_agree_with_finite_differences(layers, block, channels):
-    assert gradient_error(build(layers, (11, 10, channels)), 3, images=5, block=block) < 1e-6
+    assert gradient_error(build(layers, (11, 10, channels)), 3, images=5, choices=KernelChoices(block)) < 1e-6
 
 
 @given(IMAGE_LAYERS, FLAT_LAYERS, st.integers(0, 50), st.sampled_from([1, 2, 3]))
@@ -61,7 +62,13 @@ def test_gradients_of_random_networks(image_layers, flat_layers, seed, block):
     except NetworkError:
         return  # shrunk to nothing
     # A kink within a step of a finite difference spoils that probe; it cannot do so for two draws.
-    assert min(gradient_error(network, draw, images=3, block=block, probes=6) for draw in (seed, seed + 100)) < 1e-5
+    assert (
+        min(
+            gradient_error(network, draw, images=3, choices=KernelChoices(block), probes=6)
+            for draw in (seed, seed + 100)
+        )
+        < 1e-5
+    )
 
 
 def test_fusion_takes_convolution_pool_and_relu_in_either_order():
@@ -70,12 +77,12 @@ def test_fusion_takes_convolution_pool_and_relu_in_either_order():
     assert kinds == [["conv", "relu", "max_pool"], ["relu"], ["flatten"], ["dense", "relu"], ["relu"], ["dense"]]
 
 
-def bound(network, batch, block=None, rule="momentum"):
+def bound(network, batch, block=64, rule="momentum"):
     """A context on a store of its own, the store, and random data."""
     optimizer = make_optimizer(rule)
     store = ParameterStore.create(Layout.of(network.parameters), optimizer.states)
     store.load(initial_weights(network, 1))
-    context = TrainingContext(network, store.tensors, batch, block=block)
+    context = TrainingContext(network, store.tensors, batch, choices=KernelChoices(block))
     generator = np.random.default_rng(0)
     images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
     labels = generator.integers(network.classes, size=batch, dtype=np.int32)
@@ -124,11 +131,13 @@ def test_a_step_allocates_nothing():
     assert peak - before < 4000
 
 
-def test_direct_updates_equal_plain_ones():
-    network = load_network("lenet", (28, 28, 1), 10)
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("between", [[Dense(40), ReLU()], [Dense(40), Tanh()], [Dense(40), ReLU(), Dropout(0.5)]])
+def test_direct_updates_equal_plain_ones(batch, between):
+    network = build([Conv(5, 3), MaxPool(2), ReLU(), Flatten(), *between, Dense(30)])
     results = []
     for rule in ("sgd", "w - lr * (g + weight_decay * w)"):
-        store, context, images, labels, _, updates = bound(network, 4, rule=rule)
+        store, context, images, labels, _, updates = bound(network, batch, rule=rule)
         program = context.program(images, labels)
         for _ in range(3):
             program.run_forward()
@@ -171,7 +180,14 @@ def test_smaller_batches_share_the_buffers():
     store.close()
 
 
-def test_blocks_fit_the_cache_but_are_not_too_small():
-    assert 1 <= choose_block(load_network("lenet", (28, 28, 1), 10)) <= 64
-    assert choose_block(load_network("alexnet", (224, 224, 3), 10)) <= 4
-    assert choose_block(load_network("mlp", (28, 28, 1), 10)) >= 1
+def test_blocks_fit_the_cache():
+    assert 1 <= likely_choices(load_network("lenet", (28, 28, 1), 10)).block <= 64
+    assert likely_choices(load_network("alexnet", (224, 224, 3), 1000)).block <= 2
+
+
+@pytest.mark.parametrize("way", ["flipped", "scattered"])
+@pytest.mark.parametrize("block", [1, 2, 5])
+def test_gradients_of_both_ways_to_the_error_of_an_input(way, block):
+    layers = [Conv(3, 2), Conv(2, 3, padding=1), ReLU(), Conv(4, 3, padding=2), Conv(2, 2), Flatten()]
+    choices = KernelChoices(block, dict.fromkeys(("conv2", "conv3", "conv4"), way))
+    assert gradient_error(build(layers), 4, images=5, choices=choices) < 1e-6

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_mp.kernels import conv
+from adam_mp.kernels.product import PANEL_BYTES, transpose
 
 
 def reference_patches(images, size, stride, padding):
@@ -30,63 +31,76 @@ def problems(draw):
     return images, size, draw(st.integers(1, 3)), padding
 
 
-@given(problems(), st.booleans())
-def test_patches_are_gathered(problem, single):
-    images, size, stride, padding = problem
-    images = images.astype(np.float32 if single else np.float64)
-    expected = reference_patches(images, size, stride, padding)
-    patches = np.full_like(expected, np.nan)
-    conv.gather_patches(images, patches, size, stride, padding)
-    np.testing.assert_array_equal(patches, expected)
+def offsets(images, size, stride, padding):
+    """The padded images, and the tables a product reads their patches by."""
+    height, width = (side + 2 * padding for side in images.shape[1:3])
+    padded = np.zeros((len(images), height, width, images.shape[3]), images.dtype)
+    conv.pad_images(images, padded, padding)
+    shape = padded.shape[1:]
+    return padded, conv.pixel_offsets(len(images), shape, size, stride), conv.tap_offsets(shape, size)
+
+
+def panel(real=np.float64):
+    return np.full(PANEL_BYTES // np.dtype(real).itemsize, np.nan, real)
 
 
 @given(problems())
-def test_columns_are_the_transposed_patches_of_one_channel(problem):
+def test_the_offsets_are_those_of_the_patches(problem):
     images, size, stride, padding = problem
-    images = np.ascontiguousarray(images[..., :1])
-    expected = reference_patches(images, size, stride, padding).T
-    columns = np.full(expected.shape, np.nan)
-    conv.gather_columns(images, columns, size, stride, padding)
-    np.testing.assert_array_equal(columns, expected)
+    padded, pixels, taps = offsets(images, size, stride, padding)
+    patches = padded.reshape(-1)[pixels[:, None] + taps]
+    np.testing.assert_array_equal(patches, reference_patches(images, size, stride, padding))
 
 
 @given(problems(), st.integers(0, 99))
 def test_scattering_is_the_transpose_of_gathering(problem, seed):
     images, size, stride, padding = problem
-    generator = np.random.default_rng(seed)
-    for scatter, gather, part, turn in (
-        (conv.scatter_patches, conv.gather_patches, images, False),
-        (conv.scatter_columns, conv.gather_columns, np.ascontiguousarray(images[..., :1]), True),
-    ):
-        patches = reference_patches(part, size, stride, padding)
-        patches = np.ascontiguousarray(patches.T) if turn else patches
-        gather(part, patches, size, stride, padding)
-        weights = generator.standard_normal(patches.shape)
-        back = np.full_like(part, np.nan)
-        scatter(weights, back, size, stride, padding)
-        np.testing.assert_allclose(np.sum(patches * weights), np.sum(part * back), rtol=1e-9, atol=1e-9)
+    patches = reference_patches(images, size, stride, padding)
+    weights = np.random.default_rng(seed).standard_normal(patches.shape)
+    back = np.full_like(images, np.nan)
+    conv.scatter_patches(weights, back, size, stride, padding)
+    np.testing.assert_allclose(np.sum(patches * weights), np.sum(images * back), rtol=1e-9, atol=1e-9)
 
 
-@given(problems(), st.integers(1, 5), st.sampled_from([0.0, 1.0]))
-def test_forward_and_both_gradients(problem, channels, beta):
+@given(problems(), st.integers(1, 40), st.sampled_from([0.0, 1.0]))
+def test_forward_and_weight_gradient(problem, channels, beta):
     images, size, stride, padding = problem
     generator = np.random.default_rng(0)
     expected = reference_patches(images, size, stride, padding)
     weight = generator.standard_normal((expected.shape[1], channels))
-    patches, out = np.zeros_like(expected), np.zeros((len(expected), channels))
-    conv.conv_forward(images, weight, patches, out, size, stride, padding)
+    tables = offsets(images, size, stride, padding)
+    out = np.full((len(expected), channels), np.nan)
+    conv.conv_forward(*tables, weight, out, panel())
     np.testing.assert_allclose(out, expected @ weight, atol=1e-9)
 
-    error = generator.standard_normal(out.shape)
-    first = generator.standard_normal(weight.shape)
-    for gather in (False, True):
-        gradient = first.copy()
-        if gather:
-            patches[:] = np.nan
-        conv.conv_backward_weight(images, patches, error, gradient, size, stride, padding, gather, beta)
-        np.testing.assert_allclose(gradient, beta * first + expected.T @ error, atol=1e-9)
+    error, first = generator.standard_normal(out.shape), generator.standard_normal(weight.shape)
+    gradient = first.copy() if beta else np.full_like(first, np.nan)
+    conv.conv_backward_weight(*tables, error, gradient, panel(), beta)
+    np.testing.assert_allclose(gradient, beta * first + expected.T @ error, atol=1e-9)
 
-    image_error, back = np.full_like(images, np.nan), np.zeros_like(images)
-    conv.conv_backward_input(error, weight, patches, image_error, size, stride, padding)
-    conv.scatter_patches(error @ weight.T, back, size, stride, padding)
-    np.testing.assert_allclose(image_error, back, atol=1e-9)
+
+@given(problems(), st.integers(1, 5), st.integers(1, 3))
+def test_both_ways_to_the_error_of_the_input(problem, filters, images_at_a_time):
+    images, size, stride, padding = problem
+    generator = np.random.default_rng(0)
+    patches = reference_patches(images, size, stride, padding)
+    weight = generator.standard_normal((patches.shape[1], filters))
+    error = generator.standard_normal((len(patches), filters))
+    expected = np.zeros_like(images)
+    conv.scatter_patches(error @ weight.T, expected, size, stride, padding)
+
+    pixels = len(patches) // len(images)
+    transposed, scratch = np.zeros(weight.shape[::-1]), np.zeros((images_at_a_time * pixels, len(weight)))
+    transpose(weight, transposed)
+    rows, x_error = np.arange(len(scratch)) * filters, np.full_like(images, np.nan)
+    geometry = (size, stride, padding)
+    conv.conv_backward_input(error, rows, np.arange(filters), transposed, scratch, x_error, *geometry, panel())
+    np.testing.assert_allclose(x_error, expected, atol=1e-9)
+
+    if stride == 1 and padding < size:
+        flipped, x_error = np.zeros((size * size * filters, images.shape[3])), np.full_like(images, np.nan)
+        conv.flip_weight(weight, flipped, size)
+        height, width = (side + 2 * padding - size + 1 for side in images.shape[1:3])
+        tables = offsets(error.reshape(len(images), height, width, filters), size, 1, size - 1 - padding)
+        conv.conv_forward(*tables, flipped, x_error.reshape(-1, images.shape[3]), panel())
+        np.testing.assert_allclose(x_error, expected, atol=1e-9)

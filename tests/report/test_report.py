@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.errors import RunFolderError
 from adam_mp.network.description import load_network
 from adam_mp.report.curves import draw_curves
@@ -22,7 +23,7 @@ from adam_mp.training.trainer import TrainResult
 def planned(folder=Path("run"), first_epoch=1):
     return RunPlanned(
         TrainSettings(epochs=3), load_network("mnist", (28, 28, 1), 10), "mnist", "uint8", 57000, 3000, 10000,
-        "rotate=10", 2, 4, 2, 1, 10**7, 10**6, 4, folder, first_epoch,
+        "rotate=10", 2, 4, 2, 1, 10**7, 10**6, KernelChoices(4, {"conv2": "scattered"}), folder, first_epoch,
     )  # fmt: skip
 
 

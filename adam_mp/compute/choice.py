@@ -1,0 +1,96 @@
+"""Which kernels a network's layers use where there are several: what is likely right, and what was measured.
+
+A choice is made once for a machine, network and batch: each way is timed on the layer's own shapes, and the outcome
+kept in a small file beside the compiled kernels. A run notes its choices in its folder and keeps them when resumed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adam_mp.compute.convolution import input_error_ways
+from adam_mp.compute.tensor_file import write_file
+from adam_mp.kernels.compilation import cache_folder
+from adam_mp.machine import cpu_name, l2_bytes
+from adam_mp.network.description import to_json
+from adam_mp.network.layers import Conv
+from adam_mp.network.network import Network
+
+_FILE = "choices.json"
+_MOST_IMAGES = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelChoices:
+    """How many images go through the image layers at a time, and each convolution's way to the error of its input."""
+
+    block: int
+    input_errors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {"block": self.block, "input_errors": dict(self.input_errors)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> KernelChoices:
+        """Undo `as_dict`; raises KeyError, TypeError or ValueError for anything else."""
+        return cls(int(values["block"]), {str(name): str(way) for name, way in dict(values["input_errors"]).items()})
+
+
+def likely_choices(network: Network) -> KernelChoices:
+    """Return what the shapes suggest: blocks whose largest layer fits in three quarters of the L2 cache."""
+    bytes_per_image, ways = 1, {}
+    for name, layer, before, after in convolutions(network):
+        if layer is not network.layers[0]:
+            ways[name] = input_error_ways(layer)[0]
+        bytes_per_image = max(bytes_per_image, 4 * (math.prod(before) + 2 * math.prod(after)))
+    return KernelChoices(max(1, min(_MOST_IMAGES, l2_bytes() * 3 // 4 // bytes_per_image)), ways)
+
+
+def convolutions(network: Network) -> list[tuple[str, Conv, tuple[int, ...], tuple[int, ...]]]:
+    """Return name, layer, shape in and shape out of each convolution."""
+    layers = zip(network.names, network.layers, network.shapes, network.shapes[1:], strict=False)
+    return [(name, layer, before, after) for name, layer, before, after in layers if isinstance(layer, Conv)]
+
+
+def read_choices(network: Network, batch: int) -> KernelChoices | None:
+    """Return what was measured for this network, batch and machine, or None."""
+    try:
+        return KernelChoices.from_dict(_read_file()[_key(network, batch)])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def keep_choices(network: Network, batch: int, choices: KernelChoices) -> None:
+    """Note what was measured. A folder that cannot be written only means measuring again."""
+    try:
+        known = {**_read_file(), _key(network, batch): choices.as_dict()}
+        write_file(_path(), (json.dumps(known, indent=1) + "\n").encode())
+    except OSError:
+        pass
+
+
+def _path() -> Path:
+    return cache_folder() / _FILE
+
+
+def _read_file() -> dict[str, Any]:
+    try:
+        known = json.loads(_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _key(network: Network, batch: int) -> str:
+    """Name what a choice depends on: layers and shapes, batch, machine, versions of kernels and compiler."""
+    versions = [importlib.metadata.version(name) for name in ("adam_mp", "numba")]
+    parts = [json.dumps(json.loads(to_json(network)), sort_keys=True), str(batch), cpu_name(), str(l2_bytes())]
+    return hashlib.sha256("\n".join([*parts, *versions]).encode()).hexdigest()[:24]

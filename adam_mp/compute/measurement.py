@@ -1,0 +1,114 @@
+"""Measuring which kernels are faster for a network's layers on this machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from adam_mp.compute.choice import KernelChoices, convolutions, keep_choices, likely_choices, read_choices
+from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.convolution import INPUT_ERRORS, input_error_ways
+from adam_mp.compute.operation import Call
+from adam_mp.network.layers import Dense, Flatten, Softmax
+from adam_mp.network.network import Network
+
+_BLOCKS = (1, 2, 4, 8, 16, 32)
+_ENOUGH_SECONDS = 0.1  # for one candidate
+_CLEARLY_WORSE = 1.1
+_SCRATCH_LIMIT = 64 << 20  # bytes of a candidate's buffers
+
+
+def choose_kernels(network: Network, batch: int) -> KernelChoices:
+    """Return the choices for training `network` with batches of `batch`, measured now if never before."""
+    known = read_choices(network, batch)
+    if known is None:
+        known = measure_choices(network, batch)
+        keep_choices(network, batch, known)
+    return known
+
+
+def measure_choices(network: Network, batch: int) -> KernelChoices:
+    """Time every way of every convolution, then blocks of different sizes with the best of them."""
+    likely = likely_choices(network)
+    block = min(likely.block, batch)
+    ways = dict(likely.input_errors)
+    for name, layer, before, after in convolutions(network):
+        if name not in ways:  # nobody needs the error of the images themselves
+            continue
+        weight = np.ones((layer.size**2 * before[2], layer.channels), np.float32)
+        error: np.ndarray = np.ones((block, *after), np.float32)
+        x_error: np.ndarray = np.zeros((block, *before), np.float32)
+        candidates = {
+            way: INPUT_ERRORS[way](layer, before, after, weight, block, np.float32).calls(error, x_error, True)
+            for way in input_error_ways(layer)
+        }
+        if len(candidates) > 1:
+            ways[name] = min(candidates, key=lambda way: _seconds(_runner(candidates[way])))
+    return KernelChoices(_measure_block(network, batch, KernelChoices(block, ways)), ways)
+
+
+def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
+    """Return the block with the shortest time per image of the image layers, forward and backward."""
+    part = _image_part(network)
+    if part is None or batch == 1:
+        return min(start.block, batch)
+    best, best_block = math.inf, start.block
+    images = min(batch, max(_BLOCKS))
+    x: np.ndarray = np.random.default_rng(0).random((images, *part.input_shape), dtype=np.float32)
+    labels: np.ndarray = np.zeros(images, np.int32)
+    for block in _BLOCKS:
+        if block > images:
+            break
+        count = min(images, 2 * block)  # two blocks, so that going back to the first is part of it
+        context = TrainingContext(part, _weights(part), count, choices=KernelChoices(block, start.input_errors))
+        if block > 1 and context.nbytes > _SCRATCH_LIMIT:
+            break
+        program = context.program(x[:count], labels[:count])
+        seconds = _seconds(_runner([*program.forward, *program.backward])) / count
+        if seconds < best:
+            best, best_block = seconds, block
+        elif seconds > _CLEARLY_WORSE * best:
+            break
+    return best_block
+
+
+def _image_part(network: Network) -> Network | None:
+    """The layers before the first flat one with a small end, or None where there is no convolution."""
+    if not convolutions(network):
+        return None
+    flat = [len(shape) == 1 for shape in network.shapes]
+    layers = network.layers[: flat.index(True) - 1 if True in flat else len(network.layers)]
+    return Network.build([*layers, Flatten(), Dense(), Softmax()], network.input_shape, 2)
+
+
+def _weights(network: Network) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.standard_normal(shape, dtype=np.float32) * np.float32(0.05)
+        for name, shape in network.parameters.items()
+    }
+
+
+def _runner(calls: Sequence[Call]) -> Callable[[], None]:
+    def run() -> None:
+        for function, arguments in calls:
+            function(*arguments)
+
+    return run
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    """Return the shortest of at least three runs after a first one, and of as many as fit into a tenth of a second."""
+    action()
+    best, spent, rounds = math.inf, 0.0, 0
+    while rounds < 3 or (spent < _ENOUGH_SECONDS and rounds < 20):
+        start = time.perf_counter()
+        action()
+        seconds = time.perf_counter() - start
+        best, spent, rounds = min(best, seconds), spent + seconds, rounds + 1
+        if spent > 5 * _ENOUGH_SECONDS:
+            break
+    return best

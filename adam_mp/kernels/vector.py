@@ -1,0 +1,99 @@
+"""Vector instructions for kernels whose inner loops the compiler does not vectorise well by itself.
+
+`Vectors` emits LLVM code on vectors of the machine's width: loads, stores and arithmetic, of which the last lanes may
+be masked, so that 20 channels take two vectors and not one and four single numbers. Width and number of registers are
+those of the machine that compiles; numba caches by processor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba.core import cgutils
+from numba.np.arrayobj import make_array
+
+INDEX = ir.IntType(64)
+_LANE = ir.IntType(32)
+
+
+def _vector_bytes() -> int:
+    features = llvmlite.binding.get_host_cpu_features()
+    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+
+
+def integer(value: int) -> ir.Constant:
+    """A constant index."""
+    return ir.Constant(INDEX, value)
+
+
+def address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Return the address of the element `index` of a one-dimensional array."""
+    return builder.gep(make_array(kind)(context, builder, array).data, [index])
+
+
+class Vectors:
+    """Emits instructions on vectors of `real`, `lanes` wide."""
+
+    def __init__(self, builder: Any, real: ir.Type) -> None:
+        self.builder, self.real = builder, real
+        self.size = 4 if isinstance(real, ir.FloatType) else 8
+        self.lanes = VECTOR_BYTES // self.size
+        self.type = ir.VectorType(real, self.lanes)
+        self.zeros = self.constant(0.0)
+
+    def constant(self, value: float) -> ir.Constant:
+        """The same number in all lanes."""
+        return ir.Constant(self.type, [value] * self.lanes)
+
+    def splat(self, value: Any) -> Any:
+        """A value in all lanes."""
+        kind = ir.VectorType(value.type, self.lanes)
+        first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_LANE, 0))
+        order = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, first, order)
+
+    def first_lanes(self, count: Any) -> Any:
+        """The mask of the first `count` lanes; all of them if `count` is larger."""
+        numbers = ir.VectorType(_LANE, self.lanes)
+        lane = ir.Constant(numbers, list(range(self.lanes)))
+        return self.builder.icmp_signed("<", lane, self.splat(self.builder.trunc(count, _LANE)))
+
+    def load(self, pointer: Any, mask: Any = None) -> Any:
+        """Read a vector from `pointer` on; lanes that `mask` leaves out are 0 and not touched."""
+        element = pointer.type.pointee
+        kind = ir.VectorType(element, self.lanes)
+        place = self.builder.bitcast(pointer, kind.as_pointer())
+        size = element.width // 8 if isinstance(element, ir.IntType) else self.size
+        if mask is None:
+            return self.builder.load(place, align=size)
+        signature = ir.FunctionType(kind, [place.type, _LANE, mask.type, kind])
+        function = self._intrinsic("masked.load", element, signature)
+        nothing = ir.Constant(kind, [0 if isinstance(element, ir.IntType) else 0.0] * self.lanes)
+        return self.builder.call(function, [place, ir.Constant(_LANE, size), mask, nothing])
+
+    def store(self, value: Any, pointer: Any, mask: Any = None) -> None:
+        """Write a vector from `pointer` on, the lanes of `mask` only."""
+        element = pointer.type.pointee
+        place = self.builder.bitcast(pointer, value.type.as_pointer())
+        size = element.width // 8 if isinstance(element, ir.IntType) else self.size
+        if mask is None:
+            self.builder.store(value, place, align=size)
+            return
+        signature = ir.FunctionType(ir.VoidType(), [value.type, place.type, _LANE, mask.type])
+        function = self._intrinsic("masked.store", element, signature)
+        self.builder.call(function, [value, place, ir.Constant(_LANE, size), mask])
+
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """`a * b + c`, in one instruction where there is one."""
+        function = self._intrinsic("fmuladd", self.real, ir.FunctionType(self.type, [self.type] * 3), memory=False)
+        return self.builder.call(function, [a, b, c])
+
+    def _intrinsic(self, name: str, element: ir.Type, signature: ir.FunctionType, memory: bool = True) -> Any:
+        letter, bits = ("i", element.width) if isinstance(element, ir.IntType) else ("f", 8 * self.size)
+        suffix = f"v{self.lanes}{letter}{bits}" + (".p0" if memory else "")
+        return cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.{name}.{suffix}")

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adam_mp import Conv, Dense, Flatten, Network, ReLU, Softmax
+from adam_mp.compute import choice, measurement
+from adam_mp.compute.choice import KernelChoices
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "cache_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def network(filters=3):
+    layers = [Conv(4, 3), Conv(filters, 3, padding=1), ReLU(), Conv(3, 2, 2), Flatten(), Dense(), Softmax()]
+    return Network.build(layers, (9, 9, 2), 3)
+
+
+def test_choices_are_measured_once(monkeypatch):
+    first = measurement.choose_kernels(network(), 8)
+    assert 1 <= first.block <= 8
+    assert first.input_errors["conv2"] in ("flipped", "scattered")
+    assert first.input_errors["conv3"] == "scattered"  # with a stride there is no other way
+    monkeypatch.setattr(measurement, "measure_choices", None)
+    assert measurement.choose_kernels(network(), 8) == first
+    for other in ((network(4), 8), (network(), 9)):
+        with pytest.raises(TypeError):
+            measurement.choose_kernels(*other)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"KEY": 3}', '{"KEY": {"block": 4}}'])
+def test_a_damaged_file_only_means_measuring_again(folder, text):
+    text = text.replace("KEY", choice._key(network(), 8))
+    (folder / "choices.json").write_text(text)
+    assert choice.read_choices(network(), 8) is None
+    choice.keep_choices(network(), 8, KernelChoices(2, {"conv2": "flipped"}))
+    assert choice.read_choices(network(), 8) == KernelChoices(2, {"conv2": "flipped"})
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(monkeypatch, tmp_path):
+    monkeypatch.setattr(choice, "cache_folder", lambda: tmp_path / "missing")
+    choice.keep_choices(network(), 8, KernelChoices(2))
+    assert choice.read_choices(network(), 8) is None
+
+
+def test_choices_survive_json():
+    choices = KernelChoices(5, {"conv2": "flipped"})
+    assert KernelChoices.from_dict(json.loads(json.dumps(choices.as_dict()))) == choices
+
+
+def test_a_network_without_convolutions_has_nothing_to_choose():
+    flat = Network.build([Flatten(), Dense(5), Softmax()], (4, 4, 1), 5)
+    assert measurement.measure_choices(flat, 7).input_errors == {}
