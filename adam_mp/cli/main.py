@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "measure a trained model on test data",
     "predict": "classify image files with a trained model",
     "inspect": "show what a run or a model file holds",
+    "bench": "measure training speed by number of workers",
     "doctor": "show what this machine offers and what runs left behind",
 }
 

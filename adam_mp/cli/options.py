@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,11 +42,12 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for each setting, in its group, with its unit and default."""
-    names = dict.fromkeys(field.metadata["group"] for field in FIELDS.values())
+def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] = tuple(FIELDS)) -> None:
+    """Add a flag for each `chosen` setting, in its group, with its unit and default."""
+    fields = {name: field for name, field in FIELDS.items() if name in chosen}
+    names = dict.fromkeys(field.metadata["group"] for field in fields.values())
     groups = {name: parser.add_argument_group(name) for name in names}
-    for name, field in FIELDS.items():
+    for name, field in fields.items():
         group = groups[field.metadata["group"]]
         default = f" (default: {field.default})" if field.default not in (None, False) else ""
         text = (field.metadata["help"] + default).replace("%", "%%")

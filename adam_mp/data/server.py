@@ -17,7 +17,7 @@ from adam_mp.kernels.warp import warp_batch
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring
 from adam_mp.memory.run_memory import RunHandle, RunMemory
-from adam_mp.memory.waiting import Backoff
+from adam_mp.memory.waiting import Pace
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +47,18 @@ class DataServer:
 
     def run(self) -> None:
         """Serve until the run stops."""
-        waiting = Backoff()
+        pace = Pace()
         self.counters.publish("ready", 1)
         while self.memory.board.order()[1] != STOP:
-            if self.fill_rings():
-                waiting.reset()
-            else:
-                waiting.pause()
+            used = self.room()
+            while self.fill_rings() and self.memory.board.order()[1] != STOP:
+                pass
+            pace.pause(used)
+
+    def room(self) -> float:
+        """Return how much of the emptiest of this server's rings is free, 0 to 1."""
+        mine = [ring for ring in self.memory.rings if ring.producer == self.spec.process]
+        return max((1 - ring.statistics().waiting / ring.shape.slots for ring in mine), default=0.0)
 
     def fill_rings(self) -> int:
         """Write one batch into each of this server's rings that has room; return how many."""

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from adam_mp.kernels.compilation import kernel
+from adam_mp.kernels.compilation import inline, kernel
 from adam_mp.kernels.random import mix, uniform
 
 RANGES = ("translate", "rotate", "scale", "shear", "reflect", "elastic")
@@ -63,78 +63,103 @@ def warp_batch(images, samples, out, ranges, key, mean, deviation, fill):
     still = True
     for value in ranges:
         still = still and value == 0
+    # A border of one pixel around the source: what lies outside is as far outside as the border.
+    border = 0 if still else 1
+    framed = np.empty((height + 2) * (width + 2) * channels, np.float32)
     matrix = np.empty(6, np.float32)
     field = np.zeros((2, GRID + 1, GRID + 1), np.float32)
-    inverse = np.empty(channels, np.float32)
-    for c in range(channels):
-        inverse[c] = np.float32(1) / deviation[c]
+    lines = np.zeros((2, GRID + 1, width), np.float32)
     for k in range(samples.size):
-        image, target = images[samples[k]], out[k]
+        image, target = images[samples[k]].reshape(-1), out[k].reshape(-1)
         if still:
-            for y in range(height):
-                for x in range(width):
-                    for c in range(channels):
-                        target[y, x, c] = (np.float32(image[y, x, c]) - mean[c]) * inverse[c]
+            _normalise(image, target, height, width, channels, 0, mean, deviation, fill)
             continue
+        _normalise(image, framed, height, width, channels, border, mean, deviation, fill)
         stream = mix(key, np.uint64(samples[k]))
         draw_affine(stream, ranges, height, width, matrix)
         if ranges[5] > 0:
             draw_field(stream, ranges[5], field)
-        _warp_one(image, target, matrix, field, ranges[5] > 0, mean, inverse, fill)
+            _spread(field, lines)
+        _warp_one(framed, target, matrix, lines, ranges[5] > 0, height, width, channels)
 
 
-@kernel(
-    "void(u1[:,:,::1], f4[:,:,::1], f4[::1], f4[:,:,::1], b1, f4[::1], f4[::1], f4)",
-    "void(f4[:,:,::1], f4[:,:,::1], f4[::1], f4[:,:,::1], b1, f4[::1], f4[::1], f4)",
-)
-def _warp_one(image, target, matrix, field, elastic, mean, inverse, fill):
-    height, width, channels = image.shape
-    one = np.float32(1)
-    step_y, step_x = np.float32(GRID) / max(height - 1, 1), np.float32(GRID) / max(width - 1, 1)
-    for y in range(height):
-        grid_y = np.float32(y) * step_y
-        row = min(int(grid_y), GRID - 1)
-        v = _smooth(grid_y - np.float32(row))
-        for x in range(width):
-            u_source = matrix[0] * np.float32(x) + matrix[1] * np.float32(y) + matrix[2]
-            v_source = matrix[3] * np.float32(x) + matrix[4] * np.float32(y) + matrix[5]
-            if elastic:
-                grid_x = np.float32(x) * step_x
-                column = min(int(grid_x), GRID - 1)
-                u = _smooth(grid_x - np.float32(column))
-                u_source += _blend(field[0], row, column, u, v)
-                v_source += _blend(field[1], row, column, u, v)
-            left, top = math.floor(u_source), math.floor(v_source)
-            fx, fy = u_source - np.float32(left), v_source - np.float32(top)
-            x0, y0 = int(left), int(top)
-            if x0 >= 0 and y0 >= 0 and x0 + 1 < width and y0 + 1 < height:
-                for c in range(channels):
-                    upper = np.float32(image[y0, x0, c]) * (one - fx) + np.float32(image[y0, x0 + 1, c]) * fx
-                    lower = np.float32(image[y0 + 1, x0, c]) * (one - fx) + np.float32(image[y0 + 1, x0 + 1, c]) * fx
-                    target[y, x, c] = (upper * (one - fy) + lower * fy - mean[c]) * inverse[c]
-                continue
-            for c in range(channels):
-                upper = _pixel(image, y0, x0, c, fill) * (one - fx) + _pixel(image, y0, x0 + 1, c, fill) * fx
-                lower = _pixel(image, y0 + 1, x0, c, fill) * (one - fx) + _pixel(image, y0 + 1, x0 + 1, c, fill) * fx
-                target[y, x, c] = (upper * (one - fy) + lower * fy - mean[c]) * inverse[c]
+@inline
+def _normalise(image, target, height, width, channels, border, mean, deviation, fill):
+    """Write `(image - mean) / deviation` into `target` within a border of normalised `fill`."""
+    step, line = np.uint64(channels), np.uint64((width + 2 * border) * channels)
+    for c in range(np.uint64(channels)):
+        middle, scale = mean[c], np.float32(1) / deviation[c]
+        outside = (fill - middle) * scale
+        if border:
+            for x in range(np.uint64(width + 2)):
+                target[x * step + c] = outside
+                target[np.uint64(height + 1) * line + x * step + c] = outside
+        for y in range(np.uint64(height)):
+            source, begin = y * np.uint64(width * channels) + c, (y + np.uint64(border)) * line + c
+            if border:
+                target[begin] = outside
+                target[begin + line - step] = outside
+                begin += step
+            if channels == 1:
+                for x in range(np.uint64(width)):
+                    target[begin + x] = (np.float32(image[source + x]) - middle) * scale
+            else:
+                for x in range(np.uint64(width)):
+                    target[begin + x * step] = (np.float32(image[source + x * step]) - middle) * scale
 
 
-@kernel("f4(f4)")
+@inline
 def _smooth(t):
     """Ease between two control points with zero slope at both, so that the field has no creases."""
     return t * t * (np.float32(3) - np.float32(2) * t)
 
 
-@kernel("f4(f4[:,::1], i8, i8, f4, f4)")
-def _blend(points, row, column, u, v):
+@inline
+def _spread(field, lines):
+    """Interpolate the field's control points along x: from [2, GRID + 1, GRID + 1] to [2, GRID + 1, width]."""
+    width = lines.shape[2]
+    step = np.float32(GRID) / np.float32(max(width - 1, 1))
+    for x in range(width):
+        place = np.float32(x) * step
+        column = min(int(place), GRID - 1)
+        u = _smooth(place - np.float32(column))
+        for axis in range(2):
+            for row in range(GRID + 1):
+                left, right = field[axis, row, column], field[axis, row, column + 1]
+                lines[axis, row, x] = left + (right - left) * u
+
+
+@inline
+def _warp_one(framed, target, matrix, lines, elastic, height, width, channels):
+    """Sample the framed image bilinearly at the mapped position of every pixel; vectorises over a row."""
+    # Positions and pixels of a row, counted from the frame's corner.
+    start, along, down = np.empty(width, np.uint32), np.empty(width, np.float32), np.empty(width, np.float32)
     one = np.float32(1)
-    upper = points[row, column] * (one - u) + points[row, column + 1] * u
-    lower = points[row + 1, column] * (one - u) + points[row + 1, column + 1] * u
-    return upper * (one - v) + lower * v
-
-
-@kernel("f4(u1[:,:,::1], i8, i8, i8, f4)", "f4(f4[:,:,::1], i8, i8, i8, f4)")
-def _pixel(image, y, x, c, fill):
-    if 0 <= y < image.shape[0] and 0 <= x < image.shape[1]:
-        return np.float32(image[y, x, c])
-    return fill
+    right, bottom = np.float32(width + 1) - np.float32(1e-3), np.float32(height + 1) - np.float32(1e-3)
+    step_y = np.float32(GRID) / np.float32(max(height - 1, 1))
+    step, line = np.uint64(channels), np.uint64((width + 2) * channels)
+    for y in range(height):
+        place = np.float32(y) * step_y
+        row = min(int(place), GRID - 1)
+        v = _smooth(place - np.float32(row))
+        from_x = matrix[1] * np.float32(y) + matrix[2] + one
+        from_y = matrix[4] * np.float32(y) + matrix[5] + one
+        for x in range(np.uint64(width)):
+            along[x] = matrix[0] * np.float32(np.uint32(x)) + from_x
+            down[x] = matrix[3] * np.float32(np.uint32(x)) + from_y
+        if elastic:
+            for x in range(np.uint64(width)):
+                along[x] += lines[0, row, x] + (lines[0, row + 1, x] - lines[0, row, x]) * v
+                down[x] += lines[1, row, x] + (lines[1, row + 1, x] - lines[1, row, x]) * v
+        for x in range(np.uint64(width)):
+            at_x, at_y = min(max(along[x], np.float32(0)), right), min(max(down[x], np.float32(0)), bottom)
+            left, top = np.uint32(np.int32(at_x)), np.uint32(np.int32(at_y))
+            along[x], down[x] = at_x - np.float32(left), at_y - np.float32(top)
+            start[x] = top * np.uint32(line) + left * np.uint32(channels)
+        begin = np.uint64(y * width * channels)
+        for c in range(step):
+            for x in range(np.uint64(width)):
+                i = np.uint64(start[x]) + c
+                upper = framed[i] + (framed[i + step] - framed[i]) * along[x]
+                lower = framed[i + line] + (framed[i + line + step] - framed[i + line]) * along[x]
+                target[begin + x * step + c] = upper + (lower - upper) * down[x]

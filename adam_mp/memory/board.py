@@ -18,14 +18,17 @@ _LINE = 8
 _ROW = 2 * _LINE
 _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
-    "loss", "fault_epoch", "fault_step", "augmented",
+    "loss", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
 )  # fmt: skip
 _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """One process's counters since it started; times in nanoseconds, `loss` the sum over images trained."""
+    """One process's counters since it started; times in nanoseconds, `loss` the sum over images trained.
+
+    A worker's `busy_ns` is all its time with a batch; forward, backward and update are the large parts of it.
+    """
 
     ready: int
     acknowledged: int
@@ -39,6 +42,9 @@ class Progress:
     fault_epoch: int
     fault_step: int
     augmented: int
+    forward_ns: int
+    backward_ns: int
+    update_ns: int
 
 
 class Counters:

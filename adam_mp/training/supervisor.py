@@ -29,7 +29,7 @@ from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
 from adam_mp.training.run_folder import MODEL_FILE
 
-_TICK = 0.01  # seconds between looks at the board
+_TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
 _REPORT = 0.2  # seconds between progress events
 _DISK_DEADLINE = 600.0
 
@@ -96,7 +96,7 @@ class Supervisor:
         plan = self.plan
         first = plan.resumed.epoch if plan.resumed else 0
         states = reopened(plan.resumed.ledger) if plan.resumed else np.zeros(plan.batches, np.uint8)
-        self._open_epoch(first, states)
+        self.open_epoch(first, states)
         self.crew.start()
         self.crew.wait_ready()
         for epoch in range(first, plan.settings.epochs):
@@ -109,7 +109,8 @@ class Supervisor:
                 return
         self.stopped_by = self.interruption.requested  # in the validation of the last epoch
 
-    def _open_epoch(self, epoch: int, states: np.ndarray) -> None:
+    def open_epoch(self, epoch: int, states: np.ndarray) -> None:
+        """Let the data servers begin with an epoch, of which `states` tells what is done."""
         self.memory.order[...] = epoch_order(self.plan.training, self.plan.settings.seed, epoch)
         self.memory.ledger.open(epoch, states)
 
@@ -124,7 +125,7 @@ class Supervisor:
             states = self.memory.ledger.states()
             if quorum_reached(states, settings.quorum, settings.batch_size, images):
                 break
-            self._tick()
+            self.tick()
             now = time.monotonic()
             if self.interruption.requested:
                 self.stopped_by = self.interruption.requested
@@ -143,7 +144,7 @@ class Supervisor:
             if now - reported >= _REPORT:
                 reported = now
                 self.tell(self._epoch_progress(epoch, states, now - began, before, part))
-            time.sleep(_TICK)
+            time.sleep(_time_to_look(now - began, float(np.mean(states == TRAINED))))
         self.memory.ledger.close_round()
         self._pause()
         self.memory.ledger.close_round()  # what a worker that died since held
@@ -157,7 +158,7 @@ class Supervisor:
         trained, skipped = (self._images(states, state) for state in (TRAINED, SKIPPED))
         last = epoch + 1 == plan.settings.epochs
         if not last:
-            self._open_epoch(epoch + 1, np.zeros(plan.batches, np.uint8))
+            self.open_epoch(epoch + 1, np.zeros(plan.batches, np.uint8))
         after = self.crew.totals()
         measured = {name: after[name] - before[name] + part.get(name, 0.0) for name in after}
         training_seconds = seconds + part.get("seconds", 0.0)
@@ -217,7 +218,7 @@ class Supervisor:
         self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
         self.memory.board.give_order(VALIDATE if part == "validation" else TEST)
         while True:
-            self._tick()
+            self.tick()
             if np.all(self.memory.evaluation.states() == TRAINED):
                 break
             time.sleep(_TICK)
@@ -231,7 +232,7 @@ class Supervisor:
 
     # Its duties in between.
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
         """See to dead processes, divergence, and stalls."""
         self.crew.watch()
         for progress in self.crew.rows()[: self.plan.split.workers]:
@@ -253,7 +254,7 @@ class Supervisor:
         """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""
         sequence = self.memory.board.give_order(IDLE)
         while True:
-            self._tick()
+            self.tick()
             rows = self.crew.rows()
             if all(rows[number].acknowledged >= sequence for number in self.crew.living_workers()):
                 return
@@ -359,3 +360,12 @@ def _wait_fraction(waited_ns: float, busy_ns: float) -> float:
 
 def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:
     return lambda: function(*arguments)
+
+
+def _time_to_look(seconds: float, done: float) -> float:
+    """Return how long to leave the workers alone, a share `done` of the epoch done after `seconds`.
+
+    Each look takes a moment of a core that trains; near the end a late look would leave all of them idle.
+    """
+    left = seconds * (1 - done) / done if done > 0 else 0.0
+    return min(max(left / 4, _TICK / 4), _LONGEST_TICK)

@@ -110,17 +110,23 @@ class Worker:
         """Forward, backward, update, report: the whole life of one leased batch."""
         read = self.store.read_updates()
         self.context.set_dropout_key(draw_key(self.spec.seed, epoch, batch))
+        start = time.perf_counter_ns()
         program.run_forward()
+        forwarded = time.perf_counter_ns()
         loss = float(program.totals[0])
         if not math.isfinite(loss):
             self.report_divergence(epoch, read)
             return
         self.set_rate(epoch, read)
         program.run_backward()
+        propagated = time.perf_counter_ns()
         before = self.store.count_update()
         self.hyper[_STEP] = before + 1
         for update in self.updates:
             update()
+        self.counters.add("update_ns", time.perf_counter_ns() - propagated)
+        self.counters.add("backward_ns", propagated - forwarded)
+        self.counters.add("forward_ns", forwarded - start)
         if self.memory.ledger.finish(epoch, batch, self.spec.process):
             self.counters.add("images", count)
             self.counters.add_loss(loss)

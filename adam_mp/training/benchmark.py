@@ -1,0 +1,152 @@
+"""Measuring a run's speed: real workers, data servers and shared memory, for a few seconds, without files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import psutil
+
+from adam_mp.errors import SettingsError
+from adam_mp.machine import ONE_THREAD
+from adam_mp.memory.board import TRAIN, Progress
+from adam_mp.memory.ledger import TRAINED
+from adam_mp.network.network import Network
+from adam_mp.training.events import Listener
+from adam_mp.training.interruption import Interruption
+from adam_mp.training.plan import RunPlan
+from adam_mp.training.split import Split
+from adam_mp.training.supervisor import Supervisor
+
+PHASES = ("wait", "forward", "backward", "update", "other")
+_TICK = 0.002
+_WARM_BATCHES = 2  # of each worker: until then it makes programs and loads kernels
+_MOST_OF_AN_EPOCH = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """What a number of workers did in `seconds`.
+
+    `phases` are shares of the workers' time: waiting for data, forward, backward, update, and the rest. Memory is what
+    a worker has for itself alone, interpreter included, in bytes.
+    """
+
+    workers: int
+    data_servers: int
+    images: int
+    seconds: float
+    images_per_second: float
+    connections_per_second: float
+    gigaflops: float
+    phases: dict[str, float]
+    staleness: float
+    worker_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return dataclasses.asdict(self)
+
+
+def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listener) -> Speed:
+    """Train with `workers` workers for `seconds`, or most of an epoch if that is shorter, and count.
+
+    The clock starts when every worker has trained a few batches. Raises SettingsError if the data has too few batches.
+    """
+    if plan.batches < 8 * workers:
+        raise SettingsError(
+            f"{plan.batches} batches are too few to measure {workers} workers; "
+            f"expected {8 * workers} or more: give more data or a smaller --batch-size"
+        )
+    plan = dataclasses.replace(plan, split=Split(workers, max(1, plan.split.data_servers)))
+    with Interruption() as interruption, Supervisor(plan, None, interruption, listener) as supervisor:
+        supervisor.open_epoch(0, np.zeros(plan.batches, np.uint8))
+        supervisor.crew.start()
+        supervisor.crew.wait_ready()
+        supervisor.memory.board.give_order(TRAIN)
+        _wait_until_warm(supervisor, interruption, workers)
+        before, start = supervisor.crew.rows()[:workers], time.monotonic()
+        while time.monotonic() - start < seconds and _done(supervisor) < _MOST_OF_AN_EPOCH:
+            _look(supervisor, interruption)
+        after, end = supervisor.crew.rows()[:workers], time.monotonic()
+        pids = list(supervisor.crew.pids().values())[:workers]
+        memory = max(psutil.Process(pid).memory_full_info().uss for pid in pids)
+    return _speed(plan, before, after, end - start, memory)
+
+
+def _wait_until_warm(supervisor: Supervisor, interruption: Interruption, workers: int) -> None:
+    while min(row.updates for row in supervisor.crew.rows()[:workers]) < _WARM_BATCHES:
+        _look(supervisor, interruption)
+
+
+def _look(supervisor: Supervisor, interruption: Interruption) -> None:
+    supervisor.tick()  # ends the run, with an error, when nothing moves
+    if interruption.requested:
+        raise KeyboardInterrupt
+    time.sleep(_TICK)
+
+
+def _done(supervisor: Supervisor) -> float:
+    return float(np.mean(supervisor.memory.ledger.states() == TRAINED))
+
+
+def _speed(plan: RunPlan, before: list[Progress], after: list[Progress], seconds: float, memory: int) -> Speed:
+    def gained(name: str) -> float:
+        return float(sum(getattr(b, name) - getattr(a, name) for a, b in zip(before, after, strict=True)))
+
+    images, updates = int(gained("images")), gained("updates")
+    spent = gained("waited_ns") + gained("busy_ns")
+    parts = {name: gained(f"{name}_ns") for name in ("forward", "backward", "update")}
+    parts = {"wait": gained("waited_ns"), **parts, "other": gained("busy_ns") - sum(parts.values())}
+    rate = images / seconds
+    return Speed(
+        workers=len(before),
+        data_servers=plan.split.data_servers,
+        images=images,
+        seconds=seconds,
+        images_per_second=rate,
+        connections_per_second=rate * plan.network.connections,
+        gigaflops=rate * training_flops(plan.network) / 1e9,
+        phases={name: max(0.0, value) / spent if spent else 0.0 for name, value in parts.items()},
+        staleness=gained("staleness") / updates if updates else 0.0,
+        worker_bytes=memory,
+    )
+
+
+def training_flops(network: Network) -> int:
+    """Return the floating-point operations of the products of a training step of one image.
+
+    Two for each connection forward, two for its weight's gradient, two for the error below it; nobody needs the error
+    of the images themselves.
+    """
+    counts = [connections for connections in network.connection_counts if connections]
+    return 6 * sum(counts) - 2 * counts[0] if counts else 0
+
+
+_SGEMM = """
+import time
+import numpy as np
+a = np.random.default_rng(0).random((1024, 1024), dtype=np.float32)
+out = np.empty_like(a)
+np.dot(a, a, out=out)
+times = []
+for _ in range(15):
+    start = time.perf_counter()
+    np.dot(a, a, out=out)
+    times.append(time.perf_counter() - start)
+print(2 * 1024**3 / sorted(times)[len(times) // 2] / 1e9)
+"""
+
+
+def sgemm_gigaflops() -> float:
+    """Return what numpy's product of two 1024 x 1024 float32 matrices makes on one core, in GFLOP/s."""
+    environment = {**os.environ, **ONE_THREAD}
+    done = subprocess.run(
+        [sys.executable, "-c", _SGEMM], env=environment, capture_output=True, text=True, timeout=120, check=True
+    )
+    return float(done.stdout)
