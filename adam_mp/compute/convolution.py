@@ -13,7 +13,7 @@ from adam_mp.kernels.product import transpose
 from adam_mp.network import layers as kinds
 from adam_mp.network.layers import Conv, Shape
 
-_SCATTERED_ROWS = 64  # rows of patches that are made before they are added up, at least
+_SCATTERED_ROWS = 256  # rows of patches that are made before they are added up, at least
 
 
 class FlippedConvolution:

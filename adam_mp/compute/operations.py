@@ -62,6 +62,7 @@ class DenseProduct(Operation):
         self.weight_rows, self.weight_columns = strided(inputs, outputs), strided(outputs, 1)
         self.error_columns = np.zeros(outputs * batch, real)
         self.x_error_columns = np.zeros(inputs * batch, real)
+        self.few = np.zeros(dense.FEW * (outputs + 2), real)
         # Set by the context where the update goes straight into the shared weight: the optimizer's numbers.
         self.direct: np.ndarray | None = None
 
@@ -84,6 +85,9 @@ class DenseProduct(Operation):
             wanted = span.x_error is not None
             arguments = (span.x, span.error, self.weight, x_error, self.direct, wanted, self.group.sparse)
             return [*calls, (dense.dense_update_one, arguments)]
+        if 1 < count <= dense.FEW and self.direct is not None and span.x_error is not None:
+            arguments = (span.x, span.error, self.weight, span.x_error, self.few, self.direct)
+            return [*calls, (dense.dense_update_few, arguments)]
         # The input's error first: a direct update changes the weight that it is computed with.
         if span.x_error is not None:
             calls.append(self._input_error(span.error, span.x_error))

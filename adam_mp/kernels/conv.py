@@ -12,10 +12,15 @@ longer vectorise (measured: 18 against 1.3 microseconds for the patches of 12x12
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.extending import intrinsic
 
 from adam_mp.kernels.compilation import inline, kernel
 from adam_mp.kernels.product import product
+from adam_mp.kernels.vector import Vectors, address
 
 
 def pixel_offsets(count: int, shape: tuple[int, int, int], size: int, stride: int) -> np.ndarray:
@@ -77,28 +82,47 @@ def _clip(first, size, limit):
     return min(max(0, -first), size), max(min(size, limit - first), min(max(0, -first), size))
 
 
+@intrinsic
+def _add_run(_typing: Any, source: Any, begin: Any, target: Any, at: Any, count: Any) -> Any:
+    """Add `count` numbers of `source` from `begin` on to `target` from `at` on; few, so that vectors are masked."""
+    signature = types.void(source, types.int64, target, types.int64, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Vectors(builder, context.get_value_type(source.dtype))
+        first = address(context, builder, source, arguments[0], arguments[1])
+        second = address(context, builder, target, arguments[2], arguments[3])
+        for index, mask in emit.vectors_of(arguments[4]):
+            place = builder.gep(second, [index])
+            emit.store(builder.fadd(emit.load(place, mask), emit.load(builder.gep(first, [index]), mask)), place, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 @kernel("void(R[:,::1], R[:,:,:,::1], i8, i8, i8)")
-def scatter_patches(patches, images, size, stride, padding):
-    """Add up `patches` [n * out_h * out_w, size * size * c] where they lie in `images` [n, h, w, c], overwritten."""
+def sum_patches(patches, images, size, stride, padding):
+    """Add up `patches` [n * out_h * out_w, size * size * c] where they lie in `images` [n, h, w, c], overwritten.
+
+    Down the columns: patches side by side overlap by parts of vectors, and each would wait for the stores of the last.
+    """
     count, height, width, channels = images.shape
     out_height = (height + 2 * padding - size) // stride + 1
     out_width = (width + 2 * padding - size) // stride + 1
     source, target = patches.reshape(-1), images.reshape(-1)
+    line = size * channels
     images[:] = 0
-    at, line = np.uint64(0), np.uint64(size * channels)
     for n in range(count):
-        for y in range(out_height):
-            for x in range(out_width):
-                left = x * stride - padding
-                begin, end = _clip(left, size, width)
-                before, inside = np.uint64(begin * channels), np.uint64((end - begin) * channels)
-                for i in range(size):
-                    row = y * stride - padding + i
-                    if 0 <= row < height:
-                        start = np.uint64(((n * height + row) * width + left + begin) * channels)
-                        for k in range(inside):
-                            target[start + k] += source[at + before + k]
-                    at += line
+        for x in range(out_width):
+            left = x * stride - padding
+            begin, end = _clip(left, size, width)
+            for y in range(out_height):
+                top = y * stride - padding
+                first, last = _clip(top, size, height)
+                patch = ((n * out_height + y) * out_width + x) * size * line + begin * channels
+                pixel = (n * height * width + left + begin) * channels
+                for i in range(first, last):
+                    start = pixel + (top + i) * width * channels
+                    _add_run(source, patch + i * line, target, start, (end - begin) * channels)
 
 
 @kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8, R[::1])")
@@ -117,4 +141,4 @@ def conv_backward_input(error, rows, depths, transposed, patches, image_error, s
         count = images.shape[0] * pixels
         part = flat[first * pixels * filters : (first * pixels + count) * filters]
         product(part, rows[:count], depths, transposed, patches[:count], panel, real(1), real(0))
-        scatter_patches(patches[:count], images, size, stride, padding)
+        sum_patches(patches[:count], images, size, stride, padding)

@@ -1,16 +1,24 @@
 """Dense layers: products forward and backward, and the update straight into shared weights.
 
-`rows` and `depths` are the offset tables of a product's left factor (`kernels/product.py`). A batch of one image has
-kernels of its own: its work is to read the weights once, and rows of inputs that are 0 (most, behind ReLU and dropout)
-need not be read at all.
+`rows` and `depths` are the offset tables of a product's left factor (`kernels/product.py`). Small batches have kernels
+of their own, because their work is to read the weights: with a few images the update and the input's error share one
+pass, and with one image rows of inputs that are 0 (most, behind ReLU and dropout) are not read at all.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from adam_mp.kernels.compilation import kernel
 from adam_mp.kernels.product import product, transpose
+from adam_mp.kernels.vector import Vectors, address, integer
+
+FEW = 8  # images: below or at this, reading the weight once is worth more than full vectors
 
 
 @kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[::1], R[:,::1], R[::1], b1)")
@@ -103,3 +111,61 @@ def dense_update_one(x, error, weight, x_error, hyper, wanted, dead):
             step = rate * value
             for j in range(columns):
                 flat[start + j] = keep * flat[start + j] + step * slope[j]
+
+
+@intrinsic
+def _update_row(_typing: Any, weight: Any, at: Any, errors: Any, columns: Any, steps: Any, keep: Any, sums: Any) -> Any:
+    """One row of `dense_update_few`: `sums[n] = row @ errors[n]`, then `row = keep * row + steps @ errors`."""
+    signature = types.void(weight, types.int64, errors, types.int64, steps, keep, sums)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Vectors(builder, context.get_value_type(keep))
+        zero, images = integer(0), range(FEW)
+        row = address(context, builder, weight, arguments[0], arguments[1])
+        error = address(context, builder, errors, arguments[2], zero)
+        first_step = address(context, builder, steps, arguments[4], zero)
+        factors = [emit.splat(builder.load(builder.gep(first_step, [integer(n)]))) for n in images]
+        decay = emit.splat(arguments[5])
+        totals = [cgutils.alloca_once(builder, emit.type) for _ in images]
+        for total in totals:
+            builder.store(emit.zeros, total)
+        for index, mask in emit.vectors_of(arguments[3]):
+            place = builder.gep(row, [index])
+            values = emit.load(place, mask)
+            updated = builder.fmul(values, decay)
+            for n, factor, total in zip(images, factors, totals, strict=True):
+                offset = builder.add(index, builder.mul(arguments[3], integer(n)))
+                slope = emit.load(builder.gep(error, [offset]), mask)
+                builder.store(emit.multiply_add(values, slope, builder.load(total)), total)
+                updated = emit.multiply_add(factor, slope, updated)
+            emit.store(updated, place, mask)
+        result = address(context, builder, sums, arguments[6], zero)
+        for n, total in enumerate(totals):
+            builder.store(emit.sum_lanes(builder.load(total)), builder.gep(result, [integer(n)]))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,::1], R[::1], f8[::1])")
+def dense_update_few(x, error, weight, x_error, scratch, hyper):
+    """The input's error and then the update, of up to `FEW` images, in one pass over the weight.
+
+    `scratch` holds `FEW * (outputs + 2)` numbers.
+    """
+    real = weight.dtype.type
+    images, columns = error.shape
+    rate, keep = real(-hyper[0]), real(1 - hyper[0] * hyper[1])
+    flat = weight.reshape(-1)
+    errors, steps = scratch[: FEW * columns], scratch[FEW * columns : FEW * (columns + 1)]
+    sums = scratch[FEW * (columns + 1) :]
+    scratch[:] = 0
+    for n in range(images):
+        for j in range(np.uint64(columns)):
+            errors[np.uint64(n * columns) + j] = error[n, j]
+    for i in range(weight.shape[0]):
+        for n in range(images):
+            steps[n] = rate * x[n, i]
+        _update_row(flat, i * columns, errors, columns, steps, keep, sums)
+        for n in range(images):
+            x_error[n, i] = sums[n]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from adam_mp.kernels.compilation import kernel
+from adam_mp.kernels.compilation import inline, kernel
+from adam_mp.kernels.edge import EDGE_COLUMNS, edge_by_depth, edge_by_rows, run_length
 from adam_mp.kernels.tile import MOST_VECTORS, TILE_ROWS, tile_1, tile_2, tile_3, tile_4
 from adam_mp.kernels.vector import VECTOR_BYTES
 
@@ -17,7 +18,20 @@ PANEL_DEPTH = 128
 PANEL_BYTES = PANEL_DEPTH * MOST_VECTORS * VECTOR_BYTES
 _ROWS_1, _ROWS_2 = TILE_ROWS[1], TILE_ROWS[2]
 _ROWS_3, _ROWS_4 = TILE_ROWS.get(3, 1), TILE_ROWS.get(4, 1)
+_EDGE_PAYS = 6  # vectors of columns; with more, two columns in one more vector are cheap
+_EDGE_ROOM = 8  # rows of results beside the columns in the panel
 _PACKING_PAYS = 12  # rows of the left factor from which a copied panel is read often enough
+
+
+@inline
+def _strips(rows, vectors):
+    """Return into how many strips of columns to cut: widest tiles, unless narrower ones leave fewer rows unused."""
+    strips = (vectors + MOST_VECTORS - 1) // MOST_VECTORS
+    if MOST_VECTORS < 4 or vectors <= 3:
+        return strips
+    narrower = (vectors + 2) // 3
+    wide_work = (rows + _ROWS_4 - 1) // _ROWS_4 * _ROWS_4 * strips * 4
+    return narrower if (rows + _ROWS_3 - 1) // _ROWS_3 * _ROWS_3 * narrower * 3 < wide_work else strips
 
 
 @kernel("void(R[::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[::1], R, R)")
@@ -29,14 +43,23 @@ def product(a, rows, depths, b, c, panel, alpha, beta):
     columns = b.shape[1]
     right, result = b.reshape(-1), c.reshape(-1)
     lanes = VECTOR_BYTES // c.itemsize
-    vectors = (columns + lanes - 1) // lanes
-    strips = (vectors + MOST_VECTORS - 1) // MOST_VECTORS
+    tiled = columns  # the columns left to the tiles
+    if columns % lanes == EDGE_COLUMNS and lanes < columns < _EDGE_PAYS * lanes:
+        depth_run, row_run = run_length(depths), run_length(rows)
+        if depth_run >= lanes and EDGE_COLUMNS * (depths.size + _EDGE_ROOM) <= panel.size:
+            edge_by_depth(a, rows, depths, depth_run, b, c, panel, alpha, beta)
+            tiled -= EDGE_COLUMNS
+        elif row_run >= lanes:
+            edge_by_rows(a, rows, depths, row_run, b, c, panel, alpha, beta)
+            tiled -= EDGE_COLUMNS
+    vectors = (tiled + lanes - 1) // lanes
+    strips = _strips(rows.size, vectors)
     packed = strips > 1 and rows.size > _PACKING_PAYS
     end = 0
     for strip in range(strips):
         begin, end = end, vectors * (strip + 1) // strips
         wide, first = end - begin, begin * lanes
-        used = min(columns, end * lanes) - first
+        used = min(tiled, end * lanes) - first
         tall = _ROWS_1 if wide == 1 else _ROWS_2 if wide == 2 else _ROWS_3 if wide == 3 else _ROWS_4
         for top in range(0, depths.size, PANEL_DEPTH):
             deep = min(depths.size - top, PANEL_DEPTH)

@@ -7,6 +7,7 @@ those of the machine that compiles; numba caches by processor.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding
@@ -92,6 +93,25 @@ class Vectors:
         """`a * b + c`, in one instruction where there is one."""
         function = self._intrinsic("fmuladd", self.real, ir.FunctionType(self.type, [self.type] * 3), memory=False)
         return self.builder.call(function, [a, b, c])
+
+    def sum_lanes(self, value: Any) -> Any:
+        """The sum of all lanes, in any order."""
+        signature = ir.FunctionType(self.real, [self.real, self.type])
+        function = self._intrinsic("vector.reduce.fadd", self.real, signature, memory=False)
+        return self.builder.call(function, [ir.Constant(self.real, -0.0), value], fastmath=("reassoc",))
+
+    def vectors_of(self, count: Any) -> Iterator[tuple[Any, Any]]:
+        """Emit a loop over `count` numbers: its body is emitted twice, for whole vectors and for the masked rest.
+
+        Yields the index of the first lane and the mask, None for all lanes.
+        """
+        builder = self.builder
+        lanes = integer(self.lanes)
+        with cgutils.for_range(builder, builder.udiv(count, lanes)) as loop:
+            yield builder.mul(loop.index, lanes), None
+        rest = builder.urem(count, lanes)
+        with builder.if_then(builder.icmp_signed("!=", rest, integer(0))):
+            yield builder.sub(count, rest), self.first_lanes(rest)
 
     def _intrinsic(self, name: str, element: ir.Type, signature: ir.FunctionType, memory: bool = True) -> Any:
         letter, bits = ("i", element.width) if isinstance(element, ir.IntType) else ("f", 8 * self.size)

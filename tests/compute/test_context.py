@@ -131,7 +131,7 @@ def test_a_step_allocates_nothing():
     assert peak - before < 4000
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [1, 4, 9])
 @pytest.mark.parametrize("between", [[Dense(40), ReLU()], [Dense(40), Tanh()], [Dense(40), ReLU(), Dropout(0.5)]])
 def test_direct_updates_equal_plain_ones(batch, between):
     network = build([Conv(5, 3), MaxPool(2), ReLU(), Flatten(), *between, Dense(30)])

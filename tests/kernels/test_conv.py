@@ -53,12 +53,12 @@ def test_the_offsets_are_those_of_the_patches(problem):
 
 
 @given(problems(), st.integers(0, 99))
-def test_scattering_is_the_transpose_of_gathering(problem, seed):
+def test_summing_is_the_transpose_of_gathering(problem, seed):
     images, size, stride, padding = problem
     patches = reference_patches(images, size, stride, padding)
     weights = np.random.default_rng(seed).standard_normal(patches.shape)
     back = np.full_like(images, np.nan)
-    conv.scatter_patches(weights, back, size, stride, padding)
+    conv.sum_patches(weights, back, size, stride, padding)
     np.testing.assert_allclose(np.sum(patches * weights), np.sum(images * back), rtol=1e-9, atol=1e-9)
 
 
@@ -87,7 +87,7 @@ def test_both_ways_to_the_error_of_the_input(problem, filters, images_at_a_time)
     weight = generator.standard_normal((patches.shape[1], filters))
     error = generator.standard_normal((len(patches), filters))
     expected = np.zeros_like(images)
-    conv.scatter_patches(error @ weight.T, expected, size, stride, padding)
+    conv.sum_patches(error @ weight.T, expected, size, stride, padding)
 
     pixels = len(patches) // len(images)
     transposed, scratch = np.zeros(weight.shape[::-1]), np.zeros((images_at_a_time * pixels, len(weight)))

@@ -65,6 +65,12 @@ def test_direct_update(problem, decay, wanted, dead):
     updated = weight.copy()
     dense.dense_update(x, *tables(x.shape, True), error, updated, panel(), hyper)
     np.testing.assert_allclose(updated, expected, atol=1e-9)
+    if len(x) <= dense.FEW:
+        updated, x_error = weight.copy(), np.full_like(x, np.nan)
+        scratch = np.full(dense.FEW * (weight.shape[1] + 2), np.nan)
+        dense.dense_update_few(x, error, updated, x_error, scratch, hyper)
+        np.testing.assert_allclose(updated, expected, atol=1e-9)
+        np.testing.assert_allclose(x_error, expected_error, atol=1e-9)
     if len(x) == 1:
         updated, x_error = weight.copy(), np.full_like(x, 7.0)
         dense.dense_update_one(x, error, updated, x_error, hyper, wanted, dead)

@@ -1,4 +1,4 @@
-"""What a data server does all day: warp and normalise a batch into a slot."""
+"""What a data server does all day: warp and normalise a batch into a slot; one thread."""
 
 from __future__ import annotations
 
@@ -21,4 +21,4 @@ def test_serve_batch(benchmark, side, augmentation):
     ranges = parse_augmentation(augmentation, shape).ranges
     samples = np.arange(BATCH)
     benchmark(lambda: warp_batch(images, samples, slot, ranges, np.uint64(1), one, one, np.float32(0)))
-    benchmark.extra_info["images_per_second"] = BATCH / benchmark.stats.stats.median
+    benchmark.extra_info["images/s"] = BATCH / benchmark.stats.stats.median

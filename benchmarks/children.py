@@ -1,0 +1,56 @@
+"""What child processes of the benchmarks do."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+
+from adam_mp.kernels.update import sgd
+from adam_mp.memory.ring import Ring, RingShape
+from adam_mp.memory.segment import Segment, SegmentHandle
+from adam_mp.memory.store import ParameterStore, StoreHandle
+from adam_mp.memory.waiting import Backoff
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateTask:
+    """Add 1 to every weight `updates` times, beginning when all `processes` are there."""
+
+    store: StoreHandle
+    processes: int
+    updates: int
+
+
+def update_store(task: UpdateTask) -> None:
+    """Do an UpdateTask."""
+    store = ParameterStore.attach(task.store)
+    gradient, hyper = np.ones_like(store.weights), np.array([-1.0, 0.0])
+    sgd(np.zeros_like(gradient), gradient, hyper)
+    store.count_update()
+    while store.read_updates() < task.processes:
+        time.sleep(0)
+    for _ in range(task.updates):
+        sgd(store.weights, gradient, hyper)
+        store.count_update()
+
+
+@dataclasses.dataclass(frozen=True)
+class RingTask:
+    """Publish `batches` slots into the ring at the beginning of a segment."""
+
+    segment: SegmentHandle
+    shape: RingShape
+    batches: int
+
+
+def fill_ring(task: RingTask) -> None:
+    """Do a RingTask."""
+    ring, waiting = Ring(Segment.attach(task.segment), 0, task.shape), Backoff()
+    for number in range(task.batches):
+        while (slot := ring.reserve()) is None:
+            waiting.pause()
+        waiting.reset()
+        slot.images[...] = number
+        ring.publish()
