@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.compute.convolution import input_error_ways
+from adam_mp.compute.conv_backward import ways_back
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.kernels.compilation import cache_folder
 from adam_mp.machine import cpu_name, l2_bytes
@@ -29,35 +29,35 @@ _MOST_IMAGES = 64
 
 @dataclasses.dataclass(frozen=True)
 class KernelChoices:
-    """How many images go through the image layers at a time, and each convolution's way to the error of its input."""
+    """How many images go through the image layers at a time, and the way back through each convolution, by name."""
 
     block: int
-    input_errors: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    ways_back: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {"block": self.block, "input_errors": dict(self.input_errors)}
+        return {"block": self.block, "ways_back": dict(self.ways_back)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> KernelChoices:
         """Undo `as_dict`; raises KeyError, TypeError or ValueError for anything else."""
-        return cls(int(values["block"]), {str(name): str(way) for name, way in dict(values["input_errors"]).items()})
+        return cls(int(values["block"]), {str(name): str(way) for name, way in dict(values["ways_back"]).items()})
 
 
 def likely_choices(network: Network) -> KernelChoices:
     """Return what the shapes suggest: blocks whose largest layer fits in three quarters of the L2 cache."""
     bytes_per_image, ways = 1, {}
-    for name, layer, before, after in convolutions(network):
-        if layer is not network.layers[0]:
-            ways[name] = input_error_ways(layer)[0]
+    for name, position, layer in convolutions(network):
+        before, after = network.shapes[position : position + 2]
+        ways[name] = ways_back(layer, position)[0]
         bytes_per_image = max(bytes_per_image, 4 * (math.prod(before) + 2 * math.prod(after)))
     return KernelChoices(max(1, min(_MOST_IMAGES, l2_bytes() * 3 // 4 // bytes_per_image)), ways)
 
 
-def convolutions(network: Network) -> list[tuple[str, Conv, tuple[int, ...], tuple[int, ...]]]:
-    """Return name, layer, shape in and shape out of each convolution."""
-    layers = zip(network.names, network.layers, network.shapes, network.shapes[1:], strict=False)
-    return [(name, layer, before, after) for name, layer, before, after in layers if isinstance(layer, Conv)]
+def convolutions(network: Network) -> list[tuple[str, int, Conv]]:
+    """Return name, position and layer of each convolution."""
+    layers = enumerate(zip(network.names, network.layers, strict=True))
+    return [(name, position, layer) for position, (name, layer) in layers if isinstance(layer, Conv)]
 
 
 def read_choices(network: Network, batch: int) -> KernelChoices | None:

@@ -62,7 +62,7 @@ class TrainingContext:
         # Blocks of equal size: a small last one would cost as much as its share of a large one does not.
         self.block = math.ceil(batch / math.ceil(batch / self.choices.block))
         self.totals = np.zeros(2)
-        groups = list(fuse(network, self.choices.input_errors))
+        groups = list(fuse(network, self.choices.ways_back))
         flat = [len(group.input_shape) == 1 or isinstance(group.layers[0], Flatten) for group in groups]
         self._image_groups = flat.index(True) if True in flat else len(groups)
         self._operations: list[Operation | None] = []
@@ -131,7 +131,7 @@ class TrainingContext:
                 for part, spans in ((flat_part, [(0, count)]), (image_part, blocks)):
                     for start, end in spans:
                         for index, operation in reversed(part):
-                            backward += operation.backward(self._span(index, images, start, end, len(spans) > 1))
+                            backward += operation.backward(self._span(index, images, start, end, len(spans)))
         return Program(tuple(forward), tuple(backward), self.totals, scores)
 
     def _input(self, index: int, images: np.ndarray, start: int, end: int) -> np.ndarray:
@@ -140,7 +140,7 @@ class TrainingContext:
         block = images[start:end]
         return block.reshape(len(block), -1) if self._operations[0] is None else block
 
-    def _span(self, index: int, images: np.ndarray, start: int, end: int, fresh: bool = False) -> Span:
+    def _span(self, index: int, images: np.ndarray, start: int, end: int, blocks: int = 1) -> Span:
         """The span of images start:end for operation number `index`."""
         lowest = index == 0 or (index == 1 and self._operations[0] is None)
         return Span(
@@ -150,7 +150,8 @@ class TrainingContext:
             error=self._error(index, start, end),
             x_error=None if lowest else self._error(index - 1, start, end),
             accumulate=start > 0,
-            fresh=fresh,
+            fresh=blocks > 1,
+            last=end == len(images),
         )
 
     def _error(self, index: int, start: int, end: int) -> np.ndarray:

@@ -10,9 +10,10 @@ import numpy as np
 
 from adam_mp.compute.choice import KernelChoices, convolutions, keep_choices, likely_choices, read_choices
 from adam_mp.compute.context import TrainingContext
-from adam_mp.compute.convolution import INPUT_ERRORS, input_error_ways
-from adam_mp.compute.operation import Call
-from adam_mp.network.layers import Dense, Flatten, Softmax
+from adam_mp.compute.conv_backward import BACKWARD_WAYS, BoundLayer, ways_back
+from adam_mp.compute.operation import Call, Span
+from adam_mp.kernels.conv import pixel_offsets, tap_offsets
+from adam_mp.network.layers import Conv, Dense, Flatten, Layer, MaxPool, ReLU, Softmax
 from adam_mp.network.network import Network
 
 _BLOCKS = (1, 2, 4, 8, 16, 32)
@@ -34,20 +35,40 @@ def measure_choices(network: Network, batch: int) -> KernelChoices:
     """Time every way of every convolution, then blocks of different sizes with the best of them."""
     likely = likely_choices(network)
     block = min(likely.block, batch)
-    ways = dict(likely.input_errors)
-    for name, layer, before, after in convolutions(network):
-        if name not in ways:  # nobody needs the error of the images themselves
-            continue
-        weight = np.ones((layer.size**2 * before[2], layer.channels), np.float32)
-        error: np.ndarray = np.ones((block, *after), np.float32)
-        x_error: np.ndarray = np.zeros((block, *before), np.float32)
-        candidates = {
-            way: INPUT_ERRORS[way](layer, before, after, weight, block, np.float32).calls(error, x_error, True)
-            for way in input_error_ways(layer)
-        }
-        if len(candidates) > 1:
-            ways[name] = min(candidates, key=lambda way: _seconds(_runner(candidates[way])))
+    ways = {}
+    for name, position, layer in convolutions(network):
+        candidates = {way: _way_calls(network, position, layer, way, block) for way in ways_back(layer, position)}
+        ways[name] = min(candidates, key=lambda way: _seconds(_runner(candidates[way])))
     return KernelChoices(_measure_block(network, batch, KernelChoices(block, ways)), ways)
+
+
+def _way_calls(network: Network, position: int, layer: Conv, way: str, block: int) -> list[Call]:
+    """Return the kernel calls of one way back on random images, with as many zeros in the error as pooling leaves."""
+    before, after = network.shapes[position : position + 2]
+    generator = np.random.default_rng(0)
+    weight: np.ndarray = np.ones((layer.size**2 * before[2], layer.channels), np.float32)
+    padded = (before[0] + 2 * layer.padding, before[1] + 2 * layer.padding, before[2])
+    images: np.ndarray = generator.standard_normal((block, *padded), dtype=np.float32)
+    error: np.ndarray = generator.standard_normal((block, *after), dtype=np.float32)
+    error *= generator.random(error.shape) < _density(network.layers[position + 1 : position + 3])
+    patches = (images, pixel_offsets(block, padded, layer.size, layer.stride), tap_offsets(padded, layer.size))
+    bound = BoundLayer(layer, before, after, weight, np.zeros_like(weight), block, np.float32)
+    x_error: np.ndarray | None = np.zeros((block, *before), np.float32) if position else None
+    span = Span(0, images, error, error, x_error)
+    return BACKWARD_WAYS[way](bound).calls(patches, error, span)
+
+
+def _density(behind: tuple[Layer, ...]) -> float:
+    """Return the share of errors that the layers behind a convolution let through: one of a window, half of a ReLU."""
+    density = 1.0
+    for layer in behind:
+        if isinstance(layer, MaxPool):
+            density = min(density, 1 / min(layer.step, layer.size) ** 2)
+        elif isinstance(layer, ReLU):
+            density = min(density, 1 / 2)
+        else:
+            break
+    return density
 
 
 def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
@@ -63,7 +84,7 @@ def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
         if block > images:
             break
         count = min(images, 2 * block)  # two blocks, so that going back to the first is part of it
-        context = TrainingContext(part, _weights(part), count, choices=KernelChoices(block, start.input_errors))
+        context = TrainingContext(part, _weights(part), count, choices=KernelChoices(block, start.ways_back))
         if block > 1 and context.nbytes > _SCRATCH_LIMIT:
             break
         program = context.program(x[:count], labels[:count])

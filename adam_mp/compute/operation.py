@@ -26,7 +26,7 @@ Tensors = dict[str, np.ndarray]
 class Group:
     """Layers of a network that one operation does: position of the first, the layers, name, shapes in and out.
 
-    `way` is how a convolution computes the error of its input, None for the likely faster way. `sparse` says that an
+    `way` is the way back through a convolution, None for the likely faster one. `sparse` says that an
     input of 0 takes no error further down, because a ReLU or dropout made it.
     """
 
@@ -77,8 +77,9 @@ class Span:
     """Some images of a batch, from number `first` on, and where an operation finds and leaves their values.
 
     x and out are [n, *shape], `error` and `x_error` the gradients of the loss by out and x; without an `x_error` nobody
-    below needs it. `accumulate` adds to the gradients of the weights instead of replacing them; `fresh` says that
-    the forward pass of other images came in between, so that scratch must be made anew.
+    below needs it. `accumulate` adds to the gradients of the weights instead of replacing them, and is set but for the
+    first span of a step; `last` for the last one. `fresh` says that the forward pass of other images came in between,
+    so that scratch must be made anew.
     """
 
     first: int
@@ -88,6 +89,7 @@ class Span:
     x_error: np.ndarray | None = None
     accumulate: bool = False
     fresh: bool = False
+    last: bool = True
 
 
 class Operation(abc.ABC):

@@ -12,6 +12,8 @@ from adam_mp.kernels import activation, dense, dropout, normalization, pool
 from adam_mp.network import layers as kinds
 from adam_mp.network.layers import Layer
 
+_WIDE = 64  # outputs of a dense layer from which few images have kernels of their own
+
 
 class MaxPooling(Operation):
     """Max-pooling on its own, or with the ReLU behind it."""
@@ -85,9 +87,10 @@ class DenseProduct(Operation):
             wanted = span.x_error is not None
             arguments = (span.x, span.error, self.weight, x_error, self.direct, wanted, self.group.sparse)
             return [*calls, (dense.dense_update_one, arguments)]
-        if 1 < count <= dense.FEW and self.direct is not None and span.x_error is not None:
-            arguments = (span.x, span.error, self.weight, span.x_error, self.few, self.direct)
-            return [*calls, (dense.dense_update_few, arguments)]
+        few_images = 1 < count <= dense.FEW and self.weight.shape[1] >= _WIDE
+        if few_images and self.direct is not None and span.x_error is not None:
+            few = (span.x, span.error, self.weight, span.x_error, self.few, self.direct)
+            return [*calls, (dense.dense_update_few, few)]
         # The input's error first: a direct update changes the weight that it is computed with.
         if span.x_error is not None:
             calls.append(self._input_error(span.error, span.x_error))

@@ -87,8 +87,9 @@ def product(a, rows, depths, b, c, panel, alpha, beta):
 
 @kernel("void(R[:,::1], R[:,::1])")
 def transpose(a, out):
-    """`out = a.T`, square by square so that both are read and written in whole cache lines."""
+    """`out = a.T`, square by square so that both are read and written in whole cache lines; out may be wider."""
     rows, columns = a.shape
+    stride = np.uint64(out.shape[1])
     source, target = a.reshape(-1), out.reshape(-1)
     for top in range(0, rows, 16):
         for left in range(0, columns, 16):
@@ -96,4 +97,4 @@ def transpose(a, out):
             for i in range(np.uint64(high)):
                 line = np.uint64((top + i) * columns + left)
                 for j in range(wide):
-                    target[(np.uint64(left) + j) * np.uint64(rows) + np.uint64(top) + i] = source[line + j]
+                    target[(np.uint64(left) + j) * stride + np.uint64(top) + i] = source[line + j]

@@ -83,8 +83,8 @@ def _product(shape: tuple[int, ...]) -> int:
 
 def kernels_text(choices: KernelChoices) -> str:
     """Say which kernels were chosen."""
-    ways = ", ".join(f"{way} for the input error of {name}" for name, way in choices.input_errors.items())
-    return f"images in blocks of {choices.block}" + (f"; {ways}" if ways else "")
+    ways = ", ".join(f"{name} {way}" for name, way in choices.ways_back.items())
+    return f"images in blocks of {choices.block}" + (f"; backward: {ways}" if ways else "")
 
 
 def plan_text(plan: RunPlanned) -> str:

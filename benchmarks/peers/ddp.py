@@ -1,4 +1,4 @@
-"""PyTorch's DistributedDataParallel over Gloo on one machine, LeNet and random images: python -m benchmarks.peers.ddp"""
+"""PyTorch's DistributedDataParallel over Gloo on one machine, LeNet, random images: python -m benchmarks.peers.ddp"""
 
 from __future__ import annotations
 
