@@ -1,7 +1,8 @@
 # make train [ARGS="--cores 2 --epochs 1"]   train on the embedded MNIST
 # make test                                  run all tests
 # make check                                 lint and type-check
-# make bench                                 run the benchmarks
+# make bench                                 run the benchmarks, write docs/benchmarks
+# make peers                                 install PyTorch and scikit-learn, for the benchmarks to compare with
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
 
-.PHONY: train test check bench clean
+.PHONY: train test check bench peers clean
 
 # Each stamp is renewed only when what it depends on changes, so that a second `make` is quick.
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -38,7 +39,13 @@ check: $(VENV)/installed-check
 	$(BIN)/mypy
 
 bench: $(VENV)/installed-test
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=$(VENV)/benchmarks.json
+	$(BIN)/python -m benchmarks.suites $(VENV)/benchmarks.json
+	$(BIN)/python -m benchmarks.reach
+	$(BIN)/python -m benchmarks.scaling
+
+peers: $(VENV)/installed-test
+	$(BIN)/python -m pip install --quiet --editable '.[test,peers]'
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,6 +12,7 @@ from adam_mp.memory.ring import Ring, RingShape
 from adam_mp.memory.segment import Segment, SegmentHandle
 from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.memory.waiting import Backoff
+from benchmarks.step import Step, zoo_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,3 +55,20 @@ def fill_ring(task: RingTask) -> None:
         waiting.reset()
         slot.images[...] = number
         ring.publish()
+
+
+@dataclasses.dataclass(frozen=True)
+class StepTask:
+    """Do LeNet steps of `batch` random images on a store until killed, counting updates."""
+
+    store: StoreHandle
+    batch: int
+
+
+def train_steps(task: StepTask) -> None:
+    """Do a StepTask."""
+    store = ParameterStore.attach(task.store)
+    step = Step(zoo_network("lenet"), task.batch, 1e-3, store=store)
+    while True:
+        step.run()
+        store.count_update()

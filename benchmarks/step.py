@@ -27,13 +27,16 @@ def zoo_network(model: str) -> Network:
 
 
 class Step:
-    """A store, a context and a batch; `run` does one step and returns the mean loss before it."""
+    """A store, its own unless given, a context and a batch; `run` does a step and returns the mean loss before it."""
 
-    def __init__(self, network: Network, batch: int, rate: float, rule: str = "sgd") -> None:
+    def __init__(
+        self, network: Network, batch: int, rate: float, rule: str = "sgd", store: ParameterStore | None = None
+    ) -> None:
         self.network, self.batch = network, batch
         optimizer = make_optimizer(rule)
-        self.store = ParameterStore.create(Layout.of(network.parameters), optimizer.states)
-        self.store.load(initial_weights(network, 1))
+        self.store = store or ParameterStore.create(Layout.of(network.parameters), optimizer.states)
+        if store is None:
+            self.store.load(initial_weights(network, 1))
         choices = choose_kernels(network, batch)
         self.context = TrainingContext(network, self.store.tensors, batch, choices=choices)
         hyper = make_hyper(0.9, 0.0)

@@ -7,7 +7,9 @@ keeps beside the sources, else in the user's cache folder, else in a private fol
 
 from __future__ import annotations
 
+import functools
 import getpass
+import hashlib
 import importlib
 import os
 import pkgutil
@@ -38,11 +40,22 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 
     def declare(function: Callable[..., Any]) -> Any:
         _ensure_cache_folder(function)
-        dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+        dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+        # numba looks at a kernel's own file alone, but helpers of other files are compiled into it.
+        dispatcher._cache._cache_file._source_stamp = _sources_stamp()
         _kernels.append(_Kernel(dispatcher, signatures))
         return dispatcher
 
     return declare
+
+
+@functools.cache
+def _sources_stamp() -> str:
+    """Return what stands for the text of all kernels: when it changes, all of them are compiled anew."""
+    digest = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
 
 
 def inline(function: Callable[..., Any]) -> Any:

@@ -10,15 +10,38 @@ pixels; each draw is uniform in plus or minus its range.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from adam_mp.kernels.compilation import inline, kernel
 from adam_mp.kernels.random import mix, uniform
+from adam_mp.kernels.vector import address
 
 RANGES = ("translate", "rotate", "scale", "shear", "reflect", "elastic")
+_CACHE_LINE, _FETCHED = 64, 4096  # bytes of the next image that are fetched ahead
 GRID = 6  # control points of the elastic field along each side
 _TRANSLATE_X, _TRANSLATE_Y, _ROTATE, _SCALE, _SHEAR, _REFLECT, _FIELD = range(7)
+
+
+@intrinsic
+def _fetch(_typing: Any, array: Any, index: Any) -> Any:
+    """Have the cache line of an element brought near: samples lie anywhere, and nothing else could foresee the next."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = address(context, builder, array, arguments[0], arguments[1])
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(function, [builder.bitcast(place, pointer), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
 
 
 @kernel("void(u8, f8[::1], i8, i8, f4[::1])")
@@ -69,7 +92,12 @@ def warp_batch(images, samples, out, ranges, key, mean, deviation, fill):
     matrix = np.empty(6, np.float32)
     field = np.zeros((2, GRID + 1, GRID + 1), np.float32)
     lines = np.zeros((2, GRID + 1, width), np.float32)
+    size = height * width * channels
+    flat = images.reshape(-1)
     for k in range(samples.size):
+        if k + 1 < samples.size:
+            for ahead in range(0, min(size * images.itemsize, _FETCHED), _CACHE_LINE):
+                _fetch(flat, samples[k + 1] * size + ahead // images.itemsize)
         image, target = images[samples[k]].reshape(-1), out[k].reshape(-1)
         if still:
             _normalise(image, target, height, width, channels, 0, mean, deviation, fill)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 _SHORTEST, _LONGEST = 50e-6, 2e-3
-_LONGEST_PACE = 10e-3
+_LONGEST_PACE = 25e-3
 
 
 class Backoff:

@@ -62,10 +62,11 @@ class TorchStep:
         channels_last: bool = False,
     ) -> None:  # fmt: skip
         self.model = torch_twin(network, weights)
-        self.images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+        # One channel is laid out alike in both formats; only the strides tell PyTorch which one to use.
+        self.images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).clone(memory_format=torch.contiguous_format)
         if channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
-            self.images = self.images.to(memory_format=torch.channels_last)
+            self.images = self.images.clone(memory_format=torch.channels_last)
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=rate)
         self.loss = nn.CrossEntropyLoss()

@@ -15,6 +15,19 @@ def test_a_second_compilation_finds_all_in_the_cache():
     assert compilation.cache_folder().is_dir()
 
 
+def test_a_change_of_any_source_makes_the_cache_stale(monkeypatch, tmp_path):
+    (dispatcher, types), *_ = compilation._variants("float32")
+    compilation.compile_kernels()
+    assert compilation._is_cached(dispatcher, types)
+    (tmp_path / "other.py").write_text("changed")
+    monkeypatch.setattr(compilation, "__file__", str(tmp_path / "compilation.py"))
+    changed = compilation._sources_stamp.__wrapped__()
+    assert changed != compilation._sources_stamp()
+    monkeypatch.setattr(dispatcher._cache._cache_file, "_source_stamp", changed)
+    monkeypatch.setattr(dispatcher, "overloads", {})
+    assert not compilation._is_cached(dispatcher, types)
+
+
 def test_no_kernel_runs_in_parallel_or_holds_the_interpreter():
     for entry in compilation._kernels:
         options = entry.dispatcher.targetoptions
