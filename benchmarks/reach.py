@@ -130,7 +130,7 @@ def sgemm_rows() -> Iterator[Row]:
         flops = statistics.median(rates) * training_flops(network) / 1e9
         yield Row(
             f"share of sgemm, {name}, batch {batch}", "numpy, 1024x1024", f"{goal}%", middle, low, high,
-            middle >= goal, f"{flops:.0f} GFLOP/s, numpy {peak:.0f}; products with errors that are 0 count, though skipped",
+            middle >= goal, f"{flops:.0f} GFLOP/s (products with errors of 0 count, though skipped), numpy {peak:.0f}",
         )  # fmt: skip
 
 

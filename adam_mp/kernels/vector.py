@@ -2,7 +2,7 @@
 
 `Vectors` emits LLVM code on vectors of the machine's width: loads, stores and arithmetic, of which the last lanes may
 be masked, so that 20 channels take two vectors and not one and four single numbers. Width and number of registers are
-those of the machine that compiles; numba caches by processor.
+those of the processor that numba compiles for; numba caches by processor and features.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import llvmlite.binding
+import numba
 from llvmlite import ir
 from numba.core import cgutils
 from numba.np.arrayobj import make_array
@@ -20,8 +21,10 @@ _LANE = ir.IntType(32)
 
 
 def _vector_bytes() -> int:
-    features = llvmlite.binding.get_host_cpu_features()
-    return 64 if features.get("avx512f") else 32 if features.get("avx") else 16
+    given = numba.config.CPU_FEATURES  # NUMBA_CPU_FEATURES; numba compiles for these, or else for the machine's
+    features = given if given is not None else llvmlite.binding.get_host_cpu_features().flatten()
+    present = set(features.split(","))
+    return 64 if "+avx512f" in present else 32 if "+avx" in present else 16
 
 
 VECTOR_BYTES = _vector_bytes()
