@@ -9,7 +9,7 @@ import pytest
 
 from tests.system.conftest import metrics, wait_until
 
-EPOCHS = 8
+EPOCHS = 14
 BATCHES = 119
 
 
@@ -131,9 +131,14 @@ def test_a_second_signal_stops_at_once(long_run):
 
 def test_two_runs_at_once_do_not_meet(long_run, start, small_data, tmp_path):
     first = long_run()
+    stopped = [first.wait_for_child(name) for name in ("worker 0", "worker 1")]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)  # so that it is still there when the other comes
     intruder = start("train", "--resume", str(tmp_path / "run")).finish()
     assert intruder.code == 2
     assert "in use by process" in intruder.err
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
     other = start("train", "--data", str(small_data), "--epochs", "1", "--run-dir", str(tmp_path / "other"))
     assert other.finish().code == 0
     ended = first.finish()
