@@ -21,7 +21,8 @@ _LANE = ir.IntType(32)
 
 
 def _vector_bytes() -> int:
-    given = numba.config.CPU_FEATURES  # NUMBA_CPU_FEATURES; numba compiles for these, or else for the machine's
+    # NUMBA_CPU_FEATURES, which numba reads when it is imported: it compiles for these, or else for the machine.
+    given: str | None = getattr(numba.config, "CPU_FEATURES")  # noqa: B009
     features = given if given is not None else llvmlite.binding.get_host_cpu_features().flatten()
     present = set(features.split(","))
     return 64 if "+avx512f" in present else 32 if "+avx" in present else 16
