@@ -1,164 +1,110 @@
-"""Data sets: images with labels, checked when they are made, and how a training set is split and normalised."""
+"""Data sets: what there is to train, validate and test on, and how a training set is split and ordered."""
 
 from __future__ import annotations
 
 import dataclasses
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adam_mp.data.idx import find_idx, read_idx
+from adam_mp.data.faults import BadSample
+from adam_mp.data.items import Items
+from adam_mp.data.records import Records
+from adam_mp.data.samples import Samples
 from adam_mp.errors import DataError, SettingsError
-from adam_mp.kernels.statistics import channel_moments
 
-EMBEDDED = "mnist"
-_EMBEDDED_FOLDER = Path(__file__).parent / "mnist"
-_FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-          "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """`images` uint8 or float32 [n, height, width, channels], and `labels` int32 [n], counted from 0."""
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
+Part = Samples | Records | Items
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Samples to train on and, perhaps, to test on. `classes` is one more than the highest training label."""
+    """Samples to train on and, perhaps, to validate and to test on; all parts are of one kind.
+
+    `image_shape` is (height, width, channels) of what the network sees. `classes` is one more than the highest
+    training label; `class_names` has a name for each class, or is empty.
+    """
 
     name: str
-    train: Samples
-    test: Samples | None
+    train: Part
+    validation: Part | None
+    test: Part | None
+    image_shape: tuple[int, int, int]
     classes: int
+    class_names: tuple[str, ...] = ()
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels."""
-        return self.train.images.shape[1:]  # type: ignore[return-value]
+    def parts(self) -> list[Part]:
+        """The parts that there are, in the order in which samples are numbered."""
+        return [part for part in (self.train, self.validation, self.test) if part is not None]
+
+    @property
+    def count(self) -> int:
+        """Samples of all parts."""
+        return sum(len(part) for part in self.parts)
+
+    def numbers(self, part: Part | None) -> np.ndarray:
+        """Return the sample numbers of one of the parts, int64."""
+        if part is None:
+            return np.zeros(0, np.int64)
+        first = 0
+        for other in self.parts:
+            if other is part:
+                break
+            first += len(other)
+        return np.arange(first, first + len(part))
+
+    @property
+    def rejected(self) -> list[BadSample]:
+        """Files that were found where images are and left out."""
+        return [bad for part in self.parts if isinstance(part, Records) for bad in part.rejected]
+
+    @property
+    def stored_type(self) -> str:
+        """The type of stored values."""
+        return str(self.train.images.dtype) if isinstance(self.train, Samples) else "uint8"
 
     @property
     def digest(self) -> int:
         """A fingerprint of the training samples, by which a resumed run knows its data again."""
-        return zlib.crc32(self.train.images.data, zlib.crc32(self.train.labels.data))
+        if isinstance(self.train, Records):
+            return zlib.crc32(self.train.labels.data, self.train.table.digest)
+        return self.train.digest
 
 
-@dataclasses.dataclass(frozen=True)
-class Normalization:
-    """What is done to stored values before the network sees them: `(value - mean) / deviation`, per channel.
-
-    `fill` is the stored value that stands for the world outside an image when it is warped.
-    """
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
-    fill: float
-
-
-def load_data(source: Any = EMBEDDED) -> DataSet:
-    """Make a data set of `source`; raises DataError if it is missing, damaged or inconsistent.
-
-    `source` is "mnist" (embedded), a folder with the four IDX files, `(images, labels)`, `(images, labels,
-    test_images, test_labels)`, `((images, labels), (test_images, test_labels))`, or a DataSet.
-    """
-    if isinstance(source, DataSet):
-        return source
-    if isinstance(source, (str, Path)):
-        return _load_folder(_EMBEDDED_FOLDER if str(source) == EMBEDDED else Path(source), str(source))
-    if isinstance(source, Sequence):
-        parts = list(source)
-        if len(parts) == 2 and all(isinstance(part, Sequence) and len(part) == 2 for part in parts):
-            parts = [*parts[0], *parts[1]]
-        if len(parts) in (2, 4):
-            train = make_samples(parts[0], parts[1], "training")
-            test = make_samples(parts[2], parts[3], "test") if len(parts) == 4 else None
-            return make_dataset("arrays", train, test)
-    raise DataError(
-        f"data is {type(source).__name__}; expected a folder, (images, labels) "
-        "or (images, labels, test_images, test_labels)"
-    )
-
-
-def _load_folder(folder: Path, name: str) -> DataSet:
-    if not folder.is_dir():
-        raise DataError(f"data folder {folder} does not exist; give a folder with IDX files, or {EMBEDDED!r}")
-    parts = {}
-    for part, (images_name, labels_name) in _FILES.items():
-        images = read_idx(find_idx(folder, images_name), 3)
-        labels = read_idx(find_idx(folder, labels_name), 1)
-        if len(images) != len(labels):
-            raise DataError(f"{folder}: {images_name} has {len(images)} images, but {labels_name} {len(labels)} labels")
-        parts[part] = make_samples(images, labels, f"{part} set of {folder}")
-    return make_dataset(name, parts["train"], parts["test"])
-
-
-def make_samples(images: Any, labels: Any, what: str) -> Samples:
-    """Check and convert images and labels; `what` names them in messages.
-
-    Images [n, h, w], [n, h, w, c] or plain features [n, f]; uint8 stays, other numbers become float32.
-    """
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim == 2:
-        images = images[:, None, None, :]
-    elif images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4:
-        raise DataError(
-            f"{what}: images have shape {images.shape}; expected [n, h, w], [n, h, w, c] or features [n, f]"
-        )
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise DataError(
-            f"{what}: {len(images)} images, but labels of shape {labels.shape}; expected one label an image"
-        )
-    if len(images) == 0:
-        raise DataError(f"{what} is empty; expected at least one image")
-    if 0 in images.shape:
-        raise DataError(f"{what}: images have shape {images.shape[1:]}; expected at least one pixel and one channel")
-    if not (np.issubdtype(images.dtype, np.number) or images.dtype == bool) or np.iscomplexobj(images):
-        raise DataError(f"{what}: images are of type {images.dtype}; expected numbers")
-    floating = np.issubdtype(labels.dtype, np.floating)
-    if not (np.issubdtype(labels.dtype, np.integer) or (floating and np.all(labels == np.floor(labels)))):
-        raise DataError(f"{what}: labels are of type {labels.dtype}; expected whole numbers from 0")
-    if images.dtype != np.uint8:
-        images = images.astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(axis=1))
-        if bad.size:
-            raise DataError(
-                f"{what}: image {bad[0]} holds NaN or infinity ({bad.size} such images); remove or mend them"
-            )
-    return Samples(np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int32))
-
-
-def make_dataset(name: str, train: Samples, test: Samples | None) -> DataSet:
-    """Put samples together, checking that labels and shapes agree."""
-    classes = int(train.labels.max()) + 1
+def make_dataset(
+    name: str, train: Part, validation: Part | None, test: Part | None,
+    image_shape: tuple[int, int, int] | None = None, class_names: Sequence[str] = (),
+) -> DataSet:  # fmt: skip
+    """Put parts together, checking that labels and shapes agree; arrays tell their own `image_shape`."""
+    classes = max(int(train.labels.max()) + 1, len(class_names))
     if classes < 2:
         raise DataError(
             f"training labels of {name} are all {classes - 1}; expected at least two classes, counted from 0"
         )
-    for what, samples in (("training", train), ("test", test)):
-        if samples is None:
+    for what, part in (("training", train), ("validation", validation), ("test", test)):
+        if part is None:
             continue
-        wrong = np.flatnonzero((samples.labels < 0) | (samples.labels >= classes))
+        wrong = np.flatnonzero((part.labels < 0) | (part.labels >= classes))
         if wrong.size:
-            label = samples.labels[wrong[0]]
+            label = part.labels[wrong[0]]
             raise DataError(
                 f"{what} image {wrong[0]} of {name} has label {label}, outside the classes 0 to {classes - 1}"
             )
-        if samples.images.shape[1:] != train.images.shape[1:] or samples.images.dtype != train.images.dtype:
-            raise DataError(
-                f"{what} images of {name} are {samples.images.dtype} {samples.images.shape[1:]}, "
-                f"training images {train.images.dtype} {train.images.shape[1:]}; expected the same"
-            )
-    return DataSet(name, train, test, classes)
+        if isinstance(train, Samples):
+            assert isinstance(part, Samples), "all parts are of one kind"
+            _check_same_form(name, what, train.images, part.images)
+    shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
+    return DataSet(name, train, validation, test, shape, classes, tuple(class_names))
+
+
+def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray) -> None:
+    if images.shape[1:] != train.shape[1:] or images.dtype != train.dtype:
+        raise DataError(
+            f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
+            f"training images {train.dtype} {train.shape[1:]}; expected the same"
+        )
 
 
 def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,15 +116,6 @@ def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndar
         raise SettingsError(f"validation is {validation:g}, which leaves none of {count} images to train on")
     order = np.random.Generator(np.random.PCG64([seed, 0x5917])).permutation(count)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
-
-
-def measure_normalization(samples: Samples, indices: np.ndarray) -> Normalization:
-    """Measure `samples.images[indices]`: mean and deviation per channel, and the usual value in the corners."""
-    moments = np.zeros((2, samples.images.shape[3]))
-    channel_moments(samples.images, indices, moments)
-    corners = samples.images[indices[:1000]][:, [0, 0, -1, -1], [0, -1, 0, -1]]
-    deviation = np.where(moments[1] > 0, moments[1], 1.0)
-    return Normalization(tuple(moments[0].tolist()), tuple(deviation.tolist()), float(np.median(corners)))
 
 
 def epoch_order(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The data-server process: keeps the workers' rings full of augmented batches (paper, section 3.1).
 
-It claims the next batch of the epoch, warps its images straight from the shared data set into a ring slot, and
-publishes it. It works ahead of the workers by as many slots as the rings have, across the end of an epoch too: while
-the workers validate, the first batches of the next epoch are made.
+It claims the next batch of the epoch, has its pictures made straight in a ring slot, and publishes it. It works ahead of
+the workers by as many slots as the rings have, across the end of an epoch too: while the workers validate, the first
+batches of the next epoch are made. While it makes one batch, the files of the next are read.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from adam_mp.data.augmentation import Augmentation, draw_key
-from adam_mp.data.dataset import Normalization
-from adam_mp.kernels.warp import warp_batch
+from adam_mp.data.augmentation import draw_key
+from adam_mp.data.pictures import ARRAYS, PictureSpec, open_pictures
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring
 from adam_mp.memory.run_memory import RunHandle, RunMemory
@@ -28,8 +27,7 @@ class DataServerSpec:
     memory: RunHandle
     batch_size: int
     seed: int
-    augmentation: Augmentation
-    normalization: Normalization
+    pictures: PictureSpec
 
 
 class DataServer:
@@ -38,12 +36,10 @@ class DataServer:
     def __init__(self, spec: DataServerSpec) -> None:
         self.spec = spec
         self.memory = RunMemory.attach(spec.memory)
-        self.images, self.labels = self.memory.arrays["train_images"], self.memory.arrays["train_labels"]
         self.counters = self.memory.board.counters[spec.process]
-        self.ranges = spec.augmentation.ranges
-        self.mean = np.array(spec.normalization.mean, np.float32)
-        self.deviation = np.array(spec.normalization.deviation, np.float32)
-        self.fill = np.float32(spec.normalization.fill)
+        self.pictures = open_pictures(spec.pictures, self.memory, self.counters)
+        self.reads_ahead = spec.pictures.kind != ARRAYS
+        self.next: tuple[int, int] | None = None  # (epoch, batch) that is claimed and being read
 
     def run(self) -> None:
         """Serve until the run stops."""
@@ -68,24 +64,39 @@ class DataServer:
             return 0
         for ring in self.memory.rings:
             if ring.producer == self.spec.process and ring.reserve() is not None:
-                batch = self.memory.ledger.claim(epoch, self.spec.process)
+                batch = self.take_batch(epoch)
                 if batch is None:
                     break
                 self.write_batch(ring, epoch, batch)
                 made += 1
         return made
 
+    def take_batch(self, epoch: int) -> int | None:
+        """Return the batch to make now, and claim the one after it so that its files are read meanwhile."""
+        claim = self.memory.ledger.claim
+        if not self.reads_ahead:
+            return claim(epoch, self.spec.process)
+        batch = self.next[1] if self.next is not None and self.next[0] == epoch else claim(epoch, self.spec.process)
+        self.next = None
+        if batch is None:
+            return None
+        following = claim(epoch, self.spec.process)
+        wanted = self.samples(batch)
+        if following is not None:
+            self.next = (epoch, following)
+            wanted = np.concatenate([wanted, self.samples(following)])
+        self.pictures.prepare(wanted)
+        return batch
+
+    def samples(self, batch: int) -> np.ndarray:
+        """Return the sample numbers of a batch of the open epoch."""
+        return self.memory.order[batch * self.spec.batch_size : (batch + 1) * self.spec.batch_size]
+
     def write_batch(self, ring: Ring, epoch: int, batch: int) -> None:
-        """Augment and normalise batch number `batch` of `epoch` into the ring's next slot, and publish it."""
+        """Make the pictures of batch number `batch` of `epoch` in the ring's next slot, and publish it."""
         slot = ring.reserve()
         assert slot is not None, "a reserved slot stays free until it is published"
-        samples = self.memory.order[batch * self.spec.batch_size : (batch + 1) * self.spec.batch_size]
-        count = len(samples)
-        key = np.uint64(draw_key(self.spec.seed, epoch))
-        warp_batch(
-            self.images, samples, slot.images[:count], self.ranges, key, self.mean, self.deviation, self.fill
-        )  # fmt: skip
-        slot.labels[:count] = self.labels[samples]
+        count = self.pictures.fill(self.samples(batch), slot.images, slot.labels, draw_key(self.spec.seed, epoch))
         slot.tag[:4] = epoch, batch, count, self.spec.process
         ring.publish()
         self.counters.add("augmented", count)

@@ -1,10 +1,10 @@
-"""Augmentation of a batch in one pass: every transformation composes into one warp from stored image to ring slot.
+"""Augmentation in one pass: all transformations compose into one map from a stored image to its place in a ring slot.
 
-The draws for a sample depend on (seed, epoch, sample) alone. Output pixels are mapped back into the source image and
-interpolated bilinearly; outside the image counts as `fill`. Normalisation, `(value - mean) / deviation`, is part of it.
+Every pixel of the picture is mapped back into the source image and interpolated bilinearly. Up to half a pixel beyond
+the image counts as its edge, all else outside as `fill`. Normalisation, `(value - mean) / deviation`, and changes of
+colour are one multiplication and one addition per channel on the way. The draws are those of `kernels.draw`.
 
-`ranges` is `[translate, rotate, scale, shear, reflect, elastic]`: pixels, degrees, fraction, degrees, probability,
-pixels; each draw is uniform in plus or minus its range.
+Sampling reads a *frame*: a copy of the part of the source that the picture sees, with a border where it sees beyond.
 """
 
 from __future__ import annotations
@@ -19,13 +19,23 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from adam_mp.kernels.compilation import inline, kernel
-from adam_mp.kernels.random import mix, uniform
+from adam_mp.kernels.draw import (
+    CUTOUT,
+    ELASTIC,
+    GRID,
+    NOISE,
+    add_noise,
+    cut_out,
+    draw_colours,
+    draw_field,
+    draw_geometry,
+)
+from adam_mp.kernels.random import mix
 from adam_mp.kernels.vector import address
 
-RANGES = ("translate", "rotate", "scale", "shear", "reflect", "elastic")
 _CACHE_LINE, _FETCHED = 64, 4096  # bytes of the next image that are fetched ahead
-GRID = 6  # control points of the elastic field along each side
-_TRANSLATE_X, _TRANSLATE_Y, _ROTATE, _SCALE, _SHEAR, _REFLECT, _FIELD = range(7)
+_LANES = 4  # of a pixel that is blended as one vector
+_PIXEL_CHANNELS = (3, 4)  # channels for which that pays
 
 
 @intrinsic
@@ -44,96 +54,148 @@ def _fetch(_typing: Any, array: Any, index: Any) -> Any:
     return types.void(array, types.int64), generate
 
 
-@kernel("void(u8, f8[::1], i8, i8, f4[::1])")
-def draw_affine(key, ranges, height, width, matrix):
-    """Draw the map from output to source pixels, `[a, b, c, d, e, f]`: x' = a x + b y + c, y' = d x + e y + f."""
-    degree = math.pi / 180.0
-    angle = (2 * uniform(key, _ROTATE) - 1) * ranges[1] * degree
-    scale = 1.0 / (1.0 + (2 * uniform(key, _SCALE) - 1) * ranges[2])
-    shear = math.tan((2 * uniform(key, _SHEAR) - 1) * ranges[3] * degree)
-    mirror = -1.0 if uniform(key, _REFLECT) < ranges[4] else 1.0
-    shift_x = (2 * uniform(key, _TRANSLATE_X) - 1) * ranges[0]
-    shift_y = (2 * uniform(key, _TRANSLATE_Y) - 1) * ranges[0]
-    cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
-    a, b = mirror * cosine, mirror * (cosine * shear - sine)
-    d, e = sine, sine * shear + cosine
-    middle_x, middle_y = (width - 1) / 2.0, (height - 1) / 2.0
-    matrix[0], matrix[1], matrix[2] = a, b, middle_x - a * (middle_x + shift_x) - b * (middle_y + shift_y)
-    matrix[3], matrix[4], matrix[5] = d, e, middle_y - d * (middle_x + shift_x) - e * (middle_y + shift_y)
+@intrinsic
+def _blend_pixels(
+    _typing: Any, frame: Any, start: Any, along: Any, down: Any, step: Any, line: Any, gain: Any, offset: Any,
+    target: Any, at: Any, count: Any,
+) -> Any:  # fmt: skip
+    """Blend `count` pixels of 3 or 4 channels into `target` from `at` on, each as one vector of four numbers.
+
+    Pixel x lies between the four around `frame[start[x]]`, `along[x]` to the right and `down[x]` below. One number
+    behind each pixel is read, and one written, where there are 3 channels.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        real = ir.FloatType()
+        wide = ir.VectorType(real, _LANES)
+
+        def load(kind: Any, array: Any, index: Any) -> Any:
+            """Four elements from `index` on, as floats."""
+            place = address(context, builder, kind, array, index)
+            element = place.type.pointee
+            stored = ir.VectorType(element, _LANES)
+            value = builder.load(builder.bitcast(place, stored.as_pointer()), align=1)
+            return builder.uitofp(value, wide) if isinstance(element, ir.IntType) else value
+
+        def splat(value: Any) -> Any:
+            first = builder.insert_element(ir.Constant(wide, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+            return builder.shuffle_vector(first, first, order)
+
+        def between(first: Any, second: Any, part: Any) -> Any:
+            difference = builder.fsub(second, first, flags=("contract",))
+            return builder.fadd(first, builder.fmul(difference, part, flags=("contract",)), flags=("contract",))
+
+        frame_, start_, along_, down_, step_, line_, gain_, offset_, target_, at_, count_ = arguments
+        zero = ir.Constant(ir.IntType(64), 0)
+        multiply, add = load(gain, gain_, zero), load(offset, offset_, zero)
+        with cgutils.for_range(builder, count_) as loop:
+            x = loop.index
+            first = builder.zext(
+                builder.load(address(context, builder, start, start_, x)), ir.IntType(64)
+            )
+            below = builder.add(first, line_)
+            right = splat(builder.load(address(context, builder, along, along_, x)))
+            upper = between(load(frame, frame_, first), load(frame, frame_, builder.add(first, step_)), right)
+            lower = between(load(frame, frame_, below), load(frame, frame_, builder.add(below, step_)), right)
+            value = between(upper, lower, splat(builder.load(address(context, builder, down, down_, x))))
+            value = builder.fadd(builder.fmul(value, multiply, flags=("contract",)), add, flags=("contract",))
+            place = address(context, builder, target, target_, builder.add(at_, builder.mul(x, step_)))
+            builder.store(value, builder.bitcast(place, wide.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    signature = types.void(
+        frame, start, along, down, types.int64, types.int64, gain, offset, target, types.int64, types.int64
+    )
+    return signature, generate
 
 
-@kernel("void(u8, f8, f4[:,:,::1])")
-def draw_field(key, strength, field):
-    """Draw the elastic field's control points [2, GRID + 1, GRID + 1], in pixels."""
-    position = _FIELD
-    for axis in range(2):
-        for i in range(field.shape[1]):
-            for j in range(field.shape[2]):
-                field[axis, i, j] = (2 * uniform(key, position) - 1) * strength
-                position += 1
+def frame_room(height: int, width: int, channels: int) -> int:
+    """Return how many elements a frame of a source [height, width, channels] may need."""
+    return (height + 2) * (width + 2) * channels + _LANES
+
+
+_frame_room = inline(frame_room)
 
 
 @kernel(
-    "void(u1[:,:,:,::1], i8[::1], f4[:,:,:,::1], f8[::1], u8, f4[::1], f4[::1], f4)",
-    "void(f4[:,:,:,::1], i8[::1], f4[:,:,:,::1], f8[::1], u8, f4[::1], f4[::1], f4)",
+    "void(u1[:,:,:,::1], i8[::1], f4[:,:,:,::1], f8[::1], u8, f4[::1], f4[::1], f4[:,::1], f4)",
+    "void(f4[:,:,:,::1], i8[::1], f4[:,:,:,::1], f8[::1], u8, f4[::1], f4[::1], f4[:,::1], f4)",
 )
-def warp_batch(images, samples, out, ranges, key, mean, deviation, fill):
+def warp_batch(images, samples, out, ranges, key, mean, deviation, directions, fill):
     """Write the augmented, normalised images `samples` [k] of `images` [n, h, w, c] into `out` [k, h, w, c].
 
-    `key` stands for (seed, epoch). mean and deviation [c] are in units of the stored values.
+    `key` stands for (seed, epoch). mean and deviation [c] are in units of the stored values; `directions` [c, c] see
+    `draw_colours`.
     """
     _, height, width, channels = images.shape
-    still = True
-    for value in ranges:
-        still = still and value == 0
-    # A border of one pixel around the source: what lies outside is as far outside as the border.
-    border = 0 if still else 1
-    framed = np.empty((height + 2) * (width + 2) * channels, np.float32)
-    matrix = np.empty(6, np.float32)
-    field = np.zeros((2, GRID + 1, GRID + 1), np.float32)
-    lines = np.zeros((2, GRID + 1, width), np.float32)
     size = height * width * channels
     flat = images.reshape(-1)
+    room = _frame_room(height, width, channels)
+    frame = np.empty(room, images.dtype)
+    reals = np.empty(room, np.float32)
     for k in range(samples.size):
         if k + 1 < samples.size:
             for ahead in range(0, min(size * images.itemsize, _FETCHED), _CACHE_LINE):
                 _fetch(flat, samples[k + 1] * size + ahead // images.itemsize)
-        image, target = images[samples[k]].reshape(-1), out[k].reshape(-1)
-        if still:
-            _normalise(image, target, height, width, channels, 0, mean, deviation, fill)
-            continue
-        _normalise(image, framed, height, width, channels, border, mean, deviation, fill)
+        image = images[samples[k]].reshape(-1)
         stream = mix(key, np.uint64(samples[k]))
-        draw_affine(stream, ranges, height, width, matrix)
-        if ranges[5] > 0:
-            draw_field(stream, ranges[5], field)
-            _spread(field, lines)
-        _warp_one(framed, target, matrix, lines, ranges[5] > 0, height, width, channels)
+        _warp(image, height, width, out[k], ranges, 1.0, stream, mean, deviation, directions, fill, frame, reals)
+
+
+@kernel("void(u1[::1], i8, i8, f4[:,:,::1], f8[::1], f8, u8, i8, f4[::1], f4[::1], f4[:,::1], f4, u1[::1], f4[::1])")
+def warp_picture(image, height, width, out, ranges, keep, key, sample, mean, deviation, directions, fill, frame, reals):
+    """Write one augmented, normalised image of any size [height, width, c], given flat, into `out` [h, w, c].
+
+    `key` stands for (seed, epoch); `keep` see `draw_geometry`; `frame` and `reals` are scratch of `frame_room`.
+    """
+    stream = mix(key, np.uint64(sample))
+    _warp(image, height, width, out, ranges, keep, stream, mean, deviation, directions, fill, frame, reals)
 
 
 @inline
-def _normalise(image, target, height, width, channels, border, mean, deviation, fill):
-    """Write `(image - mean) / deviation` into `target` within a border of normalised `fill`."""
-    step, line = np.uint64(channels), np.uint64((width + 2 * border) * channels)
-    for c in range(np.uint64(channels)):
-        middle, scale = mean[c], np.float32(1) / deviation[c]
-        outside = (fill - middle) * scale
-        if border:
-            for x in range(np.uint64(width + 2)):
-                target[x * step + c] = outside
-                target[np.uint64(height + 1) * line + x * step + c] = outside
-        for y in range(np.uint64(height)):
-            source, begin = y * np.uint64(width * channels) + c, (y + np.uint64(border)) * line + c
-            if border:
-                target[begin] = outside
-                target[begin + line - step] = outside
-                begin += step
-            if channels == 1:
-                for x in range(np.uint64(width)):
-                    target[begin + x] = (np.float32(image[source + x]) - middle) * scale
-            else:
-                for x in range(np.uint64(width)):
-                    target[begin + x * step] = (np.float32(image[source + x * step]) - middle) * scale
+def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directions, fill, frame, reals):
+    rows, columns, channels = out.shape
+    gain, offset = np.zeros(channels + _LANES, np.float32), np.zeros(channels + _LANES, np.float32)
+    draw_colours(key, ranges, mean, deviation, directions, gain, offset)
+    target = out.reshape(-1)
+    still = keep == 1.0 and rows == height and columns == width
+    for i in range(ELASTIC + 2):  # those that move pixels
+        still = still and ranges[i] == 0
+    if still:
+        _normalise(image, target, columns * channels, channels, gain, offset)
+    else:
+        matrix = np.empty(6, np.float32)
+        draw_geometry(key, ranges, keep, height, width, rows, columns, matrix)
+        lines = np.zeros((2, GRID + 1, columns), np.float32)
+        reach = 0.0
+        if ranges[ELASTIC] > 0:
+            # The range is in pixels of the picture, the field in those of the source.
+            reach = ranges[ELASTIC] * math.sqrt(abs(matrix[0] * matrix[4] - matrix[1] * matrix[3]))
+            field = np.zeros((2, GRID + 1, GRID + 1), np.float32)
+            draw_field(key, reach, field)
+            _spread(field, lines)
+        _sample(image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill,
+                frame, reals)  # fmt: skip
+    if ranges[NOISE] > 0:
+        add_noise(key, ranges[NOISE], gain, target, channels)
+    if ranges[CUTOUT] > 0:
+        cut_out(key, ranges[CUTOUT], out)
+
+
+@inline
+def _normalise(image, target, line, channels, gain, offset):
+    """Write `image * gain + offset`, where both repeat along a line of pixels."""
+    if channels == 1:
+        for i in range(np.uint64(target.size)):
+            target[i] = np.float32(image[i]) * gain[0] + offset[0]
+        return
+    gains, offsets = np.empty(line, np.float32), np.empty(line, np.float32)
+    for i in range(line):
+        gains[i], offsets[i] = gain[i % channels], offset[i % channels]
+    for begin in range(np.uint64(0), np.uint64(target.size), np.uint64(line)):
+        for i in range(np.uint64(line)):
+            target[begin + i] = np.float32(image[begin + i]) * gains[i] + offsets[i]
 
 
 @inline
@@ -158,36 +220,107 @@ def _spread(field, lines):
 
 
 @inline
-def _warp_one(framed, target, matrix, lines, elastic, height, width, channels):
-    """Sample the framed image bilinearly at the mapped position of every pixel; vectorises over a row."""
-    # Positions and pixels of a row, counted from the frame's corner.
-    start, along, down = np.empty(width, np.uint32), np.empty(width, np.float32), np.empty(width, np.float32)
-    one = np.float32(1)
-    right, bottom = np.float32(width + 1) - np.float32(1e-3), np.float32(height + 1) - np.float32(1e-3)
-    step_y = np.float32(GRID) / np.float32(max(height - 1, 1))
-    step, line = np.uint64(channels), np.uint64((width + 2) * channels)
-    for y in range(height):
-        place = np.float32(y) * step_y
-        row = min(int(place), GRID - 1)
-        v = _smooth(place - np.float32(row))
-        from_x = matrix[1] * np.float32(y) + matrix[2] + one
-        from_y = matrix[4] * np.float32(y) + matrix[5] + one
-        for x in range(np.uint64(width)):
+def _seen(first, along, down, columns, rows, reach, size):
+    """Return the first and last source column (or row) that a picture sees, -1 and `size` for what lies outside.
+
+    `first + along * x + down * y` are the positions it maps to.
+    """
+    low = first + min(along * (columns - 1), 0.0) + min(down * (rows - 1), 0.0) - reach - 0.5
+    high = first + max(along * (columns - 1), 0.0) + max(down * (rows - 1), 0.0) + reach + 0.5
+    begin = int(math.floor(min(max(low, -1.0), size - 1.0)))
+    end = int(math.floor(min(max(high, -1.0), size - 1.0))) + 1
+    return begin, max(end, begin + 1)
+
+
+@inline
+def _copy_frame(image, height, width, channels, left, right, top, bottom, fill, frame):
+    """Copy columns `left` to `right` and rows `top` to `bottom`, both included, with `fill` where there is no image."""
+    line = (right - left + 1) * channels
+    from_x, to_x = max(left, 0), min(right, width - 1)
+    count = (to_x - from_x + 1) * channels
+    margin = (from_x - left) * channels
+    for y in range(top, bottom + 1):
+        begin = (y - top) * line
+        if y < 0 or y >= height:
+            for i in range(np.uint64(line)):
+                frame[np.uint64(begin) + i] = fill
+            continue
+        for i in range(np.uint64(margin)):
+            frame[np.uint64(begin) + i] = fill
+        for i in range(np.uint64(margin + count), np.uint64(line)):
+            frame[np.uint64(begin) + i] = fill
+        source, place = np.uint64((y * width + from_x) * channels), np.uint64(begin + margin)
+        for i in range(np.uint64(count)):
+            frame[place + i] = image[source + i]
+
+
+@inline
+def _sample(
+    image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill, frame, reals
+):
+    """Sample the source bilinearly at the mapped position of every pixel of the picture."""
+    left, right = _seen(matrix[2], matrix[0], matrix[1], columns, rows, reach, width)
+    top, bottom = _seen(matrix[5], matrix[3], matrix[4], columns, rows, reach, height)
+    pixels = channels == _PIXEL_CHANNELS[0] or channels == _PIXEL_CHANNELS[1]
+    if pixels:
+        _copy_frame(image, height, width, channels, left, right, top, bottom, fill, frame)
+    else:
+        _copy_frame(image, height, width, channels, left, right, top, bottom, fill, reals)
+    start, along, down = np.empty(columns, np.uint32), np.empty(columns, np.float32), np.empty(columns, np.float32)
+    last = np.empty(columns * channels + _LANES, np.float32)
+    line = (right - left + 1) * channels
+    step_y = np.float32(GRID) / np.float32(max(rows - 1, 1))
+    for y in range(rows):
+        from_x = matrix[1] * np.float32(y) + matrix[2]
+        from_y = matrix[4] * np.float32(y) + matrix[5]
+        for x in range(np.uint64(columns)):
             along[x] = matrix[0] * np.float32(np.uint32(x)) + from_x
             down[x] = matrix[3] * np.float32(np.uint32(x)) + from_y
-        if elastic:
-            for x in range(np.uint64(width)):
+        if reach > 0:
+            place = np.float32(y) * step_y
+            row = min(int(place), GRID - 1)
+            v = _smooth(place - np.float32(row))
+            for x in range(np.uint64(columns)):
                 along[x] += lines[0, row, x] + (lines[0, row + 1, x] - lines[0, row, x]) * v
                 down[x] += lines[1, row, x] + (lines[1, row + 1, x] - lines[1, row, x]) * v
-        for x in range(np.uint64(width)):
-            at_x, at_y = min(max(along[x], np.float32(0)), right), min(max(down[x], np.float32(0)), bottom)
-            left, top = np.uint32(np.int32(at_x)), np.uint32(np.int32(at_y))
-            along[x], down[x] = at_x - np.float32(left), at_y - np.float32(top)
-            start[x] = top * np.uint32(line) + left * np.uint32(channels)
-        begin = np.uint64(y * width * channels)
-        for c in range(step):
-            for x in range(np.uint64(width)):
-                i = np.uint64(start[x]) + c
-                upper = framed[i] + (framed[i + step] - framed[i]) * along[x]
-                lower = framed[i + line] + (framed[i + line + step] - framed[i + line]) * along[x]
-                target[begin + x * step + c] = upper + (lower - upper) * down[x]
+        _place(start, along, down, columns, width, height, left, top, right, bottom, line, channels)
+        begin = y * columns * channels
+        if not pixels:
+            _blend(reals, start, along, down, line, gain, offset, target, begin, columns, channels)
+        elif y + 1 < rows:
+            _blend_pixels(frame, start, along, down, channels, line, gain, offset, target, begin, columns)
+        else:  # one number is written behind each pixel: here, that would be beyond the picture
+            _blend_pixels(frame, start, along, down, channels, line, gain, offset, last, 0, columns)
+            target[begin:] = last[: columns * channels]
+
+
+@inline
+def _place(start, along, down, columns, width, height, left, top, right, bottom, line, channels):
+    """Turn positions into the element of the frame at their upper left, and how far they are from it."""
+    zero, half = np.float32(0), np.float32(0.5)
+    edge_x, edge_y = np.float32(width - 1), np.float32(height - 1)
+    most_x, most_y = np.float32(right - left) - np.float32(1e-3), np.float32(bottom - top) - np.float32(1e-3)
+    origin_x, origin_y = np.float32(left), np.float32(top)
+    for x in range(np.uint64(columns)):
+        # Half a pixel beyond the edge is the edge; from there on it fades into what lies outside.
+        at_x = max(along[x], min(along[x] + half, zero))
+        at_y = max(down[x], min(down[x] + half, zero))
+        at_x = min(at_x, max(at_x - half, edge_x)) - origin_x
+        at_y = min(at_y, max(at_y - half, edge_y)) - origin_y
+        at_x, at_y = min(max(at_x, zero), most_x), min(max(at_y, zero), most_y)
+        column, row = np.uint32(np.int32(at_x)), np.uint32(np.int32(at_y))
+        along[x], down[x] = at_x - np.float32(column), at_y - np.float32(row)
+        start[x] = row * np.uint32(line) + column * np.uint32(channels)
+
+
+@inline
+def _blend(reals, start, along, down, line, gain, offset, target, begin, columns, channels):
+    """Blend a row of pixels, channel by channel; vectorises along the row."""
+    step, below = np.uint64(channels), np.uint64(line)
+    for c in range(step):
+        multiply, add = gain[c], offset[c]
+        for x in range(np.uint64(columns)):
+            i = np.uint64(start[x]) + c
+            upper = reals[i] + (reals[i + step] - reals[i]) * along[x]
+            lower = reals[i + below] + (reals[i + below + step] - reals[i + below]) * along[x]
+            target[np.uint64(begin) + x * step + c] = (upper + (lower - upper) * down[x]) * multiply + add

@@ -15,10 +15,11 @@ from adam_mp.memory.segment import Segment
 
 IDLE, TRAIN, VALIDATE, TEST, STOP = range(5)
 _LINE = 8
-_ROW = 2 * _LINE
+_ROW = 4 * _LINE
 _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
     "loss", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
+    "hits", "decoded", "decode_ns", "augment_ns", "bad", "decoding",
 )  # fmt: skip
 _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 
@@ -27,7 +28,9 @@ _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 class Progress:
     """One process's counters since it started; times in nanoseconds, `loss` the sum over images trained.
 
-    A worker's `busy_ns` is all its time with a batch; forward, backward and update are the large parts of it.
+    A worker's `busy_ns` is all its time with a batch; forward, backward and update are the large parts of it. `hits` are
+    images found in the cache, `bad` samples that could not be had; `decoding` is one more than the number of the sample
+    that is being decoded, or 0.
     """
 
     ready: int
@@ -45,6 +48,12 @@ class Progress:
     forward_ns: int
     backward_ns: int
     update_ns: int
+    hits: int
+    decoded: int
+    decode_ns: int
+    augment_ns: int
+    bad: int
+    decoding: int
 
 
 class Counters:

@@ -46,14 +46,17 @@ class Segment:
         self._map = mmap.mmap(descriptor, size)
 
     @classmethod
-    def create(cls, purpose: str, size: int, folder: Path | None = None) -> Segment:
-        """Take `size` bytes of memory, or of a deleted file in `folder`; raises SpaceError if there is no room."""
+    def create(cls, purpose: str, size: int, folder: Path | None = None, reserve: bool = True) -> Segment:
+        """Take `size` bytes of memory, or of a deleted file in `folder`; raises SpaceError if there is no room.
+
+        Without `reserve`, nothing is taken yet: who writes to a part of it has to allocate that part first.
+        """
         size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
         check_space(size, purpose, folder)
         descriptor = _open_anonymous(f"{_PREFIX}:{os.getpid()}:{purpose}", folder)
         try:
             os.ftruncate(descriptor, size)
-            if hasattr(os, "posix_fallocate"):
+            if reserve and hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(descriptor, 0, size)
             return cls(descriptor, size)
         except OSError as error:

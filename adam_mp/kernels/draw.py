@@ -1,0 +1,128 @@
+"""What is drawn for an augmented picture: geometry, elastic field, colours. All of it depends on a 64-bit key alone.
+
+`ranges` holds how far each transformation may go, in the order of `RANGES`. Draws are uniform in plus or minus the
+range; those of colour are normal. Positions of pixels count from the middle of the first one.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from adam_mp.kernels.compilation import inline, kernel
+from adam_mp.kernels.random import mix, uniform
+
+RANGES = (
+    "translate", "rotate", "scale", "shear", "reflect", "elastic", "crop", "brightness", "contrast", "colour", "noise",
+    "cutout",
+)  # fmt: skip
+(
+    TRANSLATE, ROTATE, SCALE, SHEAR, REFLECT, ELASTIC, CROP, BRIGHTNESS, CONTRAST, COLOUR, NOISE, CUTOUT,
+) = range(len(RANGES))  # fmt: skip
+GRID = 6  # control points of the elastic field along each side
+# Positions in a key's stream of random numbers.
+_TRANSLATE_X, _TRANSLATE_Y, _ROTATE, _SCALE, _SHEAR, _REFLECT, _FIELD = range(7)
+_SHARE, _ASPECT, _CROP_X, _CROP_Y, _BRIGHTNESS, _CONTRAST, _CUTOUT_X, _CUTOUT_Y, _COLOUR = range(1000, 1009)
+_NOISE = 2000
+_ASPECTS = math.log(4 / 3)
+_DEGREE = math.pi / 180.0
+
+
+@kernel("void(u8, f8[::1], f8, i8, i8, i8, i8, f4[::1])")
+def draw_geometry(key, ranges, keep, height, width, rows, columns, matrix):
+    """Draw the map from pixels of a picture [rows, columns] to those of its source [height, width].
+
+    `matrix` becomes `[a, b, c, d, e, f]`: x' = a x + b y + c, y' = d x + e y + f. Without `crop`, the picture shows
+    `keep` of the largest frame of its shape in the middle of the source; with it, a part of the source drawn at random,
+    from `crop` of that frame's area up to all of it, at most a third longer or shorter than the frame is.
+    """
+    fit = min(height / rows, width / columns)
+    frame_height, frame_width = rows * fit * keep, columns * fit * keep
+    middle_x, middle_y = width / 2.0, height / 2.0
+    if ranges[CROP] > 0:
+        share = ranges[CROP] + uniform(key, _SHARE) * (1.0 - ranges[CROP])
+        aspect = math.exp((2.0 * uniform(key, _ASPECT) - 1.0) * _ASPECTS)
+        frame_width = min(columns * fit * math.sqrt(share * aspect), float(width))
+        frame_height = min(rows * fit * math.sqrt(share / aspect), float(height))
+        middle_x = frame_width / 2.0 + uniform(key, _CROP_X) * (width - frame_width)
+        middle_y = frame_height / 2.0 + uniform(key, _CROP_Y) * (height - frame_height)
+    across, down = frame_width / columns, frame_height / rows
+    angle = (2 * uniform(key, _ROTATE) - 1) * ranges[ROTATE] * _DEGREE
+    scale = 1.0 / (1.0 + (2 * uniform(key, _SCALE) - 1) * ranges[SCALE])
+    shear = math.tan((2 * uniform(key, _SHEAR) - 1) * ranges[SHEAR] * _DEGREE)
+    mirror = -1.0 if uniform(key, _REFLECT) < ranges[REFLECT] else 1.0
+    from_x = (columns - 1) / 2.0 + (2 * uniform(key, _TRANSLATE_X) - 1) * ranges[TRANSLATE]
+    from_y = (rows - 1) / 2.0 + (2 * uniform(key, _TRANSLATE_Y) - 1) * ranges[TRANSLATE]
+    cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
+    a, b = mirror * cosine * across, mirror * (cosine * shear - sine) * across
+    d, e = sine * down, (sine * shear + cosine) * down
+    matrix[0], matrix[1], matrix[2] = a, b, middle_x - 0.5 - a * from_x - b * from_y
+    matrix[3], matrix[4], matrix[5] = d, e, middle_y - 0.5 - d * from_x - e * from_y
+
+
+@kernel("void(u8, f8, f4[:,:,::1])")
+def draw_field(key, strength, field):
+    """Draw the elastic field's control points [2, GRID + 1, GRID + 1], in pixels of the source."""
+    position = _FIELD
+    for axis in range(2):
+        for i in range(field.shape[1]):
+            for j in range(field.shape[2]):
+                field[axis, i, j] = (2 * uniform(key, position) - 1) * strength
+                position += 1
+
+
+@kernel("void(u8, f8[::1], f4[::1], f4[::1], f4[:,::1], f4[::1], f4[::1])")
+def draw_colours(key, ranges, mean, deviation, directions, gain, offset):
+    """Draw brightness, contrast and colour: a stored value of channel c becomes `value * gain[c] + offset[c]`.
+
+    Normalisation, `(value - mean) / deviation`, is part of it. Contrast grows around the mean; `directions` [c, c] has
+    the principal directions of the data set's colours, times their deviations, as columns.
+    """
+    bright = 1.0 + (2 * uniform(key, _BRIGHTNESS) - 1) * ranges[BRIGHTNESS]
+    contrast = 1.0 + (2 * uniform(key, _CONTRAST) - 1) * ranges[CONTRAST]
+    for c in range(mean.size):
+        shift = 0.0
+        if ranges[COLOUR] > 0:
+            for j in range(directions.shape[1]):
+                shift += directions[c, j] * ranges[COLOUR] * _normal(key, _COLOUR + 2 * j)
+        # ((value * bright - mean) * contrast + shift) / deviation
+        gain[c] = bright * contrast / deviation[c]
+        offset[c] = (shift - mean[c] * contrast) / deviation[c]
+
+
+@inline
+def _normal(key, position):
+    """A draw from the normal distribution, of two random numbers (Box and Muller)."""
+    radius = math.sqrt(-2.0 * math.log(1.0 - uniform(key, position)))
+    return radius * math.cos(2.0 * math.pi * uniform(key, position + 1))
+
+
+@inline
+def add_noise(key, strength, gain, target, channels):
+    """Add noise of deviation `strength`, in stored values, to a normalised picture: four draws of 16 bits each."""
+    stream = mix(key, np.uint64(_NOISE))
+    half = np.float32(2 * 65535)
+    # The sum of four such draws has a variance of 65536 ** 2 / 3.
+    unit = np.float32(strength) * np.float32(math.sqrt(3.0) / 65536.0)
+    low = np.uint64(65535)
+    for c in range(np.uint64(channels)):
+        scale = unit * gain[c]
+        for i in range(np.uint64(target.size) // np.uint64(channels)):
+            at = i * np.uint64(channels) + c
+            bits = mix(stream, at)
+            total = np.int32(bits & low) + np.int32((bits >> np.uint64(16)) & low)
+            total += np.int32((bits >> np.uint64(32)) & low) + np.int32(bits >> np.uint64(48))
+            target[at] += (np.float32(total) - half) * scale
+
+
+@inline
+def cut_out(key, size, out):
+    """Set a square of `size` of the picture's shorter side, its middle anywhere, to 0: the normalised mean."""
+    rows, columns, _ = out.shape
+    side = size * min(rows, columns)
+    x, y = uniform(key, _CUTOUT_X) * columns, uniform(key, _CUTOUT_Y) * rows
+    for i in range(max(0, int(y - side / 2 + 0.5)), min(rows, int(y + side / 2 + 0.5))):
+        for j in range(max(0, int(x - side / 2 + 0.5)), min(columns, int(x + side / 2 + 0.5))):
+            for c in range(out.shape[2]):
+                out[i, j, c] = 0

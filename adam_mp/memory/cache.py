@@ -1,0 +1,134 @@
+"""Decoded images in shared memory, for all processes of a run: what fits is decoded once.
+
+An image that was added never moves or goes. In each epoch every sample is wanted once, in random order, so to throw one
+image out for another would gain nothing; what no longer fits is decoded anew each time.
+
+Two words a sample tell where its image is, the second published after the first: readers take no lock. Space is taken
+in chunks. A process claims the next chunk by one fetch-and-add, has the system back it with memory, and fills it alone;
+so the cache never takes more than it holds, and the end of a process wastes at most the rest of its chunk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+
+import numpy as np
+
+from adam_mp.kernels.atomic import fetch_add, observe, publish
+from adam_mp.machine import free_memory
+from adam_mp.memory.segment import Segment, SegmentHandle
+
+_HEADER_BYTES = 4096  # a page: the count of chunks claimed, and nothing else
+_LINE = 64
+_LARGEST_CHUNK = 8 << 20
+_CHUNKS = 64  # at least, where the cache is small: what processes leave unused stays below a tenth
+_LEFT_FREE = 256 << 20  # of the machine's memory: the cache stops before
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheHandle:
+    """What a child needs to attach: the segment of the pixels, the bytes of a chunk, and how many there are."""
+
+    segment: SegmentHandle
+    chunk: int
+    chunks: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheStatistics:
+    """How many images a cache holds, how many bytes it took for them, and whether it is full."""
+
+    images: int
+    bytes: int
+    full: bool
+
+
+class ImageCache:
+    """Images uint8 [h, w, c] by sample number; `places` and `sizes` are int64 [samples], zeroed at first."""
+
+    def __init__(self, segment: Segment, handle: CacheHandle, places: np.ndarray, sizes: np.ndarray) -> None:
+        self._segment, self.handle = segment, handle
+        self._places, self._sizes = places, sizes
+        self._claimed = segment.array(np.int64, (1,), 0)
+        self.pixels = segment.array(np.uint8, (segment.handle.size,), 0)
+        self._begin = self._end = 0  # what is left of this process's chunk
+        self._full = False
+
+    @classmethod
+    def create(cls, size: int, places: np.ndarray, sizes: np.ndarray) -> ImageCache:
+        """Make a cache of up to `size` bytes; it takes memory only as it fills. The caller owns it."""
+        chunk = max(_LINE, min(_LARGEST_CHUNK, size // _CHUNKS) // 4096 * 4096)
+        chunks = size // chunk
+        segment = Segment.create("cache", _HEADER_BYTES + chunk * chunks, reserve=False)
+        return cls(segment, CacheHandle(segment.handle, chunk, chunks), places, sizes)
+
+    @classmethod
+    def attach(cls, handle: CacheHandle, places: np.ndarray, sizes: np.ndarray) -> ImageCache:
+        """Map the cache that the supervisor made."""
+        return cls(Segment.attach(handle.segment), handle, places, sizes)
+
+    def find(self, sample: int) -> tuple[int, int, int] | None:
+        """Return (offset in `pixels`, height, width) of a sample's image, or None if it is not here."""
+        place = int(observe(self._places, sample))
+        if place == 0:
+            return None
+        size = int(self._sizes[sample])
+        return place, size >> 32, size & 0xFFFFFFFF
+
+    def add(self, sample: int, image: np.ndarray) -> bool:
+        """Keep an image; False if there is no room, or if it is there already."""
+        if int(observe(self._places, sample)):
+            return False
+        place = self._take(-(-(image.size) // _LINE) * _LINE)
+        if place is None:
+            return False
+        self.pixels[place : place + image.size] = image.reshape(-1)
+        # Whoever else adds this sample has the same image, decoded from the same bytes.
+        self._sizes[sample] = image.shape[0] << 32 | image.shape[1]
+        publish(self._places, sample, place)
+        return True
+
+    def _take(self, size: int) -> int | None:
+        """Return where `size` bytes are free, or None."""
+        if self._end - self._begin < size:
+            if size > self.handle.chunk or self._full or not self._claim():
+                return None
+        place = self._begin
+        self._begin += size
+        return place
+
+    def _claim(self) -> bool:
+        """Claim a chunk for this process alone."""
+        if free_memory() < _LEFT_FREE + self.handle.chunk:
+            self._full = True
+            return False
+        number = int(fetch_add(self._claimed, 0, 1))
+        if number >= self.handle.chunks:
+            self._full = True
+            return False
+        begin = _HEADER_BYTES + number * self.handle.chunk
+        try:
+            os.posix_fallocate(self.handle.segment.descriptor, begin, self.handle.chunk)
+        except OSError:
+            self._full = True
+            return False
+        self._begin, self._end = begin, begin + self.handle.chunk
+        return True
+
+    def statistics(self) -> CacheStatistics:
+        """Return what the cache holds now."""
+        claimed = min(int(self._claimed[0]), self.handle.chunks)
+        images = int(np.count_nonzero(self._places))
+        return CacheStatistics(images, claimed * self.handle.chunk, int(self._claimed[0]) > self.handle.chunks)
+
+    def close(self) -> None:
+        """Give up this process's mapping."""
+        del self._claimed, self.pixels
+        self._segment.close()
+
+
+def expected_bytes(count: int, height: int, width: int, channels: int) -> int:
+    """Return what a cache needs for `count` images of about this size."""
+    return _HEADER_BYTES + math.ceil(1.05 * count * (height * width * channels + _LINE))
