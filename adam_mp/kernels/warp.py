@@ -163,7 +163,8 @@ def _warp_one(framed, target, matrix, lines, elastic, height, width, channels):
     # Positions and pixels of a row, counted from the frame's corner.
     start, along, down = np.empty(width, np.uint32), np.empty(width, np.float32), np.empty(width, np.float32)
     one = np.float32(1)
-    right, bottom = np.float32(width + 1) - np.float32(1e-3), np.float32(height + 1) - np.float32(1e-3)
+    within = np.float32(1 - 1e-6)  # a difference would be lost beside the side of a large image
+    right, bottom = np.float32(width + 1) * within, np.float32(height + 1) * within
     step_y = np.float32(GRID) / np.float32(max(height - 1, 1))
     step, line = np.uint64(channels), np.uint64((width + 2) * channels)
     for y in range(height):
