@@ -108,8 +108,7 @@ _REASONS = {
     "convolution of all errors is quicker (by the profile 22.2 picoseconds a connection for the second convolution "
     "going back, 8.5 at 56x56). Patches in strips of rows would mend it.",
     "batch": "One process. A batch of one reads all weights of the dense layers for one image, forward and backward; a "
-    "larger batch shares that. From some 32 images on nothing is left to share; the last rise is the dense layers' "
-    "inputs and errors leaving the L2 cache.",
+    "larger batch shares that. From some 32 images on nothing is left to share.",
     "workers": "Time per image of the whole run; memory is what the workers have for themselves, interpreters and "
     "all. Down to the number of cores the time falls with it, less what workers cost each other by writing to the same "
     "weights and what the data server takes; more workers than cores only take turns.",

@@ -17,7 +17,8 @@ from typing import Any
 
 from adam_mp.compute.conv_backward import ways_back
 from adam_mp.compute.tensor_file import write_file
-from adam_mp.kernels.compilation import cache_folder
+from adam_mp.kernels.compilation import cache_folder, sources_stamp
+from adam_mp.kernels.vector import VECTOR_BYTES
 from adam_mp.machine import cpu_name, l2_bytes
 from adam_mp.network.description import to_json
 from adam_mp.network.layers import Conv
@@ -90,7 +91,8 @@ def _read_file() -> dict[str, Any]:
 
 
 def _key(network: Network, batch: int) -> str:
-    """Name what a choice depends on: layers and shapes, batch, machine, versions of kernels and compiler."""
+    """Name what a choice depends on: layers and shapes, batch, machine, kernels and compiler."""
     versions = [importlib.metadata.version(name) for name in ("adam_mp", "numba")]
     parts = [json.dumps(json.loads(to_json(network)), sort_keys=True), str(batch), cpu_name(), str(l2_bytes())]
-    return hashlib.sha256("\n".join([*parts, *versions]).encode()).hexdigest()[:24]
+    kernels = [str(VECTOR_BYTES), sources_stamp()]
+    return hashlib.sha256("\n".join([*parts, *versions, *kernels]).encode()).hexdigest()[:24]

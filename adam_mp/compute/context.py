@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +56,7 @@ class TrainingContext:
         choices: KernelChoices | None = None, backward: bool = True,
     ) -> None:  # fmt: skip
         self.network, self.batch = network, batch
+        self._weights = weights
         self.layout = Layout.of(network.parameters)
         self.gradient: np.ndarray = np.zeros(self.layout.size if backward else 0, real)
         self.gradients = self.layout.views(self.gradient) if backward else dict(weights)
@@ -83,6 +85,9 @@ class TrainingContext:
             self._operations.append(kind(group, dict(weights), self.gradients, batch, rows, real))
             self._outputs.append(np.zeros((batch, *group.output_shape), real))
             self._errors.append(np.zeros((error_rows if backward else 0, *group.output_shape), real))
+
+        # The first that computes anything; those before it only reshape the images.
+        self._lowest = next(index for index, operation in enumerate(self._operations) if operation is not None)
 
     @property
     def operations(self) -> list[Operation]:
@@ -135,20 +140,19 @@ class TrainingContext:
         return Program(tuple(forward), tuple(backward), self.totals, scores)
 
     def _input(self, index: int, images: np.ndarray, start: int, end: int) -> np.ndarray:
-        if index > 0 and not (index == 1 and self._operations[0] is None):
+        if index > self._lowest:
             return self._outputs[index - 1][start:end]
         block = images[start:end]
-        return block.reshape(len(block), -1) if self._operations[0] is None else block
+        return block.reshape(len(block), -1) if index else block
 
     def _span(self, index: int, images: np.ndarray, start: int, end: int, blocks: int = 1) -> Span:
         """The span of images start:end for operation number `index`."""
-        lowest = index == 0 or (index == 1 and self._operations[0] is None)
         return Span(
             first=start,
             x=self._input(index, images, start, end),
             out=self._outputs[index][start:end],
             error=self._error(index, start, end),
-            x_error=None if lowest else self._error(index - 1, start, end),
+            x_error=None if index == self._lowest else self._error(index - 1, start, end),
             accumulate=start > 0,
             fresh=blocks > 1,
             last=end == len(images),
@@ -167,10 +171,33 @@ class TrainingContext:
     @property
     def nbytes(self) -> int:
         """Bytes of all buffers: activations, errors, gradient, scratch."""
-        arrays = [self.gradient, *self._outputs, *self._errors]
-        for operation in self.operations:
-            arrays += [
-                value for name, value in vars(operation).items()
-                if isinstance(value, np.ndarray) and "weight" not in name and "bias" not in name
-            ]  # fmt: skip
-        return sum(array.nbytes for array in arrays if array.base is None)
+        shared = {id(_memory_of(array)) for array in (*self._weights.values(), *self.gradients.values())}
+        found = {id(_memory_of(array)): _memory_of(array) for array in _arrays_in(vars(self), set())}
+        own = sum(memory.nbytes for key, memory in found.items() if key not in shared)
+        return own + self.gradient.nbytes
+
+
+def _arrays_in(value: Any, seen: set[int]) -> Iterator[np.ndarray]:
+    """Find the arrays in objects of this package, in lists, tuples and dictionaries."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    if isinstance(value, np.ndarray):
+        yield value
+        return
+    parts: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        parts = value.values()
+    elif isinstance(value, (list, tuple)):
+        parts = value
+    elif type(value).__module__.startswith(__package__):
+        parts = vars(value).values()
+    for part in parts:
+        yield from _arrays_in(part, seen)
+
+
+def _memory_of(array: np.ndarray) -> np.ndarray:
+    """The array that owns the memory of `array`, as far as arrays do."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

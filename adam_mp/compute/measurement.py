@@ -77,7 +77,7 @@ def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
     if part is None or batch == 1:
         return min(start.block, batch)
     best, best_block = math.inf, start.block
-    images = min(batch, max(_BLOCKS))
+    images = min(batch, 2 * max(_BLOCKS))
     x: np.ndarray = np.random.default_rng(0).random((images, *part.input_shape), dtype=np.float32)
     labels: np.ndarray = np.zeros(images, np.int32)
     for block in _BLOCKS:

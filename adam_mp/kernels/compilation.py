@@ -42,7 +42,7 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
         _ensure_cache_folder(function)
         dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
         # numba looks at a kernel's own file alone, but helpers of other files are compiled into it.
-        dispatcher._cache._cache_file._source_stamp = _sources_stamp()
+        dispatcher._cache._cache_file._source_stamp = sources_stamp()
         _kernels.append(_Kernel(dispatcher, signatures))
         return dispatcher
 
@@ -50,7 +50,7 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 @functools.cache
-def _sources_stamp() -> str:
+def sources_stamp() -> str:
     """Return what stands for the text of all kernels: when it changes, all of them are compiled anew."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):

@@ -40,7 +40,9 @@ def _pool_channels(_typing: Any, x: Any, x_at: Any, row: Any, channels: Any, siz
             offset = builder.add(builder.mul(down.index, arguments[2]), builder.mul(along.index, arguments[3]))
             candidate = emit.load(builder.gep(window, [offset]), mask)
             position = builder.trunc(builder.add(builder.mul(down.index, arguments[4]), along.index), _BYTE)
-            higher = builder.fcmp_ordered(">", candidate, builder.load(best))
+            # NaN wins and stays, so that it reaches the loss, where divergence is looked for.
+            wild = builder.fcmp_unordered("uno", candidate, candidate)
+            higher = builder.or_(builder.fcmp_ordered(">", candidate, builder.load(best)), wild)
             builder.store(builder.select(higher, candidate, builder.load(best)), best)
             builder.store(builder.select(higher, emit.splat(position), builder.load(won)), won)
         value = builder.fadd(builder.load(best), emit.load(address(context, builder, kinds[0], bias, bias_at), mask))

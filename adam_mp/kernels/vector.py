@@ -25,6 +25,8 @@ def _vector_bytes() -> int:
     given: str | None = getattr(numba.config, "CPU_FEATURES")  # noqa: B009
     features = given if given is not None else llvmlite.binding.get_host_cpu_features().flatten()
     present = set(features.split(","))
+    if given is None and not getattr(numba.config, "ENABLE_AVX"):  # noqa: B009
+        present = {name for name in present if not name.startswith("+avx")}
     return 64 if "+avx512f" in present else 32 if "+avx" in present else 16
 
 

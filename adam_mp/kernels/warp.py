@@ -299,7 +299,8 @@ def _place(start, along, down, columns, width, height, left, top, right, bottom,
     """Turn positions into the element of the frame at their upper left, and how far they are from it."""
     zero, half = np.float32(0), np.float32(0.5)
     edge_x, edge_y = np.float32(width - 1), np.float32(height - 1)
-    most_x, most_y = np.float32(right - left) - np.float32(1e-3), np.float32(bottom - top) - np.float32(1e-3)
+    within = np.float32(1 - 1e-6)  # a difference would be lost beside the side of a large image
+    most_x, most_y = np.float32(right - left) * within, np.float32(bottom - top) * within
     origin_x, origin_y = np.float32(left), np.float32(top)
     for x in range(np.uint64(columns)):
         # Half a pixel beyond the edge is the edge; from there on it fades into what lies outside.

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from adam_mp.network.initialization import initial_weights
-from benchmarks.peers.torch_net import torch_twin
+from benchmarks.peers.torch_net import LAYOUTS, torch_twin
 from benchmarks.step import zoo_network
 
 _WARM = 10
@@ -27,10 +27,14 @@ def train(rank: int, arguments: Any, meeting: str, rates: Any) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=arguments.processes)
     network = zoo_network("lenet")
-    model = DistributedDataParallel(torch_twin(network, initial_weights(network, 1)))
+    layout = LAYOUTS[arguments.layout]
+    model = DistributedDataParallel(torch_twin(network, initial_weights(network, 1)).to(memory_format=layout))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     loss_of = nn.CrossEntropyLoss()
-    images, labels = torch.rand(arguments.batch, 1, 28, 28), torch.randint(0, 10, (arguments.batch,))
+    images, labels = (
+        torch.rand(arguments.batch, 1, 28, 28).to(memory_format=layout),
+        torch.randint(0, 10, (arguments.batch,)),
+    )
     start = 0.0
     for step in range(arguments.steps + _WARM):
         if step == _WARM:
@@ -48,6 +52,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--layout", choices=("channels_first", "channels_last"), default="channels_first")
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     rates = context.Array("d", arguments.processes, lock=False)
@@ -62,6 +67,8 @@ def main() -> None:
         for process in processes:
             process.join(300)
             process.kill()
+    if not all(rates):
+        raise SystemExit("a process ended before its last step")
     print(json.dumps({"images_per_second": sum(rates)}))
 
 

@@ -13,6 +13,8 @@ from adam_mp.network.network import Network
 
 torch.set_num_threads(1)
 
+LAYOUTS = {"channels_first": torch.contiguous_format, "channels_last": torch.channels_last}
+
 
 def torch_twin(network: Network, weights: dict[str, np.ndarray]) -> nn.Sequential:
     """Return the same network, less the softmax that its loss has, with a copy of `weights`."""

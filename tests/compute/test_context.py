@@ -192,3 +192,36 @@ def test_gradients_of_all_ways_back_through_a_convolution(way, block):
     layers.append(Flatten())
     choices = KernelChoices(block, dict.fromkeys(("conv2", "conv3", "conv4"), way))
     assert gradient_error(build(layers), 4, images=5, choices=choices) < 1e-6
+
+
+@pytest.mark.parametrize("flattens", [1, 2, 3])
+def test_leading_flat_layers_only_reshape_the_images(flattens):
+    def scores_and_gradient(count):
+        network = build([*[Flatten()] * count, Dense(5), ReLU()])
+        weights = dict(zip(network.parameters, initial_weights(network, 1).values(), strict=True))
+        context = TrainingContext(network, weights, 4)
+        images = np.random.default_rng(0).standard_normal((4, 9, 8, 2), dtype=np.float32)
+        program = context.program(images, np.array([0, 1, 2, 0], np.int32))
+        for _ in range(2):
+            program.run_forward()
+            program.run_backward()
+        return program.scores.copy(), context.gradient.copy()
+
+    for one, many in zip(scores_and_gradient(1), scores_and_gradient(flattens), strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("way", ["scattered", "sparse", "flipped"])
+def test_the_bytes_of_a_context_are_those_it_takes(way):
+    network = build([Conv(6, 3), Conv(8, 5), MaxPool(2), ReLU(), Flatten()], (48, 48, 3))
+    choices = KernelChoices(4, {"conv1": "tiled", "conv2": way})
+    weights = initial_weights(network, 1)
+    TrainingContext(network, weights, 8, choices=choices)  # what is made once for all
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        context = TrainingContext(network, weights, 8, choices=choices)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert context.nbytes == pytest.approx(taken, rel=0.02)

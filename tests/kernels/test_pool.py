@@ -58,3 +58,12 @@ def test_average_pooling_there_and_back(problem):
     # A linear map and its transpose: <out(x), error> = <x, x_error>.
     assert np.sum(out * error) == pytest.approx(np.sum(x * x_error), abs=1e-9)
     assert x_error.sum() == pytest.approx(error.sum(), abs=1e-9)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_nan_anywhere_in_a_window_reaches_the_output(place):
+    x = np.zeros((1, 2, 2, 3), np.float32)
+    x.reshape(4, 3)[place, 1] = np.nan
+    out, choice = np.zeros((1, 1, 1, 3), np.float32), np.zeros((1, 1, 1, 3), np.uint8)
+    pool.max_pool_forward(x, np.zeros(3, np.float32), out, choice, 2, 2, True)
+    np.testing.assert_array_equal(out.reshape(3), [0, np.nan, 0])
