@@ -32,7 +32,8 @@ from adam_mp.network import (
 if TYPE_CHECKING:
     from adam_mp.api import train
     from adam_mp.compute.model import Model, load
-    from adam_mp.data.dataset import DataSet, load_data
+    from adam_mp.data.dataset import DataSet
+    from adam_mp.data.loading import load_data
     from adam_mp.training.settings import TrainSettings
     from adam_mp.training.trainer import TrainResult
 
@@ -42,7 +43,7 @@ _LAZY = {
     "Model": "adam_mp.compute.model",
     "load": "adam_mp.compute.model",
     "DataSet": "adam_mp.data.dataset",
-    "load_data": "adam_mp.data.dataset",
+    "load_data": "adam_mp.data.loading",
     "TrainSettings": "adam_mp.training.settings",
     "TrainResult": "adam_mp.training.trainer",
 }

@@ -18,8 +18,10 @@ def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, *
 
     Parameters:
         network: a list of layers, a `Network`, a name from the zoo, a TOML file, or "package.module:function".
-        data: a folder of IDX files, `(images, labels)`, `(images, labels, test_images, test_labels)` or "mnist".
-            Images [n, h, w] or [n, h, w, c], features [n, f]; labels whole numbers from 0.
+        data: a folder of class folders with images, or of IDX files, tar shards or .npy files; "name-{00..31}.tar"; an
+            .npz file; `(images, labels)` or `(images, labels, test_images, test_labels)`, images [n, h, w] or
+            [n, h, w, c], features [n, f], labels whole numbers from 0; an object with `len(data)` and
+            `data[i]` -> (image, label), or a pair of them to train and test on; or "mnist".
         quiet: show nothing but problems.
         settings: the fields of `adam_mp.TrainSettings`, such as `cores=2, epochs=3, lr=0.05`; the same as the flags of
             `python -m adam_mp train`.

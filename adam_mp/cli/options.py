@@ -54,6 +54,8 @@ def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] = tupl
         arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text, "metavar": field.metadata["unit"]}
         if name == "resume":
             group.add_argument(flag_of(name), nargs="?", const=True, **{**arguments, "metavar": "DIR"})
+        elif field.type == "bool":
+            group.add_argument(flag_of(name), action="store_true", default=argparse.SUPPRESS, help=text)
         else:
             group.add_argument(flag_of(name), type=_converter(name, str(field.type)), **arguments)
     groups["what to train"].add_argument(

@@ -16,7 +16,7 @@ from adam_mp.errors import CheckpointError, DataError
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
 
-MODEL_FORMAT = "adam_mp.model.1"
+MODEL_FORMAT = "adam_mp.model.2"
 _BATCH = 64
 
 
@@ -25,7 +25,8 @@ class Model:
     """A network with its weights (name -> float32 array) and the normalisation of its inputs.
 
     `mean` and `deviation` are per channel, in units of the stored values the network was trained on (0 to 255 for
-    images of bytes). Not safe for use from several threads at once.
+    images of bytes). `class_names` has a name for each class, or is empty; `keep` is the part of the middle that is
+    shown of an image of another size. Not safe for use from several threads at once.
 
     Example:
         >>> model = adam_mp.load("runs/first")
@@ -37,6 +38,8 @@ class Model:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     fill: float = 0.0
+    class_names: tuple[str, ...] = ()
+    keep: float = 1.0
 
     def predict(self, images: Any) -> np.ndarray:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
@@ -84,11 +87,12 @@ class Model:
 
 def write_model(path: Path, model: Model) -> None:
     """Write `model` to `path`, atomically."""
-    normalization = {"mean": model.mean, "deviation": model.deviation, "fill": model.fill}
+    normalization = {"mean": model.mean, "deviation": model.deviation, "fill": model.fill, "keep": model.keep}
     metadata = {
         "format": MODEL_FORMAT,
         "network": to_json(model.network),
         "normalization": json.dumps(normalization),
+        "classes": json.dumps(model.class_names),
     }
     write_tensors(path, model.weights, metadata)
 
@@ -106,6 +110,11 @@ def load(path: str | Path) -> Model:
     try:
         normalization = json.loads(metadata["normalization"])
         mean, deviation = tuple(normalization["mean"]), tuple(normalization["deviation"])
-        return Model(network, tensors, mean, deviation, float(normalization["fill"]))
+        names = tuple(map(str, json.loads(metadata["classes"])))
+        if len(names) > network.classes:
+            raise ValueError(f"{len(names)} class names")
+        return Model(
+            network, tensors, mean, deviation, float(normalization["fill"]), names, float(normalization["keep"])
+        )
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} has damaged normalisation data: {error!r}") from None
+        raise CheckpointError(f"{path} has damaged normalisation data or class names: {error!r}") from None

@@ -55,6 +55,22 @@ class DataSet:
             first += len(other)
         return np.arange(first, first + len(part))
 
+    def place(self, number: int) -> str:
+        """Say where the sample of this number is: its file, or which item or image of which part."""
+        names = {id(self.train): "training", id(self.validation): "validation", id(self.test): "test"}
+        for part in self.parts:
+            if number < len(part):
+                if isinstance(part, Records):
+                    return part.table.place(number)
+                return f"{'item' if isinstance(part, Items) else 'image'} {number} of the {names[id(part)]} data"
+            number -= len(part)
+        raise IndexError(number)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of all parts, int32 [count]."""
+        return np.concatenate([part.labels for part in self.parts])
+
     @property
     def rejected(self) -> list[BadSample]:
         """Files that were found where images are and left out."""

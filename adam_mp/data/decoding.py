@@ -37,6 +37,11 @@ def decode(content: bytes, channels: int, least: tuple[int, int] | None, limit: 
     pixels = _decode_jpeg(content, channels, least, limit) if simplejpeg.is_jpeg(content) else None
     if pixels is None:
         pixels = _decode_other(content, channels, limit)
+    return reduce(pixels, least)
+
+
+def reduce(pixels: np.ndarray, least: tuple[int, int] | None) -> np.ndarray:
+    """Return an image [h, w, c] as small as `least` (height, width) allows, in its shape; long ends are cut off."""
     pixels = _shorten(pixels)
     return pixels if least is None else _fit(pixels, least)
 
@@ -65,9 +70,11 @@ def _decode_jpeg(content: bytes, channels: int, least: tuple[int, int] | None, l
     if least is not None and (ratio := max(least[0] / height, least[1] / width)) < 1:
         smallest = {"min_height": math.ceil(ratio * height), "min_width": math.ceil(ratio * width)}
     try:
-        return simplejpeg.decode_jpeg(content, _COLOURS[channels], min_factor=_FASTER_BY if smallest else 1, **smallest)
-    except (ValueError, MemoryError):
+        factor = _FASTER_BY if smallest else 1
+        pixels: np.ndarray = simplejpeg.decode_jpeg(content, _COLOURS[channels], min_factor=factor, **smallest)
+    except ValueError:
         raise SampleError(Fault.DAMAGED) from None
+    return pixels
 
 
 def _decode_other(content: bytes, channels: int, limit: int) -> np.ndarray:

@@ -20,6 +20,7 @@ class Fault(enum.IntEnum):
     BAD_ITEM = 8
     NO_LABEL = 9
     LINK = 10
+    NO_IMAGE = 11
 
 
 REASONS = {
@@ -33,6 +34,7 @@ REASONS = {
     Fault.BAD_ITEM: "the data set's __getitem__ failed or gave something else than an image and a label",
     Fault.NO_LABEL: "no label that is a whole number, or one that disagrees",
     Fault.LINK: "a link that leaves the data folder; give --follow-links to follow it",
+    Fault.NO_IMAGE: "the class folder has no image",
 }
 
 

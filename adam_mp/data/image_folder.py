@@ -62,6 +62,8 @@ def _read_part(folder: Path, classes: Sequence[str], follow_links: bool) -> Reco
         if name not in here:
             continue
         found = _images_below(folder, name, follow_links, rejected)
+        if not found:
+            rejected.append(BadSample(str(folder / name), Fault.NO_IMAGE))
         names += found
         labels += [label] * len(found)
     return Records(RecordTable.of_files(folder, names), np.array(labels, np.int32), tuple(rejected))
@@ -96,7 +98,12 @@ def _images_below(root: Path, name: str, follow_links: bool, rejected: list[BadS
 def _is_folder(entry: os.DirEntry[str], follow_links: bool) -> bool:
     if entry.name.startswith("."):
         return False
-    if entry.is_symlink() and entry.is_dir() and not follow_links and _leaves(Path(entry.path), Path(entry.path).parent):
+    if (
+        entry.is_symlink()
+        and entry.is_dir()
+        and not follow_links
+        and _leaves(Path(entry.path), Path(entry.path).parent)
+    ):
         raise DataError(f"{entry.path} is a link that leaves the data folder; give --follow-links to follow it")
     return entry.is_dir()
 

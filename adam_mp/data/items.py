@@ -90,7 +90,7 @@ def item_size(dataset: Any, index: int) -> tuple[int, int, int]:
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
     if pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3):
         raise DataError(
-            f"item {index} of the data set has an image of {pixels.dtype} {pixels.shape}; expected uint8 [height, width], "
-            "or [height, width, 1 or 3]"
+            f"item {index} of the data set has an image of {pixels.dtype} {pixels.shape}; expected uint8 "
+            "[height, width] or [height, width, 1 or 3]"
         )
     return shape[0], shape[1], shape[2]

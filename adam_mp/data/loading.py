@@ -33,10 +33,15 @@ _LARGEST_SIDE = 4096
 
 @dataclasses.dataclass(frozen=True)
 class LoadOptions:
-    """How images in files are taken up: `image_size` "N" or "HxW" or None, and whether links may leave the folder."""
+    """How images in files are taken up.
+
+    `image_size` "N" or "HxW", `channels` 1 or 3; None: as the images are. `follow_links`: whether links may leave the
+    folder.
+    """
 
     image_size: str | None = None
     follow_links: bool = False
+    channels: int | None = None
 
 
 def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> DataSet:
@@ -89,8 +94,8 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         return _load_arrays(path)
     if not path.is_dir():
         raise DataError(
-            f"data folder {path} does not exist; give a folder with IDX files, class folders, tar shards or .npy files, "
-            f"or {EMBEDDED!r}"
+            f"data folder {path} does not exist; give a folder with class folders, IDX files, tar shards or .npy "
+            f"files, or {EMBEDDED!r}"
         )
     if any((path / (name + ending)).exists() for name in _FILES["train"] for ending in ("", ".gz")):
         return _load_idx(path, source)
@@ -151,7 +156,7 @@ def _shape(name: str, sizes: Sequence[tuple[int, int, int]], options: LoadOption
     """Return height, width and channels of the pictures: as asked, or as all images are, or 224x224."""
     if not sizes:
         raise DataError(f"none of the first images of {name} can be read; expected JPEG, PNG, BMP or WebP")
-    channels = max(size[2] for size in sizes)
+    channels = options.channels or max(size[2] for size in sizes)
     if options.image_size is not None:
         return (*parse_image_size(options.image_size), channels)
     same = {size[:2] for size in sizes}

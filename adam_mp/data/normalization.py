@@ -34,53 +34,45 @@ class Normalization:
         return np.array(self.mean, np.float32), np.array(self.deviation, np.float32), directions
 
 
-@dataclasses.dataclass(frozen=True)
-class ColourSums:
-    """Sums over pixels: how many, of the values [c], of their products [c, c]; `corners` are values of image corners."""
+def colour_row(image: np.ndarray) -> np.ndarray:
+    """Return what an image [h, w, c] adds to the sums: pixels, values [c], products [c, c], corners [4, c]; float64."""
+    channels = image.shape[2]
+    flat = image.reshape(-1, channels).astype(np.float32)
+    corners = image[[0, 0, -1, -1], [0, -1, 0, -1]].reshape(-1)
+    products = flat.T @ flat
+    return np.concatenate([[len(flat)], flat.sum(axis=0, dtype=np.float64), products.reshape(-1), corners])
 
-    pixels: int
-    values: np.ndarray
-    products: np.ndarray
-    corners: np.ndarray
 
-    @classmethod
-    def of(cls, images: list[np.ndarray]) -> ColourSums:
-        """Sum over images [h, w, c]."""
-        channels = images[0].shape[2] if images else 1
-        values, products, pixels, corners = np.zeros(channels), np.zeros((channels, channels)), 0, []
-        for image in images:
-            flat = image.reshape(-1, channels).astype(np.float64)
-            values += flat.sum(axis=0)
-            products += flat.T @ flat
-            pixels += len(flat)
-            corners.append(image[[0, 0, -1, -1], [0, -1, 0, -1]].reshape(-1).astype(np.float64))
-        return cls(pixels, values, products, np.concatenate(corners) if corners else np.zeros(0))
+def row_length(channels: int) -> int:
+    """Return the length of a `colour_row`."""
+    return 1 + channels + channels * channels + 4 * channels
 
-    def normalization(self) -> Normalization:
-        """Return mean, deviation, and the directions of the colours."""
-        mean = self.values / self.pixels
-        covariance = self.products / self.pixels - np.outer(mean, mean)
-        variances, vectors = np.linalg.eigh(covariance)
-        deviation = np.sqrt(np.maximum(np.diag(covariance), 0))
-        directions = vectors * np.sqrt(np.maximum(variances, 0))
-        return Normalization(
-            tuple(mean.tolist()),
-            tuple(np.where(deviation > 0, deviation, 1.0).tolist()),
-            float(np.median(self.corners)),
-            tuple(map(tuple, directions.tolist())),
-        )
+
+def combine_rows(rows: np.ndarray, channels: int) -> Normalization:
+    """Return the normalisation of the images whose `colour_row`s are `rows` [n, row_length]."""
+    sums = rows[:, : 1 + channels + channels * channels].sum(axis=0)
+    pixels, mean = sums[0], sums[1 : 1 + channels] / sums[0]
+    covariance = sums[1 + channels :].reshape(channels, channels) / pixels - np.outer(mean, mean)
+    deviation = np.sqrt(np.maximum(np.diag(covariance), 0))
+    variances, vectors = np.linalg.eigh(covariance)
+    directions = vectors * np.sqrt(np.maximum(variances, 0))
+    return Normalization(
+        tuple(mean.tolist()),
+        tuple(np.where(deviation > 0, deviation, 1.0).tolist()),
+        float(np.median(rows[:, 1 + channels + channels * channels :])),
+        tuple(map(tuple, directions.tolist())) if channels > 1 else (),
+    )
 
 
 def measure_normalization(samples: Samples, indices: np.ndarray) -> Normalization:
     """Measure `samples.images[indices]`: mean and deviation per channel, and the usual value in the corners."""
-    moments = np.zeros((2, samples.images.shape[3]))
+    channels = samples.images.shape[3]
+    moments = np.zeros((2, channels))
     channel_moments(samples.images, indices, moments)
     corners = samples.images[indices[:1000]][:, [0, 0, -1, -1], [0, -1, 0, -1]]
     deviation = np.where(moments[1] > 0, moments[1], 1.0)
     directions: tuple[tuple[float, ...], ...] = ()
-    if samples.images.shape[3] > 1:
-        few = [samples.images[index] for index in indices[:_COLOUR_SAMPLES]]
-        directions = ColourSums.of(few).normalization().directions
-    return Normalization(
-        tuple(moments[0].tolist()), tuple(deviation.tolist()), float(np.median(corners)), directions
-    )
+    if channels in (3, 4):
+        few = np.stack([colour_row(samples.images[index]) for index in indices[:_COLOUR_SAMPLES]])
+        directions = combine_rows(few, channels).directions
+    return Normalization(tuple(moments[0].tolist()), tuple(deviation.tolist()), float(np.median(corners)), directions)

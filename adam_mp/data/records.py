@@ -23,8 +23,8 @@ WHOLE_FILE = -1
 class RecordTable:
     """Files below `root` by name, and samples by file and place.
 
-    `names` uint8, all file names one after the other, of which `starts` int64 [files + 1] tells the limits; `file` int32
-    [n], `offset` int64 [n], `length` int64 [n], WHOLE_FILE for all of the file.
+    `names` uint8, all file names one after the other, of which `starts` int64 [files + 1] tells the limits; `file`
+    int32 [n], `offset` int64 [n], `length` int64 [n], WHOLE_FILE for all of the file.
     """
 
     root: str
@@ -39,14 +39,16 @@ class RecordTable:
         """One sample a file."""
         count = len(names)
         whole: np.ndarray = np.full(count, WHOLE_FILE, np.int64)
-        return cls(str(root), *_pack(names), np.arange(count, dtype=np.int32), np.zeros(count, np.int64), whole)
+        return cls(
+            os.path.abspath(root), *_pack(names), np.arange(count, dtype=np.int32), np.zeros(count, np.int64), whole
+        )
 
     @classmethod
     def of_parts(cls, root: Path, names: Sequence[str], parts: Sequence[tuple[int, int, int]]) -> RecordTable:
         """Samples as (file number, offset, length)."""
         columns = np.array(parts, np.int64).reshape(-1, 3)
         file, offset, length = columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].copy()
-        return cls(str(root), *_pack(names), file, offset, length)
+        return cls(os.path.abspath(root), *_pack(names), file, offset, length)
 
     @classmethod
     def joined(cls, tables: Sequence[RecordTable]) -> RecordTable:
@@ -111,9 +113,16 @@ class RecordTable:
         return {f"record_{name}": getattr(self, name) for name in _ARRAYS}
 
     @classmethod
-    def from_arrays(cls, root: str, arrays: Mapping[str, np.ndarray]) -> RecordTable:
-        """The table whose arrays are `arrays`, without a copy."""
-        return cls(root, *(arrays[f"record_{name}"] for name in _ARRAYS))
+    def in_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RecordTable | None:
+        """The table, of absolute names, that is among `arrays`, without a copy; None if there is none."""
+        if f"record_{_ARRAYS[0]}" not in arrays:
+            return None
+        return cls("", *(arrays[f"record_{name}"] for name in _ARRAYS))
+
+    def selected(self, samples: np.ndarray) -> RecordTable:
+        """A table of these samples alone, numbered from 0 in their order."""
+        names, file = [self.path(sample) for sample in samples.tolist()], np.arange(len(samples), dtype=np.int32)
+        return RecordTable("", *_pack(names), file, self.offset[samples], self.length[samples])
 
 
 _ARRAYS = ("names", "starts", "file", "offset", "length")

@@ -1,7 +1,7 @@
 """The data-server process: keeps the workers' rings full of augmented batches (paper, section 3.1).
 
-It claims the next batch of the epoch, has its pictures made straight in a ring slot, and publishes it. It works ahead of
-the workers by as many slots as the rings have, across the end of an epoch too: while the workers validate, the first
+It claims the next batch of the epoch, has its pictures made straight in a ring slot, and publishes it. It works ahead
+of the workers by as many slots as the rings have, across the end of an epoch too: while the workers validate, the first
 batches of the next epoch are made. While it makes one batch, the files of the next are read.
 """
 
@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from adam_mp.data.augmentation import draw_key
-from adam_mp.data.pictures import ARRAYS, PictureSpec, open_pictures
+from adam_mp.data.pictures import PictureSpec, open_pictures
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring
 from adam_mp.memory.run_memory import RunHandle, RunMemory
@@ -38,7 +38,6 @@ class DataServer:
         self.memory = RunMemory.attach(spec.memory)
         self.counters = self.memory.board.counters[spec.process]
         self.pictures = open_pictures(spec.pictures, self.memory, self.counters)
-        self.reads_ahead = spec.pictures.kind != ARRAYS
         self.next: tuple[int, int] | None = None  # (epoch, batch) that is claimed and being read
 
     def run(self) -> None:
@@ -74,7 +73,7 @@ class DataServer:
     def take_batch(self, epoch: int) -> int | None:
         """Return the batch to make now, and claim the one after it so that its files are read meanwhile."""
         claim = self.memory.ledger.claim
-        if not self.reads_ahead:
+        if not self.pictures.reads_ahead:
             return claim(epoch, self.spec.process)
         batch = self.next[1] if self.next is not None and self.next[0] == epoch else claim(epoch, self.spec.process)
         self.next = None

@@ -73,7 +73,8 @@ def read_shards(paths: Sequence[Path]) -> Records:
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
     """Yield each key of a shard with its members by ending, in lower case."""
-    key, members = "", {}
+    key = ""
+    members: dict[str, tarfile.TarInfo] = {}
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -95,10 +96,14 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
 
 
 def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
+    """Return the label that .cls or .json tells, None if neither does or if they disagree."""
+    told = set()
     for ending in ("cls", "json"):
         member = members.get(ending)
-        if member is None or member.size > _LABEL_LIMIT:
+        if member is None:
             continue
+        if member.size > _LABEL_LIMIT:
+            return None
         with open(path, "rb") as file:
             file.seek(member.offset_data)
             content = file.read(member.size)
@@ -108,7 +113,9 @@ def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
             else:
                 facts = json.loads(content)
                 label = facts["label"] if "label" in facts else facts["cls"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        return label if isinstance(label, int) and 0 <= label < 2**31 else None
-    return None
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
+            return None
+        told.add(label)
+    return told.pop() if len(told) == 1 else None

@@ -91,9 +91,7 @@ def _blend_pixels(
         multiply, add = load(gain, gain_, zero), load(offset, offset_, zero)
         with cgutils.for_range(builder, count_) as loop:
             x = loop.index
-            first = builder.zext(
-                builder.load(address(context, builder, start, start_, x)), ir.IntType(64)
-            )
+            first = builder.zext(builder.load(address(context, builder, start, start_, x)), ir.IntType(64))
             below = builder.add(first, line_)
             right = splat(builder.load(address(context, builder, along, along_, x)))
             upper = between(load(frame, frame_, first), load(frame, frame_, builder.add(first, step_)), right)
@@ -227,8 +225,8 @@ def _seen(first, along, down, columns, rows, reach, size):
     """
     low = first + min(along * (columns - 1), 0.0) + min(down * (rows - 1), 0.0) - reach - 0.5
     high = first + max(along * (columns - 1), 0.0) + max(down * (rows - 1), 0.0) + reach + 0.5
-    begin = int(math.floor(min(max(low, -1.0), size - 1.0)))
-    end = int(math.floor(min(max(high, -1.0), size - 1.0))) + 1
+    begin = math.floor(min(max(low, -1.0), size - 1.0))
+    end = math.floor(min(max(high, -1.0), size - 1.0)) + 1
     return begin, max(end, begin + 1)
 
 

@@ -28,9 +28,9 @@ _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 class Progress:
     """One process's counters since it started; times in nanoseconds, `loss` the sum over images trained.
 
-    A worker's `busy_ns` is all its time with a batch; forward, backward and update are the large parts of it. `hits` are
-    images found in the cache, `bad` samples that could not be had; `decoding` is one more than the number of the sample
-    that is being decoded, or 0.
+    A worker's `busy_ns` is all its time with a batch; forward, backward and update are the large parts of it. `hits`
+    are images found in the cache, `bad` samples that could not be had; `decoding` is one more than the number of the
+    sample that is being decoded, or 0.
     """
 
     ready: int

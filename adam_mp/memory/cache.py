@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from adam_mp.kernels.atomic import fetch_add, observe, publish
 from adam_mp.machine import free_memory
 from adam_mp.memory.segment import Segment, SegmentHandle
 
-_HEADER_BYTES = 4096  # a page: the count of chunks claimed, and nothing else
+_PAGE = 4096  # the first holds the count of chunks claimed, and nothing else
 _LINE = 64
 _LARGEST_CHUNK = 8 << 20
 _CHUNKS = 64  # at least, where the cache is small: what processes leave unused stays below a tenth
@@ -57,11 +58,11 @@ class ImageCache:
         self._full = False
 
     @classmethod
-    def create(cls, size: int, places: np.ndarray, sizes: np.ndarray) -> ImageCache:
-        """Make a cache of up to `size` bytes; it takes memory only as it fills. The caller owns it."""
-        chunk = max(_LINE, min(_LARGEST_CHUNK, size // _CHUNKS) // 4096 * 4096)
+    def create(cls, size: int, places: np.ndarray, sizes: np.ndarray, folder: Path | None = None) -> ImageCache:
+        """Make a cache of up to `size` bytes, of memory or of disk in `folder`; it takes them as it fills."""
+        chunk = max(_PAGE, min(_LARGEST_CHUNK, size // _CHUNKS) // _PAGE * _PAGE)
         chunks = size // chunk
-        segment = Segment.create("cache", _HEADER_BYTES + chunk * chunks, reserve=False)
+        segment = Segment.create("cache", _PAGE + chunk * chunks, folder, reserve=False)
         return cls(segment, CacheHandle(segment.handle, chunk, chunks), places, sizes)
 
     @classmethod
@@ -92,9 +93,9 @@ class ImageCache:
 
     def _take(self, size: int) -> int | None:
         """Return where `size` bytes are free, or None."""
-        if self._end - self._begin < size:
-            if size > self.handle.chunk or self._full or not self._claim():
-                return None
+        room = self._end - self._begin
+        if room < size and (size > self.handle.chunk or self._full or not self._claim()):
+            return None
         place = self._begin
         self._begin += size
         return place
@@ -108,7 +109,7 @@ class ImageCache:
         if number >= self.handle.chunks:
             self._full = True
             return False
-        begin = _HEADER_BYTES + number * self.handle.chunk
+        begin = _PAGE + number * self.handle.chunk
         try:
             os.posix_fallocate(self.handle.segment.descriptor, begin, self.handle.chunk)
         except OSError:
@@ -129,6 +130,6 @@ class ImageCache:
         self._segment.close()
 
 
-def expected_bytes(count: int, height: int, width: int, channels: int) -> int:
-    """Return what a cache needs for `count` images of about this size."""
-    return _HEADER_BYTES + math.ceil(1.05 * count * (height * width * channels + _LINE))
+def expected_bytes(count: int, pixels: float, channels: int) -> int:
+    """Return what a cache needs for `count` images of `pixels` pixels in the mean."""
+    return _PAGE + math.ceil(1.05 * count * (pixels * channels + _LINE)) + _LARGEST_CHUNK

@@ -49,7 +49,7 @@ class RunShape:
             "board": Board.bytes_needed(self.workers + self.data_servers),
             "ledger": Ledger.bytes_needed(self.batches),
             "evaluation": Ledger.bytes_needed(self.chunks),
-            "results": 16 * self.chunks,
+            "results": 24 * self.chunks,
             "order": 8 * self.samples,
             **{f"ring{index}": self.ring.bytes for index in range(len(self.rings))},
             **{name: np.dtype(dtype).itemsize * int(np.prod(shape)) for name, (dtype, shape) in self.arrays.items()},
@@ -72,8 +72,8 @@ class RunHandle:
 class RunMemory:
     """The parts of a run's shared memory as views; who may do what with each stands in its own class.
 
-    `ledger` leases training batches, `evaluation` chunks of an evaluation, `results` [chunks, 2] holds each chunk's sum
-    of losses and number right, `order` [samples] the epoch's order of samples, `arrays` the data set.
+    `ledger` leases training batches, `evaluation` chunks of an evaluation, `results` [chunks, 3] holds each chunk's sum
+    of losses, number right and number of images, `order` [samples] the epoch's order of samples, `arrays` the data set.
     """
 
     def __init__(self, segment: Segment, shape: RunShape) -> None:
@@ -82,7 +82,7 @@ class RunMemory:
         self.board = Board(segment, offsets["board"], shape.workers + shape.data_servers)
         self.ledger = Ledger(segment, offsets["ledger"], shape.batches)
         self.evaluation = Ledger(segment, offsets["evaluation"], shape.chunks)
-        self.results = segment.array(np.float64, (shape.chunks, 2), offsets["results"])
+        self.results = segment.array(np.float64, (shape.chunks, 3), offsets["results"])
         self.order = segment.array(np.int64, (shape.samples,), offsets["order"])
         self.rings = [Ring(segment, offsets[f"ring{index}"], shape.ring) for index in range(len(shape.rings))]
         self.arrays = {

@@ -85,16 +85,23 @@ class Segment:
 
 def check_space(size: int, purpose: str, folder: Path | None = None) -> None:
     """Raise SpaceError unless `size` bytes can be taken now, in memory or in `folder`."""
+    free = free_space(folder)
     if folder is None:
-        free, place, advice = free_memory(), "memory", "use a smaller network, batch or data set, or --memory-dir"
+        place, advice = "memory", "use a smaller network, batch or data set, or --memory-dir"
     else:
-        try:
-            free, place = shutil.disk_usage(folder).free, f"folder {folder}"
-        except OSError as error:
-            raise SpaceError(f"cannot use folder {folder} for shared memory: {error.strerror}") from None
-        advice = "name a folder with more room"
+        place, advice = f"folder {folder}", "name a folder with more room"
     if size + _RESERVE > free:
         raise SpaceError(f"{purpose} needs {megabytes(size)}, but {place} has {megabytes(free)} free; {advice}")
+
+
+def free_space(folder: Path | None) -> int:
+    """Return the bytes that are free in memory, or on the disk of `folder`; raises SpaceError if it is none."""
+    if folder is None:
+        return free_memory()
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise SpaceError(f"cannot use folder {folder} for shared memory: {error.strerror}") from None
 
 
 def megabytes(size: float) -> str:

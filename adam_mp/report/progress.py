@@ -10,7 +10,15 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from adam_mp.report.text import count, duration, epoch_line, percent, plan_text, summary_text
-from adam_mp.training.events import EpochEnded, EpochProgress, KernelCompiled, Notice, RunEnded, RunPlanned
+from adam_mp.training.events import (
+    DataSurveyed,
+    EpochEnded,
+    EpochProgress,
+    KernelCompiled,
+    Notice,
+    RunEnded,
+    RunPlanned,
+)
 
 _PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
 _BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
@@ -32,6 +40,8 @@ class ProgressDisplay:
         match event:
             case KernelCompiled():
                 self._compiled(event)
+            case DataSurveyed():
+                self._surveyed(event)
             case RunPlanned():
                 self._epochs = event.settings.epochs
                 print(plan_text(event), file=self._out, flush=True)
@@ -55,6 +65,17 @@ class ProgressDisplay:
         elif event.done == event.total or time.monotonic() - self._said > 2:
             self._said = time.monotonic()
             print(f"compiling kernels, once: {event.done} of {event.total}", file=self._bars, flush=True)
+
+    def _surveyed(self, event: DataSurveyed) -> None:
+        if self._on_terminal:
+            if self._bar is None:
+                self._bar = tqdm(total=event.total, desc="looking at the images", unit="image", file=self._bars)
+            self._bar.update(event.done - self._bar.n)
+            if event.done == event.total:
+                self._close_bar()
+        elif time.monotonic() - self._said > _PLAIN_SECONDS:
+            self._said = time.monotonic()
+            print(f"looking at the images: {event.done} of {event.total}", file=self._bars, flush=True)
 
     def _progress(self, event: EpochProgress) -> None:
         if self._on_terminal:

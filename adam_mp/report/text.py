@@ -109,6 +109,7 @@ def plan_text(plan: RunPlanned) -> str:
             f"kernels    {kernels_text(plan.kernels)}",
             f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
             f"{megabytes(plan.worker_bytes)} a worker beyond its interpreter",
+            *([f"cache      up to {megabytes(plan.cache_bytes)} of decoded images"] if plan.cache_bytes else []),
             f"run folder {plan.folder}",
         ]
     )
@@ -124,19 +125,35 @@ def epoch_line(epoch: EpochEnded, epochs: int) -> str:
     )
 
 
+def serving_text(result: TrainResult) -> str:
+    """Say how the data were served, and what held the run up."""
+    wanted = result.images_decoded + result.cache_hits
+    decoded = (
+        f"{percent(result.cache_hits / wanted)} found in the cache, {result.decodes_per_second:,.0f} images/s decoded, "
+        if wanted
+        else ""
+    )
+    return (
+        f"data       {decoded}{result.augments_per_second:,.0f} images/s augmented, a core; "
+        f"the bottleneck was {result.bottleneck}"
+    )
+
+
 def summary_text(result: TrainResult) -> str:
     """Return the block that says what came of a run."""
     ended = f"stopped by {result.stopped_by} after" if result.stopped_by else "done:"
     best = f" (best: epoch {result.best_epoch})" if result.best_epoch else ""
     test = percent(result.test_accuracy) if result.test_accuracy is not None else "not measured"
     names = [path.name for path in Path(result.run_dir).glob("[!.]*")]
+    bad = f" ({several(result.bad_samples, 'bad file')}, see bad_samples.jsonl)" if result.bad_samples else ""
     lines = [
         f"{ended} {several(result.epochs, 'epoch')} in {duration(result.seconds)}",
         f"accuracy   test {test}, validation {percent(result.validation_accuracy)}{best}",
         f"speed      {result.images_per_second:,.0f} images/s, {count(result.connections_per_second)} connections/s, "
         f"workers waited for data {percent(result.data_wait_fraction)} of their time",
         f"images     {result.images_trained:,} trained, {result.images_skipped:,} skipped, "
-        f"{result.images_failed:,} failed",
+        f"{result.images_failed:,} failed{bad}",
+        serving_text(result),
         f"updates    {result.updates:,}, staleness {result.staleness_mean:.2f} on average",
         f"files      {result.run_dir}: {', '.join(sorted(names))}",
     ]

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.tensor_file import read_tensors, write_tensors
+from adam_mp.data.normalization import Normalization
 from adam_mp.errors import CheckpointError
 from adam_mp.memory.layout import Layout
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
 
-CHECKPOINT_FORMAT = "adam_mp.checkpoint.1"
+CHECKPOINT_FORMAT = "adam_mp.checkpoint.2"
 _NAME = re.compile(r"checkpoint-(\d{10})\.safetensors")
 _KEPT = 2
 
@@ -37,6 +38,7 @@ class Checkpoint:
     """
 
     network: Network
+    normalization: Normalization
     spaces: Mapping[str, np.ndarray]
     ledger: np.ndarray
     epoch: int
@@ -64,6 +66,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "network": to_json(checkpoint.network),
         "state": json.dumps(
             {
+                "normalization": dataclasses.asdict(checkpoint.normalization),
                 "epoch": checkpoint.epoch,
                 "updates": checkpoint.updates,
                 "spaces": list(checkpoint.spaces),
@@ -108,10 +111,18 @@ def _rebuild(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[st
             for name, view in layout.views(spaces[space]).items():
                 view[...] = tensors[f"{space}/{name}"]
         return Checkpoint(
-            network, spaces, tensors["ledger"], state["epoch"], state["updates"], state["identity"], state["progress"]
-        )
+            network, _normalization(state["normalization"]), spaces, tensors["ledger"], state["epoch"],
+            state["updates"], state["identity"], state["progress"],
+        )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} lacks or has damaged {error}") from None
+
+
+def _normalization(values: Mapping[str, Any]) -> Normalization:
+    return Normalization(
+        tuple(values["mean"]), tuple(values["deviation"]), float(values["fill"]),
+        tuple(tuple(row) for row in values["directions"]),
+    )  # fmt: skip
 
 
 class BackgroundWriter:

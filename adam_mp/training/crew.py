@@ -8,10 +8,12 @@ lost worker's ring still holds is taken back.
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from adam_mp.data.faults import Fault
 from adam_mp.data.server import DataServerSpec, serve
 from adam_mp.errors import ProcessError
 from adam_mp.machine import allowed_cores
@@ -19,14 +21,17 @@ from adam_mp.memory.board import STOP, Progress
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
-from adam_mp.memory.store import ParameterStore
 from adam_mp.training.child import Child, start_child
 from adam_mp.training.worker import WorkerSpec, work
 
+# Ends that a decoder may be the cause of; SIGKILL comes from outside.
+_CRASHES = [-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)]
+_DEATHS_OF_A_SAMPLE = 2
 _EARLY_DEATH = 30.0  # seconds; who lived longer starts with a clean slate
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
-_SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", "loss", "augmented")
+_SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", "loss", "augmented",
+         "hits", "decoded", "decode_ns", "augment_ns", "bad")  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -45,10 +50,10 @@ class Crew:
     """Workers and data servers of a run. Used by the supervisor's thread alone."""
 
     def __init__(
-        self, memory: RunMemory, store: ParameterStore, workers: list[WorkerSpec], servers: list[DataServerSpec],
+        self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], servers: list[DataServerSpec],
         restarts: int, on_notice: Callable[[str, str], None],
     ) -> None:  # fmt: skip
-        self.memory, self.store = memory, store
+        self.memory, self.descriptors = memory, descriptors
         self.restarts, self.on_notice = restarts, on_notice
         cores = allowed_cores()
         # Pinned only when the workers fill the machine: two smaller runs would otherwise pin to the same cores.
@@ -58,6 +63,7 @@ class Crew:
         ] + [_Member(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
         self.workers = len(workers)
         self.first_failure: str | None = None
+        self._blamed: dict[int, int] = {}  # sample -> processes that died of a signal while they decoded it
         self._retired = dict.fromkeys(_SUMS, 0.0)
 
     def start(self) -> None:
@@ -81,9 +87,8 @@ class Crew:
         return any(ready[: self.workers]) and (any(ready[self.workers :]) or len(ready) == self.workers)
 
     def _start(self, member: _Member) -> None:
-        descriptors = [self.memory.handle.segment.descriptor, self.store.handle.arena.segment.descriptor]
         try:
-            member.child = start_child(member.name, member.function, member.spec, descriptors, member.core)
+            member.child = start_child(member.name, member.function, member.spec, self.descriptors, member.core)
         except OSError as error:
             raise ProcessError(f"cannot start {member.name}: {error.strerror or error}") from None
 
@@ -99,12 +104,14 @@ class Crew:
     def _bury(self, number: int, member: _Member) -> None:
         child = member.child
         assert child is not None
-        how, last_words = child.describe_end(), child.last_words()
+        how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
         early = time.monotonic() - child.started < _EARLY_DEATH
         member.early_deaths = member.early_deaths + 1 if early else 1
         self.first_failure = self.first_failure or f"{member.name} {how}"
         child.close()
         member.child = None
+        if code in _CRASHES and self._blame(number):
+            member.early_deaths = 0
         self._retire(number)
         if number < self.workers:
             self.memory.ledger.take_back(LEASED, number)
@@ -117,6 +124,18 @@ class Crew:
             return
         self.on_notice(f"{member.name} {how}; given up after {member.early_deaths} early deaths", last_words)
         self._give_up(number)
+
+    def _blame(self, number: int) -> bool:
+        """Leave out the sample that a crashed process was decoding, if another died of it before; tell whether so."""
+        sample = self.memory.board.counters[number].read().decoding - 1
+        if sample < 0:
+            return False
+        self._blamed[sample] = self._blamed.get(sample, 0) + 1
+        if self._blamed[sample] < _DEATHS_OF_A_SAMPLE:
+            return False
+        self.memory.arrays["bad"][sample] = Fault.CRASHED
+        self._retired["bad"] += 1
+        return True
 
     def _retire(self, number: int) -> None:
         """Keep a dead process's counters and give its row to its successor."""

@@ -12,9 +12,13 @@ from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import BUILT_IN
 from adam_mp.data.augmentation import Augmentation
-from adam_mp.data.dataset import DataSet, Normalization, Samples, load_data
+from adam_mp.data.dataset import DataSet
+from adam_mp.data.loading import LoadOptions, load_data
+from adam_mp.data.normalization import Normalization
+from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
+from adam_mp.training.data_plan import DataPlan, make_source
 from adam_mp.training.events import Listener
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
@@ -48,7 +52,8 @@ def evaluate_model(model: Model, source: Any, cores: int | None, listener: Liste
     """
     began = time.monotonic()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)
-    data = load_data(source)
+    height, width, channels = model.network.input_shape
+    data = load_data(source, LoadOptions(f"{height}x{width}", channels=channels))
     test = data.test
     if test is None:
         raise DataError(f"{data.name} has no test images to evaluate on")
@@ -60,25 +65,34 @@ def evaluate_model(model: Model, source: Any, cores: int | None, listener: Liste
     workers = min(settings.cores or usable_cores(), max(1, len(test) // _BATCH))
     with (
         Interruption() as interruption,
-        Supervisor(_plan(model, data, test, settings, workers), None, interruption, listener) as supervisor,
+        Supervisor(_plan(model, data, settings, workers), None, interruption, listener) as supervisor,
     ):
         supervisor.crew.start()
         loss, accuracy = supervisor.evaluate("test")
     return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers)
 
 
-def _plan(model: Model, data: DataSet, test: Samples, settings: TrainSettings, workers: int) -> RunPlan:
+def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) -> RunPlan:
     """Plan a run that trains nothing: no data servers, no training samples but one."""
     context = TrainingContext(model.network, model.weights, _BATCH)
-    one = Samples(data.train.images[:1], data.train.labels[:1])
+    normalization = Normalization(model.mean, model.deviation, model.fill)
+    source = make_source(data, model.keep, settings.pixel_limit)
+    nothing: np.ndarray = np.zeros(0, np.float32)
+    serving = DataPlan(
+        dataset=data,
+        training=np.arange(1),
+        validation=np.zeros(0, np.int64),
+        test=data.numbers(data.test),
+        augmentation=Augmentation(),
+        keep=model.keep,
+        source=source,
+        survey=Survey(normalization, nothing, nothing),
+        cache_bytes=0,  # every image is wanted once
+    )
     return RunPlan(
         settings=settings,
         network=model.network,
-        data=DataSet(data.name, one, test, data.classes),
-        normalization=Normalization(model.mean, model.deviation, model.fill),
-        training=np.arange(1),
-        validation=np.zeros(0, np.int64),
-        augmentation=Augmentation(),
+        data=serving,
         optimizer=BUILT_IN["sgd"],
         schedule=Schedule(1.0, 1, 1),
         split=Split(workers, 0),

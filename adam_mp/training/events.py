@@ -33,6 +33,7 @@ class RunPlanned:
     workers: int
     data_servers: int
     shared_bytes: int
+    cache_bytes: int
     worker_bytes: int
     kernels: KernelChoices
     folder: Path
@@ -42,6 +43,14 @@ class RunPlanned:
 @dataclasses.dataclass(frozen=True)
 class KernelCompiled:
     """Kernel number `done` of `total` is about to be compiled; done == total: all are."""
+
+    done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSurveyed:
+    """`done` of `total` images were looked at for means and deviations; done == total: all were."""
 
     done: int
     total: int
@@ -70,6 +79,9 @@ class EpochEnded:
     seconds: float
     images_trained: int
     images_skipped: int
+    images_failed: int
+    images_decoded: int
+    cache_hits: int
     loss: float
     validation_loss: float | None
     validation_accuracy: float | None
@@ -104,5 +116,5 @@ class RunEnded:
     summary: Any
 
 
-Event = RunPlanned | KernelCompiled | EpochProgress | EpochEnded | Notice | RunEnded
+Event = RunPlanned | KernelCompiled | DataSurveyed | EpochProgress | EpochEnded | Notice | RunEnded
 Listener = Callable[[Any], None]

@@ -13,9 +13,7 @@ import numpy as np
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import Optimizer, make_optimizer
-from adam_mp.data import dataset as datasets
-from adam_mp.data.augmentation import Augmentation, parse_augmentation
-from adam_mp.data.dataset import DataSet, Normalization
+from adam_mp.data.dataset import DataSet
 from adam_mp.errors import RunFolderError, SettingsError
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
@@ -27,6 +25,7 @@ from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
 from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
+from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.events import KernelCompiled, Listener, Notice
 from adam_mp.training.run_folder import GIVEN, read_record
 from adam_mp.training.schedule import Schedule
@@ -37,7 +36,7 @@ _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer
 _MOST_SLOTS = 16
 _BATCH_LIMIT = 1 << 20
 # A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
-_FIXED = ("model", "data", "validation", "batch_size", "seed", "optimizer")
+_FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +45,7 @@ class RunPlan:
 
     settings: TrainSettings
     network: Network
-    data: DataSet
-    normalization: Normalization
-    training: np.ndarray
-    validation: np.ndarray
-    augmentation: Augmentation
+    data: DataPlan
     optimizer: Optimizer
     schedule: Schedule
     split: Split
@@ -63,7 +58,7 @@ class RunPlan:
     @property
     def batches(self) -> int:
         """Batches of an epoch."""
-        return math.ceil(len(self.training) / self.settings.batch_size)
+        return math.ceil(len(self.data.training) / self.settings.batch_size)
 
     @property
     def layout(self) -> Layout:
@@ -75,7 +70,7 @@ class RunPlan:
         """What a checkpoint must agree with to be resumed under this plan."""
         settings = self.settings
         return {
-            "data_digest": self.data.digest,
+            "data_digest": self.data.dataset.digest,
             "validation": settings.validation,
             "batch_size": settings.batch_size,
             "seed": settings.seed,
@@ -86,21 +81,12 @@ class RunPlan:
     def run_shape(self) -> RunShape:
         """The sizes of the shared memory."""
         data, batch = self.data, self.settings.batch_size
-        test = data.test
         slot = RingShape(1, batch, self.network.input_shape).slot_bytes
         slots = max(2, min(_MOST_SLOTS, _RING_BYTES // slot))
-        arrays = {
-            "train_images": (data.train.images.dtype.str, data.train.images.shape),
-            "train_labels": ("<i4", data.train.labels.shape),
-            "test_images": (data.train.images.dtype.str, test.images.shape if test else (0, *data.image_shape)),
-            "test_labels": ("<i4", test.labels.shape if test else (0,)),
-            "test_indices": ("<i8", (len(test) if test else 0,)),
-            "validation": ("<i8", self.validation.shape),
-        }
-        evaluated = max(len(self.validation), len(test) if test else 0)
+        evaluated = max(len(data.validation), len(data.test))
         return RunShape(
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
-            len(self.training), RingShape(slots, batch, self.network.input_shape), arrays,
+            len(data.training), RingShape(slots, batch, self.network.input_shape), data.fields,
         )  # fmt: skip
 
     @property
@@ -121,26 +107,27 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     optimizer = make_optimizer(settings.optimizer)
     if not isinstance(settings.data, DataSet) and isinstance(settings.data, str) and not settings.data:
         raise SettingsError("data is empty; expected a folder, or 'mnist'")
-    data = _load_with_kernels(settings, listener)
+    dataset = _load_with_kernels(settings, listener)
     source = resumed.network if resumed and "model" not in explicit else settings.model
-    network = load_network(source, data.image_shape, data.classes)
+    network = load_network(source, dataset.image_shape, dataset.classes)
     if settings.batch_size > _BATCH_LIMIT:
         raise SettingsError(f"batch_size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
-    augmentation = parse_augmentation(settings.augment, data.image_shape)
-    training, validation = datasets.split(len(data.train), settings.validation, settings.seed)
-    settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(training)))
-    normalization = datasets.measure_normalization(data.train, training)
+    cores = settings.cores or usable_cores()
+    data = plan_data(
+        dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener
+    )
+    settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     store_bytes = 4 * network.parameter_count * (1 + len(optimizer.states))
     # Weights stand in this process, in the store, and as a gradient in at least one worker.
     check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
+    assert not isinstance(settings.data_servers, str), "settings turn 'auto' into None"
     assert settings.lr is not None, "settings fill in the optimizer's own"
-    schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(training) / settings.batch_size))
+    schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(data.training) / settings.batch_size))
     schedule.check()
     weights = initial_weights(network, settings.seed)
     choices = _recorded_choices(settings) if resumed else None
     choices = choices or choose_kernels(network, settings.batch_size)
-    costs = measure_costs(network, weights, data.train, settings.batch_size, augmentation, normalization, choices)
-    cores = settings.cores or usable_cores()
+    costs = measure_costs(network, weights, data, settings.batch_size, choices)
     if cores > usable_cores():
         listener(
             Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them")
@@ -149,13 +136,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
         settings=settings,
         network=network,
         data=data,
-        normalization=normalization,
-        training=training,
-        validation=validation,
-        augmentation=augmentation,
         optimizer=optimizer,
         schedule=schedule,
-        split=divide_cores(cores, costs, settings.data_servers),
+        split=divide_cores(cores, costs, settings.epochs, settings.data_servers),
         choices=choices,
         costs=costs,
         cores=cores,
@@ -169,7 +152,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
 
 def _load_with_kernels(settings: TrainSettings, listener: Callable[[Any], None]) -> DataSet:
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
-    return datasets.load_data(settings.data)
+    return load_dataset(settings)
 
 
 def _recorded_choices(settings: TrainSettings) -> KernelChoices | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-import numpy as np
-
 from adam_mp.data.server import DataServerSpec
+from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.segment import check_space
 from adam_mp.memory.store import ParameterStore
@@ -16,8 +16,30 @@ from adam_mp.training.worker import WorkerSpec
 _INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
 
 
-def prepare_memory(plan: RunPlan) -> tuple[RunMemory, ParameterStore]:
-    """Make the run's shared memory, owned by the caller, and fill in images and first or resumed weights.
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """All that the processes of a run share: its memory, its weights, and decoded images where any are decoded."""
+
+    memory: RunMemory
+    store: ParameterStore
+    cache: ImageCache | None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The open files that every process of the run inherits."""
+        files = [self.memory.handle.segment.descriptor, self.store.handle.arena.segment.descriptor]
+        return files if self.cache is None else [*files, self.cache.handle.segment.descriptor]
+
+    def close(self) -> None:
+        """Free it all; what a child still maps goes with that child."""
+        if self.cache is not None:
+            self.cache.close()
+        self.store.close()
+        self.memory.close()
+
+
+def prepare_memory(plan: RunPlan) -> Shared:
+    """Make all that is shared, owned by the caller, and fill in the data set and first or resumed weights.
 
     Raises SpaceError, before taking any, if there is not enough for it and for the workers' contexts.
     """
@@ -31,24 +53,20 @@ def prepare_memory(plan: RunPlan) -> tuple[RunMemory, ParameterStore]:
         needed = 0
     check_space(needed + processes, f"the run, with {plan.split.workers + plan.split.data_servers} processes,")
     memory = RunMemory.create(shape, folder)
+    store, cache = None, None
     try:
         store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
+        plan.data.fill(memory.arrays)
+        _fill_store(plan, store)
+        if plan.data.source is not None:
+            arrays = memory.arrays
+            cache = ImageCache.create(plan.data.cache_bytes, arrays["cache_places"], arrays["cache_sizes"], folder)
     except BaseException:
+        if store is not None:
+            store.close()
         memory.close()
         raise
-    _fill_data(plan, memory.arrays)
-    _fill_store(plan, store)
-    return memory, store
-
-
-def _fill_data(plan: RunPlan, arrays: dict[str, np.ndarray]) -> None:
-    arrays["train_images"][...] = plan.data.train.images
-    arrays["train_labels"][...] = plan.data.train.labels
-    arrays["validation"][...] = plan.validation
-    if plan.data.test is not None:
-        arrays["test_images"][...] = plan.data.test.images
-        arrays["test_labels"][...] = plan.data.test.labels
-        arrays["test_indices"][...] = np.arange(len(plan.data.test))
+    return Shared(memory, store, cache)
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
@@ -61,19 +79,18 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
     store.set_updates(plan.resumed.updates)
 
 
-def make_specs(
-    plan: RunPlan, memory: RunMemory, store: ParameterStore
-) -> tuple[list[WorkerSpec], list[DataServerSpec]]:
+def make_specs(plan: RunPlan, shared: Shared) -> tuple[list[WorkerSpec], list[DataServerSpec]]:
     """Return what each worker and each data server is told; workers are numbered first."""
     settings = plan.settings
+    pictures = plan.data.pictures(None if shared.cache is None else shared.cache.handle)
     workers = [
         WorkerSpec(
             process=number,
-            memory=memory.handle,
-            store=store.handle,
+            memory=shared.memory.handle,
+            store=shared.store.handle,
             network=plan.network,
             choices=plan.choices,
-            normalization=plan.normalization,
+            pictures=pictures,
             optimizer=plan.optimizer,
             schedule=plan.schedule,
             batch_size=settings.batch_size,
@@ -86,11 +103,10 @@ def make_specs(
     servers = [
         DataServerSpec(
             process=plan.split.workers + number,
-            memory=memory.handle,
+            memory=shared.memory.handle,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            augmentation=plan.augmentation,
-            normalization=plan.normalization,
+            pictures=pictures,
         )
         for number in range(plan.split.data_servers)
     ]

@@ -5,6 +5,7 @@ checkpoint-N.safetensors   the last two checkpoints, N updates into the run
 metrics.jsonl              one object an epoch
 run.json                   settings, versions, machine, and at the end the summary
 curves.png                 loss, accuracy and throughput over the epochs
+bad_samples.jsonl          images that were left out, and why, if there were any
 failures.log               last words of processes that died, if any did
 """
 
@@ -17,6 +18,7 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,10 +31,11 @@ from adam_mp.network.network import Network
 from adam_mp.training.settings import FIELDS, TrainSettings
 
 RUN_FILE, MODEL_FILE, METRICS_FILE, CURVES_FILE = "run.json", "model.safetensors", "metrics.jsonl", "curves.png"
+BAD_SAMPLES_FILE = "bad_samples.jsonl"
 GIVEN = "given by the caller"
 _LOCK = ".lock"
-_EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, "failures.log"}
-_PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors")
+_EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
+_PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors", "simplejpeg", "pillow")
 
 
 class RunFolder:
@@ -136,6 +139,8 @@ def _plain(value: Any) -> Any:
     """Return what JSON can hold of a setting; arrays, layers and other objects are only said to have been given."""
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)  # ranges of an augmentation
     return value if isinstance(value, (str, int, float, type(None))) else GIVEN
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,9 @@ else:
 
 
 _MOST_PROCESSES = 4096
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_MOST_PERCENT = 95
 
 
 def _option(default: Any, group: str, unit: str, text: str, **more: Any) -> Any:
@@ -37,16 +41,31 @@ class TrainSettings:
         "network: mnist, lenet, mlp or alexnet; or a TOML file; or package.module:function",
     )  # fmt: skip
     data: Any = _option(
-        "mnist", "what to train", "DIR", "folder with the four IDX files, gzipped or not; 'mnist' is embedded"
-    )
-    augment: str = _option(
+        "mnist", "what to train", "DIR|SHARDS|FILE",
+        "folder of class folders with images (train/, val/ and test/ above them if there), of IDX files, tar shards or "
+        ".npy files; shards, 'name-{0000..0146}.tar'; an .npz file; 'mnist' is embedded",
+    )  # fmt: skip
+    image_size: int | str | None = _option(
+        None, "what to train", "N|HxW", "pixels of the pictures that images in files become; by default the images' "
+        "own where they are small and all alike, else 224",
+    )  # fmt: skip
+    augment: Any = _option(
         "auto", "what to train", "NAME|RANGES",
-        "none, mnist, auto (mnist for images, none for features), or ranges such as "
-        "'translate=2,rotate=10,scale=0.1,shear=5,reflect=0.5,elastic=1' (pixels, degrees, fraction, degrees, "
-        "probability, pixels)",
+        "none, mnist, imagenet, auto (imagenet for photographs, mnist for other images, none for features), or ranges "
+        "such as 'translate=2,rotate=10,scale=0.1,shear=5,reflect=0.5,elastic=1' (pixels, degrees, fraction, degrees, "
+        "probability, pixels), crop=0.08 (smallest share of the area), brightness=0.2, contrast=0.2 (fractions), "
+        "colour=0.1, noise=5 (deviations), cutout=0.25 (share of the side); a table of them in TOML",
     )  # fmt: skip
     validation: float = _option(
-        0.05, "what to train", "FRACTION", "share of the training images held out to validate on; 0 for none"
+        0.05, "what to train", "FRACTION",
+        "share of the training images held out to validate on, 0 for none; data with a val/ of its own uses that",
+    )  # fmt: skip
+    strict: bool = _option(
+        False, "what to train", "", "stop at the first image that cannot be read, instead of going on"
+    )
+    follow_links: bool = _option(False, "what to train", "", "follow links that leave the data folder")
+    pixel_limit: int = _option(
+        100_000_000, "what to train", "PIXELS", "refuse images that declare more than this, before they are decoded"
     )
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
@@ -73,9 +92,16 @@ class TrainSettings:
     cores: int | None = _option(
         None, "where to run", "N", "cores to use, divided between workers and data servers; all usable ones by default"
     )
-    data_servers: int | None = _option(
-        None, "where to run", "N", "data-server processes; chosen by a measurement at the start by default"
+    data_servers: int | str | None = _option(
+        None,
+        "where to run",
+        "N|auto",
+        "data-server processes; auto, the default, chooses by a measurement at the start",
     )
+    cache: str = _option(
+        "60%", "where to run", "SIZE|PERCENT",
+        "memory for decoded images, such as 2GB or a share of what is free; what does not fit is decoded each time",
+    )  # fmt: skip
     memory_dir: str | Path | None = _option(
         None, "where to run", "DIR", "keep the shared memory in a file of this folder instead of in memory"
     )
@@ -102,6 +128,8 @@ class TrainSettings:
                 object.__setattr__(self, name, getattr(self, name).item())
         for name in ("epochs", "batch_size"):
             _whole(name, getattr(self, name), 1)
+        if self.data_servers == "auto":
+            object.__setattr__(self, "data_servers", None)
         for name in ("cores", "data_servers"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
@@ -109,6 +137,11 @@ class TrainSettings:
                     raise SettingsError(f"{name} is {getattr(self, name)}; expected at most {_MOST_PROCESSES}")
         _whole("restarts", self.restarts, 0)
         _whole("seed", self.seed, 0)
+        _whole("pixel_limit", self.pixel_limit, 1)
+        for name in ("strict", "follow_links"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        parse_cache(self.cache, 0)
         _number("validation", self.validation, 0, 1, upper_excluded=True)
         _number("momentum", self.momentum, 0, 1, upper_excluded=True)
         _number("weight_decay", self.weight_decay, 0, 1)
@@ -125,9 +158,10 @@ class TrainSettings:
             check_expression(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
-        for name in ("augment", "optimizer"):
-            if not isinstance(getattr(self, name), str):
-                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected text")
+        if not isinstance(self.optimizer, str):
+            raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
+        if not isinstance(self.augment, (str, Mapping)):
+            raise SettingsError(f"augment is {self.augment!r}; expected text, or a table of ranges")
         for name in ("memory_dir", "run_dir"):
             if not isinstance(getattr(self, name), (str, Path, type(None))) or getattr(self, name) == "":
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected a folder")
@@ -151,6 +185,19 @@ def default_rate(optimizer: str) -> str:
     """Return the learning rate for an optimizer by name; formulas are taken for plain descent."""
     factor = {"momentum": 0.007, "nesterov": 0.007, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
     return f"{factor.get(optimizer, 0.07)} * warmup * (1 - progress)"
+
+
+def parse_cache(text: Any, free: int) -> int:
+    """Return the bytes of "60%" of `free`, "2GB", "500 MB" or a plain number of bytes; raises SettingsError."""
+    match = _SIZE.fullmatch(str(text).strip())
+    if match is None or isinstance(text, bool):
+        raise SettingsError(f"cache is {text!r}; expected a size such as 2GB or 500MB, or a share such as 60%")
+    number, unit = float(match[1]), match[2].upper().removesuffix("B")
+    if unit == "%":
+        if number > _MOST_PERCENT:
+            raise SettingsError(f"cache is {text!r}; expected at most {_MOST_PERCENT}% of what is free")
+        return int(free * number / 100)
+    return int(number * _UNITS[unit])
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}

@@ -17,13 +17,15 @@ import numpy as np
 
 from adam_mp.compute.model import Model, write_model
 from adam_mp.data.dataset import epoch_order
-from adam_mp.errors import DivergenceError, RunFolderError, StalledError
+from adam_mp.errors import DataError, DivergenceError, RunFolderError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import SKIPPED, TRAINED
+from adam_mp.training.bad_samples import BadSamples
 from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import images_in, quorum_reached, reopened
 from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
+from adam_mp.training.hints import ServingHints
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
@@ -32,6 +34,7 @@ from adam_mp.training.run_folder import MODEL_FILE
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
 _REPORT = 0.2  # seconds between progress events
 _DISK_DEADLINE = 600.0
+_SUMMED = ("waited_ns", "busy_ns", "hits", "decoded", "decode_ns", "augmented", "augment_ns", "staleness", "updates")
 
 
 @dataclasses.dataclass
@@ -40,10 +43,16 @@ class Figures:
 
     images_trained: int = 0
     images_skipped: int = 0
+    images_failed: int = 0
     training_seconds: float = 0.0
     seconds: float = 0.0
     waited_ns: float = 0.0
     busy_ns: float = 0.0
+    hits: float = 0.0
+    decoded: float = 0.0
+    decode_ns: float = 0.0
+    augmented: float = 0.0
+    augment_ns: float = 0.0
     staleness: float = 0.0
     updates: float = 0.0
     epochs_done: int = 0
@@ -71,20 +80,25 @@ class Supervisor:
         self._pulse: tuple[float, float] = (-1.0, 0.0)
         self._evaluations = 0
         self._unsaved_model: Model | None = None
+        self.hints = ServingHints(plan, self._notice)
 
     def __enter__(self) -> Supervisor:
         plan = self.plan
-        self.memory, self.store = prepare_memory(plan)
+        self.shared = shared = prepare_memory(plan)
+        self.memory, self.store = shared.memory, shared.store
         self.writer = BackgroundWriter(self._notice)
-        workers, servers = make_specs(plan, self.memory, self.store)
-        self.crew = Crew(self.memory, self.store, workers, servers, plan.settings.restarts, self._notice)
+        workers, servers = make_specs(plan, shared)
+        self.crew = Crew(
+            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice
+        )  # fmt: skip
+        flags = self.memory.arrays.get("bad")
+        self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.crew.stop()
         self.writer.close(_DISK_DEADLINE)
-        self.store.close()
-        self.memory.close()
+        self.shared.close()
 
     def _notice(self, text: str, details: str = "") -> None:
         self.tell(Notice(text, details))
@@ -111,12 +125,12 @@ class Supervisor:
 
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
         """Let the data servers begin with an epoch, of which `states` tells what is done."""
-        self.memory.order[...] = epoch_order(self.plan.training, self.plan.settings.seed, epoch)
+        self.memory.order[...] = epoch_order(self.plan.data.training, self.plan.settings.seed, epoch)
         self.memory.ledger.open(epoch, states)
 
     def _train_epoch(self, epoch: int) -> bool:
         """Train and validate one epoch, and checkpoint; False if it was interrupted."""
-        settings, images = self.plan.settings, len(self.plan.training)
+        settings, images = self.plan.settings, len(self.plan.data.training)
         began, before = time.monotonic(), self.crew.totals()
         reported = saved = began
         part = self.figures.epoch_part
@@ -155,7 +169,8 @@ class Supervisor:
 
     def _end_epoch(self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]) -> None:
         plan, figures = self.plan, self.figures
-        trained, skipped = (self._images(states, state) for state in (TRAINED, SKIPPED))
+        skipped, failed = self._images(states, SKIPPED), self._failed(states)
+        trained = self._images(states, TRAINED) - failed
         last = epoch + 1 == plan.settings.epochs
         if not last:
             self.open_epoch(epoch + 1, np.zeros(plan.batches, np.uint8))
@@ -163,18 +178,18 @@ class Supervisor:
         measured = {name: after[name] - before[name] + part.get(name, 0.0) for name in after}
         training_seconds = seconds + part.get("seconds", 0.0)
         start = time.monotonic()
-        result = self.evaluate("validation") if len(plan.validation) else None
+        result = self.evaluate("validation") if len(plan.data.validation) else None
         figures.images_trained += trained
         figures.images_skipped += skipped
+        figures.images_failed += failed
         figures.training_seconds += training_seconds
-        figures.waited_ns += measured["waited_ns"]
-        figures.busy_ns += measured["busy_ns"]
-        figures.staleness += measured["staleness"]
-        figures.updates += measured["updates"]
+        for name in _SUMMED:
+            setattr(figures, name, getattr(figures, name) + measured[name])
         figures.epochs_done = epoch + 1
         figures.epoch_part = {}
         figures.seconds = self.elapsed()
         self._check_finite(epoch)
+        self.hints.look(measured, training_seconds)
         best = self._remember_best(epoch, result)
         step = self.store.read_updates()
         self.tell(
@@ -183,6 +198,9 @@ class Supervisor:
                 seconds=training_seconds,
                 images_trained=trained,
                 images_skipped=skipped,
+                images_failed=failed,
+                images_decoded=int(measured["decoded"]),
+                cache_hits=int(measured["hits"]),
                 loss=measured["loss"] / max(measured["images"], 1),
                 validation_loss=result[0] if result else None,
                 validation_accuracy=result[1] if result else None,
@@ -211,9 +229,9 @@ class Supervisor:
         return True
 
     def evaluate(self, part: str) -> tuple[float, float]:
-        """Evaluate the "validation" or "test" samples on all workers; return (mean loss, accuracy)."""
-        indices = self.memory.arrays["validation" if part == "validation" else "test_indices"]
-        chunks = math.ceil(len(indices) / self.plan.settings.batch_size)
+        """Evaluate the "validation" or "test" samples that can be had on all workers; return (mean loss, accuracy)."""
+        count = len(self.plan.data.validation if part == "validation" else self.plan.data.test)
+        chunks = math.ceil(count / self.plan.settings.batch_size)
         self._evaluations += 1
         self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
         self.memory.board.give_order(VALIDATE if part == "validation" else TEST)
@@ -223,8 +241,14 @@ class Supervisor:
                 break
             time.sleep(_TICK)
         self._pause()
-        losses, right = self.memory.results[:chunks].sum(axis=0)
-        return float(losses) / len(indices), float(right) / len(indices)
+        losses, right, images = self.memory.results[:chunks].sum(axis=0)
+        if images == 0:
+            raise DataError(f"none of the {count} {part} images can be read, such as {self._first_place(part)}")
+        return float(losses / images), float(right / images)
+
+    def _first_place(self, part: str) -> str:
+        data = self.plan.data
+        return data.dataset.place(int((data.validation if part == "validation" else data.test)[0]))
 
     def elapsed(self) -> float:
         """Return the seconds of the run so far, the parts before a resume included."""
@@ -235,6 +259,7 @@ class Supervisor:
     def tick(self) -> None:
         """See to dead processes, divergence, and stalls."""
         self.crew.watch()
+        self.bad_samples.look()
         for progress in self.crew.rows()[: self.plan.split.workers]:
             if progress.fault_epoch:
                 raise DivergenceError(
@@ -260,8 +285,13 @@ class Supervisor:
                 return
             time.sleep(_TICK / 10)
 
+    def _failed(self, states: np.ndarray) -> int:
+        """Return how many images of the trained batches could not be had. To be asked before the next epoch opens."""
+        size = self.plan.settings.batch_size
+        return self.bad_samples.failed(self.memory.order[np.repeat(states == TRAINED, size)[: len(self.memory.order)]])
+
     def _images(self, states: np.ndarray, state: int) -> int:
-        return images_in(states, state, self.plan.settings.batch_size, len(self.plan.training))
+        return images_in(states, state, self.plan.settings.batch_size, len(self.plan.data.training))
 
     def _epoch_progress(
         self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]
@@ -273,7 +303,7 @@ class Supervisor:
             epoch=epoch + 1,
             epochs=self.plan.settings.epochs,
             done=self._images(states, TRAINED),
-            images=len(self.plan.training),
+            images=len(self.plan.data.training),
             seconds=seconds,
             images_per_second=rate,
             connections_per_second=rate * self.plan.network.connections,
@@ -313,6 +343,7 @@ class Supervisor:
         figures = self.figures if part is None else dataclasses.replace(self.figures, epoch_part=part)
         checkpoint = Checkpoint(
             network=self.plan.network,
+            normalization=self.plan.data.normalization,
             spaces={"weights": self.store.weights.copy(), **{k: v.copy() for k, v in self.store.states.items()}},
             ledger=states,
             epoch=epoch,
@@ -326,8 +357,12 @@ class Supervisor:
     def model(self) -> Model:
         """Return a copy of the present weights as a model."""
         weights = {name: tensor.copy() for name, tensor in self.store.tensors.items()}
-        normalization = self.plan.normalization
-        return Model(self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill)
+        data = self.plan.data
+        normalization = data.normalization
+        return Model(
+            self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill,
+            data.dataset.class_names, data.keep,
+        )  # fmt: skip
 
     def _save_model(self) -> None:
         self._unsaved_model = model = self.model()

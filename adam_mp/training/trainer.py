@@ -10,6 +10,7 @@ from typing import Any
 from adam_mp.compute.model import Model, load
 from adam_mp.machine import usable_cores
 from adam_mp.training.events import Event, Listener, RunEnded, RunPlanned
+from adam_mp.training.hints import STARVED
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan, make_plan
 from adam_mp.training.run_folder import RunFolder, write_record
@@ -24,7 +25,10 @@ class TrainResult:
 
     `test_accuracy` is of `model`, the weights of the best epoch by validation (of the last epoch where nothing is held
     out); None if there is no test set or the run was interrupted. `connections_per_second` is images per second times
-    connections of one forward pass. `stopped_by` says what ended the run before its last epoch, a signal or the target.
+    connections of one forward pass. `images_failed` counts images of trained batches that could not be had,
+    `bad_samples` the files they are. `decodes_per_second` and `augments_per_second` are those of one core that does
+    nothing else; `bottleneck` is "data" or "training". `stopped_by` says what ended the run before its last epoch, a
+    signal or the target.
     """
 
     test_accuracy: float | None
@@ -37,6 +41,12 @@ class TrainResult:
     images_trained: int
     images_skipped: int
     images_failed: int
+    bad_samples: int
+    images_decoded: int
+    cache_hits: int
+    decodes_per_second: float
+    augments_per_second: float
+    bottleneck: str
     data_wait_fraction: float
     staleness_mean: float
     updates: int
@@ -96,7 +106,7 @@ def _run_in(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: 
         supervisor.train()
         model = load(supervisor.finish_files())
         test_accuracy = None
-        if plan.data.test is not None and not interruption.requested:
+        if len(plan.data.test) and not interruption.requested:
             supervisor.store.load(model.weights)
             _, test_accuracy = supervisor.evaluate("test")
         result = _result(supervisor, plan, folder, test_accuracy, model)
@@ -108,17 +118,18 @@ def _announce(plan: RunPlan, folder: RunFolder) -> RunPlanned:
     return RunPlanned(
         settings=plan.settings,
         network=plan.network,
-        data_name=plan.data.name,
-        image_type=str(plan.data.train.images.dtype),
-        train_images=len(plan.training),
-        validation_images=len(plan.validation),
-        test_images=len(plan.data.test) if plan.data.test else 0,
-        augmentation=str(plan.augmentation),
+        data_name=plan.data.dataset.name,
+        image_type=plan.data.dataset.stored_type,
+        train_images=len(plan.data.training),
+        validation_images=len(plan.data.validation),
+        test_images=len(plan.data.test),
+        augmentation=str(plan.data.augmentation),
         cores=plan.cores,
         usable_cores=usable_cores(),
         workers=plan.split.workers,
         data_servers=plan.split.data_servers,
         shared_bytes=plan.run_shape.offsets()[1] + plan.store_bytes,
+        cache_bytes=plan.data.cache_bytes,
         worker_bytes=plan.costs.context_bytes,
         kernels=plan.choices,
         folder=folder.path,
@@ -131,10 +142,13 @@ def _result(
 ) -> TrainResult:
     figures = supervisor.figures
     part = figures.epoch_part
+
+    def total(name: str) -> float:
+        return float(getattr(figures, name)) + part.get(name, 0.0)
+
     trained = figures.images_trained + int(part.get("images", 0))
     seconds = figures.training_seconds + part.get("seconds", 0.0)
-    waited, busy = figures.waited_ns + part.get("waited_ns", 0.0), figures.busy_ns + part.get("busy_ns", 0.0)
-    updates = figures.updates + part.get("updates", 0.0)
+    waited, busy = total("waited_ns"), total("busy_ns")
     rate = trained / seconds if seconds else 0.0
     return TrainResult(
         test_accuracy=test_accuracy,
@@ -146,9 +160,15 @@ def _result(
         connections_per_second=rate * plan.network.connections,
         images_trained=trained,
         images_skipped=figures.images_skipped,
-        images_failed=0,
+        images_failed=figures.images_failed,
+        bad_samples=supervisor.bad_samples.count,
+        images_decoded=int(total("decoded")),
+        cache_hits=int(total("hits")),
+        decodes_per_second=_per_second(total("decoded"), total("decode_ns")),
+        augments_per_second=_per_second(total("augmented"), total("augment_ns")),
+        bottleneck="data" if waited > STARVED * (waited + busy) else "training",
         data_wait_fraction=waited / (waited + busy) if waited + busy else 0.0,
-        staleness_mean=(figures.staleness + part.get("staleness", 0.0)) / max(updates, 1),
+        staleness_mean=total("staleness") / max(total("updates"), 1),
         updates=supervisor.store.read_updates(),
         workers=plan.split.workers,
         data_servers=plan.split.data_servers,
@@ -156,3 +176,7 @@ def _result(
         run_dir=str(folder.path),
         model=model,
     )
+
+
+def _per_second(count: float, nanoseconds: float) -> float:
+    return count / (nanoseconds * 1e-9) if nanoseconds else 0.0

@@ -17,9 +17,8 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import Program, TrainingContext
 from adam_mp.compute.optimizer import DEFAULTS, Optimizer, Update
 from adam_mp.data.augmentation import draw_key
-from adam_mp.data.dataset import Normalization
+from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
 from adam_mp.kernels.update import HYPER
-from adam_mp.kernels.warp import RANGES, warp_batch
 from adam_mp.memory.board import STOP, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ring import Ring
 from adam_mp.memory.run_memory import RunHandle, RunMemory
@@ -40,7 +39,7 @@ class WorkerSpec:
     store: StoreHandle
     network: Network
     choices: KernelChoices
-    normalization: Normalization
+    pictures: PictureSpec
     optimizer: Optimizer
     schedule: Schedule
     batch_size: int
@@ -62,7 +61,8 @@ class Worker:
         self.hyper = make_hyper(spec.momentum, spec.weight_decay)
         self.updates = bind_updates(spec.optimizer, self.store, self.context, self.hyper)
         self.programs: dict[tuple[int, int, int], Program] = {}
-        self.evaluation = EvaluationBuffer(spec, self.context, self.memory)
+        pictures = open_pictures(spec.pictures, self.memory, self.counters)
+        self.evaluation = EvaluationBuffer(spec, self.context, self.memory, pictures)
         self.waiting = Backoff()
         self.lr_epoch = -1
 
@@ -101,7 +101,10 @@ class Worker:
         began = time.perf_counter_ns()
         epoch, batch, count, server = ring.slots[index].tag[:4].tolist()
         if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
-            self.train(self.program(number, ring, index, count), epoch, batch, count)
+            if count:
+                self.train(self.program(number, ring, index, count), epoch, batch, count)
+            else:  # none of its images could be had
+                self.memory.ledger.finish(epoch, batch, self.spec.process)
             self.counters.add("busy_ns", time.perf_counter_ns() - began)
         ring.consume()
         return True
@@ -157,14 +160,11 @@ class Worker:
 class EvaluationBuffer:
     """Evaluates chunks of the validation or test set with the worker's context."""
 
-    def __init__(self, spec: WorkerSpec, context: TrainingContext, memory: RunMemory) -> None:
-        self.spec, self.context, self.memory = spec, context, memory
+    def __init__(self, spec: WorkerSpec, context: TrainingContext, memory: RunMemory, pictures: Pictures) -> None:
+        self.spec, self.context, self.memory, self.pictures = spec, context, memory, pictures
         self.images = np.zeros((context.batch, *spec.network.input_shape), np.float32)
         self.labels = np.zeros(context.batch, np.int32)
         self.programs: dict[int, Program] = {}
-        self.still = np.zeros(len(RANGES))
-        self.mean = np.array(spec.normalization.mean, np.float32)
-        self.deviation = np.array(spec.normalization.deviation, np.float32)
 
     def evaluate_chunk(self, order: int) -> bool:
         """Lease a chunk, evaluate it, write its result; False if none is free."""
@@ -173,22 +173,24 @@ class EvaluationBuffer:
         chunk = ledger.claim_lease(round_number, self.spec.process) if round_number >= 0 else None
         if chunk is None:
             return False
-        part, indices = ("train", "validation") if order == VALIDATE else ("test", "test_indices")
-        samples = self.memory.arrays[indices][chunk * self.context.batch : (chunk + 1) * self.context.batch]
-        count = len(samples)
-        warp_batch(
-            self.memory.arrays[f"{part}_images"], samples, self.images[:count], self.still, np.uint64(0), self.mean,
-            self.deviation, np.float32(0),
-        )  # fmt: skip
-        self.labels[:count] = self.memory.arrays[f"{part}_labels"][samples]
+        numbers = self.memory.arrays["validation" if order == VALIDATE else "test"]
+        samples = numbers[chunk * self.context.batch : (chunk + 1) * self.context.batch]
+        self.pictures.prepare(samples)
+        count = self.pictures.fill(samples, self.images, self.labels, None)
+        self.memory.results[chunk] = (*self.measure(count), count)
+        ledger.finish(round_number, chunk, self.spec.process)
+        return True
+
+    def measure(self, count: int) -> np.ndarray:
+        """Return the sum of losses and the number right of the first `count` images."""
+        if count == 0:
+            return np.zeros(2)
         program = self.programs.get(count)
         if program is None:
             program = self.context.program(self.images[:count], self.labels[:count], training=False)
             self.programs[count] = program
         program.run_forward()
-        self.memory.results[chunk] = program.totals
-        ledger.finish(round_number, chunk, self.spec.process)
-        return True
+        return program.totals
 
 
 def make_hyper(momentum: float, weight_decay: float) -> np.ndarray:

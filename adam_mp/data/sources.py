@@ -1,0 +1,102 @@
+"""Where the pixels of a sample come from: encoded files and shards, or Python objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from adam_mp.data.decoding import PIXEL_LIMIT, decode, reduce
+from adam_mp.data.faults import Fault, SampleError
+from adam_mp.data.items import Items, item_pixels
+from adam_mp.data.records import RecordTable
+from adam_mp.errors import DataError
+
+_READERS = 4  # threads that wait for the disk
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSpec:
+    """How samples are decoded, as a process is told.
+
+    `channels` 1 or 3; `least` (height, width) below which no image is shrunk; `datasets` the pickled data-set objects,
+    each with the number of its first sample, or empty where samples are records.
+    """
+
+    channels: int
+    least: tuple[int, int] | None
+    pixel_limit: int = PIXEL_LIMIT
+    datasets: bytes = b""
+
+
+class RecordSource:
+    """Reads files ahead in threads, which wait for the disk while this process works, and decodes."""
+
+    def __init__(self, spec: SourceSpec, table: RecordTable) -> None:
+        self._spec, self._table = spec, table
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead")
+        self._ahead: dict[int, Future[bytes]] = {}
+
+    def prepare(self, samples: Iterable[int]) -> None:
+        """Begin to read these samples, and forget the others."""
+        self._ahead = {
+            sample: self._ahead.get(sample) or self._readers.submit(self._table.read, sample) for sample in samples
+        }
+
+    def pixels(self, sample: int) -> np.ndarray:
+        """Return the decoded image, uint8 [h, w, c]; raises SampleError."""
+        waiting = self._ahead.pop(sample, None)
+        content = self._table.read(sample) if waiting is None else waiting.result()
+        try:
+            return decode(content, self._spec.channels, self._spec.least, self._spec.pixel_limit)
+        except MemoryError:
+            raise SampleError(Fault.TOO_LARGE) from None
+
+
+class ItemSource:
+    """Items of data-set objects, numbered one object after the other."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self._spec = spec
+        # From the supervisor, through the pipe that started this process.
+        self._datasets: list[tuple[Any, int]] = pickle.loads(spec.datasets)
+
+    def prepare(self, samples: Iterable[int]) -> None:
+        """Nothing: what an item costs is the object's own affair."""
+
+    def pixels(self, sample: int) -> np.ndarray:
+        """Return the item's image, uint8 [h, w, c]; raises SampleError."""
+        dataset, first = next(pair for pair in reversed(self._datasets) if pair[1] <= sample)
+        pixels = item_pixels(dataset, sample - first, self._spec.channels)
+        return pixels if pixels.shape[:2] == self._spec.least else reduce(pixels, self._spec.least)
+
+
+Source = RecordSource | ItemSource
+
+
+def open_source(spec: SourceSpec, table: RecordTable | None) -> Source:
+    """Return the source that `spec` tells; `table` has the records, where samples are records."""
+    if table is None:
+        return ItemSource(spec)
+    return RecordSource(spec, table)
+
+
+def pickle_items(parts: Sequence[Items]) -> bytes:
+    """Return the data-set objects of `parts` as `SourceSpec.datasets`; raises DataError if one cannot be sent."""
+    first, pairs = 0, []
+    for part in parts:
+        pairs.append((part.dataset, first))
+        first += len(part)
+    try:
+        return bytes(cloudpickle.dumps(pairs))
+    except Exception as error:
+        kind = type(parts[0].dataset).__name__
+        raise DataError(
+            f"the data set {kind} cannot be sent to the data servers: {error}; keep open files, locks and connections "
+            "out of it, or open them in __getitem__"
+        ) from None

@@ -1,0 +1,136 @@
+"""The data side of a plan: which samples, in which size, normalised and augmented how, cached where."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from adam_mp.data.augmentation import Augmentation, parse_augmentation
+from adam_mp.data.dataset import DataSet, split
+from adam_mp.data.items import Items
+from adam_mp.data.loading import LoadOptions, load_data
+from adam_mp.data.normalization import Normalization
+from adam_mp.data.pictures import PictureSpec
+from adam_mp.data.records import Records, RecordTable
+from adam_mp.data.samples import Samples
+from adam_mp.data.sources import SourceSpec, pickle_items
+from adam_mp.data.survey import Survey
+from adam_mp.errors import DataError
+from adam_mp.memory.cache import CacheHandle, expected_bytes
+from adam_mp.memory.run_memory import Field
+from adam_mp.memory.segment import free_space
+from adam_mp.training.events import Listener
+from adam_mp.training.settings import TrainSettings, parse_cache
+from adam_mp.training.surveying import survey_data
+
+_KEPT = 7 / 8  # of an image's side, where training crops: what is left at the edges is seen there alone
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPlan:
+    """What is trained, validated and tested on: sample numbers int64, and how samples become pictures.
+
+    `source` is None where the images are arrays; `cache_bytes` is what decoded images may take.
+    """
+
+    dataset: DataSet
+    training: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    augmentation: Augmentation
+    keep: float
+    source: SourceSpec | None
+    survey: Survey
+    cache_bytes: int
+
+    @property
+    def normalization(self) -> Normalization:
+        """What is done to stored values."""
+        return self.survey.normalization
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The arrays that the data set has in the run's memory."""
+        dataset = self.dataset
+        count = dataset.count
+        fields: dict[str, Field] = {
+            "labels": ("<i4", (count,)), "validation": ("<i8", self.validation.shape), "test": ("<i8", self.test.shape),
+        }  # fmt: skip
+        if self.source is None:
+            return {**fields, "images": (dataset.stored_type, (count, *dataset.image_shape))}
+        fields.update({"bad": ("|u1", (count,)), "cache_places": ("<i8", (count,)), "cache_sizes": ("<i8", (count,))})
+        table = _joined_table(dataset)
+        if table is not None:
+            fields.update({name: (array.dtype.str, array.shape) for name, array in table.arrays().items()})
+        return fields
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the data set into its arrays in the run's memory."""
+        dataset = self.dataset
+        arrays["labels"][...] = dataset.labels
+        arrays["validation"][...], arrays["test"][...] = self.validation, self.test
+        if self.source is None:
+            first = 0
+            for part in dataset.parts:
+                assert isinstance(part, Samples)
+                arrays["images"][first : first + len(part)] = part.images
+                first += len(part)
+        elif (table := _joined_table(dataset)) is not None:
+            for name, array in table.arrays().items():
+                arrays[name][...] = array
+
+    def pictures(self, cache: CacheHandle | None) -> PictureSpec:
+        """Return how the run's processes make pictures."""
+        return PictureSpec(self.normalization, self.augmentation, self.keep, self.source, cache)
+
+
+def load_dataset(settings: TrainSettings) -> DataSet:
+    """Load what the settings name; raises DataError for bad files where they are to be `strict`."""
+    size = None if settings.image_size is None else str(settings.image_size)
+    dataset = load_data(settings.data, LoadOptions(size, settings.follow_links))
+    if settings.strict and dataset.rejected:
+        bad = dataset.rejected[0]
+        raise DataError(
+            f"{bad.path}: {bad.reason} (the first of {len(dataset.rejected)}; without --strict it is left out)"
+        )
+    return dataset
+
+
+def plan_data(
+    dataset: DataSet, settings: TrainSettings, known: Normalization | None, cores: int, listener: Listener
+) -> DataPlan:
+    """Decide all about the data; `known` is the normalisation of a run to be resumed."""
+    if dataset.validation is not None:
+        training, validation = dataset.numbers(dataset.train), dataset.numbers(dataset.validation)
+    else:
+        training, validation = split(len(dataset.train), settings.validation, settings.seed)
+    augmentation = parse_augmentation(settings.augment, dataset.image_shape)
+    keep = _KEPT if augmentation.crop > 0 else 1.0
+    source, cache_bytes = make_source(dataset, keep, settings.pixel_limit), 0
+    survey = survey_data(dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener)
+    if source is not None:
+        folder = None if settings.memory_dir is None else Path(settings.memory_dir)
+        wanted = expected_bytes(dataset.count, survey.stored_pixels, source.channels)
+        cache_bytes = min(parse_cache(settings.cache, free_space(folder)), wanted)
+    return DataPlan(
+        dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, survey, cache_bytes
+    )
+
+
+def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec | None:
+    """Return how images are decoded, so large that `keep` of a side has the network's size; None for arrays."""
+    if isinstance(dataset.train, Samples):
+        return None
+    height, width, channels = dataset.image_shape
+    height, width = math.ceil(height / keep), math.ceil(width / keep)
+    items = [part for part in dataset.parts if isinstance(part, Items)]
+    return SourceSpec(channels, (height, width), pixel_limit, pickle_items(items) if items else b"")
+
+
+def _joined_table(dataset: DataSet) -> RecordTable | None:
+    tables = [part.table for part in dataset.parts if isinstance(part, Records)]
+    return RecordTable.joined(tables) if tables else None
