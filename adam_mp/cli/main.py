@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "classify image files with a trained model",
     "inspect": "show what a run or a model file holds",
     "bench": "measure training speed by number of workers",
+    "show-data": "write a picture of training images as the workers will see them",
     "doctor": "show what this machine offers and what runs left behind",
 }
 
@@ -76,7 +77,7 @@ def _run(arguments: list[str]) -> int:
         raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # for --model package.module:function; last, so that it shadows nothing
-    module = importlib.import_module(f"adam_mp.cli.{command}")
+    module = importlib.import_module(f"adam_mp.cli.{command.replace('-', '_')}")
     return int(module.run(arguments[1:]))
 
 

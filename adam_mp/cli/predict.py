@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import warnings
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.model import Model, load
+from adam_mp.data.faults import SampleError
+from adam_mp.data.pictures import picture_of
 from adam_mp.errors import DataError, NetworkError, SettingsError
 from adam_mp.report.text import percent
 
-_MODES = {1: "L", 3: "RGB"}
-
 
 def run(arguments: Sequence[str]) -> int:
-    """Classify image files."""
-    parser = Parser(prog="adam-mp predict", description="Classify PNG, JPEG and other image files of any size.")
+    """Classify image files; 2 if one of them could not be read."""
+    parser = Parser(prog="adam-mp predict", description="Classify JPEG, PNG, BMP and WebP files of any size.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     parser.add_argument(
@@ -37,47 +36,57 @@ def run(arguments: Sequence[str]) -> int:
     if values.top < 1:
         raise SettingsError(f"--top is {values.top}; expected at least 1")
     model = load(values.run)
-    pictures = [read_image(Path(name), model, values.invert) for name in values.images]
-    probabilities = model.predict(np.stack([pixels for pixels, _ in pictures]))
-    for name, (_, inverted), row in zip(values.images, pictures, probabilities, strict=True):
-        best = np.argsort(-row, kind="stable")[: values.top]
-        if values.json:
-            top = [{"class": int(index), "probability": float(row[index])} for index in best]
-            print(json.dumps({"image": name, "inverted": inverted, "top": top}))
-        else:
-            classes = "  ".join(f"{index} {percent(float(row[index]))}" for index in best)
-            print(f"{name}: {classes}{'  (inverted)' if inverted else ''}")
-    return 0
+    failed = 0
+    for name in values.images:
+        try:
+            pixels, inverted = read_image(Path(name), model, values.invert)
+        except DataError as error:
+            failed += 1
+            _show_failure(name, error, values.json)
+            continue
+        _show(name, inverted, model.predict(pixels)[0], model, values.top, values.json)
+    return DataError.exit_code if failed else 0
+
+
+def _show(name: str, inverted: bool, row: np.ndarray, model: Model, top: int, as_json: bool) -> None:
+    best = np.argsort(-row, kind="stable")[:top].tolist()
+    names = [model.class_names[index] if index < len(model.class_names) else None for index in best]
+    if as_json:
+        found = [
+            {"class": index, **({"name": said} if said is not None else {}), "probability": float(row[index])}
+            for index, said in zip(best, names, strict=True)
+        ]
+        print(json.dumps({"image": name, "inverted": inverted, "top": found}))
+    else:
+        classes = "  ".join(
+            f"{index if said is None else said} {percent(float(row[index]))}"
+            for index, said in zip(best, names, strict=True)
+        )
+        print(f"{name}: {classes}{'  (inverted)' if inverted else ''}")
+
+
+def _show_failure(name: str, error: DataError, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"image": name, "error": str(error)}))
+    print(f"adam_mp: error: {error}", file=sys.stderr)
 
 
 def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]:
-    """Return (pixels uint8 [h, w, c] in the network's size, whether they were inverted)."""
+    """Return (pixels float32 [h, w, c] as evaluation sees them but not normalised, whether they were inverted)."""
     height, width, channels = model.network.input_shape
-    if channels not in _MODES or (height, width) == (1, 1):
+    if channels not in (1, 3) or (height, width) == (1, 1):
         raise NetworkError(
             f"the network takes {height}x{width}x{channels}, which is no picture; use the library's predict"
         )
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                opaque = _on_paper(image) if image.has_transparency_data else image
-                fitted = opaque.convert(_MODES[channels]).resize((width, height), Image.Resampling.LANCZOS)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist; expected an image file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path} is not an image that can be read: {error}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path} declares too many pixels to be decoded safely: {error}") from None
-    pixels = np.asarray(fitted, np.uint8).reshape(height, width, channels)
+        pixels = picture_of(path.read_bytes(), (height, width, channels), model.keep)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); expected an image file") from None
+    except SampleError as error:
+        raise DataError(f"{path}: {error}") from None
     background = float(np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]]))
     # Grey only: colour photographs have no background to speak of.
     opposite = channels == 1 and abs(background - model.fill) > abs(255 - background - model.fill) + 64
     if invert == "yes" or (invert == "auto" and opposite):
         return 255 - pixels, True
     return pixels, False
-
-
-def _on_paper(image: Image.Image) -> Image.Image:
-    """Lay a picture with transparent parts on white: ink on nothing is meant as ink on paper."""
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

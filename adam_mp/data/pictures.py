@@ -7,11 +7,13 @@ Python objects go through the cache. A sample that cannot be had is marked with 
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import numpy as np
 
 from adam_mp.data.augmentation import Augmentation
+from adam_mp.data.decoding import decode
 from adam_mp.data.faults import SampleError
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.records import RecordTable
@@ -161,3 +163,19 @@ Pictures = ArrayPictures | DecodedPictures
 def open_pictures(spec: PictureSpec, memory: RunMemory, counters: Counters) -> Pictures:
     """Return the pictures of a run, for one process that counts in `counters`."""
     return (ArrayPictures if spec.source is None else DecodedPictures)(spec, memory, counters)
+
+
+def picture_of(content: bytes, shape: tuple[int, int, int], keep: float) -> np.ndarray:
+    """Return an encoded image as evaluation sees it but not normalised, float32 of `shape`; raises SampleError."""
+    least = (math.ceil(shape[0] / keep), math.ceil(shape[1] / keep))
+    return picture_from(decode(content, shape[2], least), shape, keep)
+
+
+def picture_from(image: np.ndarray, shape: tuple[int, int, int], keep: float) -> np.ndarray:
+    """Return a decoded image, uint8 [h, w, c], as evaluation sees it but not normalised, float32 of `shape`."""
+    out = np.zeros(shape, np.float32)
+    plain = Normalization((0.0,) * shape[2], (1.0,) * shape[2], 0.0).arrays()
+    height, width, _ = image.shape
+    warp = PictureWarp(shape[2])
+    warp(image.reshape(-1), height, width, out, Augmentation().ranges, keep, 0, 0, plain, np.float32(0))
+    return out

@@ -11,12 +11,11 @@ import time
 
 import numpy as np
 
-from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.dataset import DataSet
 from adam_mp.data.faults import Fault, SampleError
 from adam_mp.data.items import Items
 from adam_mp.data.normalization import Normalization, colour_row, combine_rows, row_length
-from adam_mp.data.pictures import PictureWarp
+from adam_mp.data.pictures import picture_from
 from adam_mp.data.records import Records, RecordTable
 from adam_mp.data.samples import Samples
 from adam_mp.data.sources import SourceSpec, open_source
@@ -118,8 +117,6 @@ def survey(spec: SurveySpec) -> None:
     memory = SurveyMemory(Segment.attach(spec.segment), len(spec.numbers), spec.processes, spec.image)
     source = open_source(spec.source, spec.table)
     mine = [place for place in range(spec.process, len(spec.numbers), spec.processes) if not memory.status[place]]
-    warp, still = PictureWarp(spec.image[2]), Augmentation().ranges
-    colours = Normalization((0.0,) * spec.image[2], (1.0,) * spec.image[2], 0.0).arrays()
     for done, place in enumerate(mine):
         source.prepare(spec.numbers[mine[done : done + _READ_AHEAD]].tolist())
         publish(memory.decoding, spec.process, place + 1)
@@ -132,9 +129,7 @@ def survey(spec: SurveySpec) -> None:
             took = time.perf_counter_ns() - began
             memory.rows[place] = [*colour_row(image), took]
             if place < len(memory.examples):
-                height, width, _ = image.shape
-                warp(image.reshape(-1), height, width, memory.examples[place], still, spec.keep, 0, 0, colours,
-                     np.float32(0))  # fmt: skip
+                memory.examples[place] = picture_from(image, spec.image, spec.keep)
             status = _GOOD
         publish(memory.decoding, spec.process, 0)
         publish(memory.status, place, status)

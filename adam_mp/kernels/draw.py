@@ -25,6 +25,7 @@ GRID = 6  # control points of the elastic field along each side
 _TRANSLATE_X, _TRANSLATE_Y, _ROTATE, _SCALE, _SHEAR, _REFLECT, _FIELD = range(7)
 _SHARE, _ASPECT, _CROP_X, _CROP_Y, _BRIGHTNESS, _CONTRAST, _CUTOUT_X, _CUTOUT_Y, _COLOUR = range(1000, 1009)
 _NOISE = 2000
+_NOISE_LINE = 64  # pixels whose noise is drawn at a time
 _ASPECTS = math.log(4 / 3)
 _DEGREE = math.pi / 180.0
 
@@ -106,14 +107,16 @@ def add_noise(key, strength, gain, target, channels):
     # The sum of four such draws has a variance of 65536 ** 2 / 3.
     unit = np.float32(strength) * np.float32(math.sqrt(3.0) / 65536.0)
     low = np.uint64(65535)
-    for c in range(np.uint64(channels)):
-        scale = unit * gain[c]
-        for i in range(np.uint64(target.size) // np.uint64(channels)):
-            at = i * np.uint64(channels) + c
-            bits = mix(stream, at)
+    line = channels * _NOISE_LINE
+    scales = np.empty(line, np.float32)
+    for i in range(line):
+        scales[i] = unit * gain[i % channels]
+    for begin in range(np.uint64(0), np.uint64(target.size), np.uint64(line)):
+        for i in range(min(np.uint64(line), np.uint64(target.size) - begin)):
+            bits = mix(stream, begin + i)
             total = np.int32(bits & low) + np.int32((bits >> np.uint64(16)) & low)
             total += np.int32((bits >> np.uint64(32)) & low) + np.int32(bits >> np.uint64(48))
-            target[at] += (np.float32(total) - half) * scale
+            target[begin + i] += (np.float32(total) - half) * scales[i]
 
 
 @inline

@@ -1,0 +1,56 @@
+"""`adam-mp show-data`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
+from adam_mp.errors import DataError, SettingsError
+from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.machine import usable_cores
+from adam_mp.report.contact_sheet import contact_sheet
+from adam_mp.report.progress import ProgressDisplay
+from adam_mp.report.text import several
+from adam_mp.training.data_plan import load_dataset, plan_data
+from adam_mp.training.events import KernelCompiled
+from adam_mp.training.preview import preview
+from adam_mp.training.settings import make_settings
+
+_SETTINGS = ("data", "image_size", "augment", "validation", "follow_links", "pixel_limit", "seed")
+_MOST = 400
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Write a contact sheet of training images, each beside what the workers will see of it."""
+    parser = Parser(
+        prog="adam-mp show-data",
+        description="Write a PNG picture of training images, each beside what the workers will see of it.",
+    )
+    add_settings(parser, _SETTINGS)
+    parser.add_argument("--count", metavar="N", type=int, default=32, help="images to show (default: 32)")
+    parser.add_argument("--epoch", metavar="N", type=int, default=1, help="epoch whose draws to show (default: 1)")
+    parser.add_argument(
+        "--output", metavar="FILE.png", default="data.png", help="where to write the picture (default: data.png)"
+    )
+    add_common(parser)
+    values = parse(parser, arguments)
+    for name, most in (("count", _MOST), ("epoch", 10**9)):
+        if not 1 <= getattr(values, name) <= most:
+            raise SettingsError(f"--{name} is {getattr(values, name)}; expected 1 to {most:,}")
+    settings = make_settings(given_settings(values))
+    display = ProgressDisplay(sys.stdout, sys.stderr)
+    compile_kernels("float32", lambda done, total: display(KernelCompiled(done, total)))
+    dataset = load_dataset(settings)
+    if dataset.image_shape[2] not in (1, 3):
+        raise DataError(f"{dataset.name} has {dataset.image_shape[2]} channels; expected 1 or 3 to show as a picture")
+    data = plan_data(dataset, settings, None, usable_cores(), display)
+    shown = preview(data, values.count, settings.seed, values.epoch - 1)
+    sheet = contact_sheet(shown, dataset.class_names, dataset.image_shape)
+    try:
+        sheet.save(Path(values.output), format="PNG")
+    except OSError as error:
+        raise SettingsError(f"cannot write {values.output}: {error.strerror}; name another --output") from None
+    print(f"{values.output}: {several(len(shown), 'image')} of {dataset.name}, augmentation {data.augmentation}")
+    return 0
