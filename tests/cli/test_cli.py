@@ -118,14 +118,33 @@ def test_predict(capsys, trained, picture):
 
 def test_what_cannot_be_predicted(capsys, trained, tmp_path, picture):
     (tmp_path / "text.png").write_text("no image")
-    expect_error(capsys, "is not an image", "predict", trained.run_dir, str(tmp_path / "text.png"))
-    expect_error(capsys, "does not exist", "predict", trained.run_dir, str(tmp_path / "none.png"))
+    expect_error(capsys, "not an image of a known kind", "predict", trained.run_dir, str(tmp_path / "text.png"))
+    expect_error(capsys, "No such file", "predict", trained.run_dir, str(tmp_path / "none.png"))
     expect_error(capsys, "--top is 0", "predict", trained.run_dir, picture(0, "a.png"), "--top", "0")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    expect_error(capsys, "is not an image", "predict", trained.run_dir, str(tmp_path / "cut.png"))
+    expect_error(capsys, "damaged or cut short", "predict", trained.run_dir, str(tmp_path / "cut.png"))
     Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
-    expect_error(capsys, "too many pixels", "predict", trained.run_dir, str(tmp_path / "bomb.png"))
+    expect_error(capsys, "more pixels than the limit", "predict", trained.run_dir, str(tmp_path / "bomb.png"))
+
+
+def test_one_bad_file_does_not_keep_others_from_being_classified(capsys, trained, tmp_path, picture):
+    code, out, err = run(capsys, "predict", trained.run_dir, str(tmp_path / "none.png"), picture(1, "b.png"))
+    assert code == 2
+    assert "none.png" in err
+    assert out.startswith(f"{tmp_path}/b.png: 1 ")
+
+
+def test_show_data(capsys, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    code, out, err = run(capsys, "show-data", "--count", "5", "--augment", "noise=3,cutout=0.3", "--output", str(sheet))
+    assert code == 0, err
+    assert "5 images of mnist, augmentation noise=3,cutout=0.3" in out
+    with Image.open(sheet) as image:
+        assert image.size > (300, 200)
+    expect_error(capsys, "--count is 0", "show-data", "--count", "0")
+    expect_error(capsys, "cannot write", "show-data", "--output", str(tmp_path / "no" / "sheet.png"))
+    expect_error(capsys, "did you mean '--augment'", "show-data", "--augmen", "none")
 
 
 def test_doctor(capsys):

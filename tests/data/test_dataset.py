@@ -5,14 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp.data.dataset import (
-    Samples,
-    epoch_order,
-    load_data,
-    make_samples,
-    measure_normalization,
-    split,
-)
+from adam_mp.data.dataset import epoch_order, split
+from adam_mp.data.loading import load_data
+from adam_mp.data.normalization import measure_normalization
+from adam_mp.data.samples import Samples, make_samples
 from adam_mp.errors import DataError, SettingsError
 
 IMAGES, LABELS = np.zeros((4, 5, 6), np.uint8), np.array([0, 1, 2, 0])

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from adam_mp.data.augmentation import PRESETS
-from adam_mp.data.dataset import Normalization, epoch_order
+from adam_mp.data.dataset import epoch_order
+from adam_mp.data.normalization import Normalization
+from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.server import DataServer, DataServerSpec
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ledger import HELD
@@ -22,18 +24,17 @@ def make_servers(monkeypatch):
     made = []
 
     def make(servers, epoch=3):
-        arrays = {"train_images": ("|u1", IMAGES.shape), "train_labels": ("<i4", (COUNT,))}
+        arrays = {"images": ("|u1", IMAGES.shape), "labels": ("<i4", (COUNT,))}
         shape = RunShape(2, servers, 6, 0, COUNT, RingShape(8, BATCH, (9, 9, 1)), arrays)
         memory = RunMemory.create(shape)
-        memory.arrays["train_images"][...] = IMAGES
-        memory.arrays["train_labels"][...] = range(COUNT)
+        memory.arrays["images"][...] = IMAGES
+        memory.arrays["labels"][...] = range(COUNT)
         memory.order[...] = epoch_order(np.arange(COUNT), 1, epoch)
         memory.ledger.open(epoch, np.zeros(6, np.uint8))
         made.append(memory)
         monkeypatch.setattr(RunMemory, "attach", lambda handle: memory)
-        specs = [
-            DataServerSpec(2 + n, memory.handle, BATCH, 1, PRESETS["mnist"], NORMALIZATION) for n in range(servers)
-        ]
+        pictures = PictureSpec(NORMALIZATION, PRESETS["mnist"])
+        specs = [DataServerSpec(2 + n, memory.handle, BATCH, 1, pictures) for n in range(servers)]
         return memory, [DataServer(spec) for spec in specs]
 
     yield make

@@ -15,7 +15,15 @@ from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
 from adam_mp.report.progress import ProgressDisplay, notices_only
 from adam_mp.report.text import count, duration, network_table, percent, table
-from adam_mp.training.events import EpochEnded, EpochProgress, KernelCompiled, Notice, RunEnded, RunPlanned
+from adam_mp.training.events import (
+    DataSurveyed,
+    EpochEnded,
+    EpochProgress,
+    KernelCompiled,
+    Notice,
+    RunEnded,
+    RunPlanned,
+)
 from adam_mp.training.settings import TrainSettings
 from adam_mp.training.trainer import TrainResult
 
@@ -23,19 +31,22 @@ from adam_mp.training.trainer import TrainResult
 def planned(folder=Path("run"), first_epoch=1):
     return RunPlanned(
         TrainSettings(epochs=3), load_network("mnist", (28, 28, 1), 10), "mnist", "uint8", 57000, 3000, 10000,
-        "rotate=10", 2, 4, 2, 1, 10**7, 10**6, KernelChoices(4, {"conv2": "scattered"}), folder, first_epoch,
+        "rotate=10", 2, 4, 2, 1, 10**7, 10**8, 10**6, KernelChoices(4, {"conv2": "scattered"}), folder, first_epoch,
     )  # fmt: skip
 
 
 def ended(epoch, accuracy=0.98):
-    return EpochEnded(epoch, 2.0, 57000, 0, 0.1, 0.05, accuracy, 0.01, 28500.0, 7e10, 0.01, 0.9, 100 * epoch, 0.2)
+    return EpochEnded(
+        epoch, 2.0, 57000, 0, 3, 40, 60, 0.1, 0.05, accuracy, 0.01, 28500.0, 7e10, 0.01, 0.9, 100 * epoch, 0.2
+    )
 
 
 RESULT = TrainResult(
-    0.99, 0.98, 3, 3, 7.0, 28500.0, 7e10, 171000, 0, 0, 0.01, 0.9, 300, 2, 1, None, "run", None,
+    0.99, 0.98, 3, 3, 7.0, 28500.0, 7e10, 171000, 0, 9, 3, 40, 60, 500.0, 9000.0, "training",
+    0.01, 0.9, 300, 2, 1, None, "run", None,
 )  # fmt: skip
 EVENTS = [
-    KernelCompiled(0, 2), KernelCompiled(2, 2), planned(),
+    KernelCompiled(0, 2), KernelCompiled(2, 2), DataSurveyed(1, 5), DataSurveyed(5, 5), planned(),
     EpochProgress(1, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02), Notice("worker 0 died; started again"), ended(1),
     EpochProgress(2, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02), ended(2), RunEnded(RESULT),
 ]  # fmt: skip
@@ -60,11 +71,14 @@ def test_a_run_is_shown(bars, capsys):
     assert "1,000 images/s" in err.getvalue() or bars is io.StringIO
     assert "28,500 images/s" in err.getvalue()
     assert "waited 1.00%" in err.getvalue()
+    assert "9 failed (3 bad files, see bad_samples.jsonl)" in out.getvalue()
+    assert "60.00% found in the cache, 500 images/s decoded, 9,000 images/s augmented" in out.getvalue()
     assert capsys.readouterr().err == "adam_mp: worker 0 died; started again\n"
     if bars is Terminal:
         assert "100/57000" in err.getvalue()
         assert "2.5 G connections/s" in err.getvalue()
         assert "compiling kernels" in err.getvalue()
+        assert "looking at the images" in err.getvalue()
 
 
 def test_quiet_shows_problems_only(capsys):

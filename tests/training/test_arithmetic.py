@@ -65,11 +65,11 @@ def test_an_interrupted_epoch_frees_what_is_not_done():
     ],
 )
 def test_cores_are_divided_by_cost(cores, ratio, asked, split):
-    assert divide_cores(cores, Costs(1e-3, ratio * 1e-3, 0), asked) == split
+    assert divide_cores(cores, Costs(1e-3, ratio * 1e-3, 0), 5, asked) == split
 
 
 @given(st.integers(1, 64), st.floats(1e-6, 1), st.floats(1e-6, 1), st.none() | st.integers(1, 8))
 def test_there_is_always_someone_to_train_and_to_serve(cores, train, augment, asked):
-    split = divide_cores(cores, Costs(train, augment, 0), asked)
+    split = divide_cores(cores, Costs(train, augment, 0), 5, asked)
     assert 1 <= split.workers <= cores
     assert split.data_servers >= 1

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from adam_mp import Dense, Flatten, Network, Softmax
+from adam_mp.data.normalization import Normalization
 from adam_mp.errors import CheckpointError
 from adam_mp.memory.layout import Layout
 from adam_mp.training.checkpoint import (
@@ -18,6 +19,7 @@ from adam_mp.training.checkpoint import (
 )
 
 NETWORK = Network.build([Flatten(), Dense(4), Dense(), Softmax()], (3, 3, 1), 2)
+NORMALIZATION = Normalization((1.5, 2.5), (3.0, 4.0), 0.5, ((1.0, 0.0), (0.0, 2.0)))
 
 
 def make(updates=7):
@@ -28,7 +30,9 @@ def make(updates=7):
         spaces[name] = np.zeros(layout.size, np.float32)
         for view in layout.views(spaces[name]).values():
             view[...] = generator.standard_normal(view.shape)
-    return Checkpoint(NETWORK, spaces, np.array([3, 0, 3], np.uint8), 2, updates, {"seed": 1}, {"seconds": 1.5})
+    return Checkpoint(
+        NETWORK, NORMALIZATION, spaces, np.array([3, 0, 3], np.uint8), 2, updates, {"seed": 1}, {"seconds": 1.5}
+    )
 
 
 def test_what_is_written_is_read_and_the_last_two_are_kept(tmp_path):
@@ -39,6 +43,7 @@ def test_what_is_written_is_read_and_the_last_two_are_kept(tmp_path):
     assert (read.network, read.epoch, read.updates) == (NETWORK, 2, 20_000)
     assert (read.identity, read.progress) == ({"seed": 1}, {"seconds": 1.5})
     assert read.ledger.tolist() == [3, 0, 3]
+    assert read.normalization == NORMALIZATION
     for name, space in written.spaces.items():
         np.testing.assert_array_equal(read.spaces[name], space)
 

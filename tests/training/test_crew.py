@@ -6,13 +6,12 @@ import types
 import numpy as np
 import pytest
 
+from adam_mp.data.faults import Fault
 from adam_mp.errors import ProcessError
 from adam_mp.memory.board import STOP
-from adam_mp.memory.layout import Layout
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER, RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
-from adam_mp.memory.store import ParameterStore
 from adam_mp.training import crew as crews
 from adam_mp.training.crew import Crew
 
@@ -48,13 +47,14 @@ def make_crew(monkeypatch):
     monkeypatch.setattr(crews, "start_child", start_child)
 
     def make(workers, servers, restarts=1):
-        memory = RunMemory.create(RunShape(workers, servers, 6, 2, 6, RingShape(4, 1, (1, 1, 1)), {}))
-        store = ParameterStore.create(Layout.of({"w": (3,)}), ())
-        owned.extend((memory, store))
+        memory = RunMemory.create(
+            RunShape(workers, servers, 6, 2, 6, RingShape(4, 1, (1, 1, 1)), {"bad": ("|u1", (9,))})
+        )
+        owned.append(memory)
         memory.ledger.open(0, np.zeros(6, np.uint8))
         specs = [types.SimpleNamespace(process=number) for number in range(workers + servers)]
         notices = []
-        crew = Crew(memory, store, specs[:workers], specs[workers:], restarts, lambda *notice: notices.append(notice))
+        crew = Crew(memory, [], specs[:workers], specs[workers:], restarts, lambda *notice: notices.append(notice))
         crew.start()
         return crew, memory, started, notices
 
@@ -124,6 +124,24 @@ def test_a_ring_without_its_producer_is_given_to_another(make_crew):
     started[2].exit_code = 1
     with pytest.raises(ProcessError, match=r"data server 1 ended with exit code 1 \(first failure\)"):
         crew.watch()
+
+
+def test_a_sample_that_kills_two_processes_is_left_out(make_crew):
+    crew, memory, started, _ = make_crew(1, 1, restarts=1)
+    for deaths in (1, 2):
+        memory.board.counters[1].publish("decoding", 5)
+        next(child for child in started if child.exit_code is None and child.name == "data server 0").exit_code = -11
+        crew.watch()
+        assert memory.arrays["bad"][4] == (Fault.CRASHED if deaths == 2 else 0)
+    assert memory.board.counters[1].read().decoding == 0
+    assert crew.totals()["bad"] == 1
+    for _ in range(2):  # who was not decoding, or was killed from outside, blames nobody
+        child = next(child for child in started if child.exit_code is None and child.name == "data server 0")
+        child.started -= 3600
+        memory.board.counters[1].publish("decoding", 7)
+        child.exit_code = -9
+        crew.watch()
+    assert np.flatnonzero(memory.arrays["bad"]).tolist() == [4]
 
 
 def test_late_deaths_do_not_add_up(make_crew):
