@@ -29,7 +29,8 @@ def read_array_files(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         if path.is_dir():
             return _parts(path, [file.stem for file in path.glob("*.npy")], lambda name: _load(path / f"{name}.npy"))
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            # numpy leaves its own file open where it is no archive.
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return _parts(path, archive.files, archive.__getitem__)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{path} cannot be read as arrays: {error}") from None

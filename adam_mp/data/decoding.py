@@ -19,8 +19,9 @@ from adam_mp.kernels.shrink import shrink
 
 PIXEL_LIMIT = 100_000_000  # of one image; a photograph has 10 to 50 million
 _FORMATS = ("PNG", "BMP", "WEBP", "JPEG")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")  # of files that are images, whole or not
 _WORTH_SHRINKING = 1.25  # an image that is larger than it need be by less than this is kept as it is
-_LONGEST = 4.0  # sides to each other; what is longer loses its ends
+_LONGEST = 4.0  # times as long as a picture is: what is longer loses its ends, which would only fill the cache
 _FASTER_BY = 2.0  # JPEG decodes faster to a half, quarter or eighth, but not to sizes between
 _COLOURS = {1: "GRAY", 3: "RGB"}
 _MODES = {1: "L", 3: "RGB"}
@@ -42,7 +43,7 @@ def decode(content: bytes, channels: int, least: tuple[int, int] | None, limit: 
 
 def reduce(pixels: np.ndarray, least: tuple[int, int] | None) -> np.ndarray:
     """Return an image [h, w, c] as small as `least` (height, width) allows, in its shape; long ends are cut off."""
-    pixels = _shorten(pixels)
+    pixels = _shorten(pixels, 1.0 if least is None else max(least) / min(least))
     return pixels if least is None else _fit(pixels, least)
 
 
@@ -78,7 +79,7 @@ def _decode_jpeg(content: bytes, channels: int, least: tuple[int, int] | None, l
 
 
 def _decode_other(content: bytes, channels: int, limit: int) -> np.ndarray:
-    failure = Fault.NOT_AN_IMAGE
+    failure = Fault.DAMAGED if content.startswith(_BEGINNINGS) else Fault.NOT_AN_IMAGE
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd but readable files, and of many pixels: there is a limit here
@@ -107,10 +108,10 @@ def _opaque(image: Image.Image) -> Image.Image:
     return image
 
 
-def _shorten(pixels: np.ndarray) -> np.ndarray:
-    """Cut the ends off an image that is many times as long as wide: nothing shows them, and they would fill a cache."""
+def _shorten(pixels: np.ndarray, shape: float) -> np.ndarray:
+    """Cut the ends off an image that is far longer than pictures, of `shape` (long to short side), could show."""
     height, width, _ = pixels.shape
-    longest = math.ceil(_LONGEST * min(height, width))
+    longest = math.ceil(_LONGEST * shape * min(height, width))
     if max(height, width) <= longest:
         return pixels
     top, left = max(0, (height - longest) // 2), max(0, (width - longest) // 2)

@@ -127,7 +127,14 @@ def _load_arrays(path: Path) -> DataSet:
 
 def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts = [make_items(dataset, what) for dataset, what in zip(datasets, ("training", "test"), strict=False)]
-    sizes = [item_size(datasets[0], index) for index in range(min(_LOOKED_AT, len(parts[0])))]
+    sizes, failure = [], None
+    for index in range(min(_LOOKED_AT, len(parts[0]))):
+        try:
+            sizes.append(item_size(datasets[0], index))
+        except DataError as error:
+            failure = failure or error  # of one item: it will be named when its turn comes
+    if failure is not None and not sizes:
+        raise failure
     shape = _shape(type(datasets[0]).__name__, sizes, options)
     test: Part | None = parts[1] if len(parts) > 1 else None
     names = getattr(datasets[0], "classes", ())

@@ -25,6 +25,7 @@ _PAGE = 4096  # the first holds the count of chunks claimed, and nothing else
 _LINE = 64
 _LARGEST_CHUNK = 8 << 20
 _CHUNKS = 64  # at least, where the cache is small: what processes leave unused stays below a tenth
+_IMAGES_A_CHUNK = 8  # at least, or much would be left at its end
 _LEFT_FREE = 256 << 20  # of the machine's memory: the cache stops before
 
 
@@ -58,9 +59,15 @@ class ImageCache:
         self._full = False
 
     @classmethod
-    def create(cls, size: int, places: np.ndarray, sizes: np.ndarray, folder: Path | None = None) -> ImageCache:
-        """Make a cache of up to `size` bytes, of memory or of disk in `folder`; it takes them as it fills."""
-        chunk = max(_PAGE, min(_LARGEST_CHUNK, size // _CHUNKS) // _PAGE * _PAGE)
+    def create(
+        cls, size: int, image_bytes: float, places: np.ndarray, sizes: np.ndarray, folder: Path | None = None
+    ) -> ImageCache:
+        """Make a cache of up to `size` bytes, of memory or of disk in `folder`; it takes them as it fills.
+
+        An image usually has `image_bytes`; those that are many times as large are not kept.
+        """
+        chunk = max(min(_LARGEST_CHUNK, size // _CHUNKS), math.ceil(_IMAGES_A_CHUNK * image_bytes))
+        chunk = max(1, -(-chunk // _PAGE)) * _PAGE
         chunks = size // chunk
         segment = Segment.create("cache", _PAGE + chunk * chunks, folder, reserve=False)
         return cls(segment, CacheHandle(segment.handle, chunk, chunks), places, sizes)

@@ -60,7 +60,10 @@ def prepare_memory(plan: RunPlan) -> Shared:
         _fill_store(plan, store)
         if plan.data.source is not None:
             arrays = memory.arrays
-            cache = ImageCache.create(plan.data.cache_bytes, arrays["cache_places"], arrays["cache_sizes"], folder)
+            image_bytes = plan.data.survey.stored_pixels * plan.data.source.channels
+            cache = ImageCache.create(
+                plan.data.cache_bytes, image_bytes, arrays["cache_places"], arrays["cache_sizes"], folder
+            )
     except BaseException:
         if store is not None:
             store.close()

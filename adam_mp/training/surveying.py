@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def survey_data(
         memory.close()
     if found is None:
         raise DataError(f"none of {len(samples)} images of {data.name} can be read, such as {data.place(samples[0])}")
-    return found
+    return found if known is None else dataclasses.replace(found, normalization=known)
 
 
 class _Surveyors:

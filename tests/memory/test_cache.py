@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adam_mp.memory import cache as caches
+from adam_mp.memory.cache import CacheHandle, ImageCache, expected_bytes
+from adam_mp.memory.segment import SegmentHandle
+
+SAMPLES = 40
+
+
+def image_of(sample):
+    generator = np.random.default_rng(sample)
+    height, width = generator.integers(1, 60, 2)
+    return generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def make(size, folder=None, image_bytes=3000):
+    places, sizes = np.zeros(SAMPLES, np.int64), np.zeros(SAMPLES, np.int64)
+    return ImageCache.create(size, image_bytes, places, sizes, folder)
+
+
+def attach(cache):
+    segment = SegmentHandle(os.dup(cache.handle.segment.descriptor), cache.handle.segment.size)
+    return ImageCache.attach(CacheHandle(segment, cache.handle.chunk, cache.handle.chunks), cache._places, cache._sizes)
+
+
+def found(cache, sample):
+    place = cache.find(sample)
+    if place is None:
+        return None
+    begin, height, width = place
+    return cache.pixels[begin : begin + height * width * 3].reshape(height, width, 3)
+
+
+@given(st.lists(st.integers(0, SAMPLES - 1), max_size=80), st.integers(0, 400_000))
+def test_what_is_kept_is_found_by_all_and_never_changes(samples, size):
+    cache = make(size)
+    others = [attach(cache) for _ in range(3)]
+    kept = set()
+    for number, sample in enumerate(samples):
+        assert (cache.find(sample) is None) == (sample not in kept)
+        if others[number % 3].add(sample, image_of(sample)):
+            assert sample not in kept
+            kept.add(sample)
+    for sample in kept:
+        np.testing.assert_array_equal(found(cache, sample), image_of(sample))
+    statistics = cache.statistics()
+    assert statistics.images == len(kept)
+    assert statistics.bytes <= size
+    for each in (*others, cache):
+        each.close()
+
+
+def test_memory_is_taken_as_it_fills_and_not_beyond():
+    cache = make(1 << 20, image_bytes=30_000)
+    descriptor = cache.handle.segment.descriptor
+    assert os.fstat(descriptor).st_blocks * 512 <= 4096
+    image = np.zeros((100, 100, 3), np.uint8)
+    taken = []
+    for sample in range(SAMPLES):
+        cache.add(sample, image)
+        taken.append(os.fstat(descriptor).st_blocks * 512)
+    assert taken[0] < 300_000
+    assert taken[-1] <= (1 << 20) + 4096
+    assert cache.statistics().full
+    assert 24 <= cache.statistics().images < SAMPLES
+    cache.close()
+
+
+def test_an_image_larger_than_a_chunk_is_not_kept():
+    cache = make(64 * 4096)
+    assert not cache.add(0, np.zeros((100, 100, 3), np.uint8))
+    assert cache.add(1, np.zeros((30, 30, 3), np.uint8))
+    cache.close()
+
+
+def test_it_stops_before_the_machine_is_full(monkeypatch):
+    cache = make(1 << 20)
+    monkeypatch.setattr(caches, "free_memory", lambda: 1 << 20)
+    assert not cache.add(0, np.zeros((30, 30, 3), np.uint8))
+    assert cache.find(0) is None
+    cache.close()
+
+
+def test_a_cache_on_disk(tmp_path):
+    cache = make(1 << 20, tmp_path)
+    assert cache.add(3, image_of(3))
+    np.testing.assert_array_equal(found(cache, 3), image_of(3))
+    assert list(tmp_path.iterdir()) == []
+    cache.close()
+
+
+def test_several_fill_it_at_once():
+    cache = make(4 << 20)
+    others = [attach(cache) for _ in range(4)]
+
+    def fill(mine):
+        for sample in range(SAMPLES):
+            mine.add(sample, image_of(sample))
+            np.testing.assert_array_equal(found(mine, sample), image_of(sample))
+
+    threads = [threading.Thread(target=fill, args=(mine,)) for mine in others]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert cache.statistics().images == SAMPLES
+    for each in (*others, cache):
+        each.close()
+
+
+@pytest.mark.parametrize(("count", "pixels"), [(1, 10), (1000, 250_000)])
+def test_what_is_expected_is_enough(count, pixels):
+    assert expected_bytes(count, pixels, 3) > count * pixels * 3

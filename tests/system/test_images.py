@@ -1,0 +1,143 @@
+"""Training on image files: bad ones are left out and named, no sample is lost with a killed process."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import struct
+
+import pytest
+
+from tests.data.pictures_on_disk import encode, pixels, write_folder
+from tests.system.conftest import metrics, wait_until
+
+TRAIN, VALIDATION, TEST = 300, 30, 60
+SIZE = ("--image-size", "28", "--model", "mnist", "--batch-size", "8", "--lr", "0.02")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three classes in train/, val/ and test/."""
+    place = tmp_path_factory.mktemp("pictures")
+    for part, count in (("train", TRAIN), ("val", VALIDATION), ("test", TEST)):
+        write_folder(place / part, count // 3)
+    return place
+
+
+@pytest.fixture
+def spoiled(tmp_path):
+    """A folder in which eight files are bad, each in its own way, and two are not images at all."""
+    place = tmp_path / "spoiled"
+    paths = write_folder(place, 60)
+    red = place / "red"
+    (red / "0000.jpg").write_bytes(b"")
+    (red / "0001.jpg").write_bytes(b"no image")
+    (red / "0002.jpg").write_bytes(encode(pixels("red", 2))[:-150])
+    bomb = bytearray(encode(pixels("red", 3)))
+    at = bomb.index(b"\xff\xc0") + 5
+    bomb[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    (red / "0003.jpg").write_bytes(bomb)
+    (red / "0004.jpg").unlink()
+    (red / "0004.jpg").mkdir()
+    (red / "notes.txt").write_text("hello")
+    (red / "0005.jpg").unlink()
+    (red / "0005.jpg").symlink_to("/etc/hostname")
+    (place / "green" / "0006.jpg").write_bytes(random.Random(1).randbytes(3000))
+    return place, paths
+
+
+def test_bad_images_are_left_out_counted_and_named(start, tmp_path, spoiled):
+    place, _ = spoiled
+    run = start("train", "--data", str(place), *SIZE, "--epochs", "2", "--validation", "0", "--cores", "2",
+                "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    summary = ended.summary
+    lines = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
+    found = {os.path.relpath(line["sample"], place): line["fault"] for line in lines}
+    assert found == {
+        "red/0000.jpg": "EMPTY", "red/0001.jpg": "NOT_AN_IMAGE", "red/0002.jpg": "DAMAGED", "red/0003.jpg": "TOO_LARGE",
+        "red/0005.jpg": "LINK", "red/notes.txt": "NOT_AN_IMAGE", "green/0006.jpg": "NOT_AN_IMAGE",
+    }  # fmt: skip
+    # 180 files, less the folder and the link, which were never samples; five of the others cannot be read.
+    assert summary["images_trained"] == 2 * 173
+    assert summary["images_failed"] == 2 * 5
+    assert summary["bad_samples"] == 7
+    assert [row["images_failed"] for row in metrics(tmp_path / "run")] == [5, 5]
+    assert "5 failed (7 bad files, see bad_samples.jsonl)" not in ended.out
+    assert "10 failed (7 bad files, see bad_samples.jsonl)" in ended.err
+
+
+def test_strict_stops_at_the_first(start, tmp_path, spoiled):
+    place, _ = spoiled
+    ended = start("train", "--data", str(place), *SIZE, "--strict", "--run-dir", str(tmp_path / "run")).finish()
+    assert ended.code == 2
+    assert "without --strict it is left out" in ended.err
+    (place / "red" / "notes.txt").unlink()
+    (place / "red" / "0005.jpg").unlink()
+    ended = start("train", "--data", str(place), *SIZE, "--strict", "--run-dir", str(tmp_path / "run")).finish()
+    assert ended.code == 2
+    assert "mend or remove it, or leave out --strict" in ended.err
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("cache", ["0", "200KB", "60%"])
+def test_killed_data_servers_lose_no_sample(start, tmp_path, folder, cache):
+    run = start("train", "--data", str(folder), *SIZE, "--epochs", "3", "--cores", "2", "--data-servers", "2",
+                "--cache", cache, "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
+    for number in (0, 1, 0):
+        os.kill(run.wait_for_child(f"data server {number}"), signal.SIGKILL)
+        wait_until(lambda: "killed by SIGKILL" in run.read(run.err), "the notice")
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [TRAIN] * 3
+    assert ended.summary["images_failed"] == 0
+    assert ended.summary["test_accuracy"] > 0.9
+
+
+def test_a_run_resumed_in_the_middle_of_an_epoch_trains_what_is_left(start, tmp_path, folder):
+    arguments = ("--data", str(folder), *SIZE, "--epochs", "40", "--cores", "1", "--cache", "300KB")
+    run = start("train", *arguments, "--run-dir", str(tmp_path / "run"), "--json")
+    wait_until(lambda: len(metrics(tmp_path / "run")) >= 2, "two epochs")
+    run.signal(signal.SIGTERM)
+    assert run.finish().code == 143
+    done = len(metrics(tmp_path / "run"))
+    ended = start("train", "--resume", str(tmp_path / "run"), "--epochs", str(done + 2), "--json").finish()
+    assert ended.code == 0, ended.err
+    assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [TRAIN] * (done + 2)
+    whole = start("train", *arguments, "--run-dir", str(tmp_path / "whole"), "--lr", "0.02", "--json")
+    wait_until(lambda: len(metrics(tmp_path / "whole")) >= done + 2, "as many epochs")
+    whole.signal(signal.SIGTERM)
+    whole.finish()
+    # The same pictures in the same order: with one worker, the same losses, but for how a cut epoch's are summed.
+    losses = [row["loss"] for row in metrics(tmp_path / "whole")[: done + 2]]
+    assert [row["loss"] for row in metrics(tmp_path / "run")] == pytest.approx(losses, rel=1e-11)
+
+
+def test_a_model_of_photographs_is_evaluated_and_predicts_names(start, tmp_path, folder):
+    ended = start("train", "--data", str(folder), *SIZE, "--augment", "crop=0.5,reflect=0.5,colour=0.05",
+                  "--epochs", "3", "--run-dir", str(tmp_path / "run"), "--json").finish()  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert ended.summary["test_accuracy"] > 0.9
+    evaluated = start("evaluate", str(tmp_path / "run"), "--data", str(folder), "--json").finish()
+    assert evaluated.summary["accuracy"] == pytest.approx(ended.summary["test_accuracy"])
+    predicted = start("predict", str(tmp_path / "run"), str(folder / "test" / "green" / "0003.jpg"), "--json").finish()
+    assert predicted.summary["top"][0]["name"] == "green"
+
+
+def test_what_goes_during_the_run_is_left_out(start, tmp_path):
+    place = tmp_path / "pictures"
+    paths = write_folder(place, 60)
+    run = start("train", "--data", str(place), *SIZE, "--epochs", "30", "--validation", "0", "--cache", "0",
+                "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
+    wait_until(lambda: metrics(tmp_path / "run"), "an epoch")
+    for path in paths[::10]:
+        path.unlink()
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["bad_samples"] == 18
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["images_failed"] == 18
+    assert all(row["images_trained"] + row["images_failed"] == 180 for row in rows)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from adam_mp.data.faults import Fault
+from adam_mp.data.loading import load_data
+from adam_mp.errors import DataError
+from adam_mp.training.bad_samples import BadSamples
+from tests.data.pictures_on_disk import write_folder
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "bad_samples.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def data(tmp_path):
+    write_folder(tmp_path / "data", 3)
+    (tmp_path / "data" / "red" / "notes.txt").write_text("no image")
+    return load_data(tmp_path / "data")
+
+
+def test_each_is_named_once(tmp_path, data):
+    flags = np.zeros(9, np.uint8)
+    bad = BadSamples(data, flags, tmp_path, False, pytest.fail)
+    assert bad.count == 1
+    flags[[2, 5]] = Fault.DAMAGED, Fault.CRASHED
+    bad.look()
+    bad.look()
+    flags[7] = Fault.MISSING
+    bad.look()
+    assert bad.count == 4
+    assert [(line["fault"], line["number"]) for line in lines(tmp_path)] == [
+        ("NOT_AN_IMAGE", None), ("DAMAGED", 2), ("CRASHED", 5), ("MISSING", 7),
+    ]  # fmt: skip
+    assert lines(tmp_path)[1]["sample"] == data.place(2)
+    assert "cut short" in lines(tmp_path)[1]["reason"]
+    assert bad.failed(np.array([0, 2, 7, 8])) == 2
+
+
+def test_a_resumed_run_tries_them_again_but_those_that_kill(tmp_path, data):
+    flags = np.zeros(9, np.uint8)
+    flags[[2, 5]] = Fault.DAMAGED, Fault.CRASHED
+    BadSamples(data, flags, tmp_path, False, pytest.fail).look()
+    with open(tmp_path / "bad_samples.jsonl", "a") as file:
+        file.write('{"sample": "half a li')
+    again = np.zeros(9, np.uint8)
+    bad = BadSamples(data, again, tmp_path, False, pytest.fail)
+    assert np.flatnonzero(again).tolist() == [5]
+    again[2] = Fault.DAMAGED
+    bad.look()
+    assert (tmp_path / "bad_samples.jsonl").read_text().count("\n") == 3
+    assert bad.count == 3
+
+
+def test_strict_ends_with_the_first(tmp_path, data):
+    flags = np.zeros(9, np.uint8)
+    bad = BadSamples(data, flags, tmp_path, True, pytest.fail)
+    bad.look()
+    flags[4] = Fault.EMPTY
+    with pytest.raises(DataError, match=r"green/0001.jpg: the file is empty; .* --strict"):
+        bad.look()
+
+
+def test_a_disk_that_does_not_take_it_is_told(tmp_path, data):
+    notices = []
+    (tmp_path / "bad_samples.jsonl").mkdir()
+    with pytest.raises(IsADirectoryError):
+        BadSamples(data, None, tmp_path, False, notices.append)
+    BadSamples(data, None, tmp_path / "gone", False, notices.append)
+    assert "cannot write" in notices[0]

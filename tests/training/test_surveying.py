@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from adam_mp.data import survey as surveys
+from adam_mp.data.loading import LoadOptions, load_data
+from adam_mp.data.normalization import Normalization, colour_row, combine_rows
+from adam_mp.data.sources import SourceSpec, pickle_items
+from adam_mp.errors import DataError
+from adam_mp.training import surveying
+from adam_mp.training.surveying import survey_data
+from tests.data.pictures_on_disk import write_folder
+from tests.data.test_loading import Items
+
+
+def survey(data, processes=2, known=None, items=b""):
+    events = []
+    source = SourceSpec(3, (37, 37), 10**6, items)
+    training = np.arange(len(data.train))
+    found = survey_data(data, training, source, 7 / 8, known, processes, 1, 60.0, events.append)
+    assert events[-1].done == events[-1].total
+    return found
+
+
+def test_rows_sum_to_the_moments_of_all_pixels():
+    generator = np.random.default_rng(1)
+    images = [generator.integers(0, 256, (*generator.integers(2, 30, 2), 3), dtype=np.uint8) for _ in range(20)]
+    images[3][..., 0] //= 4
+    measured = combine_rows(np.stack([colour_row(image) for image in images]), 3)
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(float)
+    np.testing.assert_allclose(measured.mean, pixels.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(measured.deviation, pixels.std(axis=0), rtol=1e-4)
+    directions = np.array(measured.directions)
+    np.testing.assert_allclose(directions @ directions.T, np.cov(pixels.T, bias=True), rtol=1e-3, atol=1)
+
+
+def test_it_is_the_same_with_any_number_of_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(surveying, "_IMAGES_A_PROCESS", 5)
+    write_folder(tmp_path, 6, height=50, width=70)
+    (tmp_path / "blue" / "0002.jpg").write_bytes(b"no image")
+    data = load_data(tmp_path, LoadOptions("32"))
+    one, three = survey(data, 1), survey(data, 3)
+    assert one.normalization == three.normalization
+    np.testing.assert_array_equal(one.examples, three.examples)
+    assert len(one.examples) == len(one.labels) == 17
+    assert one.examples.shape[1:] == (32, 32, 3)
+    assert one.decode_seconds > 0
+    assert one.stored_pixels == 37 * 52
+    assert one.normalization.mean[0] == pytest.approx(80, abs=15)
+    known = Normalization((1.0, 2.0, 3.0), (4.0, 5.0, 6.0), 7.0)
+    assert survey(data, 1, known).normalization == known
+
+
+def test_objects_are_surveyed():
+    data = load_data(Items(), LoadOptions("32"))
+    assert survey(data, items=pickle_items(data.parts)).normalization.mean == pytest.approx([80.0] * 3)
+
+
+def test_an_image_that_kills_its_process_is_left_out():
+    class Deadly(Items):
+        def __getitem__(self, index):
+            if index == 80:
+                os.abort()
+            return np.full(self.shape, 80, np.uint8), self.targets[index]
+
+    data = load_data(Deadly(100), LoadOptions("32"))
+    found = survey(data, items=pickle_items(data.parts))
+    assert found.normalization.mean == pytest.approx([80.0] * 3)
+    assert len(found.examples) == surveys.EXAMPLES - (80 in surveys.surveyed_samples(np.arange(100), 100, 1)[:32])
+
+
+def test_when_nothing_can_be_read(tmp_path):
+    write_folder(tmp_path, 2)
+    data = load_data(tmp_path)
+    for path in tmp_path.rglob("*.jpg"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"none of 6 images of .* can be read, such as .*jpg"):
+        survey(data)
+
+
+def test_a_survey_looks_at_a_part_of_many_images():
+    samples = surveys.surveyed_samples(np.arange(100_000), surveys.MOST_IMAGES, 1)
+    assert len(set(samples.tolist())) == surveys.MOST_IMAGES
