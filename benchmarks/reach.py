@@ -15,8 +15,6 @@ from adam_mp.machine import ONE_THREAD
 
 os.environ.update(ONE_THREAD)  # before numpy and torch load their libraries
 
-import argparse
-import dataclasses
 import importlib.util
 import json
 import statistics
@@ -32,7 +30,7 @@ from adam_mp.network.initialization import initial_weights
 from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed, sgemm_gigaflops, training_flops
 from adam_mp.training.plan import make_plan
-from benchmarks import page
+from benchmarks.goals import Row, ratio_row, run_groups
 from benchmarks.step import step_of, zoo_network
 from benchmarks.timing import alternate, spread
 
@@ -40,35 +38,6 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 HAS_SKLEARN = importlib.util.find_spec("sklearn") is not None
 _AGREEMENT = 1e-3  # how far the losses of 50 identical steps may differ
 _ROUNDS = 5
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One goal. `reach` is the value to get to; `low` and `high` are quartiles of `value`. None: not measured here."""
-
-    what: str
-    against: str
-    reach: str
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    met: bool | None = None
-    figures: str = ""
-
-    def cells(self) -> list[str]:
-        """The row of the page."""
-        unit = "%" if self.reach.endswith("%") else self.reach.lstrip("<0123456789. ")
-        if self.value is None:
-            return [self.what, self.against, self.reach, "not measured", "", self.figures]
-        quartiles = "" if self.low is None or self.high is None else f" ({self.low:.2f} to {self.high:.2f})"
-        verdict = {True: "yes", False: "**no**", None: ""}[self.met]
-        return [self.what, self.against, self.reach, f"{self.value:.2f}{unit}{quartiles}", verdict, self.figures]
-
-
-def _ratio_row(what: str, against: str, goal: float, ratios: list[float], figures: str) -> Row:
-    low, middle, high = spread(ratios)
-    reach = f"{goal:g}x" if goal else ""
-    return Row(what, against, reach, middle, low, high, middle >= goal if goal else None, figures)
 
 
 def step_rows() -> Iterator[Row]:
@@ -95,7 +64,7 @@ def step_rows() -> Iterator[Row]:
         peer = compared.fastest(*(side for side in sides if side != "ours"))
         rates = ", ".join(f"{side} {_rate(batch / compared.median(side))}" for side in sides)
         agree = "" if difference is None else f"; losses of 50 steps agree to {difference:.0e}"
-        yield _ratio_row(what, peer, goal, compared.ratios(peer, "ours"), f"images/s: {rates}{agree}")
+        yield ratio_row(what, peer, goal, compared.ratios(peer, "ours"), f"images/s: {rates}{agree}")
 
 
 def _rate(value: float) -> str:
@@ -158,7 +127,7 @@ def run_rows() -> Iterator[Row]:
         ("one core", "all on 1 core", 0),
     ):
         ratios = sorted(b / a for a, b in zip(taken[side], taken["2"], strict=True))
-        yield _ratio_row(
+        yield ratio_row(
             "whole run, 2 workers on 2 cores, LeNet, batch 64", name, goal, ratios,
             f"images/s: {medians['2']:,.0f}, theirs {medians[side]:,.0f}",
         )  # fmt: skip
@@ -170,7 +139,7 @@ def run_rows() -> Iterator[Row]:
         first, last = f"{side} channels_first", f"{side} channels_last"
         faster = max(first, last, key=lambda name: medians[name])
         ratios = sorted(a / b for a, b in zip(taken["2"], taken[faster], strict=True))
-        yield _ratio_row(
+        yield ratio_row(
             what, name, goal, ratios,
             f"images/s: {medians['2']:,.0f}, theirs {medians[first]:,.0f}, channels last {medians[last]:,.0f}",
         )  # fmt: skip
@@ -197,7 +166,7 @@ def dense_rows() -> Iterator[Row]:
         theirs = SklearnStep(network, ours.images, ours.labels, 1e-3)
         compared = alternate({"ours": ours.run, "theirs": theirs.run})
     rates = f"images/s: ours {64 / compared.median('ours'):,.0f}, theirs {64 / compared.median('theirs'):,.0f}"
-    yield _ratio_row(what, "scikit-learn MLPClassifier", 0, compared.ratios("theirs", "ours"), rates)
+    yield ratio_row(what, "scikit-learn MLPClassifier", 0, compared.ratios("theirs", "ours"), rates)
 
 
 def accuracy_rows() -> Iterator[Row]:
@@ -225,7 +194,7 @@ def accuracy_rows() -> Iterator[Row]:
     if not HAS_TORCH:
         yield Row(what, against, "3x", None, figures=figures + "; PyTorch is not installed")
         return
-    yield _ratio_row(what, against, 3, sorted(b / a for a, b in zip(ours, theirs, strict=True)), figures)
+    yield ratio_row(what, against, 3, sorted(b / a for a, b in zip(ours, theirs, strict=True)), figures)
 
 
 _FIRST_BATCH = """
@@ -269,32 +238,7 @@ GROUPS = {
     "step": step_rows, "sgemm": sgemm_rows, "run": run_rows, "dense": dense_rows, "accuracy": accuracy_rows,
     "start": start_rows,
 }  # fmt: skip
-HEADER = ("what", "against", "goal", "measured (quartiles)", "met", "figures")
-
-
-def main() -> None:
-    """Measure and write docs/benchmarks/reach.md."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=GROUPS, help="print this group of rows and write nothing")
-    chosen = parser.parse_args().only
-    rows = []
-    for name, group in GROUPS.items():
-        if chosen in (None, name):
-            for row in group():
-                print("  ".join(row.cells()), flush=True)
-                rows.append(row)
-    if chosen is None:
-        page.write_data("reach.json", [dataclasses.asdict(row) for row in rows])
-        missed = [row.what for row in rows if row.met is False]
-        verdict = f"Missed: {'; '.join(missed)}." if missed else "Every goal that was measured is met."
-        page.write_page(
-            "reach.md",
-            "# Goals and measurements\n\n"
-            "`make bench` writes this page. One thread a process; sides take turns in one run; medians, with the "
-            f"quartiles of what is compared.\n\n{page.machine_line()}\n\n"
-            f"{page.table(HEADER, [row.cells() for row in rows])}\n\n{verdict}\n",
-        )
 
 
 if __name__ == "__main__":
-    main()
+    run_groups(__doc__, GROUPS, "reach", "Goals and measurements")

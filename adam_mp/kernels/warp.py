@@ -10,13 +10,8 @@ Sampling reads a *frame*: a copy of the part of the source that the picture sees
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
 from adam_mp.kernels.compilation import inline, kernel
 from adam_mp.kernels.draw import (
@@ -31,86 +26,17 @@ from adam_mp.kernels.draw import (
     draw_geometry,
 )
 from adam_mp.kernels.random import mix
-from adam_mp.kernels.vector import address
+from adam_mp.kernels.sampling import PIXEL_LANES, blend_greys, blend_pixels, fetch, place_row
+from adam_mp.kernels.vector import VECTOR_BYTES
 
 _CACHE_LINE, _FETCHED = 64, 4096  # bytes of the next image that are fetched ahead
-_LANES = 4  # of a pixel that is blended as one vector
-_PIXEL_CHANNELS = (3, 4)  # channels for which that pays
-
-
-@intrinsic
-def _fetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Have the cache line of an element brought near: samples lie anywhere, and nothing else could foresee the next."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = address(context, builder, array, arguments[0], arguments[1])
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
-        builder.call(function, [builder.bitcast(place, pointer), read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64), generate
-
-
-@intrinsic
-def _blend_pixels(
-    _typing: Any, frame: Any, start: Any, along: Any, down: Any, step: Any, line: Any, gain: Any, offset: Any,
-    target: Any, at: Any, count: Any,
-) -> Any:  # fmt: skip
-    """Blend `count` pixels of 3 or 4 channels into `target` from `at` on, each as one vector of four numbers.
-
-    Pixel x lies between the four around `frame[start[x]]`, `along[x]` to the right and `down[x]` below. One number
-    behind each pixel is read, and one written, where there are 3 channels.
-    """
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        real = ir.FloatType()
-        wide = ir.VectorType(real, _LANES)
-
-        def load(kind: Any, array: Any, index: Any) -> Any:
-            """Four elements from `index` on, as floats."""
-            place = address(context, builder, kind, array, index)
-            element = place.type.pointee
-            stored = ir.VectorType(element, _LANES)
-            value = builder.load(builder.bitcast(place, stored.as_pointer()), align=1)
-            return builder.uitofp(value, wide) if isinstance(element, ir.IntType) else value
-
-        def splat(value: Any) -> Any:
-            first = builder.insert_element(ir.Constant(wide, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
-            order = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-            return builder.shuffle_vector(first, first, order)
-
-        def between(first: Any, second: Any, part: Any) -> Any:
-            difference = builder.fsub(second, first, flags=("contract",))
-            return builder.fadd(first, builder.fmul(difference, part, flags=("contract",)), flags=("contract",))
-
-        frame_, start_, along_, down_, step_, line_, gain_, offset_, target_, at_, count_ = arguments
-        zero = ir.Constant(ir.IntType(64), 0)
-        multiply, add = load(gain, gain_, zero), load(offset, offset_, zero)
-        with cgutils.for_range(builder, count_) as loop:
-            x = loop.index
-            first = builder.zext(builder.load(address(context, builder, start, start_, x)), ir.IntType(64))
-            below = builder.add(first, line_)
-            right = splat(builder.load(address(context, builder, along, along_, x)))
-            upper = between(load(frame, frame_, first), load(frame, frame_, builder.add(first, step_)), right)
-            lower = between(load(frame, frame_, below), load(frame, frame_, builder.add(below, step_)), right)
-            value = between(upper, lower, splat(builder.load(address(context, builder, down, down_, x))))
-            value = builder.fadd(builder.fmul(value, multiply, flags=("contract",)), add, flags=("contract",))
-            place = address(context, builder, target, target_, builder.add(at_, builder.mul(x, step_)))
-            builder.store(value, builder.bitcast(place, wide.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    signature = types.void(
-        frame, start, along, down, types.int64, types.int64, gain, offset, target, types.int64, types.int64
-    )
-    return signature, generate
+_VECTOR = VECTOR_BYTES // 4  # lanes of a vector of floats
+_PIXEL_CHANNELS = (3, 4)  # whose pixels are blended as one vector each
 
 
 def frame_room(height: int, width: int, channels: int) -> int:
     """Return how many elements a frame of a source [height, width, channels] may need."""
-    return (height + 2) * (width + 2) * channels + _LANES
+    return (height + 2) * (width + 2) * channels + PIXEL_LANES
 
 
 _frame_room = inline(frame_room)
@@ -135,7 +61,7 @@ def warp_batch(images, samples, out, ranges, key, mean, deviation, directions, f
     for k in range(samples.size):
         if k + 1 < samples.size:
             for ahead in range(0, min(size * images.itemsize, _FETCHED), _CACHE_LINE):
-                _fetch(flat, samples[k + 1] * size + ahead // images.itemsize)
+                fetch(flat, samples[k + 1] * size + ahead // images.itemsize)
         image = images[samples[k]].reshape(-1)
         stream = mix(key, np.uint64(samples[k]))
         _warp(image, height, width, out[k], ranges, 1.0, stream, mean, deviation, directions, fill, frame, reals)
@@ -154,7 +80,7 @@ def warp_picture(image, height, width, out, ranges, keep, key, sample, mean, dev
 @inline
 def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directions, fill, frame, reals):
     rows, columns, channels = out.shape
-    gain, offset = np.zeros(channels + _LANES, np.float32), np.zeros(channels + _LANES, np.float32)
+    gain, offset = np.zeros(channels + PIXEL_LANES, np.float32), np.zeros(channels + PIXEL_LANES, np.float32)
     draw_colours(key, ranges, mean, deviation, directions, gain, offset)
     target = out.reshape(-1)
     still = keep == 1.0 and rows == height and columns == width
@@ -165,14 +91,14 @@ def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directi
     else:
         matrix = np.empty(6, np.float32)
         draw_geometry(key, ranges, keep, height, width, rows, columns, matrix)
-        lines = np.zeros((2, GRID + 1, columns), np.float32)
+        lines = np.zeros((2, GRID + 1, _whole_vectors(columns)), np.float32)
         reach = 0.0
         if ranges[ELASTIC] > 0:
             # The range is in pixels of the picture, the field in those of the source.
             reach = ranges[ELASTIC] * math.sqrt(abs(matrix[0] * matrix[4] - matrix[1] * matrix[3]))
             field = np.zeros((2, GRID + 1, GRID + 1), np.float32)
             draw_field(key, reach, field)
-            _spread(field, lines)
+            _spread(field, lines, columns)
         _sample(image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill,
                 frame, reals)  # fmt: skip
     if ranges[NOISE] > 0:
@@ -203,11 +129,10 @@ def _smooth(t):
 
 
 @inline
-def _spread(field, lines):
-    """Interpolate the field's control points along x: from [2, GRID + 1, GRID + 1] to [2, GRID + 1, width]."""
-    width = lines.shape[2]
-    step = np.float32(GRID) / np.float32(max(width - 1, 1))
-    for x in range(width):
+def _spread(field, lines, columns):
+    """Interpolate the field's control points along x: from [2, GRID + 1, GRID + 1] to [2, GRID + 1, columns]."""
+    step = np.float32(GRID) / np.float32(max(columns - 1, 1))
+    for x in range(columns):
         place = np.float32(x) * step
         column = min(int(place), GRID - 1)
         u = _smooth(place - np.float32(column))
@@ -253,6 +178,11 @@ def _copy_frame(image, height, width, channels, left, right, top, bottom, fill, 
 
 
 @inline
+def _whole_vectors(count):
+    return (count + _VECTOR - 1) // _VECTOR * _VECTOR
+
+
+@inline
 def _sample(
     image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill, frame, reals
 ):
@@ -264,52 +194,39 @@ def _sample(
         _copy_frame(image, height, width, channels, left, right, top, bottom, fill, frame)
     else:
         _copy_frame(image, height, width, channels, left, right, top, bottom, fill, reals)
-    start, along, down = np.empty(columns, np.uint32), np.empty(columns, np.float32), np.empty(columns, np.float32)
-    last = np.empty(columns * channels + _LANES, np.float32)
+    # Positions go on behind the row's end, to a whole vector: what is left over would be computed one by one.
+    room = _whole_vectors(columns)
+    start, along, down = np.empty(room, np.uint32), np.empty(room, np.float32), np.empty(room, np.float32)
+    last = np.empty(columns * channels + PIXEL_LANES, np.float32)
     line = (right - left + 1) * channels
     step_y = np.float32(GRID) / np.float32(max(rows - 1, 1))
+    within = np.float32(1 - 1e-6)  # a difference would be lost beside the side of a large image
+    across = (np.float32(width - 1), np.float32(left), np.float32(right - left) * within)
+    upright = (np.float32(height - 1), np.float32(top), np.float32(bottom - top) * within)
     for y in range(rows):
         from_x = matrix[1] * np.float32(y) + matrix[2]
         from_y = matrix[4] * np.float32(y) + matrix[5]
-        for x in range(np.uint64(columns)):
+        for x in range(np.uint64(room)):
             along[x] = matrix[0] * np.float32(np.uint32(x)) + from_x
             down[x] = matrix[3] * np.float32(np.uint32(x)) + from_y
         if reach > 0:
             place = np.float32(y) * step_y
             row = min(int(place), GRID - 1)
             v = _smooth(place - np.float32(row))
-            for x in range(np.uint64(columns)):
+            for x in range(np.uint64(room)):
                 along[x] += lines[0, row, x] + (lines[0, row + 1, x] - lines[0, row, x]) * v
                 down[x] += lines[1, row, x] + (lines[1, row + 1, x] - lines[1, row, x]) * v
-        _place(start, along, down, columns, width, height, left, top, right, bottom, line, channels)
+        place_row(start, along, down, room, across, upright, line, channels)
         begin = y * columns * channels
-        if not pixels:
+        if channels == 1:
+            blend_greys(reals, (start, along, down), line, gain[0], offset[0], target, begin, columns)
+        elif not pixels:
             _blend(reals, start, along, down, line, gain, offset, target, begin, columns, channels)
         elif y + 1 < rows:
-            _blend_pixels(frame, start, along, down, channels, line, gain, offset, target, begin, columns)
+            blend_pixels(frame, start, along, down, channels, line, gain, offset, target, begin, columns)
         else:  # one number is written behind each pixel: here, that would be beyond the picture
-            _blend_pixels(frame, start, along, down, channels, line, gain, offset, last, 0, columns)
+            blend_pixels(frame, start, along, down, channels, line, gain, offset, last, 0, columns)
             target[begin:] = last[: columns * channels]
-
-
-@inline
-def _place(start, along, down, columns, width, height, left, top, right, bottom, line, channels):
-    """Turn positions into the element of the frame at their upper left, and how far they are from it."""
-    zero, half = np.float32(0), np.float32(0.5)
-    edge_x, edge_y = np.float32(width - 1), np.float32(height - 1)
-    within = np.float32(1 - 1e-6)  # a difference would be lost beside the side of a large image
-    most_x, most_y = np.float32(right - left) * within, np.float32(bottom - top) * within
-    origin_x, origin_y = np.float32(left), np.float32(top)
-    for x in range(np.uint64(columns)):
-        # Half a pixel beyond the edge is the edge; from there on it fades into what lies outside.
-        at_x = max(along[x], min(along[x] + half, zero))
-        at_y = max(down[x], min(down[x] + half, zero))
-        at_x = min(at_x, max(at_x - half, edge_x)) - origin_x
-        at_y = min(at_y, max(at_y - half, edge_y)) - origin_y
-        at_x, at_y = min(max(at_x, zero), most_x), min(max(at_y, zero), most_y)
-        column, row = np.uint32(np.int32(at_x)), np.uint32(np.int32(at_y))
-        along[x], down[x] = at_x - np.float32(column), at_y - np.float32(row)
-        start[x] = row * np.uint32(line) + column * np.uint32(channels)
 
 
 @inline

@@ -1,0 +1,185 @@
+"""Sampling a row of an image bilinearly, in vector instructions that the compiler does not find by itself.
+
+A row of positions becomes the element of the frame at the upper left of each, and the distances from it (`place_row`);
+then the four pixels around each are blended (`blend_pixels` for 3 or 4 channels, `blend_greys` for one).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from adam_mp.kernels.vector import INDEX, Vectors, address, integer
+
+PIXEL_LANES = 4  # of a pixel that is blended as one vector
+
+
+@intrinsic
+def fetch(_typing: Any, array: Any, index: Any) -> Any:
+    """Have the cache line of an element brought near: samples lie anywhere, and nothing else could foresee the next."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = address(context, builder, array, arguments[0], arguments[1])
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+        builder.call(function, [builder.bitcast(place, pointer), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@intrinsic
+def blend_pixels(
+    _typing: Any, frame: Any, start: Any, along: Any, down: Any, step: Any, line: Any, gain: Any, offset: Any,
+    target: Any, at: Any, count: Any,
+) -> Any:  # fmt: skip
+    """Blend `count` pixels of 3 or 4 channels into `target` from `at` on, each as one vector of four numbers.
+
+    Pixel x lies between the four around `frame[start[x]]`, `along[x]` to the right and `down[x]` below. One number
+    behind each pixel is read, and one written, where there are 3 channels.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        real = ir.FloatType()
+        wide = ir.VectorType(real, PIXEL_LANES)
+
+        def load(kind: Any, array: Any, index: Any) -> Any:
+            """Four elements from `index` on, as floats."""
+            place = address(context, builder, kind, array, index)
+            element = place.type.pointee
+            stored = ir.VectorType(element, PIXEL_LANES)
+            value = builder.load(builder.bitcast(place, stored.as_pointer()), align=1)
+            return builder.uitofp(value, wide) if isinstance(element, ir.IntType) else value
+
+        def splat(value: Any) -> Any:
+            first = builder.insert_element(ir.Constant(wide, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+            order = ir.Constant(ir.VectorType(ir.IntType(32), PIXEL_LANES), [0] * PIXEL_LANES)
+            return builder.shuffle_vector(first, first, order)
+
+        def between(first: Any, second: Any, part: Any) -> Any:
+            difference = builder.fsub(second, first, flags=("contract",))
+            return builder.fadd(first, builder.fmul(difference, part, flags=("contract",)), flags=("contract",))
+
+        frame_, start_, along_, down_, step_, line_, gain_, offset_, target_, at_, count_ = arguments
+        zero = ir.Constant(ir.IntType(64), 0)
+        multiply, add = load(gain, gain_, zero), load(offset, offset_, zero)
+        with cgutils.for_range(builder, count_) as loop:
+            x = loop.index
+            first = builder.zext(builder.load(address(context, builder, start, start_, x)), ir.IntType(64))
+            below = builder.add(first, line_)
+            right = splat(builder.load(address(context, builder, along, along_, x)))
+            upper = between(load(frame, frame_, first), load(frame, frame_, builder.add(first, step_)), right)
+            lower = between(load(frame, frame_, below), load(frame, frame_, builder.add(below, step_)), right)
+            value = between(upper, lower, splat(builder.load(address(context, builder, down, down_, x))))
+            value = builder.fadd(builder.fmul(value, multiply, flags=("contract",)), add, flags=("contract",))
+            place = address(context, builder, target, target_, builder.add(at_, builder.mul(x, step_)))
+            builder.store(value, builder.bitcast(place, wide.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    signature = types.void(
+        frame, start, along, down, types.int64, types.int64, gain, offset, target, types.int64, types.int64
+    )
+    return signature, generate
+
+
+@intrinsic
+def blend_greys(_typing: Any, frame: Any, places: Any, line: Any, gain: Any, offset: Any, target: Any, at: Any,
+                 count: Any) -> Any:  # fmt: skip
+    """Blend `count` pixels of one channel into `target` from `at` on, as many at a time as a vector has lanes.
+
+    places: (start, along, down) see `blend_pixels`; where they go on behind `count`, `start` is valid too. A pixel and
+    its right neighbour are read at once, which is what makes this faster than what the compiler does.
+    """
+    signature = types.void(frame, places, types.int64, gain, offset, target, types.int64, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Vectors(builder, ir.FloatType())
+        pair = ir.VectorType(ir.FloatType(), 2)
+        start, along, down = cgutils.unpack_tuple(builder, arguments[1])
+        kinds = signature.args[1].types
+        multiply, add = emit.splat(arguments[3]), emit.splat(arguments[4])
+
+        def between(first: Any, second: Any, part: Any) -> Any:
+            return emit.multiply_add(builder.fsub(second, first), part, first)
+
+        def joined(parts: list[Any]) -> Any:
+            """One vector of all the parts, two by two."""
+            while len(parts) > 1:
+                size = parts[0].type.count
+                order = ir.Constant(ir.VectorType(ir.IntType(32), 2 * size), list(range(2 * size)))
+                parts = [builder.shuffle_vector(a, b, order) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+            return parts[0]
+
+        def every_other(vector: Any, first: int) -> Any:
+            order = ir.Constant(ir.VectorType(ir.IntType(32), emit.lanes), list(range(first, 2 * emit.lanes, 2)))
+            return builder.shuffle_vector(vector, vector, order)
+
+        for first, mask in emit.vectors_of(arguments[7]):
+            rows: list[list[Any]] = [[], []]
+            for lane in range(emit.lanes):
+                number = address(context, builder, kinds[0], start, builder.add(first, integer(lane)))
+                element = builder.zext(builder.load(number), INDEX)
+                for row in rows:
+                    place = address(context, builder, frame, arguments[0], element)
+                    row.append(builder.load(builder.bitcast(place, pair.as_pointer()), align=4))
+                    element = builder.add(element, arguments[2])
+            across = emit.load(address(context, builder, kinds[1], along, first), mask)
+            upper, lower = (joined(row) for row in rows)
+            upper = between(every_other(upper, 0), every_other(upper, 1), across)
+            lower = between(every_other(lower, 0), every_other(lower, 1), across)
+            value = between(upper, lower, emit.load(address(context, builder, kinds[2], down, first), mask))
+            value = emit.multiply_add(value, multiply, add)
+            out = address(context, builder, target, arguments[5], builder.add(arguments[6], first))
+            emit.store(value, out, mask)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def place_row(_typing: Any, start: Any, along: Any, down: Any, count: Any, across: Any, upright: Any, line: Any,
+           channels: Any) -> Any:  # fmt: skip
+    """Turn `count` positions into the element of the frame at their upper left, and how far they are from it.
+
+    across, upright: (last pixel of the image, first of the frame, length of the frame less a trifle), along x and y.
+    Half a pixel beyond the image's edge is the edge; from there on it fades into what lies outside.
+    """
+    signature = types.void(start, along, down, types.int64, across, upright, types.int64, types.int64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        emit = Vectors(builder, ir.FloatType())
+        whole = ir.VectorType(ir.IntType(32), emit.lanes)
+        half = emit.constant(0.5)
+
+        def most(a: Any, b: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+        def least(a: Any, b: Any) -> Any:
+            return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+        axes = []
+        for kind, array, numbers in ((along, arguments[1], arguments[4]), (down, arguments[2], arguments[5])):
+            axes.append((kind, array, [emit.splat(number) for number in cgutils.unpack_tuple(builder, numbers)]))
+        line_, step = (emit.splat(builder.trunc(number, ir.IntType(32))) for number in arguments[6:])
+        for first, mask in emit.vectors_of(arguments[3]):
+            corner = []
+            for kind, array, (edge, origin, end) in axes:
+                place = address(context, builder, kind, array, first)
+                position = emit.load(place, mask)
+                position = most(position, least(builder.fadd(position, half), emit.zeros))
+                position = least(position, most(builder.fsub(position, half), edge))
+                position = least(most(builder.fsub(position, origin), emit.zeros), end)
+                pixel = builder.fptosi(position, whole)
+                emit.store(builder.fsub(position, builder.sitofp(pixel, emit.type)), place, mask)
+                corner.append(pixel)
+            element = builder.add(builder.mul(corner[1], line_), builder.mul(corner[0], step))
+            emit.store(element, address(context, builder, start, arguments[0], first), mask)
+        return context.get_dummy_value()
+
+    return signature, generate
