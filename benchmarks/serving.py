@@ -218,8 +218,8 @@ def memory_rows() -> Iterator[Row]:
         return
     epochs: list[list[tuple[float, float]]] = []
     with photographs(50_000, 84) as folder, tempfile.TemporaryDirectory() as run_dir:
-        command = ["train", "--data", str(folder), "--image-size", "64", "--augment", "crop=0.3,reflect=0.5", "--cache",
-                   "200MB", "--epochs", "4", "--cores", "2", "--quiet", "--run-dir", run_dir]  # fmt: skip
+        command = ["train", "--data", str(folder), "--image-size", "64", "--augment", "crop=0.3,reflect=0.5",
+                   "--lr", "0.01", "--cache", "200MB", "--epochs", "4", "--cores", "2", "--quiet", "--run-dir", run_dir]  # fmt: skip
         with subprocess.Popen([sys.executable, "-m", "adam_mp", *command]) as process:
             while process.poll() is None:
                 time.sleep(0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adam_mp.errors import SettingsError
-from adam_mp.training.settings import FIELDS, TrainSettings, make_settings, read_settings_file
+from adam_mp.training.settings import FIELDS, TrainSettings, make_settings, parse_cache, read_settings_file
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,23 @@ def test_unknown_names_and_files(tmp_path):
             read_settings_file(path)
     with pytest.raises(SettingsError, match="cannot read"):
         read_settings_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("60%", 600), ("2GB", 2 * 10**9), ("500 MB", 5 * 10**8), ("1.5k", 1500), ("4096", 4096), ("0", 0), ("95%", 950)],
+)
+def test_sizes_of_the_cache(text, size):
+    assert parse_cache(text, 1000) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "96%", "2 tons", "%", True, None])
+def test_what_is_no_size_is_said(text):
+    with pytest.raises(SettingsError, match="cache is"):
+        parse_cache(text, 1000)
+
+
+def test_data_servers_may_be_left_to_the_machine():
+    assert TrainSettings(data_servers="auto").data_servers is None
+    with pytest.raises(SettingsError, match="data_servers is 'many'"):
+        TrainSettings(data_servers="many")
