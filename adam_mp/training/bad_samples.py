@@ -14,12 +14,14 @@ from adam_mp.data.faults import BadSample, Fault
 from adam_mp.errors import DataError
 from adam_mp.training.run_folder import BAD_SAMPLES_FILE
 
+_PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE)]
+
 
 class BadSamples:
     """The bad samples of a run, as the supervisor learns of them from the flags `bad`, uint8 [samples].
 
-    What was left out when the data set was loaded is named at once. A resumed run tries all of them again, except those
-    that killed a process.
+    What was left out when the data set was loaded is named at once. A resumed run knows those of before from the file.
+    One that was gone or could not be read is tried again in the next epoch: disks and networks recover.
     """
 
     def __init__(
@@ -37,16 +39,20 @@ class BadSamples:
         known = self._read()
         self._named = {line["sample"] for line in known}
         for line in known:
-            number = line.get("number")
-            if line.get("fault") == Fault.CRASHED.name and isinstance(number, int) and 0 <= number < len(self._flags):
-                self._flags[number] = self._seen[number] = Fault.CRASHED
-        self._rejected = len(dataset.rejected)
+            number, fault = line.get("number"), line.get("fault")
+            if isinstance(number, int) and 0 <= number < len(self._flags) and fault in Fault.__members__:
+                self._flags[number] = self._seen[number] = Fault[fault]
         self._write([(bad, None) for bad in dataset.rejected])
 
     @property
     def count(self) -> int:
-        """How many samples are known to be bad."""
-        return self._rejected + int(np.count_nonzero(self._seen))
+        """How many samples, and files beside them, were found to be bad so far."""
+        return len(self._named)
+
+    def forgive(self) -> None:
+        """Have samples tried again whose files were gone or could not be read. To be called between two epochs."""
+        passing = np.isin(self._flags, _PASSING)
+        self._flags[passing] = self._seen[passing] = Fault.GOOD
 
     def failed(self, samples: np.ndarray) -> int:
         """Return how many of these samples are bad."""
@@ -70,9 +76,9 @@ class BadSamples:
 
     def _write(self, found: Sequence[tuple[BadSample, int | None]]) -> None:
         new = [(bad, number) for bad, number in found if bad.path not in self._named]
+        self._named.update(bad.path for bad, _ in new)
         if self._path is None or not new:
             return
-        self._named.update(bad.path for bad, _ in new)
         try:
             with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 for bad, number in new:

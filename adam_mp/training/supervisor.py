@@ -173,6 +173,7 @@ class Supervisor:
         trained = self._images(states, TRAINED) - failed
         last = epoch + 1 == plan.settings.epochs
         if not last:
+            self.bad_samples.forgive()
             self.open_epoch(epoch + 1, np.zeros(plan.batches, np.uint8))
         after = self.crew.totals()
         measured = {name: after[name] - before[name] + part.get(name, 0.0) for name in after}

@@ -41,19 +41,21 @@ def test_each_is_named_once(tmp_path, data):
     assert bad.failed(np.array([0, 2, 7, 8])) == 2
 
 
-def test_a_resumed_run_tries_them_again_but_those_that_kill(tmp_path, data):
+def test_a_resumed_run_knows_them_and_tries_again_what_may_have_come_back(tmp_path, data):
     flags = np.zeros(9, np.uint8)
-    flags[[2, 5]] = Fault.DAMAGED, Fault.CRASHED
+    flags[[2, 5, 6]] = Fault.DAMAGED, Fault.CRASHED, Fault.MISSING
     BadSamples(data, flags, tmp_path, False, pytest.fail).look()
     with open(tmp_path / "bad_samples.jsonl", "a") as file:
         file.write('{"sample": "half a li')
     again = np.zeros(9, np.uint8)
     bad = BadSamples(data, again, tmp_path, False, pytest.fail)
-    assert np.flatnonzero(again).tolist() == [5]
-    again[2] = Fault.DAMAGED
+    assert np.flatnonzero(again).tolist() == [2, 5, 6]
+    bad.forgive()
+    assert np.flatnonzero(again).tolist() == [2, 5]
+    again[6] = Fault.UNREADABLE
     bad.look()
-    assert (tmp_path / "bad_samples.jsonl").read_text().count("\n") == 3
-    assert bad.count == 3
+    assert (tmp_path / "bad_samples.jsonl").read_text().count("\n") == 4
+    assert bad.count == 4
 
 
 def test_strict_ends_with_the_first(tmp_path, data):
