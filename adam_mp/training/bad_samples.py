@@ -41,7 +41,7 @@ class BadSamples:
         for line in known:
             number, fault = line.get("number"), line.get("fault")
             if isinstance(number, int) and 0 <= number < len(self._flags) and fault in Fault.__members__:
-                self._flags[number] = self._seen[number] = Fault[fault]
+                self._flags[number] = self._seen[number] = Fault.__members__[fault]
         self._write([(bad, None) for bad in dataset.rejected])
 
     @property
