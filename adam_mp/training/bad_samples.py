@@ -39,9 +39,9 @@ class BadSamples:
         known = self._read()
         self._named = {line["sample"] for line in known}
         for line in known:
-            number, fault = line.get("number"), line.get("fault")
-            if isinstance(number, int) and 0 <= number < len(self._flags) and fault in Fault.__members__:
-                self._flags[number] = self._seen[number] = Fault.__members__[fault]
+            number, fault = line.get("number"), Fault.__members__.get(str(line.get("fault")))
+            if isinstance(number, int) and 0 <= number < len(self._flags) and fault is not None:
+                self._flags[number] = self._seen[number] = fault
         self._write([(bad, None) for bad in dataset.rejected])
 
     @property
