@@ -21,6 +21,7 @@ from adam_mp.training.events import (
 )
 
 _PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
+_COMPILING_SECONDS = 2.0  # likewise, of what a new user sees first
 _BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
 
 
@@ -39,9 +40,9 @@ class ProgressDisplay:
         """Show one event."""
         match event:
             case KernelCompiled():
-                self._compiled(event)
+                self._counted(event, "compiling kernels, once", "kernel", _COMPILING_SECONDS)
             case DataSurveyed():
-                self._surveyed(event)
+                self._counted(event, "looking at the images", "image", _PLAIN_SECONDS)
             case RunPlanned():
                 self._epochs = event.settings.epochs
                 print(plan_text(event), file=self._out, flush=True)
@@ -55,27 +56,17 @@ class ProgressDisplay:
                 self._close_bar()
                 print(summary_text(event.summary), file=self._out, flush=True)
 
-    def _compiled(self, event: KernelCompiled) -> None:
+    def _counted(self, event: KernelCompiled | DataSurveyed, what: str, unit: str, seconds: float) -> None:
+        """Show how far something is that comes before the run; in plain lines `seconds` apart."""
         if self._on_terminal:
             if self._bar is None:
-                self._bar = tqdm(total=event.total, desc="compiling kernels, once", unit="kernel", file=self._bars)
+                self._bar = tqdm(total=event.total, desc=what, unit=unit, file=self._bars)
             self._bar.update(event.done - self._bar.n)
             if event.done == event.total:
                 self._close_bar()
-        elif event.done == event.total or time.monotonic() - self._said > 2:
+        elif time.monotonic() - self._said > seconds:
             self._said = time.monotonic()
-            print(f"compiling kernels, once: {event.done} of {event.total}", file=self._bars, flush=True)
-
-    def _surveyed(self, event: DataSurveyed) -> None:
-        if self._on_terminal:
-            if self._bar is None:
-                self._bar = tqdm(total=event.total, desc="looking at the images", unit="image", file=self._bars)
-            self._bar.update(event.done - self._bar.n)
-            if event.done == event.total:
-                self._close_bar()
-        elif time.monotonic() - self._said > _PLAIN_SECONDS:
-            self._said = time.monotonic()
-            print(f"looking at the images: {event.done} of {event.total}", file=self._bars, flush=True)
+            print(f"{what}: {event.done} of {event.total}", file=self._bars, flush=True)
 
     def _progress(self, event: EpochProgress) -> None:
         if self._on_terminal:

@@ -34,7 +34,8 @@ _KEPT = 7 / 8  # of an image's side, where training crops: what is left at the e
 class DataPlan:
     """What is trained, validated and tested on: sample numbers int64, and how samples become pictures.
 
-    `source` is None where the images are arrays; `cache_bytes` is what decoded images may take.
+    `source` is None where the images are arrays; `table` has the records of all parts, where they are records;
+    `cache_bytes` is what decoded images may take.
     """
 
     dataset: DataSet
@@ -44,6 +45,7 @@ class DataPlan:
     augmentation: Augmentation
     keep: float
     source: SourceSpec | None
+    table: RecordTable | None
     survey: Survey
     cache_bytes: int
 
@@ -63,9 +65,8 @@ class DataPlan:
         if self.source is None:
             return {**fields, "images": (dataset.stored_type, (count, *dataset.image_shape))}
         fields.update({"bad": ("|u1", (count,)), "cache_places": ("<i8", (count,)), "cache_sizes": ("<i8", (count,))})
-        table = _joined_table(dataset)
-        if table is not None:
-            fields.update({name: (array.dtype.str, array.shape) for name, array in table.arrays().items()})
+        if self.table is not None:
+            fields.update({name: (array.dtype.str, array.shape) for name, array in self.table.arrays().items()})
         return fields
 
     def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
@@ -79,8 +80,8 @@ class DataPlan:
                 assert isinstance(part, Samples)
                 arrays["images"][first : first + len(part)] = part.images
                 first += len(part)
-        elif (table := _joined_table(dataset)) is not None:
-            for name, array in table.arrays().items():
+        elif self.table is not None:
+            for name, array in self.table.arrays().items():
                 arrays[name][...] = array
 
     def pictures(self, cache: CacheHandle | None) -> PictureSpec:
@@ -117,8 +118,9 @@ def plan_data(
         wanted = expected_bytes(dataset.count, survey.stored_pixels, source.channels)
         cache_bytes = min(parse_cache(settings.cache, free_space(folder)), wanted)
     return DataPlan(
-        dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, survey, cache_bytes
-    )
+        dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, join_records(dataset),
+        survey, cache_bytes,
+    )  # fmt: skip
 
 
 def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec | None:
@@ -131,6 +133,7 @@ def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec |
     return SourceSpec(channels, (height, width), pixel_limit, pickle_items(items) if items else b"")
 
 
-def _joined_table(dataset: DataSet) -> RecordTable | None:
+def join_records(dataset: DataSet) -> RecordTable | None:
+    """Return the records of all parts, None where samples are no records."""
     tables = [part.table for part in dataset.parts if isinstance(part, Records)]
     return RecordTable.joined(tables) if tables else None

@@ -18,7 +18,7 @@ from adam_mp.data.normalization import Normalization
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
-from adam_mp.training.data_plan import DataPlan, make_source
+from adam_mp.training.data_plan import DataPlan, join_records, make_source
 from adam_mp.training.events import Listener
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
@@ -86,6 +86,7 @@ def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) ->
         augmentation=Augmentation(),
         keep=model.keep,
         source=source,
+        table=join_records(data),
         survey=Survey(normalization, nothing, nothing),
         cache_bytes=0,  # every image is wanted once
     )

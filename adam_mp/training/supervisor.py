@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_check
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import images_in, quorum_reached, reopened
 from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
+from adam_mp.training.figures import SERVING, Figures, wait_fraction
 from adam_mp.training.hints import ServingHints
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
@@ -34,33 +35,6 @@ from adam_mp.training.run_folder import MODEL_FILE
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
 _REPORT = 0.2  # seconds between progress events
 _DISK_DEADLINE = 600.0
-_SUMMED = ("waited_ns", "busy_ns", "hits", "decoded", "decode_ns", "augmented", "augment_ns", "staleness", "updates")
-
-
-@dataclasses.dataclass
-class Figures:
-    """The counted figures of a run so far; what a checkpoint keeps as `progress`."""
-
-    images_trained: int = 0
-    images_skipped: int = 0
-    images_failed: int = 0
-    training_seconds: float = 0.0
-    seconds: float = 0.0
-    waited_ns: float = 0.0
-    busy_ns: float = 0.0
-    hits: float = 0.0
-    decoded: float = 0.0
-    decode_ns: float = 0.0
-    augmented: float = 0.0
-    augment_ns: float = 0.0
-    staleness: float = 0.0
-    updates: float = 0.0
-    epochs_done: int = 0
-    best_epoch: int | None = None
-    validation_accuracy: float | None = None
-    last_validation_accuracy: float | None = None
-    # Of the epoch that an interruption cut: its share of the figures above, so that its record covers both parts.
-    epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Supervisor:
@@ -81,6 +55,7 @@ class Supervisor:
         self._evaluations = 0
         self._unsaved_model: Model | None = None
         self.hints = ServingHints(plan, self._notice)
+        self._served: Mapping[str, float] = dict.fromkeys(SERVING, 0.0)  # counters at the last epoch's end
 
     def __enter__(self) -> Supervisor:
         plan = self.plan
@@ -175,8 +150,8 @@ class Supervisor:
         if not last:
             self.bad_samples.forgive()
             self.open_epoch(epoch + 1, np.zeros(plan.batches, np.uint8))
-        after = self.crew.totals()
-        measured = {name: after[name] - before[name] + part.get(name, 0.0) for name in after}
+        measured = self._measured(before, part)
+        self._served = self.crew.totals()
         training_seconds = seconds + part.get("seconds", 0.0)
         start = time.monotonic()
         result = self.evaluate("validation") if len(plan.data.validation) else None
@@ -184,8 +159,7 @@ class Supervisor:
         figures.images_skipped += skipped
         figures.images_failed += failed
         figures.training_seconds += training_seconds
-        for name in _SUMMED:
-            setattr(figures, name, getattr(figures, name) + measured[name])
+        figures.add(measured)
         figures.epochs_done = epoch + 1
         figures.epoch_part = {}
         figures.seconds = self.elapsed()
@@ -208,7 +182,7 @@ class Supervisor:
                 lr=plan.schedule.value(epoch, step),
                 images_per_second=trained / training_seconds,
                 connections_per_second=trained * plan.network.connections / training_seconds,
-                data_wait_fraction=_wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+                data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
                 staleness_mean=measured["staleness"] / max(measured["updates"], 1),
                 updates=step,
                 validation_seconds=time.monotonic() - start,
@@ -309,16 +283,20 @@ class Supervisor:
             images_per_second=rate,
             connections_per_second=rate * self.plan.network.connections,
             loss=(totals["loss"] - before["loss"] + part.get("loss", 0.0)) / max(images, 1),
-            wait_fraction=_wait_fraction(
+            wait_fraction=wait_fraction(
                 totals["waited_ns"] - before["waited_ns"], totals["busy_ns"] - before["busy_ns"]
             ),
         )  # fmt: skip
 
     def _measured_part(self, began: float, before: Any, part: dict[str, float]) -> dict[str, float]:
         """Return the figures of the epoch up to now, for the record of an epoch that is cut in two."""
+        return {**self._measured(before, part), "seconds": time.monotonic() - began + part.get("seconds", 0.0)}
+
+    def _measured(self, before: Mapping[str, float], part: Mapping[str, float]) -> dict[str, float]:
+        """Return the counters of the epoch up to now; serving's since the last epoch's end, since it works ahead."""
         totals = self.crew.totals()
-        measured = {name: totals[name] - before[name] + part.get(name, 0.0) for name in totals}
-        return {**measured, "seconds": time.monotonic() - began + part.get("seconds", 0.0)}
+        began = {**before, **{name: self._served[name] for name in SERVING}}
+        return {name: totals[name] - began[name] + part.get(name, 0.0) for name in totals}
 
     def _close_part(self, began: float, before: Any, part: dict[str, float]) -> None:
         self.figures.epoch_part = self._measured_part(began, before, part)
@@ -388,10 +366,6 @@ class Supervisor:
             except OSError as error:
                 raise RunFolderError(f"cannot write {path}: {error.strerror}; free space, then use --resume") from None
         return path
-
-
-def _wait_fraction(waited_ns: float, busy_ns: float) -> float:
-    return waited_ns / (waited_ns + busy_ns) if waited_ns + busy_ns else 0.0
 
 
 def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:

@@ -10,6 +10,7 @@ from typing import Any
 from adam_mp.compute.model import Model, load
 from adam_mp.machine import usable_cores
 from adam_mp.training.events import Event, Listener, RunEnded, RunPlanned
+from adam_mp.training.figures import wait_fraction
 from adam_mp.training.hints import STARVED
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan, make_plan
@@ -140,12 +141,8 @@ def _announce(plan: RunPlan, folder: RunFolder) -> RunPlanned:
 def _result(
     supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accuracy: float | None, model: Model
 ) -> TrainResult:
-    figures = supervisor.figures
+    figures, total = supervisor.figures, supervisor.figures.total
     part = figures.epoch_part
-
-    def total(name: str) -> float:
-        return float(getattr(figures, name)) + part.get(name, 0.0)
-
     trained = figures.images_trained + int(part.get("images", 0))
     seconds = figures.training_seconds + part.get("seconds", 0.0)
     waited, busy = total("waited_ns"), total("busy_ns")
@@ -167,7 +164,7 @@ def _result(
         decodes_per_second=_per_second(total("decoded"), total("decode_ns")),
         augments_per_second=_per_second(total("augmented"), total("augment_ns")),
         bottleneck="data" if waited > STARVED * (waited + busy) else "training",
-        data_wait_fraction=waited / (waited + busy) if waited + busy else 0.0,
+        data_wait_fraction=wait_fraction(waited, busy),
         staleness_mean=total("staleness") / max(total("updates"), 1),
         updates=supervisor.store.read_updates(),
         workers=plan.split.workers,

@@ -1,0 +1,50 @@
+"""The counted figures of a run: what a checkpoint keeps as `progress`, and the summary is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+# Of the processes' counters, those that a run sums up, in nanoseconds where the name says so; and of these, serving's.
+SERVING = ("hits", "decoded", "decode_ns", "augmented", "augment_ns")
+_SUMMED = ("waited_ns", "busy_ns", "staleness", "updates", *SERVING)
+
+
+@dataclasses.dataclass
+class Figures:
+    """The counted figures of a run so far."""
+
+    images_trained: int = 0
+    images_skipped: int = 0
+    images_failed: int = 0
+    training_seconds: float = 0.0
+    seconds: float = 0.0
+    waited_ns: float = 0.0
+    busy_ns: float = 0.0
+    hits: float = 0.0
+    decoded: float = 0.0
+    decode_ns: float = 0.0
+    augmented: float = 0.0
+    augment_ns: float = 0.0
+    staleness: float = 0.0
+    updates: float = 0.0
+    epochs_done: int = 0
+    best_epoch: int | None = None
+    validation_accuracy: float | None = None
+    last_validation_accuracy: float | None = None
+    # Of the epoch that an interruption cut: its share of the figures above, so that its record covers both parts.
+    epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def add(self, measured: Mapping[str, float]) -> None:
+        """Add an epoch's counters, summed over all processes."""
+        for name in _SUMMED:
+            setattr(self, name, getattr(self, name) + measured[name])
+
+    def total(self, name: str) -> float:
+        """Return a figure with the share of an epoch that an interruption cut."""
+        return float(getattr(self, name)) + self.epoch_part.get(name, 0.0)
+
+
+def wait_fraction(waited_ns: float, busy_ns: float) -> float:
+    """Return the share of the workers' time that went into waiting for data."""
+    return waited_ns / (waited_ns + busy_ns) if waited_ns + busy_ns else 0.0
