@@ -66,8 +66,7 @@ class Serving:
         self.cache = None
         if data.source is not None:
             self.cache = ImageCache.create(
-                data.cache_bytes, data.survey.stored_pixels * 3, memory.arrays["cache_places"],
-                memory.arrays["cache_sizes"],
+                data.cache_bytes, data.survey.stored_pixels * 3, memory.arrays["cache_places"]
             )  # fmt: skip
         pictures = data.pictures(None if self.cache is None else self.cache.handle)
         segments = [memory.segment, *([] if self.cache is None else [self.cache])]

@@ -47,6 +47,11 @@ def reduce(pixels: np.ndarray, least: tuple[int, int] | None) -> np.ndarray:
     return pixels if least is None else _fit(pixels, least)
 
 
+def byte_limit(pixel_limit: int) -> int:
+    """Return how many bytes a file of `pixel_limit` pixels may have: 64 bits a pixel, not compressed, and texts."""
+    return 8 * pixel_limit + (1 << 20)
+
+
 def image_size(content: bytes) -> tuple[int, int, int]:
     """Return (height, width, channels: 1 for grey, 3 for colour) by the header alone; raises SampleError."""
     try:

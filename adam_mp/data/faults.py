@@ -29,7 +29,7 @@ REASONS = {
     Fault.EMPTY: "the file is empty",
     Fault.NOT_AN_IMAGE: "not an image of a known kind (JPEG, PNG, BMP, WebP)",
     Fault.DAMAGED: "the image is damaged or cut short",
-    Fault.TOO_LARGE: "the image declares more pixels than the limit",
+    Fault.TOO_LARGE: "the image declares more pixels than the limit, or its file is larger than they could be",
     Fault.CRASHED: "decoding it killed the process, twice",
     Fault.BAD_ITEM: "the data set's __getitem__ failed or gave something else than an image and a label",
     Fault.NO_LABEL: "no label that is a whole number, or one that disagrees",

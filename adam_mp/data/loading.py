@@ -12,7 +12,7 @@ import numpy as np
 
 from adam_mp.data.array_files import has_array_files, read_array_files
 from adam_mp.data.dataset import DataSet, Part, make_dataset
-from adam_mp.data.decoding import image_size
+from adam_mp.data.decoding import PIXEL_LIMIT, byte_limit, image_size
 from adam_mp.data.faults import SampleError
 from adam_mp.data.idx import find_idx, read_idx
 from adam_mp.data.image_folder import is_image_folder, part_folders, read_image_folder
@@ -151,7 +151,7 @@ def _with_form(name: str, parts: Mapping[str, Records], classes: Sequence[str], 
     sizes = []
     for sample in range(0, len(train), step):
         try:
-            sizes.append(image_size(train.table.read(sample)))
+            sizes.append(image_size(train.table.read(sample, byte_limit(PIXEL_LIMIT))))
         except SampleError:
             continue  # it will be named when its turn comes
     shape = _shape(name, sizes, options)

@@ -83,7 +83,7 @@ class DecodedPictures:
         self._colours = spec.normalization.arrays()
         self._fill = np.float32(spec.normalization.fill)
         self._source = open_source(spec.source, RecordTable.in_arrays(arrays))
-        self._cache = ImageCache.attach(spec.cache, arrays["cache_places"], arrays["cache_sizes"])
+        self._cache = ImageCache.attach(spec.cache, arrays["cache_places"])
         self._warp = PictureWarp(self._channels)
 
     def prepare(self, samples: np.ndarray) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import stat
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,14 +85,19 @@ class RecordTable:
         begin = "" if self.length[sample] == WHOLE_FILE else f", byte {self.offset[sample]}"
         return self.path(sample) + begin
 
-    def read(self, sample: int) -> bytes:
-        """Return a sample's bytes; raises SampleError if they are not to be had."""
+    def read(self, sample: int, limit: int) -> bytes:
+        """Return a sample's bytes; raises SampleError if they are not to be had, or are more than `limit`."""
         try:
-            with open(self.path(sample), "rb", buffering=0) as file:
-                if self.length[sample] == WHOLE_FILE:
-                    return file.readall()
-                length = int(self.length[sample])
-                content = os.pread(file.fileno(), length, int(self.offset[sample]))
+            # Without waiting: a pipe by the name of an image would never open otherwise.
+            with open(self.path(sample), "rb", buffering=0, opener=_open_at_once) as file:
+                facts = os.fstat(file.fileno())
+                if not stat.S_ISREG(facts.st_mode):
+                    raise SampleError(Fault.UNREADABLE)
+                begin = int(self.offset[sample])
+                length = facts.st_size if self.length[sample] == WHOLE_FILE else int(self.length[sample])
+                if length > limit:
+                    raise SampleError(Fault.TOO_LARGE)
+                content = os.pread(file.fileno(), length, begin)
         except FileNotFoundError:
             raise SampleError(Fault.MISSING) from None
         except OSError:
@@ -138,6 +144,10 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _pack(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

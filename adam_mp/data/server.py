@@ -61,8 +61,12 @@ class DataServer:
         epoch = self.memory.ledger.round
         if epoch < 0:
             return 0
-        for ring in self.memory.rings:
-            if ring.producer == self.spec.process and ring.reserve() is not None:
+        mine = [ring for ring in self.memory.rings if ring.producer == self.spec.process]
+        if not mine and self.next is not None:  # its workers are gone: others serve what it holds
+            self.memory.ledger.give_back(*self.next, self.spec.process)
+            self.next = None
+        for ring in mine:
+            if ring.reserve() is not None:
                 batch = self.take_batch(epoch)
                 if batch is None:
                     break

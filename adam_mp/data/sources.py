@@ -11,7 +11,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from adam_mp.data.decoding import PIXEL_LIMIT, decode, reduce
+from adam_mp.data.decoding import PIXEL_LIMIT, byte_limit, decode, reduce
 from adam_mp.data.faults import Fault, SampleError
 from adam_mp.data.items import Items, item_pixels
 from adam_mp.data.records import RecordTable
@@ -38,21 +38,22 @@ class RecordSource:
     """Reads files ahead in threads, which wait for the disk while this process works, and decodes."""
 
     def __init__(self, spec: SourceSpec, table: RecordTable) -> None:
-        self._spec, self._table = spec, table
+        self._spec, self._table, self._limit = spec, table, byte_limit(spec.pixel_limit)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead")
         self._ahead: dict[int, Future[bytes]] = {}
 
     def prepare(self, samples: Iterable[int]) -> None:
         """Begin to read these samples, and forget the others."""
         self._ahead = {
-            sample: self._ahead.get(sample) or self._readers.submit(self._table.read, sample) for sample in samples
+            sample: self._ahead.get(sample) or self._readers.submit(self._table.read, sample, self._limit)
+            for sample in samples
         }
 
     def pixels(self, sample: int) -> np.ndarray:
         """Return the decoded image, uint8 [h, w, c]; raises SampleError."""
         waiting = self._ahead.pop(sample, None)
-        content = self._table.read(sample) if waiting is None else waiting.result()
         try:
+            content = self._table.read(sample, self._limit) if waiting is None else waiting.result()
             return decode(content, self._spec.channels, self._spec.least, self._spec.pixel_limit)
         except MemoryError:
             raise SampleError(Fault.TOO_LARGE) from None

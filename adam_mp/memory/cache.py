@@ -3,9 +3,10 @@
 An image that was added never moves or goes. In each epoch every sample is wanted once, in random order, so to throw one
 image out for another would gain nothing; what no longer fits is decoded anew each time.
 
-Two words a sample tell where its image is, the second published after the first: readers take no lock. Space is taken
-in chunks. A process claims the next chunk by one fetch-and-add, has the system back it with memory, and fills it alone;
-so the cache never takes more than it holds, and the end of a process wastes at most the rest of its chunk.
+A word a sample tells where its image is, published when it is there: readers take no lock. Its size stands before its
+pixels. Space is taken in chunks. A process claims the next chunk by one fetch-and-add, has the system back it with
+memory, and fills it alone; so the cache never takes more than it holds, and the end of a process wastes at most the
+rest of its chunk.
 """
 
 from __future__ import annotations
@@ -48,20 +49,18 @@ class CacheStatistics:
 
 
 class ImageCache:
-    """Images uint8 [h, w, c] by sample number; `places` and `sizes` are int64 [samples], zeroed at first."""
+    """Images uint8 [h, w, c] by sample number; `places` is int64 [samples], zeroed at first."""
 
-    def __init__(self, segment: Segment, handle: CacheHandle, places: np.ndarray, sizes: np.ndarray) -> None:
-        self._segment, self.handle = segment, handle
-        self._places, self._sizes = places, sizes
+    def __init__(self, segment: Segment, handle: CacheHandle, places: np.ndarray) -> None:
+        self._segment, self.handle, self._places = segment, handle, places
         self._claimed = segment.array(np.int64, (1,), 0)
         self.pixels = segment.array(np.uint8, (segment.handle.size,), 0)
+        self._words = segment.array(np.int64, (segment.handle.size // 8,), 0)
         self._begin = self._end = 0  # what is left of this process's chunk
         self._full = False
 
     @classmethod
-    def create(
-        cls, size: int, image_bytes: float, places: np.ndarray, sizes: np.ndarray, folder: Path | None = None
-    ) -> ImageCache:
+    def create(cls, size: int, image_bytes: float, places: np.ndarray, folder: Path | None = None) -> ImageCache:
         """Make a cache of up to `size` bytes, of memory or of disk in `folder`; it takes them as it fills.
 
         An image usually has `image_bytes`; those that are many times as large are not kept.
@@ -69,32 +68,32 @@ class ImageCache:
         chunk = max(min(_LARGEST_CHUNK, size // _CHUNKS), math.ceil(_IMAGES_A_CHUNK * image_bytes))
         chunk = max(1, -(-chunk // _PAGE)) * _PAGE
         chunks = size // chunk
-        segment = Segment.create("cache", _PAGE + chunk * chunks, folder, reserve=False)
-        return cls(segment, CacheHandle(segment.handle, chunk, chunks), places, sizes)
+        segment = Segment.create("cache", _PAGE + chunk * chunks, folder, reserved=_PAGE)
+        return cls(segment, CacheHandle(segment.handle, chunk, chunks), places)
 
     @classmethod
-    def attach(cls, handle: CacheHandle, places: np.ndarray, sizes: np.ndarray) -> ImageCache:
+    def attach(cls, handle: CacheHandle, places: np.ndarray) -> ImageCache:
         """Map the cache that the supervisor made."""
-        return cls(Segment.attach(handle.segment), handle, places, sizes)
+        return cls(Segment.attach(handle.segment), handle, places)
 
     def find(self, sample: int) -> tuple[int, int, int] | None:
         """Return (offset in `pixels`, height, width) of a sample's image, or None if it is not here."""
         place = int(observe(self._places, sample))
         if place == 0:
             return None
-        size = int(self._sizes[sample])
+        size = int(self._words[place // 8 - 1])
         return place, size >> 32, size & 0xFFFFFFFF
 
     def add(self, sample: int, image: np.ndarray) -> bool:
         """Keep an image; False if there is no room, or if it is there already."""
         if int(observe(self._places, sample)):
             return False
-        place = self._take(-(-(image.size) // _LINE) * _LINE)
-        if place is None:
+        begin = self._take(_LINE + -(-image.size // _LINE) * _LINE)
+        if begin is None:
             return False
+        place = begin + _LINE
+        self._words[place // 8 - 1] = image.shape[0] << 32 | image.shape[1]
         self.pixels[place : place + image.size] = image.reshape(-1)
-        # Whoever else adds this sample has the same image, decoded from the same bytes.
-        self._sizes[sample] = image.shape[0] << 32 | image.shape[1]
         publish(self._places, sample, place)
         return True
 
@@ -133,10 +132,10 @@ class ImageCache:
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self._claimed, self.pixels
+        del self._claimed, self.pixels, self._words
         self._segment.close()
 
 
 def expected_bytes(count: int, pixels: float, channels: int) -> int:
     """Return what a cache needs for `count` images of `pixels` pixels in the mean."""
-    return _PAGE + math.ceil(1.05 * count * (pixels * channels + _LINE)) + _LARGEST_CHUNK
+    return _PAGE + math.ceil(1.05 * count * (pixels * channels + 2 * _LINE)) + _LARGEST_CHUNK

@@ -76,7 +76,7 @@ class Ledger:
         return freed
 
     def give_back(self, round_number: int, batch: int, server: int) -> bool:
-        """Free one batch held by `server` whose ring nobody consumes any more. Supervisor only."""
+        """Free one batch held by `server` whose ring nobody consumes any more: by the supervisor, or by the server."""
         base = round_number << 20
         freed = bool(compare_and_swap(self._words, batch, base | server << 4 | HELD, base | FREE))
         self._header[_CURSOR] = 0

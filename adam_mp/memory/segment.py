@@ -46,18 +46,18 @@ class Segment:
         self._map = mmap.mmap(descriptor, size)
 
     @classmethod
-    def create(cls, purpose: str, size: int, folder: Path | None = None, reserve: bool = True) -> Segment:
+    def create(cls, purpose: str, size: int, folder: Path | None = None, reserved: int | None = None) -> Segment:
         """Take `size` bytes of memory, or of a deleted file in `folder`; raises SpaceError if there is no room.
 
-        Without `reserve`, nothing is taken yet: who writes to a part of it has to allocate that part first.
+        With `reserved`, only that much at its beginning: who writes behind that has to allocate the part first.
         """
         size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
         check_space(size, purpose, folder)
         descriptor = _open_anonymous(f"{_PREFIX}:{os.getpid()}:{purpose}", folder)
         try:
             os.ftruncate(descriptor, size)
-            if reserve and hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(descriptor, 0, size if reserved is None else reserved)
             return cls(descriptor, size)
         except OSError as error:
             os.close(descriptor)

@@ -12,14 +12,14 @@ import numpy as np
 from adam_mp.data.augmentation import Augmentation, parse_augmentation
 from adam_mp.data.dataset import DataSet, split
 from adam_mp.data.items import Items
-from adam_mp.data.loading import LoadOptions, load_data
+from adam_mp.data.loading import LoadOptions, load_data, parse_image_size
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.records import Records, RecordTable
 from adam_mp.data.samples import Samples
 from adam_mp.data.sources import SourceSpec, pickle_items
 from adam_mp.data.survey import Survey
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, SettingsError
 from adam_mp.memory.cache import CacheHandle, expected_bytes
 from adam_mp.memory.run_memory import Field
 from adam_mp.memory.segment import free_space
@@ -64,7 +64,7 @@ class DataPlan:
         }  # fmt: skip
         if self.source is None:
             return {**fields, "images": (dataset.stored_type, (count, *dataset.image_shape))}
-        fields.update({"bad": ("|u1", (count,)), "cache_places": ("<i8", (count,)), "cache_sizes": ("<i8", (count,))})
+        fields.update({"bad": ("|u1", (count,)), "cache_places": ("<i8", (count,))})
         if self.table is not None:
             fields.update({name: (array.dtype.str, array.shape) for name, array in self.table.arrays().items()})
         return fields
@@ -93,6 +93,11 @@ def load_dataset(settings: TrainSettings) -> DataSet:
     """Load what the settings name; raises DataError for bad files where they are to be `strict`."""
     size = None if settings.image_size is None else str(settings.image_size)
     dataset = load_data(settings.data, LoadOptions(size, settings.follow_links))
+    if size is not None and dataset.image_shape[:2] != parse_image_size(size):
+        height, width, _ = dataset.image_shape
+        raise SettingsError(
+            f"image_size is {size}, but {dataset.name} has arrays of {height}x{width}; it is for images in files"
+        )
     if settings.strict and dataset.rejected:
         bad = dataset.rejected[0]
         raise DataError(

@@ -61,9 +61,7 @@ def prepare_memory(plan: RunPlan) -> Shared:
         if plan.data.source is not None:
             arrays = memory.arrays
             image_bytes = plan.data.survey.stored_pixels * plan.data.source.channels
-            cache = ImageCache.create(
-                plan.data.cache_bytes, image_bytes, arrays["cache_places"], arrays["cache_sizes"], folder
-            )
+            cache = ImageCache.create(plan.data.cache_bytes, image_bytes, arrays["cache_places"], folder)
     except BaseException:
         if store is not None:
             store.close()

@@ -47,13 +47,11 @@ def survey_data(
     processes = max(1, min(processes, math.ceil(len(samples) / _IMAGES_A_PROCESS)))
     image = data.image_shape
     segment = Segment.create("survey", SurveyMemory.bytes_needed(len(samples), processes, image))
+    numbers, table = source_numbers(data, samples), surveyed_table(data, samples)
     specs = [
-        SurveySpec(
-            number, processes, segment.handle, image, keep, source_numbers(data, samples), source,
-            surveyed_table(data, samples),
-        )
+        SurveySpec(number, processes, segment.handle, image, keep, numbers, source, table)
         for number in range(processes)
-    ]  # fmt: skip
+    ]
     memory = SurveyMemory(segment, len(samples), processes, image)
     try:
         _Surveyors(memory, specs, stall_seconds, tell).run()

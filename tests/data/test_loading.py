@@ -14,6 +14,7 @@ from adam_mp.data.shards import expand_braces
 from adam_mp.errors import DataError, SettingsError
 from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
 
+LIMIT = 10**6
 ENDINGS = {"JPEG": "jpeg", "PNG": "PNG", "BMP": "bmp", "WEBP": "webp"}
 
 
@@ -24,7 +25,7 @@ def test_class_folders(tmp_path, kind):
     assert data.class_names == ("blue", "green", "red")
     assert data.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert [data.place(number) for number in range(9)] == [str(path) for path in paths]
-    assert data.train.table.read(4) == paths[4].read_bytes()
+    assert data.train.table.read(4, LIMIT) == paths[4].read_bytes()
     assert data.image_shape == (40, 48, 3)  # all alike and small: their own size
     assert (data.validation, data.test, data.rejected) == (None, None, [])
 
@@ -93,16 +94,26 @@ def test_a_file_that_goes_or_shrinks_is_told_apart(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"abcdef")
     table = RecordTable.of_parts(tmp_path, ["a.jpg"], [(0, 2, 3), (0, 4, 9)])
-    assert table.read(0) == b"cde"
+    assert table.read(0, LIMIT) == b"cde"
     for sample, fault in ((1, Fault.DAMAGED), (0, Fault.MISSING)):
         with pytest.raises(SampleError) as caught:
-            table.read(sample)
+            table.read(sample, LIMIT)
         assert caught.value.fault == fault
         path.unlink(missing_ok=True)
     path.mkdir()
     with pytest.raises(SampleError) as caught:
-        table.read(0)
+        table.read(0, LIMIT)
     assert caught.value.fault == Fault.UNREADABLE
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(SampleError) as caught:
+        table.read(0, LIMIT)
+    assert caught.value.fault == Fault.UNREADABLE
+    path.unlink()
+    path.write_bytes(bytes(100))
+    with pytest.raises(SampleError) as caught:
+        table.read(0, 2)
+    assert caught.value.fault == Fault.TOO_LARGE
 
 
 def test_tables_join_and_are_cut(tmp_path):
@@ -136,7 +147,7 @@ def test_shards(tmp_path):
     data = load_data(tmp_path)
     assert [len(part) for part in data.parts] == [12, 3]
     assert data.train.labels.tolist() == [0, 1, 2] * 4
-    assert data.train.table.read(7) == whole[7]["jpg"]
+    assert data.train.table.read(7, LIMIT) == whole[7]["jpg"]
     assert data.place(5).startswith(f"{tmp_path}/train-001.tar, byte ")
     braces = load_data(f"{tmp_path}/train-{{000..001}}.tar")
     assert [len(part) for part in braces.parts] == [12]

@@ -18,7 +18,7 @@ from adam_mp.data.server import DataServer, DataServerSpec
 from adam_mp.data.sources import SourceSpec, pickle_items
 from adam_mp.errors import DataError
 from adam_mp.memory.cache import ImageCache
-from adam_mp.memory.ring import RingShape
+from adam_mp.memory.ring import NO_PRODUCER, RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from tests.data.pictures_on_disk import write_folder
 from tests.data.test_loading import Items
@@ -38,7 +38,7 @@ def make_servers(monkeypatch):
     def make(data, servers=1, cache=1 << 24, epoch=2):
         count = data.count
         arrays = {"labels": ("<i4", (count,)), "bad": ("|u1", (count,))}
-        arrays |= dict.fromkeys(("cache_places", "cache_sizes"), ("<i8", (count,)))
+        arrays["cache_places"] = ("<i8", (count,))
         items = b""
         table = None
         if hasattr(data.train, "table"):
@@ -53,7 +53,7 @@ def make_servers(monkeypatch):
             memory.arrays[name][...] = array
         memory.order[...] = epoch_order(np.arange(count), 1, epoch)
         memory.ledger.open(epoch, np.zeros(batches, np.uint8))
-        kept = ImageCache.create(cache, 1000, memory.arrays["cache_places"], memory.arrays["cache_sizes"])
+        kept = ImageCache.create(cache, 1000, memory.arrays["cache_places"])
         made.extend((kept, memory))
         monkeypatch.setattr(RunMemory, "attach", lambda handle: memory)
         monkeypatch.setattr(ImageCache, "attach", lambda *_: kept)
@@ -155,6 +155,12 @@ def test_the_next_batch_is_read_ahead_and_given_back_by_a_new_epoch(make_servers
     assert server.fill_rings() == 1
     assert memory.ledger.statistics().held == 2  # one in the ring, one being read
     memory.ledger.open(3, np.zeros(4, np.uint8))
+    assert server.fill_rings() == 1
+    assert memory.ledger.statistics().held == 2
+    memory.rings[0].producer = NO_PRODUCER
+    assert server.fill_rings() == 0
+    assert memory.ledger.statistics().held == 1  # what it was reading is for others
+    memory.rings[0].producer = 1
     while server.fill_rings():
         pass
     assert memory.ledger.statistics().held == 4

@@ -22,13 +22,12 @@ def image_of(sample):
 
 
 def make(size, folder=None, image_bytes=3000):
-    places, sizes = np.zeros(SAMPLES, np.int64), np.zeros(SAMPLES, np.int64)
-    return ImageCache.create(size, image_bytes, places, sizes, folder)
+    return ImageCache.create(size, image_bytes, np.zeros(SAMPLES, np.int64), folder)
 
 
 def attach(cache):
     segment = SegmentHandle(os.dup(cache.handle.segment.descriptor), cache.handle.segment.size)
-    return ImageCache.attach(CacheHandle(segment, cache.handle.chunk, cache.handle.chunks), cache._places, cache._sizes)
+    return ImageCache.attach(CacheHandle(segment, cache.handle.chunk, cache.handle.chunks), cache._places)
 
 
 def found(cache, sample):
