@@ -33,7 +33,7 @@ REASONS = {
     Fault.CRASHED: "decoding it killed the process, twice",
     Fault.BAD_ITEM: "the data set's __getitem__ failed or gave something else than an image and a label",
     Fault.NO_LABEL: "no label that is a whole number, or one that disagrees",
-    Fault.LINK: "a link that leaves the data folder; give --follow-links to follow it",
+    Fault.LINK: "a link to a folder, or out of the data folder; give --follow-links to follow it",
     Fault.NO_IMAGE: "the class folder has no image",
 }
 

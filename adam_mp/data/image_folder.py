@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from adam_mp.data.faults import BadSample, Fault
+from adam_mp.data.faults import REASONS, BadSample, Fault
 from adam_mp.data.records import Records, RecordTable
 from adam_mp.errors import DataError
 
@@ -20,7 +21,7 @@ PARTS: Mapping[str, Sequence[str]] = {
 
 def is_image_folder(folder: Path) -> bool:
     """Tell whether `folder`, or a part of it, has class folders in it."""
-    return bool(part_folders(folder)) or any(entry.is_dir() for entry in _entries(folder))
+    return bool(part_folders(folder)) or any(entry.is_dir() for entry in _entries(folder) if entry.name[0] != ".")
 
 
 def part_folders(folder: Path) -> dict[str, Path]:
@@ -37,21 +38,59 @@ def part_folders(folder: Path) -> dict[str, Path]:
 def read_image_folder(folder: Path, follow_links: bool) -> tuple[dict[str, Records], list[str]]:
     """Return the records of each part and the names of the classes, sorted: their numbers are the labels.
 
-    A flat folder of class folders is all "train". Raises DataError where there is nothing to train on, or where
-    a part has a class that the training part lacks.
+    A flat folder of class folders is all "train". Links to folders and out of `folder` are followed only if so asked.
+    Raises DataError where there is nothing to train on, or where a part has a class that the training part lacks.
     """
+    links = _Links(folder.resolve(), follow_links)
     parts = part_folders(folder) or {"train": folder}
-    classes = sorted(entry.name for entry in _entries(parts["train"]) if _is_folder(entry, follow_links))
+    classes = _class_folders(parts["train"], links)
     if len(classes) < 2:
         raise DataError(f"{parts['train']} has {len(classes)} class folders; expected two or more, with images in them")
-    records = {part: _read_part(place, classes, follow_links) for part, place in parts.items()}
+    records = {part: _read_part(place, classes, links) for part, place in parts.items()}
     if not len(records["train"]):
         raise DataError(f"no folder of {parts['train']} has an image ({', '.join(ENDINGS)}); expected class/image.jpg")
     return records, classes
 
 
-def _read_part(folder: Path, classes: Sequence[str], follow_links: bool) -> Records:
-    here = {entry.name for entry in _entries(folder) if _is_folder(entry, follow_links)}
+@dataclasses.dataclass(frozen=True)
+class _Links:
+    """Which links are followed: all, or those to files below `root` alone."""
+
+    root: Path
+    follow: bool
+
+    def kind(self, entry: os.DirEntry[str]) -> str | Fault:
+        """Return "folder" or "file", or why the entry is neither for us."""
+        try:
+            link = entry.is_symlink()
+            if link and not self.follow:
+                outside = not Path(entry.path).resolve().is_relative_to(self.root)
+                if outside or entry.is_dir():
+                    return Fault.LINK
+            if entry.is_dir():
+                return "folder"
+            if entry.is_file():
+                return "file"
+        except (OSError, RuntimeError):  # such as a link to itself
+            return Fault.UNREADABLE
+        return Fault.MISSING if link else Fault.UNREADABLE
+
+
+def _class_folders(folder: Path, links: _Links) -> list[str]:
+    names = []
+    for entry in _entries(folder):
+        if entry.name.startswith("."):
+            continue
+        kind = links.kind(entry)
+        if kind is Fault.LINK and entry.is_dir():
+            raise DataError(f"{entry.path}: {REASONS[Fault.LINK]}")
+        if kind == "folder":
+            names.append(entry.name)
+    return names
+
+
+def _read_part(folder: Path, classes: Sequence[str], links: _Links) -> Records:
+    here = set(_class_folders(folder, links))
     strange = sorted(here - set(classes))
     if strange:
         raise DataError(f"{folder} has the class {strange[0]!r}, which the training images lack; remove or rename it")
@@ -61,7 +100,7 @@ def _read_part(folder: Path, classes: Sequence[str], follow_links: bool) -> Reco
     for label, name in enumerate(classes):
         if name not in here:
             continue
-        found = _images_below(folder, name, follow_links, rejected)
+        found = _images_below(folder, name, links, rejected)
         if not found:
             rejected.append(BadSample(str(folder / name), Fault.NO_IMAGE))
         names += found
@@ -69,10 +108,12 @@ def _read_part(folder: Path, classes: Sequence[str], follow_links: bool) -> Reco
     return Records(RecordTable.of_files(folder, names), np.array(labels, np.int32), tuple(rejected))
 
 
-def _images_below(root: Path, name: str, follow_links: bool, rejected: list[BadSample]) -> list[str]:
+def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample]) -> list[str]:
     """Return the images of a class folder and the folders below it, sorted, as names below `root`."""
     found = []
     waiting = [name]
+    # No folder is looked at twice, so that links may lead in circles; nor those above, which hold other classes.
+    seen = {_identity(place) for place in (links.root, root, root / name)}
     while waiting:
         here = waiting.pop()
         try:
@@ -81,35 +122,26 @@ def _images_below(root: Path, name: str, follow_links: bool, rejected: list[BadS
             rejected.append(BadSample(str(root / here), Fault.UNREADABLE))
             continue
         for entry in entries:
-            place = f"{here}/{entry.name}"
             if entry.name.startswith("."):
                 continue
-            if entry.is_symlink() and not follow_links and _leaves(Path(entry.path), root):
-                rejected.append(BadSample(entry.path, Fault.LINK))
-            elif entry.is_dir():
-                waiting.append(place)
+            kind = links.kind(entry)
+            if isinstance(kind, Fault):
+                rejected.append(BadSample(entry.path, kind))
+            elif kind == "folder":
+                identity = _identity(Path(entry.path))
+                if identity not in seen:
+                    seen.add(identity)
+                    waiting.append(f"{here}/{entry.name}")
             elif entry.name.lower().endswith(ENDINGS):
-                found.append(place)
+                found.append(f"{here}/{entry.name}")
             else:
                 rejected.append(BadSample(entry.path, Fault.NOT_AN_IMAGE))
     return sorted(found)
 
 
-def _is_folder(entry: os.DirEntry[str], follow_links: bool) -> bool:
-    if entry.name.startswith("."):
-        return False
-    if (
-        entry.is_symlink()
-        and entry.is_dir()
-        and not follow_links
-        and _leaves(Path(entry.path), Path(entry.path).parent)
-    ):
-        raise DataError(f"{entry.path} is a link that leaves the data folder; give --follow-links to follow it")
-    return entry.is_dir()
-
-
-def _leaves(link: Path, root: Path) -> bool:
-    return not link.resolve().is_relative_to(root.resolve())
+def _identity(folder: Path) -> tuple[int, int]:
+    facts = folder.stat()
+    return facts.st_dev, facts.st_ino
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

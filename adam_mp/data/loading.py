@@ -15,7 +15,7 @@ from adam_mp.data.dataset import DataSet, Part, make_dataset
 from adam_mp.data.decoding import PIXEL_LIMIT, byte_limit, image_size
 from adam_mp.data.faults import SampleError
 from adam_mp.data.idx import find_idx, read_idx
-from adam_mp.data.image_folder import is_image_folder, part_folders, read_image_folder
+from adam_mp.data.image_folder import ENDINGS, is_image_folder, part_folders, read_image_folder
 from adam_mp.data.items import is_item_source, item_size, make_items
 from adam_mp.data.records import Records
 from adam_mp.data.samples import make_samples
@@ -106,7 +106,14 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
     if part_folders(path) or is_image_folder(path):
         records, classes = read_image_folder(path, options.follow_links)
         return _with_form(source, records, classes, options)
-    return _load_idx(path, source)  # says what it lacks
+    if any("-ubyte" in entry.name for entry in path.iterdir()):
+        return _load_idx(path, source)  # says what it lacks
+    beside = any(entry.name.lower().endswith(ENDINGS) for entry in path.iterdir())
+    advice = "; put its images into a folder for each class" if beside else ""
+    raise DataError(
+        f"data folder {path} has no class folders with images, no IDX files of MNIST's names, no tar shards, no "
+        f"images.npy and labels.npy{advice}"
+    )
 
 
 def _load_idx(folder: Path, name: str) -> DataSet:

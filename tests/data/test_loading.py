@@ -62,11 +62,18 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path):
     (tmp_path / "away.jpg").write_bytes(encode(pixels("red", 9)))
     (red / "link.jpg").symlink_to(tmp_path / "away.jpg")
     (red / "inside.jpg").symlink_to(red / "0000.jpg")
+    (red / "circle").symlink_to(red)
+    (red / "up").symlink_to(tmp_path / "data")
+    (red / "itself.jpg").symlink_to(red / "itself.jpg")
+    (red / "nowhere.jpg").symlink_to(red / "nothing")
+    os.mkfifo(red / "pipe.jpg")
     (red / "deeper").mkdir()
     (red / "deeper" / "x.jpg").write_bytes(encode(pixels("red", 8)))
     data = load_data(tmp_path / "data")
     assert {(os.path.basename(bad.path), bad.fault) for bad in data.rejected} == {
-        ("notes.txt", Fault.NOT_AN_IMAGE), ("white", Fault.NO_IMAGE), ("link.jpg", Fault.LINK),
+        ("notes.txt", Fault.NOT_AN_IMAGE), ("white", Fault.NO_IMAGE), ("link.jpg", Fault.LINK), ("circle", Fault.LINK),
+        ("up", Fault.LINK), ("itself.jpg", Fault.UNREADABLE), ("nowhere.jpg", Fault.MISSING),
+        ("pipe.jpg", Fault.UNREADABLE),
     }  # fmt: skip
     assert len(data.train) == 8
     assert data.classes == 4
@@ -78,6 +85,9 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path):
 
 
 def test_a_folder_with_nothing_to_train_on(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="put its images into a folder for each class"):
+        load_data(tmp_path)
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match="1 class folders; expected two or more"):
         load_data(tmp_path)
