@@ -11,8 +11,10 @@ import numpy as np
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.model import Model, load
+from adam_mp.data.decoding import PIXEL_LIMIT, byte_limit
 from adam_mp.data.faults import SampleError
 from adam_mp.data.pictures import picture_of
+from adam_mp.data.records import WHOLE_FILE, read_part
 from adam_mp.errors import DataError, NetworkError, SettingsError
 from adam_mp.report.text import percent
 
@@ -79,9 +81,8 @@ def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]
             f"the network takes {height}x{width}x{channels}, which is no picture; use the library's predict"
         )
     try:
-        pixels = picture_of(path.read_bytes(), (height, width, channels), model.keep)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); expected an image file") from None
+        content = read_part(path, 0, WHOLE_FILE, byte_limit(PIXEL_LIMIT))
+        pixels = picture_of(content, (height, width, channels), model.keep)
     except SampleError as error:
         raise DataError(f"{path}: {error}") from None
     background = float(np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]]))

@@ -24,7 +24,7 @@ class Fault(enum.IntEnum):
 
 
 REASONS = {
-    Fault.MISSING: "the file is no longer there",
+    Fault.MISSING: "there is no such file",
     Fault.UNREADABLE: "the file cannot be read",
     Fault.EMPTY: "the file is empty",
     Fault.NOT_AN_IMAGE: "not an image of a known kind (JPEG, PNG, BMP, WebP)",

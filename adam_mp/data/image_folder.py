@@ -41,6 +41,7 @@ def read_image_folder(folder: Path, follow_links: bool) -> tuple[dict[str, Recor
     A flat folder of class folders is all "train". Links to folders and out of `folder` are followed only if so asked.
     Raises DataError where there is nothing to train on, or where a part has a class that the training part lacks.
     """
+    folder = folder.absolute()
     links = _Links(folder.resolve(), follow_links)
     parts = part_folders(folder) or {"train": folder}
     classes = _class_folders(parts["train"], links)

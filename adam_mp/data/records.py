@@ -87,24 +87,7 @@ class RecordTable:
 
     def read(self, sample: int, limit: int) -> bytes:
         """Return a sample's bytes; raises SampleError if they are not to be had, or are more than `limit`."""
-        try:
-            # Without waiting: a pipe by the name of an image would never open otherwise.
-            with open(self.path(sample), "rb", buffering=0, opener=_open_at_once) as file:
-                facts = os.fstat(file.fileno())
-                if not stat.S_ISREG(facts.st_mode):
-                    raise SampleError(Fault.UNREADABLE)
-                begin = int(self.offset[sample])
-                length = facts.st_size if self.length[sample] == WHOLE_FILE else int(self.length[sample])
-                if length > limit:
-                    raise SampleError(Fault.TOO_LARGE)
-                content = os.pread(file.fileno(), length, begin)
-        except FileNotFoundError:
-            raise SampleError(Fault.MISSING) from None
-        except OSError:
-            raise SampleError(Fault.UNREADABLE) from None
-        if len(content) < length:
-            raise SampleError(Fault.DAMAGED)
-        return content
+        return read_part(self.path(sample), int(self.offset[sample]), int(self.length[sample]), limit)
 
     @property
     def digest(self) -> int:
@@ -144,6 +127,30 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def read_part(path: str | os.PathLike[str], begin: int, length: int, limit: int) -> bytes:
+    """Return `length` bytes of a regular file from `begin` on, WHOLE_FILE for all of it.
+
+    Never waits: a pipe by the name of an image is refused. Raises SampleError if the bytes are not to be had, or are
+    more than `limit`.
+    """
+    try:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise SampleError(Fault.UNREADABLE)
+            length = facts.st_size if length == WHOLE_FILE else length
+            if length > limit:
+                raise SampleError(Fault.TOO_LARGE)
+            content = os.pread(file.fileno(), length, begin)
+    except FileNotFoundError:
+        raise SampleError(Fault.MISSING) from None
+    except OSError:
+        raise SampleError(Fault.UNREADABLE) from None
+    if len(content) < length:
+        raise SampleError(Fault.DAMAGED)
+    return content
 
 
 def _open_at_once(path: str, flags: int) -> int:

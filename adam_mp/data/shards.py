@@ -57,11 +57,11 @@ def read_shards(paths: Sequence[Path]) -> Records:
         for key, members in _samples(path):
             image = next((members[ending] for ending in members if f".{ending}".endswith(ENDINGS)), None)
             if image is None:
-                rejected.append(BadSample(f"{path}: {key}", Fault.NOT_AN_IMAGE))
+                rejected.append(BadSample(f"{path.absolute()}: {key}", Fault.NOT_AN_IMAGE))
                 continue
             label = _label(path, members)
             if label is None:
-                rejected.append(BadSample(f"{path}: {image.name}", Fault.NO_LABEL))
+                rejected.append(BadSample(f"{path.absolute()}: {image.name}", Fault.NO_LABEL))
                 continue
             parts.append((number, image.offset_data, image.size))
             labels.append(label)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -119,7 +120,9 @@ def test_predict(capsys, trained, picture):
 def test_what_cannot_be_predicted(capsys, trained, tmp_path, picture):
     (tmp_path / "text.png").write_text("no image")
     expect_error(capsys, "not an image of a known kind", "predict", trained.run_dir, str(tmp_path / "text.png"))
-    expect_error(capsys, "No such file", "predict", trained.run_dir, str(tmp_path / "none.png"))
+    expect_error(capsys, "no such file", "predict", trained.run_dir, str(tmp_path / "none.png"))
+    os.mkfifo(tmp_path / "pipe.png")
+    expect_error(capsys, "cannot be read", "predict", trained.run_dir, str(tmp_path / "pipe.png"))
     expect_error(capsys, "--top is 0", "predict", trained.run_dir, picture(0, "a.png"), "--top", "0")
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
