@@ -62,7 +62,9 @@ class DataSet:
             if number < len(part):
                 if isinstance(part, Records):
                     return part.table.place(number)
-                return f"{'item' if isinstance(part, Items) else 'image'} {number} of the {names[id(part)]} data"
+                if isinstance(part, Items):
+                    return f"item {part.numbers[number]} of the {names[id(part)]} data"
+                return f"image {number} of the {names[id(part)]} data"
             number -= len(part)
         raise IndexError(number)
 
@@ -73,8 +75,8 @@ class DataSet:
 
     @property
     def rejected(self) -> list[BadSample]:
-        """Files that were found where images are and left out."""
-        return [bad for part in self.parts if isinstance(part, Records) for bad in part.rejected]
+        """Files and items that were found where images are and left out."""
+        return [bad for part in self.parts if isinstance(part, (Records, Items)) for bad in part.rejected]
 
     @property
     def stored_type(self) -> str:

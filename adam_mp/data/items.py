@@ -7,12 +7,13 @@ never import the user's script.
 from __future__ import annotations
 
 import dataclasses
+import operator
 import zlib
 from typing import Any
 
 import numpy as np
 
-from adam_mp.data.faults import Fault, SampleError
+from adam_mp.data.faults import BadSample, Fault, SampleError
 from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
@@ -20,18 +21,20 @@ _LABELS = ("targets", "labels")
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """One data-set object with the labels int32 [n] of its samples."""
+    """One data-set object, the numbers int64 [n] of those of its items that have a label, and the labels int32 [n]."""
 
     dataset: Any
+    numbers: np.ndarray
     labels: np.ndarray
+    rejected: tuple[BadSample, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def digest(self) -> int:
-        """A fingerprint of the labels; the images are not read for it."""
-        return zlib.crc32(self.labels.data)
+        """A fingerprint of numbers and labels; the images are not read for it."""
+        return zlib.crc32(self.labels.data, zlib.crc32(self.numbers.data))
 
 
 def is_item_source(source: Any) -> bool:
@@ -40,28 +43,36 @@ def is_item_source(source: Any) -> bool:
 
 
 def make_items(dataset: Any, what: str) -> Items:
-    """Take up a data-set object: its labels from `.targets` or `.labels`, or else from every item in turn."""
+    """Take up a data-set object: its labels from `.targets` or `.labels`, or else from every item in turn.
+
+    Items that fail are left out. Raises DataError if the labels are no classes, or if no item has one.
+    """
     count = len(dataset)
     if count == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     for name in _LABELS:
         given = getattr(dataset, name, None)
         if given is not None and len(given) == count:
-            labels = np.asarray(given)
-            break
-    else:
-        labels = np.array([_label(dataset, index, what) for index in range(count)])
+            return Items(dataset, np.arange(count), _classes(np.asarray(given), what))
+    numbers, labels, rejected = [], [], []
+    failure: Exception | None = None
+    for number in range(count):
+        try:
+            _, label = dataset[number]
+            labels.append(operator.index(np.asarray(label).item()))
+            numbers.append(number)
+        except Exception as error:
+            failure = failure or error
+            rejected.append(BadSample(f"item {number} of the {what} data", Fault.BAD_ITEM))
+    if failure is not None and not numbers:
+        raise DataError(f"{what}: no item is (image, label); the first: {type(failure).__name__}: {failure}")
+    return Items(dataset, np.array(numbers, np.int64), _classes(np.array(labels), what), tuple(rejected))
+
+
+def _classes(labels: np.ndarray, what: str) -> np.ndarray:
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise DataError(f"{what}: labels are {labels.dtype} of shape {labels.shape}; expected whole numbers from 0")
-    return Items(dataset, labels.astype(np.int32))
-
-
-def _label(dataset: Any, index: int, what: str) -> int:
-    try:
-        _, label = dataset[index]
-        return int(label)
-    except Exception as error:
-        raise DataError(f"{what}: item {index} is no (image, label): {type(error).__name__}: {error}") from None
+    return labels.astype(np.int32)
 
 
 def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:

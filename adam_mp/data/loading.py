@@ -135,7 +135,7 @@ def _load_arrays(path: Path) -> DataSet:
 def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts = [make_items(dataset, what) for dataset, what in zip(datasets, ("training", "test"), strict=False)]
     sizes, failure = [], None
-    for index in range(min(_LOOKED_AT, len(parts[0]))):
+    for index in parts[0].numbers[:_LOOKED_AT].tolist():
         try:
             sizes.append(item_size(datasets[0], index))
         except DataError as error:

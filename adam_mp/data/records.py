@@ -57,8 +57,8 @@ class RecordTable:
         names, starts, file = [], [np.zeros(1, np.int64)], []
         bytes_before = files_before = 0
         for table in tables:
-            prefix = os.path.join(table.root, "").encode(errors="surrogateescape")
-            absolute = [prefix + table._name(index) for index in range(len(table.starts) - 1)]
+            root = os.fsencode(table.root)
+            absolute = [os.path.join(root, table._name(index)) for index in range(len(table.starts) - 1)]
             names.append(np.frombuffer(b"".join(absolute), np.uint8))
             ends = np.cumsum([len(name) for name in absolute], dtype=np.int64)
             starts.append(bytes_before + ends)

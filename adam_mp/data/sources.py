@@ -25,7 +25,7 @@ class SourceSpec:
     """How samples are decoded, as a process is told.
 
     `channels` 1 or 3; `least` (height, width) below which no image is shrunk; `datasets` the pickled data-set objects,
-    each with the number of its first sample, or empty where samples are records.
+    each with its items and the number of its first sample, or empty where samples are records.
     """
 
     channels: int
@@ -65,15 +65,15 @@ class ItemSource:
     def __init__(self, spec: SourceSpec) -> None:
         self._spec = spec
         # From the supervisor, through the pipe that started this process.
-        self._datasets: list[tuple[Any, int]] = pickle.loads(spec.datasets)
+        self._datasets: list[tuple[Any, np.ndarray, int]] = pickle.loads(spec.datasets)
 
     def prepare(self, samples: Iterable[int]) -> None:
         """Nothing: what an item costs is the object's own affair."""
 
     def pixels(self, sample: int) -> np.ndarray:
         """Return the item's image, uint8 [h, w, c]; raises SampleError."""
-        dataset, first = next(pair for pair in reversed(self._datasets) if pair[1] <= sample)
-        pixels = item_pixels(dataset, sample - first, self._spec.channels)
+        dataset, numbers, first = next(part for part in reversed(self._datasets) if part[2] <= sample)
+        pixels = item_pixels(dataset, int(numbers[sample - first]), self._spec.channels)
         return pixels if pixels.shape[:2] == self._spec.least else reduce(pixels, self._spec.least)
 
 
@@ -89,12 +89,12 @@ def open_source(spec: SourceSpec, table: RecordTable | None) -> Source:
 
 def pickle_items(parts: Sequence[Items]) -> bytes:
     """Return the data-set objects of `parts` as `SourceSpec.datasets`; raises DataError if one cannot be sent."""
-    first, pairs = 0, []
+    first, sent = 0, []
     for part in parts:
-        pairs.append((part.dataset, first))
+        sent.append((part.dataset, part.numbers, first))
         first += len(part)
     try:
-        return bytes(cloudpickle.dumps(pairs))
+        return bytes(cloudpickle.dumps(sent))
     except Exception as error:
         kind = type(parts[0].dataset).__name__
         raise DataError(

@@ -9,6 +9,7 @@ that Ctrl-C reaches the supervisor alone. What it prints or dies of is kept in a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import importlib
@@ -84,7 +85,8 @@ class Child:
     def close(self) -> None:
         """Free what the supervisor holds of it, after its end."""
         if self._popen.stdin is not None:
-            self._popen.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # what it died too early to read goes with it
+                self._popen.stdin.close()
         self._output.close()
 
 

@@ -11,6 +11,7 @@ from adam_mp.data.faults import Fault, SampleError
 from adam_mp.data.loading import LoadOptions, load_data, parse_image_size
 from adam_mp.data.records import RecordTable
 from adam_mp.data.shards import expand_braces
+from adam_mp.data.sources import SourceSpec, open_source, pickle_items
 from adam_mp.errors import DataError, SettingsError
 from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
 
@@ -128,7 +129,7 @@ def test_a_file_that_goes_or_shrinks_is_told_apart(tmp_path):
 
 def test_tables_join_and_are_cut(tmp_path):
     first = RecordTable.of_files(tmp_path / "a", ["1", "22"])
-    second = RecordTable.of_parts(tmp_path / "b", ["shard"], [(0, 5, 6), (0, 11, 2)])
+    second = RecordTable.of_parts(tmp_path / "c", [str(tmp_path / "b" / "shard")], [(0, 5, 6), (0, 11, 2)])
     joined = RecordTable.joined([first, second])
     assert [joined.path(sample) for sample in range(4)] == [
         str(tmp_path / "a" / "1"), str(tmp_path / "a" / "22"), *[str(tmp_path / "b" / "shard")] * 2,
@@ -253,8 +254,19 @@ def test_objects():
     assert plain.image_shape == (4, 4, 1)
     with pytest.raises(DataError, match=r"float64 \(4, 4\); expected uint8"):
         load_data([(np.zeros((4, 4)), number % 2) for number in range(8)])
-    with pytest.raises(DataError, match="item 7 is no"):
-        load_data([(np.zeros((4, 4), np.uint8), 1)] * 7 + [(0, "a")])
+    with pytest.raises(DataError, match=r"no item is \(image, label\); the first: TypeError"):
+        load_data([(np.zeros((4, 4), np.uint8), "a")] * 8)
+
+
+def test_items_without_a_label_are_left_out():
+    image = np.zeros((4, 4), np.uint8)
+    data = load_data([(image, 1), (image, "a"), (image, np.int64(0)), 5, (image, 1.5), (image, 0)])
+    assert data.train.labels.tolist() == [1, 0, 0]
+    assert [bad.path for bad in data.rejected] == [f"item {number} of the training data" for number in (1, 3, 4)]
+    assert {bad.fault for bad in data.rejected} == {Fault.BAD_ITEM}
+    assert data.place(1) == "item 2 of the training data"
+    source = pickle_items([data.train])
+    assert open_source(SourceSpec(1, (4, 4), datasets=source), None).pixels(2).shape == (4, 4, 1)
 
 
 def test_sizes_of_pictures():

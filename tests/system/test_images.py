@@ -10,7 +10,7 @@ import struct
 
 import pytest
 
-from tests.data.pictures_on_disk import encode, pixels, write_folder
+from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
 from tests.system.conftest import metrics, wait_until
 
 TRAIN, VALIDATION, TEST = 300, 30, 60
@@ -68,6 +68,22 @@ def test_bad_images_are_left_out_counted_and_named(start, tmp_path, spoiled):
     assert [row["images_failed"] for row in metrics(tmp_path / "run")] == [5, 5]
     assert "5 failed (7 bad files, see bad_samples.jsonl)" not in ended.out
     assert "10 failed (7 bad files, see bad_samples.jsonl)" in ended.err
+
+
+def test_shards_train(start, tmp_path):
+    samples = [
+        {"jpg": encode(pixels(name, number)), "cls": str(label).encode()}
+        for number in range(30)
+        for label, name in enumerate(COLOURS)
+    ]
+    for part in range(3):
+        write_shard(tmp_path / f"photos-{part}.tar", samples[30 * part : 30 * part + 30])
+    run = start("train", "--data", str(tmp_path / "photos-{0..2}.tar"), *SIZE, "--epochs", "2",
+                "--validation", "0.1", "--cores", "2", "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["images_trained"] == 2 * 81
+    assert ended.summary["bad_samples"] == 0
 
 
 def test_strict_stops_at_the_first(start, tmp_path, spoiled):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def test_its_end_is_described(run_child, tmp_path):
     wait_until((tmp_path / "pid").exists, "the child")
     os.kill(child.pid, signal.SIGTERM)
     assert ended(child).describe_end() == "was killed by SIGTERM"
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20])  # within the pipe's buffer and beyond
+def test_one_that_died_before_it_read_its_task_is_only_dead(monkeypatch, size):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    for _ in range(5):
+        child = start_child("t", tasks.write, bytes(size), (), None)
+        assert child.wait(time.monotonic() + 10)
+        assert child.describe_end() == "ended with exit code 1"
+        child.close()
 
 
 def test_a_deadline_passes_without_an_end(run_child, tmp_path):
