@@ -46,6 +46,12 @@ class ProcessError(AdamError):
     exit_code = 1
 
 
+class TransportError(AdamError):
+    """Another part of the run cannot be reached, does not answer, or refuses what it was sent."""
+
+    exit_code = 1
+
+
 class DivergenceError(AdamError):
     """The loss became NaN or infinite; the last good checkpoint was kept."""
 

@@ -9,7 +9,7 @@ import adam_mp
 
 ROOT = Path(adam_mp.__file__).parent
 ORDER = [
-    "errors", "machine", "kernels", "network", "memory", "compute", "data", "transport", "params", "training", "report",
+    "errors", "machine", "kernels", "network", "memory", "transport", "compute", "data", "params", "training", "report",
     "interop", "api", "cli",
 ]  # fmt: skip
 

@@ -1,8 +1,9 @@
 """Where each named tensor lives in the flat space, and how that space is cut into shards and buckets.
 
 The layout follows from the parameters' names and shapes alone, so every process and every machine computes the same.
-Tensors begin at multiples of 64 bytes (a cache line, a vector register). *Shards* of 1 MB are the unit of exchange
-and persistence; they are hashed into *buckets*, the unit of ownership (paper, section 3.3).
+Tensors begin at multiples of 64 bytes (a cache line, a vector register). *Shards* of at most 1 MB are the unit of
+exchange and persistence; they are hashed into *buckets*, the unit of ownership (paper, section 3.3). A matrix has
+shards of its own, of whole rows, so that a server can multiply activations and errors straight into those it has.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 
@@ -31,6 +33,31 @@ class Tensor:
     def size(self) -> int:
         """How many numbers it has."""
         return math.prod(self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """A piece of the flat space, numbers `start` to `stop`.
+
+    Of a matrix: `tensor` is its index in the layout, and the piece holds `rows` whole rows from `first_row` on (and, at
+    the matrix's end, its padding). Otherwise `tensor` is None.
+    """
+
+    start: int
+    stop: int
+    tensor: int | None = None
+    first_row: int = 0
+    rows: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return self.stop - self.start
+
+    @property
+    def place(self) -> slice:
+        """Its place in the flat space."""
+        return slice(self.start, self.stop)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +82,23 @@ class Layout:
         text = repr([(tensor.name, tensor.offset, tensor.shape) for tensor in self.tensors])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
-    @property
-    def shards(self) -> tuple[slice, ...]:
-        """The pieces of the flat space of at most 1 MB each, in order."""
-        return tuple(slice(start, min(start + SHARD, self.size)) for start in range(0, self.size, SHARD))
+    @cached_property
+    def shards(self) -> tuple[Shard, ...]:
+        """The shards, in order; together they are the flat space."""
+        shards: list[Shard] = []
+        packed = 0  # where the numbers begin that no shard has yet
+        for index, tensor in enumerate(self.tensors):
+            if len(tensor.shape) != 2:
+                continue
+            shards += _pieces(packed, tensor.offset)
+            packed = self.tensors[index + 1].offset if index + 1 < len(self.tensors) else self.size
+            rows, columns = tensor.shape
+            step = max(1, SHARD // columns)
+            for row in range(0, rows, step):
+                high = min(step, rows - row)
+                stop = packed if row + high == rows else tensor.offset + (row + high) * columns
+                shards.append(Shard(tensor.offset + row * columns, stop, index, row, high))
+        return (*shards, *_pieces(packed, self.size))
 
     def bucket(self, shard: int) -> int:
         """Return the bucket that shard number `shard` is hashed into."""
@@ -71,3 +111,8 @@ class Layout:
             tensor.name: flat[tensor.offset : tensor.offset + tensor.size].reshape(tensor.shape)
             for tensor in self.tensors
         }
+
+
+def _pieces(start: int, stop: int) -> list[Shard]:
+    """Cut numbers that belong to no matrix into shards."""
+    return [Shard(first, min(first + SHARD, stop)) for first in range(start, stop, SHARD)]

@@ -34,14 +34,35 @@ def test_the_digest_tells_layouts_apart(first, second):
     assert 0 <= one.digest < 2**63
 
 
-@given(st.integers(1, 5 * SHARD))
-def test_shards_cover_the_space(size):
-    layout = Layout.of({"w": (size,)})
+LARGE = st.lists(
+    st.one_of(
+        st.tuples(st.integers(1, 3 * SHARD)),
+        st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+        st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 64), st.integers(1, 64)),
+    ),
+    min_size=1, max_size=5,
+)  # fmt: skip
+
+
+@given(LARGE)
+def test_shards_cover_the_space_and_cut_matrices_at_rows(shapes):
+    layout = Layout.of({f"w{number}": shape for number, shape in enumerate(shapes)})
     shards = layout.shards
     assert shards[0].start == 0
     assert shards[-1].stop == layout.size
     assert all(one.stop == other.start for one, other in itertools.pairwise(shards))
-    assert all(0 < shard.stop - shard.start <= SHARD for shard in shards)
+    assert all(0 < shard.size <= SHARD + ALIGNMENT for shard in shards)
+    for index, tensor in enumerate(layout.tensors):
+        own = [shard for shard in shards if shard.tensor == index]
+        if len(tensor.shape) != 2:
+            assert not own
+            continue
+        columns, row = tensor.shape[1], 0
+        for shard in own:
+            assert (shard.start, shard.first_row) == (tensor.offset + row * columns, row)
+            row += shard.rows
+        assert row == tensor.shape[0]
+        assert own[-1].stop - tensor.offset - tensor.size < ALIGNMENT
 
 
 def test_buckets_are_filled_about_equally():

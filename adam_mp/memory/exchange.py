@@ -1,0 +1,127 @@
+"""What a replica keeps of its exchange with the parameter servers, in shared memory so that it outlives its process.
+
+Two flat spaces beside the weights: `base`, the servers' weights as they were last seen, and `sent`, the base with the
+delta that was pushed. For each shard three words: its state, the sequence of its last push, the version of `base`. A
+synchronizer that dies leaves them; its successor sends what was on its way once more, under the same sequence, and the
+server knows it again. A shard that was being corrected (APPLYING) is taken whole from the server.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from adam_mp.kernels.atomic import fetch_add, observe, publish
+from adam_mp.memory.arena import Arena, ArenaHandle
+from adam_mp.memory.layout import Layout
+from adam_mp.memory.segment import Segment, SegmentHandle
+
+UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: nothing was ever had from a server
+_LINE = 8
+_FIELDS = (
+    "sequence", "rounds_begun", "rounds_done", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls", "resent",
+    "staleness", "round_ns",
+)  # fmt: skip
+_INDEX = {name: index for index, name in enumerate(_FIELDS)}
+_HEADER_WORDS = 2 * _LINE
+
+
+@dataclasses.dataclass(frozen=True)
+class ExchangeStatistics:
+    """Counters since the replica joined.
+
+    A round is an exchange of all shards. `wanted` is the number of the round that the supervisor waits for. Bytes
+    are those of payloads. `staleness` sums up, over pulls, the updates of others that came with them. `round_ns` is the
+    time of all rounds.
+    """
+
+    sequence: int
+    rounds_begun: int
+    rounds_done: int
+    wanted: int
+    pushed_bytes: int
+    pulled_bytes: int
+    pushes: int
+    pulls: int
+    resent: int
+    staleness: int
+    round_ns: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ExchangeHandle:
+    """What a child needs to attach."""
+
+    arena: ArenaHandle
+    words: SegmentHandle
+
+
+class ExchangeMemory:
+    """`base` and `sent` [layout.size], and the words. The synchronizer writes; the supervisor asks for rounds."""
+
+    def __init__(self, arena: Arena, words: Segment) -> None:
+        self._arena, self._segment = arena, words
+        self.layout = arena.layout
+        self.base, self.sent = arena.spaces
+        self._header = words.array(np.int64, (_HEADER_WORDS,), 0)
+        shards = len(self.layout.shards)
+        self.states = words.array(np.int64, (shards,), 8 * _HEADER_WORDS)
+        self.sequences = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + shards))
+        self.versions = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + 2 * shards))
+
+    @staticmethod
+    def bytes_needed(layout: Layout) -> int:
+        """Return the bytes it takes."""
+        return Arena.bytes_needed(layout, 2) + 8 * (_HEADER_WORDS + 3 * len(layout.shards))
+
+    @classmethod
+    def create(cls, layout: Layout, folder: Path | None = None) -> ExchangeMemory:
+        """Make it, owned by the caller. Raises SpaceError if there is no room."""
+        arena = Arena.create("exchange", layout, 2, folder)
+        try:
+            size = 8 * (_HEADER_WORDS + 3 * len(layout.shards))
+            return cls(arena, Segment.create("exchange words", size, folder))
+        except BaseException:
+            arena.close()
+            raise
+
+    @classmethod
+    def attach(cls, handle: ExchangeHandle) -> ExchangeMemory:
+        """Map what the supervisor made."""
+        return cls(Arena.attach(handle.arena), Segment.attach(handle.words))
+
+    @property
+    def handle(self) -> ExchangeHandle:
+        """What to send to a child, together with the descriptors."""
+        return ExchangeHandle(self._arena.handle, self._segment.handle)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The open files that children inherit."""
+        return [self._arena.segment.handle.descriptor, self._segment.handle.descriptor]
+
+    def read(self, name: str) -> int:
+        """Return a counter."""
+        return int(observe(self._header, _INDEX[name]))
+
+    def add(self, name: str, amount: int = 1) -> int:
+        """Add to a counter; return what it is now."""
+        return int(fetch_add(self._header, _INDEX[name], amount)) + amount
+
+    def want_round(self) -> int:
+        """Ask for an exchange that begins from now on; return the number of the round that will have done it."""
+        number = self.read("rounds_begun") + 1
+        publish(self._header, _INDEX["wanted"], max(number, self.read("wanted")))
+        return number
+
+    def statistics(self) -> ExchangeStatistics:
+        """Return the counters as of now."""
+        return ExchangeStatistics(*self._header[: len(_FIELDS)].tolist())
+
+    def close(self) -> None:
+        """Give up this process's mapping."""
+        del self.base, self.sent, self._header, self.states, self.sequences, self.versions
+        self._arena.close()
+        self._segment.close()

@@ -1,0 +1,142 @@
+"""A member's line to the coordinator: join, report at intervals, leave; lost messages are sent again.
+
+A request is sent again under the same sequence until it is answered, and the coordinator answers a sequence it has seen
+as it did before; so a request counts once however often it arrives.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adam_mp.errors import TransportError
+from adam_mp.transport.addresses import Address
+from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
+from adam_mp.transport.tcp import TcpDialer
+
+_AGAIN = 0.5  # seconds after which a request is sent again
+_LOOK = 0.05
+
+
+class RejoinError(TransportError):
+    """The coordinator does not know this member (any more): it must join again."""
+
+
+def new_identity() -> int:
+    """Return a number by which a member is known, for as long as it lives."""
+    return int.from_bytes(os.urandom(8), "little") >> 1 | 1
+
+
+@dataclasses.dataclass
+class _Request:
+    message: Message
+    sent: float
+
+
+class CoordinatorLink:
+    """One member's line. Used by one thread; `run` is 0 until the coordinator has told it."""
+
+    def __init__(self, dialer: TcpDialer, address: Address, identity: int) -> None:
+        self.address, self.identity, self.run = address, identity, 0
+        self._dialer = dialer
+        self._sequence = 0
+        self._open: _Request | None = None
+        self._said = 0.0
+        self._heard = time.monotonic()
+        dialer.dial(address)
+
+    def join(
+        self, facts: Mapping[str, Any], seconds: float, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
+        """Join, waiting for what is still missing; return the coordinator's news.
+
+        Raises TransportError if it refuses, or has not answered or let in this member after `seconds`.
+        """
+        deadline, waiting = time.monotonic() + seconds, ""
+        while not stop():
+            answer = self.ask(Kind.JOIN, facts, deadline - time.monotonic(), stop)
+            waiting = str(answer.get("waiting", ""))
+            if not waiting:
+                self.run, self._sequence, self._open = int(answer["run"]), 0, None
+                return answer
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {waiting or 'interrupted'}")
+
+    def ask(
+        self, kind: Kind, facts: Mapping[str, Any], seconds: float, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer; raises TransportError after `seconds`, RejoinError if not known."""
+        began = time.monotonic()
+        self._begin(kind, facts)
+        while True:
+            answer = self._look(_LOOK)
+            if answer is not None:
+                return answer
+            if time.monotonic() - began > seconds or stop():
+                self._open = None
+                raise TransportError(
+                    f"{self.address} does not answer for {time.monotonic() - began:.0f} s: "
+                    f"{self._dialer.trouble(self.address)}; is 'adam-mp serve-params' running there?"
+                )
+
+    def report(self, make: Callable[[], Mapping[str, Any]], interval: float) -> dict[str, Any] | None:
+        """Without waiting: take an answer that has come, or send the next report once `interval` seconds have passed.
+
+        Returns the answer to a report, None if there is none now. Raises RejoinError or TransportError with the reason.
+        """
+        if self._open is None and time.monotonic() - self._said >= interval:
+            self._begin(Kind.REPORT, make())
+        return self._look(0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a report is on its way."""
+        return self._open is not None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the coordinator was last heard."""
+        return time.monotonic() - self._heard
+
+    def leave(self, seconds: float = 1.0) -> None:
+        """Say goodbye; whether it arrives is not known."""
+        deadline = time.monotonic() + seconds
+        message = with_facts(Kind.LEAVE, {}, run=self.run, sender=self.identity)
+        while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
+            time.sleep(_LOOK / 5)
+
+    def _begin(self, kind: Kind, facts: Mapping[str, Any]) -> None:
+        self._sequence += 1
+        run = 0 if kind == Kind.JOIN else self.run
+        message = with_facts(kind, facts, run=run, sender=self.identity, sequence=self._sequence)
+        self._open = _Request(message, 0.0)
+        self._said = time.monotonic()
+
+    def _look(self, seconds: float) -> dict[str, Any] | None:
+        """Send the open request if it is due, and return its answer if it comes within `seconds`."""
+        if self._open is not None and time.monotonic() - self._open.sent > _AGAIN:
+            if self._dialer.send(self.address, self._open.message) is not None:
+                self._open.sent = time.monotonic()
+            elif seconds:
+                time.sleep(_LOOK / 5)
+        received = self._dialer.receive(seconds)
+        if received is None or self._open is None:
+            return None
+        message = received[1]
+        self._heard = time.monotonic()
+        if message.sequence != self._open.message.sequence:
+            return None  # an answer that came twice, or too late
+        try:
+            facts = message.facts()
+        except FrameError:
+            return None
+        self._open = None
+        if message.kind == Kind.REFUSED:
+            reason = f"{self.address} refuses: {str(facts.get('reason'))[:500]}"
+            raise (RejoinError if facts.get("rejoin") else TransportError)(reason)
+        return facts

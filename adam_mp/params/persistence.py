@@ -1,0 +1,178 @@
+"""Delayed persistence: dirty shards go to a snapshot folder in the background (paper, section 3.3.3).
+
+A shard's file holds its weights and, beside them, the last sequence of each sender, so that a restarted server knows
+what it has applied. Files are whole or absent. A shard is written at most once in `seconds`, however many updates came
+meanwhile; what came after the last writing is lost with the process, which training tolerates. `identity.json` says
+which server of which run this is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import queue
+import re
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.tensor_file import read_tensors, write_file, write_tensors
+from adam_mp.errors import CheckpointError, RunFolderError
+from adam_mp.params.shard_table import ShardTable
+
+_FORMAT = "adam_mp.shard.1"
+_NAME = re.compile(r"shard-(\d{6})\.safetensors")
+_FACTS = "identity.json"
+_WAITING = 2  # copies of shards that wait for the disk
+_CLOSING = 60.0  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class PersistenceStatistics:
+    """Counters: shards written, writings that failed, shards that changed since they were last written.
+
+    `window` is how many seconds of updates would be lost if the server were killed now.
+    """
+
+    written: int
+    failed: int
+    dirty: int
+    window: float
+
+
+@dataclasses.dataclass
+class _Copy:
+    number: int
+    weights: np.ndarray
+    applied: dict[int, int]
+
+
+class SnapshotFolder:
+    """A server's snapshot in `folder`. `look` is called from the server's loop; a thread of its own writes.
+
+    `seconds` is how often a shard is written at most.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"cannot use snapshot folder {folder}: {error.strerror}; name another") from None
+        self._folder, self._seconds = folder, seconds
+        self._digest = 0
+        self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(_WAITING)
+        self._written = self._failed = 0
+        self._since: dict[int, float] = {}  # shard -> when the first change came that is not on disk
+        self._busy: set[int] = set()
+        self.trouble: str | None = None
+        self._thread = threading.Thread(target=self._write_all, name="snapshot", daemon=True)
+        self._thread.start()
+
+    def load(self, table: ShardTable) -> int:
+        """Fill the table with what is there for it; return how many shards. Damaged files are left out, and named."""
+        loaded, self._digest = 0, table.layout.digest
+        for path in sorted(self._folder.iterdir()):
+            match = _NAME.fullmatch(path.name)
+            if match is None or int(match[1]) not in table.entries:
+                continue
+            try:
+                tensors, metadata = read_tensors(path, _FORMAT)
+                if int(metadata["layout"]) != self._digest:
+                    continue  # of another network: written over when its turn comes
+                applied = {int(sender): int(last) for sender, last in json.loads(metadata["applied"]).items()}
+                if tensors["weights"].shape != table.entries[int(match[1])].weights.shape:
+                    continue
+            except (CheckpointError, KeyError, ValueError, AttributeError) as error:
+                self.trouble = f"{path}: {error}; this shard begins anew"
+                continue
+            table.restore(int(match[1]), tensors["weights"], applied)
+            loaded += 1
+        return loaded
+
+    def look(self, table: ShardTable, now: float, all_of_it: bool = False) -> None:
+        """Hand a copy of a shard to the writer, if one is due and the writer has room; `now` of time.monotonic."""
+        for number, entry in table.entries.items():
+            if entry.dirty and number not in self._since:
+                self._since[number] = now
+        for number, since in list(self._since.items()):
+            if number in self._busy or (now - since < self._seconds and not all_of_it):
+                continue
+            if self._queue.full() and not all_of_it:
+                return
+            entry = table.entries[number]
+            self._busy.add(number)
+            del self._since[number]
+            entry.dirty = False
+            self._queue.put(_Copy(number, entry.weights.copy(), dict(entry.applied)), timeout=_CLOSING)
+
+    def note(self, facts: dict[str, Any]) -> bool:
+        """Have `identity.json` written in the background; False if the writer has no room now."""
+        try:
+            self._queue.put_nowait(facts)
+        except queue.Full:
+            return False
+        return True
+
+    def statistics(self) -> PersistenceStatistics:
+        """Return the counters as of now."""
+        oldest = min(self._since.values(), default=None)
+        window = 0.0 if oldest is None else time.monotonic() - oldest
+        return PersistenceStatistics(self._written, self._failed, len(self._since) + len(self._busy), window)
+
+    def close(self, table: ShardTable | None) -> None:
+        """Write what is left, and end the writer; a disk that takes longer than a minute is not waited for."""
+        try:
+            if table is not None:
+                self.look(table, time.monotonic(), all_of_it=True)
+            self._queue.put(None, timeout=_CLOSING)
+        except queue.Full:
+            return
+        self._thread.join(_CLOSING)
+
+    def _write_all(self) -> None:
+        while (job := self._queue.get()) is not None:
+            try:
+                if isinstance(job, dict):
+                    write_facts(self._folder, job)
+                else:
+                    self._write(job)
+                    self._written += 1
+            except OSError as error:
+                self._failed += 1
+                self.trouble = (
+                    f"cannot write a snapshot to {self._folder}: {error.strerror}; the server goes on without"
+                )
+            finally:
+                if isinstance(job, _Copy):
+                    self._busy.discard(job.number)
+
+    def _write(self, copy: _Copy) -> None:
+        metadata = {
+            "format": _FORMAT,
+            "layout": str(self._digest),
+            "applied": json.dumps({str(sender): last for sender, last in copy.applied.items()}),
+        }
+        write_tensors(self._folder / f"shard-{copy.number:06d}.safetensors", {"weights": copy.weights}, metadata)
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `identity.json`, whole or not at all. Raises OSError if the disk refuses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / _FACTS, json.dumps(facts).encode())
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what `identity.json` says; nothing if there is none. Raises CheckpointError if it is damaged."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        if not isinstance(facts, dict):
+            raise ValueError("not an object")
+        return facts
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to begin anew") from None

@@ -1,0 +1,367 @@
+"""A parameter server: its loop, from receive buffer to answer (paper, section 3.3).
+
+Each turn takes what has arrived, up to a bound, folds deltas to the same shard into one pass over it, and answers with
+the fresh weights to whom others have changed. The first server of a run also runs the coordinator, at the same address.
+One thread does all of it, so that nothing is locked and a copy for the disk is of one moment; more cores are used by
+more servers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from adam_mp.errors import TransportError
+from adam_mp.memory.segment import check_space
+from adam_mp.params.bucket_map import BucketMap, LayoutFacts
+from adam_mp.params.buffers import BufferPool
+from adam_mp.params.coordinator import DATA, SERVER, Coordinator, Member, RefusedError
+from adam_mp.params.membership import CoordinatorLink, RejoinError
+from adam_mp.params.persistence import SnapshotFolder
+from adam_mp.params.shard_table import Delta, ShardTable
+from adam_mp.transport.endpoint import Endpoint, Peer
+from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
+
+_TURN = 16  # messages, and payload bytes, that a turn takes at most
+_TURN_BYTES = 24 << 20
+_ANSWERS = 24  # fresh shards on their way
+_REPORT = 0.5  # seconds
+_IDLE = 0.02
+_PARTING = 3.0  # seconds that a coordinator waits for others once the run is done
+_LOST = 60.0  # seconds without the coordinator after which a server gives up
+_PARAMS = (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.PULL)
+_CONTROL = (Kind.JOIN, Kind.REPORT, Kind.LEAVE, Kind.STATUS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrived:
+    """A message and who sent it."""
+
+    peer: Peer
+    message: Message
+
+
+class ParameterServer:
+    """One server. `host` is the coordinator if it runs here, else `link` leads to it; one of the two is given.
+
+    `snapshots` may be None: then a restarted server asks the replicas for the weights. Notices go to `tell`.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, address: str, identity: int, host: Coordinator | None, link: CoordinatorLink | None,
+        snapshots: SnapshotFolder | None, tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.endpoint, self.address, self.identity = endpoint, address, identity
+        self.host, self.link, self.snapshots, self.tell = host, link, snapshots, tell
+        self.table: ShardTable | None = None
+        self.map: BucketMap | None = None
+        self.layout: LayoutFacts | None = None
+        self.phase, self.replicas = "waiting", 0
+        self.refused = 0
+        self.dropped_answers = 0
+        self._pool: BufferPool | None = None
+        self._reported, self._before = 0.0, (0.0, 0, 0)
+        self._depth = 0  # messages that waited at the last turn
+        self._done_since: float | None = None
+
+    def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0) -> None:
+        """Serve until `stop`, or until the run is done and its replicas have left. Raises AdamError."""
+        facts = {"role": SERVER, "address": self.address, "name": f"params {self.address}"}
+        if self.host is not None:
+            self.host.join(self.identity, facts, time.monotonic())
+        else:
+            assert self.link is not None
+            self._learn(self.link.join(facts, seconds_to_join, stop))
+        while not stop() and not self._all_done():
+            self.turn(_IDLE)
+        if self.link is not None:
+            self.link.leave()
+
+    def close(self) -> None:
+        """Write what is not on disk yet, and give the memory back."""
+        if self.snapshots is not None:
+            if self.host is not None and self.host.changed:
+                self.snapshots.note(self._facts())
+            self.snapshots.close(self.table)
+        if self.table is not None:
+            self.table.close()
+
+    def turn(self, seconds: float) -> int:
+        """Take what has arrived, waiting `seconds` for a first message, and see to other duties; return how many."""
+        arrived = self._take(seconds)
+        deltas: dict[int, list[Arrived]] = {}
+        for each in arrived:
+            if each.message.kind == Kind.DELTA and self._has(each):
+                deltas.setdefault(each.message.shard, []).append(each)
+            elif each.message.kind != Kind.DELTA:
+                self._answer_one(each)
+        for number, some in deltas.items():
+            self._apply(number, some)
+        self._see_to_duties(time.monotonic())
+        return len(arrived)
+
+    def _take(self, seconds: float) -> list[Arrived]:
+        arrived: list[Arrived] = []
+        size = 0
+        while len(arrived) < _TURN and size < _TURN_BYTES:
+            received = self.endpoint.receive(0 if arrived else seconds)
+            if received is None:
+                break
+            arrived.append(Arrived(*received))
+            size += received[1].length
+        self._depth = len(arrived)
+        return arrived
+
+    # Weights.
+
+    def _has(self, each: Arrived) -> bool:
+        """Tell whether a message about a shard is for this server and its run; if not, say so to the sender."""
+        message = each.message
+        if self.table is None or self.map is None:
+            self._reply(each, Kind.EMPTY)
+            return False
+        if message.run != self._run:
+            self._refuse(each, f"the message is of run {message.run:x}, this server of run {self._run:x}")
+            return False
+        known = (
+            self.table.parts_of(message.shard) if message.kind == Kind.FACTORS else message.shard in self.table.entries
+        )
+        if message.epoch != self.map.epoch or not known:
+            self._send(each, with_facts(Kind.MOVED, {"map": self.map.as_dict()}, **self._echo(each)))
+            return False
+        if message.kind == Kind.FACTORS:
+            filled = all(entry.version for entry in self.table.parts_of(message.shard))
+        else:
+            filled = message.kind == Kind.FIRST or self.table.entries[message.shard].version > 0
+        if not filled:
+            self._reply(each, Kind.EMPTY)
+        return bool(filled)
+
+    def _apply(self, number: int, some: list[Arrived]) -> None:
+        """Add the deltas that came for one shard, all in one pass, and answer each."""
+        assert self.table is not None
+        entry, before = self.table.entries[number], self.table.entries[number].version
+        fits = []
+        for each in some:
+            if len(each.message.array()) == entry.shard.size:
+                fits.append(each)
+            else:
+                self._refuse(each, f"shard {number} has {entry.shard.size} numbers, {each.message.length} bytes came")
+        deltas = [Delta(m.sender, m.sequence, m.array(), m.encoding) for m in (each.message for each in fits)]
+        new = self.table.apply_deltas(number, deltas)
+        for each, applied in zip(fits, new, strict=True):
+            if applied and sum(new) == 1 and each.message.version == before:
+                self._reply(each, Kind.UNCHANGED, entry.version)
+            else:
+                self._send_fresh(each, number)
+
+    def _answer_one(self, each: Arrived) -> None:
+        kind = each.message.kind
+        if kind in _CONTROL:
+            self._answer_control(each)
+        elif kind not in _PARAMS:
+            self._refuse(each, f"a parameter server does not take {kind.name}")
+        elif self._has(each):
+            assert self.table is not None
+            try:
+                self._answer_params(each, self.table)
+            except TransportError as error:
+                self._refuse(each, str(error))
+
+    def _answer_params(self, each: Arrived, table: ShardTable) -> None:
+        message = each.message
+        if message.kind == Kind.FIRST:
+            table.fill(message.shard, message.array())
+            self._send_fresh(each, message.shard)
+        elif message.kind == Kind.FACTORS:
+            table.apply_factors(message.shard, message.sender, message.sequence, message.array())
+            self._reply(each, Kind.UNCHANGED)
+        elif table.entries[message.shard].version == message.version:
+            self._reply(each, Kind.UNCHANGED, message.version)
+        else:
+            self._send_fresh(each, message.shard)
+
+    def _send_fresh(self, each: Arrived, number: int) -> None:
+        """Send a shard's weights from a buffer of the pool; with none free, nothing: the replica asks again."""
+        assert self.table is not None
+        assert self._pool is not None
+        entry, buffer = self.table.entries[number], self._pool.take()
+        if buffer is None:
+            self.dropped_answers += 1
+            return
+        payload = buffer[: 4 * entry.shard.size]
+        payload.view(np.float32)[...] = entry.weights
+        echo = {**self._echo(each), "version": entry.version}
+        sent = self.endpoint.send(each.peer, Message(Kind.FRESH, payload, **echo))
+        self.dropped_answers += sent is None
+        self._pool.give_back(buffer, sent)
+
+    # The run.
+
+    def _answer_control(self, each: Arrived) -> None:
+        message, now = each.message, time.monotonic()
+        if self.host is None:
+            where = self.link.address if self.link is not None else "another server"
+            self._refuse(each, f"the coordinator of this run is at {where}")
+            return
+        try:
+            if message.kind not in (Kind.JOIN, Kind.STATUS) and message.run != self.host.run:
+                reason = f"the message is of run {message.run:x}, this server of run {self.host.run:x}"
+                raise RefusedError(reason, rejoin=message.kind == Kind.REPORT)
+            facts = message.facts()
+            if message.kind == Kind.JOIN:
+                answer = with_facts(Kind.WELCOME, self.host.join(message.sender, facts, now), **self._echo(each))
+            elif message.kind == Kind.REPORT:
+                news = self.host.report(message.sender, message.sequence, facts, now)
+                answer = with_facts(Kind.ORDERS, news, **self._echo(each))
+            elif message.kind == Kind.STATUS:
+                answer = with_facts(Kind.STATE, self.host.state(now), **self._echo(each))
+            else:
+                self.host.leave(int(facts.get("member", message.sender)))
+                return
+        except RefusedError as error:
+            self._refuse(each, str(error), rejoin=error.rejoin)
+        except (FrameError, ValueError, TypeError) as error:
+            self._refuse(each, str(error))
+        else:
+            self._send(each, answer)
+
+    def _see_to_duties(self, now: float) -> None:
+        if self.host is not None:
+            for member in self.host.tick(now):
+                self.tell(_silent(member))
+        if now - self._reported >= _REPORT or (self.link is not None and self.link.busy):
+            self._report(now)
+        if self.snapshots is not None:
+            if self.table is not None:
+                self.snapshots.look(self.table, now)
+            if self.snapshots.trouble:
+                self.tell(self.snapshots.trouble)
+                self.snapshots.trouble = None
+
+    def _report(self, now: float) -> None:
+        """Tell the coordinator how this server is, and take its news."""
+        if self.host is not None:
+            self._reported = now
+            member = self.host.members.get(self.identity)
+            if member is None:  # stopped for so long that it took leave of itself
+                self.host.join(self.identity, {"role": SERVER, "address": self.address}, now)
+                return
+            news = self.host.report(self.identity, member.sequence + 1, {"statistics": self.figures(now)}, now)
+            if self.host.changed and self.snapshots is not None and not self.snapshots.note(self._facts()):
+                self.host.changed = True  # the writer had no room: again next time
+        else:
+            assert self.link is not None
+            if not self.link.busy:
+                self._reported = now
+            try:
+                answer = self.link.report(lambda: {"statistics": self.figures(now)}, _REPORT)
+            except RejoinError:
+                answer = self.link.join(
+                    {"role": SERVER, "address": self.address, "name": f"params {self.address}"}, _LOST
+                )
+            if self.link.silence > _LOST:
+                raise TransportError(f"the coordinator at {self.link.address} is silent for {_LOST:g} s")
+            if answer is None:
+                return
+            news = answer
+        self._learn(news)
+
+    def _learn(self, news: dict[str, Any]) -> None:
+        """Take over phase, map and layout; with the first layout, make the shards."""
+        self.phase, self.replicas = str(news.get("phase")), int(news.get("replicas", 0))
+        if not news.get("map") or not news.get("layout"):
+            return
+        self.map = BucketMap.from_dict(news["map"])
+        layout = LayoutFacts.from_list(news["layout"])
+        if self.table is not None and layout == self.layout:
+            return
+        if self.table is not None:
+            self.table.close()
+        numbers = self.map.shards_of(layout.layout, self.identity)
+        size = 4 * sum(layout.layout.shards[number].size for number in numbers)
+        largest = 4 * max((layout.layout.shards[number].size for number in numbers), default=16)
+        check_space(size + _ANSWERS * largest, "this server's shards")
+        self.layout, self.table = layout, ShardTable(layout.layout, numbers)
+        self._pool = BufferPool(_ANSWERS, largest)
+        loaded = self.snapshots.load(self.table) if self.snapshots is not None else 0
+        self.tell(f"{len(numbers)} shards, {size / 1e6:,.1f} MB" + (f"; {loaded} from the snapshot" if loaded else ""))
+
+    @property
+    def _run(self) -> int:
+        return self.host.run if self.host is not None else self.link.run if self.link is not None else 0
+
+    def _facts(self) -> dict[str, Any]:
+        """What `identity.json` says."""
+        assert self.host is not None
+        return {"identity": self.identity, "coordinator": self.host.snapshot()}
+
+    def figures(self, now: float) -> dict[str, Any]:
+        """Return what `status` shows of this server; rates are those since the last report."""
+        carried = self.endpoint.statistics()
+        updates = self.table.store.read_updates() if self.table is not None else 0
+        size = carried.bytes_sent + carried.bytes_received
+        then, updates_then, size_then = self._before
+        seconds = max(now - then, 1e-9)
+        self._before = (now, updates, size)
+        facts: dict[str, Any] = {
+            "shards": len(self.table.numbers) if self.table is not None else 0,
+            "bytes": 4 * self.table.store.layout.size if self.table is not None else 0,
+            "applied": updates,
+            "updates_per_second": round((updates - updates_then) / seconds, 1) if then else 0.0,
+            "bytes_per_second": round((size - size_then) / seconds) if then else 0,
+            "bytes_in": carried.bytes_received,
+            "bytes_out": carried.bytes_sent,
+            "queue": self._depth,
+            "dropped": carried.dropped,
+            "refused": self.refused,
+            "unsent": self.dropped_answers,
+        }
+        if self.table is not None:
+            facts.update(dataclasses.asdict(self.table.statistics()))
+        if self.snapshots is not None:
+            written = self.snapshots.statistics()
+            facts.update({"snapshot_window": round(written.window, 3), "snapshots": written.written})
+        return facts
+
+    def _all_done(self) -> bool:
+        """Whether the run is done and its replicas, and for a moment the other servers, have left."""
+        if self.phase != "done" or self.replicas:
+            self._done_since = None
+            return False
+        if self.host is None:
+            return True
+        if self._done_since is None:
+            self._done_since = time.monotonic()
+        others = sum(member.role != DATA for member in self.host.members.values()) > 1
+        return not others or time.monotonic() - self._done_since > _PARTING
+
+    # Answers.
+
+    def _echo(self, each: Arrived) -> dict[str, int]:
+        """The header fields that an answer has from its question."""
+        message = each.message
+        epoch = self.map.epoch if self.map is not None else 0
+        return {
+            "run": self._run, "sender": self.identity, "epoch": epoch, "shard": message.shard,
+            "sequence": message.sequence,
+        }  # fmt: skip
+
+    def _reply(self, each: Arrived, kind: Kind, version: int = 0) -> None:
+        self._send(each, Message(kind, b"", version=version, **self._echo(each)))
+
+    def _refuse(self, each: Arrived, reason: str, rejoin: bool = False) -> None:
+        self.refused += 1
+        self._send(each, with_facts(Kind.REFUSED, {"reason": reason, "rejoin": rejoin}, **self._echo(each)))
+
+    def _send(self, each: Arrived, message: Message) -> None:
+        if self.endpoint.send(each.peer, message) is None:
+            self.dropped_answers += 1
+
+
+def _silent(member: Member) -> str:
+    return f"{member.name} is silent: what it had leased is free again"

@@ -1,0 +1,346 @@
+"""A replica's side of the exchange: deltas to the parameter servers, fresh weights back, beside the training.
+
+    delta = local - base; push it; pull fresh; local += fresh - (base + delta); base = fresh
+
+shard by shard, several on their way at once, while workers go on changing `local`. Nobody waits for the network: a
+round begins when `images` more images are trained, or when the supervisor wants one. A server answers a push with the fresh
+weights only if others changed the shard; if nobody did, the replica has them already. What is not answered is sent
+again under the same sequence, which the server applies once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from adam_mp.errors import TransportError
+from adam_mp.kernels.exchange import correct, take_delta, take_delta_bfloat16
+from adam_mp.memory.board import STOP, TRAIN
+from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, UNSEEN, ExchangeHandle, ExchangeMemory
+from adam_mp.memory.run_memory import RunHandle, RunMemory
+from adam_mp.memory.store import ParameterStore, StoreHandle
+from adam_mp.params.bucket_map import BucketMap
+from adam_mp.params.buffers import BufferPool
+from adam_mp.transport.addresses import parse_address
+from adam_mp.transport.endpoint import Endpoint, Peer, Sent
+from adam_mp.transport.keys import Keys
+from adam_mp.transport.messages import ENCODINGS, Kind, Message
+from adam_mp.transport.tcp import TcpDialer
+
+_WINDOW = 4  # shards on their way at once
+_AGAIN = 1.0  # seconds after which an unanswered message is sent again
+_PAUSE = 0.002
+_FLOAT32, _FLOAT16, _BFLOAT16 = range(len(ENCODINGS))
+_HEIGHT_BITS = 38  # of a version that count updates; those above are another life of the server
+
+
+@dataclasses.dataclass
+class _Flight:
+    """A question about a shard on its way, the buffer that holds its payload, if any, and each time it was sent."""
+
+    message: Message
+    peer: Peer
+    buffer: np.ndarray | None
+    asked: float = float("-inf")
+    copies: list[Sent] = dataclasses.field(default_factory=list)
+
+    @property
+    def done(self) -> bool:
+        """Whether no transport reads the buffer any more."""
+        return all(copy.done for copy in self.copies)
+
+
+class Exchange:
+    """The exchange of all shards, over any transport; `weights` is the replica's flat space, shared with its workers.
+
+    `peers` are the endpoint's names of the servers, in the order of the map; `wire` is the encoding of deltas. One
+    thread may use it. `moved` is set when a server says that the map has changed.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, memory: ExchangeMemory, weights: np.ndarray, peers: list[Peer], bucket_map: BucketMap,
+        run: int, identity: int, wire: str = "float32",
+    ) -> None:  # fmt: skip
+        self._endpoint, self._memory, self._weights = endpoint, memory, weights
+        self._header = {"run": run, "sender": identity, "epoch": bucket_map.epoch}
+        self._owners = [peers[owner] for owner in bucket_map.owners(memory.layout)]
+        self._encoding = ENCODINGS.index(wire)
+        largest = max(shard.size for shard in memory.layout.shards)
+        self._pool = BufferPool(2 * _WINDOW, 4 * largest)
+        self._delta: np.ndarray = np.zeros(largest, np.float32)
+        self._left: list[int] = []
+        self._flying: dict[int, _Flight] = {}
+        self.moved = False
+
+    def begin(self) -> None:
+        """Begin a round: every shard is exchanged once."""
+        self._left = list(range(len(self._memory.layout.shards)))[::-1]
+
+    @property
+    def done(self) -> bool:
+        """Whether the round that was begun is over."""
+        return not self._left and not self._flying
+
+    def turn(self, now: float, seconds: float) -> None:
+        """Send what is due and take one answer, waiting `seconds` for it at most; `now` of time.monotonic.
+
+        Raises TransportError if a server refuses.
+        """
+        while self._left and len(self._flying) < _WINDOW:
+            flight = self._ask(self._left[-1])
+            if flight is None:
+                break
+            self._flying[self._left.pop()] = flight
+        for flight in list(self._flying.values()):
+            if now - flight.asked >= _AGAIN:
+                self._send(flight, now)
+        received = self._endpoint.receive(seconds)
+        if received is not None:
+            self._take(received[1], now)
+
+    def _send(self, flight: _Flight, now: float) -> None:
+        sent = self._endpoint.send(flight.peer, flight.message)
+        if sent is None:
+            return  # nobody there now, or a full queue: the next turn tries again
+        self._memory.add("resent", len(flight.copies) > 0)
+        flight.asked = now
+        flight.copies.append(sent)
+
+    # Questions.
+
+    def _ask(self, number: int) -> _Flight | None:
+        """Make the message that the shard's state calls for; None if no buffer is free."""
+        memory, place = self._memory, self._memory.layout.shards[number].place
+        state = int(memory.states[number])
+        if state in (UNSEEN, APPLYING):
+            return self._flight(Kind.PULL, number, memory.add("sequence"))
+        buffer = self._pool.take()
+        if buffer is None:
+            return None
+        base, sent = memory.base[place], memory.sent[place]
+        local = self._weights[place]
+        if state == PUSHED:  # by a predecessor that died: the same delta under the same sequence
+            local = sent
+        payload, changed = self._encode(local, base, sent, buffer)
+        if state == PUSHED:
+            return self._flight(Kind.DELTA, number, int(memory.sequences[number]), payload, buffer)
+        sequence = memory.add("sequence")
+        if not changed:
+            self._pool.give_back(buffer)
+            return self._flight(Kind.PULL, number, sequence)
+        memory.sequences[number] = sequence
+        memory.states[number] = PUSHED
+        memory.add("pushes")
+        memory.add("pushed_bytes", payload.nbytes)
+        return self._flight(Kind.DELTA, number, sequence, payload, buffer)
+
+    def _encode(
+        self, local: np.ndarray, base: np.ndarray, sent: np.ndarray, buffer: np.ndarray
+    ) -> tuple[np.ndarray, bool]:
+        """Take the delta into the buffer in the wire's encoding; return (payload, whether anything changed)."""
+        if self._encoding == _FLOAT32:
+            payload = buffer[: 4 * len(base)].view(np.float32)
+            return payload, bool(take_delta(local, base, sent, payload))
+        if self._encoding == _BFLOAT16:
+            halves = buffer[: 2 * len(base)].view(np.uint16)
+            return halves, bool(take_delta_bfloat16(local, base, sent, halves))
+        delta = self._delta[: len(base)]
+        np.subtract(local, base, out=delta)
+        rounded = buffer[: 2 * len(base)].view(np.float16)
+        rounded[...] = delta
+        np.add(base, rounded, out=sent)
+        return rounded, bool(delta.any())
+
+    def _flight(
+        self,
+        kind: Kind,
+        number: int,
+        sequence: int,
+        payload: np.ndarray | bytes = b"",
+        buffer: np.ndarray | None = None,
+    ) -> _Flight:
+        encoding = self._encoding if kind == Kind.DELTA else _FLOAT32
+        version = int(self._memory.versions[number]) if self._memory.states[number] in (SEEN, PUSHED) else 0
+        message = Message(
+            kind, payload, shard=number, sequence=sequence, version=version, encoding=encoding, **self._header
+        )  # fmt: skip
+        return _Flight(message, self._owners[number], buffer)
+
+    # Answers.
+
+    def _take(self, message: Message, now: float) -> None:
+        flight = self._flying.get(message.shard)
+        if flight is None or message.sequence != flight.message.sequence:
+            return  # an answer that came twice, or to a question that is answered
+        number = message.shard
+        if message.kind == Kind.REFUSED:
+            raise TransportError(f"{flight.peer} refuses: {str(message.facts().get('reason'))[:500]}")
+        if message.kind == Kind.MOVED:
+            self.moved = True
+            return
+        if message.kind == Kind.EMPTY:
+            self._offer_first(number, flight, now)
+            return
+        if message.kind == Kind.FRESH:
+            fresh = message.array()
+            if len(fresh) != self._memory.layout.shards[number].size:
+                raise TransportError(f"{flight.peer} sent {len(fresh)} numbers for shard {number}")
+            if flight.message.kind == Kind.FIRST and self._memory.states[number] == PUSHED:
+                self._land(number)  # the server has the base again; now the delta that it answered with EMPTY
+                self._left.append(number)
+                return
+            self._take_fresh(number, fresh, message.version)
+        elif message.kind == Kind.UNCHANGED:
+            self._take_unchanged(number, message.version)
+        else:
+            return
+        self._land(number)
+
+    def _land(self, number: int) -> None:
+        flight = self._flying.pop(number)
+        if flight.buffer is not None:
+            self._pool.give_back(flight.buffer, flight)
+
+    def _offer_first(self, number: int, flight: _Flight, now: float) -> None:
+        """The server has no weights for this shard: give it the base, or at the very start this replica's own."""
+        memory, place = self._memory, self._memory.layout.shards[number].place
+        if flight.message.kind == Kind.FIRST:
+            return  # it has them by now, or is asked again
+        known = memory.states[number] in (SEEN, PUSHED)
+        weights = (memory.base if known else self._weights)[place].copy()
+        first = self._flight(Kind.FIRST, number, memory.add("sequence"), weights)
+        self._land(number)
+        self._flying[number] = first
+        self._send(first, now)
+
+    def _take_fresh(self, number: int, fresh: np.ndarray, version: int) -> None:
+        memory, place = self._memory, self._memory.layout.shards[number].place
+        local, base, state = self._weights[place], memory.base[place], int(memory.states[number])
+        before = int(memory.versions[number])
+        if state in (SEEN, PUSHED):
+            memory.states[number] = APPLYING
+            correct(local, fresh, memory.sent[place] if state == PUSHED else base, base)
+            if version >> _HEIGHT_BITS == before >> _HEIGHT_BITS:
+                memory.add("staleness", max(0, version - before - (state == PUSHED)))
+        else:
+            base[...] = fresh
+            local[...] = fresh
+        memory.versions[number] = version
+        memory.states[number] = SEEN
+        memory.add("pulls")
+        memory.add("pulled_bytes", fresh.nbytes)
+
+    def _take_unchanged(self, number: int, version: int) -> None:
+        memory, place = self._memory, self._memory.layout.shards[number].place
+        if memory.states[number] == PUSHED:
+            memory.base[place] = memory.sent[place]
+            memory.states[number] = SEEN
+        memory.versions[number] = version
+
+
+@dataclasses.dataclass(frozen=True)
+class SynchronizerSpec:
+    """What a synchronizer is told: its number among the processes, shared memory, servers, and when to exchange."""
+
+    process: int
+    memory: RunHandle
+    store: StoreHandle
+    exchange: ExchangeHandle
+    servers: Mapping[str, object]  # BucketMap.as_dict()
+    keys: Keys | None
+    run: int
+    identity: int
+    batch_size: int
+    images: int
+    wire: str
+    patience: float  # seconds without an answer after which it gives up
+
+
+class Synchronizer:
+    """The process: follows the board's orders, and exchanges while they allow it."""
+
+    def __init__(self, spec: SynchronizerSpec) -> None:
+        self.spec = spec
+        self.memory = RunMemory.attach(spec.memory)
+        self.store = ParameterStore.attach(spec.store)
+        self.words = ExchangeMemory.attach(spec.exchange)
+        self.counters = self.memory.board.counters[spec.process]
+        self.dialer = TcpDialer(spec.keys)
+        bucket_map = BucketMap.from_dict(spec.servers)
+        self.addresses = [parse_address(server.address, "the server's address") for server in bucket_map.servers]
+        for address in self.addresses:
+            self.dialer.dial(address)
+        self.exchange = Exchange(
+            self.dialer, self.words, self.store.weights, list(self.addresses), bucket_map, spec.run, spec.identity,
+            spec.wire,
+        )  # fmt: skip
+        self.heard = time.monotonic()
+        self.exchanged = self.store.read_updates()
+
+    def run(self) -> None:
+        """Take the servers' weights, then exchange until STOP. Raises TransportError if a server stays silent."""
+        self.round(lambda: True)
+        self.counters.publish("ready", 1)
+        acknowledged = -1
+        while True:
+            sequence, order = self.memory.board.order()
+            if order == STOP:
+                return
+            if sequence != acknowledged:
+                self.counters.publish("acknowledged", sequence)
+                acknowledged = sequence
+            if self.due(order):
+                self.round(self.allowed)
+            else:
+                time.sleep(_PAUSE)
+                self.heard = time.monotonic()
+
+    def due(self, order: int) -> bool:
+        """Whether a round should begin: enough is trained, or the supervisor wants one."""
+        if self.words.read("wanted") > self.words.read("rounds_done"):
+            return True
+        trained = (self.store.read_updates() - self.exchanged) * self.spec.batch_size
+        return order == TRAIN and trained >= self.spec.images
+
+    def allowed(self) -> bool:
+        """Whether the weights may be touched now; in the middle of a round, the order is acknowledged here."""
+        sequence, order = self.memory.board.order()
+        self.counters.publish("acknowledged", sequence)
+        return order == TRAIN or self.words.read("wanted") > self.words.read("rounds_done")
+
+    def round(self, allowed: Callable[[], bool]) -> None:
+        """Exchange all shards; pauses while that is not allowed, and ends early on STOP."""
+        began = time.monotonic_ns()
+        self.exchanged = self.store.read_updates()
+        self.words.add("rounds_begun")
+        self.exchange.begin()
+        answered = self.dialer.statistics().received
+        while not self.exchange.done:
+            if self.memory.board.order()[1] == STOP:
+                return
+            if not allowed():
+                time.sleep(_PAUSE)
+                self.heard = time.monotonic()
+                continue
+            now = time.monotonic()
+            self.exchange.turn(now, _PAUSE)
+            if (count := self.dialer.statistics().received) != answered:
+                answered, self.heard = count, now
+            elif now - self.heard > self.spec.patience:
+                raise TransportError(self.silence())
+        self.words.add("rounds_done")
+        self.words.add("round_ns", time.monotonic_ns() - began)
+
+    def silence(self) -> str:
+        """Say who does not answer."""
+        told = "; ".join(f"{address}: {self.dialer.trouble(address)}" for address in self.addresses)
+        return f"no parameter server has answered for {self.spec.patience:g} s ({told})"
+
+
+def synchronize(spec: SynchronizerSpec) -> None:
+    """Run a synchronizer in this process."""
+    Synchronizer(spec).run()

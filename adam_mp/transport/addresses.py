@@ -1,0 +1,77 @@
+"""HOST:PORT as users write it, and the rule that without keys only this machine may listen and be spoken to."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import re
+import socket
+
+from adam_mp.errors import SettingsError
+
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+)):([0-9]{1,5})", re.ASCII)
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """A host, by name or number, and a port; port 0 lets the system choose one to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_version_6(self) -> bool:
+        """Whether it is reached by IPv6 alone; both sides prefer version 4 where a name stands for both."""
+        try:
+            return all(":" in number for number in self.numbers())
+        except OSError:
+            return ":" in self.host
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is of this machine alone."""
+        try:
+            return all(ipaddress.ip_address(number).is_loopback for number in self.numbers())
+        except OSError:
+            return False
+
+    def numbers(self) -> list[str]:
+        """Return the IP addresses that the host stands for, version 4 first; raises OSError if there is none."""
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        except UnicodeError:  # a part of the name is longer than names may be
+            raise OSError(f"{self.host} is no host name") from None
+        return sorted({str(entry[4][0]) for entry in found}, key=lambda number: (":" in number, number))
+
+    def resolved(self) -> Address:
+        """Return it by number, so that what is listened on is what `is_loopback` saw; as it is if no number is known.
+
+        ZeroMQ reads names otherwise: `*` is everything to it, and the name of a network card its address.
+        """
+        try:
+            return Address(self.numbers()[0], self.port)
+        except OSError:
+            return self
+
+
+def parse_address(text: str, what: str, least_port: int = 1) -> Address:
+    """Return the address in `text`; `what` names it in messages. Raises SettingsError if it is none."""
+    parts = _ADDRESS.fullmatch(text)
+    if parts is None or not least_port <= int(parts[3]) <= 65535:
+        raise SettingsError(
+            f"{what} is {text!r}; expected HOST:PORT, such as 10.0.0.5:7700, with a port from {least_port} to 65535"
+        )
+    return Address(parts[1] or parts[2], int(parts[3]))
+
+
+def check_listening(address: Address, has_keys: bool) -> None:
+    """Raise SettingsError if an address that others can reach would be listened on without keys."""
+    if has_keys or address.is_loopback:
+        return
+    raise SettingsError(
+        f"listening on {address} without keys would let anyone join; make a key file with 'adam-mp keygen FILE', copy "
+        "it to every machine of the run and give --key-file FILE everywhere, or listen on 127.0.0.1"
+    )

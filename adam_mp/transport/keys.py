@@ -1,0 +1,62 @@
+"""The key file of a run: one CURVE key pair that all its parts hold. Who has the file may join; nobody else can read.
+
+Every part proves that it holds the pair, and messages are encrypted (CurveZMQ). The file is a secret: it is made
+readable by its owner alone, and one that others may read is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from pathlib import Path
+
+import zmq
+
+from adam_mp.errors import SettingsError
+
+_FIRST_LINE = "adam_mp key 1"
+
+
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """A CURVE key pair, each 40 characters of Z85."""
+
+    public: bytes
+    secret: bytes = dataclasses.field(repr=False)
+
+
+def make_key_file(path: Path) -> Keys:
+    """Write a new key pair to `path`, for its owner alone; raises SettingsError if it exists or cannot be written."""
+    public, secret = zmq.curve_keypair()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"{path} exists already; remove it first, or name another file") from None
+    except OSError as error:
+        raise SettingsError(f"cannot write key file {path}: {error.strerror}; name another file") from None
+    with open(descriptor, "wb") as file:
+        file.write(b"\n".join((_FIRST_LINE.encode(), b"public " + public, b"secret " + secret, b"")))
+    return Keys(public, secret)
+
+
+def read_key_file(path: Path) -> Keys:
+    """Read a key pair; raises SettingsError if the file is missing, open to others, or no key file."""
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise SettingsError(f"key file {path} can be read by others; run: chmod 600 {path}")
+        with open(path, "rb") as file:
+            lines = file.read(1000).decode(errors="replace").splitlines()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read key file {path}: {error.strerror}; make one with: adam-mp keygen {path}"
+        ) from None
+    fields = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
+    public, secret = (fields.get(name, "").encode() for name in ("public", "secret"))
+    try:
+        fits = lines[:1] == [_FIRST_LINE] and zmq.curve_public(secret) == public
+    except (ValueError, zmq.ZMQError):
+        fits = False
+    if not fits:
+        raise SettingsError(f"{path} is not a key file; make one with: adam-mp keygen FILE")
+    return Keys(public, secret)

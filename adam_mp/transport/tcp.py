@@ -1,0 +1,292 @@
+"""Messages between machines: ZeroMQ over TCP.
+
+A listener (ROUTER) answers whoever dials it (DEALER). A message is two frames, header and payload; large payloads leave
+from and arrive in the memory that the caller sees, with no copy. Queues hold `_QUEUE` messages a peer in each
+direction, then `send` says no. Dead connections are found by heartbeats of ZeroMQ's own and are dialled again for as
+long as the endpoint lives. With keys, both sides prove that they hold the same key file, and all is encrypted (CURVE).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import zmq
+import zmq.auth.thread
+from zmq.utils.monitor import recv_monitor_message
+
+from adam_mp.errors import TransportError
+from adam_mp.transport.addresses import Address, check_listening
+from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
+from adam_mp.transport.keys import Keys
+from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, decode, encode, with_facts
+
+_QUEUE = 16  # messages
+_COPIED = 32 << 10  # bytes up to which a copy is cheaper than keeping track
+_HEARTBEAT, _SILENCE = 1000, 5000  # milliseconds
+_LINGER = 500
+_HELLO = 3000  # milliseconds a new connection has to prove itself
+_REDIAL, _SLOWEST_REDIAL = 100, 1000
+_MOST_PARTS = 8  # frames of a message that are looked at
+_CURVE_BYTES = 64  # at least what encryption adds to a frame
+_DELIVERED = Delivered()
+_FAILURES: dict[int, str] = {
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it refuses this key file",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "it expects keys, and none were given, or none, and some were",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "it ends the connection at once: its key file is another, or it has none",
+}
+
+
+class _Allowed:
+    """ZeroMQ's question whether a key may come in."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._key = keys.public
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        return key == self._key
+
+
+class _Tally:
+    """The counters of an endpoint."""
+
+    def __init__(self) -> None:
+        self.values = dict.fromkeys((field.name for field in dataclasses.fields(TransportStatistics)), 0)
+
+    def count(self, direction: str, size: int) -> None:
+        self.values[direction] += 1
+        self.values[f"bytes_{direction}"] += size
+
+
+class TcpListener:
+    """The side that is dialled; peers are known by the routing identity of their connection.
+
+    One thread may use it. `address` is where it listens, the port filled in.
+    """
+
+    def __init__(self, address: Address, keys: Keys | None) -> None:
+        check_listening(address, keys is not None)
+        self._tally = _Tally()
+        self._context = zmq.Context()
+        self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
+        if keys is not None:
+            self._guard = zmq.auth.thread.ThreadAuthenticator(self._context)
+            self._guard.start()
+            self._guard.configure_curve_callback("*", credentials_provider=_Allowed(keys))
+        self._socket = _socket(self._context, zmq.ROUTER, keys, address)
+        self._socket.router_mandatory = True
+        if keys is not None:
+            self._socket.curve_server = True
+        try:
+            self._socket.bind(f"tcp://{address.resolved()}")
+        except zmq.ZMQError as error:
+            self.close()
+            raise TransportError(f"cannot listen on {address}: {error.strerror}; choose another --listen") from None
+        bound = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.address = Address(address.host, int(bound.rpartition(":")[2]))
+
+    def send(self, peer: bytes, message: Message) -> Sent | None:
+        """See `Endpoint.send`."""
+        header = encode(message)  # what raises must do so before the first frame: there is no way back from it
+        try:
+            self._socket.send(peer, zmq.SNDMORE | zmq.DONTWAIT)
+        except zmq.ZMQError:  # its queue is full, or it is gone
+            self._tally.values["full"] += 1
+            return None
+        self._socket.send(header, zmq.SNDMORE)
+        return _send_payload(self._socket, message, self._tally)
+
+    def receive(self, seconds: float) -> tuple[bytes, Message] | None:
+        """See `Endpoint.receive`."""
+        for _ in _until(seconds, self._socket):
+            peer, parts = _receive_parts(self._socket, 1)
+            try:
+                message = _message(parts, self._tally)
+            except FrameError as error:
+                self.send(peer, with_facts(Kind.REFUSED, {"reason": str(error)}))
+                continue
+            return peer, message
+        return None
+
+    def statistics(self) -> TransportStatistics:
+        """See `Endpoint.statistics`."""
+        return TransportStatistics(**self._tally.values)
+
+    def close(self) -> None:
+        """See `Endpoint.close`."""
+        self._socket.close(_LINGER)
+        if self._guard is not None:
+            self._guard.stop()
+        _end(self._context)
+
+
+class TcpDialer:
+    """The side that dials; peers are known by the addresses they were dialled at. One thread may use it."""
+
+    def __init__(self, keys: Keys | None) -> None:
+        self._keys, self._tally = keys, _Tally()
+        self._context = zmq.Context()
+        self._sockets: dict[Address, zmq.Socket[bytes]] = {}
+        self._monitors: dict[Address, zmq.Socket[bytes]] = {}
+        self._trouble: dict[Address, str] = {}
+        self._poller = zmq.Poller()
+        self._ready: list[Address] = []
+
+    def dial(self, address: Address) -> None:
+        """Connect to `address` in the background, now and whenever the connection is lost."""
+        if address in self._sockets:
+            return
+        if self._keys is None and not address.is_loopback:
+            raise TransportError(f"cannot join {address} without keys; give the run's --key-file")
+        socket = _socket(self._context, zmq.DEALER, self._keys, address)
+        socket.immediate = True  # nothing waits for a peer that is not there
+        if self._keys is not None:
+            socket.curve_serverkey = self._keys.public
+        monitor = socket.get_monitor_socket(sum(_FAILURES) | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        self._sockets[address], self._monitors[address] = socket, monitor
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(monitor, zmq.POLLIN)
+        try:
+            socket.connect(f"tcp://{address}")
+        except zmq.ZMQError as error:
+            self.hang_up(address)
+            raise TransportError(f"cannot dial {address}: {error.strerror}; give HOST:PORT") from None
+
+    def hang_up(self, address: Address) -> None:
+        """Forget a peer."""
+        self._hear(address)
+        socket, monitor = self._sockets.pop(address, None), self._monitors.pop(address, None)
+        if socket is not None and monitor is not None:
+            self._poller.unregister(socket)
+            self._poller.unregister(monitor)
+            self._trouble.pop(address, None)
+            socket.disable_monitor()
+            monitor.close(0)
+            socket.close(_LINGER)
+
+    def send(self, peer: Address, message: Message) -> Sent | None:
+        """See `Endpoint.send`; None too while the connection is not there yet."""
+        socket = self._sockets[peer]
+        self._hear(peer)
+        try:
+            socket.send(encode(message), zmq.SNDMORE | zmq.DONTWAIT)
+        except zmq.ZMQError:
+            self._tally.values["full"] += 1
+            return None
+        return _send_payload(socket, message, self._tally)
+
+    def receive(self, seconds: float) -> tuple[Address, Message] | None:
+        """See `Endpoint.receive`."""
+        deadline = time.monotonic() + seconds
+        late = _QUEUE  # looks after the time is over: unusable frames hide no message, and do not hold us either
+        while late:
+            while self._ready:  # one message of each peer in turn
+                address = self._ready.pop()
+                if address not in self._sockets:
+                    continue
+                try:
+                    _, parts = _receive_parts(self._sockets[address], 0)
+                except zmq.Again:
+                    continue
+                with contextlib.suppress(FrameError):
+                    return address, _message(parts, self._tally)
+            left = deadline - time.monotonic()
+            found = {socket for socket, _ in self._poller.poll(max(0, round(left * 1000)))}
+            if left <= 0:
+                if not found:
+                    return None
+                late -= 1
+            self._ready = [address for address, socket in self._sockets.items() if socket in found]
+            for address, monitor in self._monitors.items():
+                if monitor in found:
+                    self._hear(address)
+        return None
+
+    def trouble(self, address: Address) -> str:
+        """Say why a peer is not reached, as far as its connection tells."""
+        self._hear(address)
+        return self._trouble.get(address, "") or "nobody answers there"
+
+    def _hear(self, address: Address) -> None:
+        """Take what ZeroMQ tells about a connection. Untaken, it stops all of this endpoint's traffic at some point."""
+        monitor = self._monitors.get(address)
+        while monitor is not None and monitor.poll(0):
+            event = recv_monitor_message(monitor)["event"]
+            self._trouble[address] = _FAILURES.get(event, "")
+
+    def statistics(self) -> TransportStatistics:
+        """See `Endpoint.statistics`."""
+        return TransportStatistics(**self._tally.values)
+
+    def close(self) -> None:
+        """See `Endpoint.close`."""
+        for address in list(self._sockets):
+            self.hang_up(address)
+        _end(self._context)
+
+
+def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, address: Address) -> zmq.Socket[bytes]:
+    """Return a socket with bounded queues, heartbeats and keys."""
+    socket: zmq.Socket[bytes] = context.socket(kind)
+    socket.sndhwm = socket.rcvhwm = _QUEUE
+    socket.maxmsgsize = LONGEST + _CURVE_BYTES
+    socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = _HEARTBEAT, _SILENCE, _SILENCE
+    socket.handshake_ivl = _HELLO
+    socket.reconnect_ivl, socket.reconnect_ivl_max = _REDIAL, _SLOWEST_REDIAL
+    socket.ipv6 = address.is_version_6
+    if keys is not None:
+        socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
+    return socket
+
+
+def _until(seconds: float, socket: zmq.Socket[bytes]) -> Iterator[None]:
+    """Come back whenever something can be received, until `seconds` are over."""
+    deadline = time.monotonic() + seconds
+    late = _QUEUE  # looks after the time is over: unusable frames hide no message, and do not hold us either
+    while late and socket.poll(max(0, round((deadline - time.monotonic()) * 1000)), zmq.POLLIN):
+        late -= time.monotonic() >= deadline
+        yield
+
+
+def _send_payload(socket: zmq.Socket[bytes], message: Message, tally: _Tally) -> Sent:
+    length = message.length
+    tally.count("sent", length)
+    if length <= _COPIED:
+        socket.send(message.payload)
+        return _DELIVERED
+    tracker: Sent = socket.send(message.payload, copy=False, track=True)
+    return tracker
+
+
+def _receive_parts(socket: zmq.Socket[bytes], addressed: int) -> tuple[bytes, list[Any]]:
+    """Return the routing identity, if the socket has them, and the frames; raises zmq.Again if there are none."""
+    peer = socket.recv(zmq.DONTWAIT) if addressed else b""
+    parts: list[Any] = []
+    while not parts or socket.getsockopt(zmq.RCVMORE):
+        frame = socket.recv(zmq.DONTWAIT, copy=False)
+        if len(parts) < _MOST_PARTS:
+            parts.append(frame.buffer)
+    return peer, parts
+
+
+def _message(parts: list[Any], tally: _Tally) -> Message:
+    try:
+        if len(parts) != 2:
+            raise FrameError(f"message has {len(parts)} frames; expected header and payload")
+        message = decode(*parts)
+    except FrameError:
+        tally.values["dropped"] += 1
+        raise
+    tally.count("received", message.length)
+    return message
+
+
+def _end(context: zmq.Context[Any]) -> None:
+    """End a context, but never wait for it: what cannot leave in time is let go."""
+    ending = threading.Thread(target=context.term, daemon=True)
+    ending.start()
+    ending.join(2 * _LINGER / 1000)

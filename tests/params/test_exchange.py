@@ -1,0 +1,240 @@
+"""Replicas and servers over a network that loses, doubles and reorders: every delta is applied once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
+from adam_mp.memory.layout import Layout
+from adam_mp.params.bucket_map import LayoutFacts
+from adam_mp.params.coordinator import Coordinator
+from adam_mp.params.server import ParameterServer
+from adam_mp.params.synchronizer import Exchange
+from adam_mp.transport.sim import Network, Weather
+
+LAYOUT = Layout.of({"conv.weight": (3, 3, 1, 8), "dense.weight": (700, 900), "dense.bias": (900,)})
+STORM = Weather(loss=0.15, doubling=0.15, delay=0.5)
+FAIR = Weather(delay=0.01)
+
+
+class Cluster:
+    """Servers and replicas of one process, on a simulated network."""
+
+    def __init__(self, seed, weather, servers=2, replicas=2, wire="float32"):
+        self.network = Network(seed, weather)
+        self.coordinator = Coordinator(run=77, expected=servers)
+        facts = {"layout": LayoutFacts.of(LAYOUT).as_list(), "images": 100, "batch_size": 10, "epochs": 1,
+                 "quorum": 1.0, "agreed": {}}  # fmt: skip
+        for index in range(servers):
+            self.coordinator.join(index + 1, {"role": "params", "address": f"server{index}"}, 0.0)
+        self.coordinator.join(99, {"role": "replica", "facts": facts}, 0.0)
+        self.map = self.coordinator.map
+        self.servers = {index: self.start_server(index) for index in range(servers)}
+        generator = np.random.default_rng(seed)
+        first = generator.integers(-50, 50, LAYOUT.size).astype(np.float32)
+        self.first = first
+        self.weights = [first.copy() for _ in range(replicas)]
+        self.memories = [ExchangeMemory.create(LAYOUT) for _ in range(replicas)]
+        self.exchanges = [self.start_exchange(index, wire) for index in range(replicas)]
+
+    def start_server(self, index):
+        server = ParameterServer(
+            self.network.endpoint(f"server{index}"), f"server{index}", index + 1, None, None, None, lambda text: None
+        )
+        server.host = Coordinator.restored(self.coordinator.snapshot())  # for its run and map; nobody talks to it
+        server._learn({"phase": "training", "map": self.map.as_dict(), "layout": LayoutFacts.of(LAYOUT).as_list()})
+        server.host.tick = lambda now: []
+        server._report = lambda now: None
+        return server
+
+    def start_exchange(self, index, wire="float32"):
+        peers = [server.address for server in self.map.servers]
+        endpoint = self.network.endpoint(f"replica{index}")
+        return Exchange(endpoint, self.memories[index], self.weights[index], peers, self.map, 77, 1000 + index, wire)
+
+    def turn(self, seconds=0.05):
+        for exchange in self.exchanges:
+            if exchange is not None and not exchange.done:
+                exchange.turn(self.network.now, 0)
+        self.network.advance(seconds)
+        for server in self.servers.values():
+            if server is not None:
+                server.turn(0)
+        self.network.advance(seconds)
+
+    def round(self, turns=4000):
+        for exchange in self.exchanges:
+            exchange.begin()
+        for _ in range(turns):
+            self.turn()
+            if all(exchange.done for exchange in self.exchanges):
+                return
+        raise AssertionError("the round does not end")
+
+    def train(self, step):
+        for index in range(len(self.weights)):
+            self.weights[index] += step
+
+    def served(self):
+        flat = np.zeros(LAYOUT.size, np.float32)
+        for server in self.servers.values():
+            for number, entry in server.table.entries.items():
+                flat[LAYOUT.shards[number].place] = entry.weights
+        return flat
+
+    def close(self):
+        for memory in self.memories:
+            memory.close()
+        for server in self.servers.values():
+            server.table.close()
+
+
+@pytest.fixture
+def cluster():
+    made = []
+
+    def make(*arguments, **more):
+        made.append(Cluster(*arguments, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_delta_is_applied_once_in_a_storm(cluster, seed):
+    run = cluster(seed, STORM)
+    run.round()
+    expected, generator = run.first.copy(), np.random.default_rng(seed + 1)
+    for _ in range(4):
+        for index in range(2):
+            step = generator.integers(-3, 4, LAYOUT.size).astype(np.float32)  # whole numbers add up exactly
+            run.weights[index] += step
+            expected += step
+        run.round()
+    assert np.array_equal(run.served(), expected)
+    run.round()
+    for weights in run.weights:
+        assert np.array_equal(weights, expected)
+    repeated = sum(server.table.statistics().repeated for server in run.servers.values())
+    assert repeated > 0  # else the storm was none
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_synchronizer_that_dies_at_any_moment_pushes_nothing_twice(cluster, seed):
+    run = cluster(seed, Weather(loss=0.1, doubling=0.1, delay=0.2))
+    run.round()
+    expected, generator = run.first.copy(), np.random.default_rng(seed)
+    for _ in range(6):
+        for index in range(2):
+            step = generator.integers(-3, 4, LAYOUT.size).astype(np.float32)
+            run.weights[index] += step
+            expected += step
+        for exchange in run.exchanges:
+            exchange.begin()
+        for _ in range(int(generator.integers(1, 12))):
+            run.turn()
+        victim = int(generator.integers(2))
+        run.exchanges[victim] = run.start_exchange(victim)
+        run.round()
+    run.round()
+    run.round()
+    assert np.array_equal(run.served(), expected)
+    for weights in run.weights:
+        assert np.array_equal(weights, expected)
+
+
+def test_a_synchronizer_that_dies_while_it_corrects_takes_the_servers_weights(cluster):
+    run = cluster(1, FAIR)
+    run.round()
+    run.memories[0].states[:] = APPLYING
+    run.weights[0][:] = 12345.0
+    run.exchanges[0] = run.start_exchange(0)
+    run.round()
+    assert np.array_equal(run.weights[0], run.first)
+    assert set(run.memories[0].states.tolist()) == {SEEN}
+
+
+def test_a_server_that_lost_its_weights_gets_them_from_the_replicas(cluster):
+    run = cluster(3, FAIR)
+    run.round()
+    run.train(1)
+    run.round()
+    run.round()
+    run.servers[0].table.close()
+    run.servers[0] = run.start_server(0)
+    run.train(1)
+    run.round()
+    run.round()
+    assert np.array_equal(run.served(), run.first + 4)
+    assert all(np.array_equal(weights, run.first + 4) for weights in run.weights)
+
+
+def test_a_delta_to_a_server_that_lost_its_weights_is_not_lost(cluster):
+    run = cluster(4, FAIR, replicas=1)
+    run.round()
+    run.weights[0] += 5
+    run.exchanges[0].begin()
+    run.exchanges[0].turn(run.network.now, 0)
+    assert PUSHED in run.memories[0].states
+    for index in (0, 1):
+        run.servers[index].table.close()
+        run.servers[index] = run.start_server(index)
+    run.round()
+    assert np.array_equal(run.served(), run.first + 5)
+
+
+def test_a_cut_network_heals(cluster):
+    run = cluster(5, FAIR)
+    run.round()
+    run.network.cut("replica0")
+    run.weights[0] += 1
+    for exchange in run.exchanges:
+        exchange.begin()
+    for _ in range(200):
+        run.turn()
+    assert run.exchanges[1].done
+    assert not run.exchanges[0].done
+    run.weights[0] += 1  # its workers go on
+    run.network.cut()
+    run.round()
+    run.round()
+    run.round()
+    assert np.array_equal(run.served(), run.first + 2)
+
+
+def test_nothing_is_pulled_that_did_not_change(cluster):
+    run = cluster(6, FAIR, replicas=1)
+    run.round()
+    pulled = run.memories[0].statistics().pulled_bytes
+    run.weights[0] += 1
+    run.round()
+    run.round()
+    assert run.memories[0].statistics().pulled_bytes == pulled
+    assert np.array_equal(run.served(), run.first + 1)
+
+
+@pytest.mark.parametrize("wire", ["float16", "bfloat16"])
+def test_what_rounding_loses_goes_with_a_later_delta(cluster, wire):
+    run = cluster(7, FAIR, replicas=1, wire=wire)
+    run.round()
+    step = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
+    run.weights[0] += step
+    run.round()
+    assert np.abs(run.served() - (run.first + step)).max() > 1e-4
+    for _ in range(4):
+        run.round()
+    assert np.abs(run.served() - run.weights[0]).max() < 1e-4
+    assert np.abs(run.weights[0] - (run.first + step)).max() < 1e-3
+
+
+def test_others_updates_are_counted_as_staleness(cluster):
+    run = cluster(8, FAIR)
+    run.round()
+    run.train(1)
+    run.round()
+    run.round()
+    shards = len(LAYOUT.shards)
+    assert sum(memory.statistics().staleness for memory in run.memories) == 2 * shards
