@@ -18,6 +18,10 @@ COMMANDS = {
     "inspect": "show what a run or a model file holds",
     "bench": "measure training speed by number of workers",
     "show-data": "write a picture of training images as the workers will see them",
+    "serve-params": "run a parameter server, for training on many machines",
+    "serve-data": "make batches for replicas on other machines",
+    "status": "show who takes part in a run of many machines",
+    "keygen": "make the key file of a run of many machines",
     "doctor": "show what this machine offers and what runs left behind",
 }
 
@@ -82,7 +86,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    lines = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    lines = "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
     return (
         "usage: adam-mp COMMAND [--help]\n\n"
         "Train deep networks fast on CPUs: Project Adam (OSDI 2014), which is not the optimizer Adam.\n\n"

@@ -7,6 +7,7 @@ Python objects go through the cache. A sample that cannot be had is marked with 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 
@@ -51,7 +52,7 @@ class ArrayPictures:
         self._colours = spec.normalization.arrays()
         self._fill = np.float32(spec.normalization.fill)
 
-    def prepare(self, samples: np.ndarray) -> None:
+    def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
         """Nothing: all is here."""
 
     def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int:
@@ -86,10 +87,11 @@ class DecodedPictures:
         self._cache = ImageCache.attach(spec.cache, arrays["cache_places"])
         self._warp = PictureWarp(self._channels)
 
-    def prepare(self, samples: np.ndarray) -> None:
-        """Have what these samples need read ahead, and forget what was read for others."""
+    def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
+        """Have what the samples of these batches need read ahead, and forget what was read for others."""
         find, bad = self._cache.find, self._bad
-        self._source.prepare(sample for sample in samples.tolist() if not bad[sample] and find(sample) is None)
+        samples = itertools.chain.from_iterable(batch.tolist() for batch in batches)
+        self._source.prepare(sample for sample in samples if not bad[sample] and find(sample) is None)
 
     def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int:
         """Write the pictures and labels of `samples`, those that can be had, in order; return how many.

@@ -3,6 +3,8 @@
 It claims the next batch of the epoch, has its pictures made straight in a ring slot, and publishes it. It works ahead
 of the workers by as many slots as the rings have, across the end of an epoch too: while the workers validate, the first
 batches of the next epoch are made. While it makes one batch, the files of the next are read.
+
+Where other machines make the pictures, it asks them for the batches instead, one ahead in the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import dataclasses
 import numpy as np
 
 from adam_mp.data.augmentation import draw_key
-from adam_mp.data.pictures import PictureSpec, open_pictures
+from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
+from adam_mp.data.remote import RemotePictures, RemoteSource
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring
 from adam_mp.memory.run_memory import RunHandle, RunMemory
@@ -21,13 +24,17 @@ from adam_mp.memory.waiting import Pace
 
 @dataclasses.dataclass(frozen=True)
 class DataServerSpec:
-    """What a data server is told: its number among the processes, the run's memory, and how to make the batches."""
+    """What a data server is told: its number among the processes, the run's memory, and how to make the batches.
+
+    `remote` are the machines that make them; None: this process does.
+    """
 
     process: int
     memory: RunHandle
     batch_size: int
     seed: int
     pictures: PictureSpec
+    remote: RemoteSource | None = None
 
 
 class DataServer:
@@ -37,7 +44,11 @@ class DataServer:
         self.spec = spec
         self.memory = RunMemory.attach(spec.memory)
         self.counters = self.memory.board.counters[spec.process]
-        self.pictures = open_pictures(spec.pictures, self.memory, self.counters)
+        self.pictures: Pictures | RemotePictures
+        if spec.remote is None:
+            self.pictures = open_pictures(spec.pictures, self.memory, self.counters)
+        else:
+            self.pictures = RemotePictures(spec.pictures, spec.remote, self.memory, self.counters)
         self.next: tuple[int, int] | None = None  # (epoch, batch) that is claimed and being read
 
     def run(self) -> None:
@@ -84,11 +95,11 @@ class DataServer:
         if batch is None:
             return None
         following = claim(epoch, self.spec.process)
-        wanted = self.samples(batch)
+        wanted = [self.samples(batch)]
         if following is not None:
             self.next = (epoch, following)
-            wanted = np.concatenate([wanted, self.samples(following)])
-        self.pictures.prepare(wanted)
+            wanted.append(self.samples(following))
+        self.pictures.prepare(*wanted, key=draw_key(self.spec.seed, epoch))
         return batch
 
     def samples(self, batch: int) -> np.ndarray:

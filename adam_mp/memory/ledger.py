@@ -4,6 +4,7 @@ One int64 word a batch holds `round << 20 | holder << 4 | state`. It moves by co
 
     FREE -> HELD by a data server -> LEASED by a worker -> TRAINED
     FREE or HELD -> SKIPPED (the epoch ended at its quorum)
+    ELSEWHERE -> FREE (another replica might have had it; the coordinator leased it to this one)
 
 What a dead process held goes back to FREE, by the supervisor. A batch that was freed while it waited in a ring is
 refused when a worker tries to lease it, so nothing is trained twice. The round (epoch number) is part of the word, so a
@@ -13,13 +14,14 @@ process that slept through an epoch cannot touch the next.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 
 from adam_mp.kernels.atomic import claim_first, compare_and_swap, observe, publish, replace_all
 from adam_mp.memory.segment import Segment
 
-FREE, HELD, LEASED, TRAINED, SKIPPED = range(5)
+FREE, HELD, LEASED, TRAINED, SKIPPED, ELSEWHERE = range(6)
 _LINE = 8
 _ROUND, _COUNT, _CURSOR = 0, _LINE, 2 * _LINE
 _HEADER_WORDS = 3 * _LINE
@@ -34,6 +36,7 @@ class LedgerStatistics:
     leased: int
     trained: int
     skipped: int
+    elsewhere: int
 
 
 class Ledger:
@@ -60,6 +63,13 @@ class Ledger:
         self._header[_COUNT] = states.size
         self._header[_CURSOR] = 0
         publish(self._header, _ROUND, round_number)
+
+    def admit(self, batches: Iterable[int]) -> int:
+        """Free batches that were ELSEWHERE; return how many. Supervisor only."""
+        elsewhere, free = self._word(ELSEWHERE, 0), self._word(FREE, 0)
+        admitted = sum(bool(compare_and_swap(self._words, batch, elsewhere, free)) for batch in batches)
+        self._header[_CURSOR] = 0
+        return admitted
 
     def close_round(self) -> int:
         """Skip what nobody trains yet; return how many batches. Supervisor only."""
@@ -126,7 +136,7 @@ class Ledger:
 
     def statistics(self) -> LedgerStatistics:
         """Return how many batches are in which state now."""
-        return LedgerStatistics(*np.bincount(self.states(), minlength=5)[:5].tolist())
+        return LedgerStatistics(*np.bincount(self.states(), minlength=6)[:6].tolist())
 
     def _current_words(self) -> np.ndarray:
         return self._words[: int(self._header[_COUNT])]

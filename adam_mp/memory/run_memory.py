@@ -24,7 +24,8 @@ class RunShape:
     """The sizes of a run's shared memory.
 
     `batches` training batches an epoch at most, `chunks` evaluation chunks at most, `samples` training samples an
-    epoch, `arrays` name -> (dtype, shape) of the data set's arrays. Processes are numbered: workers, then data servers.
+    epoch, `arrays` name -> (dtype, shape) of the data set's arrays. Processes are numbered: workers, then data servers,
+    then the synchronizer where there is one.
     """
 
     workers: int
@@ -34,6 +35,12 @@ class RunShape:
     samples: int
     ring: RingShape
     arrays: Mapping[str, Field]
+    synchronizers: int = 0
+
+    @property
+    def processes(self) -> int:
+        """How many processes have a row on the board."""
+        return self.workers + self.data_servers + self.synchronizers
 
     @property
     def rings(self) -> list[tuple[int, int]]:
@@ -46,7 +53,7 @@ class RunShape:
     def offsets(self) -> tuple[dict[str, int], int]:
         """Return where each part begins, in bytes, and the size of the whole."""
         sizes = {
-            "board": Board.bytes_needed(self.workers + self.data_servers),
+            "board": Board.bytes_needed(self.processes),
             "ledger": Ledger.bytes_needed(self.batches),
             "evaluation": Ledger.bytes_needed(self.chunks),
             "results": 24 * self.chunks,
@@ -79,7 +86,7 @@ class RunMemory:
     def __init__(self, segment: Segment, shape: RunShape) -> None:
         self.segment, self.shape = segment, shape
         offsets, _ = shape.offsets()
-        self.board = Board(segment, offsets["board"], shape.workers + shape.data_servers)
+        self.board = Board(segment, offsets["board"], shape.processes)
         self.ledger = Ledger(segment, offsets["ledger"], shape.batches)
         self.evaluation = Ledger(segment, offsets["evaluation"], shape.chunks)
         self.results = segment.array(np.float64, (shape.chunks, 3), offsets["results"])

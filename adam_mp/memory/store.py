@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.kernels.atomic import fetch_add, observe
+from adam_mp.kernels.atomic import fetch_add, observe, publish
 from adam_mp.memory.arena import Arena, ArenaHandle
 from adam_mp.memory.layout import Layout
 
-_UPDATES = 0  # index into the arena's counters
+_UPDATES, _ELSEWHERE = 0, 8  # indices into the arena's counters, on cache lines of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +74,14 @@ class ParameterStore:
     def read_updates(self) -> int:
         """Return the number of updates applied so far by all processes."""
         return int(observe(self._arena.counters, _UPDATES))
+
+    def read_step(self) -> int:
+        """Return the number of updates of the whole run: those applied here, and those of other replicas."""
+        return self.read_updates() + int(observe(self._arena.counters, _ELSEWHERE))
+
+    def set_elsewhere(self, updates: int) -> None:
+        """Say how many updates other replicas have made so far."""
+        publish(self._arena.counters, _ELSEWHERE, updates)
 
     def count_update(self) -> int:
         """Count one more update, atomically; return how many there were before it."""

@@ -286,7 +286,11 @@ class Coordinator:
 
     def _take_up(self, member: Member, facts: Mapping[str, Any]) -> None:
         """Note what a replica brings: a checkpoint's epoch, or what it did before the coordinator was restarted."""
-        if self._whole(facts, "epoch") != self.epoch:
+        assert self.facts is not None
+        epoch = self._whole(facts, "epoch")
+        if self._whole(facts, "run") == self.run and self.epoch < epoch < self.facts.epochs:
+            self._open(epoch)  # the snapshot was older than the end of the epoch before
+        if epoch != self.epoch:
             return
         self._note_trained(member, self._batches(facts, "trained"))
         leased = [batch for batch in self._batches(facts, "leased") if self.states[batch] == FREE]

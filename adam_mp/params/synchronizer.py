@@ -3,9 +3,9 @@
     delta = local - base; push it; pull fresh; local += fresh - (base + delta); base = fresh
 
 shard by shard, several on their way at once, while workers go on changing `local`. Nobody waits for the network: a
-round begins when `images` more images are trained, or when the supervisor wants one. A server answers a push with the fresh
-weights only if others changed the shard; if nobody did, the replica has them already. What is not answered is sent
-again under the same sequence, which the server applies once.
+round begins when `images` more images are trained, or when the supervisor wants one. A server answers a push with the
+fresh weights only if others changed the shard; if nobody did, the replica has them already. What is not answered is
+sent again under the same sequence, which the server applies once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -328,6 +327,8 @@ class Synchronizer:
                 continue
             now = time.monotonic()
             self.exchange.turn(now, _PAUSE)
+            if self.exchange.moved:
+                raise TransportError("the bucket map has changed; this synchronizer's successor gets the new one")
             if (count := self.dialer.statistics().received) != answered:
                 answered, self.heard = count, now
             elif now - self.heard > self.spec.patience:

@@ -21,6 +21,7 @@ from adam_mp.memory.board import STOP, Progress
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
+from adam_mp.params.synchronizer import SynchronizerSpec, synchronize
 from adam_mp.training.child import Child, start_child
 from adam_mp.training.worker import WorkerSpec, work
 
@@ -47,11 +48,11 @@ class _Member:
 
 
 class Crew:
-    """Workers and data servers of a run. Used by the supervisor's thread alone."""
+    """Workers, data servers and perhaps a synchronizer of a run. Used by the supervisor's thread alone."""
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], servers: list[DataServerSpec],
-        restarts: int, on_notice: Callable[[str, str], None],
+        restarts: int, on_notice: Callable[[str, str], None], synchronizer: SynchronizerSpec | None = None,
     ) -> None:  # fmt: skip
         self.memory, self.descriptors = memory, descriptors
         self.restarts, self.on_notice = restarts, on_notice
@@ -61,7 +62,9 @@ class Crew:
         self.members = [
             _Member(f"worker {spec.process}", work, spec, core) for spec, core in zip(workers, pinned, strict=True)
         ] + [_Member(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
-        self.workers = len(workers)
+        self.workers, self.servers = len(workers), len(servers)
+        if synchronizer is not None:
+            self.members.append(_Member("synchronizer", synchronize, synchronizer, None))
         self.first_failure: str | None = None
         self._blamed: dict[int, int] = {}  # sample -> processes that died of a signal while they decoded it
         self._retired = dict.fromkeys(_SUMS, 0.0)
@@ -72,7 +75,10 @@ class Crew:
             self._start(member)
 
     def wait_ready(self) -> None:
-        """Wait until one worker and, where there are any, one data server are at work; raises ProcessError."""
+        """Wait until a worker, a data server where there are any, and the synchronizer are at work.
+
+        Raises ProcessError.
+        """
         deadline = time.monotonic() + _START_DEADLINE
         while not self._some_ready():
             self.watch()
@@ -84,7 +90,8 @@ class Crew:
 
     def _some_ready(self) -> bool:
         ready = [bool(row.read().ready) for row in self.memory.board.counters]
-        return any(ready[: self.workers]) and (any(ready[self.workers :]) or len(ready) == self.workers)
+        servers, rest = ready[self.workers :][: self.servers], ready[self.workers + self.servers :]
+        return any(ready[: self.workers]) and (any(servers) or not servers) and all(rest)
 
     def _start(self, member: _Member) -> None:
         try:
@@ -116,7 +123,7 @@ class Crew:
         if number < self.workers:
             self.memory.ledger.take_back(LEASED, number)
             self.memory.evaluation.take_back(LEASED, number)
-        else:
+        elif number < self.workers + self.servers:
             self.memory.ledger.take_back(HELD, number)
         if member.early_deaths <= self.restarts:
             self.on_notice(f"{member.name} {how}; started again", last_words)
@@ -148,8 +155,9 @@ class Crew:
     def _give_up(self, number: int) -> None:
         """Rearrange the rings around a process that will not come back."""
         alive = [index for index, member in enumerate(self.members) if member.child is not None]
-        servers = [index for index in alive if index >= self.workers]
-        if not any(index < self.workers for index in alive) or (not servers and len(self.members) > self.workers):
+        servers = [index for index in alive if self.workers <= index < self.workers + self.servers]
+        lost = number >= self.workers + self.servers or (not servers and self.servers > 0)
+        if lost or not any(index < self.workers for index in alive):
             raise ProcessError(f"the run cannot go on: {self.first_failure} (first failure)")
         for ring, (_, worker) in zip(self.memory.rings, self.memory.shape.rings, strict=True):
             if self.members[worker].child is None:
@@ -164,6 +172,10 @@ class Crew:
             self.memory.ledger.give_back(epoch, batch, server)
             ring.consume()
 
+    def respecify(self, synchronizer: SynchronizerSpec) -> None:
+        """Give the synchronizer's successors another task: the servers have moved."""
+        self.members[-1].spec = synchronizer
+
     def totals(self) -> Mapping[str, float]:
         """Return the sums of all workers' and data servers' counters since the start, the dead included."""
         totals = dict(self._retired)
@@ -177,9 +189,10 @@ class Crew:
         """Return the counters of the processes in their places now: workers, then data servers."""
         return [row.read() for row in self.memory.board.counters]
 
-    def living_workers(self) -> list[int]:
-        """Return the numbers of the workers that have a process."""
-        return [number for number, member in enumerate(self.members[: self.workers]) if member.child is not None]
+    def obeying(self) -> list[int]:
+        """Return the numbers of the processes that follow orders to be idle: workers and the synchronizer that live."""
+        numbers = [*range(self.workers), *range(self.workers + self.servers, len(self.members))]
+        return [number for number in numbers if self.members[number].child is not None]
 
     def pids(self) -> dict[str, int]:
         """Return name -> process id of the living."""

@@ -35,6 +35,7 @@ from adam_mp.training.split import Costs, Split, divide_cores, measure_costs
 _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
 _MOST_SLOTS = 16
 _BATCH_LIMIT = 1 << 20
+_RECEIVED = 8  # workers whose batches from other machines one process receives
 # A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
 _FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
 
@@ -78,6 +79,11 @@ class RunPlan:
         }
 
     @property
+    def is_replica(self) -> bool:
+        """Whether the weights are exchanged with parameter servers."""
+        return self.settings.join is not None or self.settings.servers is not None
+
+    @property
     def run_shape(self) -> RunShape:
         """The sizes of the shared memory."""
         data, batch = self.data, self.settings.batch_size
@@ -87,6 +93,7 @@ class RunPlan:
         return RunShape(
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
             len(data.training), RingShape(slots, batch, self.network.input_shape), data.fields,
+            int(self.is_replica),
         )  # fmt: skip
 
     @property
@@ -112,7 +119,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     network = load_network(source, dataset.image_shape, dataset.classes)
     if settings.batch_size > _BATCH_LIMIT:
         raise SettingsError(f"batch_size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
-    cores = settings.cores or usable_cores()
+    cores = max(1, (settings.cores or usable_cores()) // settings.replicas)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener
     )
@@ -120,7 +127,6 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     store_bytes = 4 * network.parameter_count * (1 + len(optimizer.states))
     # Weights stand in this process, in the store, and as a gradient in at least one worker.
     check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
-    assert not isinstance(settings.data_servers, str), "settings turn 'auto' into None"
     assert settings.lr is not None, "settings fill in the optimizer's own"
     schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(data.training) / settings.batch_size))
     schedule.check()
@@ -138,7 +144,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
         data=data,
         optimizer=optimizer,
         schedule=schedule,
-        split=divide_cores(cores, costs, settings.epochs, settings.data_servers),
+        split=_split(settings, cores, costs),
         choices=choices,
         costs=costs,
         cores=cores,
@@ -148,6 +154,14 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     if resumed:
         _check_same_run(plan, resumed)
     return plan
+
+
+def _split(settings: TrainSettings, cores: int, costs: Costs) -> Split:
+    """Divide the cores; where other machines make the batches, a process here receives those of eight workers."""
+    assert not isinstance(settings.data_servers, str), "settings turn 'auto' into None"
+    if settings.data_from is not None:
+        return Split(cores, settings.data_servers or math.ceil(cores / _RECEIVED))
+    return divide_cores(cores, costs, settings.epochs, settings.data_servers)
 
 
 def _load_with_kernels(settings: TrainSettings, listener: Callable[[Any], None]) -> DataSet:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from adam_mp.data.remote import RemoteSource
 from adam_mp.data.server import DataServerSpec
 from adam_mp.memory.cache import ImageCache
+from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.segment import check_space
 from adam_mp.memory.store import ParameterStore
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
+from adam_mp.transport.keys import read_key_file
 
 _INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
 
@@ -23,15 +26,20 @@ class Shared:
     memory: RunMemory
     store: ParameterStore
     cache: ImageCache | None
+    exchange: ExchangeMemory | None = None
 
     @property
     def descriptors(self) -> list[int]:
         """The open files that every process of the run inherits."""
         files = [self.memory.handle.segment.descriptor, self.store.handle.arena.segment.descriptor]
-        return files if self.cache is None else [*files, self.cache.handle.segment.descriptor]
+        if self.cache is not None:
+            files.append(self.cache.handle.segment.descriptor)
+        return files if self.exchange is None else [*files, *self.exchange.descriptors]
 
     def close(self) -> None:
         """Free it all; what a child still maps goes with that child."""
+        if self.exchange is not None:
+            self.exchange.close()
         if self.cache is not None:
             self.cache.close()
         self.store.close()
@@ -46,6 +54,8 @@ def prepare_memory(plan: RunPlan) -> Shared:
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
     needed = shape.offsets()[1] + plan.store_bytes
+    if plan.is_replica:
+        needed += ExchangeMemory.bytes_needed(plan.layout)
     processes = plan.costs.context_bytes * plan.split.workers
     processes += _INTERPRETER_BYTES * (plan.split.workers + plan.split.data_servers)
     if folder is not None:
@@ -53,7 +63,7 @@ def prepare_memory(plan: RunPlan) -> Shared:
         needed = 0
     check_space(needed + processes, f"the run, with {plan.split.workers + plan.split.data_servers} processes,")
     memory = RunMemory.create(shape, folder)
-    store, cache = None, None
+    store, cache, exchange = None, None, None
     try:
         store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
         plan.data.fill(memory.arrays)
@@ -62,12 +72,16 @@ def prepare_memory(plan: RunPlan) -> Shared:
             arrays = memory.arrays
             image_bytes = plan.data.survey.stored_pixels * plan.data.source.channels
             cache = ImageCache.create(plan.data.cache_bytes, image_bytes, arrays["cache_places"], folder)
+        if plan.is_replica:
+            exchange = ExchangeMemory.create(plan.layout, folder)
     except BaseException:
+        if cache is not None:
+            cache.close()
         if store is not None:
             store.close()
         memory.close()
         raise
-    return Shared(memory, store, cache)
+    return Shared(memory, store, cache, exchange)
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
@@ -84,6 +98,7 @@ def make_specs(plan: RunPlan, shared: Shared) -> tuple[list[WorkerSpec], list[Da
     """Return what each worker and each data server is told; workers are numbered first."""
     settings = plan.settings
     pictures = plan.data.pictures(None if shared.cache is None else shared.cache.handle)
+    remote = _remote_source(plan)
     workers = [
         WorkerSpec(
             process=number,
@@ -108,7 +123,18 @@ def make_specs(plan: RunPlan, shared: Shared) -> tuple[list[WorkerSpec], list[Da
             batch_size=settings.batch_size,
             seed=settings.seed,
             pictures=pictures,
+            remote=remote,
         )
         for number in range(plan.split.data_servers)
     ]
     return workers, servers
+
+
+def _remote_source(plan: RunPlan) -> RemoteSource | None:
+    """Return which data servers on other machines make the batches, None where those here do."""
+    settings, dataset = plan.settings, plan.data.dataset
+    if settings.data_from is None:
+        return None
+    keys = None if settings.key_file is None else read_key_file(Path(settings.key_file))
+    addresses = tuple(settings.data_from.split(","))
+    return RemoteSource(addresses, keys, dataset.digest, dataset.image_shape, dataset.count)

@@ -14,6 +14,8 @@ import numpy as np
 from adam_mp.compute.expression import check_expression
 from adam_mp.errors import SettingsError, nearest
 from adam_mp.training.schedule import NAMES
+from adam_mp.transport.addresses import parse_address
+from adam_mp.transport.messages import ENCODINGS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,6 +24,7 @@ else:
 
 
 _MOST_PROCESSES = 4096
+_MOST_PARTS = 64
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
@@ -112,6 +115,26 @@ class TrainSettings:
         60.0, "where to run", "SECONDS",
         "end the run when no process has got anything done for so long (for slow networks: for 20 batches' time)",
     )  # fmt: skip
+    servers: int | None = _option(
+        None, "many machines", "N",
+        "start N parameter servers here, and train as many replicas as --replicas says, with TCP between them",
+    )  # fmt: skip
+    replicas: int = _option(1, "many machines", "N", "replicas to train with --servers; they share --cores")
+    join: str | None = _option(
+        None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens there"
+    )
+    key_file: str | Path | None = _option(
+        None, "many machines", "FILE", "the run's keys (see adam-mp keygen); needed beyond this machine"
+    )
+    data_from: str | None = _option(
+        None, "many machines", "HOST:PORT,...",
+        "have batches made by these data servers (adam-mp serve-data) instead of processes here; the next one takes "
+        "over when one does not answer",
+    )  # fmt: skip
+    exchange_images: int = _option(
+        512, "many machines", "K", "images a replica trains between two exchanges with the parameter servers"
+    )
+    wire: str = _option("float32", "many machines", "TYPE", "numbers of deltas: float32, float16 or bfloat16")
     run_dir: str | Path | None = _option(
         None, "what is left", "DIR", "run folder for model, checkpoints, metrics and curves; runs/MODEL-DATE by default"
     )
@@ -138,6 +161,11 @@ class TrainSettings:
         _whole("restarts", self.restarts, 0)
         _whole("seed", self.seed, 0)
         _whole("pixel_limit", self.pixel_limit, 1)
+        _whole("exchange_images", self.exchange_images, 1)
+        _whole("replicas", self.replicas, 1)
+        if self.servers is not None:
+            _whole("servers", self.servers, 1)
+        self._check_machines()
         for name in ("strict", "follow_links"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
@@ -173,6 +201,22 @@ class TrainSettings:
             raise SettingsError("resume is empty; expected the folder of the run to continue")
         if self.resume is True and self.run_dir is None:
             raise SettingsError("resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
+
+    def _check_machines(self) -> None:
+        """Raise SettingsError if the settings for many machines do not fit together."""
+        if self.wire not in ENCODINGS:
+            raise SettingsError(f"wire is {self.wire!r}; expected one of {', '.join(ENCODINGS)}")
+        for name, least in (("servers", self.servers), ("replicas", self.replicas)):
+            if least is not None and least > _MOST_PARTS:
+                raise SettingsError(f"{name} is {least}; expected at most {_MOST_PARTS}")
+        if self.replicas > 1 and self.servers is None:
+            raise SettingsError("replicas needs parameter servers between them; give --servers N too")
+        if self.servers is not None and self.join is not None:
+            raise SettingsError("servers starts parameter servers, join uses those of others; give one of them")
+        if self.join is not None:
+            parse_address(self.join, "--join")
+        for address in (self.data_from or "").split(",") if self.data_from is not None else ():
+            parse_address(address, "--data-from")
 
     @property
     def folder(self) -> Path | None:

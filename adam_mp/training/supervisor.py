@@ -19,15 +19,19 @@ from adam_mp.compute.model import Model, write_model
 from adam_mp.data.dataset import epoch_order
 from adam_mp.errors import DataError, DivergenceError, RunFolderError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
-from adam_mp.memory.ledger import SKIPPED, TRAINED
+from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.ledger import TRAINED
+from adam_mp.params.synchronizer import SynchronizerSpec
 from adam_mp.training.bad_samples import BadSamples
 from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
+from adam_mp.training.cluster import Cluster, synchronizer_spec
 from adam_mp.training.crew import Crew
-from adam_mp.training.epoch import images_in, quorum_reached, reopened
+from adam_mp.training.epoch import reopened
 from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
 from adam_mp.training.figures import SERVING, Figures, wait_fraction
 from adam_mp.training.hints import ServingHints
 from adam_mp.training.interruption import Interruption
+from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
 from adam_mp.training.run_folder import MODEL_FILE
@@ -40,10 +44,15 @@ _DISK_DEADLINE = 600.0
 class Supervisor:
     """Runs a plan. Use as a context manager: leaving it ends all processes and frees all memory, whatever happened.
 
-    Checkpoints and the best model go to `folder`; it may be None where nothing is trained.
+    Checkpoints and the best model go to `folder`; it may be None where nothing is trained. `cluster` is this replica's
+    place in a run of many machines; `duty` is something else to see to at every tick.
     """
 
-    def __init__(self, plan: RunPlan, folder: Path | None, interruption: Interruption, listener: Listener) -> None:
+    def __init__(
+        self, plan: RunPlan, folder: Path | None, interruption: Interruption, listener: Listener,
+        cluster: Cluster | None = None, duty: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.cluster, self.duty = cluster, duty
         self.plan, self.folder, self.interruption, self.tell = plan, folder, interruption, listener
         self.figures = Figures(**plan.resumed.progress) if plan.resumed else Figures()
         self.stopped_by: str | None = None
@@ -53,6 +62,7 @@ class Supervisor:
         self.stall_seconds = max(plan.settings.stall_seconds, 20 * batch_seconds)
         self._pulse: tuple[float, float] = (-1.0, 0.0)
         self._evaluations = 0
+        self._following = 0  # the epoch to train after the one that ended last
         self._unsaved_model: Model | None = None
         self.hints = ServingHints(plan, self._notice)
         self._served: Mapping[str, float] = dict.fromkeys(SERVING, 0.0)  # counters at the last epoch's end
@@ -63,8 +73,9 @@ class Supervisor:
         self.memory, self.store = shared.memory, shared.store
         self.writer = BackgroundWriter(self._notice)
         workers, servers = make_specs(plan, shared)
+        self.leases, synchronizer = self._share()
         self.crew = Crew(
-            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice
+            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer
         )  # fmt: skip
         flags = self.memory.arrays.get("bad")
         self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
@@ -75,6 +86,35 @@ class Supervisor:
         self.writer.close(_DISK_DEADLINE)
         self.shared.close()
 
+    def _share(self) -> tuple[Leases, SynchronizerSpec | None]:
+        """Return whose batches this machine trains, and the task of a synchronizer where there are other machines."""
+        settings, cluster, exchange = self.plan.settings, self.cluster, self.shared.exchange
+        if cluster is None or exchange is None:
+            images = len(self.plan.data.training)
+            return OwnLeases(self.memory, settings.batch_size, images, settings.quorum), None
+        leases = SharedLeases(
+            self.memory, self.store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
+            lambda: self.replica_figures(exchange),
+        )  # fmt: skip
+        servers = cluster.map.as_dict()
+        return leases, synchronizer_spec(self.plan, cluster, servers, self.memory, self.store, exchange)
+
+    def replica_figures(self, exchange: ExchangeMemory) -> dict[str, Any]:
+        """Return what `status` shows of this replica."""
+        words, totals = exchange.statistics(), self.crew.totals()
+        return {
+            "updates": self.store.read_updates(),
+            "workers": self.plan.split.workers,
+            "trained_here": int(totals["images"]),
+            "rounds": words.rounds_done,
+            "bytes_out": words.pushed_bytes,
+            "bytes_in": words.pulled_bytes,
+            "staleness": round(words.staleness / max(words.pulls, 1), 2),
+            "round_ms": round(words.round_ns / 1e6 / max(words.rounds_done, 1), 2),
+            "resent": words.resent,
+            "queue": sum(ring.statistics().waiting for ring in self.memory.rings),
+        }
+
     def _notice(self, text: str, details: str = "") -> None:
         self.tell(Notice(text, details))
 
@@ -84,13 +124,17 @@ class Supervisor:
         """Train all epochs that are left, or until the target accuracy or an interruption."""
         plan = self.plan
         first = plan.resumed.epoch if plan.resumed else 0
+        if self.cluster is not None:
+            first = self.leases.next_epoch()
         states = reopened(plan.resumed.ledger) if plan.resumed else np.zeros(plan.batches, np.uint8)
         self.open_epoch(first, states)
         self.crew.start()
         self.crew.wait_ready()
-        for epoch in range(first, plan.settings.epochs):
+        epoch = first
+        while epoch < plan.settings.epochs:
             if not self._train_epoch(epoch):
                 return
+            epoch = self._following
             target = plan.settings.target_accuracy
             accuracy = self.figures.last_validation_accuracy
             if target is not None and accuracy is not None and accuracy >= target:
@@ -101,18 +145,18 @@ class Supervisor:
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
         """Let the data servers begin with an epoch, of which `states` tells what is done."""
         self.memory.order[...] = epoch_order(self.plan.data.training, self.plan.settings.seed, epoch)
-        self.memory.ledger.open(epoch, states)
+        self.leases.open(epoch, states)
 
     def _train_epoch(self, epoch: int) -> bool:
         """Train and validate one epoch, and checkpoint; False if it was interrupted."""
-        settings, images = self.plan.settings, len(self.plan.data.training)
+        settings = self.plan.settings
         began, before = time.monotonic(), self.crew.totals()
         reported = saved = began
         part = self.figures.epoch_part
         self.memory.board.give_order(TRAIN)
         while True:
             states = self.memory.ledger.states()
-            if quorum_reached(states, settings.quorum, settings.batch_size, images):
+            if self.leases.over(states):
                 break
             self.tick()
             now = time.monotonic()
@@ -122,13 +166,15 @@ class Supervisor:
                     Notice(f"{self.stopped_by}: finishing the batch and writing a checkpoint; once more stops at once")
                 )
                 self._pause()
+                self.leases.settle(self.tick)
                 self._close_part(began, before, part)
-                self._checkpoint(epoch, self.memory.ledger.states())
+                self._checkpoint(epoch, self._resumable(self.memory.ledger.states()))
                 return False
-            if now - saved >= settings.checkpoint_seconds:
+            if now - saved >= settings.checkpoint_seconds and self.leases.leads:
                 saved = now
                 self._pause()
-                self._checkpoint(epoch, self.memory.ledger.states(), self._measured_part(began, before, part))
+                states = self._resumable(self.memory.ledger.states())
+                self._checkpoint(epoch, states, self._measured_part(began, before, part))
                 self.memory.board.give_order(TRAIN)
             if now - reported >= _REPORT:
                 reported = now
@@ -137,6 +183,7 @@ class Supervisor:
         self.memory.ledger.close_round()
         self._pause()
         self.memory.ledger.close_round()  # what a worker that died since held
+        self.leases.settle(self.tick)
         seconds = time.monotonic() - began
         states = self.memory.ledger.states()
         self._end_epoch(epoch, states, seconds, before, part)
@@ -144,17 +191,18 @@ class Supervisor:
 
     def _end_epoch(self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]) -> None:
         plan, figures = self.plan, self.figures
-        skipped, failed = self._images(states, SKIPPED), self._failed(states)
-        trained = self._images(states, TRAINED) - failed
-        last = epoch + 1 == plan.settings.epochs
-        if not last:
+        failed = self._failed(states)
+        trained, skipped = self.leases.sums(states)
+        trained -= failed
+        following = self._following = self.leases.next_epoch()
+        if following < plan.settings.epochs:
             self.bad_samples.forgive()
-            self.open_epoch(epoch + 1, np.zeros(plan.batches, np.uint8))
+            self.open_epoch(following, np.zeros(plan.batches, np.uint8))
         measured = self._measured(before, part)
         self._served = self.crew.totals()
         training_seconds = seconds + part.get("seconds", 0.0)
         start = time.monotonic()
-        result = self.evaluate("validation") if len(plan.data.validation) else None
+        result = self.evaluate("validation") if len(plan.data.validation) and self.leases.leads else None
         figures.images_trained += trained
         figures.images_skipped += skipped
         figures.images_failed += failed
@@ -166,7 +214,7 @@ class Supervisor:
         self._check_finite(epoch)
         self.hints.look(measured, training_seconds)
         best = self._remember_best(epoch, result)
-        step = self.store.read_updates()
+        step = self.store.read_step()
         self.tell(
             EpochEnded(
                 epoch=epoch + 1,
@@ -190,7 +238,8 @@ class Supervisor:
         )
         if best:
             self._save_model()
-        self._checkpoint(epoch + 1, np.zeros(plan.batches, np.uint8))
+        if self.leases.leads:
+            self._checkpoint(following, np.zeros(plan.batches, np.uint8))
 
     def _remember_best(self, epoch: int, result: tuple[float, float] | None) -> bool:
         """Note the validation result; tell whether these weights are the ones to keep (without one, the latest are)."""
@@ -233,7 +282,10 @@ class Supervisor:
 
     def tick(self) -> None:
         """See to dead processes, divergence, and stalls."""
+        self.duty()
         self.crew.watch()
+        self.leases.tick()
+        self._follow_servers()
         self.bad_samples.look()
         for progress in self.crew.rows()[: self.plan.split.workers]:
             if progress.fault_epoch:
@@ -243,12 +295,22 @@ class Supervisor:
                 )
         pulse = self.crew.totals()["heartbeat"]
         now = time.monotonic()
-        if pulse != self._pulse[0]:
+        if self.leases.moved() or pulse != self._pulse[0]:
             self._pulse = (pulse, now)
         elif now - self._pulse[1] > self.stall_seconds:
             raise StalledError(
                 f"nothing moved for {self.stall_seconds:.0f} s; first failure: {self.crew.first_failure or 'none seen'}"
             )
+
+    def _follow_servers(self) -> None:
+        """When the coordinator has another bucket map, let the synchronizer's successor use it."""
+        leases, exchange = self.leases, self.shared.exchange
+        if isinstance(leases, SharedLeases) and self.cluster is not None and exchange is not None:
+            servers = leases.servers
+            if servers != self.cluster.news["map"]:
+                self.cluster.news["map"] = servers
+                spec = synchronizer_spec(self.plan, self.cluster, servers, self.memory, self.store, exchange)
+                self.crew.respecify(spec)
 
     def _pause(self) -> None:
         """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""
@@ -256,7 +318,7 @@ class Supervisor:
         while True:
             self.tick()
             rows = self.crew.rows()
-            if all(rows[number].acknowledged >= sequence for number in self.crew.living_workers()):
+            if all(rows[number].acknowledged >= sequence for number in self.crew.obeying()):
                 return
             time.sleep(_TICK / 10)
 
@@ -265,19 +327,20 @@ class Supervisor:
         size = self.plan.settings.batch_size
         return self.bad_samples.failed(self.memory.order[np.repeat(states == TRAINED, size)[: len(self.memory.order)]])
 
-    def _images(self, states: np.ndarray, state: int) -> int:
-        return images_in(states, state, self.plan.settings.batch_size, len(self.plan.data.training))
+    def _resumable(self, states: np.ndarray) -> np.ndarray:
+        """Return the states for a checkpoint; a replica does not know what others did, so its epoch begins anew."""
+        return states if self.cluster is None else np.zeros_like(states)
 
     def _epoch_progress(
         self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]
     ) -> EpochProgress:
         totals = self.crew.totals()
-        rate = (totals["images"] - before["images"]) / seconds
+        rate = (totals["images"] - before["images"]) / seconds  # of this machine
         images = totals["images"] - before["images"] + part.get("images", 0.0)
         return EpochProgress(
             epoch=epoch + 1,
             epochs=self.plan.settings.epochs,
-            done=self._images(states, TRAINED),
+            done=self.leases.trained(states),
             images=len(self.plan.data.training),
             seconds=seconds,
             images_per_second=rate,
@@ -326,7 +389,7 @@ class Supervisor:
             spaces={"weights": self.store.weights.copy(), **{k: v.copy() for k, v in self.store.states.items()}},
             ledger=states,
             epoch=epoch,
-            updates=self.store.read_updates(),
+            updates=self.store.read_step(),
             identity=self.plan.identity,
             progress=dataclasses.asdict(figures),
         )

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.model import Model, load
 from adam_mp.machine import usable_cores
-from adam_mp.training.events import Event, Listener, RunEnded, RunPlanned
+from adam_mp.training.cluster import Cluster, join_cluster
+from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
 from adam_mp.training.figures import wait_fraction
 from adam_mp.training.hints import STARVED
 from adam_mp.training.interruption import Interruption
+from adam_mp.training.launch import Launch
 from adam_mp.training.plan import RunPlan, make_plan
 from adam_mp.training.run_folder import RunFolder, write_record
 from adam_mp.training.supervisor import Supervisor
@@ -80,7 +83,7 @@ def run_training(explicit: Mapping[str, Any], listeners: list[Listener]) -> Trai
     try:
         folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
         with Interruption() as interruption:
-            result = _run_in(plan, folder, interruption, tell)
+            result = _run_with_others(plan, folder, interruption, tell, explicit)
         tell(RunEnded(result))
         return result
     finally:
@@ -96,9 +99,61 @@ def _take_folder(plan: RunPlan) -> RunFolder:
     return RunFolder.create(settings.folder, str(name))
 
 
-def _run_in(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
+def train_replica(settings: Mapping[str, Any]) -> None:
+    """Train as a further replica in this process, a child of the one that the user started."""
+
+    def say(event: Event) -> None:
+        if isinstance(event, Notice):
+            print(event.text, file=sys.stderr, flush=True)
+
+    run_training(settings, [say])
+
+
+def _run_with_others(
+    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, explicit: Mapping[str, Any]
+) -> TrainResult:
+    """Run the plan, as a replica of a run of many machines if the settings say so."""
+    settings = plan.settings
+    if not plan.is_replica:
+        return _run_in(plan, folder, interruption, tell)
+    if settings.servers is None:
+        return _run_replica(plan, folder, interruption, tell)
+    others = {**explicit, "cores": plan.cores, "quorum": settings.quorum}
+    for name in ("servers", "replicas", "resume", "target_accuracy", "config"):
+        others.pop(name, None)
+    with Launch(
+        folder.path, settings.servers, settings.replicas, others, settings.restarts, train_replica,
+        lambda text, details: tell(Notice(text, details)),
+    ) as launch:  # fmt: skip
+        joined = dataclasses.replace(
+            plan, settings=dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
+        )
+        result = _run_replica(joined, folder, interruption, tell, launch.watch)
+        launch.ending = not interruption.requested
+        return result
+
+
+def _run_replica(
+    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener,
+    duty: Callable[[], None] = lambda: None,
+) -> TrainResult:  # fmt: skip
+    def stop() -> bool:
+        duty()
+        return interruption.requested is not None
+
+    cluster = join_cluster(plan, stop)
+    try:
+        return _run_in(plan, folder, interruption, tell, cluster, duty)
+    finally:
+        cluster.close()
+
+
+def _run_in(
+    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, cluster: Cluster | None = None,
+    duty: Callable[[], None] = lambda: None,
+) -> TrainResult:  # fmt: skip
     announcement = _announce(plan, folder)
-    with Supervisor(plan, folder.path, interruption, tell) as supervisor:
+    with Supervisor(plan, folder.path, interruption, tell, cluster, duty) as supervisor:
         counted = ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores")
         record: dict[str, Any] = {name: getattr(announcement, name) for name in counted}
         record["kernels"] = plan.choices.as_dict()
@@ -107,7 +162,9 @@ def _run_in(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: 
         supervisor.train()
         model = load(supervisor.finish_files())
         test_accuracy = None
-        if len(plan.data.test) and not interruption.requested:
+        leads = supervisor.leases.leads
+        supervisor.leases.leave()
+        if len(plan.data.test) and leads and not interruption.requested:
             supervisor.store.load(model.weights)
             _, test_accuracy = supervisor.evaluate("test")
         result = _result(supervisor, plan, folder, test_accuracy, model)
@@ -166,7 +223,7 @@ def _result(
         bottleneck="data" if waited > STARVED * (waited + busy) else "training",
         data_wait_fraction=wait_fraction(waited, busy),
         staleness_mean=total("staleness") / max(total("updates"), 1),
-        updates=supervisor.store.read_updates(),
+        updates=supervisor.store.read_step(),
         workers=plan.split.workers,
         data_servers=plan.split.data_servers,
         stopped_by=supervisor.stopped_by,

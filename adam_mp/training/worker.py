@@ -120,7 +120,7 @@ class Worker:
         if not math.isfinite(loss):
             self.report_divergence(epoch, read)
             return
-        self.set_rate(epoch, read)
+        self.set_rate(epoch, self.store.read_step())
         program.run_backward()
         propagated = time.perf_counter_ns()
         before = self.store.count_update()

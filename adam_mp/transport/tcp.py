@@ -3,7 +3,8 @@
 A listener (ROUTER) answers whoever dials it (DEALER). A message is two frames, header and payload; large payloads leave
 from and arrive in the memory that the caller sees, with no copy. Queues hold `_QUEUE` messages a peer in each
 direction, then `send` says no. Dead connections are found by heartbeats of ZeroMQ's own and are dialled again for as
-long as the endpoint lives. With keys, both sides prove that they hold the same key file, and all is encrypted (CURVE).
+long as the endpoint lives; payloads that were queued for one are `done` once the endpoint is next used. With keys, both
+sides prove that they hold the same key file, and all is encrypted (CURVE).
 """
 
 from __future__ import annotations

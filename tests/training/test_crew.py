@@ -112,7 +112,7 @@ def test_a_ring_without_its_consumer_is_emptied(make_crew):
     publish(memory, lost, memory.ledger.claim(0, 2), 2)  # it was writing when the supervisor closed the ring
     crew.watch()
     assert memory.ledger.statistics().free == 6
-    assert crew.living_workers() == [0]
+    assert crew.obeying() == [0]
 
 
 def test_a_ring_without_its_producer_is_given_to_another(make_crew):
@@ -154,7 +154,7 @@ def test_late_deaths_do_not_add_up(make_crew):
         worker().started -= 3600
         worker().exit_code = 1
         crew.watch()
-    assert crew.living_workers() == [0]
+    assert crew.obeying() == [0]
     worker().exit_code = 1
     with pytest.raises(ProcessError, match="cannot go on"):
         crew.watch()

@@ -1,0 +1,118 @@
+"""`adam-mp serve-data`: a data server for machines that train elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
+from adam_mp.compute.tensor_file import write_file
+from adam_mp.data.normalization import Normalization
+from adam_mp.data.picture_service import PictureServer, PictureService, ServingStatistics
+from adam_mp.errors import SettingsError
+from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.machine import usable_cores
+from adam_mp.memory.cache import ImageCache
+from adam_mp.memory.ring import RingShape
+from adam_mp.memory.run_memory import RunMemory, RunShape
+from adam_mp.memory.segment import check_space, megabytes
+from adam_mp.report.progress import ProgressDisplay
+from adam_mp.report.text import several
+from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
+from adam_mp.training.events import KernelCompiled, Listener
+from adam_mp.training.interruption import Interruption
+from adam_mp.training.settings import TrainSettings, make_settings
+from adam_mp.transport.addresses import check_listening, parse_address
+from adam_mp.transport.keys import Keys, read_key_file
+from adam_mp.transport.tcp import TcpListener
+
+_SETTINGS = ("data", "image_size", "validation", "follow_links", "pixel_limit", "cache", "memory_dir", "seed")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Make batches for machines that train, until SIGINT or SIGTERM."""
+    parser = Parser(
+        prog="adam-mp serve-data",
+        description="Decode, augment and normalise images for machines that train on the same data set.",
+    )
+    add_settings(parser, _SETTINGS)
+    _add_serving(parser.add_argument_group("how to serve"))
+    add_common(parser)
+    values = parse(parser, arguments)
+    if values.listen is None:
+        raise SettingsError("--listen is missing; expected HOST:PORT, such as --listen 10.0.0.5:7700")
+    address = parse_address(values.listen, "--listen", 0)
+    keys: Keys | None = None if values.key_file is None else read_key_file(Path(values.key_file))
+    check_listening(address, keys is not None)
+    settings = make_settings(given_settings(values))
+    threads = settings.cores or usable_cores()
+    data = _load(settings, threads, ProgressDisplay(sys.stdout, sys.stderr))
+    with _service(data, settings, threads) as service:
+        listener = TcpListener(address, keys)
+        try:
+            with Interruption() as interruption:
+                server = PictureServer(service, listener, threads)
+                _announce(data, str(listener.address), threads, values.address_file)
+                server.run(lambda: interruption.requested is not None)
+        finally:
+            listener.close()
+    print(_summary(server.statistics()))
+    return 0
+
+
+def _add_serving(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--listen", metavar="HOST:PORT", help="where to listen; port 0 lets the system choose one")
+    group.add_argument(
+        "--cores", metavar="N", type=int, default=argparse.SUPPRESS,
+        help="threads that make pictures; as many as there are usable cores by default",
+    )  # fmt: skip
+    group.add_argument("--key-file", metavar="FILE", help="the run's key file; without it only 127.0.0.1 may listen")
+    group.add_argument("--address-file", metavar="FILE", help="write the address to this file once it is served")
+
+
+def _load(settings: TrainSettings, threads: int, tell: Listener) -> DataPlan:
+    """Load the data; the replicas will say how to normalise and augment."""
+    compile_kernels("float32", lambda done, total: tell(KernelCompiled(done, total)))
+    dataset = load_dataset(settings)
+    channels = dataset.image_shape[2]
+    plain = Normalization((0.0,) * channels, (1.0,) * channels, 0.0)
+    return plan_data(dataset, settings, plain, threads, tell)
+
+
+@contextmanager
+def _service(data: DataPlan, settings: TrainSettings, threads: int) -> Iterator[PictureService]:
+    """Put the data set into memory, with a cache where images are decoded, for as long as it is served."""
+    folder = None if settings.memory_dir is None else Path(settings.memory_dir)
+    shape = RunShape(threads, 0, 0, 0, 0, RingShape(1, 1, data.dataset.image_shape), data.fields)
+    check_space(shape.offsets()[1], "the data set", folder)
+    memory, cache = RunMemory.create(shape, folder), None
+    try:
+        data.fill(memory.arrays)
+        if data.source is not None:
+            image_bytes = data.survey.stored_pixels * data.source.channels
+            cache = ImageCache.create(data.cache_bytes, image_bytes, memory.arrays["cache_places"], folder)
+        yield PictureService(data.dataset, memory, data.source, None if cache is None else cache.handle)
+    finally:
+        if cache is not None:
+            cache.close()
+        memory.close()
+
+
+def _announce(data: DataPlan, address: str, threads: int, file: str | None) -> None:
+    if file is not None:
+        try:
+            write_file(Path(file), f"{address}\n".encode())
+        except OSError as error:
+            raise SettingsError(f"cannot write {file}: {error.strerror}; name another --address-file") from None
+    images = several(data.dataset.count, "image")
+    print(f"serving {data.dataset.name}: {images} on {address}, {several(threads, 'thread')}", flush=True)
+
+
+def _summary(done: ServingStatistics) -> str:
+    return (
+        f"served {several(done.pictures, 'picture')} in {several(done.requests, 'answer')}, {megabytes(done.bytes)}; "
+        f"{several(done.sessions, 'session')}, {done.refused:,} refused, {done.dropped:,} dropped"
+    )

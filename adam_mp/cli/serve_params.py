@@ -1,0 +1,57 @@
+"""`adam-mp serve-params`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.errors import SettingsError
+from adam_mp.params.serving import ServerSpec, serve_parameters
+from adam_mp.training.cluster import read_keys
+from adam_mp.training.interruption import Interruption
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Serve parameters until the run is done, or until SIGINT or SIGTERM."""
+    parser = Parser(
+        prog="adam-mp serve-params",
+        description="Run a parameter server. The first of a run is also its coordinator: further servers join it with "
+        "--join, replicas with 'adam-mp train --join'. It ends when the run is done.",
+    )
+    parser.add_argument("--listen", metavar="HOST:PORT", required=True, help="where to listen; port 0 for any")
+    parser.add_argument(
+        "--advertise", metavar="HOST[:PORT]", help="where others find this server (default: as --listen)"
+    )
+    parser.add_argument("--join", metavar="HOST:PORT", help="the run's first server, for all but the first")
+    parser.add_argument(
+        "--servers", metavar="N", type=int, default=1, help="servers of the run, told to the first (default: 1)"
+    )
+    parser.add_argument("--key-file", metavar="FILE", help="the run's keys; needed beyond this machine")
+    parser.add_argument(
+        "--snapshots", metavar="DIR", help="folder for this server's weights, by which it goes on when started again"
+    )
+    parser.add_argument(
+        "--snapshot-seconds", metavar="S", type=float, default=1.0,
+        help="time between two writings of a shard, and so the updates that may be lost (default: 1)",
+    )  # fmt: skip
+    parser.add_argument("--address-file", metavar="FILE", help="write the address here once it is listened on")
+    add_common(parser)
+    values = parse(parser, arguments)
+    if not 1 <= values.servers <= 64:
+        raise SettingsError(f"--servers is {values.servers}; expected 1 to 64")
+    if not 0 < values.snapshot_seconds <= 86400:
+        raise SettingsError(f"--snapshot-seconds is {values.snapshot_seconds:g}; expected more than 0, at most a day")
+    spec = ServerSpec(
+        listen=values.listen,
+        advertise=values.advertise,
+        join=values.join,
+        servers=values.servers,
+        keys=read_keys(values.key_file),
+        snapshots=Path(values.snapshots) if values.snapshots else None,
+        seconds=values.snapshot_seconds,
+        address_file=Path(values.address_file) if values.address_file else None,
+    )
+    with Interruption() as interruption:
+        serve_parameters(spec, lambda: interruption.requested is not None, lambda text: print(text, flush=True))
+    return 0

@@ -1,0 +1,53 @@
+"""`adam-mp status`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.errors import SettingsError
+from adam_mp.params.membership import CoordinatorLink, new_identity
+from adam_mp.report.cluster_text import cluster_text
+from adam_mp.training.cluster import read_keys
+from adam_mp.training.interruption import Interruption
+from adam_mp.transport.addresses import parse_address
+from adam_mp.transport.messages import Kind
+from adam_mp.transport.tcp import TcpDialer
+
+_CLEAR = "\x1b[H\x1b[2J"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Show the members of a run: once, or again and again with --watch."""
+    parser = Parser(
+        prog="adam-mp status",
+        description="Show who takes part in a run of many machines: epoch, buckets, rates, staleness, queues. The "
+        "replica that validates has a star.",
+    )
+    parser.add_argument("address", metavar="HOST:PORT", help="the run's first parameter server")
+    parser.add_argument("--key-file", metavar="FILE", help="the run's keys")
+    parser.add_argument("--watch", action="store_true", help="show it again every --seconds, until Ctrl-C")
+    parser.add_argument("--seconds", metavar="S", type=float, default=1.0, help="time between looks (default: 1)")
+    parser.add_argument("--deadline", metavar="S", type=float, default=10.0, help="time to wait for an answer")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_common(parser)
+    values = parse(parser, arguments)
+    if not values.seconds > 0 or not values.deadline > 0:
+        raise SettingsError("--seconds and --deadline must be above 0")
+    dialer = TcpDialer(read_keys(values.key_file))
+    try:
+        link = CoordinatorLink(dialer, parse_address(values.address, "the address"), new_identity())
+        with Interruption() as interruption:
+            while not interruption.requested:
+                state = link.ask(Kind.STATUS, {}, values.deadline, lambda: interruption.requested is not None)
+                clear = _CLEAR if values.watch and sys.stdout.isatty() and not values.json else ""
+                print(clear + (json.dumps(state) if values.json else cluster_text(state)), flush=True)
+                if not values.watch:
+                    break
+                time.sleep(values.seconds)
+    finally:
+        dialer.close()
+    return 0

@@ -1,0 +1,91 @@
+"""The process of a parameter server, as `adam-mp serve-params` and `train --servers` start it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from adam_mp.compute.tensor_file import write_file
+from adam_mp.errors import SettingsError
+from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.params.coordinator import Coordinator
+from adam_mp.params.membership import CoordinatorLink, new_identity
+from adam_mp.params.persistence import SnapshotFolder, read_facts, write_facts
+from adam_mp.params.server import ParameterServer
+from adam_mp.transport.addresses import Address, parse_address
+from adam_mp.transport.keys import Keys
+from adam_mp.transport.tcp import TcpDialer, TcpListener
+
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+@dataclasses.dataclass(frozen=True)
+class ServerSpec:
+    """What a parameter server is told.
+
+    `listen` HOST:PORT, port 0 for any; `advertise` is where others find it, by default the same; `join` the first
+    server's address, None for the first itself, which waits for `servers` in all. `snapshots` is its folder, None for
+    none; `seconds` how often a shard is written at most. `address_file` gets the address once it listens.
+    """
+
+    listen: str
+    advertise: str | None = None
+    join: str | None = None
+    servers: int = 1
+    keys: Keys | None = None
+    snapshots: Path | None = None
+    seconds: float = 1.0
+    address_file: Path | None = None
+    patience: float = 30.0
+
+
+def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None]) -> None:
+    """Serve until `stop` or the end of the run. Raises AdamError, before anything is served where it can."""
+    address = parse_address(spec.listen, "--listen", 0)
+    if spec.advertise is None and address.host in _EVERYWHERE:
+        raise SettingsError(f"listening on {address}: say with --advertise HOST:PORT where others find this server")
+    first = parse_address(spec.join, "--join") if spec.join is not None else None
+    facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
+    identity = int(facts.get("identity", 0)) or new_identity()
+    compile_kernels()
+    listener = TcpListener(address, spec.keys)
+    dialer = None
+    server = None
+    try:
+        snapshots = SnapshotFolder(spec.snapshots, spec.seconds) if spec.snapshots is not None else None
+        host, link = None, None
+        if first is None:
+            kept = facts.get("coordinator")
+            host = Coordinator.restored(kept) if kept else Coordinator(new_identity(), spec.servers)
+        else:
+            dialer = TcpDialer(spec.keys)
+            link = CoordinatorLink(dialer, first, identity)
+        if spec.snapshots is not None and not facts:
+            write_facts(spec.snapshots, {"identity": identity})
+        known = _advertised(spec.advertise, listener.address)
+        server = ParameterServer(listener, known, identity, host, link, snapshots, tell)
+        role = "coordinator and parameter server" if host is not None else "parameter server"
+        tell(f"{role} on {listener.address}")
+        if spec.address_file is not None:
+            write_file(spec.address_file, str(listener.address).encode())
+        server.run(stop, spec.patience)
+    finally:
+        if server is not None:
+            server.close()
+        if dialer is not None:
+            dialer.close()
+        listener.close()
+
+
+def _advertised(text: str | None, bound: Address) -> str:
+    """Return where others find the server; a text without a port means the one that is listened on."""
+    if text is None:
+        return str(bound)
+    return str(parse_address(text if ":" in text else f"{text}:{bound.port}", "--advertise"))
+
+
+def serve_for_supervisor(spec: ServerSpec) -> None:
+    """Run a server as a child process; what it says goes to the supervisor's file of last words."""
+    serve_parameters(spec, lambda: False, lambda text: print(text, file=sys.stderr, flush=True))

@@ -1,0 +1,51 @@
+"""The state of a run of many machines in words, as `adam-mp status` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adam_mp.memory.segment import megabytes
+from adam_mp.report.text import count, duration, percent, table
+
+
+def cluster_text(state: Mapping[str, Any]) -> str:
+    """Return the block for a coordinator's state (`Coordinator.state`)."""
+    lines = [f"run {state['run']}, {state['phase']}" + _epoch(state)]
+    rows: list[tuple[str, ...]] = [("member", "role", "up", "heard", "work", "staleness", "in", "out", "queue")]
+    rows += [_row(member) for member in state["members"]]
+    return "\n".join([*lines, table(rows)])
+
+
+def _epoch(state: Mapping[str, Any]) -> str:
+    if not state["images"]:
+        return ""
+    if state["phase"] == "done":
+        return f": {state['epochs']} epochs"
+    share = percent(state["trained"] / state["images"])
+    return (
+        f": epoch {state['epoch'] + 1} of {state['epochs']}, "
+        f"{state['trained']:,} of {state['images']:,} images trained ({share}), {state['leased']:,} leased"
+    )
+
+
+def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
+    if member["role"] == "params":
+        rate = member.get("updates_per_second", 0)
+        work = f"{member.get('shards', 0)} shards, {megabytes(member.get('bytes', 0))}, {count(rate)} updates/s"
+    else:
+        rate = member.get("images", 0) / max(member["seconds"], 1e-9)
+        work = f"{member.get('workers', 0)} workers, {member.get('images', 0):,} images, {count(rate)} images/s"
+    staleness = member.get("staleness")
+    name = member["name"] + (" *" if member.get("leader") else "")
+    return (
+        name,
+        member["role"],
+        duration(member["seconds"]),
+        f"{member['silent_seconds']:.1f} s ago",
+        work,
+        "" if staleness is None else f"{staleness:.2f}",
+        megabytes(member.get("bytes_in", 0)),
+        megabytes(member.get("bytes_out", 0)),
+        str(member.get("queue", 0)),
+    )

@@ -1,0 +1,104 @@
+"""Joining a run of many machines: what a replica and its coordinator agree on, and what its synchronizer is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.store import ParameterStore
+from adam_mp.params.bucket_map import BucketMap, LayoutFacts
+from adam_mp.params.coordinator import REPLICA, RunFacts
+from adam_mp.params.membership import CoordinatorLink, new_identity
+from adam_mp.params.synchronizer import SynchronizerSpec
+from adam_mp.training.plan import RunPlan
+from adam_mp.transport.addresses import parse_address
+from adam_mp.transport.keys import Keys, read_key_file
+from adam_mp.transport.tcp import TcpDialer
+
+_JOINING = 60.0  # seconds: servers and replicas may be started in any order
+# Settings in which the replicas of a run must agree, beside those of its epochs; they decide what an update means.
+_AGREED = ("optimizer", "lr", "momentum", "weight_decay", "seed", "validation")
+
+
+@dataclasses.dataclass
+class Cluster:
+    """A replica's place in a run of many: its line to the coordinator, and the coordinator's first news."""
+
+    dialer: TcpDialer
+    link: CoordinatorLink
+    facts: Mapping[str, Any]
+    news: dict[str, Any]
+    keys: Keys | None
+
+    @property
+    def map(self) -> BucketMap:
+        """The servers, as they were when the replica joined."""
+        return BucketMap.from_dict(self.news["map"])
+
+    def close(self) -> None:
+        """Hang up."""
+        self.dialer.close()
+
+
+def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
+    """Join the run that `plan.settings.join` names, waiting for its servers; raises TransportError or SettingsError."""
+    settings = plan.settings
+    assert settings.join is not None
+    keys = read_keys(settings.key_file)
+    dialer = TcpDialer(keys)
+    try:
+        link = CoordinatorLink(dialer, parse_address(settings.join, "--join"), new_identity())
+        facts = {"role": REPLICA, "name": f"replica {socket.gethostname()}", "facts": run_facts(plan).as_dict()}
+        epoch = plan.resumed.epoch if plan.resumed is not None else 0
+        news = link.join({**facts, "epoch": epoch}, _JOINING, stop)
+    except BaseException:
+        dialer.close()
+        raise
+    return Cluster(dialer, link, facts, news, keys)
+
+
+def read_keys(path: str | Path | None) -> Keys | None:
+    """Return the keys in a key file, None for None; raises SettingsError."""
+    return None if path is None else read_key_file(Path(path))
+
+
+def run_facts(plan: RunPlan) -> RunFacts:
+    """Return what all replicas must agree on."""
+    settings = plan.settings
+    agreed = {name: getattr(settings, name) for name in _AGREED}
+    agreed["data"] = plan.data.dataset.digest
+    return RunFacts(
+        LayoutFacts.of(plan.layout),
+        len(plan.data.training),
+        settings.batch_size,
+        settings.epochs,
+        settings.quorum,
+        agreed,
+    )
+
+
+def synchronizer_spec(
+    plan: RunPlan, cluster: Cluster, servers: Mapping[str, Any], memory: RunMemory, store: ParameterStore,
+    exchange: ExchangeMemory,
+) -> SynchronizerSpec:  # fmt: skip
+    """Return what the synchronizer is told; `servers` is the bucket map as plain values."""
+    settings = plan.settings
+    return SynchronizerSpec(
+        process=plan.split.workers + plan.split.data_servers,
+        memory=memory.handle,
+        store=store.handle,
+        exchange=exchange.handle,
+        servers=servers,
+        keys=cluster.keys,
+        run=cluster.link.run,
+        identity=cluster.link.identity,
+        batch_size=settings.batch_size,
+        images=settings.exchange_images,
+        wire=settings.wire,
+        patience=settings.stall_seconds,
+    )

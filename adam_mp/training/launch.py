@@ -1,0 +1,137 @@
+"""A run of many machines on this one: parameter servers and further replicas as child processes, TCP between them.
+
+The process that the user started is the first replica, and looks after the others: a server that dies is started again
+at its address, from its snapshot; a replica that dies is said to the coordinator, so that what it had leased is free at
+once, and another takes its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adam_mp.errors import ProcessError
+from adam_mp.params.serving import ServerSpec, serve_for_supervisor
+from adam_mp.training.child import Child, start_child
+from adam_mp.training.cluster import read_keys
+
+_STARTING = 120.0  # seconds; the first server may have to compile kernels
+_ENDING = 20.0
+_EARLY_DEATH = 30.0
+_LOOK = 0.01
+
+
+@dataclasses.dataclass
+class _Part:
+    """A server or a replica: how it is started, and its present process."""
+
+    name: str
+    function: Callable[[Any], None]
+    argument: Any
+    child: Child | None = None
+    early_deaths: int = 0
+
+
+class Launch:
+    """The other parts of a run that `servers` and `replicas` of the settings ask for.
+
+    Use as a context manager: leaving it ends all of them. `address` is the coordinator's. `replica` is the function
+    that trains as one more replica, given its settings; `notice` takes lines for the user.
+    """
+
+    def __init__(
+        self, folder: Path, servers: int, replicas: int, settings: Mapping[str, Any], restarts: int,
+        replica: Callable[[Any], None], notice: Callable[[str, str], None],
+    ) -> None:  # fmt: skip
+        self._folder, self._settings = folder, settings
+        self._restarts, self._notice, self._replica = restarts, notice, replica
+        self._servers, self._replicas = servers, replicas
+        self._parts: list[_Part] = []
+        self.address = ""
+        self.ending = False
+
+    def __enter__(self) -> Launch:
+        for old in (*self._folder.glob("server-*"), *self._folder.glob("replica-*")):
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            self._start_all()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        deadline = time.monotonic() + (_ENDING if self.ending else 0)
+        for part in reversed(self._parts):  # replicas before servers
+            if part.child is not None:
+                if not part.child.wait(deadline):
+                    part.child.kill()
+                part.child.close()
+                part.child = None
+
+    def _start_all(self) -> None:
+        keys = read_keys(self._settings.get("key_file"))
+        for number in range(self._servers):
+            folder = self._folder / f"server-{number}"
+            folder.mkdir(parents=True)
+            spec = ServerSpec(
+                "127.0.0.1:0", join=self.address or None, servers=self._servers, keys=keys, snapshots=folder,
+                address_file=folder / "address",
+            )  # fmt: skip
+            part = _Part(f"parameter server {number}", serve_for_supervisor, spec)
+            self._parts.append(part)
+            self._start(part)
+            address = self._wait_for(part, folder / "address")
+            part.argument = dataclasses.replace(spec, listen=address)  # where a successor has to be found
+            self.address = self.address or address
+        for number in range(1, self._replicas):
+            settings = {**self._settings, "join": self.address, "run_dir": str(self._folder / f"replica-{number}")}
+            part = _Part(f"replica {number}", self._replica, settings)
+            self._parts.append(part)
+            self._start(part)
+
+    def _wait_for(self, part: _Part, path: Path) -> str:
+        deadline = time.monotonic() + _STARTING
+        while not path.exists():
+            assert part.child is not None
+            if part.child.exit_code is not None or time.monotonic() > deadline:
+                how = part.child.describe_end() if part.child.exit_code is not None else "is not ready"
+                raise ProcessError(f"{part.name} {how}")
+            time.sleep(_LOOK)
+        return path.read_text(encoding="utf-8")
+
+    def _start(self, part: _Part) -> None:
+        try:
+            part.child = start_child(part.name, part.function, part.argument, [], None)
+        except OSError as error:
+            raise ProcessError(f"cannot start {part.name}: {error.strerror or error}") from None
+
+    def watch(self) -> None:
+        """Start again what died; raises ProcessError once a server, or the last replica's place, is given up."""
+        for part in self._parts:
+            if part.child is None or part.child.exit_code is None:
+                continue
+            code, how, words = part.child.exit_code, part.child.describe_end(), part.child.last_words()
+            early = time.monotonic() - part.child.started < _EARLY_DEATH
+            part.early_deaths = part.early_deaths + 1 if early else 1
+            part.child.close()
+            part.child = None
+            if code == 0:
+                continue  # its part of the run is done
+            if part.early_deaths > self._restarts:
+                if part.function is serve_for_supervisor:
+                    raise ProcessError(f"the run cannot go on: {part.name} {how}")
+                self._notice(f"{part.name} {how}; given up after {part.early_deaths} early deaths", words)
+                continue
+            self._notice(f"{part.name} {how}; started again", words)
+            if part.function is not serve_for_supervisor:
+                shutil.rmtree(part.argument["run_dir"], ignore_errors=True)
+            self._start(part)
+
+    def pids(self) -> dict[str, int]:
+        """Return name -> process id of the living."""
+        return {part.name: part.child.pid for part in self._parts if part.child is not None}

@@ -1,0 +1,276 @@
+"""Which batches of an epoch this machine trains, and when the epoch is over.
+
+Alone, a machine has all batches, and the epoch is over at the quorum of its own. As one replica of many it is leased
+batches by the coordinator, a little more than it can train until it is heard again, and the coordinator says when
+the epoch is over. A batch is reported as trained only when the servers have its update, so that what a dead replica had
+not pushed yet is trained by others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from adam_mp.errors import TransportError
+from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.store import ParameterStore
+from adam_mp.params.coordinator import REPLICA
+from adam_mp.params.membership import CoordinatorLink, RejoinError
+from adam_mp.training.epoch import images_in, quorum_reached
+from adam_mp.transport.messages import Kind
+
+_REPORT, _QUIET_REPORT = 0.03, 0.25  # seconds between reports, while batches move and while nothing does
+_LEAST, _MOST = 32, 4096  # batches that wait here to be trained
+_AHEAD = 4  # reports for whose time there should be batches here
+_JOINING, _PARTING = 30.0, 2.0  # seconds
+
+
+class Leases(Protocol):
+    """The supervisor's view of an epoch's batches."""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this machine validates, and keeps model and checkpoints."""
+
+    def open(self, epoch: int, states: np.ndarray) -> None:
+        """Begin an epoch, of which `states` [batches] tells what is done."""
+
+    def over(self, states: np.ndarray) -> bool:
+        """Tell whether the epoch is over; called at every look, with the ledger's states."""
+
+    def trained(self, states: np.ndarray) -> int:
+        """Return how many images of the epoch are trained, by all machines."""
+
+    def next_epoch(self) -> int:
+        """Return the epoch to train once this one is over."""
+
+    def sums(self, states: np.ndarray) -> tuple[int, int]:
+        """Return the images (trained, skipped) of the epoch that is over, by all machines."""
+
+    def tick(self) -> None:
+        """Keep in touch with the others; called at short intervals, whatever else goes on."""
+
+    def moved(self) -> bool:
+        """Tell whether something was heard from elsewhere since the last look: then nothing stalls here."""
+
+    def settle(self, tick: Callable[[], None]) -> None:
+        """Have the weights here and elsewhere agree, calling `tick` meanwhile. Workers are idle."""
+
+    def leave(self) -> None:
+        """The run is over for this machine."""
+
+
+class OwnLeases:
+    """All batches are this machine's."""
+
+    def __init__(self, memory: RunMemory, batch_size: int, images: int, quorum: float) -> None:
+        self._ledger, self._size, self._images, self._quorum = memory.ledger, batch_size, images, quorum
+        self._epoch = 0
+
+    @property
+    def leads(self) -> bool:
+        """See `Leases.leads`."""
+        return True
+
+    def open(self, epoch: int, states: np.ndarray) -> None:
+        """See `Leases.open`."""
+        self._epoch = epoch
+        self._ledger.open(epoch, states)
+
+    def over(self, states: np.ndarray) -> bool:
+        """See `Leases.over`."""
+        return quorum_reached(states, self._quorum, self._size, self._images)
+
+    def trained(self, states: np.ndarray) -> int:
+        """See `Leases.trained`."""
+        return images_in(states, TRAINED, self._size, self._images)
+
+    def next_epoch(self) -> int:
+        """See `Leases.next_epoch`."""
+        return self._epoch + 1
+
+    def sums(self, states: np.ndarray) -> tuple[int, int]:
+        """See `Leases.sums`."""
+        return self.trained(states), images_in(states, SKIPPED, self._size, self._images)
+
+    def tick(self) -> None:
+        """See `Leases.tick`."""
+
+    def moved(self) -> bool:
+        """See `Leases.moved`."""
+        return False
+
+    def settle(self, tick: Callable[[], None]) -> None:
+        """See `Leases.settle`."""
+
+    def leave(self) -> None:
+        """See `Leases.leave`."""
+
+
+@dataclasses.dataclass
+class _Waiting:
+    """Batches that are trained, and the round of the exchange after which the servers have their updates."""
+
+    batches: list[int]
+    round: int
+
+
+class SharedLeases:
+    """Batches leased by the coordinator.
+
+    `facts` is what this replica joins with; `news` what the coordinator answered; `patience` how many seconds it may be
+    silent; `figures` returns what `status` shows of this replica.
+    """
+
+    def __init__(
+        self, memory: RunMemory, store: ParameterStore, exchange: ExchangeMemory, link: CoordinatorLink,
+        facts: Mapping[str, Any], news: Mapping[str, Any], patience: float, figures: Callable[[], dict[str, Any]],
+    ) -> None:  # fmt: skip
+        self._memory, self._store, self._exchange = memory, store, exchange
+        self._link, self._facts, self._patience, self._figures = link, facts, patience, figures
+        self._news = dict(news)
+        self._epoch = int(news["epoch"])
+        self._heard = self._left = False
+        self._wanted_round = 0
+        self._hungry = True
+        self._forget()
+
+    @property
+    def leads(self) -> bool:
+        """See `Leases.leads`."""
+        return bool(self._news.get("leader"))
+
+    def open(self, epoch: int, states: np.ndarray) -> None:
+        """See `Leases.open`; which batches are done, the coordinator knows."""
+        self._epoch = epoch
+        self._forget()
+        self._memory.ledger.open(epoch, np.full(len(states), ELSEWHERE, np.uint8))
+
+    def over(self, states: np.ndarray) -> bool:
+        """See `Leases.over`. Raises TransportError if the coordinator is silent for too long."""
+        self._look_for_trained(states)
+        idle = not np.isin(states, (FREE, HELD, LEASED)).any()
+        if idle and self._waiting and self._wanted_round <= self._exchange.read("rounds_done"):
+            self._wanted_round = self._exchange.want_round()
+        interval = _QUIET_REPORT if idle and not self._ready and not self._hungry else _REPORT
+        self._report(states, interval)
+        return int(self._news["epoch"]) != self._epoch
+
+    def trained(self, states: np.ndarray) -> int:
+        """See `Leases.trained`."""
+        return int(self._news["trained"]) if int(self._news["epoch"]) == self._epoch else int(self._ended("trained"))
+
+    def next_epoch(self) -> int:
+        """See `Leases.next_epoch`."""
+        return int(self._news["epoch"])
+
+    def sums(self, states: np.ndarray) -> tuple[int, int]:
+        """See `Leases.sums`."""
+        return self._ended("trained"), self._ended("skipped")
+
+    def tick(self) -> None:
+        """See `Leases.tick`. Raises TransportError if the coordinator is silent for too long."""
+        if not self._left:
+            self._report(None, _QUIET_REPORT)
+
+    @property
+    def servers(self) -> dict[str, Any]:
+        """The newest bucket map, as plain values."""
+        return dict(self._news["map"])
+
+    def moved(self) -> bool:
+        """See `Leases.moved`."""
+        heard, self._heard = self._heard, False
+        return heard
+
+    def settle(self, tick: Callable[[], None]) -> None:
+        """See `Leases.settle`. The synchronizer itself gives up when no server answers."""
+        round_number = self._exchange.want_round()
+        while self._exchange.read("rounds_done") < round_number:
+            tick()
+            time.sleep(_REPORT / 10)
+
+    def leave(self) -> None:
+        """See `Leases.leave`. What is trained and pushed is told first, or others would train it again."""
+        self._look_for_trained(self._memory.ledger.states())
+        facts = {"epoch": self._epoch, "trained": [*self._telling, *self._ready], "statistics": self._figures()}
+        with contextlib.suppress(TransportError):
+            self._link.ask(Kind.REPORT, facts, _PARTING)
+        self._link.leave()
+        self._left = True
+
+    def _forget(self) -> None:
+        """Begin an epoch with nothing known of it."""
+        self._known: set[int] = set()  # trained here
+        self._waiting: list[_Waiting] = []
+        self._ready: list[int] = []  # the servers have them; the coordinator does not know yet
+        self._telling: list[int] = []
+        self._wanted_round = 0
+        self._pace = 0.0  # batches trained between two reports
+        self._at_report = 0
+        self._hungry = True
+
+    def _look_for_trained(self, states: np.ndarray) -> None:
+        new = [batch for batch in np.flatnonzero(states == TRAINED).tolist() if batch not in self._known]
+        if new:
+            self._known.update(new)
+            self._waiting.append(_Waiting(new, self._exchange.read("rounds_begun") + 1))
+        done = self._exchange.read("rounds_done")
+        while self._waiting and self._waiting[0].round <= done:
+            self._ready += self._waiting.pop(0).batches
+
+    def _report(self, states: np.ndarray | None, interval: float) -> None:
+        def make() -> dict[str, Any]:
+            self._telling, self._ready = self._ready, []
+            wanted = 0
+            if states is not None:
+                self._pace = max(len(self._known) - self._at_report, 0.7 * self._pace)
+                self._at_report = len(self._known)
+                backlog = int(np.count_nonzero((states == FREE) | (states == HELD)))
+                wanted = max(0, min(_MOST, max(_LEAST, round(_AHEAD * self._pace))) - backlog)
+            self._hungry = wanted > 0
+            return {"epoch": self._epoch, "trained": self._telling, "wanted": wanted, "statistics": self._figures()}
+
+        try:
+            news = self._link.report(make, interval)
+        except RejoinError:
+            news = self._rejoin()
+        if news is None:
+            if self._link.silence > self._patience:
+                raise TransportError(
+                    f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s"
+                )
+            return
+        self._heard = True
+        self._news = news
+        self._telling = []
+        self._store.set_elsewhere(int(news["updates"]))
+        if int(news["epoch"]) == self._epoch and news.get("granted"):
+            self._memory.ledger.admit(news["granted"])
+
+    def _rejoin(self) -> dict[str, Any]:
+        """Join again, after the coordinator was restarted or took this replica for dead, with all that it did."""
+        states = self._memory.ledger.states()
+        leased = np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist()
+        unpushed = {batch for waiting in self._waiting for batch in waiting.batches}
+        facts = {
+            **self._facts,
+            "role": REPLICA,
+            "run": self._link.run,
+            "epoch": self._epoch,
+            "trained": sorted(self._known - unpushed),
+            "leased": [*leased, *sorted(unpushed)],
+        }
+        self._ready = []
+        return self._link.join(facts, max(_JOINING, self._patience))
+
+    def _ended(self, what: str) -> int:
+        finished = self._news.get("finished")
+        return int(finished[what]) if finished and finished["epoch"] == self._epoch else 0
