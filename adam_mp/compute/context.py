@@ -112,6 +112,17 @@ class TrainingContext:
                 names.append(f"{operation.group.name}.weight")
         return names
 
+    def factors(self, tensor: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (inputs [n, m], errors [n, k]) of a dense layer's weight, as a step on `images` [n, ...] leaves them.
+
+        The weight's gradient is `inputs.T @ errors`.
+        """
+        for index, operation in enumerate(self._operations):
+            if isinstance(operation, DenseProduct) and f"{operation.group.name}.weight" == tensor:
+                inputs = self._input(index, images, 0, len(images))
+                return inputs.reshape(len(images), -1), self._errors[index][: len(images)]
+        raise KeyError(tensor)
+
     def program(self, images: np.ndarray, labels: np.ndarray | None, training: bool = True) -> Program:
         """Make the program for a batch that lies in `images` [n, h, w, c] and `labels` int32 [n], wherever they are.
 

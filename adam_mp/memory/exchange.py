@@ -22,7 +22,7 @@ UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: nothing 
 _LINE = 8
 _FIELDS = (
     "sequence", "rounds_begun", "rounds_done", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls", "resent",
-    "staleness", "round_ns",
+    "staleness", "round_ns", "overflows",
 )  # fmt: skip
 _INDEX = {name: index for index, name in enumerate(_FIELDS)}
 _HEADER_WORDS = 2 * _LINE
@@ -34,7 +34,8 @@ class ExchangeStatistics:
 
     A round is an exchange of all shards. `wanted` is the number of the round that the supervisor waits for. Bytes
     are those of payloads. `staleness` sums up, over pulls, the updates of others that came with them. `round_ns` is the
-    time of all rounds.
+    time of all rounds; `overflows` counts rounds in which activations were too many to be kept and deltas went instead;
+    `overflows` counts rounds in which activations were too many to be kept and deltas went instead.
     """
 
     sequence: int
@@ -48,6 +49,7 @@ class ExchangeStatistics:
     resent: int
     staleness: int
     round_ns: int
+    overflows: int
 
 
 @dataclasses.dataclass(frozen=True)

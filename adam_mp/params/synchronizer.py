@@ -24,9 +24,11 @@ from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.params.bucket_map import BucketMap
 from adam_mp.params.buffers import BufferPool
+from adam_mp.params.factors import FactorShape, Gathered, Inboxes
 from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.endpoint import Endpoint, Peer, Sent
 from adam_mp.transport.keys import Keys
+from adam_mp.transport.local import ChannelHandle
 from adam_mp.transport.messages import ENCODINGS, Kind, Message
 from adam_mp.transport.tcp import TcpDialer
 
@@ -39,13 +41,22 @@ _HEIGHT_BITS = 38  # of a version that count updates; those above are another li
 
 @dataclasses.dataclass
 class _Flight:
-    """A question about a shard on its way, the buffer that holds its payload, if any, and each time it was sent."""
+    """A question on its way, the buffer that holds its payload, if any, and each time it was sent.
 
+    `numbers` are the shards that it is about: one, or of activations all that a server has of a matrix.
+    """
+
+    numbers: tuple[int, ...]
     message: Message
     peer: Peer
     buffer: np.ndarray | None
     asked: float = float("-inf")
     copies: list[Sent] = dataclasses.field(default_factory=list)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What an answer has of it."""
+        return self.message.shard, self.message.sequence
 
     @property
     def done(self) -> bool:
@@ -72,28 +83,50 @@ class Exchange:
         self._pool = BufferPool(2 * _WINDOW, 4 * largest)
         self._delta: np.ndarray = np.zeros(largest, np.float32)
         self._left: list[int] = []
-        self._flying: dict[int, _Flight] = {}
+        self._products: list[_Flight] = []  # activations that are not sent yet
+        self._multiplied: set[int] = set()  # shards to which the server has applied them in this round
+        self._still: set[int] = set()  # shards of matrices without updates in this round
+        self._flying: dict[tuple[int, int], _Flight] = {}  # by the message's shard and sequence
         self.moved = False
 
-    def begin(self) -> None:
-        """Begin a round: every shard is exchanged once."""
-        self._left = list(range(len(self._memory.layout.shards)))[::-1]
+    def begin(self, gathered: Mapping[int, Gathered] | None = None) -> None:
+        """Begin a round: every shard is exchanged once.
+
+        `gathered` has, by tensor, the activations and errors of all updates since the last round; the other shards, and
+        those that were pushed and not answered before, go as deltas.
+        """
+        self._multiplied.clear()
+        self._still.clear()
+        self._products = []
+        done: set[int] = set()
+        for tensor, factors in (gathered or {}).items():
+            if not len(factors.inputs):  # what changed nevertheless is an update whose activations come later
+                self._still.update(n for n, shard in enumerate(self._memory.layout.shards) if shard.tensor == tensor)
+                continue
+            flights = self._multiply(tensor, factors)
+            self._products += flights
+            done.update(number for flight in flights for number in flight.numbers)
+        self._left = [number for number in range(len(self._memory.layout.shards)) if number not in done][::-1]
 
     @property
     def done(self) -> bool:
         """Whether the round that was begun is over."""
-        return not self._left and not self._flying
+        return not self._left and not self._flying and not self._products
 
     def turn(self, now: float, seconds: float) -> None:
         """Send what is due and take one answer, waiting `seconds` for it at most; `now` of time.monotonic.
 
         Raises TransportError if a server refuses.
         """
+        while self._products and len(self._flying) < _WINDOW:
+            flight = self._products.pop()
+            self._flying[flight.key] = flight
         while self._left and len(self._flying) < _WINDOW:
-            flight = self._ask(self._left[-1])
-            if flight is None:
+            asked = self._ask(self._left[-1])
+            if asked is None:
                 break
-            self._flying[self._left.pop()] = flight
+            self._left.pop()
+            self._flying[asked.key] = asked
         for flight in list(self._flying.values()):
             if now - flight.asked >= _AGAIN:
                 self._send(flight, now)
@@ -111,11 +144,39 @@ class Exchange:
 
     # Questions.
 
+    def _multiply(self, tensor: int, factors: Gathered) -> list[_Flight]:
+        """Make the messages with a matrix's activations, one a server; none if a shard of it is not as it should be.
+
+        Each shard's delta is noted as pushed, under the same sequence: should this process die, its successor sends
+        the delta, and a server that has applied the product knows it.
+        """
+        memory, shards = self._memory, self._memory.layout.shards
+        numbers = [number for number, shard in enumerate(shards) if shard.tensor == tensor]
+        if any(memory.states[number] != SEEN for number in numbers):
+            return []
+        flights = []
+        for peer in dict.fromkeys(self._owners[number] for number in numbers):
+            own = tuple(number for number in numbers if self._owners[number] == peer)
+            sequence = memory.add("sequence")
+            for number in own:
+                place = shards[number].place
+                size = shards[number].size
+                take_delta(self._weights[place], memory.base[place], memory.sent[place], self._delta[:size])
+                memory.sequences[number] = sequence
+                memory.states[number] = PUSHED
+            rows = [slice(shards[n].first_row, shards[n].first_row + shards[n].rows) for n in own]
+            payload = factors.payload(rows)
+            message = Message(Kind.FACTORS, payload, shard=tensor, sequence=sequence, **self._header)
+            memory.add("pushes")
+            memory.add("pushed_bytes", payload.nbytes)
+            flights.append(_Flight(own, message, peer, None))
+        return flights
+
     def _ask(self, number: int) -> _Flight | None:
         """Make the message that the shard's state calls for; None if no buffer is free."""
         memory, place = self._memory, self._memory.layout.shards[number].place
         state = int(memory.states[number])
-        if state in (UNSEEN, APPLYING):
+        if state in (UNSEEN, APPLYING) or number in self._multiplied or (state == SEEN and number in self._still):
             return self._flight(Kind.PULL, number, memory.add("sequence"))
         buffer = self._pool.take()
         if buffer is None:
@@ -163,24 +224,28 @@ class Exchange:
         buffer: np.ndarray | None = None,
     ) -> _Flight:
         encoding = self._encoding if kind == Kind.DELTA else _FLOAT32
-        version = int(self._memory.versions[number]) if self._memory.states[number] in (SEEN, PUSHED) else 0
+        known = self._memory.states[number] in (SEEN, PUSHED) and number not in self._multiplied
+        version = int(self._memory.versions[number]) if known else 0
         message = Message(
             kind, payload, shard=number, sequence=sequence, version=version, encoding=encoding, **self._header
         )  # fmt: skip
-        return _Flight(message, self._owners[number], buffer)
+        return _Flight((number,), message, self._owners[number], buffer)
 
     # Answers.
 
     def _take(self, message: Message, now: float) -> None:
-        flight = self._flying.get(message.shard)
-        if flight is None or message.sequence != flight.message.sequence:
+        flight = self._flying.get((message.shard, message.sequence))
+        if flight is None:
             return  # an answer that came twice, or to a question that is answered
-        number = message.shard
         if message.kind == Kind.REFUSED:
             raise TransportError(f"{flight.peer} refuses: {str(message.facts().get('reason'))[:500]}")
         if message.kind == Kind.MOVED:
             self.moved = True
             return
+        if flight.message.kind == Kind.FACTORS:
+            self._take_product(flight, message.kind)
+            return
+        number = flight.numbers[0]
         if message.kind == Kind.EMPTY:
             self._offer_first(number, flight, now)
             return
@@ -189,7 +254,7 @@ class Exchange:
             if len(fresh) != self._memory.layout.shards[number].size:
                 raise TransportError(f"{flight.peer} sent {len(fresh)} numbers for shard {number}")
             if flight.message.kind == Kind.FIRST and self._memory.states[number] == PUSHED:
-                self._land(number)  # the server has the base again; now the delta that it answered with EMPTY
+                self._land(flight)  # the server has the base again; now the delta that it answered with EMPTY
                 self._left.append(number)
                 return
             self._take_fresh(number, fresh, message.version)
@@ -197,10 +262,18 @@ class Exchange:
             self._take_unchanged(number, message.version)
         else:
             return
-        self._land(number)
+        self._land(flight)
 
-    def _land(self, number: int) -> None:
-        flight = self._flying.pop(number)
+    def _take_product(self, flight: _Flight, kind: Kind) -> None:
+        """The server has multiplied, so the fresh shards are pulled; or it had no weights, so they are pushed."""
+        if kind in (Kind.UNCHANGED, Kind.EMPTY):
+            self._land(flight)
+            self._left += flight.numbers
+            if kind == Kind.UNCHANGED:
+                self._multiplied.update(flight.numbers)
+
+    def _land(self, flight: _Flight) -> None:
+        del self._flying[flight.key]
         if flight.buffer is not None:
             self._pool.give_back(flight.buffer, flight)
 
@@ -212,8 +285,8 @@ class Exchange:
         known = memory.states[number] in (SEEN, PUSHED)
         weights = (memory.base if known else self._weights)[place].copy()
         first = self._flight(Kind.FIRST, number, memory.add("sequence"), weights)
-        self._land(number)
-        self._flying[number] = first
+        self._land(flight)
+        self._flying[first.key] = first
         self._send(first, now)
 
     def _take_fresh(self, number: int, fresh: np.ndarray, version: int) -> None:
@@ -256,6 +329,8 @@ class SynchronizerSpec:
     batch_size: int
     images: int
     wire: str
+    factors: FactorShape | None
+    outboxes: tuple[ChannelHandle, ...]
     patience: float  # seconds without an answer after which it gives up
 
 
@@ -277,6 +352,7 @@ class Synchronizer:
             self.dialer, self.words, self.store.weights, list(self.addresses), bucket_map, spec.run, spec.identity,
             spec.wire,
         )  # fmt: skip
+        self.inboxes = None if spec.factors is None else Inboxes(spec.outboxes, spec.factors)
         self.heard = time.monotonic()
         self.exchanged = self.store.read_updates()
 
@@ -316,7 +392,10 @@ class Synchronizer:
         began = time.monotonic_ns()
         self.exchanged = self.store.read_updates()
         self.words.add("rounds_begun")
-        self.exchange.begin()
+        gathered = None if self.inboxes is None else self.inboxes.gather()
+        if gathered is None and self.inboxes is not None:
+            self.words.add("overflows")
+        self.exchange.begin(gathered)
         answered = self.dialer.statistics().received
         while not self.exchange.done:
             if self.memory.board.order()[1] == STOP:

@@ -110,9 +110,19 @@ def plan_text(plan: RunPlanned) -> str:
             f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
             f"{megabytes(plan.worker_bytes)} a worker beyond its interpreter",
             *([f"cache      up to {megabytes(plan.cache_bytes)} of decoded images"] if plan.cache_bytes else []),
+            *([protocols_text(plan)] if plan.protocols else []),
             f"run folder {plan.folder}",
         ]
     )
+
+
+def protocols_text(plan: RunPlanned) -> str:
+    """Return the table of what goes to the parameter servers, and the bytes of both ways to do it."""
+    rows: list[tuple[str, ...]] = [("layer", "protocol", "as deltas", "as activations")]
+    for each in plan.protocols:
+        other = "" if each.activations_bytes is None else megabytes(each.activations_bytes)
+        rows.append((each.layer, each.protocol, megabytes(each.deltas_bytes), other))
+    return f"exchange   every {plan.settings.exchange_images:,} images, with parameter servers\n{table(rows)}"
 
 
 def epoch_line(epoch: EpochEnded, epochs: int) -> str:

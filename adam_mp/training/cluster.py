@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.run_memory import RunMemory
-from adam_mp.memory.store import ParameterStore
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.coordinator import REPLICA, RunFacts
+from adam_mp.params.factors import FactorShape
 from adam_mp.params.membership import CoordinatorLink, new_identity
+from adam_mp.params.protocols import LayerProtocol, choose_protocols, factor_tensors
 from adam_mp.params.synchronizer import SynchronizerSpec
 from adam_mp.training.plan import RunPlan
+from adam_mp.training.preparation import Shared
 from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import Keys, read_key_file
 from adam_mp.transport.tcp import TcpDialer
@@ -34,6 +34,8 @@ class Cluster:
     facts: Mapping[str, Any]
     news: dict[str, Any]
     keys: Keys | None
+    protocols: tuple[LayerProtocol, ...]
+    factors: FactorShape | None
 
     @property
     def map(self) -> BucketMap:
@@ -59,7 +61,19 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
     except BaseException:
         dialer.close()
         raise
-    return Cluster(dialer, link, facts, news, keys)
+    protocols = plan_protocols(plan, len(news["map"]["servers"]))
+    tensors = factor_tensors(plan.layout, protocols)
+    factors = FactorShape.of(plan.layout, tensors, settings.batch_size) if tensors else None
+    return Cluster(dialer, link, facts, news, keys, protocols, factors)
+
+
+def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
+    """Choose how each layer's updates reach the servers; raises SettingsError."""
+    settings = plan.settings
+    return choose_protocols(
+        plan.network, settings.exchange_images, servers, settings.protocol, plan.optimizer.is_plain_descent,
+        4 if settings.wire == "float32" else 2,
+    )  # fmt: skip
 
 
 def read_keys(path: str | Path | None) -> Keys | None:
@@ -82,17 +96,15 @@ def run_facts(plan: RunPlan) -> RunFacts:
     )
 
 
-def synchronizer_spec(
-    plan: RunPlan, cluster: Cluster, servers: Mapping[str, Any], memory: RunMemory, store: ParameterStore,
-    exchange: ExchangeMemory,
-) -> SynchronizerSpec:  # fmt: skip
+def synchronizer_spec(plan: RunPlan, cluster: Cluster, servers: Mapping[str, Any], shared: Shared) -> SynchronizerSpec:
     """Return what the synchronizer is told; `servers` is the bucket map as plain values."""
+    assert shared.exchange is not None
     settings = plan.settings
     return SynchronizerSpec(
         process=plan.split.workers + plan.split.data_servers,
-        memory=memory.handle,
-        store=store.handle,
-        exchange=exchange.handle,
+        memory=shared.memory.handle,
+        store=shared.store.handle,
+        exchange=shared.exchange.handle,
         servers=servers,
         keys=cluster.keys,
         run=cluster.link.run,
@@ -100,5 +112,7 @@ def synchronizer_spec(
         batch_size=settings.batch_size,
         images=settings.exchange_images,
         wire=settings.wire,
+        factors=cluster.factors,
+        outboxes=shared.channels,
         patience=settings.stall_seconds,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.network.network import Network
+from adam_mp.params.protocols import LayerProtocol
 from adam_mp.training.settings import TrainSettings
 
 
@@ -38,6 +39,7 @@ class RunPlanned:
     kernels: KernelChoices
     folder: Path
     first_epoch: int
+    protocols: tuple[LayerProtocol, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from adam_mp.memory.segment import check_space
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
+from adam_mp.params.protocols import choose_protocols
 from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.events import KernelCompiled, Listener, Notice
@@ -130,6 +131,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     assert settings.lr is not None, "settings fill in the optimizer's own"
     schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(data.training) / settings.batch_size))
     schedule.check()
+    choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # raises what it would raise later
     weights = initial_weights(network, settings.seed)
     choices = _recorded_choices(settings) if resumed else None
     choices = choices or choose_kernels(network, settings.batch_size)

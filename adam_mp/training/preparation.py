@@ -10,11 +10,13 @@ from adam_mp.data.server import DataServerSpec
 from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.run_memory import RunMemory
-from adam_mp.memory.segment import check_space
+from adam_mp.memory.segment import Segment, check_space
 from adam_mp.memory.store import ParameterStore
+from adam_mp.params.factors import FactorShape, make_outboxes, outbox_slots
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
 from adam_mp.transport.keys import read_key_file
+from adam_mp.transport.local import ChannelHandle, LocalChannel
 
 _INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
 
@@ -27,6 +29,8 @@ class Shared:
     store: ParameterStore
     cache: ImageCache | None
     exchange: ExchangeMemory | None = None
+    outboxes: Segment | None = None
+    channels: tuple[ChannelHandle, ...] = ()
 
     @property
     def descriptors(self) -> list[int]:
@@ -34,10 +38,14 @@ class Shared:
         files = [self.memory.handle.segment.descriptor, self.store.handle.arena.segment.descriptor]
         if self.cache is not None:
             files.append(self.cache.handle.segment.descriptor)
+        if self.outboxes is not None:
+            files.append(self.outboxes.handle.descriptor)
         return files if self.exchange is None else [*files, *self.exchange.descriptors]
 
     def close(self) -> None:
         """Free it all; what a child still maps goes with that child."""
+        if self.outboxes is not None:
+            self.outboxes.close()
         if self.exchange is not None:
             self.exchange.close()
         if self.cache is not None:
@@ -46,9 +54,10 @@ class Shared:
         self.memory.close()
 
 
-def prepare_memory(plan: RunPlan) -> Shared:
+def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
     """Make all that is shared, owned by the caller, and fill in the data set and first or resumed weights.
 
+    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do.
     Raises SpaceError, before taking any, if there is not enough for it and for the workers' contexts.
     """
     shape = plan.run_shape
@@ -56,6 +65,9 @@ def prepare_memory(plan: RunPlan) -> Shared:
     needed = shape.offsets()[1] + plan.store_bytes
     if plan.is_replica:
         needed += ExchangeMemory.bytes_needed(plan.layout)
+    slots = outbox_slots(plan.settings.exchange_images, plan.settings.batch_size, plan.split.workers)
+    if factors is not None:
+        needed += plan.split.workers * LocalChannel.bytes_needed(slots, factors.numbers)
     processes = plan.costs.context_bytes * plan.split.workers
     processes += _INTERPRETER_BYTES * (plan.split.workers + plan.split.data_servers)
     if folder is not None:
@@ -63,7 +75,8 @@ def prepare_memory(plan: RunPlan) -> Shared:
         needed = 0
     check_space(needed + processes, f"the run, with {plan.split.workers + plan.split.data_servers} processes,")
     memory = RunMemory.create(shape, folder)
-    store, cache, exchange = None, None, None
+    store, cache, exchange, outboxes = None, None, None, None
+    channels: tuple[ChannelHandle, ...] = ()
     try:
         store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
         plan.data.fill(memory.arrays)
@@ -74,14 +87,21 @@ def prepare_memory(plan: RunPlan) -> Shared:
             cache = ImageCache.create(plan.data.cache_bytes, image_bytes, arrays["cache_places"], folder)
         if plan.is_replica:
             exchange = ExchangeMemory.create(plan.layout, folder)
+        if factors is not None:
+            size = plan.split.workers * LocalChannel.bytes_needed(slots, factors.numbers)
+            outboxes = Segment.create("outboxes", size, folder)
+            made = make_outboxes(outboxes, plan.split.workers, slots, factors)
+            channels = tuple(channel.handle for channel in made)
     except BaseException:
+        if exchange is not None:
+            exchange.close()
         if cache is not None:
             cache.close()
         if store is not None:
             store.close()
         memory.close()
         raise
-    return Shared(memory, store, cache, exchange)
+    return Shared(memory, store, cache, exchange, outboxes, channels)
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
@@ -94,7 +114,9 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
     store.set_updates(plan.resumed.updates)
 
 
-def make_specs(plan: RunPlan, shared: Shared) -> tuple[list[WorkerSpec], list[DataServerSpec]]:
+def make_specs(
+    plan: RunPlan, shared: Shared, factors: FactorShape | None = None
+) -> tuple[list[WorkerSpec], list[DataServerSpec]]:
     """Return what each worker and each data server is told; workers are numbered first."""
     settings = plan.settings
     pictures = plan.data.pictures(None if shared.cache is None else shared.cache.handle)
@@ -113,6 +135,8 @@ def make_specs(plan: RunPlan, shared: Shared) -> tuple[list[WorkerSpec], list[Da
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
             seed=settings.seed,
+            factors=factors,
+            outbox=shared.channels[number] if shared.channels else None,
         )
         for number in range(plan.split.workers)
     ]

@@ -134,6 +134,10 @@ class TrainSettings:
     exchange_images: int = _option(
         512, "many machines", "K", "images a replica trains between two exchanges with the parameter servers"
     )
+    protocol: str = _option(
+        "auto", "many machines", "NAME",
+        "deltas or activations of dense layers go to the servers; auto takes for each layer what is fewer bytes",
+    )  # fmt: skip
     wire: str = _option("float32", "many machines", "TYPE", "numbers of deltas: float32, float16 or bfloat16")
     run_dir: str | Path | None = _option(
         None, "what is left", "DIR", "run folder for model, checkpoints, metrics and curves; runs/MODEL-DATE by default"

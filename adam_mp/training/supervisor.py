@@ -69,10 +69,11 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         plan = self.plan
-        self.shared = shared = prepare_memory(plan)
+        factors = self.cluster.factors if self.cluster is not None else None
+        self.shared = shared = prepare_memory(plan, factors)
         self.memory, self.store = shared.memory, shared.store
         self.writer = BackgroundWriter(self._notice)
-        workers, servers = make_specs(plan, shared)
+        workers, servers = make_specs(plan, shared, factors)
         self.leases, synchronizer = self._share()
         self.crew = Crew(
             self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer
@@ -97,7 +98,7 @@ class Supervisor:
             lambda: self.replica_figures(exchange),
         )  # fmt: skip
         servers = cluster.map.as_dict()
-        return leases, synchronizer_spec(self.plan, cluster, servers, self.memory, self.store, exchange)
+        return leases, synchronizer_spec(self.plan, cluster, servers, self.shared)
 
     def replica_figures(self, exchange: ExchangeMemory) -> dict[str, Any]:
         """Return what `status` shows of this replica."""
@@ -309,7 +310,7 @@ class Supervisor:
             servers = leases.servers
             if servers != self.cluster.news["map"]:
                 self.cluster.news["map"] = servers
-                spec = synchronizer_spec(self.plan, self.cluster, servers, self.memory, self.store, exchange)
+                spec = synchronizer_spec(self.plan, self.cluster, servers, self.shared)
                 self.crew.respecify(spec)
 
     def _pause(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from adam_mp.compute.model import Model, load
 from adam_mp.machine import usable_cores
+from adam_mp.params.protocols import LayerProtocol
 from adam_mp.training.cluster import Cluster, join_cluster
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
 from adam_mp.training.figures import wait_fraction
@@ -152,7 +153,7 @@ def _run_in(
     plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, cluster: Cluster | None = None,
     duty: Callable[[], None] = lambda: None,
 ) -> TrainResult:  # fmt: skip
-    announcement = _announce(plan, folder)
+    announcement = _announce(plan, folder, cluster.protocols if cluster is not None else ())
     with Supervisor(plan, folder.path, interruption, tell, cluster, duty) as supervisor:
         counted = ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores")
         record: dict[str, Any] = {name: getattr(announcement, name) for name in counted}
@@ -172,7 +173,7 @@ def _run_in(
     return result
 
 
-def _announce(plan: RunPlan, folder: RunFolder) -> RunPlanned:
+def _announce(plan: RunPlan, folder: RunFolder, protocols: tuple[LayerProtocol, ...]) -> RunPlanned:
     return RunPlanned(
         settings=plan.settings,
         network=plan.network,
@@ -192,6 +193,7 @@ def _announce(plan: RunPlan, folder: RunFolder) -> RunPlanned:
         kernels=plan.choices,
         folder=folder.path,
         first_epoch=plan.resumed.epoch + 1 if plan.resumed else 1,
+        protocols=protocols,
     )
 
 

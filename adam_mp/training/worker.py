@@ -25,7 +25,9 @@ from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.memory.waiting import Backoff
 from adam_mp.network.network import Network
+from adam_mp.params.factors import FactorShape, Outbox
 from adam_mp.training.schedule import Schedule
+from adam_mp.transport.local import ChannelHandle
 
 _LR, _STEP = HYPER.index("lr"), HYPER.index("step")
 
@@ -46,6 +48,8 @@ class WorkerSpec:
     momentum: float
     weight_decay: float
     seed: int
+    factors: FactorShape | None = None
+    outbox: ChannelHandle | None = None
 
 
 class Worker:
@@ -61,6 +65,8 @@ class Worker:
         self.hyper = make_hyper(spec.momentum, spec.weight_decay)
         self.updates = bind_updates(spec.optimizer, self.store, self.context, self.hyper)
         self.programs: dict[tuple[int, int, int], Program] = {}
+        self.outbox = None if spec.outbox is None else Outbox(spec.outbox)
+        self.factors: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # by the identity of a program
         pictures = open_pictures(spec.pictures, self.memory, self.counters)
         self.evaluation = EvaluationBuffer(spec, self.context, self.memory, pictures)
         self.waiting = Backoff()
@@ -127,6 +133,8 @@ class Worker:
         self.hyper[_STEP] = before + 1
         for update in self.updates:
             update()
+        if self.outbox is not None:  # after the update: what is told of is in the weights
+            self.outbox.put(self.factors[id(program)], float(self.hyper[_LR]), self.spec.weight_decay)
         self.counters.add("update_ns", time.perf_counter_ns() - propagated)
         self.counters.add("backward_ns", propagated - forwarded)
         self.counters.add("forward_ns", forwarded - start)
@@ -143,6 +151,10 @@ class Worker:
             slot = ring.slots[index]
             program = self.context.program(slot.images[:count], slot.labels[:count])
             self.programs[number, index, count] = program
+            if self.spec.factors is not None:
+                names = [self.store.layout.tensors[tensor].name for tensor in self.spec.factors.tensors]
+                images = slot.images[:count]
+                self.factors[id(program)] = [self.context.factors(name, images) for name in names]
         return program
 
     def set_rate(self, epoch: int, step: int) -> None:
