@@ -115,6 +115,8 @@ class Coordinator:
         self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, trained twice
         self.departed: dict[str, int] = {"updates": 0}
         self.changed = False  # since the last snapshot
+        self.leader = 0  # identity of the replica that validates and keeps the model; 0 for none
+        self._awaited_until: float | None = None  # how long a leader from before the restart keeps its place
         self._joined = 0
         self._twice = 0
 
@@ -140,6 +142,7 @@ class Coordinator:
         member = self.members[identity]
         member.seen, member.sequence = now, 0
         if role == REPLICA:
+            self._choose_leader()
             self._take_up(member, facts)
         return {"run": self.run, **self._news(member)}
 
@@ -172,9 +175,15 @@ class Coordinator:
             return
         self.departed["updates"] += int(member.report.get("updates", 0) or 0)
         self._free(identity)
+        self._choose_leader()
 
     def tick(self, now: float) -> list[Member]:
         """Take leave of members that are silent; return them. Servers keep their buckets: they come back."""
+        if self._awaited_until == math.inf:  # the first look after a restart
+            self._awaited_until = now + MEMBER_DEADLINE
+        if self._awaited_until is not None and now > self._awaited_until:
+            self._awaited_until = None
+            self._choose_leader()
         silent = [member for member in self.members.values() if now - member.seen > MEMBER_DEADLINE]
         for member in silent:
             self.leave(member.identity)
@@ -227,7 +236,7 @@ class Coordinator:
         self.changed = False
         return {
             "run": self.run, "expected": self.expected, "epoch": self.epoch, "finished": self.finished,
-            "departed": self.departed, "facts": self.facts.as_dict() if self.facts else None,
+            "departed": self.departed, "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
             "map": self.map.as_dict() if self.map else None,
             "trained": np.packbits(self.states == TRAINED).tobytes().hex(),
         }  # fmt: skip
@@ -239,6 +248,8 @@ class Coordinator:
             self = cls(int(facts["run"]), int(facts["expected"]))
             self.finished, self.departed = list(facts["finished"]), dict(facts["departed"])
             self.map = BucketMap.from_dict(facts["map"]) if facts["map"] else None
+            self.leader = int(facts.get("leader", 0))
+            self._awaited_until = math.inf if self.leader else None
             if facts["facts"]:
                 self.facts = RunFacts.from_dict(facts["facts"])
                 self._open(int(facts["epoch"]))
@@ -290,6 +301,9 @@ class Coordinator:
         epoch = self._whole(facts, "epoch")
         if self._whole(facts, "run") == self.run and self.epoch < epoch < self.facts.epochs:
             self._open(epoch)  # the snapshot was older than the end of the epoch before
+            ended = facts.get("finished")
+            if isinstance(ended, Mapping) and {"epoch", "trained", "skipped"} <= ended.keys():
+                self.finished.append(dict(ended))
         if epoch != self.epoch:
             return
         self._note_trained(member, self._batches(facts, "trained"))
@@ -313,9 +327,18 @@ class Coordinator:
         }
 
     def _leader(self) -> Member | None:
-        """The replica that has been a member for longest: it validates and keeps the model."""
-        replicas = (member for member in self.members.values() if member.role == REPLICA)
-        return min(replicas, key=lambda member: member.number, default=None)
+        """The replica that validates and keeps the model."""
+        return self.members.get(self.leader)
+
+    def _choose_leader(self) -> None:
+        """Let the replica that has been a member for longest lead, unless another does or is to come back to it."""
+        if self.leader in self.members:
+            self._awaited_until = None
+        elif self._awaited_until is None:
+            replicas = (member for member in self.members.values() if member.role == REPLICA)
+            oldest = min(replicas, key=lambda member: member.number, default=None)
+            self.leader = oldest.identity if oldest is not None else 0
+            self.changed = True
 
     def _open(self, epoch: int) -> None:
         assert self.facts is not None

@@ -103,10 +103,11 @@ class CoordinatorLink:
         """Seconds since the coordinator was last heard."""
         return time.monotonic() - self._heard
 
-    def leave(self, seconds: float = 1.0) -> None:
-        """Say goodbye; whether it arrives is not known."""
+    def leave(self, seconds: float = 1.0, member: int | None = None) -> None:
+        """Say goodbye, or that `member` is dead; whether it arrives is not known."""
         deadline = time.monotonic() + seconds
-        message = with_facts(Kind.LEAVE, {}, run=self.run, sender=self.identity)
+        facts = {} if member is None else {"member": member}
+        message = with_facts(Kind.LEAVE, facts, run=self.run, sender=self.identity)
         while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
             time.sleep(_LOOK / 5)
 

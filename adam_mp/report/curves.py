@@ -34,9 +34,11 @@ def draw_curves(folder: Path, test_accuracy: float | None) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     loss, accuracy, speed = figure.subplots(1, 3)
     loss.plot(epochs, [row["loss"] for row in rows], "o-", label="training")
-    if rows[0]["validation_loss"] is not None:
-        loss.plot(epochs, [row["validation_loss"] for row in rows], "o-", label="validation")
-        accuracy.plot(epochs, [100 * row["validation_accuracy"] for row in rows], "o-", color="C1", label="validation")
+    validated = [row for row in rows if row["validation_loss"] is not None]  # one replica of many validates
+    if validated:
+        at = [row["epoch"] for row in validated]
+        loss.plot(at, [row["validation_loss"] for row in validated], "o-", label="validation")
+        accuracy.plot(at, [100 * row["validation_accuracy"] for row in validated], "o-", color="C1", label="validation")
     if test_accuracy is not None:
         accuracy.axhline(100 * test_accuracy, color="C2", linestyle="--", label=f"test {100 * test_accuracy:.2f}%")
     speed.plot(epochs, [row["images_per_second"] for row in rows], "o-", color="C3")

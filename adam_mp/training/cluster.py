@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from adam_mp.errors import TransportError
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.coordinator import REPLICA, RunFacts
 from adam_mp.params.factors import FactorShape
@@ -18,9 +20,11 @@ from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import Shared
 from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import Keys, read_key_file
+from adam_mp.transport.messages import Kind
 from adam_mp.transport.tcp import TcpDialer
 
 _JOINING = 60.0  # seconds: servers and replicas may be started in any order
+_TELLING = 1.0
 # Settings in which the replicas of a run must agree, beside those of its epochs; they decide what an update means.
 _AGREED = ("optimizer", "lr", "momentum", "weight_decay", "seed", "validation")
 
@@ -55,7 +59,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
     dialer = TcpDialer(keys)
     try:
         link = CoordinatorLink(dialer, parse_address(settings.join, "--join"), new_identity())
-        facts = {"role": REPLICA, "name": f"replica {socket.gethostname()}", "facts": run_facts(plan).as_dict()}
+        facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict()}
         epoch = plan.resumed.epoch if plan.resumed is not None else 0
         news = link.join({**facts, "epoch": epoch}, _JOINING, stop)
     except BaseException:
@@ -74,6 +78,27 @@ def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
         plan.network, settings.exchange_images, servers, settings.protocol, plan.optimizer.is_plain_descent,
         4 if settings.wire == "float32" else 2,
     )  # fmt: skip
+
+
+def replica_name(process: int) -> str:
+    """Return the name by which `status` shows a replica of this machine."""
+    return f"replica {socket.gethostname()}-{process}"
+
+
+def say_dead(address: str, keys: Keys | None, process: int) -> None:
+    """Tell the coordinator that a replica of this machine died; what it had leased is free then. It may go unheard."""
+    dialer = TcpDialer(keys)
+    try:
+        link = CoordinatorLink(dialer, parse_address(address, "the coordinator's address"), new_identity())
+        state = link.ask(Kind.STATUS, {}, _TELLING)
+        link.run = int(state["run"], 16)
+        for member in state["members"]:
+            if member["name"] == replica_name(process):
+                link.leave(_TELLING, member["identity"])
+    except TransportError:
+        pass  # the coordinator is away too: it finds out by itself
+    finally:
+        dialer.close()
 
 
 def read_keys(path: str | Path | None) -> Keys | None:

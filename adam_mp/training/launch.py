@@ -17,7 +17,7 @@ from typing import Any
 from adam_mp.errors import ProcessError
 from adam_mp.params.serving import ServerSpec, serve_for_supervisor
 from adam_mp.training.child import Child, start_child
-from adam_mp.training.cluster import read_keys
+from adam_mp.training.cluster import read_keys, say_dead
 
 _STARTING = 120.0  # seconds; the first server may have to compile kernels
 _ENDING = 20.0
@@ -50,6 +50,7 @@ class Launch:
         self._folder, self._settings = folder, settings
         self._restarts, self._notice, self._replica = restarts, notice, replica
         self._servers, self._replicas = servers, replicas
+        self._keys = read_keys(settings.get("key_file"))
         self._parts: list[_Part] = []
         self.address = ""
         self.ending = False
@@ -74,12 +75,11 @@ class Launch:
                 part.child = None
 
     def _start_all(self) -> None:
-        keys = read_keys(self._settings.get("key_file"))
         for number in range(self._servers):
             folder = self._folder / f"server-{number}"
             folder.mkdir(parents=True)
             spec = ServerSpec(
-                "127.0.0.1:0", join=self.address or None, servers=self._servers, keys=keys, snapshots=folder,
+                "127.0.0.1:0", join=self.address or None, servers=self._servers, keys=self._keys, snapshots=folder,
                 address_file=folder / "address",
             )  # fmt: skip
             part = _Part(f"parameter server {number}", serve_for_supervisor, spec)
@@ -118,10 +118,13 @@ class Launch:
             code, how, words = part.child.exit_code, part.child.describe_end(), part.child.last_words()
             early = time.monotonic() - part.child.started < _EARLY_DEATH
             part.early_deaths = part.early_deaths + 1 if early else 1
+            process = part.child.pid
             part.child.close()
             part.child = None
             if code == 0:
                 continue  # its part of the run is done
+            if part.function is not serve_for_supervisor:
+                say_dead(self.address, self._keys, process)
             if part.early_deaths > self._restarts:
                 if part.function is serve_for_supervisor:
                     raise ProcessError(f"the run cannot go on: {part.name} {how}")

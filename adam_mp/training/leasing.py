@@ -258,15 +258,21 @@ class SharedLeases:
     def _rejoin(self) -> dict[str, Any]:
         """Join again, after the coordinator was restarted or took this replica for dead, with all that it did."""
         states = self._memory.ledger.states()
-        leased = np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist()
-        unpushed = {batch for waiting in self._waiting for batch in waiting.batches}
+        epoch = int(self._news["epoch"])
+        trained: list[int] = []
+        leased: list[int] = []
+        if epoch == self._epoch:  # else all is said: it had ended before the coordinator was lost
+            unpushed = {batch for waiting in self._waiting for batch in waiting.batches}
+            trained = sorted(self._known - unpushed)
+            leased = [*np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist(), *sorted(unpushed)]
         facts = {
             **self._facts,
             "role": REPLICA,
             "run": self._link.run,
-            "epoch": self._epoch,
-            "trained": sorted(self._known - unpushed),
-            "leased": [*leased, *sorted(unpushed)],
+            "epoch": epoch,
+            "finished": self._news.get("finished"),
+            "trained": trained,
+            "leased": leased,
         }
         self._ready = []
         return self._link.join(facts, max(_JOINING, self._patience))

@@ -19,6 +19,7 @@ from adam_mp.training.interruption import Interruption
 from adam_mp.training.launch import Launch
 from adam_mp.training.plan import RunPlan, make_plan
 from adam_mp.training.run_folder import RunFolder, write_record
+from adam_mp.training.settings import FIELDS, TrainSettings
 from adam_mp.training.supervisor import Supervisor
 
 _CHECKPOINTS_ON_DISK = 3  # two kept, one being written
@@ -84,7 +85,7 @@ def run_training(explicit: Mapping[str, Any], listeners: list[Listener]) -> Trai
     try:
         folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
         with Interruption() as interruption:
-            result = _run_with_others(plan, folder, interruption, tell, explicit)
+            result = _run_with_others(plan, folder, interruption, tell)
         tell(RunEnded(result))
         return result
     finally:
@@ -110,18 +111,17 @@ def train_replica(settings: Mapping[str, Any]) -> None:
     run_training(settings, [say])
 
 
-def _run_with_others(
-    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, explicit: Mapping[str, Any]
-) -> TrainResult:
+def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
     """Run the plan, as a replica of a run of many machines if the settings say so."""
     settings = plan.settings
     if not plan.is_replica:
         return _run_in(plan, folder, interruption, tell)
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
-    others = {**explicit, "cores": plan.cores, "quorum": settings.quorum}
-    for name in ("servers", "replicas", "resume", "target_accuracy", "config"):
-        others.pop(name, None)
+    others = {name: getattr(settings, name) for name in FIELDS}  # where a run is resumed, not all of them are given
+    for name in ("servers", "replicas", "resume", "target_accuracy"):
+        others.pop(name)
+    others["cores"] = plan.cores
     with Launch(
         folder.path, settings.servers, settings.replicas, others, settings.restarts, train_replica,
         lambda text, details: tell(Notice(text, details)),
@@ -129,14 +129,14 @@ def _run_with_others(
         joined = dataclasses.replace(
             plan, settings=dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
         )
-        result = _run_replica(joined, folder, interruption, tell, launch.watch)
+        result = _run_replica(joined, folder, interruption, tell, launch.watch, settings)
         launch.ending = not interruption.requested
         return result
 
 
 def _run_replica(
     plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener,
-    duty: Callable[[], None] = lambda: None,
+    duty: Callable[[], None] = lambda: None, asked: TrainSettings | None = None,
 ) -> TrainResult:  # fmt: skip
     def stop() -> bool:
         duty()
@@ -144,21 +144,23 @@ def _run_replica(
 
     cluster = join_cluster(plan, stop)
     try:
-        return _run_in(plan, folder, interruption, tell, cluster, duty)
+        return _run_in(plan, folder, interruption, tell, cluster, duty, asked)
     finally:
         cluster.close()
 
 
 def _run_in(
     plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, cluster: Cluster | None = None,
-    duty: Callable[[], None] = lambda: None,
+    duty: Callable[[], None] = lambda: None, asked: TrainSettings | None = None,
 ) -> TrainResult:  # fmt: skip
+    """Run the plan; the run folder keeps the settings that were `asked` for, where those of the plan are others."""
+    asked = asked or plan.settings
     announcement = _announce(plan, folder, cluster.protocols if cluster is not None else ())
     with Supervisor(plan, folder.path, interruption, tell, cluster, duty) as supervisor:
         counted = ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores")
         record: dict[str, Any] = {name: getattr(announcement, name) for name in counted}
         record["kernels"] = plan.choices.as_dict()
-        write_record(folder.path, plan.settings, plan.network, record, None)
+        write_record(folder.path, asked, plan.network, record, None)
         tell(announcement)
         supervisor.train()
         model = load(supervisor.finish_files())
@@ -169,7 +171,7 @@ def _run_in(
             supervisor.store.load(model.weights)
             _, test_accuracy = supervisor.evaluate("test")
         result = _result(supervisor, plan, folder, test_accuracy, model)
-    write_record(folder.path, plan.settings, plan.network, record, result.as_dict())
+    write_record(folder.path, asked, plan.network, record, result.as_dict())
     return result
 
 

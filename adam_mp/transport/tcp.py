@@ -2,9 +2,10 @@
 
 A listener (ROUTER) answers whoever dials it (DEALER). A message is two frames, header and payload; large payloads leave
 from and arrive in the memory that the caller sees, with no copy. Queues hold `_QUEUE` messages a peer in each
-direction, then `send` says no. Dead connections are found by heartbeats of ZeroMQ's own and are dialled again for as
-long as the endpoint lives; payloads that were queued for one are `done` once the endpoint is next used. With keys, both
-sides prove that they hold the same key file, and all is encrypted (CURVE).
+direction, then `send` says no. Dead connections are found by the kernel (TCP keep-alive) and are dialled again for as
+long as the endpoint lives; ZeroMQ's own heartbeats take a connection under back-pressure for dead, and members of a run
+report to the coordinator anyway. Payloads that were queued for a dead connection are `done` once the endpoint is next
+used. With keys, both sides prove that they hold the same key file, and all is encrypted (CURVE).
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, decod
 
 _QUEUE = 16  # messages
 _COPIED = 32 << 10  # bytes up to which a copy is cheaper than keeping track
-_HEARTBEAT, _SILENCE = 1000, 5000  # milliseconds
-_LINGER = 500
+_ALIVE_AFTER, _ALIVE_EVERY, _ALIVE_TIMES = 5, 2, 5  # seconds of silence, seconds between probes, probes
+_LINGER = 500  # milliseconds
 _HELLO = 3000  # milliseconds a new connection has to prove itself
 _REDIAL, _SLOWEST_REDIAL = 100, 1000
 _MOST_PARTS = 8  # frames of a message that are looked at
@@ -231,11 +232,12 @@ class TcpDialer:
 
 
 def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, address: Address) -> zmq.Socket[bytes]:
-    """Return a socket with bounded queues, heartbeats and keys."""
+    """Return a socket with bounded queues, keep-alive and keys."""
     socket: zmq.Socket[bytes] = context.socket(kind)
     socket.sndhwm = socket.rcvhwm = _QUEUE
     socket.maxmsgsize = LONGEST + _CURVE_BYTES
-    socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = _HEARTBEAT, _SILENCE, _SILENCE
+    socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, _ALIVE_AFTER
+    socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = _ALIVE_EVERY, _ALIVE_TIMES
     socket.handshake_ivl = _HELLO
     socket.reconnect_ivl, socket.reconnect_ivl_max = _REDIAL, _SLOWEST_REDIAL
     socket.ipv6 = address.is_version_6
