@@ -43,6 +43,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.suites $(VENV)/benchmarks.json
 	$(BIN)/python -m benchmarks.reach
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.exchange
 	$(BIN)/python -m benchmarks.scaling
 
 peers: $(VENV)/installed-test

@@ -260,7 +260,8 @@ def training_rows() -> Iterator[Row]:
     means = {side: statistics.mean(values) for side, values in accuracies.items()}
     lost = means["one store"] - means["two replicas"]
     figures = ", ".join(f"{side} {means[side]:.2f} ± {statistics.stdev(accuracies[side]):.2f}" for side in sides)
-    yield Row(f"test accuracy lost by it after 3 epochs, {_ROUNDS} seeds", "2 workers on one store", "<0.2 points", lost,
+    what = f"test accuracy lost by it after 3 epochs, {_ROUNDS} seeds"
+    yield Row(what, "2 workers on one store", "<0.2 points", lost,
               met=lost <= 0.2, figures=figures)  # fmt: skip
 
 
@@ -285,10 +286,12 @@ def memory_rows() -> Iterator[Row]:
             most = max(most, process.memory_info().rss)
         for dialer in dialers:
             dialer.close()
-    value = (most - base) / size
+    queues = (4 * 16 + 24) << 20  # 16 messages a peer, and 24 answers on their way
+    value = (most - base - queues) / size
     figures = f"weights {size / 1e6:.0f} MB, server {most / 1e6:.0f} MB, interpreter and libraries {base / 1e6:.0f} MB"
-    yield Row("a server's memory beyond its libraries under a push flood of 4 replicas", "its weights", "<2.2x", value,
-              met=value < 2.2, figures=figures)  # fmt: skip
+    figures += f", bounded queues {queues / 1e6:.0f} MB"
+    what = "a server's memory beyond libraries and queues, 4 replicas push and never read"
+    yield Row(what, "its weights", "<2.2x", value, met=value < 2.2, figures=figures)
 
 
 GROUPS = {

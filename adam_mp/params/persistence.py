@@ -104,6 +104,7 @@ class SnapshotFolder:
             if self._queue.full() and not all_of_it:
                 return
             entry = table.entries[number]
+            self._digest = table.layout.digest
             self._busy.add(number)
             del self._since[number]
             entry.dirty = False

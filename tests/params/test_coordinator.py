@@ -1,0 +1,185 @@
+"""The coordinator without a network: every batch counts once, whoever dies, and whatever arrives twice."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adam_mp.params.coordinator import FREE, LEASED, MEMBER_DEADLINE, TRAINED, Coordinator, RefusedError
+
+LAYOUT = [["w", [10, 10]], ["b", [10]]]
+
+
+def facts(**more):
+    run = {"layout": LAYOUT, "images": 95, "batch_size": 10, "epochs": 3, "quorum": 1.0, "agreed": {"lr": 0.1}}
+    return {"role": "replica", "facts": {**run, **more}}
+
+
+def begin(servers=1, replicas=2, **more):
+    coordinator = Coordinator(run=5, expected=servers)
+    for number in range(servers):
+        coordinator.join(100 + number, {"role": "params", "address": f"127.0.0.1:{7000 + number}"}, 0.0)
+    for number in range(replicas):
+        coordinator.join(1 + number, facts(**more), 0.0)
+    return coordinator
+
+
+def test_a_replica_waits_for_the_servers():
+    coordinator = Coordinator(run=5, expected=2)
+    assert "0 of 2" in coordinator.join(1, facts(), 0.0)["waiting"]
+    coordinator.join(100, {"role": "params", "address": "127.0.0.1:1"}, 0.0)
+    assert "1 of 2" in coordinator.join(1, facts(), 0.0)["waiting"]
+    coordinator.join(101, {"role": "params", "address": "127.0.0.1:2"}, 0.0)
+    welcome = coordinator.join(1, facts(), 0.0)
+    assert welcome["run"] == 5
+    assert [address for _, address in welcome["map"]["servers"]] == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"agreed": {"lr": 0.2}}, "lr 0.2, the run has 0.1"),
+        ({"epochs": 9}, "epochs 9, the run has 3"),
+        ({"layout": [["w", [10, 11]], ["b", [10]]]}, "another network"),
+        ({"images": "many"}, "malformed"),
+        ({"layout": [["w", [0]]]}, "empty tensor"),
+        ({"layout": "w"}, "malformed"),
+    ],
+)
+def test_a_replica_that_differs_is_refused(more, message):
+    coordinator = begin(replicas=1)
+    with pytest.raises(Exception, match=message):
+        coordinator.join(2, facts(**more), 0.0)
+    assert len(coordinator.members) == 2
+
+
+def test_a_report_that_comes_twice_counts_once():
+    coordinator = begin()
+    first = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)
+    assert coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.5) == first
+    assert np.count_nonzero(coordinator.states == LEASED) == len(first["granted"]) == 2
+
+
+def test_what_a_silent_replica_leased_is_free_again():
+    coordinator = begin()
+    granted = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)["granted"]
+    coordinator.report(2, 1, {"epoch": 0, "wanted": 1}, 14.0)
+    coordinator.members[100].seen = 20.0
+    assert [member.identity for member in coordinator.tick(1.1 + MEMBER_DEADLINE)] == [1]
+    assert all(coordinator.states[batch] == FREE for batch in granted)
+    with pytest.raises(RefusedError) as refused:
+        coordinator.report(1, 2, {"epoch": 0, "trained": granted}, 20.0)
+    assert refused.value.rejoin
+    news = coordinator.join(1, {**facts(), "run": 5, "epoch": 0, "trained": granted, "leased": []}, 21.0)
+    assert news["trained"] == 20
+
+
+def test_the_oldest_replica_leads():
+    coordinator = begin()
+    assert coordinator.report(1, 1, {"epoch": 0}, 0.0)["leader"]
+    assert not coordinator.report(2, 1, {"epoch": 0}, 0.0)["leader"]
+    coordinator.leave(1)
+    assert coordinator.report(2, 2, {"epoch": 0}, 0.0)["leader"]
+
+
+def test_the_epoch_ends_at_the_quorum():
+    coordinator = begin(quorum=0.5)
+    coordinator.report(1, 1, {"epoch": 0, "trained": [0, 1, 2, 3]}, 0.0)
+    assert coordinator.epoch == 0
+    news = coordinator.report(2, 1, {"epoch": 0, "trained": [9]}, 0.0)  # the last batch has 5 images
+    assert coordinator.epoch == 0
+    news = coordinator.report(2, 2, {"epoch": 0, "trained": [4], "wanted": 3}, 0.0)
+    assert (news["epoch"], news["granted"]) == (1, [])
+    assert news["finished"] == {"epoch": 0, "trained": 55, "skipped": 40, "twice": 0}
+    late = coordinator.report(1, 2, {"epoch": 0, "trained": [5]}, 0.0)
+    assert late["epoch"] == 1
+    assert coordinator.images_in(TRAINED) == 0
+
+
+@pytest.mark.parametrize("batches", [[10], [-1], ["a"], [True], "all", {"0": 1}, [0.5]])
+def test_batches_that_are_none_are_refused(batches):
+    coordinator = begin()
+    with pytest.raises(RefusedError, match="no batches"):
+        coordinator.report(1, 1, {"epoch": 0, "trained": batches}, 0.0)
+
+
+def test_others_updates_are_told_and_outlive_their_replica():
+    coordinator = begin()
+    coordinator.report(1, 1, {"epoch": 0, "statistics": {"updates": 7}}, 0.0)
+    assert coordinator.report(2, 1, {"epoch": 0, "statistics": {"updates": 3}}, 0.0)["updates"] == 7
+    coordinator.leave(1)
+    assert coordinator.report(2, 2, {"epoch": 0, "statistics": {"updates": 4}}, 0.0)["updates"] == 7
+
+
+def test_a_server_that_moves_makes_a_new_map():
+    coordinator = begin(servers=2)
+    assert coordinator.map.epoch == 1
+    coordinator.join(101, {"role": "params", "address": "127.0.0.1:9999"}, 1.0)
+    assert coordinator.map.epoch == 2
+    assert coordinator.map.servers[1].address == "127.0.0.1:9999"
+    with pytest.raises(RefusedError, match="2 parameter servers already"):
+        coordinator.join(102, {"role": "params", "address": "127.0.0.1:1"}, 1.0)
+
+
+def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say():
+    coordinator = begin()
+    granted = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 0.0)["granted"]
+    coordinator.report(2, 1, {"epoch": 0, "trained": [5, 6]}, 0.0)
+    again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    assert (again.run, again.epoch, again.images_in(TRAINED)) == (5, 0, 20)
+    with pytest.raises(RefusedError) as refused:
+        again.report(1, 2, {"epoch": 0}, 1.0)
+    assert refused.value.rejoin
+    again.join(1, {**facts(), "run": 5, "epoch": 0, "trained": [7], "leased": granted}, 1.0)
+    assert again.images_in(TRAINED) == 30
+    assert np.count_nonzero(again.states == LEASED) == 2
+    ahead = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    ahead.join(2, {**facts(), "run": 5, "epoch": 2, "trained": [0], "leased": []}, 1.0)
+    assert (ahead.epoch, ahead.images_in(TRAINED)) == (2, 10)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.3, 1.0))
+@settings(max_examples=60)
+def test_every_image_is_counted_once_whatever_happens(seed, quorum):
+    random = np.random.default_rng(seed)
+    coordinator = begin(replicas=3, quorum=quorum)
+    held = {identity: [] for identity in (1, 2, 3)}
+    epochs, sequences, now = dict.fromkeys(held, 0), dict.fromkeys(held, 0), 0.0
+    for _ in range(2000):
+        if coordinator.phase == "done":
+            break
+        now += float(random.exponential(0.3))
+        coordinator.members[100].seen = now
+        identity = int(random.integers(1, 4))
+        if random.random() < 0.02:  # it dies, and another comes in its place
+            coordinator.leave(identity)
+            held[identity], sequences[identity] = [], 0
+            epochs[identity] = coordinator.join(identity, facts(quorum=quorum), now)["epoch"]
+            continue
+        coordinator.tick(now)
+        trained = [batch for batch in held[identity] if random.random() < 0.5]
+        report = {"epoch": epochs[identity], "trained": trained, "wanted": int(random.integers(0, 4))}
+        sequences[identity] += 1
+        try:
+            news = coordinator.report(identity, sequences[identity], report, now)
+            if random.random() < 0.3:
+                assert coordinator.report(identity, sequences[identity], report, now) == news
+        except RefusedError:
+            held[identity], sequences[identity] = [], 0
+            epochs[identity] = coordinator.join(identity, facts(quorum=quorum), now)["epoch"]
+            continue
+        held[identity] = [batch for batch in held[identity] if batch not in trained] + news["granted"]
+        if news["epoch"] != epochs[identity]:
+            epochs[identity], held[identity] = news["epoch"], []
+        leased = [batch for batches in held.values() for batch in batches]
+        current = [b for i, batches in held.items() if epochs[i] == coordinator.epoch for b in batches]
+        assert len(current) == len(set(current)), leased
+    assert coordinator.phase == "done"
+    for entry in coordinator.finished:
+        assert entry["trained"] + entry["skipped"] == 95
+        assert entry["trained"] >= quorum * 95
+        assert entry["twice"] == 0

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from adam_mp.errors import CheckpointError, RunFolderError, TransportError
+from adam_mp.memory.layout import Layout
+from adam_mp.params.persistence import SnapshotFolder, read_facts, write_facts
+from adam_mp.params.shard_table import Delta, ShardTable
+
+LAYOUT = Layout.of({"a": (600, 700), "b": (50,)})
+NUMBERS = range(len(LAYOUT.shards))
+
+
+@pytest.fixture
+def table():
+    made = []
+
+    def make():
+        made.append(ShardTable(LAYOUT, NUMBERS))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def ones(number, value=1.0):
+    return np.full(LAYOUT.shards[number].size, value, np.float32)
+
+
+def test_a_restarted_server_has_weights_and_sequences_of_the_snapshot(table, tmp_path):
+    first, folder = table(), SnapshotFolder(tmp_path, 0.0)
+    for number in NUMBERS:
+        first.fill(number, ones(number))
+        first.apply_deltas(number, [Delta(7, 3, ones(number))])
+    folder.look(first, time.monotonic(), all_of_it=True)
+    folder.close(first)
+    second, again = table(), SnapshotFolder(tmp_path, 0.0)
+    assert again.load(second) == len(NUMBERS)
+    for number in NUMBERS:
+        assert np.array_equal(second.entries[number].weights, ones(number, 2.0))
+        assert second.apply_deltas(number, [Delta(7, 3, ones(number))]) == [False]
+        assert second.apply_deltas(number, [Delta(7, 4, ones(number))]) == [True]
+        assert second.entries[number].version >> 38 != first.entries[number].version >> 38
+    again.close(None)
+
+
+def test_several_updates_fold_into_one_writing(table, tmp_path):
+    first, folder = table(), SnapshotFolder(tmp_path, 5.0)
+    first.fill(0, ones(0))
+    now = time.monotonic()
+    for sequence in range(1, 50):
+        first.apply_deltas(0, [Delta(1, sequence, ones(0))])
+        folder.look(first, now + sequence / 1000)
+    assert folder.statistics().written == 0
+    assert folder.statistics().dirty == 1
+    folder.look(first, now + 6)
+    folder.close(None)
+    assert folder.statistics().written == 1
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 5000, -1])
+def test_a_damaged_file_is_left_out_and_named(table, tmp_path, cut):
+    first, folder = table(), SnapshotFolder(tmp_path, 0.0)
+    for number in NUMBERS:
+        first.fill(number, ones(number))
+    folder.close(first)
+    path = tmp_path / "shard-000000.safetensors"
+    path.write_bytes(path.read_bytes()[:cut])
+    second, again = table(), SnapshotFolder(tmp_path, 0.0)
+    assert again.load(second) == len(NUMBERS) - 1
+    assert "shard-000000" in again.trouble
+    assert second.entries[0].version == 0
+    again.close(None)
+
+
+def test_the_snapshot_of_another_network_is_not_taken(table, tmp_path):
+    other = Layout.of({"a": (600, 701), "b": (50,)})
+    stranger, folder = ShardTable(other, range(len(other.shards))), SnapshotFolder(tmp_path, 0.0)
+    for number in range(len(other.shards)):
+        stranger.fill(number, np.ones(other.shards[number].size, np.float32))
+    folder.close(stranger)
+    stranger.close()
+    again = SnapshotFolder(tmp_path, 0.0)
+    assert again.load(table()) == 0
+    again.close(None)
+
+
+def test_a_disk_that_refuses_is_named_and_serving_goes_on(table, tmp_path):
+    first, folder = table(), SnapshotFolder(tmp_path / "gone", 0.0)
+    (tmp_path / "gone").rmdir()
+    first.fill(0, ones(0))
+    folder.close(first)
+    assert folder.statistics().failed == 1
+    assert "cannot write a snapshot" in folder.trouble
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFolderError, match="cannot use snapshot folder"):
+        SnapshotFolder(tmp_path / "file" / "folder", 0.0)
+
+
+def test_facts_are_whole_or_named(tmp_path):
+    assert read_facts(tmp_path) == {}
+    write_facts(tmp_path, {"identity": 5})
+    assert read_facts(tmp_path) == {"identity": 5}
+    (tmp_path / "identity.json").write_text("{")
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_facts(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", [0, 1, 2])
+def test_queued_deltas_are_folded(table, encoding):
+    first = table()
+    first.fill(0, ones(0, 10.0))
+    value = np.full(LAYOUT.shards[0].size, 1.5, np.float32)
+    numbers = {0: value, 1: value.astype(np.float16), 2: (value.view(np.uint32) >> 16).astype(np.uint16)}[encoding]
+    deltas = [Delta(sender, 1, numbers, encoding) for sender in range(1, 7)]
+    assert first.apply_deltas(0, [*deltas, deltas[0]]) == [True] * 6 + [False]
+    assert np.array_equal(first.entries[0].weights, ones(0, 19.0))
+    assert (first.statistics().folded, first.statistics().repeated) == (1, 1)
+
+
+def test_deltas_of_another_size_change_nothing(table):
+    first = table()
+    first.fill(0, ones(0))
+    with pytest.raises(TransportError, match="came with 3 numbers"):
+        first.apply_deltas(0, [Delta(1, 1, ones(0)), Delta(2, 1, np.ones(3, np.float32))])
+    assert np.array_equal(first.entries[0].weights, ones(0))
+    with pytest.raises(TransportError, match="expected 16 and a multiple of"):
+        first.apply_factors(0, 1, 1, np.ones(100, np.float32))
