@@ -21,6 +21,7 @@ from adam_mp.training.cluster import read_keys, say_dead
 
 _STARTING = 120.0  # seconds; the first server may have to compile kernels
 _ENDING = 20.0
+_ORPHANED = 3.0
 _EARLY_DEATH = 30.0
 _LOOK = 0.01
 
@@ -69,10 +70,21 @@ class Launch:
         deadline = time.monotonic() + (_ENDING if self.ending else 0)
         for part in reversed(self._parts):  # replicas before servers
             if part.child is not None:
-                if not part.child.wait(deadline):
+                if not self._ends(part.child, deadline):
                     part.child.kill()
                 part.child.close()
                 part.child = None
+
+    def _ends(self, child: Child, deadline: float) -> bool:
+        """Wait for a child's end; a replica whose servers are gone, which came too late to join, has little time."""
+        while not child.wait(min(deadline, time.monotonic() + _LOOK)):
+            if time.monotonic() >= deadline:
+                return False
+            servers = (part.child for part in self._parts if part.function is serve_for_supervisor)
+            if all(server is None or server.exit_code is not None for server in servers):
+                deadline = min(deadline, time.monotonic() + _ORPHANED)
+                return child.wait(deadline)
+        return True
 
     def _start_all(self) -> None:
         for number in range(self._servers):

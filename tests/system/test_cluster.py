@@ -1,0 +1,409 @@
+"""Many machines' runs on this one: parameter servers, replicas and data servers as real processes, TCP between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+
+import psutil
+import pytest
+
+from adam_mp.cli.main import main
+from adam_mp.params.membership import CoordinatorLink, new_identity
+from adam_mp.training import cluster
+from adam_mp.transport.addresses import parse_address
+from adam_mp.transport.messages import Kind
+from adam_mp.transport.tcp import TcpDialer
+from tests.system.conftest import metrics, wait_until
+
+IMAGES, BATCHES = 1900, 119  # of an epoch
+KILLED = 4  # epochs of a run that is killed in part
+QUICK = ("--exchange-images", "64", "--json")
+
+
+def covered(epochs, *folders):
+    """Check that the replicas' metrics have all epochs between them, each whole and each once."""
+    seen = set()
+    for folder in folders:
+        rows = metrics(folder)
+        assert [row["images_trained"] for row in rows] == [IMAGES] * len(rows)
+        numbers = [row["epoch"] for row in rows]
+        assert numbers == sorted(set(numbers))
+        seen.update(numbers)
+    return seen == set(range(1, epochs + 1))
+
+
+class ByHand:
+    """The parts of a run, each started as a user would on a machine of its own."""
+
+    def __init__(self, start, data, folder):
+        self.start, self.data, self.folder = start, data, folder
+        self.keys = ()
+        self.first = ""  # the coordinator's address
+
+    def make_keys(self, name="key"):
+        path = self.folder / name
+        assert self.start("keygen", str(path)).finish().code == 0
+        return ("--key-file", str(path))
+
+    def serve(self, kind, name, listen, *more):
+        """Start a server, and wait until it listens; return the command and its address."""
+        path = self.folder / f"{name}.address"
+        path.unlink(missing_ok=True)
+        command = self.start(kind, "--listen", listen, "--address-file", str(path), *self.keys, *more)
+
+        def listens():
+            assert command.process.poll() is None, command.read(command.err)
+            return path.exists()
+
+        wait_until(listens, f"{name} to listen")
+        return command, path.read_text().strip()
+
+    def params(self, number, listen="127.0.0.1:0", *more):
+        """Start parameter server `number` of two, with snapshots; the first one is the coordinator."""
+        place = ("--join", self.first) if number else ("--servers", "2")
+        folder = self.folder / f"snapshots-{number}"
+        command, address = self.serve(
+            "serve-params", f"params-{number}", listen, *place, "--snapshots", str(folder), *more
+        )
+        self.first = self.first or address
+        return command
+
+    def pictures(self, number, listen="127.0.0.1:0"):
+        """Start a data server."""
+        return self.serve("serve-data", f"data-{number}", listen, "--data", str(self.data), "--cores", "1")
+
+    def replica(self, number, epochs, *more):
+        return self.start(
+            "train", "--join", self.first, "--data", str(self.data), "--cores", "1", "--epochs", str(epochs), *QUICK,
+            "--run-dir", str(self.run_dir(number)), *self.keys, *more,
+        )  # fmt: skip
+
+    def run_dir(self, number):
+        return self.folder / f"replica-{number}"
+
+    def status(self):
+        ended = self.start("status", self.first, "--json", "--deadline", "20", *self.keys).finish()
+        assert ended.code == 0, ended.err
+        return ended.summary
+
+    def wait_for_both(self, replicas):
+        """Wait until both replicas train; return the status."""
+
+        def both():
+            for replica in replicas:
+                assert replica.process.poll() is None, replica.read(replica.err)
+            state = self.status()
+            return state if len(replicas_at_work(state)) == 2 else None
+
+        return wait_until(both, "two replicas that train")
+
+
+@pytest.fixture
+def by_hand(start, small_data, tmp_path):
+    return ByHand(start, small_data, tmp_path)
+
+
+@pytest.fixture
+def begin(start, small_data, tmp_path):
+    """Start a run of two replicas and two servers, all of them children of one process."""
+
+    def begin(epochs, *more):
+        return start(
+            "train", "--servers", "2", "--replicas", "2", "--cores", "2", "--data", str(small_data), "--epochs",
+            str(epochs), "--run-dir", str(tmp_path / "run"), *QUICK, *more,
+        )  # fmt: skip
+
+    return begin
+
+
+def ask_status(address):
+    """Return what `adam-mp status --json` shows, asked from here, which is quicker."""
+    dialer = TcpDialer(None)
+    try:
+        return CoordinatorLink(dialer, parse_address(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
+    finally:
+        dialer.close()
+
+
+def replicas_at_work(state):
+    return [member for member in state["members"] if member["role"] == "replica" and member["images"]]
+
+
+def both_train(run, folder):
+    """Wait until both replicas train in the first epoch: the user's own waits for the other."""
+    address = folder / "server-0" / "address"
+    worker = wait_until(lambda: own_child(run, "worker 0"), "the user's own replica")
+    os.kill(worker, signal.SIGSTOP)
+
+    def other():
+        assert run.process.poll() is None, run.read(run.err)
+        return any(not member["leader"] for member in replicas_at_work(ask_status(address.read_text())))
+
+    wait_until(other, "the other replica to train")
+    os.kill(worker, signal.SIGCONT)
+    wait_until(lambda: metrics(folder), "the first epoch")
+    run.see_children()
+
+
+def own_child(run, name):
+    """Return the id of the run's child `name` that is not its other replica's, if it lives."""
+    children = psutil.Process(run.process.pid).children()
+    return next((child.pid for child in children if child.cmdline()[-1:] == [name]), None)
+
+
+def test_two_replicas_train_every_batch_once(begin, tmp_path):
+    ended = begin(3).finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["images_trained"] == 3 * IMAGES
+    assert ended.summary["updates"] == 3 * BATCHES
+    assert ended.summary["test_accuracy"] > 0.85
+    assert "Traceback" not in ended.err
+    assert covered(3, tmp_path / "run")
+
+
+def test_a_run_by_hand_on_three_addresses(by_hand):
+    by_hand.keys = by_hand.make_keys()
+    servers = [by_hand.params(0, "127.0.0.1:0"), by_hand.params(1, "127.0.0.2:0")]
+    pictures, address = by_hand.pictures(0, "127.0.0.3:0")
+    replicas = [by_hand.replica(number, 6, "--data-from", address) for number in range(2)]
+    state = by_hand.wait_for_both(replicas)
+    roles = [member["role"] for member in state["members"]]
+    assert sorted(roles) == ["params"] * 2 + ["replica"] * 2
+    for member in state["members"]:
+        if member["role"] == "params":
+            assert member["updates_per_second"] >= 0
+            assert member["bytes_per_second"] >= 0
+            assert member["applied"] > 0
+        else:
+            assert member["rounds"] > 0
+            assert member["bytes_out"] > 0
+    assert {member["address"].partition(":")[0] for member in state["members"] if member["role"] == "params"} == {
+        "127.0.0.1", "127.0.0.2",
+    }  # fmt: skip
+    for part in (*replicas, *servers):
+        ended = part.finish()
+        assert ended.code == 0, ended.err
+        assert "Traceback" not in ended.err
+    pictures.signal(signal.SIGTERM)
+    ended = pictures.finish()
+    assert ended.code == 0, ended.err
+    assert "served " in ended.out
+    assert covered(6, by_hand.run_dir(0), by_hand.run_dir(1))
+
+
+@pytest.mark.parametrize("names", [["parameter server 0"], ["parameter server 1", "synchronizer"], ["replica 1"]])
+def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, names):
+    run = begin(KILLED)
+    both_train(run, tmp_path / "run")
+    for name in names:
+        os.kill(run.wait_for_child(name), signal.SIGKILL)
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["images_trained"] == KILLED * IMAGES
+    assert covered(KILLED, tmp_path / "run")
+    assert ended.summary["test_accuracy"] > 0.85  # the user's own replica still leads
+    assert f"{names[0]} was killed by SIGKILL" in ended.err
+
+
+def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
+    first, second = by_hand.params(0), by_hand.params(1)
+    replicas = [by_hand.replica(number, 6) for number in range(2)]
+    by_hand.wait_for_both(replicas)
+    wait_until(lambda: list((by_hand.folder / "snapshots-0").glob("shard-*")), "a snapshot")
+    first.signal(signal.SIGKILL)
+    first.finish()
+    first = by_hand.params(0, by_hand.first)
+    ends = [replica.finish() for replica in replicas]
+    assert [ended.code for ended in ends] == [0, 0], ends
+    for server in (first, second):
+        ended = server.finish()
+        assert ended.code == 0, ended.err
+    assert "from the snapshot" in first.read(first.out)
+    assert covered(6, by_hand.run_dir(0), by_hand.run_dir(1))
+
+
+def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
+    servers = [by_hand.params(0), by_hand.params(1)]
+    replicas = [by_hand.replica(number, 4) for number in range(2)]
+    by_hand.wait_for_both(replicas)
+    replicas[1].see_children()
+    replicas[1].signal(signal.SIGKILL)
+    assert replicas[1].finish().code == -signal.SIGKILL
+    ended = replicas[0].finish()
+    assert ended.code == 0, ended.err
+    assert covered(4, by_hand.run_dir(0), by_hand.run_dir(1))
+    assert len(metrics(by_hand.run_dir(0))) * IMAGES == ended.summary["images_trained"]
+    for server in servers:
+        ended = server.finish()
+        assert ended.code == 0, ended.err
+    assert "is silent" in servers[0].read(servers[0].out)
+
+
+def test_the_other_data_server_takes_over(by_hand, start, small_data, tmp_path):
+    (first, address), (second, other) = by_hand.pictures(0), by_hand.pictures(1)
+    run = start(
+        "train", "--data", str(small_data), "--cores", "1", "--epochs", "4", "--json", "--run-dir",
+        str(tmp_path / "run"), "--data-from", f"{address},{other}",
+    )  # fmt: skip
+    wait_until(lambda: metrics(tmp_path / "run"), "the first epoch")
+    run.see_children()
+    first.signal(signal.SIGKILL)
+    assert first.finish().code == -signal.SIGKILL
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["images_trained"] == 4 * IMAGES
+    assert ended.summary["images_failed"] == 0
+    second.signal(signal.SIGTERM)
+    ended = second.finish()
+    assert ended.code == 0
+    assert "served 0 pictures" not in ended.out
+
+
+def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
+    run = begin(3)
+    both_train(run, tmp_path / "run")
+    run.signal(signal.SIGTERM)
+    ended = run.finish()
+    assert ended.code == 143, ended.err
+    assert ended.summary["stopped_by"] == "SIGTERM"
+    assert "Traceback" not in ended.err
+    resumed = start(
+        "train", "--resume", str(tmp_path / "run"), "--servers", "2", "--replicas", "2", "--cores", "2", "--json"
+    ).finish()
+    assert resumed.code == 0, resumed.err
+    assert resumed.summary["images_trained"] == 3 * IMAGES
+    assert covered(3, tmp_path / "run")
+
+
+# What is given wrong.
+
+
+def expect_one_line(ended, code, *messages):
+    assert ended.code == code, ended.err
+    lines = [line for line in ended.err.splitlines() if line.startswith("adam_mp: ")]
+    assert len(lines) == 1, ended.err
+    for message in messages:
+        assert message in lines[0]
+    assert "Traceback" not in ended.err
+
+
+def refused_at_once(ended, code, *messages):
+    expect_one_line(ended, code, *messages)
+    assert len(ended.err.splitlines()) == 1, ended.err
+
+
+@pytest.fixture
+def taken():
+    """An address that somebody listens on who is no parameter server, and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def nobody():
+    """An address that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("command", ["serve-params", "serve-data"])
+def test_a_port_in_use(start, small_data, taken, command):
+    data = ("--data", str(small_data)) if command == "serve-data" else ()
+    refused_at_once(start(command, "--listen", taken, *data).finish(), 1, taken, "Address already in use")
+
+
+@pytest.mark.parametrize("listen", [("0.0.0.0:0", "--advertise", "10.0.0.5"), ("10.0.0.5:7700",)])
+def test_listening_beyond_this_machine_needs_keys(start, listen):
+    refused_at_once(start("serve-params", "--listen", *listen).finish(), 2, "keygen")
+
+
+def test_listening_everywhere_needs_an_address_for_others(start):
+    refused_at_once(start("serve-params", "--listen", "0.0.0.0:0").finish(), 2, "--advertise")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "--replicas", "2"), "give --servers"),
+        (("train", "--servers", "0"), "servers is 0"),
+        (("train", "--servers", "2", "--join", "127.0.0.1:7700"), "give one of them"),
+        (("train", "--join", "127.0.0.1"), "expected HOST:PORT"),
+        (("train", "--wire", "int8"), "expected one of float32"),
+        (("serve-params", "--listen", "127.0.0.1:0", "--servers", "0"), "--servers is 0"),
+        (("status", "here"), "expected HOST:PORT"),
+    ],
+)
+def test_wrong_flags(start, arguments, message):
+    refused_at_once(start(*arguments).finish(), 2, message)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("status", "127.0.0.1:7700"), ("serve-params", "--listen", "127.0.0.1:0")], ids=lambda a: a[0]
+)
+def test_bad_key_files(start, tmp_path, arguments):
+    path = tmp_path / "key"
+    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, str(path), "cannot read key file")
+    path.write_text("no key")
+    path.chmod(0o644)
+    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, f"chmod 600 {path}")
+    path.chmod(0o600)
+    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, "is not a key file")
+
+
+def test_status_where_nobody_answers(start, nobody, taken):
+    asked = [start("status", address, "--deadline", "2") for address in (nobody, taken)]
+    for command, address in zip(asked, (nobody, taken), strict=True):
+        refused_at_once(command.finish(20), 1, address, "does not answer")
+
+
+def test_status_with_other_keys(by_hand, start):
+    by_hand.keys = by_hand.make_keys()
+    other = by_hand.make_keys("other")
+    server = by_hand.params(0)
+    without = start("status", by_hand.first, "--deadline", "2")
+    wrong = start("status", by_hand.first, "--deadline", "2", *other)
+    refused_at_once(without.finish(20), 1, by_hand.first, "key")
+    refused_at_once(wrong.finish(20), 1, by_hand.first, "key file")
+    assert by_hand.status()["phase"] == "waiting"
+    server.signal(signal.SIGTERM)
+    assert server.finish().code == 0
+
+
+def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "_JOINING", 1.0)
+    folder = tmp_path / "run"
+    code = main(["train", "--join", nobody, "--data", str(small_data), "--cores", "1", "--run-dir", str(folder)])
+    assert code == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith(f"adam_mp: error: {nobody} does not answer for 1 s")
+    assert not folder.exists()
+
+
+def test_a_replica_with_other_settings_is_refused(by_hand):
+    server, by_hand.first = by_hand.serve("serve-params", "params-0", "127.0.0.1:0")
+    run = by_hand.replica(0, 500)
+    wait_until(lambda: metrics(by_hand.run_dir(0)), "the first epoch")
+    strangers = [
+        by_hand.replica(1, 7),
+        by_hand.replica(2, 500, "--lr", "0.25"),
+        by_hand.replica(3, 500, "--batch-size", "32"),
+        by_hand.replica(4, 500, "--model", "mlp"),
+    ]
+    expected = [
+        ("epochs 7, the run has 500",),
+        ("lr 0.25, the run has '0.07 * warmup * (1 - progress)'",),
+        ("batch_size 32, the run has 16",),
+        ("another network",),
+    ]
+    for stranger, messages in zip(strangers, expected, strict=True):
+        expect_one_line(stranger.finish(), 1, by_hand.first, "refuses", *messages)
+    run.signal(signal.SIGTERM)
+    ended = run.finish()
+    assert ended.code == 143, ended.err
+    assert json.loads(ended.out.splitlines()[-1])["stopped_by"] == "SIGTERM"
+    server.signal(signal.SIGTERM)
+    assert server.finish().code == 0
