@@ -6,6 +6,8 @@ as much as the hardware. May import: `errors`.
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 import os
 import platform
@@ -23,6 +25,8 @@ ONE_THREAD = {
     "NUMEXPR_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
 }
+# glibc's M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
+_MALLOC_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20))
 _CGROUP = Path("/sys/fs/cgroup")
 _NODES = Path("/sys/devices/system/node")
 _L2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
@@ -99,6 +103,21 @@ def cpu_name() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have this process use freed memory again instead of giving it back to the kernel, from now on.
+
+    For processes that receive message after message of a megabyte: the kernel zeroes each page it gives out, which took
+    as long as all the rest. One pool for all threads, because what one thread receives another frees.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return  # another C library, with rules of its own
+    for option, value in _MALLOC_OPTIONS:
+        mallopt(option, value)
 
 
 def pin_to(core: int | None) -> None:

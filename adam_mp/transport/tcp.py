@@ -22,6 +22,7 @@ import zmq.auth.thread
 from zmq.utils.monitor import recv_monitor_message
 
 from adam_mp.errors import TransportError
+from adam_mp.machine import keep_freed_memory
 from adam_mp.transport.addresses import Address, check_listening
 from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
 from adam_mp.transport.keys import Keys
@@ -72,6 +73,7 @@ class TcpListener:
 
     def __init__(self, address: Address, keys: Keys | None) -> None:
         check_listening(address, keys is not None)
+        keep_freed_memory()
         self._tally = _Tally()
         self._context = zmq.Context()
         self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
@@ -130,6 +132,7 @@ class TcpDialer:
     """The side that dials; peers are known by the addresses they were dialled at. One thread may use it."""
 
     def __init__(self, keys: Keys | None) -> None:
+        keep_freed_memory()
         self._keys, self._tally = keys, _Tally()
         self._context = zmq.Context()
         self._sockets: dict[Address, zmq.Socket[bytes]] = {}
