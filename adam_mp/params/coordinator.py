@@ -374,7 +374,7 @@ class Coordinator:
             return []
         free = np.flatnonzero(self.states == FREE)
         replicas = max(1, sum(m.role == REPLICA for m in self.members.values()))
-        fair = len(free) if replicas == 1 else max(1, len(free) // (2 * replicas))
+        fair = -(-len(free) // replicas)
         granted = free[: min(max(0, wanted), fair, _MOST_GRANTED)]
         self.states[granted], self.holders[granted] = LEASED, member.identity
         return [int(batch) for batch in granted]

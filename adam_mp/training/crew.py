@@ -48,17 +48,19 @@ class _Member:
 
 
 class Crew:
-    """Workers, data servers and perhaps a synchronizer of a run. Used by the supervisor's thread alone."""
+    """Workers, data servers and perhaps a synchronizer of a run. Used by the supervisor's thread alone.
+
+    `share` is which of how many replicas on this machine this is, all with as many workers.
+    """
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], servers: list[DataServerSpec],
         restarts: int, on_notice: Callable[[str, str], None], synchronizer: SynchronizerSpec | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
         self.memory, self.descriptors = memory, descriptors
         self.restarts, self.on_notice = restarts, on_notice
-        cores = allowed_cores()
-        # Pinned only when the workers fill the machine: two smaller runs would otherwise pin to the same cores.
-        pinned: list[int | None] = list(cores) if len(workers) == len(cores) else [None] * len(workers)
+        pinned = _worker_cores(len(workers), share)
         self.members = [
             _Member(f"worker {spec.process}", work, spec, core) for spec, core in zip(workers, pinned, strict=True)
         ] + [_Member(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
@@ -208,3 +210,15 @@ class Crew:
                     member.child.kill()
                 member.child.close()
                 member.child = None
+
+
+def _worker_cores(workers: int, share: tuple[int, int]) -> list[int | None]:
+    """Return the core of each worker; None for all, unless workers fill the machine.
+
+    Two smaller runs would otherwise pin to the same cores.
+    """
+    cores: list[int | None] = list(allowed_cores())
+    index, replicas = share
+    if workers * replicas != len(cores):
+        return [None] * workers
+    return cores[index * workers : (index + 1) * workers]

@@ -37,11 +37,19 @@ class _Part:
     early_deaths: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class ReplicaTask:
+    """What a further replica is told: its settings, and which of how many on this machine it is."""
+
+    settings: Mapping[str, Any]
+    share: tuple[int, int]
+
+
 class Launch:
     """The other parts of a run that `servers` and `replicas` of the settings ask for.
 
     Use as a context manager: leaving it ends all of them. `address` is the coordinator's. `replica` is the function
-    that trains as one more replica, given its settings; `notice` takes lines for the user.
+    that trains as one more replica, given a ReplicaTask; `notice` takes lines for the user.
     """
 
     def __init__(
@@ -102,7 +110,7 @@ class Launch:
             self.address = self.address or address
         for number in range(1, self._replicas):
             settings = {**self._settings, "join": self.address, "run_dir": str(self._folder / f"replica-{number}")}
-            part = _Part(f"replica {number}", self._replica, settings)
+            part = _Part(f"replica {number}", self._replica, ReplicaTask(settings, (number, self._replicas)))
             self._parts.append(part)
             self._start(part)
 
@@ -144,7 +152,7 @@ class Launch:
                 continue
             self._notice(f"{part.name} {how}; started again", words)
             if part.function is not serve_for_supervisor:
-                shutil.rmtree(part.argument["run_dir"], ignore_errors=True)
+                shutil.rmtree(part.argument.settings["run_dir"], ignore_errors=True)
             self._start(part)
 
     def pids(self) -> dict[str, int]:

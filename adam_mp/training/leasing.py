@@ -26,8 +26,8 @@ from adam_mp.params.membership import CoordinatorLink, RejoinError
 from adam_mp.training.epoch import images_in, quorum_reached
 from adam_mp.transport.messages import Kind
 
-_REPORT, _QUIET_REPORT = 0.03, 0.25  # seconds between reports, while batches move and while nothing does
-_LEAST, _MOST = 32, 4096  # batches that wait here to be trained
+_REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does
+_LEAST, _MOST = 4, 4096  # batches that wait here to be trained, for each worker and in all
 _AHEAD = 4  # reports for whose time there should be batches here
 _JOINING, _PARTING = 30.0, 2.0  # seconds
 
@@ -234,7 +234,8 @@ class SharedLeases:
                 self._pace = max(len(self._known) - self._at_report, 0.7 * self._pace)
                 self._at_report = len(self._known)
                 backlog = int(np.count_nonzero((states == FREE) | (states == HELD)))
-                wanted = max(0, min(_MOST, max(_LEAST, round(_AHEAD * self._pace))) - backlog)
+                least = _LEAST * self._memory.shape.workers
+                wanted = max(0, min(_MOST, max(least, round(_AHEAD * self._pace))) - backlog)
             self._hungry = wanted > 0
             return {"epoch": self._epoch, "trained": self._telling, "wanted": wanted, "statistics": self._figures()}
 

@@ -43,7 +43,10 @@ _FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "op
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """All decisions of a run. `weights` are its first weights by name; `resumed` the checkpoint it goes on from."""
+    """All decisions of a run. `weights` are its first weights by name; `resumed` the checkpoint it goes on from.
+
+    `share` is which of how many replicas on this machine this is.
+    """
 
     settings: TrainSettings
     network: Network
@@ -56,6 +59,7 @@ class RunPlan:
     cores: int
     weights: Mapping[str, np.ndarray]
     resumed: Checkpoint | None
+    share: tuple[int, int] = (0, 1)
 
     @property
     def batches(self) -> int:

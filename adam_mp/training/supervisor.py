@@ -76,7 +76,8 @@ class Supervisor:
         workers, servers = make_specs(plan, shared, factors)
         self.leases, synchronizer = self._share()
         self.crew = Crew(
-            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer
+            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
+            plan.share,
         )  # fmt: skip
         flags = self.memory.arrays.get("bad")
         self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)

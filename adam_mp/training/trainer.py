@@ -16,7 +16,7 @@ from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanne
 from adam_mp.training.figures import wait_fraction
 from adam_mp.training.hints import STARVED
 from adam_mp.training.interruption import Interruption
-from adam_mp.training.launch import Launch
+from adam_mp.training.launch import Launch, ReplicaTask
 from adam_mp.training.plan import RunPlan, make_plan
 from adam_mp.training.run_folder import RunFolder, write_record
 from adam_mp.training.settings import FIELDS, TrainSettings
@@ -69,11 +69,13 @@ class TrainResult:
         }  # fmt: skip
 
 
-def run_training(explicit: Mapping[str, Any], listeners: list[Listener]) -> TrainResult:
+def run_training(
+    explicit: Mapping[str, Any], listeners: list[Listener], share: tuple[int, int] | None = None
+) -> TrainResult:
     """Train as the settings in `explicit` say, telling `listeners`; the rest of the settings have their defaults.
 
     Raises children of AdamError, before any process starts where it can be known then. Ctrl-C and SIGTERM end the run
-    in good order with a checkpoint; a second one at once, with KeyboardInterrupt.
+    in good order with a checkpoint; a second one at once, with KeyboardInterrupt. `share` is that of `RunPlan`.
     """
 
     def tell(event: Event) -> None:
@@ -81,6 +83,8 @@ def run_training(explicit: Mapping[str, Any], listeners: list[Listener]) -> Trai
             listener(event)
 
     plan = make_plan(explicit, tell)
+    if share is not None:
+        plan = dataclasses.replace(plan, share=share)
     folder = _take_folder(plan)
     try:
         folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
@@ -101,14 +105,14 @@ def _take_folder(plan: RunPlan) -> RunFolder:
     return RunFolder.create(settings.folder, str(name))
 
 
-def train_replica(settings: Mapping[str, Any]) -> None:
+def train_replica(task: ReplicaTask) -> None:
     """Train as a further replica in this process, a child of the one that the user started."""
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):
             print(event.text, file=sys.stderr, flush=True)
 
-    run_training(settings, [say])
+    run_training(task.settings, [say], task.share)
 
 
 def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
@@ -126,11 +130,10 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
         folder.path, settings.servers, settings.replicas, others, settings.restarts, train_replica,
         lambda text, details: tell(Notice(text, details)),
     ) as launch:  # fmt: skip
-        joined = dataclasses.replace(
-            plan, settings=dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
-        )
+        mine = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
+        joined = dataclasses.replace(plan, settings=mine, share=(0, settings.replicas))
         result = _run_replica(joined, folder, interruption, tell, launch.watch, settings)
-        launch.ending = not interruption.requested
+        launch.ending = result.stopped_by is None
         return result
 
 
