@@ -194,7 +194,7 @@ def test_a_run_by_hand_on_three_addresses(by_hand):
     assert covered(6, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
-@pytest.mark.parametrize("names", [["parameter server 0"], ["parameter server 1", "synchronizer"], ["replica 1"]])
+@pytest.mark.parametrize("names", [["parameter server 0"], ["parameter server 1", "synchronizer"]])
 def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, names):
     run = begin(KILLED)
     both_train(run, tmp_path / "run")
