@@ -8,6 +8,7 @@ Activations are possible where the update is plain descent, because the server t
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 from adam_mp.errors import SettingsError, nearest
@@ -52,7 +53,7 @@ def choose_protocols(
         sizes = layer.parameters(shape)
         if not sizes:
             continue
-        numbers = sum(_product(size) for size in sizes.values())
+        numbers = sum(math.prod(size) for size in sizes.values())
         deltas, activations = (delta_number_bytes + 4) * numbers, None
         if isinstance(layer, Dense) and plain_descent:
             inputs, outputs = sizes["weight"]
@@ -72,10 +73,3 @@ def factor_tensors(layout: Layout, protocols: Sequence[LayerProtocol]) -> tuple[
     """Return the indices of the tensors whose updates go as activations and errors, ascending."""
     names = {f"{each.layer}.weight" for each in protocols if each.protocol == ACTIVATIONS}
     return tuple(index for index, tensor in enumerate(layout.tensors) if tensor.name in names)
-
-
-def _product(shape: Sequence[int]) -> int:
-    result = 1
-    for side in shape:
-        result *= side
-    return result

@@ -24,7 +24,7 @@ from adam_mp.params.membership import CoordinatorLink, RejoinError
 from adam_mp.params.persistence import SnapshotFolder
 from adam_mp.params.shard_table import Delta, ShardTable
 from adam_mp.transport.endpoint import Endpoint, Peer
-from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, with_facts
 
 _TURN = 16  # messages, and payload bytes, that a turn takes at most
 _TURN_BYTES = 24 << 20
@@ -70,12 +70,11 @@ class ParameterServer:
 
     def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0) -> None:
         """Serve until `stop`, or until the run is done and its replicas have left. Raises AdamError."""
-        facts = {"role": SERVER, "address": self.address, "name": f"params {self.address}"}
         if self.host is not None:
-            self.host.join(self.identity, facts, time.monotonic())
+            self.host.join(self.identity, self._joining, time.monotonic())
         else:
             assert self.link is not None
-            self._learn(self.link.join(facts, seconds_to_join, stop))
+            self._learn(self.link.join(self._joining, seconds_to_join, stop))
         while not stop() and not self._all_done():
             self.turn(_IDLE)
         if self.link is not None:
@@ -174,6 +173,8 @@ class ParameterServer:
 
     def _answer_params(self, each: Arrived, table: ShardTable) -> None:
         message = each.message
+        if message.encoding:
+            raise TransportError(f"{message.kind.name} came in {ENCODINGS[message.encoding]}; expected float32")
         if message.kind == Kind.FIRST:
             table.fill(message.shard, message.array())
             self._send_fresh(each, message.shard)
@@ -249,7 +250,7 @@ class ParameterServer:
             self._reported = now
             member = self.host.members.get(self.identity)
             if member is None:  # stopped for so long that it took leave of itself
-                self.host.join(self.identity, {"role": SERVER, "address": self.address}, now)
+                self.host.join(self.identity, self._joining, now)
                 return
             news = self.host.report(self.identity, member.sequence + 1, {"statistics": self.figures(now)}, now)
             if self.host.changed and self.snapshots is not None and not self.snapshots.note(self._facts()):
@@ -261,9 +262,7 @@ class ParameterServer:
             try:
                 answer = self.link.report(lambda: {"statistics": self.figures(now)}, _REPORT)
             except RejoinError:
-                answer = self.link.join(
-                    {"role": SERVER, "address": self.address, "name": f"params {self.address}"}, _LOST
-                )
+                answer = self.link.join(self._joining, _LOST)
             if self.link.silence > _LOST:
                 raise TransportError(f"the coordinator at {self.link.address} is silent for {_LOST:g} s")
             if answer is None:
@@ -290,6 +289,11 @@ class ParameterServer:
         self._pool = BufferPool(_ANSWERS, largest)
         loaded = self.snapshots.load(self.table) if self.snapshots is not None else 0
         self.tell(f"{len(numbers)} shards, {size / 1e6:,.1f} MB" + (f"; {loaded} from the snapshot" if loaded else ""))
+
+    @property
+    def _joining(self) -> dict[str, str]:
+        """What this server joins with, the first time and again."""
+        return {"role": SERVER, "address": self.address, "name": f"params {self.address}"}
 
     @property
     def _run(self) -> int:

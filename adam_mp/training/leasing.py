@@ -140,6 +140,7 @@ class SharedLeases:
         self._heard = self._left = False
         self._wanted_round = 0
         self._hungry = True
+        self._pace = 0.0  # batches trained between two reports
         self._forget()
 
     @property
@@ -213,7 +214,6 @@ class SharedLeases:
         self._ready: list[int] = []  # the servers have them; the coordinator does not know yet
         self._telling: list[int] = []
         self._wanted_round = 0
-        self._pace = 0.0  # batches trained between two reports
         self._at_report = 0
         self._hungry = True
 
@@ -236,7 +236,7 @@ class SharedLeases:
                 backlog = int(np.count_nonzero((states == FREE) | (states == HELD)))
                 least = _LEAST * self._memory.shape.workers
                 wanted = max(0, min(_MOST, max(least, round(_AHEAD * self._pace))) - backlog)
-            self._hungry = wanted > 0
+                self._hungry = wanted > 0
             return {"epoch": self._epoch, "trained": self._telling, "wanted": wanted, "statistics": self._figures()}
 
         try:

@@ -6,6 +6,7 @@ metrics.jsonl              one object an epoch
 run.json                   settings, versions, machine, and at the end the summary
 curves.png                 loss, accuracy and throughput over the epochs
 bad_samples.jsonl          images that were left out, and why, if there were any
+server-N, replica-N        snapshots of parameter servers, and the other replicas' folders (train --servers)
 failures.log               last words of processes that died, if any did
 """
 

@@ -11,6 +11,7 @@ from adam_mp.params.bucket_map import LayoutFacts
 from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.server import ParameterServer
 from adam_mp.params.synchronizer import Exchange
+from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.sim import Network, Weather
 
 LAYOUT = Layout.of({"conv.weight": (3, 3, 1, 8), "dense.weight": (700, 900), "dense.bias": (900,)})
@@ -238,3 +239,16 @@ def test_others_updates_are_counted_as_staleness(cluster):
     run.round()
     shards = len(LAYOUT.shards)
     assert sum(memory.statistics().staleness for memory in run.memories) == 2 * shards
+
+
+@pytest.mark.parametrize("kind", [Kind.FIRST, Kind.FACTORS])
+def test_weights_and_activations_in_16_bits_are_refused(cluster, kind):
+    run = cluster(9, FAIR, servers=1)
+    run.round()
+    stranger = run.network.endpoint("stranger")
+    payload = np.ones(16 + 700 + 900, np.uint16)
+    stranger.send("server0", Message(kind, payload, run=77, sender=5, epoch=1, shard=1, sequence=1, encoding=2))
+    for _ in range(3):
+        run.turn()
+    assert "expected float32" in stranger.receive(0)[1].facts()["reason"]
+    assert np.array_equal(run.served(), run.first)
