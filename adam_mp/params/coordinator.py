@@ -52,6 +52,7 @@ class Member:
     answer: dict[str, Any] = dataclasses.field(default_factory=dict)
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained: int = 0  # images of this run
+    epoch: int = 0  # in which it believes the run to be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,6 +143,7 @@ class Coordinator:
         member = self.members[identity]
         member.seen, member.sequence = now, 0
         if role == REPLICA:
+            member.epoch = self._whole(facts, "epoch")
             self._choose_leader()
             self._take_up(member, facts)
         return {"run": self.run, **self._news(member)}
@@ -159,7 +161,7 @@ class Coordinator:
         member.report = dict(statistics) if isinstance(statistics, Mapping) else {}
         granted: list[int] = []
         if member.role == REPLICA and self.facts is not None:
-            epoch = self._whole(facts, "epoch")
+            epoch = member.epoch = self._whole(facts, "epoch")
             if epoch == self.epoch:
                 self._note_trained(member, self._batches(facts, "trained"))
                 self._end_epoch_at_quorum()
@@ -300,10 +302,8 @@ class Coordinator:
         assert self.facts is not None
         epoch = self._whole(facts, "epoch")
         if self._whole(facts, "run") == self.run and self.epoch < epoch < self.facts.epochs:
-            self._open(epoch)  # the snapshot was older than the end of the epoch before
-            ended = facts.get("finished")
-            if isinstance(ended, Mapping) and {"epoch", "trained", "skipped"} <= ended.keys():
-                self.finished.append(dict(ended))
+            self.finished += self._entries(facts, epoch)  # the snapshot was older than the end of the epoch before
+            self._open(epoch)
         if epoch != self.epoch:
             return
         self._note_trained(member, self._batches(facts, "trained"))
@@ -318,7 +318,7 @@ class Coordinator:
             "epoch": self.epoch,
             "phase": self.phase,
             "trained": self.images_in(TRAINED),
-            "finished": self.finished[-1] if self.finished else None,
+            "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
             "replicas": sum(m.role == REPLICA for m in self.members.values()),
             "updates": updates,
@@ -391,6 +391,18 @@ class Coordinator:
         ):
             raise RefusedError(f"{name} are no batches of this run")
         return batches
+
+    def _entries(self, facts: Mapping[str, Any], end: int) -> list[dict[str, Any]]:
+        """Return what a replica knows of the epochs from the present one to `end` that are over."""
+        told = facts.get("finished", [])
+        entries = []
+        for entry in told if isinstance(told, list) else []:
+            if not isinstance(entry, Mapping):
+                raise RefusedError("finished is no list of epochs")
+            values = {name: self._whole(entry, name) for name in ("epoch", "trained", "skipped", "twice")}
+            if self.epoch <= values["epoch"] < end:
+                entries.append(values)
+        return entries
 
     def _whole(self, facts: Mapping[str, Any], name: str) -> int:
         value = facts.get(name, 0)

@@ -54,6 +54,9 @@ class Leases(Protocol):
     def sums(self, states: np.ndarray) -> tuple[int, int]:
         """Return the images (trained, skipped) of the epoch that is over, by all machines."""
 
+    def missed(self) -> list[tuple[int, int, int]]:
+        """Return (epoch, images trained, images skipped) of those that others began and ended since this one."""
+
     def tick(self) -> None:
         """Keep in touch with the others; called at short intervals, whatever else goes on."""
 
@@ -99,6 +102,10 @@ class OwnLeases:
     def sums(self, states: np.ndarray) -> tuple[int, int]:
         """See `Leases.sums`."""
         return self.trained(states), images_in(states, SKIPPED, self._size, self._images)
+
+    def missed(self) -> list[tuple[int, int, int]]:
+        """See `Leases.missed`."""
+        return []
 
     def tick(self) -> None:
         """See `Leases.tick`."""
@@ -175,6 +182,11 @@ class SharedLeases:
     def sums(self, states: np.ndarray) -> tuple[int, int]:
         """See `Leases.sums`."""
         return self._ended("trained"), self._ended("skipped")
+
+    def missed(self) -> list[tuple[int, int, int]]:
+        """See `Leases.missed`. It happens to a replica that validates, or looks for the coordinator, for long."""
+        entries = (entry for entry in self._news["finished"] if entry["epoch"] > self._epoch)
+        return [(int(entry["epoch"]), int(entry["trained"]), int(entry["skipped"])) for entry in entries]
 
     def tick(self) -> None:
         """See `Leases.tick`. Raises TransportError if the coordinator is silent for too long."""
@@ -271,7 +283,7 @@ class SharedLeases:
             "role": REPLICA,
             "run": self._link.run,
             "epoch": epoch,
-            "finished": self._news.get("finished"),
+            "finished": self._news["finished"],
             "trained": trained,
             "leased": leased,
         }
@@ -279,5 +291,5 @@ class SharedLeases:
         return self._link.join(facts, max(_JOINING, self._patience))
 
     def _ended(self, what: str) -> int:
-        finished = self._news.get("finished")
-        return int(finished[what]) if finished and finished["epoch"] == self._epoch else 0
+        """Return a figure of this epoch, which is over."""
+        return next((int(entry[what]) for entry in self._news["finished"] if entry["epoch"] == self._epoch), 0)

@@ -13,6 +13,17 @@ from adam_mp.errors import SettingsError
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
 _WARMUP_STEPS, _WARMUP_SHARE = 300, 0.5
 _MOST_CHECKED = 100  # epochs
+_SURPRISING = 1.25  # times the loss of guessing
+
+
+def share_of_rate(loss: float, classes: int) -> float:
+    """Return the share of the learning rate, at most 1, with which a batch of mean `loss` is trained.
+
+    A loss well above that of guessing, ln(classes), says that earlier updates went too far. The gradient is then large
+    for the same reason, and a full step would go further still: early in a run that is how weights become infinite.
+    """
+    bound = _SURPRISING * math.log(classes)
+    return 1.0 if loss <= bound else bound / loss
 
 
 @dataclasses.dataclass(frozen=True)

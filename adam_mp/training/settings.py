@@ -76,7 +76,8 @@ class TrainSettings:
         None, "how to train", "NUMBER|FORMULA",
         "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
         "over the run) and warmup (0 to 1 over its first 300 updates or first half); by default '0.07 * warmup * "
-        "(1 - progress)', with a tenth of it for momentum and nesterov and a seventieth for the others",
+        "(1 - progress)', with a tenth of it for momentum and nesterov and a seventieth for the others; a batch whose "
+        "loss is far above that of guessing is trained with a part of it",
     )  # fmt: skip
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
     weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")

@@ -196,6 +196,7 @@ class Supervisor:
         failed = self._failed(states)
         trained, skipped = self.leases.sums(states)
         trained -= failed
+        self._count_missed()
         following = self._following = self.leases.next_epoch()
         if following < plan.settings.epochs:
             self.bad_samples.forgive()
@@ -210,7 +211,7 @@ class Supervisor:
         figures.images_failed += failed
         figures.training_seconds += training_seconds
         figures.add(measured)
-        figures.epochs_done = epoch + 1
+        figures.epochs_done = following
         figures.epoch_part = {}
         figures.seconds = self.elapsed()
         self._check_finite(epoch)
@@ -242,6 +243,13 @@ class Supervisor:
             self._save_model()
         if self.leases.leads:
             self._checkpoint(following, np.zeros(plan.batches, np.uint8))
+
+    def _count_missed(self) -> None:
+        """Count the epochs that other replicas trained to their end while this one was busy with the last."""
+        for epoch, trained, skipped in self.leases.missed():
+            self.figures.images_trained += trained
+            self.figures.images_skipped += skipped
+            self._notice(f"epoch {epoch + 1} was trained by other replicas while this one was away; not validated")
 
     def _remember_best(self, epoch: int, result: tuple[float, float] | None) -> bool:
         """Note the validation result; tell whether these weights are the ones to keep (without one, the latest are)."""

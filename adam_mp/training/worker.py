@@ -26,7 +26,7 @@ from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.memory.waiting import Backoff
 from adam_mp.network.network import Network
 from adam_mp.params.factors import FactorShape, Outbox
-from adam_mp.training.schedule import Schedule
+from adam_mp.training.schedule import Schedule, share_of_rate
 from adam_mp.transport.local import ChannelHandle
 
 _LR, _STEP = HYPER.index("lr"), HYPER.index("step")
@@ -70,7 +70,7 @@ class Worker:
         pictures = open_pictures(spec.pictures, self.memory, self.counters)
         self.evaluation = EvaluationBuffer(spec, self.context, self.memory, pictures)
         self.waiting = Backoff()
-        self.lr_epoch = -1
+        self.rate, self.lr_epoch = 0.0, -1
 
     def run(self) -> None:
         """Follow the board's orders until STOP."""
@@ -126,7 +126,7 @@ class Worker:
         if not math.isfinite(loss):
             self.report_divergence(epoch, read)
             return
-        self.set_rate(epoch, self.store.read_step())
+        self.set_rate(epoch, self.store.read_step(), loss / count)
         program.run_backward()
         propagated = time.perf_counter_ns()
         before = self.store.count_update()
@@ -157,11 +157,12 @@ class Worker:
                 self.factors[id(program)] = [self.context.factors(name, images) for name in names]
         return program
 
-    def set_rate(self, epoch: int, step: int) -> None:
-        """Set the learning rate for the next update."""
+    def set_rate(self, epoch: int, step: int, loss: float) -> None:
+        """Set the learning rate for the next update, of a batch of mean `loss`."""
         if epoch != self.lr_epoch or self.spec.schedule.follows_steps:
-            self.hyper[_LR] = self.spec.schedule.value(epoch, step)
+            self.rate = self.spec.schedule.value(epoch, step)
             self.lr_epoch = epoch
+        self.hyper[_LR] = self.rate * share_of_rate(loss, self.spec.network.classes)
 
     def report_divergence(self, epoch: int, step: int) -> None:
         """Tell the supervisor that the loss is NaN or infinite; the weights stay as they are."""

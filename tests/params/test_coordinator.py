@@ -94,7 +94,7 @@ def test_the_epoch_ends_at_the_quorum():
     assert coordinator.epoch == 0
     news = coordinator.report(2, 2, {"epoch": 0, "trained": [4], "wanted": 3}, 0.0)
     assert (news["epoch"], news["granted"]) == (1, [])
-    assert news["finished"] == {"epoch": 0, "trained": 55, "skipped": 40, "twice": 0}
+    assert news["finished"] == [{"epoch": 0, "trained": 55, "skipped": 40, "twice": 0}]
     late = coordinator.report(1, 2, {"epoch": 0, "trained": [5]}, 0.0)
     assert late["epoch"] == 1
     assert coordinator.images_in(TRAINED) == 0
@@ -138,8 +138,39 @@ def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say
     assert again.images_in(TRAINED) == 30
     assert np.count_nonzero(again.states == LEASED) == 2
     ahead = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
-    ahead.join(2, {**facts(), "run": 5, "epoch": 2, "trained": [0], "leased": []}, 1.0)
+    over = [{"epoch": epoch, "trained": 95, "skipped": 0, "twice": 0} for epoch in range(2)]
+    ahead.join(2, {**facts(), "run": 5, "epoch": 2, "trained": [0], "leased": [], "finished": over}, 1.0)
     assert (ahead.epoch, ahead.images_in(TRAINED)) == (2, 10)
+    assert ahead.finished == over
+    assert ahead.join(1, {**facts(), "run": 5, "epoch": 1}, 1.0)["finished"] == over[1:]
+
+
+@pytest.mark.parametrize("finished", [[5], [{"epoch": -1}], [{"epoch": 0, "trained": "all"}], [{"epoch": 0.5}]])
+def test_epochs_that_are_none_are_refused(finished):
+    coordinator = begin()
+    with pytest.raises(RefusedError):
+        coordinator.join(1, {**facts(), "run": 5, "epoch": 1, "finished": finished}, 1.0)
+
+
+def test_a_replica_that_was_away_learns_of_every_epoch_that_ended():
+    coordinator = begin(quorum=0.5)
+    for epoch in range(2):
+        coordinator.report(1, epoch + 1, {"epoch": epoch, "trained": [0, 1, 2, 3, 4]}, 0.0)
+    assert [entry["epoch"] for entry in coordinator.report(2, 1, {"epoch": 0}, 0.0)["finished"]] == [0, 1]
+    assert [entry["epoch"] for entry in coordinator.report(2, 2, {"epoch": 1}, 0.0)["finished"]] == [1]
+
+
+def test_a_leader_keeps_its_place_while_the_coordinator_is_restarted():
+    coordinator = begin()
+    again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    again.tick(50.0)
+    assert not again.join(2, {**facts(), "run": 5, "epoch": 0}, 51.0)["leader"]  # first, but it did not lead
+    assert again.join(1, {**facts(), "run": 5, "epoch": 0}, 52.0)["leader"]
+    lost = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    lost.tick(50.0)
+    lost.join(2, {**facts(), "run": 5, "epoch": 0}, 51.0)
+    lost.tick(50.5 + MEMBER_DEADLINE)
+    assert lost.report(2, 1, {"epoch": 0}, 66.0)["leader"]
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 1.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,16 +24,29 @@ KILLED = 4  # epochs of a run that is killed in part
 QUICK = ("--exchange-images", "64", "--json")
 
 
+def seen_epochs(folder):
+    """Return the epochs in a replica's metrics, having checked that each is whole and there once."""
+    rows = metrics(folder)
+    assert [row["images_trained"] for row in rows] == [IMAGES] * len(rows)
+    numbers = [row["epoch"] for row in rows]
+    assert numbers == sorted(set(numbers))
+    return set(numbers)
+
+
 def covered(epochs, *folders):
-    """Check that the replicas' metrics have all epochs between them, each whole and each once."""
-    seen = set()
-    for folder in folders:
-        rows = metrics(folder)
-        assert [row["images_trained"] for row in rows] == [IMAGES] * len(rows)
-        numbers = [row["epoch"] for row in rows]
-        assert numbers == sorted(set(numbers))
-        seen.update(numbers)
-    return seen == set(range(1, epochs + 1))
+    """Tell whether the replicas' metrics have all epochs between them."""
+    return set.union(*(seen_epochs(folder) for folder in folders)) == set(range(1, epochs + 1))
+
+
+def away(ended):
+    """Return how many epochs the replica says others trained alone."""
+    return ended.err.count("was trained by other replicas while this one was away")
+
+
+def every_epoch(ended, epochs, folder):
+    """Tell whether a launched run has all epochs, trained with its own replica or while that was away."""
+    assert ended.summary["images_trained"] == epochs * IMAGES
+    return len(seen_epochs(folder)) + away(ended) == epochs
 
 
 class ByHand:
@@ -150,18 +164,20 @@ def both_train(run, folder):
 
 def own_child(run, name):
     """Return the id of the run's child `name` that is not its other replica's, if it lives."""
-    children = psutil.Process(run.process.pid).children()
-    return next((child.pid for child in children if child.cmdline()[-1:] == [name]), None)
+    for child in psutil.Process(run.process.pid).children():
+        with contextlib.suppress(psutil.Error):  # it ended while we looked
+            if child.cmdline()[-1:] == [name]:
+                return child.pid
+    return None
 
 
 def test_two_replicas_train_every_batch_once(begin, tmp_path):
     ended = begin(3).finish()
     assert ended.code == 0, ended.err
-    assert ended.summary["images_trained"] == 3 * IMAGES
     assert ended.summary["updates"] == 3 * BATCHES
     assert ended.summary["test_accuracy"] > 0.85
     assert "Traceback" not in ended.err
-    assert covered(3, tmp_path / "run")
+    assert every_epoch(ended, 3, tmp_path / "run")
 
 
 def test_a_run_by_hand_on_three_addresses(by_hand):
@@ -194,7 +210,7 @@ def test_a_run_by_hand_on_three_addresses(by_hand):
     assert covered(6, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
-@pytest.mark.parametrize("names", [["parameter server 0"], ["parameter server 1", "synchronizer"]])
+@pytest.mark.parametrize("names", [["parameter server 0"], ["parameter server 1", "synchronizer"], ["replica 1"]])
 def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, names):
     run = begin(KILLED)
     both_train(run, tmp_path / "run")
@@ -202,8 +218,7 @@ def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, na
         os.kill(run.wait_for_child(name), signal.SIGKILL)
     ended = run.finish()
     assert ended.code == 0, ended.err
-    assert ended.summary["images_trained"] == KILLED * IMAGES
-    assert covered(KILLED, tmp_path / "run")
+    assert every_epoch(ended, KILLED, tmp_path / "run")
     assert ended.summary["test_accuracy"] > 0.85  # the user's own replica still leads
     assert f"{names[0]} was killed by SIGKILL" in ended.err
 
@@ -235,7 +250,7 @@ def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
     ended = replicas[0].finish()
     assert ended.code == 0, ended.err
     assert covered(4, by_hand.run_dir(0), by_hand.run_dir(1))
-    assert len(metrics(by_hand.run_dir(0))) * IMAGES == ended.summary["images_trained"]
+    assert (len(metrics(by_hand.run_dir(0))) + away(ended)) * IMAGES == ended.summary["images_trained"]
     for server in servers:
         ended = server.finish()
         assert ended.code == 0, ended.err
@@ -275,7 +290,7 @@ def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
     ).finish()
     assert resumed.code == 0, resumed.err
     assert resumed.summary["images_trained"] == 3 * IMAGES
-    assert covered(3, tmp_path / "run")
+    assert len(seen_epochs(tmp_path / "run")) + away(ended) + away(resumed) == 3
 
 
 # What is given wrong.

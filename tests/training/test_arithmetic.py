@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED
 from adam_mp.training.epoch import images_in, quorum_reached, reopened
-from adam_mp.training.schedule import Schedule
+from adam_mp.training.schedule import Schedule, share_of_rate
 from adam_mp.training.split import Costs, Split, divide_cores
 
 
@@ -25,6 +25,13 @@ def test_rates():
     assert [rising.value(0, step) for step in (0, 149, 299, 5000)] == pytest.approx([1 / 300, 0.5, 1, 1])
     assert Schedule("warmup", 1, 5).value(0, 0) == pytest.approx(1 / 2.5)
     assert Schedule("epochs", 7, 5).value(0, 0) == 7
+
+
+def test_a_surprising_batch_takes_a_smaller_step():
+    guessing = np.log(10)
+    assert share_of_rate(0.0, 10) == share_of_rate(guessing, 10) == share_of_rate(1.25 * guessing, 10) == 1
+    assert share_of_rate(2.5 * guessing, 10) == pytest.approx(0.5)
+    assert share_of_rate(1e30, 2) * 1e30 == pytest.approx(1.25 * np.log(2))
 
 
 @given(st.integers(1, 20), st.integers(1, 200), st.integers(0, 999))
