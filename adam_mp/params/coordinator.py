@@ -114,7 +114,7 @@ class Coordinator:
         self.holders: np.ndarray = np.zeros(0, np.uint64)
         self.members: dict[int, Member] = {}
         self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, trained twice
-        self.departed: dict[str, int] = {"updates": 0}
+        self.departed: dict[int, int] = {}  # identity -> updates of a replica that left, or is taken for dead
         self.changed = False  # since the last snapshot
         self.leader = 0  # identity of the replica that validates and keeps the model; 0 for none
         self._awaited_until: float | None = None  # how long a leader from before the restart keeps its place
@@ -143,6 +143,7 @@ class Coordinator:
         member = self.members[identity]
         member.seen, member.sequence = now, 0
         if role == REPLICA:
+            self.departed.pop(identity, None)  # it was not dead: it will report them itself
             member.epoch = self._whole(facts, "epoch")
             self._choose_leader()
             self._take_up(member, facts)
@@ -175,7 +176,8 @@ class Coordinator:
         member = self.members.pop(identity, None)
         if member is None:
             return
-        self.departed["updates"] += int(member.report.get("updates", 0) or 0)
+        if member.role == REPLICA:
+            self.departed[identity] = int(member.report.get("updates", 0) or 0)
         self._free(identity)
         self._choose_leader()
 
@@ -238,7 +240,8 @@ class Coordinator:
         self.changed = False
         return {
             "run": self.run, "expected": self.expected, "epoch": self.epoch, "finished": self.finished,
-            "departed": self.departed, "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
+            "departed": {str(identity): updates for identity, updates in self.departed.items()},
+            "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
             "map": self.map.as_dict() if self.map else None,
             "trained": np.packbits(self.states == TRAINED).tobytes().hex(),
         }  # fmt: skip
@@ -248,7 +251,8 @@ class Coordinator:
         """Rebuild a coordinator from its snapshot, without members; raises RefusedError if it is malformed."""
         try:
             self = cls(int(facts["run"]), int(facts["expected"]))
-            self.finished, self.departed = list(facts["finished"]), dict(facts["departed"])
+            self.finished = list(facts["finished"])
+            self.departed = {int(identity): int(updates) for identity, updates in facts["departed"].items()}
             self.map = BucketMap.from_dict(facts["map"]) if facts["map"] else None
             self.leader = int(facts.get("leader", 0))
             self._awaited_until = math.inf if self.leader else None
@@ -312,7 +316,7 @@ class Coordinator:
         self._end_epoch_at_quorum()
 
     def _news(self, member: Member) -> dict[str, Any]:
-        updates = self.departed["updates"]
+        updates = sum(self.departed.values())
         updates += sum(int(m.report.get("updates", 0) or 0) for m in self.members.values() if m is not member)
         return {
             "epoch": self.epoch,

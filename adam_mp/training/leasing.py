@@ -145,7 +145,7 @@ class SharedLeases:
         self._news = dict(news)
         self._epoch = int(news["epoch"])
         self._heard = self._left = False
-        self._wanted_round = 0
+        self._wanted_round = self._elsewhere = 0
         self._hungry = True
         self._pace = 0.0  # batches trained between two reports
         self._forget()
@@ -264,7 +264,8 @@ class SharedLeases:
         self._heard = True
         self._news = news
         self._telling = []
-        self._store.set_elsewhere(int(news["updates"]))
+        self._elsewhere = max(self._elsewhere, int(news["updates"]))  # a restarted coordinator learns them anew
+        self._store.set_elsewhere(self._elsewhere)
         if int(news["epoch"]) == self._epoch and news.get("granted"):
             self._memory.ledger.admit(news["granted"])
 

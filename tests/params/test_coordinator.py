@@ -115,6 +115,18 @@ def test_others_updates_are_told_and_outlive_their_replica():
     assert coordinator.report(2, 2, {"epoch": 0, "statistics": {"updates": 4}}, 0.0)["updates"] == 7
 
 
+def test_a_replica_taken_for_dead_that_comes_back_counts_its_updates_once():
+    coordinator = begin()
+    coordinator.report(1, 1, {"epoch": 0, "statistics": {"updates": 7}}, 0.0)
+    coordinator.leave(1)
+    coordinator = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    coordinator.join(2, {**facts(), "run": 5}, 1.0)
+    assert coordinator.report(2, 1, {"epoch": 0}, 1.0)["updates"] == 7
+    coordinator.join(1, {**facts(), "run": 5}, 2.0)
+    coordinator.report(1, 1, {"epoch": 0, "statistics": {"updates": 8}}, 3.0)
+    assert coordinator.report(2, 2, {"epoch": 0}, 3.0)["updates"] == 8
+
+
 def test_a_server_that_moves_makes_a_new_map():
     coordinator = begin(servers=2)
     assert coordinator.map.epoch == 1

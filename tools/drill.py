@@ -1,0 +1,361 @@
+"""A run of many machines in network namespaces, each with an address of its own, under faults: python tools/drill.py.
+
+Needs root and `ip` (iproute2). Two parameter servers, two replicas and a data server, with keys, train MNIST; while
+they do, parts are killed and started again, the network is cut and healed, and broken frames are thrown at the servers.
+What must hold is checked at the end, and the table of what was done and seen is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 120.0  # seconds that anything may take
+
+
+class DrillError(Exception):
+    """Something did not hold."""
+
+
+class Machines:
+    """Network namespaces, `10.77.0.1` onwards, joined by a switch; a context manager, leaving it removes them."""
+
+    def __init__(self, count: int) -> None:
+        self._prefix = f"adam{os.getpid()}"
+        self.count = count
+
+    @staticmethod
+    def can_be_made() -> bool:
+        """Tell whether this user on this machine may have namespaces."""
+        name = f"adamtry{os.getpid()}"
+        try:
+            made = _ip("netns", "add", name).returncode == 0
+            made = made and _ip("-n", name, "link", "add", "switch", "type", "bridge").returncode == 0
+        except FileNotFoundError:
+            return False
+        _ip("netns", "del", name)
+        return made
+
+    def __enter__(self) -> Machines:
+        try:
+            switch = f"{self._prefix}-switch"
+            _must("netns", "add", switch)
+            _must("-n", switch, "link", "add", "switch", "type", "bridge")
+            _must("-n", switch, "link", "set", "switch", "up")
+            for number in range(1, self.count + 1):
+                space = self.space(number)
+                _must("netns", "add", space)
+                _must(
+                    "-n", space, "link", "add", "eth0", "type", "veth", "peer", "name", f"port{number}", "netns", switch
+                )
+                _must("-n", space, "addr", "add", f"{self.address(number)}/24", "dev", "eth0")
+                for device in ("lo", "eth0"):
+                    _must("-n", space, "link", "set", device, "up")
+                _must("-n", switch, "link", "set", f"port{number}", "master", "switch", "up")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for name in (*(self.space(number) for number in range(1, self.count + 1)), f"{self._prefix}-switch"):
+            _ip("netns", "del", name)
+
+    def space(self, number: int) -> str:
+        """Return the namespace of machine `number`, from 1."""
+        return f"{self._prefix}-{number}"
+
+    def address(self, number: int) -> str:
+        """Return its address."""
+        return f"10.77.0.{number}"
+
+    def cut(self, number: int) -> None:
+        """Take the cable out: what is sent to and from it is lost, and nobody is told."""
+        _must("-n", f"{self._prefix}-switch", "link", "set", f"port{number}", "nomaster")
+
+    def heal(self, number: int) -> None:
+        """Put it back."""
+        _must("-n", f"{self._prefix}-switch", "link", "set", f"port{number}", "master", "switch")
+
+
+def _ip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["ip", *arguments], check=False, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def _must(*arguments: str) -> None:
+    done = _ip(*arguments)
+    if done.returncode:
+        raise DrillError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+
+
+class Part:
+    """A command of adam_mp on one of the machines."""
+
+    def __init__(self, space: str, folder: Path, name: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self.log = folder / f"{name}-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            command = ["ip", "netns", "exec", space, sys.executable, "-m", "adam_mp", *arguments]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+    def said(self) -> str:
+        """Return what it printed."""
+        return self.log.read_text(errors="replace")
+
+    def alive(self) -> bool:
+        """Tell whether it runs."""
+        return self.process.poll() is None
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self, seconds: float) -> int:
+        """Wait for its end; return its exit code."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise DrillError(f"{self.name} does not end within {seconds:g} s: {self.said()[-500:]}") from None
+
+
+class Run:
+    """The parts of a run on machines 1 and 2 (parameter servers), 3 and 4 (replicas), 5 (data server), 6 (a desk)."""
+
+    COUNT = 6
+
+    def __init__(self, machines: Machines, folder: Path, epochs: int, more: Sequence[str] = ()) -> None:
+        self.machines, self.folder, self.epochs, self.more = machines, folder, epochs, more
+        self.parts: dict[str, Part] = {}
+        self.ended: list[Part] = []  # those that were killed
+        self.key = folder / "key"
+        subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(self.key)], check=True, capture_output=True)
+        self.coordinator = f"{machines.address(1)}:7700"
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for part in self.parts.values():
+            if part.alive():
+                part.kill()
+
+    def start(self, name: str) -> None:
+        """Start a part, or start it again."""
+        if name in self.parts:
+            self.ended.append(self.parts[name])
+        kind, number = name.rsplit(" ", 1)
+        index = int(number)
+        keys = ("--key-file", str(self.key))
+        if kind == "server":
+            place = ("--servers", "2") if index == 0 else ("--join", self.coordinator)
+            listen = ("--listen", f"{self.machines.address(1 + index)}:7700")
+            machine = 1 + index
+            arguments = ("serve-params", *listen, *place, "--snapshots", str(self.folder / f"state-{index}"), *keys)
+        elif kind == "replica":
+            machine = 3 + index
+            arguments = (
+                "train", "--join", self.coordinator, *keys, "--cores", "1", "--epochs", str(self.epochs), "--json",
+                "--data-from", f"{self.machines.address(5)}:7800", "--run-dir", self._run_dir(index), *self.more,
+            )  # fmt: skip
+        else:
+            machine = 5
+            data = [value for pair in itertools.pairwise(self.more) if pair[0] == "--data" for value in pair]
+            listen = ("--listen", f"{self.machines.address(5)}:7800")
+            arguments = ("serve-data", *listen, "--cores", "1", *data, *keys)
+        log_name = name.replace(" ", "-")
+        self.parts[name] = Part(self.machines.space(machine), self.folder, log_name, arguments)
+
+    def _run_dir(self, index: int) -> str:
+        number = sum(part.name == f"replica-{index}" for part in self.ended)
+        return str(self.folder / f"run-{index}-{number}")
+
+    def begin(self) -> None:
+        """Start all parts, the servers last: the order must not matter."""
+        for name in ("replica 1", "data 0", "replica 0", "server 1", "server 0"):
+            self.start(name)
+
+    def status(self, key: Path | None = None, seconds: float = 30) -> dict[str, Any]:
+        """Return what `adam-mp status --json` shows at the desk."""
+        arguments = ["status", self.coordinator, "--json", "--deadline", str(seconds)]
+        arguments += ["--key-file", str(key or self.key)]
+        command = ["ip", "netns", "exec", self.machines.space(6), sys.executable, "-m", "adam_mp", *arguments]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
+        if done.returncode:
+            raise DrillError(done.stderr.strip())
+        return dict(json.loads(done.stdout))
+
+    def trained(self) -> int:
+        """Return how many images the run has trained up to now."""
+        state = self.status()
+        return sum(entry["trained"] for entry in state["finished"]) + int(state["trained"])
+
+    def trained_here(self) -> dict[int, int]:
+        """Return identity -> images trained by each replica, whether the servers have their updates yet or not."""
+        replicas = (member for member in self.status()["members"] if member["role"] == "replica")
+        return {member["identity"]: int(member.get("trained_here", 0)) for member in replicas}
+
+    def goes_on(self, images: int, seconds: float = PATIENCE) -> float:
+        """Wait until `images` more are trained; return after how many seconds that was."""
+        began, first = time.monotonic(), self.trained()
+        while True:
+            for part in self.parts.values():
+                if not part.alive():
+                    raise DrillError(f"{part.name} ended: {part.said()[-1000:]}")
+            if self.trained() >= first + images:
+                return time.monotonic() - began
+            if time.monotonic() - began > seconds:
+                raise DrillError(f"no {images} images are trained within {seconds:g} s: {self.status()}")
+            time.sleep(0.2)
+
+    def finish(self, seconds: float) -> dict[str, Any]:
+        """Wait for the run's end; return the summary of the replica that led."""
+        replicas = [self.parts[name] for name in self.parts if name.startswith("replica")]
+        servers = [self.parts[name] for name in self.parts if name.startswith("server")]
+        for part in (*replicas, *servers):
+            code = part.end(seconds)
+            if code:
+                raise DrillError(f"{part.name} ended with exit code {code}: {part.said()[-2000:]}")
+        data = self.parts["data 0"]
+        data.process.send_signal(signal.SIGTERM)
+        data.end(20)
+        summaries = [json.loads(part.said().strip().splitlines()[-1]) for part in replicas]
+        led = [summary for summary in summaries if summary["test_accuracy"] is not None]
+        if not led:
+            raise DrillError("no replica evaluated the model")
+        return dict(led[0])
+
+
+# Faults. Each does its harm and mends it; the run must go on after it.
+
+
+def kill(name: str, away: float = 0.0) -> Callable[[Run], None]:
+    """Kill a part, and start it again `away` seconds later."""
+
+    def fault(run: Run) -> None:
+        run.parts[name].kill()
+        time.sleep(away)
+        run.start(name)
+
+    return fault
+
+
+def cut(number: int, seconds: float) -> Callable[[Run], None]:
+    """Cut a machine off."""
+
+    def fault(run: Run) -> None:
+        run.machines.cut(number)
+        try:
+            time.sleep(seconds)
+        finally:
+            run.machines.heal(number)
+
+    return fault
+
+
+def throw(run: Run) -> None:
+    """Throw frames that are none at both servers from a machine without keys, and ask with the wrong keys."""
+    script = (
+        "import os, socket, sys\n"
+        "for address in sys.argv[1:]:\n"
+        "    for size in range(1, 2000, 41):\n"
+        "        with socket.create_connection((address, 7700), 10) as link:\n"
+        "            link.sendall(os.urandom(size))\n"
+    )
+    targets = [run.machines.address(number) for number in (1, 2)]
+    command = ["ip", "netns", "exec", run.machines.space(6), sys.executable, "-c", script, *targets]
+    with contextlib.suppress(subprocess.CalledProcessError):  # a server may hang up while it is spoken to
+        subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
+    wrong = run.folder / "wrong-key"
+    subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(wrong)], check=True, capture_output=True)
+    try:
+        run.status(wrong, 3)
+    except DrillError:
+        wrong.unlink()
+        return
+    raise DrillError("status was shown to somebody with other keys")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """What is done to the run, in words and in deed."""
+
+    words: str
+    deed: Callable[[Run], None]
+
+
+FAULTS = (
+    Fault("broken frames and wrong keys", throw),
+    Fault("parameter server killed -9, started again from its snapshot", kill("server 1")),
+    Fault("coordinator killed -9, started again from its snapshot", kill("server 0")),
+    Fault("data server killed -9, started again after 2 s", kill("data 0", 2)),
+    Fault("replica killed -9, started again", kill("replica 1")),
+    Fault("a parameter server cut off for 10 s", cut(2, 10)),
+    Fault("the coordinator cut off for 10 s", cut(1, 10)),
+    Fault("a replica cut off for 10 s", cut(4, 10)),
+    Fault("the data server cut off for 10 s", cut(5, 10)),
+    Fault("a replica cut off for 20 s: taken for dead, and back", cut(4, 20)),
+)
+
+
+def drill(run: Run, faults: Sequence[Fault], images: int, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Begin the run, do it all the `faults`, `images` trained after each, and wait for its end; return the summary."""
+    run.begin()
+    tell(f"{run.goes_on(1):6.1f} s   until the first images were trained")
+    for fault in faults:
+        before = run.trained_here()
+        began = time.monotonic()
+        fault.deed(run)
+        during = sum(images - before.get(identity, 0) for identity, images in run.trained_here().items())
+        seconds = time.monotonic() - began
+        after = run.goes_on(images)
+        tell(f"{seconds:6.1f} s   {fault.words}: {during:,} images meanwhile, {images:,} more {after:.1f} s after it")
+    state = run.status()
+    if state["phase"] == "done":
+        raise DrillError("the run was over before all faults; give it more --epochs")
+    summary = run.finish(1000)
+    summary["twice"] = sum(entry["twice"] for entry in state["finished"])
+    return summary
+
+
+def main() -> int:
+    """Run the drill that the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--images", type=int, default=5000, help="images trained between two faults")
+    parser.add_argument("--accuracy", type=float, default=0.99, help="the least test accuracy")
+    parser.add_argument("--keep", type=Path, help="a folder for the logs, which are thrown away otherwise")
+    values = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="drill-"))
+    try:
+        with Machines(Run.COUNT) as machines, Run(machines, folder, values.epochs) as run:
+            summary = drill(run, FAULTS, values.images, lambda line: print(line, flush=True))
+        figures = ("test_accuracy", "images_trained", "updates", "staleness_mean", "seconds", "twice")
+        print({name: summary[name] for name in figures})
+        if summary["test_accuracy"] < values.accuracy:
+            raise DrillError(f"test accuracy {summary['test_accuracy']}; expected {values.accuracy} or more")
+    except DrillError as error:
+        print(f"did not hold: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if values.keep is not None:
+            shutil.copytree(folder, values.keep, dirs_exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
