@@ -29,12 +29,12 @@ from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import SHARD, Layout
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.coordinator import REPLICA
+from adam_mp.params.exchange import Exchange
 from adam_mp.params.factors import Gathered
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.shard_table import Delta, ShardTable
-from adam_mp.params.synchronizer import Exchange
 from adam_mp.transport.addresses import parse_address
-from adam_mp.transport.keys import make_key_file, read_key_file
+from adam_mp.transport.keys import make_key_file, read_keys
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.tcp import TcpDialer
 from benchmarks.goals import Row, ratio_row, run_groups
@@ -59,7 +59,7 @@ class Server:
         while not address_file.exists():
             time.sleep(0.02)
         self.address = parse_address(address_file.read_text(), "address")
-        self.dialer = TcpDialer(read_key_file(key_file) if key_file else None)
+        self.dialer = TcpDialer(read_keys(key_file))
         self.link = CoordinatorLink(self.dialer, self.address, new_identity())
         facts = {"layout": LayoutFacts.of(layout).as_list(), "images": 16, "batch_size": 16, "epochs": 1,
                  "quorum": 1.0, "agreed": {}}  # fmt: skip

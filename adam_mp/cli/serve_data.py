@@ -26,7 +26,7 @@ from adam_mp.training.events import KernelCompiled, Listener
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.settings import TrainSettings, make_settings
 from adam_mp.transport.addresses import check_listening, parse_address
-from adam_mp.transport.keys import Keys, read_key_file
+from adam_mp.transport.keys import read_keys
 from adam_mp.transport.tcp import TcpListener
 
 _SETTINGS = ("data", "image_size", "validation", "follow_links", "pixel_limit", "cache", "memory_dir", "seed")
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     if values.listen is None:
         raise SettingsError("--listen is missing; expected HOST:PORT, such as --listen 10.0.0.5:7700")
     address = parse_address(values.listen, "--listen", 0)
-    keys: Keys | None = None if values.key_file is None else read_key_file(Path(values.key_file))
+    keys = read_keys(values.key_file)
     check_listening(address, keys is not None)
     settings = make_settings(given_settings(values))
     threads = settings.cores or usable_cores()

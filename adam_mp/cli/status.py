@@ -11,9 +11,9 @@ from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.report.cluster_text import cluster_text
-from adam_mp.training.cluster import read_keys
 from adam_mp.training.interruption import Interruption
 from adam_mp.transport.addresses import parse_address
+from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.tcp import TcpDialer
 

@@ -48,17 +48,19 @@ class TrainingContext:
 
     `gradient` is the flat gradient in `layout`'s order. One process, one thread. `real` is float32, or float64 for
     gradient checks. `choices` are the kernels to use, by default the likely best. `backward=False` leaves out what only
-    training needs.
+    training needs. `gradient` may be given, an array of the layout's size.
     """
 
     def __init__(
         self, network: Network, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
-        choices: KernelChoices | None = None, backward: bool = True,
+        choices: KernelChoices | None = None, backward: bool = True, gradient: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.network, self.batch = network, batch
         self._weights = weights
         self.layout = Layout.of(network.parameters)
-        self.gradient: np.ndarray = np.zeros(self.layout.size if backward else 0, real)
+        if gradient is None:
+            gradient = np.zeros(self.layout.size if backward else 0, real)
+        self.gradient: np.ndarray = gradient
         self.gradients = self.layout.views(self.gradient) if backward else dict(weights)
         self.choices = choices or likely_choices(network)
         # Blocks of equal size: a small last one would cost as much as its share of a large one does not.

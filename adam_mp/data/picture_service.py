@@ -1,23 +1,14 @@
 """The serving side of remote data servers: makes pictures of its own copy of a data set for machines that train.
 
-A replica first describes what it trains on and how its pictures look; that is a *session*, whose number follows from
-the description, so that every server of the same data gives the same one. Then it asks for pictures:
-
-    FETCH     int64: drawn (0 or 1), key (64 bits), then sample numbers
-    PICTURES  int64: kept, bad | bad x (position, fault) | int32 labels [kept], padded to 8 bytes |
-              float32 images [kept, h, w, c]
-
-`position` counts the samples of the request; those that cannot be had are missing from labels and images. Nothing that
-comes in is trusted: what cannot be is refused with a reason, and the server goes on.
+`PictureService` answers what is asked, `PictureServer` carries questions and answers over TCP; `picture_messages` tells
+what they hold. What cannot be answered is refused with a reason, and the server goes on.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 import queue
 import threading
@@ -27,111 +18,33 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.dataset import DataSet
-from adam_mp.data.faults import Fault
-from adam_mp.data.normalization import Normalization
+from adam_mp.data.picture_messages import (
+    MOST_SAMPLES,
+    Look,
+    answer_bytes,
+    blank_answer,
+    parse_look,
+    short,
+    unpack_request,
+)
 from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
 from adam_mp.data.sources import SourceSpec
 from adam_mp.errors import AdamError, SettingsError, TransportError
-from adam_mp.kernels.draw import RANGES
 from adam_mp.memory.cache import CacheHandle, ImageCache
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.transport.messages import LONGEST, Kind, Message, with_facts
 from adam_mp.transport.tcp import TcpListener
 
-MOST_SAMPLES = 4096  # of a request
 _MOST_SESSIONS = 16
 _MOST_REQUESTS = 256  # taken and not answered yet
 _REQUESTS_A_TURN = 16
 _IDLE, _BUSY = 0.1, 0.001  # seconds to wait for requests where nothing is being made, for answers where something is
 _TICK, _END = 0.5, 5.0
-_LARGEST = float(np.finfo(np.float32).max)
 
 
 class SessionError(TransportError):
     """The server knows no session of this number: it is another one than before, or has forgotten it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """Pictures that were asked for.
-
-    `positions` int64 and `faults` int64 [bad] tell which samples of the request could not be had and why; `labels`
-    int32 [kept] and `images` float32 [kept, h, w, c] are of the others, in order.
-    """
-
-    positions: np.ndarray
-    faults: np.ndarray
-    labels: np.ndarray
-    images: np.ndarray
-
-
-def answer_bytes(kept: int, bad: int, shape: tuple[int, int, int]) -> int:
-    """Return the bytes of an answer with `kept` pictures of `shape`."""
-    return _images_at(kept, bad) + 4 * kept * math.prod(shape)
-
-
-def _images_at(kept: int, bad: int) -> int:
-    return 16 + 16 * bad + -(-4 * kept // 8) * 8
-
-
-def pack_request(samples: np.ndarray, key: int | None) -> np.ndarray:
-    """Return the payload of a FETCH; with `key` None, nothing is drawn."""
-    words: np.ndarray = np.zeros(2 + len(samples), "<i8")
-    words[0] = key is not None
-    words[1:2].view("<u8")[0] = key or 0
-    words[2:] = samples
-    return words
-
-
-def unpack_request(payload: Any) -> tuple[np.ndarray, int | None]:
-    """Return (sample numbers int64 [n], key) of a FETCH; raises TransportError if it is none."""
-    size = memoryview(payload).nbytes
-    if size % 8 or not 24 <= size <= 8 * (2 + MOST_SAMPLES):
-        raise TransportError(
-            f"request has {size} bytes; expected 8 for each of 1 to {MOST_SAMPLES} samples and two more"
-        )
-    words = np.frombuffer(payload, "<i8").astype(np.int64)  # a copy that kernels may have: received bytes are read-only
-    if words[0] not in (0, 1):
-        raise TransportError(f"request begins with {words[0]}; expected 0, or 1 where something is drawn")
-    return words[2:], int(words[1:2].view(np.uint64)[0]) if words[0] else None
-
-
-def unpack_answer(payload: Any, count: int, shape: tuple[int, int, int]) -> Answer:
-    """Return the views of an answer about `count` samples; raises TransportError for any other bytes."""
-    size = memoryview(payload).nbytes
-    if size < 16:
-        raise TransportError(f"answer has {size} bytes; expected at least 16")
-    kept, bad = np.frombuffer(payload, "<i8", 2).tolist()
-    if kept < 0 or bad < 0 or kept + bad != count or size != answer_bytes(kept, bad, shape):
-        raise TransportError(
-            f"answer of {size} bytes has {kept} pictures and {bad} bad samples; {count} were asked for"
-        )
-    pairs = np.frombuffer(payload, "<i8", 2 * bad, 16).reshape(bad, 2)
-    positions, faults = pairs[:, 0], pairs[:, 1]
-    if bad and not (positions[0] >= 0 and positions[-1] < count and (np.diff(positions) > 0).all()):
-        raise TransportError(f"answer names bad samples that are not among the {count} asked for")
-    if not np.isin(faults, [int(fault) for fault in Fault if fault]).all():
-        raise TransportError("answer names a fault that there is not")
-    labels = np.frombuffer(payload, "<i4", kept, 16 + 16 * bad)
-    images = np.frombuffer(payload, "<f4", kept * math.prod(shape), _images_at(kept, bad))
-    return Answer(positions, faults, labels, images.reshape(kept, *shape))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Look:
-    """How the pictures of a session look."""
-
-    normalization: Normalization
-    augmentation: Augmentation
-    keep: float
-
-    @property
-    def number(self) -> int:
-        """The session's number, of 32 bits."""
-        text = json.dumps([dataclasses.asdict(self.normalization), self.augmentation.ranges.tolist(), self.keep])
-        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
 class PictureService:
@@ -149,7 +62,7 @@ class PictureService:
         self._memory, self._source, self._cache = memory, source, cache
         self._cached_keep: float | None = None
         self._lock = threading.Lock()
-        self._sessions: collections.OrderedDict[int, _Look] = collections.OrderedDict()
+        self._sessions: collections.OrderedDict[int, Look] = collections.OrderedDict()
         self._mine = threading.local()  # a thread's pictures, by session
         self._threads = itertools.count()
         self._nothing = None if source is None else ImageCache.create(0, 1, np.zeros(self._count, np.int64))
@@ -169,10 +82,10 @@ class PictureService:
         for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", list(self._shape))):
             if facts.get(name) != here:
                 raise TransportError(
-                    f"the replica's data has {name} {_short(facts.get(name))}, the data served here ({self._name}) "
+                    f"the replica's data has {name} {short(facts.get(name))}, the data served here ({self._name}) "
                     f"{here}; give both sides the same data and --image-size"
                 )
-        look = _parse_look(facts, self._shape[2])
+        look = parse_look(facts, self._shape[2])
         number = look.number
         with self._lock:
             if self._sessions.setdefault(number, look) != look:
@@ -185,7 +98,7 @@ class PictureService:
         return {"session": number}
 
     def fetch(self, session: int, payload: Any) -> memoryview:
-        """Return the payload of PICTURES for that of a FETCH; see the module's page for both.
+        """Return the payload of PICTURES for that of a FETCH; see `picture_messages` for both.
 
         Raises SessionError, and TransportError for requests that cannot be answered.
         """
@@ -205,7 +118,7 @@ class PictureService:
         pictures, bad = self._pictures(session, look)
         return _make_answer(pictures, bad, samples, key, self._shape)
 
-    def _pictures(self, session: int, look: _Look) -> tuple[Pictures, np.ndarray | None]:
+    def _pictures(self, session: int, look: Look) -> tuple[Pictures, np.ndarray | None]:
         """Return this thread's pictures of a session, and its own array of faults, None for arrays."""
         mine: dict[int, tuple[Pictures, np.ndarray | None]] | None = getattr(self._mine, "pictures", None)
         if mine is None:
@@ -217,7 +130,7 @@ class PictureService:
             mine[session] = self._open(look)
         return mine[session]
 
-    def _open(self, look: _Look) -> tuple[Pictures, np.ndarray | None]:
+    def _open(self, look: Look) -> tuple[Pictures, np.ndarray | None]:
         # A view of the memory with faults of its own: what could not be had once is tried again when a replica asks
         # again, and the faults found by a request are those of its samples, whatever other threads find.
         memory = RunMemory(self._memory.segment, self._memory.shape)
@@ -240,7 +153,7 @@ def _make_answer(
 ) -> memoryview:
     """Return an answer: made in place as if all samples were good, moved up where some are not."""
     count = len(samples)
-    content, labels, images = _blank_answer(count, 0, shape)
+    content, labels, images = blank_answer(count, 0, shape)
     if bad is not None:
         bad[samples] = 0
     pictures.prepare(samples, key=key)
@@ -250,59 +163,13 @@ def _make_answer(
         return content.data
     assert bad is not None, "arrays have all their samples"
     positions = np.flatnonzero(bad[samples])
-    shorter, fewer_labels, fewer_images = _blank_answer(kept, len(positions), shape)
+    shorter, fewer_labels, fewer_images = blank_answer(kept, len(positions), shape)
     shorter[:16] = content[:16]
     shorter[16 : 16 + 16 * len(positions)].view(np.int64)[:] = np.stack(
         [positions, bad[samples[positions]]], axis=1
     ).reshape(-1)
     fewer_labels[:], fewer_images[:] = labels[:kept], images[:kept]
     return shorter.data
-
-
-def _blank_answer(kept: int, bad: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the bytes of an answer, and in them the places of labels and images."""
-    content: np.ndarray = np.empty(answer_bytes(kept, bad, shape), np.uint8)
-    begin, images = 16 + 16 * bad, _images_at(kept, bad)
-    content[begin:images] = 0  # labels and padding: no byte of this process's past goes out
-    return (
-        content,
-        content[begin : begin + 4 * kept].view(np.int32),
-        content[images:].view(np.float32).reshape(-1, *shape),
-    )
-
-
-def _parse_look(facts: Mapping[str, Any], channels: int) -> _Look:
-    """Return how pictures are to look; raises a child of AdamError for what cannot be."""
-    given = facts.get("normalization")
-    if not isinstance(given, dict):
-        raise TransportError(f"normalization is {_short(given)}; expected a table")
-    mean, deviation = (_numbers(given.get(name), channels, name) for name in ("mean", "deviation"))
-    (fill,) = _numbers([given.get("fill")], 1, "fill")
-    rows = given.get("directions")
-    if not isinstance(rows, (list, tuple)) or len(rows) not in (0, channels):
-        raise TransportError(f"directions are {_short(rows)}; expected none, or {channels} rows")
-    directions = tuple(_numbers(row, channels, "directions") for row in rows)
-    ranges = _numbers(facts.get("ranges"), len(RANGES), "ranges")
-    (keep,) = _numbers([facts.get("keep")], 1, "keep")
-    if not 0 < keep <= 1 or min(deviation) <= 0:
-        raise TransportError(f"keep is {keep:g}, deviation {_short(deviation)}; expected keep 0 to 1, both more than 0")
-    return _Look(
-        Normalization(mean, deviation, fill, directions), Augmentation(**dict(zip(RANGES, ranges, strict=True))), keep
-    )
-
-
-def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
-    """Return `count` finite numbers that fit float32; raises TransportError if they are something else."""
-    if isinstance(values, (list, tuple)) and len(values) == count:
-        plain = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in values]
-        if all(plain) and all(abs(value) < _LARGEST for value in values):
-            return tuple(float(value) for value in values)
-    raise TransportError(f"{what} is {_short(values)}; expected {count} finite numbers")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 @dataclasses.dataclass(frozen=True)

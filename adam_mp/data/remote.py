@@ -3,7 +3,7 @@
 The machine has the data set too, so labels and digest can be compared; decoding, augmenting and normalising are done
 elsewhere. A batch is asked for while the one before it is copied and trained. Asking is safe to repeat: the same
 request has the same answer from every server, so what is late or comes twice is known by its sequence number and
-ignored. `picture_service` tells what the messages hold.
+ignored. `picture_messages` tells what the messages hold.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.data.picture_service import MOST_SAMPLES, Answer, answer_bytes, pack_request, unpack_answer
+from adam_mp.data.picture_messages import MOST_SAMPLES, Answer, answer_bytes, pack_request, unpack_answer
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.errors import AdamError, SettingsError, TransportError
 from adam_mp.memory.board import Counters

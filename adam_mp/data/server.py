@@ -10,16 +10,19 @@ Where other machines make the pictures, it asks them for the batches instead, on
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adam_mp.data.augmentation import draw_key
 from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
-from adam_mp.data.remote import RemotePictures, RemoteSource
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring
 from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.waiting import Pace
+
+if TYPE_CHECKING:
+    from adam_mp.data.remote import RemotePictures, RemoteSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +51,10 @@ class DataServer:
         if spec.remote is None:
             self.pictures = open_pictures(spec.pictures, self.memory, self.counters)
         else:
+            from adam_mp.data.remote import RemotePictures  # with ZeroMQ, which runs on one machine do without
+
             self.pictures = RemotePictures(spec.pictures, spec.remote, self.memory, self.counters)
-        self.next: tuple[int, int] | None = None  # (epoch, batch) that is claimed and being read
+        self.next: dict[int, tuple[int, int]] = {}  # worker -> (epoch, batch) that is claimed and being read
 
     def run(self) -> None:
         """Serve until the run stops."""
@@ -72,32 +77,41 @@ class DataServer:
         epoch = self.memory.ledger.round
         if epoch < 0:
             return 0
-        mine = [ring for ring in self.memory.rings if ring.producer == self.spec.process]
-        if not mine and self.next is not None:  # its workers are gone: others serve what it holds
-            self.memory.ledger.give_back(*self.next, self.spec.process)
-            self.next = None
-        for ring in mine:
+        rings = zip(self.memory.rings, self.memory.shape.rings, strict=True)
+        mine = [(ring, worker) for ring, (_, worker) in rings if ring.producer == self.spec.process]
+        if not mine:  # its workers are gone: others serve what it holds
+            for held in self.next.values():
+                self.memory.ledger.give_back(*held, self.spec.process)
+            self.next = {}
+        for ring, worker in mine:
             if ring.reserve() is not None:
-                batch = self.take_batch(epoch)
-                if batch is None:
-                    break
-                self.write_batch(ring, epoch, batch)
-                made += 1
+                batch = self.take_batch(epoch, worker)
+                if batch is not None:
+                    self.write_batch(ring, epoch, batch)
+                    made += 1
         return made
 
-    def take_batch(self, epoch: int) -> int | None:
+    def claim(self, epoch: int, worker: int) -> int | None:
+        """Claim the next free batch, of those that are this worker's where each has its turns."""
+        if self.memory.shape.in_turns:
+            return self.memory.ledger.claim_of(epoch, self.spec.process, self.memory.turns.hand(worker))
+        return self.memory.ledger.claim(epoch, self.spec.process)
+
+    def take_batch(self, epoch: int, worker: int) -> int | None:
         """Return the batch to make now, and claim the one after it so that its files are read meanwhile."""
-        claim = self.memory.ledger.claim
         if not self.pictures.reads_ahead:
-            return claim(epoch, self.spec.process)
-        batch = self.next[1] if self.next is not None and self.next[0] == epoch else claim(epoch, self.spec.process)
-        self.next = None
-        if batch is None:
-            return None
-        following = claim(epoch, self.spec.process)
+            return self.claim(epoch, worker)
+        place = worker if self.memory.shape.in_turns else 0
+        held, batch = self.next.pop(place, (-1, 0))
+        if held != epoch:
+            first = self.claim(epoch, worker)
+            if first is None:
+                return None
+            batch = first
+        following = self.claim(epoch, worker)
         wanted = [self.samples(batch)]
         if following is not None:
-            self.next = (epoch, following)
+            self.next[place] = (epoch, following)
             wanted.append(self.samples(following))
         self.pictures.prepare(*wanted, key=draw_key(self.spec.seed, epoch))
         return batch

@@ -93,6 +93,16 @@ def claim_first(words, start, expected, value):
     return -1
 
 
+@kernel("i8(i8[::1], i8[:], i8, i8)")
+def claim_listed(words, indices, expected, value):
+    """Swap the first of the words at `indices` that holds `expected` for `value`; return its index, or -1."""
+    for position in range(indices.size):
+        index = indices[position]
+        if words[index] == expected and _swap(words, index, expected, value):
+            return index
+    return -1
+
+
 @kernel("i8(i8[::1], i8, i8)")
 def replace_all(words, expected, value):
     """Swap every word that holds `expected` for `value`; return how many."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from adam_mp.kernels.compilation import kernel
 
 HYPER = ("lr", "weight_decay", "momentum", "beta1", "beta2", "epsilon", "step")
@@ -89,3 +91,14 @@ def adam(w, g, m, s, hyper, decoupled):
         m[i] = first
         s[i] = second
         w[i] -= shrink * w[i] + rate * first / (math.sqrt(second) * correction + epsilon)
+
+
+@kernel("void(f4[:, ::1], f8[::1], i8, f4[::1])")
+def combine(gradients, shares, start, out):
+    """`out = sum over k of shares[k] * gradients[k, start:start + out.size]`, in the order of k; not where it is 0."""
+    out[:] = np.float32(0)
+    for k in range(shares.size):
+        share = np.float32(shares[k])
+        if share != 0:
+            for i in range(out.size):
+                out[i] += share * gradients[k, start + i]

@@ -19,7 +19,7 @@ _ROW = 4 * _LINE
 _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
     "loss", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
-    "hits", "decoded", "decode_ns", "augment_ns", "bad", "decoding",
+    "hits", "decoded", "decode_ns", "augment_ns", "bad", "decoding", "held_ns", "clock", "lead",
 )  # fmt: skip
 _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 
@@ -30,7 +30,8 @@ class Progress:
 
     A worker's `busy_ns` is all its time with a batch; forward, backward and update are the large parts of it. `hits`
     are images found in the cache, `bad` samples that could not be had; `decoding` is one more than the number of the
-    sample that is being decoded, or 0.
+    sample that is being decoded, or 0. `waited_ns` is time without data, `held_ns` time with data but kept back for
+    other workers; `clock` and `lead`, the most updates it was ahead of the slowest, are those of bounded staleness.
     """
 
     ready: int
@@ -54,6 +55,9 @@ class Progress:
     augment_ns: int
     bad: int
     decoding: int
+    held_ns: int
+    clock: int
+    lead: int
 
 
 class Counters:
@@ -67,6 +71,10 @@ class Counters:
         """Add to a counter."""
         self._row[_INDEX[name]] += amount
 
+    def keep_largest(self, name: str, value: int) -> None:
+        """Note `value` if it is the largest up to now."""
+        self._row[_INDEX[name]] = max(self._row[_INDEX[name]], value)
+
     def add_loss(self, amount: float) -> None:
         """Add to the sum of losses, kept as a float64 in the same row."""
         self._reals[_INDEX["loss"]] += amount
@@ -74,6 +82,10 @@ class Counters:
     def publish(self, name: str, value: int) -> None:
         """Store a word after all earlier writes."""
         publish(self._row, _INDEX[name], value)
+
+    def observe(self, name: str) -> int:
+        """Load a word, and see all that was written before it was published."""
+        return int(observe(self._row, _INDEX[name]))
 
     def clear(self) -> None:
         """Zero the row, for a successor of the process that wrote it."""

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from adam_mp.kernels.atomic import claim_first, compare_and_swap, observe, publish, replace_all
+from adam_mp.kernels.atomic import claim_first, claim_listed, compare_and_swap, observe, publish, replace_all
 from adam_mp.memory.segment import Segment
 
 FREE, HELD, LEASED, TRAINED, SKIPPED, ELSEWHERE = range(6)
@@ -71,11 +71,14 @@ class Ledger:
         self._header[_CURSOR] = 0
         return admitted
 
-    def close_round(self) -> int:
-        """Skip what nobody trains yet; return how many batches. Supervisor only."""
+    def close_round(self, idle: bool = False) -> int:
+        """Skip what nobody trains yet; return how many batches. Supervisor only.
+
+        Where workers are `idle`, what they have leased goes too: they wait with it for others who have nothing left.
+        """
         words = self._current_words()
         skipped = 0
-        for word in np.unique(words[(words & 15 == FREE) | (words & 15 == HELD)]):
+        for word in np.unique(words[np.isin(words & 15, (FREE, HELD, LEASED) if idle else (FREE, HELD))]):
             skipped += replace_all(words, word, (word & ~0xFFFFF) | SKIPPED)
         return skipped
 
@@ -112,6 +115,12 @@ class Ledger:
         self._header[_CURSOR] = found + 1
         return int(found)
 
+    def claim_of(self, round_number: int, holder: int, batches: np.ndarray) -> int | None:
+        """Take the first free batch of the round among `batches`, in their order; None when there is none now."""
+        free, held = (round_number << 20) | FREE, (round_number << 20) | holder << 4 | HELD
+        found = claim_listed(self._current_words(), batches, free, held)
+        return None if found < 0 else int(found)
+
     def lease(self, round_number: int, batch: int, server: int, worker: int) -> bool:
         """Turn a batch held by data server `server` into a lease of `worker`; False if it was taken back meanwhile."""
         base = round_number << 20
@@ -129,6 +138,14 @@ class Ledger:
         return None if found < 0 else int(found)
 
     # For anyone.
+
+    def holds(self, round_number: int, batch: int, server: int) -> bool:
+        """Tell whether data server `server` holds a batch of that round."""
+        return int(observe(self._words, batch)) == round_number << 20 | server << 4 | HELD
+
+    def is_free(self, round_number: int, batch: int) -> bool:
+        """Tell whether nobody has a batch of that round."""
+        return int(observe(self._words, batch)) == round_number << 20 | FREE
 
     def states(self) -> np.ndarray:
         """Return a copy of the states, uint8 [batches]."""

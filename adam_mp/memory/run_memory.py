@@ -15,6 +15,8 @@ from adam_mp.memory.board import Board
 from adam_mp.memory.ledger import Ledger
 from adam_mp.memory.ring import Ring, RingShape
 from adam_mp.memory.segment import Segment, SegmentHandle
+from adam_mp.memory.staleness import COLUMNS
+from adam_mp.memory.turns import Turns
 
 Field = tuple[str, tuple[int, ...]]  # dtype and shape of an array
 
@@ -36,6 +38,7 @@ class RunShape:
     ring: RingShape
     arrays: Mapping[str, Field]
     synchronizers: int = 0
+    in_turns: bool = False  # each batch is a certain worker's
 
     @property
     def processes(self) -> int:
@@ -58,6 +61,8 @@ class RunShape:
             "evaluation": Ledger.bytes_needed(self.chunks),
             "results": 24 * self.chunks,
             "order": 8 * self.samples,
+            "turns": Turns.bytes_needed(self.batches if self.in_turns else 0),
+            "staleness": 8 * COLUMNS * self.workers,
             **{f"ring{index}": self.ring.bytes for index in range(len(self.rings))},
             **{name: np.dtype(dtype).itemsize * int(np.prod(shape)) for name, (dtype, shape) in self.arrays.items()},
         }
@@ -80,7 +85,8 @@ class RunMemory:
     """The parts of a run's shared memory as views; who may do what with each stands in its own class.
 
     `ledger` leases training batches, `evaluation` chunks of an evaluation, `results` [chunks, 3] holds each chunk's sum
-    of losses, number right and number of images, `order` [samples] the epoch's order of samples, `arrays` the data set.
+    of losses, number right and number of images, `order` [samples] the epoch's order of samples, `turns` whose each
+    batch is where the shape says so, `staleness` each worker's histogram since the start, `arrays` the data set.
     """
 
     def __init__(self, segment: Segment, shape: RunShape) -> None:
@@ -91,6 +97,8 @@ class RunMemory:
         self.evaluation = Ledger(segment, offsets["evaluation"], shape.chunks)
         self.results = segment.array(np.float64, (shape.chunks, 3), offsets["results"])
         self.order = segment.array(np.int64, (shape.samples,), offsets["order"])
+        self.turns = Turns(segment, offsets["turns"], shape.batches if shape.in_turns else 0, shape.workers)
+        self.staleness = segment.array(np.int64, (shape.workers, COLUMNS), offsets["staleness"])
         self.rings = [Ring(segment, offsets[f"ring{index}"], shape.ring) for index in range(len(shape.rings))]
         self.arrays = {
             name: segment.array(np.dtype(dtype), size, offsets[name]) for name, (dtype, size) in shape.arrays.items()
@@ -122,5 +130,6 @@ class RunMemory:
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self.board, self.ledger, self.evaluation, self.results, self.order, self.rings, self.arrays
+        del self.board, self.ledger, self.evaluation, self.results, self.order, self.turns, self.staleness
+        del self.rings, self.arrays
         self.segment.close()

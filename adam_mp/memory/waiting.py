@@ -11,18 +11,19 @@ import time
 
 _SHORTEST, _LONGEST = 50e-6, 2e-3
 _LONGEST_PACE = 25e-3
+AMONG_WORKERS = 100e-6  # seconds: longest sleep of a worker that waits for another, which is about to be done
 
 
 class Backoff:
-    """Sleeps between looks at a shared word: 50 microseconds at first, doubling up to 2 milliseconds."""
+    """Sleeps between looks at a shared word: 50 microseconds at first, doubling up to `longest` seconds."""
 
-    def __init__(self) -> None:
-        self._sleep = _SHORTEST
+    def __init__(self, longest: float = _LONGEST) -> None:
+        self._sleep, self._longest = _SHORTEST, longest
 
     def pause(self) -> None:
         """Sleep once."""
         time.sleep(self._sleep)
-        self._sleep = min(2 * self._sleep, _LONGEST)
+        self._sleep = min(2 * self._sleep, self._longest)
 
     def reset(self) -> None:
         """Begin with short sleeps again, after something was found."""

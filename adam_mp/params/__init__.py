@@ -2,8 +2,9 @@
 
 `bucket_map` says which server has which shard, `protocols` what a layer costs on the wire either way, `shard_table` is
 a server's weights and how updates are applied once, `persistence` its snapshot on disk, `server` its process.
-`synchronizer` is a replica's side of the exchange. `coordinator` decides who is a member, who has which bucket, who
-trains which batch; it is a pure state machine that the first server runs. `membership` is how members talk to it.
+`exchange` is a replica's side of the exchange, `synchronizer` the process that runs it. `coordinator` decides who is a
+member, who has which bucket, who trains which batch; it is a pure state machine that the first server runs.
+`membership` is how members talk to it.
 
 May import: `errors`, `machine`, `kernels`, `network`, `memory`, `transport`, `compute`, `data`.
 """

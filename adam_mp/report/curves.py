@@ -1,4 +1,4 @@
-"""curves.png: loss, accuracy and throughput over the epochs of a run."""
+"""curves.png: loss, accuracy, throughput over the epochs of a run, and how stale its updates were."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from adam_mp.memory.staleness import LABELS
 from adam_mp.report.metrics import read_metrics
 from adam_mp.training.events import RunEnded
 from adam_mp.training.run_folder import CURVES_FILE
@@ -31,8 +32,8 @@ def draw_curves(folder: Path, test_accuracy: float | None) -> None:
     from matplotlib.figure import Figure  # takes half a second to import, and only this needs it
 
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss, accuracy, speed = figure.subplots(1, 3)
+    figure = Figure(figsize=(16, 3.6), layout="constrained")
+    loss, accuracy, speed, staleness = figure.subplots(1, 4)
     loss.plot(epochs, [row["loss"] for row in rows], "o-", label="training")
     validated = [row for row in rows if row["validation_loss"] is not None]  # one replica of many validates
     if validated:
@@ -51,4 +52,17 @@ def draw_curves(folder: Path, test_accuracy: float | None) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.get_legend_handles_labels()[0]:
             axes.legend()
+    _draw_staleness(staleness, rows)
     figure.savefig(folder / CURVES_FILE, dpi=110)
+
+
+def _draw_staleness(axes: Any, rows: list[dict[str, Any]]) -> None:
+    """Draw how many of all updates were how stale."""
+    counts = [sum(row["staleness"].get(label, 0) for row in rows) for label in LABELS]
+    shown = max((place for place, count in enumerate(counts) if count), default=0) + 1
+    total = max(sum(counts), 1)
+    axes.bar(LABELS[:shown], [100 * count / total for count in counts[:shown]], color="C4")
+    axes.set_xlabel("staleness (updates by others)")
+    axes.set_ylabel("share of the updates (%)")
+    axes.tick_params(axis="x", labelrotation=60 if shown > 8 else 0)
+    axes.grid(alpha=0.3, axis="y")

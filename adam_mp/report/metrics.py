@@ -57,7 +57,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 def _checked(row: Any) -> dict[str, Any]:
     """Return the row of an epoch; raises KeyError, TypeError or ValueError if it is none."""
     values = EpochEnded(**row).as_dict()
+    staleness = values["staleness"]
+    if not isinstance(staleness, dict) or not all(isinstance(count, int) for count in staleness.values()):
+        raise ValueError(f"staleness is {staleness!r}")
     for name, value in values.items():
+        if name == "staleness":
+            continue
         if not isinstance(value, (int, float)) and not (value is None and name.startswith("validation_")):
             raise ValueError(f"{name} is {value!r}")
     return values

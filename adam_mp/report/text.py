@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.memory.segment import megabytes
+from adam_mp.memory.staleness import LABELS, quantile
 from adam_mp.network.network import Network
 from adam_mp.training.events import EpochEnded, RunPlanned
 from adam_mp.training.trainer import TrainResult
@@ -103,7 +104,7 @@ def plan_text(plan: RunPlanned) -> str:
             f"{plan.test_images:,} to test; {height}x{width}x{channels}, {network.classes} classes; "
             f"augmentation {plan.augmentation}",
             f"training   {several(settings.epochs, 'epoch')} of batches of {settings.batch_size}{first}; "
-            f"{settings.optimizer}, learning rate {settings.lr}",
+            f"{settings.optimizer}, learning rate {settings.lr}; {settings.consistency}",
             f"processes  {several(plan.workers, 'worker')} and {several(plan.data_servers, 'data server')} "
             f"on {plan.cores} of {plan.usable_cores} usable cores",
             f"kernels    {kernels_text(plan.kernels)}",
@@ -149,6 +150,29 @@ def serving_text(result: TrainResult) -> str:
     )
 
 
+def _staleness(result: TrainResult) -> str:
+    counts = [result.staleness.get(label, 0) for label in LABELS]
+    if not any(counts):
+        return f"{result.staleness_mean:.2f} on average"
+    middle, most = quantile(counts, 0.5), quantile(counts, 0.99)
+    return f"{result.staleness_mean:.2f} on average, {middle} in the middle, {most} or less in 99 of 100"
+
+
+def workers_text(result: TrainResult) -> str:
+    """Return the table of what each worker did, since the run was started or resumed."""
+    rows: list[tuple[str, ...]] = [
+        ("worker", "", "images", "share", "images/s", "waited for data", "held by others", "most ahead")
+    ]
+    rows += [
+        (
+            str(each.number), "", f"{each.images:,}", percent(each.share), f"{each.images_per_second:,.0f}",
+            duration(each.waited_seconds), duration(each.held_seconds), str(each.lead) if each.lead else "",
+        )
+        for each in result.per_worker
+    ]  # fmt: skip
+    return table(rows)
+
+
 def summary_text(result: TrainResult) -> str:
     """Return the block that says what came of a run."""
     ended = f"stopped by {result.stopped_by} after" if result.stopped_by else "done:"
@@ -164,7 +188,8 @@ def summary_text(result: TrainResult) -> str:
         f"images     {result.images_trained:,} trained, {result.images_skipped:,} skipped, "
         f"{result.images_failed:,} failed{bad}",
         serving_text(result),
-        f"updates    {result.updates:,}, staleness {result.staleness_mean:.2f} on average",
+        f"updates    {result.updates:,}, staleness {_staleness(result)}",
+        workers_text(result),
         f"files      {result.run_dir}: {', '.join(sorted(names))}",
     ]
     if result.stopped_by in ("SIGINT", "SIGTERM"):

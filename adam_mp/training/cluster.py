@@ -6,7 +6,6 @@ import dataclasses
 import os
 import socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import TransportError
@@ -19,7 +18,7 @@ from adam_mp.params.synchronizer import SynchronizerSpec
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import Shared
 from adam_mp.transport.addresses import parse_address
-from adam_mp.transport.keys import Keys, read_key_file
+from adam_mp.transport.keys import Keys, read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.tcp import TcpDialer
 
@@ -99,11 +98,6 @@ def say_dead(address: str, keys: Keys | None, process: int) -> None:
         pass  # the coordinator is away too: it finds out by itself
     finally:
         dialer.close()
-
-
-def read_keys(path: str | Path | None) -> Keys | None:
-    """Return the keys in a key file, None for None; raises SettingsError."""
-    return None if path is None else read_key_file(Path(path))
 
 
 def run_facts(plan: RunPlan) -> RunFacts:

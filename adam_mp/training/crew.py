@@ -21,8 +21,11 @@ from adam_mp.memory.board import STOP, Progress
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.steps import StepMemory
 from adam_mp.params.synchronizer import SynchronizerSpec, synchronize
 from adam_mp.training.child import Child, start_child
+from adam_mp.training.figures import WorkerFigures
+from adam_mp.training.synchronous import left_to_a_successor
 from adam_mp.training.worker import WorkerSpec, work
 
 # Ends that a decoder may be the cause of; SIGKILL comes from outside.
@@ -50,16 +53,18 @@ class _Member:
 class Crew:
     """Workers, data servers and perhaps a synchronizer of a run. Used by the supervisor's thread alone.
 
-    `share` is which of how many replicas on this machine this is, all with as many workers.
+    `share` is which of how many replicas on this machine this is, all with as many workers; `on_failure` what comes
+    after a worker's death: "restart", "continue" without it, or "stop". `steps` are those that all make together.
     """
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], servers: list[DataServerSpec],
         restarts: int, on_notice: Callable[[str, str], None], synchronizer: SynchronizerSpec | None = None,
-        share: tuple[int, int] = (0, 1),
+        share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
     ) -> None:  # fmt: skip
         self.memory, self.descriptors = memory, descriptors
         self.restarts, self.on_notice = restarts, on_notice
+        self.on_failure, self.steps = on_failure, steps
         pinned = _worker_cores(len(workers), share)
         self.members = [
             _Member(f"worker {spec.process}", work, spec, core) for spec, core in zip(workers, pinned, strict=True)
@@ -70,6 +75,7 @@ class Crew:
         self.first_failure: str | None = None
         self._blamed: dict[int, int] = {}  # sample -> processes that died of a signal while they decoded it
         self._retired = dict.fromkeys(_SUMS, 0.0)
+        self._retired_workers: list[Progress] = []  # with their place in `clock`
 
     def start(self) -> None:
         """Start all processes; does not wait for them."""
@@ -123,8 +129,15 @@ class Crew:
             member.early_deaths = 0
         self._retire(number)
         if number < self.workers:
-            self.memory.ledger.take_back(LEASED, number)
+            if self.steps is None or not left_to_a_successor(self.steps, self.memory.ledger, number):
+                self.memory.ledger.take_back(LEASED, number)
             self.memory.evaluation.take_back(LEASED, number)
+            if self.on_failure == "stop":
+                raise ProcessError(f"{member.name} {how}; stopped, as --on-failure says")
+            if self.on_failure == "continue":
+                self.on_notice(f"{member.name} {how}; going on without it", last_words)
+                self._give_up(number)
+                return
         elif number < self.workers + self.servers:
             self.memory.ledger.take_back(HELD, number)
         if member.early_deaths <= self.restarts:
@@ -152,6 +165,8 @@ class Crew:
         progress = row.read()
         for name in _SUMS:
             self._retired[name] += getattr(progress, name)
+        if number < self.workers:
+            self._retired_workers.append(dataclasses.replace(progress, clock=number))
         row.clear()
 
     def _give_up(self, number: int) -> None:
@@ -159,6 +174,8 @@ class Crew:
         alive = [index for index, member in enumerate(self.members) if member.child is not None]
         servers = [index for index in alive if self.workers <= index < self.workers + self.servers]
         lost = number >= self.workers + self.servers or (not servers and self.servers > 0)
+        if number < self.workers and self.steps is not None:
+            raise ProcessError(f"the run cannot go on without one of its workers: {self.first_failure} (first failure)")
         if lost or not any(index < self.workers for index in alive):
             raise ProcessError(f"the run cannot go on: {self.first_failure} (first failure)")
         for ring, (_, worker) in zip(self.memory.rings, self.memory.shape.rings, strict=True):
@@ -186,6 +203,21 @@ class Crew:
             for name in _SUMS:
                 totals[name] += getattr(progress, name)
         return totals
+
+    def by_worker(self, seconds: float) -> list[WorkerFigures]:
+        """Return what each worker's place did, the dead included, in `seconds` of training."""
+        rows = [[row.read()] for row in self.memory.board.counters[: self.workers]]
+        for dead in self._retired_workers:
+            rows[dead.clock].append(dead)
+        images = [sum(each.images for each in place) for place in rows]
+        return [
+            WorkerFigures(
+                number, images[number], images[number] / max(sum(images), 1), images[number] / max(seconds, 1e-9),
+                sum(each.waited_ns for each in place) * 1e-9, sum(each.held_ns for each in place) * 1e-9,
+                max(each.lead for each in place),
+            )
+            for number, place in enumerate(rows)
+        ]  # fmt: skip
 
     def rows(self) -> list[Progress]:
         """Return the counters of the processes in their places now: workers, then data servers."""

@@ -94,6 +94,7 @@ class EpochEnded:
     staleness_mean: float
     updates: int
     validation_seconds: float
+    staleness: dict[str, int] = dataclasses.field(default_factory=dict)  # label of a column -> updates
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as a dictionary of plain values."""

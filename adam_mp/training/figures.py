@@ -5,9 +5,28 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from adam_mp.memory.staleness import COLUMNS
+
 # Of the processes' counters, those that a run sums up, in nanoseconds where the name says so; and of these, serving's.
 SERVING = ("hits", "decoded", "decode_ns", "augmented", "augment_ns")
 _SUMMED = ("waited_ns", "busy_ns", "staleness", "updates", *SERVING)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerFigures:
+    """What one worker's place did since the run was started or resumed, its dead processes included.
+
+    `share` is of all images trained here; `held_seconds` is time kept back for other workers, `lead` the most updates
+    that it was ahead of the slowest (counted where staleness is bounded).
+    """
+
+    number: int
+    images: int
+    share: float
+    images_per_second: float
+    waited_seconds: float
+    held_seconds: float
+    lead: int
 
 
 @dataclasses.dataclass
@@ -34,6 +53,7 @@ class Figures:
     last_validation_accuracy: float | None = None
     # Of the epoch that an interruption cut: its share of the figures above, so that its record covers both parts.
     epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
+    staleness_counts: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)
 
     def add(self, measured: Mapping[str, float]) -> None:
         """Add an epoch's counters, summed over all processes."""

@@ -17,7 +17,8 @@ from typing import Any
 from adam_mp.errors import ProcessError
 from adam_mp.params.serving import ServerSpec, serve_for_supervisor
 from adam_mp.training.child import Child, start_child
-from adam_mp.training.cluster import read_keys, say_dead
+from adam_mp.training.cluster import say_dead
+from adam_mp.transport.keys import read_keys
 
 _STARTING = 120.0  # seconds; the first server may have to compile kernels
 _ENDING = 20.0

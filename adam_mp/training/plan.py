@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.choice import KernelChoices
+from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import Optimizer, make_optimizer
 from adam_mp.data.dataset import DataSet
@@ -26,6 +26,7 @@ from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
 from adam_mp.params.protocols import choose_protocols
 from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
+from adam_mp.training.consistency import Consistency, parse_consistency
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.events import KernelCompiled, Listener, Notice
 from adam_mp.training.run_folder import GIVEN, read_record
@@ -37,6 +38,7 @@ _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer
 _MOST_SLOTS = 16
 _BATCH_LIMIT = 1 << 20
 _RECEIVED = 8  # workers whose batches from other machines one process receives
+_SERVED = 8  # workers for whom one process augments images that are in memory
 # A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
 _FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
 
@@ -84,6 +86,11 @@ class RunPlan:
         }
 
     @property
+    def consistency(self) -> Consistency:
+        """How the workers keep together."""
+        return parse_consistency(self.settings.consistency)
+
+    @property
     def is_replica(self) -> bool:
         """Whether the weights are exchanged with parameter servers."""
         return self.settings.join is not None or self.settings.servers is not None
@@ -98,7 +105,7 @@ class RunPlan:
         return RunShape(
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
             len(data.training), RingShape(slots, batch, self.network.input_shape), data.fields,
-            int(self.is_replica),
+            int(self.is_replica), self.consistency.in_steps,
         )  # fmt: skip
 
     @property
@@ -132,25 +139,28 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     store_bytes = 4 * network.parameter_count * (1 + len(optimizer.states))
     # Weights stand in this process, in the store, and as a gradient in at least one worker.
     check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
-    assert settings.lr is not None, "settings fill in the optimizer's own"
-    schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(data.training) / settings.batch_size))
-    schedule.check()
     choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # raises what it would raise later
     weights = initial_weights(network, settings.seed)
     choices = _recorded_choices(settings) if resumed else None
-    choices = choices or choose_kernels(network, settings.batch_size)
+    timeless = parse_consistency(settings.consistency).timeless
+    choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
     costs = measure_costs(network, weights, data, settings.batch_size, choices)
     if cores > usable_cores():
         listener(
             Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them")
         )
+    split = _split(settings, cores, costs, data.source is not None)
+    assert settings.lr is not None, "settings fill in the optimizer's own"
+    together = split.workers if parse_consistency(settings.consistency).in_steps else 1
+    schedule = Schedule(settings.lr, settings.epochs, math.ceil(len(data.training) / (settings.batch_size * together)))
+    schedule.check()
     plan = RunPlan(
         settings=settings,
         network=network,
         data=data,
         optimizer=optimizer,
         schedule=schedule,
-        split=_split(settings, cores, costs),
+        split=split,
         choices=choices,
         costs=costs,
         cores=cores,
@@ -162,9 +172,14 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     return plan
 
 
-def _split(settings: TrainSettings, cores: int, costs: Costs) -> Split:
-    """Divide the cores; where other machines make the batches, a process here receives those of eight workers."""
+def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool) -> Split:
+    """Divide the cores; where other machines make the batches, a process here receives those of eight workers.
+
+    Where nothing may hang on a measurement there is a worker for each core, and a rule for data servers.
+    """
     assert not isinstance(settings.data_servers, str), "settings turn 'auto' into None"
+    if parse_consistency(settings.consistency).timeless:
+        return Split(cores, settings.data_servers or (cores if reads_files else math.ceil(cores / _SERVED)))
     if settings.data_from is not None:
         return Split(cores, settings.data_servers or math.ceil(cores / _RECEIVED))
     return divide_cores(cores, costs, settings.epochs, settings.data_servers)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from adam_mp.data.remote import RemoteSource
 from adam_mp.data.server import DataServerSpec
 from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.ledger import FREE
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.segment import Segment, check_space
+from adam_mp.memory.steps import StepMemory, StepShape
 from adam_mp.memory.store import ParameterStore
 from adam_mp.params.factors import FactorShape, make_outboxes, outbox_slots
+from adam_mp.training.checkpoint import Checkpoint
+from adam_mp.training.epoch import reopened
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
-from adam_mp.transport.keys import read_key_file
+from adam_mp.transport.keys import read_keys
 from adam_mp.transport.local import ChannelHandle, LocalChannel
 
 _INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
@@ -31,6 +37,7 @@ class Shared:
     exchange: ExchangeMemory | None = None
     outboxes: Segment | None = None
     channels: tuple[ChannelHandle, ...] = ()
+    steps: StepMemory | None = None
 
     @property
     def descriptors(self) -> list[int]:
@@ -40,10 +47,14 @@ class Shared:
             files.append(self.cache.handle.segment.descriptor)
         if self.outboxes is not None:
             files.append(self.outboxes.handle.descriptor)
+        if self.steps is not None:
+            files.append(self.steps.handle.segment.descriptor)
         return files if self.exchange is None else [*files, *self.exchange.descriptors]
 
     def close(self) -> None:
         """Free it all; what a child still maps goes with that child."""
+        if self.steps is not None:
+            self.steps.close()
         if self.outboxes is not None:
             self.outboxes.close()
         if self.exchange is not None:
@@ -63,6 +74,9 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
     needed = shape.offsets()[1] + plan.store_bytes
+    in_steps = StepShape(plan.split.workers, plan.layout.size, 1 + len(plan.optimizer.states))
+    if plan.consistency.in_steps:
+        needed += in_steps.bytes
     if plan.is_replica:
         needed += ExchangeMemory.bytes_needed(plan.layout)
     slots = outbox_slots(plan.settings.exchange_images, plan.settings.batch_size, plan.split.workers)
@@ -75,7 +89,7 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
         needed = 0
     check_space(needed + processes, f"the run, with {plan.split.workers + plan.split.data_servers} processes,")
     memory = RunMemory.create(shape, folder)
-    store, cache, exchange, outboxes = None, None, None, None
+    store, cache, exchange, outboxes, steps = None, None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
     try:
         store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
@@ -92,6 +106,8 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
             outboxes = Segment.create("outboxes", size, folder)
             made = make_outboxes(outboxes, plan.split.workers, slots, factors)
             channels = tuple(channel.handle for channel in made)
+        if plan.consistency.in_steps:
+            steps = StepMemory.create(in_steps, folder)
     except BaseException:
         if exchange is not None:
             exchange.close()
@@ -101,7 +117,7 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
             store.close()
         memory.close()
         raise
-    return Shared(memory, store, cache, exchange, outboxes, channels)
+    return Shared(memory, store, cache, exchange, outboxes, channels, steps)
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
@@ -111,7 +127,15 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
     store.weights[...] = plan.resumed.spaces["weights"]
     for name, state in store.states.items():
         state[...] = plan.resumed.spaces[name]
-    store.set_updates(plan.resumed.updates)
+    store.set_updates(_updates_so_far(plan, plan.resumed))
+
+
+def _updates_so_far(plan: RunPlan, resumed: Checkpoint) -> int:
+    """Return where the run stands in its schedule; steps of another number of workers were more or fewer."""
+    if not plan.consistency.in_steps:
+        return resumed.updates
+    done = int(np.count_nonzero(reopened(resumed.ledger) != FREE))
+    return resumed.epoch * plan.schedule.steps_per_epoch + done // plan.split.workers
 
 
 def make_specs(
@@ -137,6 +161,8 @@ def make_specs(
             seed=settings.seed,
             factors=factors,
             outbox=shared.channels[number] if shared.channels else None,
+            bound=plan.consistency.bound,
+            steps=None if shared.steps is None else shared.steps.handle,
         )
         for number in range(plan.split.workers)
     ]
@@ -159,6 +185,5 @@ def _remote_source(plan: RunPlan) -> RemoteSource | None:
     settings, dataset = plan.settings, plan.data.dataset
     if settings.data_from is None:
         return None
-    keys = None if settings.key_file is None else read_key_file(Path(settings.key_file))
     addresses = tuple(settings.data_from.split(","))
-    return RemoteSource(addresses, keys, dataset.digest, dataset.image_shape, dataset.count)
+    return RemoteSource(addresses, read_keys(settings.key_file), dataset.digest, dataset.image_shape, dataset.count)

@@ -13,6 +13,7 @@ import numpy as np
 
 from adam_mp.compute.expression import check_expression
 from adam_mp.errors import SettingsError, nearest
+from adam_mp.training.consistency import parse_consistency
 from adam_mp.training.schedule import NAMES
 from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.messages import ENCODINGS
@@ -86,6 +87,11 @@ class TrainSettings:
         "sgd, momentum, nesterov, adagrad, rmsprop, adam (Kingma and Ba's, no relation to Project Adam), adamw; or a "
         "formula for the new w over w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'",
     )  # fmt: skip
+    consistency: str = _option(
+        "async", "how to train", "MODE",
+        "how workers keep together: async, ssp:K (none more than K updates ahead of the slowest), sync (one update for "
+        "a batch of every worker), deterministic (the same, repeatable bit for bit)",
+    )  # fmt: skip
     quorum: float = _option(
         1.0, "how to train", "FRACTION", "share of an epoch's images after which the epoch ends; the rest are skipped"
     )
@@ -112,6 +118,10 @@ class TrainSettings:
     restarts: int = _option(
         5, "where to run", "N", "times in a row a process may die within 30 seconds of its start before it is given up"
     )
+    on_failure: str = _option(
+        "restart", "where to run", "WHAT",
+        "when a worker dies: restart it, continue with the others, or stop; what it held is trained in any case",
+    )  # fmt: skip
     stall_seconds: float = _option(
         60.0, "where to run", "SECONDS",
         "end the run when no process has got anything done for so long (for slow networks: for 20 batches' time)",
@@ -171,6 +181,7 @@ class TrainSettings:
         if self.servers is not None:
             _whole("servers", self.servers, 1)
         self._check_machines()
+        self._check_together()
         for name in ("strict", "follow_links"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
@@ -222,6 +233,20 @@ class TrainSettings:
             parse_address(self.join, "--join")
         for address in (self.data_from or "").split(",") if self.data_from is not None else ():
             parse_address(address, "--data-from")
+
+    def _check_together(self) -> None:
+        """Raise SettingsError if the workers cannot keep together as asked."""
+        consistency = parse_consistency(self.consistency)
+        if self.on_failure not in ("restart", "continue", "stop"):
+            raise SettingsError(f"on_failure is {self.on_failure!r}; expected restart, continue or stop")
+        if consistency.in_steps and self.on_failure == "continue":
+            raise SettingsError(
+                f"consistency {self.consistency} needs all its workers; give --on-failure restart or stop"
+            )
+        if consistency.in_steps and (self.join is not None or self.servers is not None):
+            raise SettingsError(
+                f"consistency {self.consistency} is for the workers of one machine; replicas take async or ssp:K"
+            )
 
     @property
     def folder(self) -> Path | None:

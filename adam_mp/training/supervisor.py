@@ -20,7 +20,8 @@ from adam_mp.data.dataset import epoch_order
 from adam_mp.errors import DataError, DivergenceError, RunFolderError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.ledger import TRAINED
+from adam_mp.memory.ledger import FREE, TRAINED
+from adam_mp.memory.staleness import labelled
 from adam_mp.params.synchronizer import SynchronizerSpec
 from adam_mp.training.bad_samples import BadSamples
 from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
@@ -57,6 +58,8 @@ class Supervisor:
         self.figures = Figures(**plan.resumed.progress) if plan.resumed else Figures()
         self.stopped_by: str | None = None
         self._began = time.monotonic() - self.figures.seconds
+        self.seconds_before = self.figures.training_seconds + self.figures.epoch_part.get("seconds", 0.0)
+        self._stale_before = np.array(self.figures.staleness_counts)
         # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
         batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
         self.stall_seconds = max(plan.settings.stall_seconds, 20 * batch_seconds)
@@ -77,7 +80,7 @@ class Supervisor:
         self.leases, synchronizer = self._share()
         self.crew = Crew(
             self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
-            plan.share,
+            plan.share, plan.settings.on_failure, shared.steps,
         )  # fmt: skip
         flags = self.memory.arrays.get("bad")
         self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
@@ -147,12 +150,16 @@ class Supervisor:
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
         """Let the data servers begin with an epoch, of which `states` tells what is done."""
         self.memory.order[...] = epoch_order(self.plan.data.training, self.plan.settings.seed, epoch)
+        if self.shared.steps is not None:
+            self.shared.steps.reset()
+            self.memory.turns.deal(np.flatnonzero(states == FREE), self.store.read_updates())
         self.leases.open(epoch, states)
 
     def _train_epoch(self, epoch: int) -> bool:
         """Train and validate one epoch, and checkpoint; False if it was interrupted."""
         settings = self.plan.settings
         began, before = time.monotonic(), self.crew.totals()
+        stale = self._stale_counts()
         reported = saved = began
         part = self.figures.epoch_part
         self.memory.board.give_order(TRAIN)
@@ -184,14 +191,21 @@ class Supervisor:
             time.sleep(_time_to_look(now - began, float(np.mean(states == TRAINED))))
         self.memory.ledger.close_round()
         self._pause()
-        self.memory.ledger.close_round()  # what a worker that died since held
+        self.memory.ledger.close_round(idle=True)  # what dead workers held, or others wait with
         self.leases.settle(self.tick)
         seconds = time.monotonic() - began
         states = self.memory.ledger.states()
-        self._end_epoch(epoch, states, seconds, before, part)
+        self._end_epoch(epoch, states, seconds, before, part, stale)
         return True
 
-    def _end_epoch(self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]) -> None:
+    def _stale_counts(self) -> np.ndarray:
+        """Return the histogram of staleness since the run began."""
+        counts: np.ndarray = self._stale_before + self.memory.staleness.sum(axis=0)
+        return counts
+
+    def _end_epoch(
+        self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float], stale: np.ndarray
+    ) -> None:
         plan, figures = self.plan, self.figures
         failed = self._failed(states)
         trained, skipped = self.leases.sums(states)
@@ -237,6 +251,7 @@ class Supervisor:
                 staleness_mean=measured["staleness"] / max(measured["updates"], 1),
                 updates=step,
                 validation_seconds=time.monotonic() - start,
+                staleness=labelled(self._stale_counts() - stale),
             )
         )
         if best:
@@ -392,6 +407,7 @@ class Supervisor:
         """Copy the run's state, which must be paused, and have it written in the background."""
         self._check_finite(min(epoch, self.plan.settings.epochs - 1))
         self.figures.seconds = self.elapsed()
+        self.figures.staleness_counts = self._stale_counts().tolist()
         figures = self.figures if part is None else dataclasses.replace(self.figures, epoch_part=part)
         checkpoint = Checkpoint(
             network=self.plan.network,

@@ -10,10 +10,11 @@ from typing import Any
 
 from adam_mp.compute.model import Model, load
 from adam_mp.machine import usable_cores
+from adam_mp.memory.staleness import labelled
 from adam_mp.params.protocols import LayerProtocol
 from adam_mp.training.cluster import Cluster, join_cluster
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
-from adam_mp.training.figures import wait_fraction
+from adam_mp.training.figures import WorkerFigures, wait_fraction
 from adam_mp.training.hints import STARVED
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.launch import Launch, ReplicaTask
@@ -55,18 +56,19 @@ class TrainResult:
     bottleneck: str
     data_wait_fraction: float
     staleness_mean: float
+    staleness: dict[str, int]
     updates: int
     workers: int
     data_servers: int
+    per_worker: tuple[WorkerFigures, ...]
     stopped_by: str | None
     run_dir: str
     model: Model | None = dataclasses.field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain values, without the model."""
-        return {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"
-        }  # fmt: skip
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "model"}
+        return {**values, "per_worker": [dataclasses.asdict(each) for each in self.per_worker]}
 
 
 def run_training(
@@ -230,9 +232,11 @@ def _result(
         bottleneck="data" if waited > STARVED * (waited + busy) else "training",
         data_wait_fraction=wait_fraction(waited, busy),
         staleness_mean=total("staleness") / max(total("updates"), 1),
+        staleness=labelled(figures.staleness_counts),
         updates=supervisor.store.read_step(),
         workers=plan.split.workers,
         data_servers=plan.split.data_servers,
+        per_worker=tuple(supervisor.crew.by_worker(seconds - supervisor.seconds_before)),
         stopped_by=supervisor.stopped_by,
         run_dir=str(folder.path),
         model=model,

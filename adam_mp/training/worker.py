@@ -22,11 +22,15 @@ from adam_mp.kernels.update import HYPER
 from adam_mp.memory.board import STOP, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ring import Ring
 from adam_mp.memory.run_memory import RunHandle, RunMemory
+from adam_mp.memory.staleness import column
+from adam_mp.memory.steps import Contribution, StepHandle, StepMemory
 from adam_mp.memory.store import ParameterStore, StoreHandle
-from adam_mp.memory.waiting import Backoff
+from adam_mp.memory.waiting import AMONG_WORKERS, Backoff
 from adam_mp.network.network import Network
 from adam_mp.params.factors import FactorShape, Outbox
+from adam_mp.training.bounded import BoundedClock
 from adam_mp.training.schedule import Schedule, share_of_rate
+from adam_mp.training.synchronous import SynchronousStep
 from adam_mp.transport.local import ChannelHandle
 
 _LR, _STEP = HYPER.index("lr"), HYPER.index("step")
@@ -34,7 +38,10 @@ _LR, _STEP = HYPER.index("lr"), HYPER.index("step")
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker is told: its number among the processes, what to train, on which shared memory, and how."""
+    """What a worker is told: its number among the processes, what to train, on which shared memory, and how.
+
+    `bound` is by how many updates it may be ahead of the slowest; `steps` the memory of steps that all make together.
+    """
 
     process: int
     memory: RunHandle
@@ -50,6 +57,8 @@ class WorkerSpec:
     seed: int
     factors: FactorShape | None = None
     outbox: ChannelHandle | None = None
+    bound: int | None = None
+    steps: StepHandle | None = None
 
 
 class Worker:
@@ -61,15 +70,23 @@ class Worker:
         self.store = ParameterStore.attach(spec.store)
         self.counters = self.memory.board.counters[spec.process]
         self.rings = self.memory.rings_of(spec.process)
-        self.context = TrainingContext(spec.network, self.store.tensors, spec.batch_size, choices=spec.choices)
+        steps = None if spec.steps is None else StepMemory.attach(spec.steps)
+        self.context = TrainingContext(
+            spec.network, self.store.tensors, spec.batch_size, choices=spec.choices,
+            gradient=None if steps is None else steps.gradients[spec.process],
+        )  # fmt: skip
         self.hyper = make_hyper(spec.momentum, spec.weight_decay)
-        self.updates = bind_updates(spec.optimizer, self.store, self.context, self.hyper)
+        self.step = None if steps is None else self.join_steps(steps)
+        self.updates = [] if steps is not None else bind_updates(spec.optimizer, self.store, self.context, self.hyper)
+        self.clock = self.bounded_clock()
+        self.staleness = self.memory.staleness[spec.process]
         self.programs: dict[tuple[int, int, int], Program] = {}
         self.outbox = None if spec.outbox is None else Outbox(spec.outbox)
         self.factors: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}  # by the identity of a program
         pictures = open_pictures(spec.pictures, self.memory, self.counters)
         self.evaluation = EvaluationBuffer(spec, self.context, self.memory, pictures)
-        self.waiting = Backoff()
+        self.waiting, self.waiting_for_others = Backoff(), Backoff(AMONG_WORKERS)
+        self.held = False  # whether it waits for other workers, not for data
         self.rate, self.lr_epoch = 0.0, -1
 
     def run(self) -> None:
@@ -77,6 +94,10 @@ class Worker:
         self.counters.publish("ready", 1)
         acknowledged = -1
         while True:
+            # Before an order is acknowledged: who arrives last at a step sees it through, and only then is idle.
+            if self.step is not None and self.step.pending and self.complete_step():
+                self.counters.add("heartbeat", 1)
+                self.waiting.reset()
             sequence, order = self.memory.board.order()
             if sequence != acknowledged:
                 self.counters.publish("acknowledged", sequence)
@@ -94,15 +115,28 @@ class Worker:
                 self.waiting.reset()
                 continue
             began = time.perf_counter_ns()
-            self.waiting.pause()
+            (self.waiting_for_others if self.held else self.waiting).pause()
             if order == TRAIN:
-                self.counters.add("waited_ns", time.perf_counter_ns() - began)
+                self.counters.add("held_ns" if self.held else "waited_ns", time.perf_counter_ns() - began)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run ends."""
+        return self.memory.board.order()[1] == STOP
 
     def train_batch(self) -> bool:
-        """Train the oldest batch that waits in a ring; False if there is none."""
+        """Train the next batch; False if there is none now, or if others are to be waited for (`held`)."""
+        if self.step is not None:
+            return self.train_turn(self.step)
         waiting = ((number, ring, ring.peek()) for number, ring in enumerate(self.rings))
         number, ring, index = next((found for found in waiting if found[2] is not None), (0, None, None))
         if ring is None or index is None:
+            if self.clock is not None:
+                self.clock.leave()
+            self.held = False
+            return False
+        self.held = self.clock is not None and not self.clock.may_begin()
+        if self.held:
             return False
         began = time.perf_counter_ns()
         epoch, batch, count, server = ring.slots[index].tag[:4].tolist()
@@ -143,6 +177,84 @@ class Worker:
             self.counters.add_loss(loss)
         self.counters.add("updates", 1)
         self.counters.add("staleness", before - read)
+        self.staleness[column(before - read)] += 1
+        if self.clock is not None:
+            self.counters.keep_largest("lead", self.clock.advance())
+
+    def train_turn(self, step: SynchronousStep) -> bool:
+        """Bring the gradient of the batch whose turn it is to the step; False if it is not there, or others are not."""
+        self.held = step.pending
+        epoch = self.memory.ledger.round
+        wanted = None if self.held or epoch < 0 else step.next(epoch)
+        if wanted is None:
+            return False
+        for number, ring in enumerate(self.rings):
+            index = ring.peek()
+            if index is None:
+                continue
+            found, batch, count, server = ring.slots[index].tag[:4].tolist()
+            if not self.memory.ledger.holds(found, batch, server):  # it was taken back meanwhile
+                ring.consume()
+                return True
+            if (found, batch) == (epoch, wanted):
+                if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
+                    self.arrive(step, epoch, Contribution(batch, count, 0.0), (number, ring, index))
+                ring.consume()
+                if step.pending:
+                    self.complete_step()
+                return True
+            if self.memory.ledger.is_free(epoch, wanted):  # a dead server had it; make room for it
+                self.memory.ledger.give_back(found, batch, server)
+                ring.consume()
+                return True
+        return False
+
+    def arrive(self, step: SynchronousStep, epoch: int, given: Contribution, place: tuple[int, Ring, int]) -> None:
+        """Compute the gradient of a leased batch, and bring it to the step; not if its loss is NaN or infinite."""
+        loss, began = 0.0, time.perf_counter_ns()
+        if given.images:
+            program = self.program(*place, given.images)
+            self.context.set_dropout_key(draw_key(self.spec.seed, epoch, given.batch))
+            program.run_forward()
+            loss = float(program.totals[0])
+            if not math.isfinite(loss):
+                self.report_divergence(epoch, self.store.read_updates())
+                return
+            forwarded = time.perf_counter_ns()
+            program.run_backward()
+            self.counters.add("forward_ns", forwarded - began)
+            self.counters.add("backward_ns", time.perf_counter_ns() - forwarded)
+        step.arrive(epoch, dataclasses.replace(given, loss=loss))
+        self.counters.add("busy_ns", time.perf_counter_ns() - began)
+
+    def complete_step(self) -> bool:
+        """See the pending step through, if all have arrived; tell whether."""
+        assert self.step is not None
+        began = time.perf_counter_ns()
+        own = self.step.complete()
+        if own is None:
+            return False
+        self.counters.add("update_ns", time.perf_counter_ns() - began)
+        self.counters.add("images", own.images)
+        self.counters.add_loss(own.loss)
+        if self.spec.process == 0:  # it has a part in every step
+            self.counters.add("updates", 1)
+            self.staleness[0] += 1
+        return True
+
+    def join_steps(self, steps: StepMemory) -> SynchronousStep:
+        """Take part in steps that all workers make together."""
+        return SynchronousStep(
+            self.spec.process, steps, self.memory.turns, self.memory.ledger, self.store, self.spec.optimizer,
+            self.hyper, self.set_rate, lambda: self.stopped,
+        )  # fmt: skip
+
+    def bounded_clock(self) -> BoundedClock | None:
+        """Return this worker's clock, where nobody may be far ahead."""
+        if self.spec.bound is None:
+            return None
+        workers = self.memory.board.counters[: self.memory.shape.workers]
+        return BoundedClock(self.spec.process, workers, self.spec.bound)
 
     def program(self, number: int, ring: Ring, index: int, count: int) -> Program:
         """Return the program for `count` images in that slot, made when first needed and kept."""

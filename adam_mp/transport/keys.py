@@ -40,8 +40,11 @@ def make_key_file(path: Path) -> Keys:
     return Keys(public, secret)
 
 
-def read_key_file(path: Path) -> Keys:
-    """Read a key pair; raises SettingsError if the file is missing, open to others, or no key file."""
+def read_keys(path: str | Path | None) -> Keys | None:
+    """Read a key pair, None for None; raises SettingsError if the file is missing, open to others, or no key file."""
+    if path is None:
+        return None
+    path = Path(path)
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SettingsError(f"key file {path} can be read by others; run: chmod 600 {path}")

@@ -24,16 +24,8 @@ from adam_mp.data.dataset import epoch_order, make_dataset
 from adam_mp.data.faults import Fault
 from adam_mp.data.loading import LoadOptions, load_data
 from adam_mp.data.normalization import Normalization
-from adam_mp.data.picture_service import (
-    MOST_SAMPLES,
-    PictureServer,
-    PictureService,
-    SessionError,
-    answer_bytes,
-    pack_request,
-    unpack_answer,
-    unpack_request,
-)
+from adam_mp.data.picture_messages import MOST_SAMPLES, answer_bytes, pack_request, unpack_answer, unpack_request
+from adam_mp.data.picture_service import PictureServer, PictureService, SessionError
 from adam_mp.data.pictures import PictureSpec, open_pictures
 from adam_mp.data.records import RecordTable
 from adam_mp.data.remote import RemotePictures, RemoteSource

@@ -9,8 +9,8 @@ from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.params.bucket_map import LayoutFacts
 from adam_mp.params.coordinator import Coordinator
+from adam_mp.params.exchange import Exchange
 from adam_mp.params.server import ParameterServer
-from adam_mp.params.synchronizer import Exchange
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.sim import Network, Weather
 

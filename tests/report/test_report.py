@@ -24,6 +24,7 @@ from adam_mp.training.events import (
     RunEnded,
     RunPlanned,
 )
+from adam_mp.training.figures import WorkerFigures
 from adam_mp.training.settings import TrainSettings
 from adam_mp.training.trainer import TrainResult
 
@@ -43,7 +44,8 @@ def ended(epoch, accuracy=0.98):
 
 RESULT = TrainResult(
     0.99, 0.98, 3, 3, 7.0, 28500.0, 7e10, 171000, 0, 9, 3, 40, 60, 500.0, 9000.0, "training",
-    0.01, 0.9, 300, 2, 1, None, "run", None,
+    0.01, 0.9, {"0": 250, "1": 47, "16-31": 3}, 300, 2, 1, (WorkerFigures(0, 171000, 1.0, 24428.6, 0.3, 1.5, 2),), None,
+    "run", None,
 )  # fmt: skip
 EVENTS = [
     KernelCompiled(0, 2), KernelCompiled(2, 2), DataSurveyed(1, 5), DataSurveyed(5, 5), planned(),
@@ -72,6 +74,8 @@ def test_a_run_is_shown(bars, capsys):
     assert "28,500 images/s" in err.getvalue()
     assert "waited 1.00%" in err.getvalue()
     assert "9 failed (3 bad files, see bad_samples.jsonl)" in out.getvalue()
+    assert "staleness 0.90 on average, 0 in the middle, 1 or less in 99 of 100" in out.getvalue()
+    assert "171,000  100.00%    24,429" in out.getvalue()
     assert "60.00% found in the cache, 500 images/s decoded, 9,000 images/s augmented" in out.getvalue()
     assert capsys.readouterr().err == "adam_mp: worker 0 died; started again\n"
     if bars is Terminal:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adam_mp.errors import SettingsError
-from adam_mp.transport.keys import make_key_file, read_key_file
+from adam_mp.transport.keys import make_key_file, read_keys
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def path(tmp_path):
 
 def test_a_key_file_comes_back(path):
     keys = make_key_file(path)
-    assert read_key_file(path) == keys
+    assert read_keys(path) == keys
     assert zmq.curve_public(keys.secret) == keys.public
 
 
@@ -42,9 +42,9 @@ def test_a_key_file_that_others_may_read_or_write_is_refused(path, mode):
     make_key_file(path)
     path.chmod(mode)
     with pytest.raises(SettingsError, match=f"chmod 600 {path}"):
-        read_key_file(path)
+        read_keys(path)
     path.chmod(0o400)
-    read_key_file(path)
+    read_keys(path)
 
 
 def test_a_link_does_not_hide_the_mode(path, tmp_path):
@@ -52,7 +52,7 @@ def test_a_link_does_not_hide_the_mode(path, tmp_path):
     path.chmod(0o644)
     (tmp_path / "link").symlink_to(path)
     with pytest.raises(SettingsError, match="can be read by others"):
-        read_key_file(tmp_path / "link")
+        read_keys(tmp_path / "link")
 
 
 def test_an_existing_file_is_not_written_over(path):
@@ -78,14 +78,14 @@ def test_a_missing_key_file_is_named_with_what_to_do(path):
     with pytest.raises(
         SettingsError, match=f"cannot read key file {path}: No such file .*make one with: adam-mp keygen"
     ):
-        read_key_file(path)
+        read_keys(path)
 
 
 def test_a_folder_is_no_key_file(tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir(mode=0o700)
     with pytest.raises(SettingsError, match=r"cannot read key file .*Is a directory"):
-        read_key_file(folder)
+        read_keys(folder)
 
 
 @pytest.mark.parametrize(
@@ -102,21 +102,21 @@ def test_what_is_no_key_file_is_refused(path, content):
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(SettingsError, match=f"{path} is not a key file; make one with: adam-mp keygen FILE"):
-        read_key_file(path)
+        read_keys(path)
 
 
 def test_another_version_of_key_files_is_refused(path):
     make_key_file(path)
     path.write_bytes(path.read_bytes().replace(b"key 1", b"key 2"))
     with pytest.raises(SettingsError, match="not a key file"):
-        read_key_file(path)
+        read_keys(path)
 
 
 def test_the_public_key_of_another_pair_is_refused(path, tmp_path):
     keys, other = make_key_file(path), make_key_file(tmp_path / "other.key")
     path.write_bytes(path.read_bytes().replace(keys.public, other.public))
     with pytest.raises(SettingsError, match="not a key file"):
-        read_key_file(path)
+        read_keys(path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -132,7 +132,7 @@ def test_a_damaged_key_file_is_refused_or_the_damage_does_not_matter(path, data)
         del content[at:]
     path.write_bytes(content)
     try:
-        read = read_key_file(path)
+        read = read_keys(path)
     except SettingsError:
         return
     assert read.public == keys.public

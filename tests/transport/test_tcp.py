@@ -16,6 +16,7 @@ import zmq
 from adam_mp.errors import SettingsError, TransportError
 from adam_mp.transport import messages, tcp
 from adam_mp.transport.addresses import Address
+from adam_mp.transport.endpoint import Sent
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import HEADER_BYTES, LONGEST, FrameError, Kind, Message, decode, encode, with_facts
 from adam_mp.transport.tcp import TcpDialer, TcpListener
@@ -96,6 +97,19 @@ def met(dialer: TcpDialer, listener: TcpListener, message: Message = HELLO) -> b
     return received[0]
 
 
+def filled(ends: Ends) -> tuple[TcpListener, TcpDialer, list[Sent]]:
+    """A listener that reads nothing, a dialer whose queue to it is full of large payloads, and these."""
+    listener = ends.listen()
+    dialer = ends.dial(listener.address)
+    met(dialer, listener)
+    on_the_way: list[Sent] = []
+    while (sent := dialer.send(listener.address, Message(Kind.DELTA, LARGE))) is not None:
+        on_the_way.append(sent)
+        assert len(on_the_way) < 100
+    assert not on_the_way[-1].done  # its bytes are still those of the caller
+    return listener, dialer, on_the_way
+
+
 def serves(ends: Ends, listener: TcpListener, keys: Keys | None = None) -> bool:
     """Whether a new, right client gets its answer."""
     dialer = ends.dial(listener.address, keys)
@@ -155,26 +169,13 @@ class TestMessages:
         assert all(np.array_equal(one, other) for one, other in zip(received, payloads, strict=True))
 
     def test_large_payloads_leave_without_a_copy_and_say_when_they_are_gone(self, ends):
-        listener = ends.listen()
-        dialer = ends.dial(listener.address)
-        met(dialer, listener)
-        on_the_way = []
-        while (sent := dialer.send(listener.address, Message(Kind.DELTA, LARGE))) is not None:
-            on_the_way.append(sent)
-            assert len(on_the_way) < 100
-        assert not on_the_way[-1].done  # nobody reads: its bytes are still those of the caller
+        listener, _, on_the_way = filled(ends)
         for _ in on_the_way:
             assert listener.receive(SOON) is not None
         wait_until(lambda: all(sent.done for sent in on_the_way), "the payloads to be free")
 
     def test_payloads_are_given_back_when_the_peer_dies(self, ends):
-        listener = ends.listen()
-        dialer = ends.dial(listener.address)
-        met(dialer, listener)
-        on_the_way = []
-        while (sent := dialer.send(listener.address, Message(Kind.DELTA, LARGE))) is not None:
-            on_the_way.append(sent)
-        assert not on_the_way[-1].done
+        listener, dialer, on_the_way = filled(ends)
         listener.close()
 
         def free() -> bool:

@@ -1,0 +1,51 @@
+"""Bounded staleness: no worker is more than K updates ahead of the slowest (stale synchronous parallel).
+
+Each worker's clock is the number of its updates. Only workers in play count as slowest: who has no batch at hand is out
+of play, and comes back with the clock of the quickest, so that a worker that waits for data holds nobody up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adam_mp.memory.board import Counters
+
+
+class BoundedClock:
+    """One worker's clock among those of all; `bound` is K, at least 1.
+
+    On the board a clock of 0 means out of play, else it is one more than the updates.
+    """
+
+    def __init__(self, worker: int, rows: Sequence[Counters], bound: int) -> None:
+        self._own, self._bound = rows[worker], bound
+        self._others = [row for number, row in enumerate(rows) if number != worker]
+        self._clock = 0  # 0: out of play
+
+    def may_begin(self) -> bool:
+        """Come into play if need be; tell whether one more update leaves this worker at most K ahead."""
+        while not self._clock:
+            self._publish(max([1, *self._clocks()]))
+            if self._clock < max([1, *self._clocks()]) - self._bound:
+                self._clock = 0  # others went on between the look and the word
+        return self._clock + 1 - min([self._clock, *self._clocks()]) <= self._bound
+
+    def advance(self) -> int:
+        """Count an update; return by how many this worker is ahead of the slowest now."""
+        lead = self._clock + 1 - min([self._clock + 1, *self._clocks()])
+        self._publish(self._clock + 1)
+        return lead
+
+    def leave(self) -> None:
+        """Go out of play: there is no batch at hand."""
+        if self._clock:
+            self._publish(0)
+
+    def _clocks(self) -> list[int]:
+        """The clocks of the others in play."""
+        clocks = [row.observe("clock") for row in self._others]
+        return [clock for clock in clocks if clock]
+
+    def _publish(self, clock: int) -> None:
+        self._clock = clock
+        self._own.publish("clock", clock)

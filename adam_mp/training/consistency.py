@@ -1,0 +1,43 @@
+"""How the workers of a machine keep together: the consistency dial."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from adam_mp.errors import SettingsError
+
+_EXPECTED = "async, ssp:K (K updates, at least 1), sync or deterministic"
+
+
+@dataclasses.dataclass(frozen=True)
+class Consistency:
+    """`kind` is async, ssp, sync or deterministic; `bound` the K of ssp.
+
+    async: nobody waits for anybody. ssp: no worker is more than K updates ahead of the slowest (stale synchronous
+    parallel, Ho et al. 2013). sync: one update for a batch of every worker. deterministic: the same, with nothing left
+    to the clock, so that a run is repeated bit for bit.
+    """
+
+    kind: str
+    bound: int | None = None
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether all workers make each update together."""
+        return self.kind in ("sync", "deterministic")
+
+    @property
+    def timeless(self) -> bool:
+        """Whether no decision may be made by a measurement of time."""
+        return self.kind == "deterministic"
+
+
+def parse_consistency(text: object) -> Consistency:
+    """Read the dial's setting; raises SettingsError."""
+    if text in ("async", "sync", "deterministic"):
+        return Consistency(str(text))
+    match = re.fullmatch(r"ssp:([1-9]\d{0,8})", text) if isinstance(text, str) else None
+    if match is None:
+        raise SettingsError(f"consistency is {text!r}; expected {_EXPECTED}")
+    return Consistency("ssp", int(match[1]))

@@ -1,0 +1,178 @@
+"""The consistency dial with real processes: a step of all workers is the same, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adam_mp.memory.layout import Layout
+from adam_mp.network.initialization import initial_weights
+from adam_mp.training.checkpoint import read_checkpoint
+from tests.system.conftest import metrics, wait_until
+
+IMAGES, BATCHES = 1900, 119  # of an epoch
+
+
+@pytest.fixture
+def train(start, small_data, tmp_path):
+    """Start a run on a few digits; the folder's name tells runs apart."""
+
+    def begin(name, *more):
+        return start(
+            "train", "--data", str(small_data), "--model", "lenet", "--json", "--run-dir", str(tmp_path / name),
+            *more,
+        )  # fmt: skip
+
+    return begin
+
+
+def weights(folder: Path) -> np.ndarray:
+    """Return the weights at the end of a run."""
+    return read_checkpoint(folder).spaces["weights"]
+
+
+def finished(run, images):
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["images_trained"] == images
+    return ended
+
+
+def stop_in_bursts(run, name, seconds, burst=0.05):
+    """Stop and continue a process again and again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and run.process.poll() is None:
+        for number in (signal.SIGSTOP, signal.SIGCONT):
+            try:
+                os.kill(run.wait_for_child(name), number)
+            except ProcessLookupError:
+                return
+            time.sleep(burst)
+
+
+def test_several_processes_repeat_bit_for_bit_though_one_is_slow_and_one_is_killed(train, tmp_path):
+    modes = ("--cores", "3", "--epochs", "3", "--consistency", "deterministic", "--optimizer", "momentum")
+    finished(train("calm", *modes), 3 * IMAGES)
+    run = train("stormy", *modes)
+    stop_in_bursts(run, "worker 1", 1.0)
+    for name in ("worker 0", "worker 2", "data server 0", "worker 0"):
+        os.kill(run.wait_for_child(name), signal.SIGKILL)
+        time.sleep(0.3)
+    ended = finished(run, 3 * IMAGES)
+    assert "was killed by SIGKILL" in ended.err
+    assert ended.summary["updates"] == 3 * -(-BATCHES // 3)
+    assert ended.summary["staleness"] == {"0": ended.summary["updates"]}
+    assert np.array_equal(weights(tmp_path / "calm"), weights(tmp_path / "stormy"))
+
+
+def test_a_deterministic_run_that_is_killed_and_resumed_ends_with_the_same_weights(train, tmp_path):
+    modes = ("--cores", "2", "--epochs", "3", "--consistency", "deterministic", "--checkpoint-seconds", "0.1")
+    finished(train("whole", *modes), 3 * IMAGES)
+    run = train("cut", *modes)
+    wait_until(lambda: metrics(tmp_path / "cut"), "the first epoch")
+    wait_until(lambda: read_checkpoint(tmp_path / "cut").updates % -(-BATCHES // 2) > 0, "a checkpoint in an epoch")
+    run.see_children()
+    run.signal(signal.SIGKILL)
+    assert run.finish().code == -signal.SIGKILL
+    finished(train("cut", *modes[:-2], "--resume"), 3 * IMAGES)
+    assert np.array_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_one_core_killed_and_resumed_ends_with_the_same_weights(train, tmp_path):
+    modes = ("--cores", "1", "--epochs", "2", "--checkpoint-seconds", "0.1")
+    finished(train("whole", *modes), 2 * IMAGES)
+    run = train("cut", *modes)
+    wait_until(lambda: list((tmp_path / "cut").glob("checkpoint-*")), "a checkpoint")
+    run.see_children()
+    run.signal(signal.SIGKILL)
+    assert run.finish().code == -signal.SIGKILL
+    finished(train("cut", *modes[:-2], "--resume"), 2 * IMAGES)
+    assert np.array_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_synchronous_workers_train_as_one_process_with_all_their_images(train, tmp_path, optimizer):
+    same = ("--epochs", "1", "--augment", "none", "--lr", "0.001", "--optimizer", optimizer)
+    finished(train("one", *same, "--cores", "1", "--batch-size", "32"), IMAGES)
+    ended = finished(train("many", *same, "--cores", "4", "--batch-size", "8", "--consistency", "sync"), IMAGES)
+    assert ended.summary["updates"] == -(-IMAGES // 32)
+    one, many = weights(tmp_path / "one"), weights(tmp_path / "many")
+    network = read_checkpoint(tmp_path / "one").network
+    first = Layout.of(network.parameters)
+    start = np.zeros(first.size, np.float32)
+    for name, view in first.views(start).items():
+        view[...] = initial_weights(network, 1)[name]
+    assert np.linalg.norm(many - one) < 0.01 * np.linalg.norm(one - start)
+
+
+def test_a_quorum_ends_synchronous_epochs_and_all_images_are_counted(train):
+    run = train("run", "--cores", "3", "--epochs", "3", "--consistency", "sync", "--quorum", "0.5")
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["images_trained"] + ended.summary["images_skipped"] == 3 * IMAGES
+    assert ended.summary["images_skipped"] > 0
+    assert ended.summary["images_trained"] >= 3 * IMAGES * 0.5
+
+
+def test_with_bounded_staleness_the_quick_wait_for_the_slow(train, tmp_path):
+    run = train("run", "--cores", "3", "--epochs", "8", "--consistency", "ssp:2")
+    wait_until(lambda: metrics(tmp_path / "run"), "the first epoch")
+    stop_in_bursts(run, "worker 1", 2.0, 0.2)
+    ended = finished(run, 8 * IMAGES)
+    workers = ended.summary["per_worker"]
+    assert max(worker["lead"] for worker in workers) == 2
+    assert sum(worker["images"] for worker in workers) == 8 * IMAGES
+    assert max(workers[0]["held_seconds"], workers[2]["held_seconds"]) > 0.2
+
+
+@pytest.mark.parametrize("mode", ["async", "ssp:1"])
+def test_the_histogram_of_staleness_has_every_update(train, tmp_path, mode):
+    ended = finished(train("run", "--cores", "3", "--epochs", "2", "--consistency", mode), 2 * IMAGES)
+    assert sum(ended.summary["staleness"].values()) == ended.summary["updates"] == 2 * BATCHES
+    rows = metrics(tmp_path / "run")
+    assert [sum(row["staleness"].values()) for row in rows] == [BATCHES] * 2
+    assert sum(worker["share"] for worker in ended.summary["per_worker"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("before", "after"), [("2", "1"), ("1", "3"), ("2", "4")])
+@pytest.mark.parametrize("mode", ["async", "deterministic"])
+def test_a_run_is_resumed_with_another_number_of_cores(train, tmp_path, before, after, mode):
+    modes = ("--epochs", "2", "--consistency", mode)
+    run = train("run", *modes, "--cores", before, "--checkpoint-seconds", "0.1")
+    wait_until(lambda: list((tmp_path / "run").glob("checkpoint-*")), "a checkpoint")
+    run.signal(signal.SIGINT)
+    assert run.finish().code == 130
+    finished(train("run", *modes, "--cores", after, "--resume"), 2 * IMAGES)
+
+
+@pytest.mark.parametrize(("what", "code"), [("stop", 1), ("continue", 0)])
+def test_what_comes_after_a_worker_died(train, what, code):
+    run = train("run", "--cores", "2", "--epochs", "4", "--on-failure", what)
+    run.wait_for_child("worker 0")
+    os.kill(run.wait_for_child("worker 1"), signal.SIGKILL)
+    ended = run.finish()
+    assert ended.code == code, ended.err
+    assert "worker 1 was killed by SIGKILL" in ended.err
+    assert ("going on without it" in ended.err) == (code == 0)
+    if code == 0:
+        assert ended.summary["images_trained"] == 4 * IMAGES
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--consistency", "ssp:0"), "expected async, ssp:K"),
+        (("--consistency", "sync", "--on-failure", "continue"), "give --on-failure restart or stop"),
+        (("--consistency", "sync", "--servers", "1"), "replicas take async or ssp:K"),
+        (("--on-failure", "panic"), "expected restart, continue or stop"),
+    ],
+)
+def test_wrong_settings(train, arguments, message):
+    ended = train("run", *arguments).finish()
+    assert ended.code == 2
+    assert message in ended.err
