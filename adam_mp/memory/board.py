@@ -18,7 +18,7 @@ _LINE = 8
 _ROW = 4 * _LINE
 _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
-    "loss", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
+    "loss", "faults", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
     "hits", "decoded", "decode_ns", "augment_ns", "bad", "decoding", "held_ns", "clock", "lead",
 )  # fmt: skip
 _INDEX = {name: position for position, name in enumerate(_FIELDS)}
@@ -43,6 +43,7 @@ class Progress:
     waited_ns: int
     busy_ns: int
     loss: float
+    faults: int
     fault_epoch: int
     fault_step: int
     augmented: int
@@ -103,6 +104,7 @@ class Board:
 
     def __init__(self, segment: Segment, offset: int, processes: int) -> None:
         self._order = segment.array(np.int64, (_LINE,), offset)
+        self._rate = self._order[1:].view(np.float64)
         rows = segment.array(np.int64, (processes, _ROW), offset + 8 * _LINE)
         self.counters = [Counters(row) for row in rows]
 
@@ -110,6 +112,15 @@ class Board:
     def bytes_needed(processes: int) -> int:
         """Return the bytes a board takes, a multiple of 64."""
         return 8 * (_LINE + processes * _ROW)
+
+    @property
+    def rate_share(self) -> float:
+        """What part of the scheduled learning rate is used, 1 unless the run diverged."""
+        return float(self._rate[0]) or 1.0
+
+    @rate_share.setter
+    def rate_share(self, share: float) -> None:
+        self._rate[0] = share
 
     def give_order(self, kind: int) -> int:
         """Publish a new order; return its sequence number. Supervisor only."""

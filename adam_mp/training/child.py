@@ -29,6 +29,7 @@ from adam_mp.machine import ONE_THREAD, pin_to
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.training.child import main; main()"
 _PR_SET_PDEATHSIG = 1
+STACKS_SIGNAL = signal.SIGUSR1  # on which every process of a run prints its stacks
 _LAST_WORDS = 8000  # bytes
 
 
@@ -68,6 +69,18 @@ class Child:
         tail = os.pread(self._output.fileno(), _LAST_WORDS, max(0, size - _LAST_WORDS))
         return tail.decode(errors="replace")
 
+    def ask(self, number: int) -> int:
+        """Send it a signal that it answers in what it prints; return where its answer will begin."""
+        begin = os.fstat(self._output.fileno()).st_size
+        if self._popen.poll() is None:
+            self._popen.send_signal(number)
+        return begin
+
+    def said_since(self, begin: int) -> str:
+        """Return what it printed from byte `begin` on."""
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), max(0, size - begin), begin).decode(errors="replace")
+
     def wait(self, deadline: float) -> bool:
         """Wait for its end until `deadline` (of time.monotonic); tell whether it ended."""
         try:
@@ -98,6 +111,7 @@ def start_child(
     It inherits `descriptors` under the same numbers, and runs on `core` alone if one is given.
     """
     output = tempfile.TemporaryFile()  # noqa: SIM115, the child's lifetime
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {STACKS_SIGNAL})  # until the child can answer it
     try:
         popen = subprocess.Popen(
             [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), name],
@@ -107,6 +121,8 @@ def start_child(
     except OSError:
         output.close()
         raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     child = Child(name, popen, output)
     task = (os.getpid(), core, function.__module__, function.__qualname__, argument)
     assert popen.stdin is not None
@@ -121,6 +137,8 @@ def start_child(
 def main() -> None:
     """Run the function that the supervisor sent; the entry of every child process."""
     faulthandler.enable()
+    faulthandler.register(STACKS_SIGNAL, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
     supervisor, core, module, function, argument = pickle.load(sys.stdin.buffer)
     die_with(supervisor)
     pin_to(core)

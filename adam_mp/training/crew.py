@@ -31,7 +31,7 @@ from adam_mp.training.worker import WorkerSpec, work
 # Ends that a decoder may be the cause of; SIGKILL comes from outside.
 _CRASHES = [-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)]
 _DEATHS_OF_A_SAMPLE = 2
-_EARLY_DEATH = 30.0  # seconds; who lived longer starts with a clean slate
+_EARLY_DEATH = 30.0  # seconds; who lived longer, and got something done, starts with a clean slate
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
 _SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", "loss", "augmented",
@@ -120,7 +120,9 @@ class Crew:
         child = member.child
         assert child is not None
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
-        early = time.monotonic() - child.started < _EARLY_DEATH
+        # A synchronizer that no server answers lives for long, and gets nothing done.
+        idle = number >= self.workers + self.servers and not self.memory.board.counters[number].read().heartbeat
+        early = idle or time.monotonic() - child.started < _EARLY_DEATH
         member.early_deaths = member.early_deaths + 1 if early else 1
         self.first_failure = self.first_failure or f"{member.name} {how}"
         child.close()
@@ -227,6 +229,10 @@ class Crew:
         """Return the numbers of the processes that follow orders to be idle: workers and the synchronizer that live."""
         numbers = [*range(self.workers), *range(self.workers + self.servers, len(self.members))]
         return [number for number in numbers if self.members[number].child is not None]
+
+    def children(self) -> dict[str, Child]:
+        """Return name -> process of the living."""
+        return {member.name: member.child for member in self.members if member.child is not None}
 
     def pids(self) -> dict[str, int]:
         """Return name -> process id of the living."""

@@ -53,6 +53,8 @@ class Figures:
     last_validation_accuracy: float | None = None
     # Of the epoch that an interruption cut: its share of the figures above, so that its record covers both parts.
     epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
+    rate_share: float = 1.0  # of the scheduled learning rate, less after each divergence
+    rollbacks: int = 0
     staleness_counts: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)
 
     def add(self, measured: Mapping[str, float]) -> None:

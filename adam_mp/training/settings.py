@@ -95,6 +95,10 @@ class TrainSettings:
     quorum: float = _option(
         1.0, "how to train", "FRACTION", "share of an epoch's images after which the epoch ends; the rest are skipped"
     )
+    rollbacks: int = _option(
+        3, "how to train", "N",
+        "times a run that diverges goes back to its last good state with half the learning rate before it is given up",
+    )  # fmt: skip
     target_accuracy: float | None = _option(
         None, "how to train", "FRACTION", "stop once validation accuracy reaches this"
     )
@@ -174,6 +178,7 @@ class TrainSettings:
                 if getattr(self, name) > _MOST_PROCESSES:
                     raise SettingsError(f"{name} is {getattr(self, name)}; expected at most {_MOST_PROCESSES}")
         _whole("restarts", self.restarts, 0)
+        _whole("rollbacks", self.rollbacks, 0)
         _whole("seed", self.seed, 0)
         _whole("pixel_limit", self.pixel_limit, 1)
         _whole("exchange_images", self.exchange_images, 1)

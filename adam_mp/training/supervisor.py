@@ -15,31 +15,32 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.model import Model, write_model
+from adam_mp.compute.model import Model
 from adam_mp.data.dataset import epoch_order
-from adam_mp.errors import DataError, DivergenceError, RunFolderError, StalledError
+from adam_mp.errors import DataError, DivergenceError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.synchronizer import SynchronizerSpec
 from adam_mp.training.bad_samples import BadSamples
-from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
+from adam_mp.training.checkpoint import Checkpoint
 from adam_mp.training.cluster import Cluster, synchronizer_spec
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import reopened
 from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
 from adam_mp.training.figures import SERVING, Figures, wait_fraction
+from adam_mp.training.guard import RATE, DivergedError, DivergenceGuard
 from adam_mp.training.hints import ServingHints
 from adam_mp.training.interruption import Interruption
+from adam_mp.training.keeper import Keeper
 from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
-from adam_mp.training.run_folder import MODEL_FILE
+from adam_mp.training.stacks import all_stacks
 
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
 _REPORT = 0.2  # seconds between progress events
-_DISK_DEADLINE = 600.0
 
 
 class Supervisor:
@@ -66,7 +67,8 @@ class Supervisor:
         self._pulse: tuple[float, float] = (-1.0, 0.0)
         self._evaluations = 0
         self._following = 0  # the epoch to train after the one that ended last
-        self._unsaved_model: Model | None = None
+        self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, plan.settings.rollbacks)
+        self.guard.times = self.figures.rollbacks
         self.hints = ServingHints(plan, self._notice)
         self._served: Mapping[str, float] = dict.fromkeys(SERVING, 0.0)  # counters at the last epoch's end
 
@@ -75,7 +77,8 @@ class Supervisor:
         factors = self.cluster.factors if self.cluster is not None else None
         self.shared = shared = prepare_memory(plan, factors)
         self.memory, self.store = shared.memory, shared.store
-        self.writer = BackgroundWriter(self._notice)
+        self.memory.board.rate_share = self.figures.rate_share
+        self.keeper = Keeper(self.folder, self._notice)
         workers, servers = make_specs(plan, shared, factors)
         self.leases, synchronizer = self._share()
         self.crew = Crew(
@@ -88,7 +91,7 @@ class Supervisor:
 
     def __exit__(self, *_: Any) -> None:
         self.crew.stop()
-        self.writer.close(_DISK_DEADLINE)
+        self.keeper.close()
         self.shared.close()
 
     def _share(self) -> tuple[Leases, SynchronizerSpec | None]:
@@ -135,10 +138,15 @@ class Supervisor:
         self.open_epoch(first, states)
         self.crew.start()
         self.crew.wait_ready()
+        self.keeper.last = self._snapshot(first, states)
         epoch = first
         while epoch < plan.settings.epochs:
-            if not self._train_epoch(epoch):
-                return
+            try:
+                if not self._train_epoch(epoch):
+                    return
+            except DivergedError as diverged:
+                epoch = self._go_back(str(diverged))
+                continue
             epoch = self._following
             target = plan.settings.target_accuracy
             accuracy = self.figures.last_validation_accuracy
@@ -146,6 +154,31 @@ class Supervisor:
                 self.stopped_by = f"target accuracy {target:g}"
                 return
         self.stopped_by = self.interruption.requested  # in the validation of the last epoch
+
+    def _go_back(self, reason: str) -> int:
+        """Go back to the last good state with half the learning rate; return its epoch. Raises DivergenceError."""
+        last, guard = self.keeper.last, self.guard
+        if last is None or self.cluster is not None:  # of many replicas none has the weights
+            guard.go_back(reason, self.keeper.say_what_is_kept())
+            raise DivergenceError(f"{reason}; use a lower --lr. {self.keeper.say_what_is_kept()}")
+        guard.go_back(reason, self.keeper.say_what_is_kept())
+        self._pause(guarded=False)
+        self.store.weights[...] = last.spaces["weights"]
+        for name, state in self.store.states.items():
+            state[...] = last.spaces[name]
+        self.store.set_updates(last.updates)
+        share = self.memory.board.rate_share = self.memory.board.rate_share * RATE
+        figures = Figures(**last.progress)
+        self.figures = dataclasses.replace(figures, rate_share=share, rollbacks=guard.times)
+        self.open_epoch(last.epoch, reopened(last.ledger))
+        totals = self.crew.totals()
+        guard.begin_again(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
+        self._served = totals
+        self._notice(
+            f"{reason}; went back to update {last.updates:,} in epoch {last.epoch + 1}, "
+            f"with {share:g} of the learning rate from here on"
+        )
+        return last.epoch
 
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
         """Let the data servers begin with an epoch, of which `states` tells what is done."""
@@ -207,6 +240,7 @@ class Supervisor:
         self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float], stale: np.ndarray
     ) -> None:
         plan, figures = self.plan, self.figures
+        self._check_finite(epoch)
         failed = self._failed(states)
         trained, skipped = self.leases.sums(states)
         trained -= failed
@@ -228,7 +262,6 @@ class Supervisor:
         figures.epochs_done = following
         figures.epoch_part = {}
         figures.seconds = self.elapsed()
-        self._check_finite(epoch)
         self.hints.look(measured, training_seconds)
         best = self._remember_best(epoch, result)
         step = self.store.read_step()
@@ -244,7 +277,7 @@ class Supervisor:
                 loss=measured["loss"] / max(measured["images"], 1),
                 validation_loss=result[0] if result else None,
                 validation_accuracy=result[1] if result else None,
-                lr=plan.schedule.value(epoch, step),
+                lr=plan.schedule.value(epoch, step) * self.memory.board.rate_share,
                 images_per_second=trained / training_seconds,
                 connections_per_second=trained * plan.network.connections / training_seconds,
                 data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
@@ -255,7 +288,7 @@ class Supervisor:
             )
         )
         if best:
-            self._save_model()
+            self.keeper.save_model(self.model())
         if self.leases.leads:
             self._checkpoint(following, np.zeros(plan.batches, np.uint8))
 
@@ -305,24 +338,25 @@ class Supervisor:
 
     # Its duties in between.
 
-    def tick(self) -> None:
-        """See to dead processes, divergence, and stalls."""
+    def tick(self, guarded: bool = True) -> None:
+        """See to dead processes, stalls, and, where `guarded`, divergence, raising DivergedError."""
         self.duty()
+        if self.interruption.asked:
+            self.interruption.asked = False
+            self._notice("asked by SIGUSR1 what the processes are doing\n" + all_stacks(self.crew.children()))
         self.crew.watch()
         self.leases.tick()
         self._follow_servers()
         self.bad_samples.look()
-        for progress in self.crew.rows()[: self.plan.split.workers]:
-            if progress.fault_epoch:
-                raise DivergenceError(
-                    f"the loss became NaN or infinite in epoch {progress.fault_epoch}, update {progress.fault_step}; "
-                    f"use a lower --lr. {self._kept()}"
-                )
-        pulse = self.crew.totals()["heartbeat"]
+        totals = self.crew.totals()
+        if guarded:
+            self.guard.look(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
+        pulse = totals["heartbeat"]
         now = time.monotonic()
         if self.leases.moved() or pulse != self._pulse[0]:
             self._pulse = (pulse, now)
         elif now - self._pulse[1] > self.stall_seconds:
+            self._notice("nothing moves; what the processes are doing:\n" + all_stacks(self.crew.children()))
             raise StalledError(
                 f"nothing moved for {self.stall_seconds:.0f} s; first failure: {self.crew.first_failure or 'none seen'}"
             )
@@ -337,11 +371,11 @@ class Supervisor:
                 spec = synchronizer_spec(self.plan, self.cluster, servers, self.shared)
                 self.crew.respecify(spec)
 
-    def _pause(self) -> None:
+    def _pause(self, guarded: bool = True) -> None:
         """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""
         sequence = self.memory.board.give_order(IDLE)
         while True:
-            self.tick()
+            self.tick(guarded)
             rows = self.crew.rows()
             if all(rows[number].acknowledged >= sequence for number in self.crew.obeying()):
                 return
@@ -391,25 +425,21 @@ class Supervisor:
 
     def _check_finite(self, epoch: int) -> None:
         if not np.isfinite(self.store.weights).all():
-            raise DivergenceError(
-                f"weights became NaN or infinite in epoch {epoch + 1}, by update {self.store.read_updates()}; "
-                f"use a lower --lr. {self._kept()}"
+            raise DivergedError(
+                f"weights became NaN or infinite in epoch {epoch + 1}, by update {self.store.read_updates():,}"
             )
-
-    def _kept(self) -> str:
-        """Say whether there is a checkpoint to go back to."""
-        self.writer.flush(_DISK_DEADLINE)
-        if self.folder is None or not find_checkpoints(self.folder):
-            return "No checkpoint had been written yet"
-        return "The last good checkpoint was kept"
 
     def _checkpoint(self, epoch: int, states: np.ndarray, part: dict[str, float] | None = None) -> None:
         """Copy the run's state, which must be paused, and have it written in the background."""
         self._check_finite(min(epoch, self.plan.settings.epochs - 1))
+        self.keeper.keep(self._snapshot(epoch, states, part))
+
+    def _snapshot(self, epoch: int, states: np.ndarray, part: dict[str, float] | None = None) -> Checkpoint:
+        """Return a copy of the run's state, which must be paused."""
         self.figures.seconds = self.elapsed()
         self.figures.staleness_counts = self._stale_counts().tolist()
         figures = self.figures if part is None else dataclasses.replace(self.figures, epoch_part=part)
-        checkpoint = Checkpoint(
+        return Checkpoint(
             network=self.plan.network,
             normalization=self.plan.data.normalization,
             spaces={"weights": self.store.weights.copy(), **{k: v.copy() for k, v in self.store.states.items()}},
@@ -419,8 +449,6 @@ class Supervisor:
             identity=self.plan.identity,
             progress=dataclasses.asdict(figures),
         )
-        assert self.folder is not None
-        self.writer.submit("checkpoint", _call(write_checkpoint, self.folder, checkpoint))
 
     def model(self) -> Model:
         """Return a copy of the present weights as a model."""
@@ -431,34 +459,6 @@ class Supervisor:
             self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill,
             data.dataset.class_names, data.keep,
         )  # fmt: skip
-
-    def _save_model(self) -> None:
-        self._unsaved_model = model = self.model()
-        self.writer.submit("model", lambda: self._write_model(model))
-
-    def _write_model(self, model: Model) -> None:
-        assert self.folder is not None
-        write_model(self.folder / MODEL_FILE, model)
-        if self._unsaved_model is model:
-            self._unsaved_model = None
-
-    def finish_files(self) -> Path:
-        """Wait until all files are written; return the model's. Raises RunFolderError if the disk does not take it."""
-        assert self.folder is not None
-        self.writer.flush(_DISK_DEADLINE)
-        path = self.folder / MODEL_FILE
-        if self._unsaved_model is None and not path.exists():
-            self._unsaved_model = self.model()  # no epoch was finished
-        if self._unsaved_model is not None:
-            try:
-                self._write_model(self._unsaved_model)
-            except OSError as error:
-                raise RunFolderError(f"cannot write {path}: {error.strerror}; free space, then use --resume") from None
-        return path
-
-
-def _call(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:
-    return lambda: function(*arguments)
 
 
 def _time_to_look(seconds: float, done: float) -> float:

@@ -168,7 +168,7 @@ def _run_in(
         write_record(folder.path, asked, plan.network, record, None)
         tell(announcement)
         supervisor.train()
-        model = load(supervisor.finish_files())
+        model = load(supervisor.keeper.finish(supervisor.model))
         test_accuracy = None
         leads = supervisor.leases.leads
         supervisor.leases.leave()

@@ -274,12 +274,14 @@ class Worker:
         if epoch != self.lr_epoch or self.spec.schedule.follows_steps:
             self.rate = self.spec.schedule.value(epoch, step)
             self.lr_epoch = epoch
-        self.hyper[_LR] = self.rate * share_of_rate(loss, self.spec.network.classes)
+        share = share_of_rate(loss, self.spec.network.classes) * self.memory.board.rate_share
+        self.hyper[_LR] = self.rate * share
 
     def report_divergence(self, epoch: int, step: int) -> None:
         """Tell the supervisor that the loss is NaN or infinite; the weights stay as they are."""
         self.counters.publish("fault_step", step)
         self.counters.publish("fault_epoch", epoch + 1)
+        self.counters.add("faults", 1)
 
 
 class EvaluationBuffer:

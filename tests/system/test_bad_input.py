@@ -140,7 +140,8 @@ def test_a_diverging_run_stops_and_says_where(start, small_data, tmp_path):
     run = start("train", "--data", str(small_data), "--lr", "1e6", "--run-dir", str(tmp_path / "run"))
     ended = run.finish()
     assert ended.code == 3
-    assert "epoch 1, update" in ended.err
+    assert "in epoch 1" in ended.err
+    assert "use a lower --lr" in ended.err
     assert "Traceback" not in ended.err
 
 

@@ -1,0 +1,72 @@
+"""The keeper: what of a run goes to disk, and when it is there. Checkpoints, and the best model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from adam_mp.compute.model import Model, write_model
+from adam_mp.errors import RunFolderError
+from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
+from adam_mp.training.run_folder import MODEL_FILE
+
+_DISK_DEADLINE = 600.0  # seconds
+
+
+class Keeper:
+    """Writes to `folder` in the background; it may be None where nothing is kept. `on_error` takes lines for the user.
+
+    `last` is the newest checkpoint that was taken, whether it is on disk yet or not.
+    """
+
+    def __init__(self, folder: Path | None, on_error: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._writer = BackgroundWriter(on_error)
+        self._unsaved: Model | None = None
+        self.last: Checkpoint | None = None
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Have a checkpoint written; a newer one takes its place if that comes before its turn."""
+        folder = self._folder
+        assert folder is not None
+        self.last = checkpoint
+        self._writer.submit("checkpoint", lambda: write_checkpoint(folder, checkpoint))
+
+    def save_model(self, model: Model) -> None:
+        """Have a model written."""
+        self._unsaved = model
+        self._writer.submit("model", lambda: self._write(model))
+
+    def _write(self, model: Model) -> None:
+        assert self._folder is not None
+        write_model(self._folder / MODEL_FILE, model)
+        if self._unsaved is model:
+            self._unsaved = None
+
+    def say_what_is_kept(self) -> str:
+        """Say whether there is a checkpoint on disk to go back to."""
+        self._writer.flush(_DISK_DEADLINE)
+        if self._folder is None or not find_checkpoints(self._folder):
+            return "No checkpoint had been written yet"
+        return "The last good checkpoint was kept"
+
+    def finish(self, present: Callable[[], Model]) -> Path:
+        """Wait until all is written; return the model's file, of the `present` weights if there is no better.
+
+        Raises RunFolderError if the disk does not take it.
+        """
+        assert self._folder is not None
+        self._writer.flush(_DISK_DEADLINE)
+        path = self._folder / MODEL_FILE
+        if self._unsaved is None and not path.exists():
+            self._unsaved = present()  # no epoch was finished
+        if self._unsaved is not None:
+            try:
+                self._write(self._unsaved)
+            except OSError as error:
+                raise RunFolderError(f"cannot write {path}: {error.strerror}; free space, then use --resume") from None
+        return path
+
+    def close(self) -> None:
+        """Write what is still to be written, and end."""
+        self._writer.close(_DISK_DEADLINE)

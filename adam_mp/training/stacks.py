@@ -1,0 +1,50 @@
+"""What each process of a run is doing: the Python stacks of all its threads, on demand."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+
+import psutil
+
+from adam_mp.training.child import STACKS_SIGNAL, Child
+
+_DEADLINE = 1.0  # seconds for all processes to answer
+_LOOK, _QUIET = 0.02, 0.06
+
+
+def all_stacks(children: Mapping[str, Child]) -> str:
+    """Return the stacks of this process and of `children`; of those that are stopped or do not answer, that."""
+    asked = {name: child.ask(STACKS_SIGNAL) for name, child in children.items()}
+    deadline = time.monotonic() + _DEADLINE
+    answers = dict.fromkeys(asked, "")
+    quiet_since = time.monotonic()
+    while time.monotonic() < deadline and (not all(answers.values()) or time.monotonic() - quiet_since < _QUIET):
+        time.sleep(_LOOK)
+        for name, begin in asked.items():
+            answer = children[name].said_since(begin)
+            if answer != answers[name]:
+                answers[name], quiet_since = answer, time.monotonic()
+    parts = [f"supervisor ({os.getpid()})\n{_own_stacks()}"]
+    for name, answer in answers.items():
+        child = children[name]
+        parts.append(f"{name} ({child.pid})\n{answer.strip() or _state(child.pid)}")
+    return "\n\n".join(parts)
+
+
+def _own_stacks() -> str:
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file, all_threads=True)
+        file.seek(0)
+        return file.read().decode(errors="replace").strip()
+
+
+def _state(process: int) -> str:
+    """Say what the system knows of a process that does not answer."""
+    try:
+        return f"  does not answer: {psutil.Process(process).status()}"
+    except psutil.Error:
+        return "  is gone"
