@@ -3,7 +3,8 @@
 Two flat spaces beside the weights: `base`, the servers' weights as they were last seen, and `sent`, the base with the
 delta that was pushed. For each shard three words: its state, the sequence of its last push, the version of `base`. A
 synchronizer that dies leaves them; its successor sends what was on its way once more, under the same sequence, and the
-server knows it again. A shard that was being corrected (APPLYING) is taken whole from the server.
+server knows it again. A shard that was being corrected (APPLYING) is taken whole from the server. A word tells whether
+what lies in the outboxes is what the servers do not have yet.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _FIELDS = (
     "sequence", "rounds_begun", "rounds_done", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls", "resent",
     "staleness", "round_ns", "overflows",
 )  # fmt: skip
-_INDEX = {name: index for index, name in enumerate(_FIELDS)}
+_INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed"))}
+DISAGREED = -1  # the word `agreed`, while outboxes and weights do not tell of the same updates
 _HEADER_WORDS = 2 * _LINE
 
 
@@ -34,8 +36,8 @@ class ExchangeStatistics:
 
     A round is an exchange of all shards. `wanted` is the number of the round that the supervisor waits for. Bytes
     are those of payloads. `staleness` sums up, over pulls, the updates of others that came with them. `round_ns` is the
-    time of all rounds; `overflows` counts rounds in which activations were too many to be kept and deltas went instead;
-    `overflows` counts rounds in which activations were too many to be kept and deltas went instead.
+    time of all rounds; `overflows` counts rounds in which activations were too many to be kept, or to be sent, and
+    deltas went instead.
     """
 
     sequence: int
@@ -61,7 +63,11 @@ class ExchangeHandle:
 
 
 class ExchangeMemory:
-    """`base` and `sent` [layout.size], and the words. The synchronizer writes; the supervisor asks for rounds."""
+    """`base` and `sent` [layout.size], and the words. The synchronizer writes; the supervisor asks for rounds.
+
+    The word `agreed` is how many updates all outboxes had lost when they last agreed with the weights: while no more
+    are lost, what lies in them is what a matrix's `local` has beyond its `base` (or `sent`, if that is pushed).
+    """
 
     def __init__(self, arena: Arena, words: Segment) -> None:
         self._arena, self._segment = arena, words
@@ -111,6 +117,10 @@ class ExchangeMemory:
     def add(self, name: str, amount: int = 1) -> int:
         """Add to a counter; return what it is now."""
         return int(fetch_add(self._header, _INDEX[name], amount)) + amount
+
+    def note(self, name: str, value: int) -> None:
+        """Set a counter, after all earlier writes."""
+        publish(self._header, _INDEX[name], value)
 
     def want_round(self) -> int:
         """Ask for an exchange that begins from now on; return the number of the round that will have done it."""

@@ -5,23 +5,29 @@
 shard by shard, several on their way at once, while workers go on changing `local`. A server answers a push with the
 fresh weights only if others changed the shard; if nobody did, the replica has them already. What is not answered is
 sent again under the same sequence, which the server applies once.
+
+Matrices whose updates go as activations are pushed together. All that lies in the outboxes at one moment is multiplied
+at the servers, and `sent` is the weights with just that: updates that came in before a shard was looked at are taken
+out of it. So delta and product are the same update, and one can always go in the other's place: where outboxes
+overflowed, where a server lost its weights, and when this process dies. (An update that is being made at that very
+moment is in `sent` in part. That matters in these cases alone; otherwise the servers have what they multiplied.)
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from adam_mp.errors import TransportError
 from adam_mp.kernels.exchange import correct, take_delta, take_delta_bfloat16
-from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, UNSEEN, ExchangeMemory
+from adam_mp.memory.exchange import APPLYING, DISAGREED, PUSHED, SEEN, UNSEEN, ExchangeMemory
 from adam_mp.params.bucket_map import BucketMap
 from adam_mp.params.buffers import BufferPool
-from adam_mp.params.factors import Gathered
+from adam_mp.params.factors import Gathered, Inboxes
+from adam_mp.params.shard_table import FactorProduct
 from adam_mp.transport.endpoint import Endpoint, Peer, Sent
-from adam_mp.transport.messages import ENCODINGS, Kind, Message
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message
 
 _WINDOW = 4  # shards on their way at once
 _AGAIN = 1.0  # seconds after which an unanswered message is sent again
@@ -58,7 +64,8 @@ class Exchange:
     """The exchange of all shards, over any transport; `weights` is the replica's flat space, shared with its workers.
 
     `peers` are the endpoint's names of the servers, in the order of the map; `wire` is the encoding of deltas. One
-    thread may use it. `moved` is set when a server says that the map has changed.
+    thread may use it. `moved` is set when a server says that the map has changed; `answered` counts answers that were
+    of use.
     """
 
     def __init__(
@@ -77,7 +84,11 @@ class Exchange:
         self._multiplied: set[int] = set()  # shards to which the server has applied them in this round
         self._still: set[int] = set()  # shards of matrices without updates in this round
         self._flying: dict[tuple[int, int], _Flight] = {}  # by the message's shard and sequence
+        self._exact: frozenset[int] = frozenset()  # shards whose deltas stand for products, and are not rounded
+        self._product = FactorProduct()
+        self._trouble: dict[Peer, str] = {}  # what servers answered last, if that was of no use
         self.moved = False
+        self.answered = 0
 
     def begin(self, gathered: Mapping[int, Gathered] | None = None) -> None:
         """Begin a round: every shard is exchanged once.
@@ -85,17 +96,38 @@ class Exchange:
         `gathered` has, by tensor, the activations and errors of all updates since the last round; the other shards, and
         those that were pushed and not answered before, go as deltas.
         """
+        self._clear()
+        for tensor, factors in (gathered or {}).items():
+            numbers = self._shards_of(tensor)
+            if not len(factors.inputs):  # what changed nevertheless is an update whose activations come later
+                self._still.update(numbers)
+            elif self._all_seen(numbers):
+                self._look(numbers, lambda: ())
+                self._products += self._multiply(tensor, factors)
+        self._list_others()
+
+    def begin_from(self, inboxes: Inboxes) -> None:
+        """Begin a round in which matrices go as what lies in the outboxes, or as deltas if that is not all.
+
+        What a predecessor left pushed must be answered first; what lies in the outboxes goes with the next round.
+        """
+        self._clear()
+        numbers = [number for tensor in inboxes.shape.tensors for number in self._shards_of(tensor)]
+        self._exact = frozenset(numbers)
+        if self._all_seen(numbers):
+            self._push_matrices(numbers, inboxes)
+        elif self._memory.read("agreed") != DISAGREED:
+            self._still.update(numbers)
+        self._list_others()
+
+    def _clear(self) -> None:
         self._multiplied.clear()
         self._still.clear()
         self._products = []
-        done: set[int] = set()
-        for tensor, factors in (gathered or {}).items():
-            if not len(factors.inputs):  # what changed nevertheless is an update whose activations come later
-                self._still.update(n for n, shard in enumerate(self._memory.layout.shards) if shard.tensor == tensor)
-                continue
-            flights = self._multiply(tensor, factors)
-            self._products += flights
-            done.update(number for flight in flights for number in flight.numbers)
+
+    def _list_others(self) -> None:
+        """All shards that no product is about are asked for one by one."""
+        done = {number for flight in self._products for number in flight.numbers}
         self._left = [number for number in range(len(self._memory.layout.shards)) if number not in done][::-1]
 
     @property
@@ -104,10 +136,7 @@ class Exchange:
         return not self._left and not self._flying and not self._products
 
     def turn(self, now: float, seconds: float) -> None:
-        """Send what is due and take one answer, waiting `seconds` for it at most; `now` of time.monotonic.
-
-        Raises TransportError if a server refuses.
-        """
+        """Send what is due and take one answer, waiting `seconds` for it at most; `now` of time.monotonic."""
         while self._products and len(self._flying) < _WINDOW:
             flight = self._products.pop()
             self._flying[flight.key] = flight
@@ -124,6 +153,11 @@ class Exchange:
         if received is not None:
             self._take(received[1], now)
 
+    def unanswered(self) -> dict[Peer, str]:
+        """Return the servers that owe an answer; of each, what it said instead, or nothing."""
+        owing = [flight.peer for flight in (*self._flying.values(), *self._products)]
+        return {peer: self._trouble.get(peer, "") for peer in owing or [self._owners[number] for number in self._left]}
+
     def _send(self, flight: _Flight, now: float) -> None:
         sent = self._endpoint.send(flight.peer, flight.message)
         if sent is None:
@@ -132,28 +166,82 @@ class Exchange:
         flight.asked = now
         flight.copies.append(sent)
 
-    # Questions.
+    # Matrices.
+
+    def _shards_of(self, tensor: int) -> list[int]:
+        return [number for number, shard in enumerate(self._memory.layout.shards) if shard.tensor == tensor]
+
+    def _all_seen(self, numbers: Sequence[int]) -> bool:
+        return all(self._memory.states[number] == SEEN for number in numbers)
+
+    def _push_matrices(self, numbers: Sequence[int], inboxes: Inboxes) -> None:
+        """Push all matrices as products, or as deltas; either way the outboxes agree with the weights afterwards.
+
+        `agreed` is noted last: a successor that does not find it sends deltas until outboxes and weights agree again.
+        """
+        memory = self._memory
+        agreed, lost, cut = memory.read("agreed"), inboxes.lost, inboxes.waiting()
+        whole = lost == agreed and inboxes.fits(cut)
+        if not whole:  # the deltas have what lies there; make room at once, or more is lost meanwhile
+            memory.note("agreed", DISAGREED)
+            inboxes.consume(cut)
+            lost, cut = inboxes.lost, inboxes.waiting()
+        elif not any(cut):
+            self._still.update(numbers)
+            return
+        ends = self._look(numbers, inboxes.waiting)
+        # With room in each outbox, no update that was seen can be lost later.
+        multiply = whole and inboxes.lost == agreed and not inboxes.full
+        self._take_out(numbers, inboxes, cut, ends)
+        gathered = inboxes.gather([0] * len(cut), cut) if multiply else {}
+        memory.note("agreed", DISAGREED)
+        for tensor, factors in gathered.items():
+            self._products += self._multiply(tensor, factors)
+        if not multiply:
+            memory.add("overflows")
+            self._push(numbers)
+        inboxes.consume(cut)
+        memory.note("agreed", lost)
+
+    def _look(self, numbers: Sequence[int], waiting: Callable[[], tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Set `sent` of each shard to its weights now; return how many updates were waiting then."""
+        memory, ends = self._memory, []
+        for number in numbers:
+            place, size = memory.layout.shards[number].place, memory.layout.shards[number].size
+            take_delta(self._weights[place], memory.base[place], memory.sent[place], self._delta[:size])
+            ends.append(waiting())
+        return ends
+
+    def _take_out(
+        self, numbers: Sequence[int], inboxes: Inboxes, cut: tuple[int, ...], ends: Sequence[tuple[int, ...]]
+    ) -> None:  # fmt: skip
+        """Take the updates behind `cut` out of `sent`, up to each shard's end; there are few, often none."""
+        shards = self._memory.layout.shards
+        for end in set(ends) - {cut}:
+            late = inboxes.gather(cut, end)
+            for number in (number for number, its in zip(numbers, ends, strict=True) if its == end):
+                shard = shards[number]
+                assert shard.tensor is not None
+                factors = late[shard.tensor]
+                own = slice(shard.first_row, shard.first_row + shard.rows)
+                columns = factors.errors.shape[1]
+                weight = self._memory.sent[shard.place][: shard.rows * columns].reshape(shard.rows, columns)
+                errors = factors.errors * np.float32(-1 / factors.decay)
+                self._product.apply(weight, factors.inputs, own, errors, 1 / factors.decay)
 
     def _multiply(self, tensor: int, factors: Gathered) -> list[_Flight]:
-        """Make the messages with a matrix's activations, one a server; none if a shard of it is not as it should be.
+        """Make the messages with a matrix's activations, one a server, for what is `sent` of its shards.
 
-        Each shard's delta is noted as pushed, under the same sequence: should this process die, its successor sends
-        the delta, and a server that has applied the product knows it.
+        Each shard is noted as pushed, under the same sequence: should this process die, its successor sends the delta,
+        and a server that has applied the product knows it.
         """
         memory, shards = self._memory, self._memory.layout.shards
-        numbers = [number for number, shard in enumerate(shards) if shard.tensor == tensor]
-        if any(memory.states[number] != SEEN for number in numbers):
-            return []
-        flights = []
+        numbers, flights = self._shards_of(tensor), []
         for peer in dict.fromkeys(self._owners[number] for number in numbers):
             own = tuple(number for number in numbers if self._owners[number] == peer)
             sequence = memory.add("sequence")
             for number in own:
-                place = shards[number].place
-                size = shards[number].size
-                take_delta(self._weights[place], memory.base[place], memory.sent[place], self._delta[:size])
-                memory.sequences[number] = sequence
-                memory.states[number] = PUSHED
+                self._note_pushed(number, sequence)
             rows = [slice(shards[n].first_row, shards[n].first_row + shards[n].rows) for n in own]
             payload = factors.payload(rows)
             message = Message(Kind.FACTORS, payload, shard=tensor, sequence=sequence, **self._header)
@@ -161,6 +249,24 @@ class Exchange:
             memory.add("pushed_bytes", payload.nbytes)
             flights.append(_Flight(own, message, peer, None))
         return flights
+
+    def _push(self, numbers: Sequence[int]) -> None:
+        """Note what is `sent` of these shards as pushed; the deltas are made when it is their turn."""
+        memory = self._memory
+        for number in numbers:
+            shard = memory.layout.shards[number]
+            if np.array_equal(memory.sent[shard.place], memory.base[shard.place]):
+                self._still.add(number)
+                continue
+            self._note_pushed(number, memory.add("sequence"))
+            memory.add("pushes")
+            memory.add("pushed_bytes", 4 * shard.size)
+
+    def _note_pushed(self, number: int, sequence: int) -> None:
+        self._memory.sequences[number] = sequence
+        self._memory.states[number] = PUSHED
+
+    # Questions.
 
     def _ask(self, number: int) -> _Flight | None:
         """Make the message that the shard's state calls for; None if no buffer is free."""
@@ -173,29 +279,32 @@ class Exchange:
             return None
         base, sent = memory.base[place], memory.sent[place]
         local = self._weights[place]
-        if state == PUSHED:  # by a predecessor that died: the same delta under the same sequence
+        if state == PUSHED:  # a matrix, or by a predecessor that died: the same delta under the same sequence
             local = sent
-        payload, changed = self._encode(local, base, sent, buffer)
+        payload, changed = self._encode(self._encoding_of(number), local, base, sent, buffer)
         if state == PUSHED:
             return self._flight(Kind.DELTA, number, int(memory.sequences[number]), payload, buffer)
         sequence = memory.add("sequence")
         if not changed:
             self._pool.give_back(buffer)
             return self._flight(Kind.PULL, number, sequence)
-        memory.sequences[number] = sequence
-        memory.states[number] = PUSHED
+        self._note_pushed(number, sequence)
         memory.add("pushes")
         memory.add("pushed_bytes", payload.nbytes)
         return self._flight(Kind.DELTA, number, sequence, payload, buffer)
 
+    def _encoding_of(self, number: int) -> int:
+        """The encoding of a shard's deltas."""
+        return _FLOAT32 if number in self._exact else self._encoding
+
     def _encode(
-        self, local: np.ndarray, base: np.ndarray, sent: np.ndarray, buffer: np.ndarray
-    ) -> tuple[np.ndarray, bool]:
-        """Take the delta into the buffer in the wire's encoding; return (payload, whether anything changed)."""
-        if self._encoding == _FLOAT32:
+        self, encoding: int, local: np.ndarray, base: np.ndarray, sent: np.ndarray, buffer: np.ndarray
+    ) -> tuple[np.ndarray, bool]:  # fmt: skip
+        """Take the delta into the buffer; return (payload, whether anything changed)."""
+        if encoding == _FLOAT32:
             payload = buffer[: 4 * len(base)].view(np.float32)
             return payload, bool(take_delta(local, base, sent, payload))
-        if self._encoding == _BFLOAT16:
+        if encoding == _BFLOAT16:
             halves = buffer[: 2 * len(base)].view(np.uint16)
             return halves, bool(take_delta_bfloat16(local, base, sent, halves))
         delta = self._delta[: len(base)]
@@ -213,7 +322,7 @@ class Exchange:
         payload: np.ndarray | bytes = b"",
         buffer: np.ndarray | None = None,
     ) -> _Flight:
-        encoding = self._encoding if kind == Kind.DELTA else _FLOAT32
+        encoding = self._encoding_of(number) if kind == Kind.DELTA else _FLOAT32
         known = self._memory.states[number] in (SEEN, PUSHED) and number not in self._multiplied
         version = int(self._memory.versions[number]) if known else 0
         message = Message(
@@ -224,43 +333,51 @@ class Exchange:
     # Answers.
 
     def _take(self, message: Message, now: float) -> None:
+        """Take an answer. What is of no use changes nothing: the question is asked again."""
         flight = self._flying.get((message.shard, message.sequence))
         if flight is None:
             return  # an answer that came twice, or to a question that is answered
-        if message.kind == Kind.REFUSED:
-            raise TransportError(f"{flight.peer} refuses: {str(message.facts().get('reason'))[:500]}")
         if message.kind == Kind.MOVED:
-            self.moved = True
-            return
-        if flight.message.kind == Kind.FACTORS:
-            self._take_product(flight, message.kind)
-            return
-        number = flight.numbers[0]
-        if message.kind == Kind.EMPTY:
+            self.moved |= message.epoch >= self._header["epoch"]  # else the server will soon know the newer map
+        if self._use(flight, message, now):
+            self._trouble.pop(flight.peer, None)
+            self.answered += 1
+        else:
+            self._trouble[flight.peer] = _useless(message)
+
+    def _use(self, flight: _Flight, message: Message, now: float) -> bool:
+        """Do what an answer calls for; False, having done nothing, if it is none to this question."""
+        asked, number = flight.message.kind, flight.numbers[0]
+        if asked == Kind.FACTORS:
+            return self._take_product(flight, message.kind)
+        if message.kind == Kind.EMPTY and asked != Kind.FIRST:
             self._offer_first(number, flight, now)
-            return
-        if message.kind == Kind.FRESH:
-            fresh = message.array()
-            if len(fresh) != self._memory.layout.shards[number].size:
-                raise TransportError(f"{flight.peer} sent {len(fresh)} numbers for shard {number}")
-            if flight.message.kind == Kind.FIRST and self._memory.states[number] == PUSHED:
-                self._land(flight)  # the server has the base again; now the delta that it answered with EMPTY
+            return True
+        if message.kind == Kind.FRESH and self._fits(number, message):
+            again = asked == Kind.FIRST and self._memory.states[number] == PUSHED
+            if again:  # the server has the base again; now the delta that it answered with EMPTY
                 self._left.append(number)
-                return
-            self._take_fresh(number, fresh, message.version)
-        elif message.kind == Kind.UNCHANGED:
+            else:
+                self._take_fresh(number, message.array(), message.version)
+        elif message.kind == Kind.UNCHANGED and flight.message.version:
             self._take_unchanged(number, message.version)
         else:
-            return
+            return False
         self._land(flight)
+        return True
 
-    def _take_product(self, flight: _Flight, kind: Kind) -> None:
+    def _fits(self, number: int, message: Message) -> bool:
+        return message.encoding == _FLOAT32 and len(message.array()) == self._memory.layout.shards[number].size
+
+    def _take_product(self, flight: _Flight, kind: Kind) -> bool:
         """The server has multiplied, so the fresh shards are pulled; or it had no weights, so they are pushed."""
-        if kind in (Kind.UNCHANGED, Kind.EMPTY):
-            self._land(flight)
-            self._left += flight.numbers
-            if kind == Kind.UNCHANGED:
-                self._multiplied.update(flight.numbers)
+        if kind not in (Kind.UNCHANGED, Kind.EMPTY):
+            return False
+        self._land(flight)
+        self._left += flight.numbers
+        if kind == Kind.UNCHANGED:
+            self._multiplied.update(flight.numbers)
+        return True
 
     def _land(self, flight: _Flight) -> None:
         del self._flying[flight.key]
@@ -270,8 +387,7 @@ class Exchange:
     def _offer_first(self, number: int, flight: _Flight, now: float) -> None:
         """The server has no weights for this shard: give it the base, or at the very start this replica's own."""
         memory, place = self._memory, self._memory.layout.shards[number].place
-        if flight.message.kind == Kind.FIRST:
-            return  # it has them by now, or is asked again
+        self._multiplied.discard(number)  # the product is lost with the weights
         known = memory.states[number] in (SEEN, PUSHED)
         weights = (memory.base if known else self._weights)[place].copy()
         first = self._flight(Kind.FIRST, number, memory.add("sequence"), weights)
@@ -302,3 +418,13 @@ class Exchange:
             memory.base[place] = memory.sent[place]
             memory.states[number] = SEEN
         memory.versions[number] = version
+
+
+def _useless(message: Message) -> str:
+    """Say what a server answers that is of no use."""
+    if message.kind != Kind.REFUSED:
+        return f"answers {message.kind.name} with {message.length} bytes"
+    try:
+        return f"refuses: {str(message.facts().get('reason'))[:500]}"
+    except FrameError:
+        return "refuses, and does not say why"

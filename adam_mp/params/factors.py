@@ -3,7 +3,7 @@
 After each update a worker leaves, for each layer that goes so, the inputs of its images and their errors times the
 learning rate in its outbox, a local channel to the synchronizer. That gathers what has come since the last round, and
 cuts the inputs to the rows of each server. A worker never waits: where its outbox is full it says so, and the round
-sends deltas instead.
+sends deltas instead, as it does where a message could not hold all that was gathered.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from adam_mp.memory.layout import Layout
 from adam_mp.memory.segment import Segment
 from adam_mp.params.shard_table import FACTOR_HEAD
 from adam_mp.transport.local import ChannelHandle, LocalChannel
+from adam_mp.transport.messages import LONGEST
 
 _HEAD = 16  # numbers of an outbox slot before the first layer's: images, decay
 _ROUNDS = 2  # of updates that an outbox holds
@@ -44,6 +45,11 @@ class FactorShape:
     def numbers(self) -> int:
         """Numbers of an outbox slot, a multiple of 16."""
         return _HEAD + -(-self.batch * sum(inputs + outputs for inputs, outputs in self.sizes) // 16) * 16
+
+
+def fits_message(images: int, inputs: int, outputs: int) -> bool:
+    """Whether a message can hold the activations and errors of so many images, if one server has the whole matrix."""
+    return 4 * (FACTOR_HEAD + images * (inputs + outputs)) <= LONGEST
 
 
 def outbox_slots(images: int, batch: int, workers: int) -> int:
@@ -105,28 +111,44 @@ class Gathered:
 
 
 class Inboxes:
-    """The synchronizer's side of all workers' outboxes."""
+    """The synchronizer's side of all workers' outboxes. What is in them stays until it is consumed."""
 
     def __init__(self, handles: Sequence[ChannelHandle], shape: FactorShape) -> None:
         segment = Segment.attach(handles[0].segment)
         self._channels = [LocalChannel.attach(handle, segment) for handle in handles]
         self.shape = shape
-        self._lost = [channel.lost for channel in self._channels]
 
-    def gather(self) -> dict[int, Gathered] | None:
-        """Take what has come; tensor -> what it is, perhaps of no images; None if a worker had no room for some."""
-        waiting = [channel.waiting for channel in self._channels]
-        lost = [channel.lost for channel in self._channels]
-        whole, self._lost = lost == self._lost, lost
-        slots = [
-            channel.peek(ahead)
-            for channel, count in zip(self._channels, waiting, strict=True)
-            for ahead in range(count)
-        ]
-        gathered = self._sort(slots) if whole else None
-        for channel, count in zip(self._channels, waiting, strict=True):
+    @property
+    def lost(self) -> int:
+        """How many updates did not find room, ever."""
+        return sum(channel.lost for channel in self._channels)
+
+    @property
+    def full(self) -> bool:
+        """Whether a worker finds no room for its next update."""
+        return any(channel.waiting >= channel.handle.slots for channel in self._channels)
+
+    def waiting(self) -> tuple[int, ...]:
+        """Return how many updates lie in each outbox."""
+        return tuple(channel.waiting for channel in self._channels)
+
+    def fits(self, counts: Sequence[int]) -> bool:
+        """Whether messages can hold the oldest `counts` updates of the outboxes."""
+        images = sum(int(slot[0]) for slot in self._slots([0] * len(counts), counts))
+        return all(fits_message(images, *sizes) for sizes in self.shape.sizes)
+
+    def gather(self, begin: Sequence[int], end: Sequence[int]) -> dict[int, Gathered]:
+        """Return, by tensor, the updates from the `begin`-th to before the `end`-th of each outbox."""
+        return self._sort(self._slots(begin, end))
+
+    def consume(self, counts: Sequence[int]) -> None:
+        """Give the room of the oldest `counts` updates back."""
+        for channel, count in zip(self._channels, counts, strict=True):
             channel.consume(count)
-        return gathered
+
+    def _slots(self, begin: Sequence[int], end: Sequence[int]) -> list[np.ndarray]:
+        spans = zip(self._channels, begin, end, strict=True)
+        return [channel.peek(ahead) for channel, first, last in spans for ahead in range(first, last)]
 
     def _sort(self, slots: Sequence[np.ndarray]) -> dict[int, Gathered]:
         counts = [int(slot[0]) for slot in slots]

@@ -46,6 +46,23 @@ class Delta:
     encoding: int = 0
 
 
+class FactorProduct:
+    """Multiplies activations and errors into rows of a matrix. One thread may use it."""
+
+    def __init__(self) -> None:
+        self._panel = product_panel(np.float32)
+        self._hyper = np.zeros(len(HYPER))
+
+    def apply(
+        self, weight: np.ndarray, activations: np.ndarray, own: slice, errors: np.ndarray, decay: float
+    ) -> None:  # fmt: skip
+        """`weight = decay * weight - activations[:, own].T @ errors`: [rows, n], [k, all rows], [k, n]."""
+        self._hyper[HYPER.index("lr")], self._hyper[HYPER.index("weight_decay")] = 1.0, 1.0 - decay
+        count, width = activations.shape
+        inputs, images = strided(width, 1)[own], strided(count, width)
+        dense_update(activations, inputs, images, errors, weight, self._panel, self._hyper)
+
+
 @dataclasses.dataclass(frozen=True)
 class ShardStatistics:
     """Counters: deltas and products applied, those known already, passes over shards that folded several deltas."""
@@ -69,8 +86,7 @@ class ShardTable:
         self.entries = {n: Entry(layout.shards[n], self.store.tensors[str(n)]) for n in numbers}
         self._height = (int.from_bytes(os.urandom(3), "little") + 1) << 38
         self._widened: list[np.ndarray] = []
-        self._panel = product_panel(np.float32)
-        self._hyper = np.zeros(len(HYPER))
+        self._product = FactorProduct()
         self._tally = dict.fromkeys((field.name for field in dataclasses.fields(ShardStatistics)), 0)
 
     def fill(self, number: int, weights: np.ndarray) -> bool:
@@ -132,8 +148,7 @@ class ShardTable:
         activations = payload[FACTOR_HEAD : FACTOR_HEAD + count * rows]
         errors = payload[FACTOR_HEAD + count * rows :].reshape(count, columns)
         decay = float(payload[0])
-        self._hyper[HYPER.index("lr")], self._hyper[HYPER.index("weight_decay")] = 1.0, 1.0 - decay
-        images, first, new = strided(count, rows), 0, False
+        first, new = 0, False
         for entry in entries:
             own = slice(first, first + entry.shard.rows)
             first = own.stop
@@ -141,8 +156,7 @@ class ShardTable:
                 self._tally["repeated"] += 1
                 continue
             weight = entry.weights[: entry.shard.rows * columns].reshape(entry.shard.rows, columns)
-            inputs = strided(rows, 1)[own]
-            dense_update(activations.reshape(count, rows), inputs, images, errors, weight, self._panel, self._hyper)
+            self._product.apply(weight, activations.reshape(count, rows), own, errors, decay)
             self._note(entry, sender, sequence)
             self._advance(entry)
             self._tally["products"] += 1

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from adam_mp.errors import TransportError
 from adam_mp.memory.board import STOP, TRAIN
-from adam_mp.memory.exchange import ExchangeHandle, ExchangeMemory
+from adam_mp.memory.exchange import UNSEEN, ExchangeHandle, ExchangeMemory
 from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.params.bucket_map import BucketMap
@@ -70,7 +70,8 @@ class Synchronizer:
 
     def run(self) -> None:
         """Take the servers' weights, then exchange until STOP. Raises TransportError if a server stays silent."""
-        self.round(lambda: True)
+        first = bool((self.words.states == UNSEEN).any())  # then workers wait for these weights, whatever the order
+        self.round((lambda: True) if first else self.allowed)
         self.counters.publish("ready", 1)
         acknowledged = -1
         while True:
@@ -104,11 +105,11 @@ class Synchronizer:
         began = time.monotonic_ns()
         self.exchanged = self.store.read_updates()
         self.words.add("rounds_begun")
-        gathered = None if self.inboxes is None else self.inboxes.gather()
-        if gathered is None and self.inboxes is not None:
-            self.words.add("overflows")
-        self.exchange.begin(gathered)
-        answered = self.dialer.statistics().received
+        if self.inboxes is None:
+            self.exchange.begin()
+        else:
+            self.exchange.begin_from(self.inboxes)
+        answered = self.exchange.answered
         while not self.exchange.done:
             if self.memory.board.order()[1] == STOP:
                 return
@@ -120,17 +121,21 @@ class Synchronizer:
             self.exchange.turn(now, _PAUSE)
             if self.exchange.moved:
                 raise TransportError("the bucket map has changed; this synchronizer's successor gets the new one")
-            if (count := self.dialer.statistics().received) != answered:
-                answered, self.heard = count, now
+            if self.exchange.answered != answered:
+                answered, self.heard = self.exchange.answered, now
+                self.counters.add("heartbeat", 1)
             elif now - self.heard > self.spec.patience:
                 raise TransportError(self.silence())
         self.words.add("rounds_done")
         self.words.add("round_ns", time.monotonic_ns() - began)
 
     def silence(self) -> str:
-        """Say who does not answer."""
-        told = "; ".join(f"{address}: {self.dialer.trouble(address)}" for address in self.addresses)
-        return f"no parameter server has answered for {self.spec.patience:g} s ({told})"
+        """Say who does not answer, or not as it should."""
+        told = "; ".join(
+            f"{address}: {trouble or self.dialer.trouble(address)}"
+            for address, trouble in self.exchange.unanswered().items()
+        )
+        return f"no use could be made of a parameter server for {self.spec.patience:g} s ({told})"
 
 
 def synchronize(spec: SynchronizerSpec) -> None:

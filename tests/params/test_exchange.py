@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -252,3 +254,77 @@ def test_weights_and_activations_in_16_bits_are_refused(cluster, kind):
         run.turn()
     assert "expected float32" in stranger.receive(0)[1].facts()["reason"]
     assert np.array_equal(run.served(), run.first)
+
+
+def test_a_server_that_does_not_know_the_newest_map_yet_is_asked_again(cluster):
+    run = cluster(10, FAIR, replicas=1)
+    run.round()
+    old, run.map = run.map, dataclasses.replace(run.map, epoch=run.map.epoch + 1)
+    run.exchanges[0] = run.start_exchange(0)
+    run.weights[0] += 1
+    run.exchanges[0].begin()
+    for _ in range(30):
+        run.turn()
+    assert not run.exchanges[0].moved
+    assert not run.exchanges[0].done
+    for server in run.servers.values():
+        server.map = run.map
+    run.round()
+    assert np.array_equal(run.served(), run.first + 1)
+    run.map = old
+    run.exchanges[0] = run.start_exchange(0)
+    run.exchanges[0].begin()
+    for _ in range(5):
+        run.turn()
+    assert run.exchanges[0].moved
+
+
+class Nonsense:
+    """An endpoint whose peers answer every question with what is not expected, while `answers` lasts."""
+
+    def __init__(self, endpoint, answers):
+        self.endpoint, self.answers, self.asked = endpoint, list(answers), []
+
+    def send(self, peer, message):
+        self.asked.append((peer, message))
+        return self.endpoint.send(peer, message)
+
+    def receive(self, seconds):
+        if self.answers and self.asked:
+            peer, message = self.asked[-1]
+            kind, payload, more = self.answers.pop(0)
+            return peer, Message(kind, payload, shard=message.shard, sequence=message.sequence, **more)
+        return self.endpoint.receive(seconds)
+
+
+def test_answers_that_are_not_expected_change_nothing(cluster):
+    run = cluster(11, FAIR, replicas=1)
+    run.round()
+    run.weights[0] += 1
+    exchange = run.exchanges[0]
+    short, halves = np.ones(5, np.float32).tobytes(), np.ones(630_000, np.uint16).tobytes()
+    answers = [(Kind.REFUSED, b'{"reason": "not today"}', {}), (Kind.REFUSED, b"no JSON", {}), (Kind.FRESH, short, {}),
+               (Kind.FRESH, halves, {"encoding": 2}), (Kind.PICTURES, b"", {})]  # fmt: skip
+    exchange._endpoint = Nonsense(exchange._endpoint, answers)
+    exchange.begin()
+    told, answered = [], exchange.answered
+    for _ in answers:
+        exchange.turn(run.network.now, 0)
+        told += exchange.unanswered().values()
+        assert exchange.answered == answered
+    for text in ("refuses: not today", "refuses, and does not say why", "answers FRESH with 20 bytes", "PICTURES"):
+        assert any(text in each for each in told)
+    run.round()
+    assert np.array_equal(run.served(), run.first + 1)
+    assert exchange.answered > answered
+    assert exchange.unanswered() == {}
+
+
+def test_only_servers_that_owe_an_answer_are_named(cluster):
+    run = cluster(12, FAIR, replicas=1)
+    run.round()
+    run.network.cut("server1")
+    run.exchanges[0].begin()
+    for _ in range(60):
+        run.turn()
+    assert run.exchanges[0].unanswered() == {"server1": ""}

@@ -1,0 +1,112 @@
+"""The synchronizer's loop: what orders allow, how long it waits, and whom it blames."""
+
+from __future__ import annotations
+
+import time
+import types
+
+import pytest
+
+from adam_mp.errors import TransportError
+from adam_mp.memory.board import STOP, TRAIN, VALIDATE
+from adam_mp.memory.exchange import SEEN, ExchangeMemory
+from adam_mp.memory.layout import Layout
+from adam_mp.params.synchronizer import Synchronizer
+from adam_mp.transport.addresses import parse_address
+
+WELL, SILENT, REFUSING = (parse_address(f"127.0.0.1:{port}", "server") for port in (7701, 7702, 7703))
+
+
+class Board:
+    """Gives the orders of a list, one a look; the last one stands."""
+
+    def __init__(self, *orders):
+        self.orders = list(enumerate(orders))
+
+    def order(self):
+        return self.orders.pop(0) if len(self.orders) > 1 else self.orders[0]
+
+
+class Exchange:
+    """A round that takes `turns` turns with an answer each, and then has none for the servers in `owing`."""
+
+    def __init__(self, turns, owing=()):
+        self.turns, self.owing, self.answered, self.moved = turns, dict(owing), 0, False
+        self.touched = []  # the orders under which weights were touched
+
+    def begin(self):
+        """A round."""
+
+    @property
+    def done(self):
+        return self.answered == self.turns and not self.owing
+
+    def turn(self, now, seconds):
+        self.touched.append(self.board.orders[0][1])
+        if self.answered < self.turns:
+            self.answered += 1
+        else:
+            time.sleep(0.01)
+
+    def unanswered(self):
+        return self.owing
+
+
+class Counters:
+    """Counters in a dictionary."""
+
+    def __init__(self):
+        self.values = {}
+
+    def add(self, name, amount):
+        self.values[name] = self.values.get(name, 0) + amount
+
+    def publish(self, name, value):
+        self.values[name] = value
+
+
+@pytest.fixture
+def make():
+    words = ExchangeMemory.create(Layout.of({"w": (3, 4)}))
+
+    def build(board, exchange):
+        made = object.__new__(Synchronizer)  # without processes, memory of a run and connections
+        made.spec = types.SimpleNamespace(patience=0.2, batch_size=1, images=10)
+        made.memory = types.SimpleNamespace(board=board)
+        made.store = types.SimpleNamespace(read_updates=lambda: 0)
+        made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
+        made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
+        made.heard = time.monotonic()
+        exchange.board = board
+        return made
+
+    yield build
+    words.close()
+
+
+def test_a_successor_touches_no_weights_that_are_evaluated(make):
+    exchange = Exchange(3)
+    made = make(Board(*[VALIDATE] * 20, *[TRAIN] * 20, STOP), exchange)
+    made.words.states[:] = SEEN
+    made.run()
+    assert exchange.touched
+    assert set(exchange.touched) == {TRAIN}
+    assert made.counters.values["acknowledged"] > 0
+
+
+def test_the_first_of_all_takes_the_weights_whatever_the_order(make):
+    exchange = Exchange(3)
+    made = make(Board(*[0] * 12, STOP), exchange)
+    made.run()
+    assert len(exchange.touched) == 3
+    assert made.counters.values == {"ready": 1, "heartbeat": 3, "acknowledged": 0} | made.counters.values
+
+
+def test_the_servers_that_are_well_are_not_blamed(make):
+    made = make(Board(TRAIN), Exchange(2, {SILENT: "", REFUSING: "refuses: the message is of run 1"}))
+    with pytest.raises(TransportError) as caught:
+        made.run()
+    assert str(SILENT) + ": nobody answers there" in str(caught.value)
+    assert str(REFUSING) + ": refuses: the message is of run 1" in str(caught.value)
+    assert str(WELL) not in str(caught.value)
+    assert made.counters.values["heartbeat"] == 2
