@@ -15,6 +15,7 @@ from adam_mp.errors import SettingsError, nearest
 from adam_mp.memory.layout import Layout
 from adam_mp.network.layers import Dense
 from adam_mp.network.network import Network
+from adam_mp.params.factors import fits_message
 
 PROTOCOLS = ("auto", "deltas", "activations")
 DELTAS, ACTIVATIONS = "deltas", "activations"
@@ -38,8 +39,8 @@ def choose_protocols(
 ) -> tuple[LayerProtocol, ...]:
     """Choose for each layer with parameters; `images` is k, `wanted` one of `PROTOCOLS`.
 
-    Each of `servers` needs all errors, but only the inputs of its own rows. Raises SettingsError for an unknown name,
-    or for activations with an optimizer that keeps state.
+    Each of `servers` needs all errors, but only the inputs of its own rows. Where `images` are too many for a message,
+    deltas are sent. Raises SettingsError for an unknown name, or for activations with an optimizer that keeps state.
     """
     if wanted not in PROTOCOLS:
         raise SettingsError(f"protocol is {wanted!r}; {nearest(wanted, PROTOCOLS)}")
@@ -55,7 +56,7 @@ def choose_protocols(
             continue
         numbers = sum(math.prod(size) for size in sizes.values())
         deltas, activations = (delta_number_bytes + 4) * numbers, None
-        if isinstance(layer, Dense) and plain_descent:
+        if isinstance(layer, Dense) and plain_descent and fits_message(images, *sizes["weight"]):
             inputs, outputs = sizes["weight"]
             rest = (delta_number_bytes + 4) * (numbers - inputs * outputs)
             activations = 4 * images * (inputs + servers * outputs) + 4 * inputs * outputs + rest
