@@ -7,6 +7,9 @@ answer to REPORT carries what a replica needs to know: batches granted, the epoc
 
 A restarted coordinator takes up its snapshot; members that it does not know are asked to join again, and tell what they
 have trained and leased.
+
+Anyone may send anything: all that a message says is checked before any of it changes the state, so that a message is
+taken whole or refused.
 """
 
 from __future__ import annotations
@@ -18,15 +21,28 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import AdamError
+from adam_mp.errors import AdamError, SettingsError
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts, ServerPlace
 
 MEMBER_DEADLINE = 15.0  # seconds
 FREE, LEASED, TRAINED = range(3)
 REPLICA, SERVER, DATA = "replica", "params", "data"
 ROLES = (REPLICA, SERVER, DATA)
+# The numbers of a member that `status` shows.
+STATISTICS = (
+    "updates", "workers", "trained_here", "rounds", "staleness", "round_ms", "resent", "bytes_in", "bytes_out", "queue",
+    "shards", "bytes", "applied", "updates_per_second", "bytes_per_second", "dropped", "refused", "unsent", "deltas",
+    "products", "repeated", "folded", "snapshot_window", "snapshots",
+)  # fmt: skip
 _MOST_GRANTED = 4096  # batches in one answer
 _MOST_MEMBERS = 10_000
+_MOST_IMAGES, _MOST_BATCHES, _MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
+_MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # of a layout
+_MOST_AGREED, _LONGEST_VALUE = 100, 10_000
+_LONGEST_NAME, _LONGEST_ADDRESS = 100, 300
+_LARGEST_STATISTIC = 1 << 48  # ten thousand of them still fit the 63 bits of a replica's counter
+_LARGEST = (1 << 64) - 1  # of a message's header
+_LIFE = 32  # bits of a sequence that count messages; those above are another life of the sender
 
 
 class RefusedError(AdamError):
@@ -74,13 +90,15 @@ class RunFacts:
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> RunFacts:
         """Rebuild them from what a replica sent; raises RefusedError if they are malformed."""
-        try:
-            return cls(
-                LayoutFacts.from_list(facts["layout"]), int(facts["images"]), int(facts["batch_size"]),
-                int(facts["epochs"]), float(facts["quorum"]), dict(facts["agreed"]),
-            )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
-            raise RefusedError(f"the facts of the run are malformed: {error!r}") from None
+        images, epochs = _whole(facts, "images", 1, _MOST_IMAGES), _whole(facts, "epochs", 1, _MOST_EPOCHS)
+        batch_size = _whole(facts, "batch_size", 1, _MOST_IMAGES)
+        if images / batch_size > _MOST_BATCHES:
+            raise RefusedError(f"{images} images in batches of {batch_size}; expected at most {_MOST_BATCHES} batches")
+        quorum: Any = facts.get("quorum")
+        if not _is_number(quorum) or not 0 < quorum <= 1:
+            raise RefusedError(f"quorum is {_shown(quorum)}; expected a number above 0, at most 1")
+        layout, agreed = _layout(facts.get("layout")), _agreed(facts.get("agreed"))
+        return cls(layout, images, batch_size, epochs, float(quorum), agreed)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -100,6 +118,39 @@ class RunFacts:
             if self.agreed.get(name) != other.agreed.get(name):
                 return f"{name} {other.agreed.get(name)!r}, the run has {self.agreed.get(name)!r}"
         return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Joining:
+    """What a JOIN says, checked. A replica has `facts`, and tells what it did before, in the epoch it is in."""
+
+    role: str
+    name: str
+    address: str
+    facts: RunFacts | None = None
+    run: int = 0
+    epoch: int = 0
+    trained: Sequence[int] = ()
+    leased: Sequence[int] = ()
+    finished: Sequence[dict[str, int]] = ()
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Joining:
+        """Take what was sent; raises RefusedError if it is malformed."""
+        role = facts.get("role")
+        if role not in ROLES:
+            raise RefusedError(f"unknown role {_shown(role)}; expected one of {', '.join(ROLES)}")
+        name, address = _text(facts, "name", role)[:_LONGEST_NAME], _text(facts, "address", "")[:_LONGEST_ADDRESS]
+        if role == SERVER and not address:
+            raise RefusedError("a parameter server joins without an address; expected where others find it")
+        if role != REPLICA:
+            return cls(role, name, address)
+        given = facts.get("facts")
+        run = RunFacts.from_dict(given if isinstance(given, Mapping) else {})
+        return cls(
+            role, name, address, run, _whole(facts, "run", 0, _LARGEST), _whole(facts, "epoch", 0, run.epochs),
+            _batches(facts, "trained", run), _batches(facts, "leased", run), _entries(facts, run),
+        )  # fmt: skip
 
 
 class Coordinator:
@@ -123,62 +174,63 @@ class Coordinator:
 
     # Messages.
 
-    def join(self, identity: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
-        """Answer JOIN; raises RefusedError."""
-        role = facts.get("role")
-        if role not in ROLES:
-            raise RefusedError(f"unknown role {role!r}; expected one of {', '.join(ROLES)}")
-        if len(self.members) >= _MOST_MEMBERS and identity not in self.members:
-            raise RefusedError(f"the run has {_MOST_MEMBERS} members already")
-        if role == SERVER:
-            self._join_server(identity, str(facts.get("address")))
-        elif role == REPLICA:
-            waiting = self._join_replica(facts)
-            if waiting:
-                return {"waiting": waiting}
-        if identity not in self.members:
+    def join(self, identity: int, facts: Mapping[str, Any], now: float, sequence: int = 0) -> dict[str, Any]:
+        """Answer JOIN; raises RefusedError. What comes again under a `sequence` (0 for none) has no effect."""
+        asked, member = Joining.from_dict(facts), self.members.get(identity)
+        self._check_place(identity, member, asked)
+        if member is not None and 0 < sequence <= member.sequence and _same_life(member, sequence):
+            return self._welcome(member)
+        if asked.role == SERVER:
+            self._place_server(identity, asked.address)
+        elif asked.facts is not None and (waiting := self._agree(asked, asked.facts)):
+            return {"waiting": waiting}
+        if member is None:
             self._joined += 1
-            name, address = str(facts.get("name", role))[:100], str(facts.get("address", ""))[:300]
-            self.members[identity] = Member(identity, self._joined, role, name, address, now, now)
-        member = self.members[identity]
-        member.seen, member.sequence = now, 0
-        if role == REPLICA:
+            member = Member(identity, self._joined, asked.role, asked.name, asked.address, now, now)
+            self.members[identity] = member
+        member.seen, member.sequence, member.answer = now, sequence, {}
+        if asked.role == REPLICA:
             self.departed.pop(identity, None)  # it was not dead: it will report them itself
-            member.epoch = self._whole(facts, "epoch")
+            member.epoch = asked.epoch
             self._choose_leader()
-            self._take_up(member, facts)
-        return {"run": self.run, **self._news(member)}
+            self._take_up(member, asked)
+        return self._welcome(member)
 
     def report(self, identity: int, sequence: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
         """Answer REPORT: note what is trained, lease more. The same sequence gets the same answer, with no effect."""
         member = self.members.get(identity)
-        if member is None:
+        if member is None or not _same_life(member, sequence):
             raise RefusedError("this member is not known here", rejoin=True)
-        member.seen = now
         if sequence <= member.sequence:
+            member.seen = now
             return member.answer
-        member.sequence = sequence
-        statistics = facts.get("statistics")
-        member.report = dict(statistics) if isinstance(statistics, Mapping) else {}
-        granted: list[int] = []
+        statistics = _statistics(facts)
+        epoch, wanted, trained = member.epoch, 0, []
         if member.role == REPLICA and self.facts is not None:
-            epoch = member.epoch = self._whole(facts, "epoch")
-            if epoch == self.epoch:
-                self._note_trained(member, self._batches(facts, "trained"))
-                self._end_epoch_at_quorum()
-            if epoch == self.epoch:
-                granted = self._grant(member, self._whole(facts, "wanted"))
+            epoch, wanted = _whole(facts, "epoch", 0, self.facts.epochs), _whole(facts, "wanted", 0, _MOST_IMAGES)
+            trained = _batches(facts, "trained", self.facts)
+        member.seen, member.sequence, member.report, member.epoch = now, sequence, statistics, epoch
+        granted: list[int] = []
+        if epoch == self.epoch:
+            self._note_trained(member, trained)
+            self._end_epoch_at_quorum()
+        if epoch == self.epoch:
+            granted = self._grant(member, wanted)
         member.answer = {**self._news(member), "granted": granted}
         return member.answer
 
-    def leave(self, identity: int) -> None:
-        """A member goes, or is known to be dead: what it leased is free, its share of updates stays counted."""
+    def leave(self, identity: int, facts: Mapping[str, Any] | None = None) -> None:
+        """A member goes, or the one that `facts` name is dead: what it leased is free, its updates stay counted.
+
+        Raises RefusedError.
+        """
+        identity = _whole({"member": identity, **(facts or {})}, "member", 0, _LARGEST)
+        self._free(identity)
         member = self.members.pop(identity, None)
         if member is None:
             return
         if member.role == REPLICA:
-            self.departed[identity] = int(member.report.get("updates", 0) or 0)
-        self._free(identity)
+            self.departed[identity] = int(member.report.get("updates", 0))
         self._choose_leader()
 
     def tick(self, now: float) -> list[Member]:
@@ -208,10 +260,11 @@ class Coordinator:
             "map": self.map.as_dict() if self.map else None,
             "members": [
                 {
+                    **member.report,
                     "name": member.name, "role": member.role, "address": member.address, "identity": member.identity,
                     "number": member.number, "silent_seconds": round(now - member.seen, 3),
                     "seconds": round(now - member.joined, 3), "leader": member is self._leader(),
-                    "images": member.trained, **member.report,
+                    "images": member.trained,
                 }
                 for member in sorted(self.members.values(), key=lambda member: member.number)
             ],
@@ -262,12 +315,21 @@ class Coordinator:
                 bits = np.unpackbits(np.frombuffer(bytes.fromhex(facts["trained"]), np.uint8))[: self.facts.batches]
                 self.states[bits == 1] = TRAINED
             return self
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
             raise RefusedError(f"the coordinator's snapshot is malformed: {error!r}") from None
 
     # What the messages come to.
 
-    def _join_server(self, identity: int, address: str) -> None:
+    def _check_place(self, identity: int, member: Member | None, asked: Joining) -> None:
+        """Raise RefusedError if there is no place for this member."""
+        if not 0 < identity <= _LARGEST:
+            raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
+        if member is None and len(self.members) >= _MOST_MEMBERS:
+            raise RefusedError(f"the run has {_MOST_MEMBERS} members already")
+        if member is not None and member.role != asked.role:
+            raise RefusedError(f"{member.name} has the role {member.role}, and joins as {asked.role}; start it again")
+
+    def _place_server(self, identity: int, address: str) -> None:
         known = None if self.map is None else next((s for s in self.map.servers if s.identity == identity), None)
         if self.map is not None and known is None:
             raise RefusedError(f"the run has its {len(self.map.servers)} parameter servers already")
@@ -277,12 +339,8 @@ class Coordinator:
         if identity in self.members:
             self.members[identity].address = address
 
-    def _join_replica(self, facts: Mapping[str, Any]) -> str | None:
-        """Agree on the run, and make the map; return what is waited for, if anything."""
-        given = facts.get("facts")
-        offered = RunFacts.from_dict(given if isinstance(given, Mapping) else {})
-        if offered.images < 1 or offered.batch_size < 1 or offered.epochs < 1 or not offered.layout.shapes:
-            raise RefusedError("the run has no images, no batches, no epochs or no weights")
+    def _agree(self, asked: Joining, offered: RunFacts) -> str | None:
+        """Agree with a replica on the run, and make the map; return what is waited for, if anything."""
         if self.facts is not None and (difference := self.facts.difference(offered)):
             raise RefusedError(f"this replica has {difference}; start it with the settings of the run")
         if self.phase == "done":
@@ -296,28 +354,31 @@ class Coordinator:
             self.changed = True
         if self.facts is None:
             self.facts, self.changed = offered, True
-            known = self._whole(facts, "run")
-            self.run = known or self.run
-            self._open(min(self._whole(facts, "epoch"), offered.epochs - 1))
+            self.run = asked.run or self.run
+            self._open(min(asked.epoch, offered.epochs - 1))
         return None
 
-    def _take_up(self, member: Member, facts: Mapping[str, Any]) -> None:
+    def _take_up(self, member: Member, asked: Joining) -> None:
         """Note what a replica brings: a checkpoint's epoch, or what it did before the coordinator was restarted."""
         assert self.facts is not None
-        epoch = self._whole(facts, "epoch")
-        if self._whole(facts, "run") == self.run and self.epoch < epoch < self.facts.epochs:
-            self.finished += self._entries(facts, epoch)  # the snapshot was older than the end of the epoch before
-            self._open(epoch)
-        if epoch != self.epoch:
+        if asked.run == self.run and self.epoch < asked.epoch < self.facts.epochs:
+            # The snapshot was older than the end of the epoch before.
+            self.finished += [entry for entry in asked.finished if self.epoch <= entry["epoch"] < asked.epoch]
+            self._open(asked.epoch)
+        self._free(member.identity)  # what it was granted and does not name, it never heard of
+        if asked.epoch != self.epoch:
             return
-        self._note_trained(member, self._batches(facts, "trained"))
-        leased = [batch for batch in self._batches(facts, "leased") if self.states[batch] == FREE]
+        self._note_trained(member, asked.trained)
+        leased = [batch for batch in asked.leased if self.states[batch] == FREE]
         self.states[leased], self.holders[leased] = LEASED, member.identity
         self._end_epoch_at_quorum()
 
+    def _welcome(self, member: Member) -> dict[str, Any]:
+        return {"run": self.run, **self._news(member)}
+
     def _news(self, member: Member) -> dict[str, Any]:
         updates = sum(self.departed.values())
-        updates += sum(int(m.report.get("updates", 0) or 0) for m in self.members.values() if m is not member)
+        updates += sum(int(m.report.get("updates", 0)) for m in self.members.values() if m is not member)
         return {
             "epoch": self.epoch,
             "phase": self.phase,
@@ -352,13 +413,17 @@ class Coordinator:
         self._twice = 0
 
     def _note_trained(self, member: Member, batches: Sequence[int]) -> None:
-        """Count batches as trained, whoever holds them by now; one trained before is noted as trained twice."""
-        assert self.facts is not None
-        before = self.images_in(TRAINED)
-        for batch in batches:
-            self._twice += int(self.states[batch] == TRAINED)
-            self.states[batch] = TRAINED
-        self.changed |= bool(batches)
+        """Count batches as trained, whoever holds them by now; one that another trained too is noted as trained twice.
+
+        Who trained what a snapshot has as trained is not known; the first that names it is taken for the one.
+        """
+        if not batches:
+            return
+        before, numbers = self.images_in(TRAINED), np.unique(np.array(batches, np.int64))
+        others = ~np.isin(self.holders[numbers], (0, member.identity))
+        self._twice += int(np.count_nonzero((self.states[numbers] == TRAINED) & others))
+        self.states[numbers], self.holders[numbers] = TRAINED, member.identity
+        self.changed = True
         member.trained += self.images_in(TRAINED) - before
 
     def _end_epoch_at_quorum(self) -> None:
@@ -387,29 +452,92 @@ class Coordinator:
         mine = (self.states == LEASED) & (self.holders == np.uint64(identity))
         self.states[mine] = FREE
 
-    def _batches(self, facts: Mapping[str, Any], name: str) -> list[int]:
-        """Return the batch numbers under `name`; raises RefusedError if they are none of this epoch's."""
-        batches = facts.get(name, [])
-        if not isinstance(batches, list) or any(
-            isinstance(b, bool) or not isinstance(b, int) or not 0 <= b < len(self.states) for b in batches
-        ):
-            raise RefusedError(f"{name} are no batches of this run")
-        return batches
 
-    def _entries(self, facts: Mapping[str, Any], end: int) -> list[dict[str, Any]]:
-        """Return what a replica knows of the epochs from the present one to `end` that are over."""
-        told = facts.get("finished", [])
-        entries = []
-        for entry in told if isinstance(told, list) else []:
-            if not isinstance(entry, Mapping):
-                raise RefusedError("finished is no list of epochs")
-            values = {name: self._whole(entry, name) for name in ("epoch", "trained", "skipped", "twice")}
-            if self.epoch <= values["epoch"] < end:
-                entries.append(values)
-        return entries
+# What a message says, checked. All raise RefusedError.
 
-    def _whole(self, facts: Mapping[str, Any], name: str) -> int:
-        value = facts.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
-            raise RefusedError(f"{name} is {value!r}; expected a whole number")
-        return value
+
+def _same_life(member: Member, sequence: int) -> bool:
+    """Tell whether a sequence is of the life in which the member joined."""
+    return sequence >> _LIFE == member.sequence >> _LIFE
+
+
+def _is_number(value: Any) -> bool:
+    """Tell whether it is a finite number; JSON has true, 1e999 and NaN too."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a message may show it, whatever it is."""
+    return (
+        repr(value)[:60] if isinstance(value, str | float | bool | None) or _is_number(value) else type(value).__name__
+    )
+
+
+def _whole(facts: Mapping[str, Any], name: str, least: int, most: int) -> int:
+    value = facts.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise RefusedError(f"{name} is malformed: {_shown(value)}; expected a whole number from {least} to {most}")
+    return value
+
+
+def _text(facts: Mapping[str, Any], name: str, otherwise: str) -> str:
+    """Return a text that any terminal can show."""
+    text = facts.get(name, otherwise)
+    if not isinstance(text, str):
+        raise RefusedError(f"{name} is {_shown(text)}; expected a text")
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:_LONGEST_ADDRESS])
+
+
+def _batches(facts: Mapping[str, Any], name: str, run: RunFacts) -> list[int]:
+    """Return the batch numbers under `name`."""
+    batches, count = facts.get(name, []), run.batches
+    if not isinstance(batches, list) or any(
+        isinstance(b, bool) or not isinstance(b, int) or not 0 <= b < count for b in batches
+    ):
+        raise RefusedError(f"{name} are no batches of this run; expected a list of numbers from 0 to {count - 1}")
+    return batches
+
+
+def _entries(facts: Mapping[str, Any], run: RunFacts) -> list[dict[str, int]]:
+    """Return what a replica knows of epochs that are over, each once, in order."""
+    told = facts.get("finished", [])
+    if not isinstance(told, list) or not all(isinstance(entry, Mapping) for entry in told):
+        raise RefusedError("finished is no list of epochs")
+    most = {"epoch": run.epochs - 1, "trained": run.images, "skipped": run.images, "twice": _LARGEST_STATISTIC}
+    entries = ({name: _whole(entry, name, 0, most[name]) for name in most} for entry in told)
+    return sorted({entry["epoch"]: entry for entry in entries}.values(), key=lambda entry: entry["epoch"])
+
+
+def _statistics(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers that `status` shows; what is none of them is left out."""
+    told = facts.get("statistics")
+    return {
+        name: value
+        for name, value in (told.items() if isinstance(told, Mapping) else ())
+        if name in STATISTICS and _is_number(value) and 0 <= value <= _LARGEST_STATISTIC
+    }
+
+
+def _layout(told: Any) -> LayoutFacts:
+    try:
+        layout = LayoutFacts.from_list(told)
+    except (SettingsError, OverflowError, RecursionError) as error:
+        raise RefusedError(str(error)) from None
+    names = {name for name, _ in layout.shapes}
+    sides = [shape for _, shape in layout.shapes if len(shape) > _MOST_SIDES or max(shape, default=1) > _MOST_NUMBERS]
+    if not 0 < len(layout.shapes) == len(names) <= _MOST_TENSORS or not all(name.isprintable() for name in names):
+        raise RefusedError(f"the layout is malformed: expected 1 to {_MOST_TENSORS} tensors of different names")
+    if sides or sum(math.prod(shape) for _, shape in layout.shapes) > _MOST_NUMBERS:
+        raise RefusedError(f"the layout is malformed: expected at most {_MOST_NUMBERS} numbers")
+    return layout
+
+
+def _agreed(told: Any) -> dict[str, Any]:
+    if not isinstance(told, Mapping) or len(told) > _MOST_AGREED:
+        raise RefusedError(f"what replicas agree on is malformed: expected at most {_MOST_AGREED} names with values")
+    for name, value in told.items():
+        if not (isinstance(value, str | bool | None) or _is_number(value)) or len(f"{name}{value}") > _LONGEST_VALUE:
+            raise RefusedError(f"{_shown(name)} is malformed: {_shown(value)}; expected a number or a short text")
+    return dict(told)

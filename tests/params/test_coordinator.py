@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adam_mp.params.coordinator import FREE, LEASED, MEMBER_DEADLINE, TRAINED, Coordinator, RefusedError
+from adam_mp.report.cluster_text import cluster_text
 
 LAYOUT = [["w", [10, 10]], ["b", [10]]]
 
@@ -226,3 +228,126 @@ def test_every_image_is_counted_once_whatever_happens(seed, quorum):
         assert entry["trained"] + entry["skipped"] == 95
         assert entry["trained"] >= quorum * 95
         assert entry["twice"] == 0
+
+
+def test_a_join_that_comes_twice_has_no_effect():
+    coordinator = begin()
+    coordinator.join(1, facts(), 1.0, 5)
+    granted = coordinator.report(1, 6, {"epoch": 0, "wanted": 2}, 1.0)["granted"]
+    coordinator.join(1, facts(), 1.0, 5)
+    assert coordinator.report(1, 6, {"epoch": 0, "wanted": 2}, 1.0)["granted"] == granted
+    assert [batch for batch in range(10) if coordinator.states[batch] == LEASED] == granted
+
+
+def test_another_process_with_the_same_identity_has_sequences_of_its_own():
+    coordinator = begin()
+    before, after = 9 << 32, 3 << 32
+    coordinator.join(1, facts(), 1.0, before + 1)
+    coordinator.report(1, before + 900, {"epoch": 0, "wanted": 2}, 1.0)
+    coordinator.join(1, facts(), 2.0, after + 1)
+    assert not (coordinator.states == LEASED).any()  # it knows of no batches
+    with pytest.raises(RefusedError) as refused:
+        coordinator.report(1, before + 901, {"epoch": 0, "wanted": 2}, 2.0)
+    assert refused.value.rejoin
+    assert len(coordinator.report(1, after + 2, {"epoch": 0, "wanted": 2}, 2.0)["granted"]) == 2
+
+
+def test_what_a_replica_trained_is_not_twice_trained_because_it_says_so_twice():
+    coordinator = begin()
+    coordinator.report(1, 1, {"epoch": 0, "trained": [0, 1]}, 0.0)
+    coordinator.report(2, 1, {"epoch": 0, "trained": [2]}, 0.0)
+    again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    for each in (coordinator, again):
+        each.join(1, {**facts(), "run": 5, "trained": [0, 1]}, 1.0)
+        each.join(2, {**facts(), "run": 5, "trained": [2]}, 1.0)
+        assert each._twice == 0
+        each.report(2, 9, {"epoch": 0, "trained": [1]}, 1.0)
+        assert each._twice == 1
+
+
+def test_a_member_keeps_its_role():
+    coordinator = begin()
+    with pytest.raises(RefusedError, match="has the role replica"):
+        coordinator.join(1, {"role": "params", "address": "127.0.0.1:1"}, 1.0)
+
+
+def test_what_is_refused_changes_nothing():
+    coordinator = Coordinator(run=5, expected=1)
+    coordinator.join(100, {"role": "params", "address": "127.0.0.1:7000"}, 0.0)
+    for more in ({"quorum": math.nan}, {"epoch": -1}, {"trained": [10]}, {"finished": [{}, 5]}):
+        with pytest.raises(RefusedError):
+            coordinator.join(1, {**facts(**more), **more}, 0.0)
+        assert (coordinator.facts, coordinator.map, coordinator.phase) == (None, None, "waiting")
+
+
+HARD = [
+    1e999, math.nan, 1e15, 10**15, 2**64, -1, 0.5, 10**30, True, None, "", "\ud800", "\x1b[2J", [], {}, [[]],
+]  # fmt: skip
+ANYTHING = st.recursive(
+    st.sampled_from(HARD) | st.integers() | st.floats() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    max_leaves=5,
+)
+
+
+def maybe(*good):
+    """Mostly what is meant to stand there, sometimes anything."""
+    return st.one_of(*(st.sampled_from(good) for _ in range(7)), ANYTHING)
+
+
+def spoilt(**fields):
+    """Objects with these fields, one of which may be missing."""
+    return st.builds(
+        lambda whole, lost: {name: value for name, value in whole.items() if name != lost},
+        st.fixed_dictionaries(fields),
+        st.sampled_from([None] * 20 + list(fields)),
+    )
+
+
+BATCHES = st.lists(st.integers(0, 9), max_size=4) | st.lists(maybe(3), max_size=2) | ANYTHING
+ENTRIES = st.lists(
+    spoilt(epoch=maybe(0, 1), trained=maybe(95), skipped=maybe(0), twice=maybe(0)) | ANYTHING, max_size=3
+)
+RUN = spoilt(
+    layout=maybe(LAYOUT), images=maybe(95), batch_size=maybe(10), epochs=maybe(3), quorum=maybe(1.0),
+    agreed=maybe({"lr": 0.1}) | st.dictionaries(st.text(max_size=5), ANYTHING, max_size=2),
+)  # fmt: skip
+JOIN = spoilt(
+    role=maybe("replica", "replica", "params", "data"), name=maybe("a name"), address=maybe("127.0.0.1:1"),
+    facts=RUN | st.just(facts()["facts"]) | ANYTHING, run=maybe(5, 0), epoch=maybe(0, 1), trained=BATCHES,
+    leased=BATCHES, finished=ENTRIES,
+)  # fmt: skip
+REPORT = spoilt(
+    epoch=maybe(0, 1), wanted=maybe(0, 3), trained=BATCHES,
+    statistics=st.dictionaries(st.sampled_from(["updates", "bytes_in", "name", "role", "x"]), ANYTHING) | ANYTHING,
+)  # fmt: skip
+LEAVE = spoilt(member=maybe(1, 2, 100)) | st.just({})
+MESSAGES = st.tuples(st.just("join"), JOIN) | st.tuples(st.just("report"), REPORT) | st.tuples(st.just("leave"), LEAVE)
+SENDERS = st.sampled_from([0, 1, 2, 3, 100, 2**64 - 1])
+SEQUENCES = st.integers(0, 5) | st.just(2**64 - 1)
+
+
+@given(st.lists(st.tuples(SENDERS, SEQUENCES, MESSAGES), min_size=1, max_size=30), st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_said_is_answered_or_refused(messages, began):
+    coordinator = begin(replicas=2 if began else 0)
+    for now, (sender, sequence, (kind, facts_given)) in enumerate(messages):
+        before = json.dumps(coordinator.snapshot()), coordinator.states.tobytes(), coordinator.holders.tobytes()
+        said = json.loads(json.dumps(facts_given))
+        try:
+            if kind == "join":
+                answer = coordinator.join(sender, said, now / 100, sequence)
+            elif kind == "report":
+                answer = coordinator.report(sender, sequence, said, now / 100)
+            else:
+                answer = coordinator.leave(sender, said)
+            json.dumps(answer, allow_nan=False)
+        except RefusedError:
+            after = json.dumps(coordinator.snapshot()), coordinator.states.tobytes(), coordinator.holders.tobytes()
+            assert after == before
+        leased = coordinator.holders[coordinator.states == LEASED]
+        assert set(leased.tolist()) <= {m.identity for m in coordinator.members.values() if m.role == "replica"}
+        assert all(member.name.isprintable() for member in coordinator.members.values())
+    text = json.dumps(coordinator.state(1.0), allow_nan=False)
+    cluster_text(json.loads(text)).encode("ascii")
+    Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
