@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
-from adam_mp.params.membership import CoordinatorLink, new_identity
+from adam_mp.params.membership import CoordinatorLink, StoppedError, new_identity
 from adam_mp.report.cluster_text import cluster_text
 from adam_mp.training.interruption import Interruption
 from adam_mp.transport.addresses import parse_address
@@ -17,6 +18,7 @@ from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.tcp import TcpDialer
 
+_LOOK = 0.05  # seconds between looks for Ctrl-C
 _CLEAR = "\x1b[H\x1b[2J"
 
 
@@ -40,14 +42,25 @@ def run(arguments: Sequence[str]) -> int:
     dialer = TcpDialer(read_keys(values.key_file))
     try:
         link = CoordinatorLink(dialer, parse_address(values.address, "the address"), new_identity())
-        with Interruption() as interruption:
-            while not interruption.requested:
-                state = link.ask(Kind.STATUS, {}, values.deadline, lambda: interruption.requested is not None)
+        with Interruption() as interruption, contextlib.suppress(StoppedError):
+
+            def stop() -> bool:
+                return interruption.requested is not None
+
+            while not stop():
+                state = link.ask(Kind.STATUS, {}, values.deadline, stop)
                 clear = _CLEAR if values.watch and sys.stdout.isatty() and not values.json else ""
                 print(clear + (json.dumps(state) if values.json else cluster_text(state)), flush=True)
                 if not values.watch:
                     break
-                time.sleep(values.seconds)
+                _rest(values.seconds, stop)
     finally:
         dialer.close()
     return 0
+
+
+def _rest(seconds: float, stop: Callable[[], bool]) -> None:
+    """Sleep, but not on after `stop`: Python's own sleep goes on after a signal."""
+    deadline = time.monotonic() + seconds
+    while not stop() and (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, _LOOK))

@@ -1,7 +1,9 @@
 """A member's line to the coordinator: join, report at intervals, leave; lost messages are sent again.
 
 A request is sent again under the same sequence until it is answered, and the coordinator answers a sequence it has seen
-as it did before; so a request counts once however often it arrives.
+as it did before; so a request counts once however often it arrives. Sequences count on for as long as the line lives,
+and begin at a random height, so that an answer fits one request alone, and another process with the same identity has
+sequences of its own.
 """
 
 from __future__ import annotations
@@ -19,10 +21,17 @@ from adam_mp.transport.tcp import TcpDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
 _LOOK = 0.05
+_LIFE = 32  # bits of a sequence that count requests
+_ANSWERS = {Kind.JOIN: Kind.WELCOME, Kind.REPORT: Kind.ORDERS, Kind.STATUS: Kind.STATE}
+_Facts = Mapping[str, Any]
 
 
 class RejoinError(TransportError):
     """The coordinator does not know this member (any more): it must join again."""
+
+
+class StoppedError(TransportError):
+    """The caller wanted no answer any more."""
 
 
 def new_identity() -> int:
@@ -42,60 +51,69 @@ class CoordinatorLink:
     def __init__(self, dialer: TcpDialer, address: Address, identity: int) -> None:
         self.address, self.identity, self.run = address, identity, 0
         self._dialer = dialer
-        self._sequence = 0
+        self._sequence = (int.from_bytes(os.urandom(4), "little") or 1) << _LIFE
         self._open: _Request | None = None
-        self._said = 0.0
+        self._said = float("-inf")
+        self._member = False
         self._heard = time.monotonic()
         dialer.dial(address)
 
-    def join(
-        self, facts: Mapping[str, Any], seconds: float, stop: Callable[[], bool] = lambda: False
-    ) -> dict[str, Any]:
+    def join(self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Join, waiting for what is still missing; return the coordinator's news.
 
-        Raises TransportError if it refuses, or has not answered or let in this member after `seconds`.
+        Raises TransportError if it refuses, or has not answered or let in this member after `seconds`; StoppedError.
         """
-        deadline, waiting = time.monotonic() + seconds, ""
-        while not stop():
+        deadline, self._member = time.monotonic() + seconds, False
+        while True:
             answer = self.ask(Kind.JOIN, facts, deadline - time.monotonic(), stop)
-            waiting = str(answer.get("waiting", ""))
-            if not waiting:
-                self.run, self._sequence, self._open = int(answer["run"]), 0, None
+            if self._member:
                 return answer
             if time.monotonic() > deadline:
-                break
+                raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {answer['waiting']}")
             time.sleep(0.1)
-        raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {waiting or 'interrupted'}")
 
     def ask(
-        self, kind: Kind, facts: Mapping[str, Any], seconds: float, stop: Callable[[], bool] = lambda: False
+        self, kind: Kind, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False
     ) -> dict[str, Any]:
-        """Send a request and wait for its answer; raises TransportError after `seconds`, RejoinError if not known."""
+        """Send a request and wait for its answer.
+
+        Raises TransportError after `seconds`, StoppedError when `stop` says so, RejoinError if not known there.
+        """
         began = time.monotonic()
         self._begin(kind, facts)
-        while True:
+        while not stop():
             answer = self._look(_LOOK)
             if answer is not None:
                 return answer
-            if time.monotonic() - began > seconds or stop():
+            if time.monotonic() - began > seconds:
                 self._open = None
                 raise TransportError(
                     f"{self.address} does not answer for {time.monotonic() - began:.0f} s: "
                     f"{self._dialer.trouble(self.address)}; is 'adam-mp serve-params' running there?"
                 )
+        self._open = None
+        raise StoppedError(f"interrupted before {self.address} answered; start it again to go on")
 
-    def report(self, make: Callable[[], Mapping[str, Any]], interval: float) -> dict[str, Any] | None:
+    def report(
+        self, make: Callable[[], _Facts], joining: Callable[[], _Facts], interval: float
+    ) -> dict[str, Any] | None:
         """Without waiting: take an answer that has come, or send the next report once `interval` seconds have passed.
 
-        Returns the answer to a report, None if there is none now. Raises RejoinError or TransportError with the reason.
+        A member that is not known there any more joins again with what `joining` returns. Returns the answer, None if
+        there is none now. Raises TransportError if it is refused.
         """
-        if self._open is None and time.monotonic() - self._said >= interval:
-            self._begin(Kind.REPORT, make())
-        return self._look(0)
+        if self._open is None and time.monotonic() - self._said >= (interval if self._member else _AGAIN):
+            self._begin(*((Kind.REPORT, make()) if self._member else (Kind.JOIN, joining())))
+        try:
+            answer = self._look(0)
+        except RejoinError:
+            self._member, self._said = False, float("-inf")
+            return None
+        return answer if self._member else None
 
     @property
     def busy(self) -> bool:
-        """Whether a report is on its way."""
+        """Whether a request is on its way."""
         return self._open is not None
 
     @property
@@ -111,7 +129,7 @@ class CoordinatorLink:
         while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
             time.sleep(_LOOK / 5)
 
-    def _begin(self, kind: Kind, facts: Mapping[str, Any]) -> None:
+    def _begin(self, kind: Kind, facts: _Facts) -> None:
         self._sequence += 1
         run = 0 if kind == Kind.JOIN else self.run
         message = with_facts(kind, facts, run=run, sender=self.identity, sequence=self._sequence)
@@ -130,7 +148,8 @@ class CoordinatorLink:
             return None
         message = received[1]
         self._heard = time.monotonic()
-        if message.sequence != self._open.message.sequence:
+        asked = self._open.message
+        if message.sequence != asked.sequence or message.kind not in (_ANSWERS[asked.kind], Kind.REFUSED):
             return None  # an answer that came twice, or too late
         try:
             facts = message.facts()
@@ -140,4 +159,6 @@ class CoordinatorLink:
         if message.kind == Kind.REFUSED:
             reason = f"{self.address} refuses: {str(facts.get('reason'))[:500]}"
             raise (RejoinError if facts.get("rejoin") else TransportError)(reason)
+        if message.kind == Kind.WELCOME and not facts.get("waiting"):
+            self.run, self._member = int(facts["run"]), True
         return facts

@@ -3,7 +3,8 @@
 A shard's file holds its weights and, beside them, the last sequence of each sender, so that a restarted server knows
 what it has applied. Files are whole or absent. A shard is written at most once in `seconds`, however many updates came
 meanwhile; what came after the last writing is lost with the process, which training tolerates. `identity.json` says
-which server of which run this is.
+which server of which run this is; shards say of which run they are, and those of another are left alone until they are
+written over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import queue
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,12 +51,15 @@ class _Copy:
     number: int
     weights: np.ndarray
     applied: dict[int, int]
+    run: int
+    layout: int  # its digest
 
 
 class SnapshotFolder:
     """A server's snapshot in `folder`. `look` is called from the server's loop; a thread of its own writes.
 
-    `seconds` is how often a shard is written at most.
+    `seconds` is how often a shard is written at most. `trouble` is a line for the user, who takes it away; `outdated`
+    says that the disk refused the last facts that were noted.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -63,25 +68,35 @@ class SnapshotFolder:
         except OSError as error:
             raise RunFolderError(f"cannot use snapshot folder {folder}: {error.strerror}; name another") from None
         self._folder, self._seconds = folder, seconds
-        self._digest = 0
+        self._run = 0
         self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(_WAITING)
         self._written = self._failed = 0
         self._since: dict[int, float] = {}  # shard -> when the first change came that is not on disk
         self._busy: set[int] = set()
+        self._unwritten: deque[int] = deque()  # shards that the disk refused
+        self._refusing = False  # whether that was the last that it did
         self.trouble: str | None = None
+        self.outdated = False
         self._thread = threading.Thread(target=self._write_all, name="snapshot", daemon=True)
         self._thread.start()
 
-    def load(self, table: ShardTable) -> int:
-        """Fill the table with what is there for it; return how many shards. Damaged files are left out, and named."""
-        loaded, self._digest = 0, table.layout.digest
+    def load(self, table: ShardTable, run: int) -> int:
+        """Fill the table with what is there for it and `run`, whose shards are written from now on; return how many.
+
+        Damaged files and those of another run are left out, and named.
+        """
+        loaded, others, self._run = 0, 0, run
+        self._since.clear()  # of the table before
         for path in sorted(self._folder.iterdir()):
             match = _NAME.fullmatch(path.name)
             if match is None or int(match[1]) not in table.entries:
                 continue
             try:
                 tensors, metadata = read_tensors(path, _FORMAT)
-                if int(metadata["layout"]) != self._digest:
+                if metadata.get("run") != str(run):
+                    others += 1
+                    continue
+                if int(metadata["layout"]) != table.layout.digest:
                     continue  # of another network: written over when its turn comes
                 applied = {int(sender): int(last) for sender, last in json.loads(metadata["applied"]).items()}
                 if tensors["weights"].shape != table.entries[int(match[1])].weights.shape:
@@ -91,10 +106,16 @@ class SnapshotFolder:
                 continue
             table.restore(int(match[1]), tensors["weights"], applied)
             loaded += 1
+        if others:
+            self.trouble = f"{self._folder}: {others} shards are of another run and not used; they are written over"
         return loaded
 
     def look(self, table: ShardTable, now: float, all_of_it: bool = False) -> None:
         """Hand a copy of a shard to the writer, if one is due and the writer has room; `now` of time.monotonic."""
+        while self._unwritten:
+            number = self._unwritten.popleft()
+            if number in table.entries:
+                table.entries[number].dirty = True
         for number, entry in table.entries.items():
             if entry.dirty and number not in self._since:
                 self._since[number] = now
@@ -104,11 +125,11 @@ class SnapshotFolder:
             if self._queue.full() and not all_of_it:
                 return
             entry = table.entries[number]
-            self._digest = table.layout.digest
             self._busy.add(number)
             del self._since[number]
             entry.dirty = False
-            self._queue.put(_Copy(number, entry.weights.copy(), dict(entry.applied)), timeout=_CLOSING)
+            copy = _Copy(number, entry.weights.copy(), dict(entry.applied), self._run, table.layout.digest)
+            self._queue.put(copy, timeout=_CLOSING)
 
     def note(self, facts: dict[str, Any]) -> bool:
         """Have `identity.json` written in the background; False if the writer has no room now."""
@@ -137,27 +158,36 @@ class SnapshotFolder:
     def _write_all(self) -> None:
         while (job := self._queue.get()) is not None:
             try:
-                if isinstance(job, dict):
-                    write_facts(self._folder, job)
-                else:
-                    self._write(job)
-                    self._written += 1
+                self._write(job)
+                self._refusing = False
             except OSError as error:
                 self._failed += 1
-                self.trouble = (
-                    f"cannot write a snapshot to {self._folder}: {error.strerror}; the server goes on without"
-                )
+                if isinstance(job, _Copy):
+                    self._unwritten.append(job.number)
+                else:
+                    self.outdated = True
+                if not self._refusing:  # it is tried again and again, and said once
+                    self.trouble = (
+                        f"cannot write a snapshot to {self._folder}: {error.strerror}; the server goes on without"
+                    )
+                self._refusing = True
             finally:
                 if isinstance(job, _Copy):
                     self._busy.discard(job.number)
 
-    def _write(self, copy: _Copy) -> None:
+    def _write(self, job: _Copy | dict[str, Any]) -> None:
+        if isinstance(job, dict):
+            self.outdated = False
+            write_facts(self._folder, job)
+            return
         metadata = {
             "format": _FORMAT,
-            "layout": str(self._digest),
-            "applied": json.dumps({str(sender): last for sender, last in copy.applied.items()}),
+            "run": str(job.run),
+            "layout": str(job.layout),
+            "applied": json.dumps({str(sender): last for sender, last in job.applied.items()}),
         }
-        write_tensors(self._folder / f"shard-{copy.number:06d}.safetensors", {"weights": copy.weights}, metadata)
+        write_tensors(self._folder / f"shard-{job.number:06d}.safetensors", {"weights": job.weights}, metadata)
+        self._written += 1
 
 
 def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -167,7 +197,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what `identity.json` says; nothing if there is none. Raises CheckpointError if it is damaged."""
+    """Return what `identity.json` says; nothing if there is none. Raises CheckpointError or RunFolderError."""
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         if not isinstance(facts, dict):
@@ -175,5 +205,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
         return facts
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise RunFolderError(f"cannot use snapshot folder {folder}: {error.strerror}; name another") from None
+    except ValueError as error:
         raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to begin anew") from None

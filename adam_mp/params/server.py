@@ -9,22 +9,23 @@ more servers.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.buffers import BufferPool
 from adam_mp.params.coordinator import DATA, SERVER, Coordinator, Member, RefusedError
-from adam_mp.params.membership import CoordinatorLink, RejoinError
+from adam_mp.params.membership import CoordinatorLink, StoppedError
 from adam_mp.params.persistence import SnapshotFolder
 from adam_mp.params.shard_table import Delta, ShardTable
 from adam_mp.transport.endpoint import Endpoint, Peer
-from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, with_facts
+from adam_mp.transport.messages import ENCODINGS, Kind, Message, with_facts
 
 _TURN = 16  # messages, and payload bytes, that a turn takes at most
 _TURN_BYTES = 24 << 20
@@ -34,6 +35,7 @@ _IDLE = 0.02
 _PARTING = 3.0  # seconds that a coordinator waits for others once the run is done
 _LOST = 60.0  # seconds without the coordinator after which a server gives up
 _PARAMS = (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.PULL)
+_LONGEST_REASON = 500
 _CONTROL = (Kind.JOIN, Kind.REPORT, Kind.LEAVE, Kind.STATUS)
 
 
@@ -59,8 +61,8 @@ class ParameterServer:
         self.host, self.link, self.snapshots, self.tell = host, link, snapshots, tell
         self.table: ShardTable | None = None
         self.map: BucketMap | None = None
-        self.layout: LayoutFacts | None = None
         self.phase, self.replicas = "waiting", 0
+        self._made: tuple[Any, ...] = ()  # run, layout and shards that the table was made for
         self.refused = 0
         self.dropped_answers = 0
         self._pool: BufferPool | None = None
@@ -70,15 +72,21 @@ class ParameterServer:
 
     def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0) -> None:
         """Serve until `stop`, or until the run is done and its replicas have left. Raises AdamError."""
-        if self.host is not None:
-            self.host.join(self.identity, self._joining, time.monotonic())
-        else:
-            assert self.link is not None
-            self._learn(self.link.join(self._joining, seconds_to_join, stop))
+        try:
+            self._join(seconds_to_join, stop)
+        except StoppedError:
+            return
         while not stop() and not self._all_done():
             self.turn(_IDLE)
         if self.link is not None:
             self.link.leave()
+
+    def _join(self, seconds: float, stop: Callable[[], bool]) -> None:
+        if self.host is not None:
+            self.host.join(self.identity, self._joining, time.monotonic())
+        else:
+            assert self.link is not None
+            self._learn(self.link.join(self._joining, seconds, stop))
 
     def close(self) -> None:
         """Write what is not on disk yet, and give the memory back."""
@@ -120,11 +128,11 @@ class ParameterServer:
     def _has(self, each: Arrived) -> bool:
         """Tell whether a message about a shard is for this server and its run; if not, say so to the sender."""
         message = each.message
+        if message.run != self._run:
+            self._answer_other_run(each)
+            return False
         if self.table is None or self.map is None:
             self._reply(each, Kind.EMPTY)
-            return False
-        if message.run != self._run:
-            self._refuse(each, f"the message is of run {message.run:x}, this server of run {self._run:x}")
             return False
         known = (
             self.table.parts_of(message.shard) if message.kind == Kind.FACTORS else message.shard in self.table.entries
@@ -139,6 +147,19 @@ class ParameterServer:
         if not filled:
             self._reply(each, Kind.EMPTY)
         return bool(filled)
+
+    def _answer_other_run(self, each: Arrived) -> None:
+        """Refuse a message of another run, but not before replicas have told a restarted coordinator which one it is.
+
+        Until then the answer has a map older than all, which the sender takes no notice of: it asks again.
+        """
+        phase = self.phase if self.host is None else self.host.phase
+        if phase != "waiting":
+            self._refuse(each, f"the message is of run {each.message.run:x}, this server of run {self._run:x}")
+            return
+        header = self._echo(each)
+        header["epoch"] = 0
+        self._send(each, with_facts(Kind.MOVED, {"map": BucketMap(0, ()).as_dict()}, **header))
 
     def _apply(self, number: int, some: list[Arrived]) -> None:
         """Add the deltas that came for one shard, all in one pass, and answer each."""
@@ -210,26 +231,28 @@ class ParameterServer:
             self._refuse(each, f"the coordinator of this run is at {where}")
             return
         try:
-            if message.kind not in (Kind.JOIN, Kind.STATUS) and message.run != self.host.run:
-                reason = f"the message is of run {message.run:x}, this server of run {self.host.run:x}"
-                raise RefusedError(reason, rejoin=message.kind == Kind.REPORT)
-            facts = message.facts()
-            if message.kind == Kind.JOIN:
-                answer = with_facts(Kind.WELCOME, self.host.join(message.sender, facts, now), **self._echo(each))
-            elif message.kind == Kind.REPORT:
-                news = self.host.report(message.sender, message.sequence, facts, now)
-                answer = with_facts(Kind.ORDERS, news, **self._echo(each))
-            elif message.kind == Kind.STATUS:
-                answer = with_facts(Kind.STATE, self.host.state(now), **self._echo(each))
-            else:
-                self.host.leave(int(facts.get("member", message.sender)))
-                return
+            answer = self._take_control(self.host, message, now)
+            if answer is not None:
+                self._send(each, with_facts(answer[0], answer[1], **self._echo(each)))
         except RefusedError as error:
             self._refuse(each, str(error), rejoin=error.rejoin)
-        except (FrameError, ValueError, TypeError) as error:
-            self._refuse(each, str(error))
-        else:
-            self._send(each, answer)
+        except (AdamError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+            self._refuse(each, f"{message.kind.name} cannot be answered: {error}")
+
+    def _take_control(self, host: Coordinator, message: Message, now: float) -> tuple[Kind, dict[str, Any]] | None:
+        """Return what the coordinator answers, None for nothing; raises RefusedError."""
+        if message.kind not in (Kind.JOIN, Kind.STATUS) and message.run != host.run:
+            reason = f"the message is of run {message.run:x}, this server of run {host.run:x}"
+            raise RefusedError(reason, rejoin=message.kind == Kind.REPORT)
+        facts = message.facts()
+        if message.kind == Kind.JOIN:
+            return Kind.WELCOME, host.join(message.sender, facts, now, message.sequence)
+        if message.kind == Kind.REPORT:
+            return Kind.ORDERS, host.report(message.sender, message.sequence, facts, now)
+        if message.kind == Kind.STATUS:
+            return Kind.STATE, host.state(now)
+        host.leave(message.sender, facts)
+        return None
 
     def _see_to_duties(self, now: float) -> None:
         if self.host is not None:
@@ -253,16 +276,13 @@ class ParameterServer:
                 self.host.join(self.identity, self._joining, now)
                 return
             news = self.host.report(self.identity, member.sequence + 1, {"statistics": self.figures(now)}, now)
-            if self.host.changed and self.snapshots is not None and not self.snapshots.note(self._facts()):
-                self.host.changed = True  # the writer had no room: again next time
+            if self.snapshots is not None and (self.host.changed or self.snapshots.outdated):
+                self.host.changed = not self.snapshots.note(self._facts())  # if the writer has no room: again next time
         else:
             assert self.link is not None
             if not self.link.busy:
                 self._reported = now
-            try:
-                answer = self.link.report(lambda: {"statistics": self.figures(now)}, _REPORT)
-            except RejoinError:
-                answer = self.link.join(self._joining, _LOST)
+            answer = self.link.report(lambda: {"statistics": self.figures(now)}, lambda: self._joining, _REPORT)
             if self.link.silence > _LOST:
                 raise TransportError(f"the coordinator at {self.link.address} is silent for {_LOST:g} s")
             if answer is None:
@@ -271,23 +291,25 @@ class ParameterServer:
         self._learn(news)
 
     def _learn(self, news: dict[str, Any]) -> None:
-        """Take over phase, map and layout; with the first layout, make the shards."""
+        """Take over phase, map and layout; make the shards, anew if they are of another run or layout, or others."""
         self.phase, self.replicas = str(news.get("phase")), int(news.get("replicas", 0))
         if not news.get("map") or not news.get("layout"):
             return
         self.map = BucketMap.from_dict(news["map"])
         layout = LayoutFacts.from_list(news["layout"])
-        if self.table is not None and layout == self.layout:
+        numbers = _own_shards(self.map, layout, self.identity)
+        if self._made == (self._run, layout, numbers):
             return
         if self.table is not None:
             self.table.close()
-        numbers = self.map.shards_of(layout.layout, self.identity)
+            self.table = None
         size = 4 * sum(layout.layout.shards[number].size for number in numbers)
         largest = 4 * max((layout.layout.shards[number].size for number in numbers), default=16)
         check_space(size + _ANSWERS * largest, "this server's shards")
-        self.layout, self.table = layout, ShardTable(layout.layout, numbers)
+        self._made = (self._run, layout, numbers)
+        self.table = ShardTable(layout.layout, numbers)
         self._pool = BufferPool(_ANSWERS, largest)
-        loaded = self.snapshots.load(self.table) if self.snapshots is not None else 0
+        loaded = self.snapshots.load(self.table, self._run) if self.snapshots is not None else 0
         self.tell(f"{len(numbers)} shards, {size / 1e6:,.1f} MB" + (f"; {loaded} from the snapshot" if loaded else ""))
 
     @property
@@ -360,11 +382,18 @@ class ParameterServer:
 
     def _refuse(self, each: Arrived, reason: str, rejoin: bool = False) -> None:
         self.refused += 1
-        self._send(each, with_facts(Kind.REFUSED, {"reason": reason, "rejoin": rejoin}, **self._echo(each)))
+        facts = {"reason": reason[:_LONGEST_REASON], "rejoin": rejoin}
+        self._send(each, with_facts(Kind.REFUSED, facts, **self._echo(each)))
 
     def _send(self, each: Arrived, message: Message) -> None:
         if self.endpoint.send(each.peer, message) is None:
             self.dropped_answers += 1
+
+
+@functools.lru_cache(maxsize=1)
+def _own_shards(bucket_map: BucketMap, layout: LayoutFacts, identity: int) -> tuple[int, ...]:
+    """Return the shards of one server; all of them are hashed for it, and it is asked with each news."""
+    return bucket_map.shards_of(layout.layout, identity)
 
 
 def _silent(member: Member) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from adam_mp.compute.tensor_file import write_file
-from adam_mp.errors import SettingsError
+from adam_mp.errors import RunFolderError, SettingsError
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.membership import CoordinatorLink, new_identity
@@ -19,6 +21,10 @@ from adam_mp.transport.keys import Keys
 from adam_mp.transport.tcp import TcpDialer, TcpListener
 
 _EVERYWHERE = ("0.0.0.0", "::")
+
+
+class RunDoneError(RunFolderError):
+    """The snapshot folder holds a run that is done."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,27 +55,25 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
     first = parse_address(spec.join, "--join") if spec.join is not None else None
     facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
     identity = int(facts.get("identity", 0)) or new_identity()
+    host = _coordinator(spec, facts.get("coordinator")) if first is None else None
     compile_kernels()
     listener = TcpListener(address, spec.keys)
     dialer = None
     server = None
     try:
         snapshots = SnapshotFolder(spec.snapshots, spec.seconds) if spec.snapshots is not None else None
-        host, link = None, None
-        if first is None:
-            kept = facts.get("coordinator")
-            host = Coordinator.restored(kept) if kept else Coordinator(new_identity(), spec.servers)
-        else:
+        link = None
+        if first is not None:
             dialer = TcpDialer(spec.keys)
             link = CoordinatorLink(dialer, first, identity)
-        if spec.snapshots is not None and not facts:
-            write_facts(spec.snapshots, {"identity": identity})
+        if spec.snapshots is not None:
+            _try_folder(spec.snapshots, {**facts, "identity": identity})
         known = _advertised(spec.advertise, listener.address)
         server = ParameterServer(listener, known, identity, host, link, snapshots, tell)
         role = "coordinator and parameter server" if host is not None else "parameter server"
         tell(f"{role} on {listener.address}")
         if spec.address_file is not None:
-            write_file(spec.address_file, str(listener.address).encode())
+            _write_address(spec.address_file, str(listener.address))
         server.run(stop, spec.patience)
     finally:
         if server is not None:
@@ -77,6 +81,31 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
         if dialer is not None:
             dialer.close()
         listener.close()
+
+
+def _coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
+    """Return a new coordinator, or the one that `kept` is of; raises RunDoneError or RefusedError."""
+    if not kept:
+        return Coordinator(new_identity(), spec.servers)
+    host = Coordinator.restored(kept)
+    if host.phase == "done":
+        raise RunDoneError(f"{spec.snapshots} holds a run that is done; name another folder")
+    return host
+
+
+def _try_folder(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the facts, so that a folder that cannot be written is known before anything is served."""
+    try:
+        write_facts(folder, facts)
+    except OSError as error:
+        raise RunFolderError(f"cannot write {folder}: {error.strerror}; name another folder for snapshots") from None
+
+
+def _write_address(file: Path, address: str) -> None:
+    try:
+        write_file(file, address.encode())
+    except OSError as error:
+        raise SettingsError(f"cannot write {file}: {error.strerror}; name another --address-file") from None
 
 
 def _advertised(text: str | None, bound: Address) -> str:
@@ -87,5 +116,9 @@ def _advertised(text: str | None, bound: Address) -> str:
 
 
 def serve_for_supervisor(spec: ServerSpec) -> None:
-    """Run a server as a child process; what it says goes to the supervisor's file of last words."""
-    serve_parameters(spec, lambda: False, lambda text: print(text, file=sys.stderr, flush=True))
+    """Run a server as a child process; what it says goes to the supervisor's file of last words.
+
+    One that died in the last moments of its run, and is started again, has nothing left to do.
+    """
+    with contextlib.suppress(RunDoneError):
+        serve_parameters(spec, lambda: False, lambda text: print(text, file=sys.stderr, flush=True))

@@ -22,14 +22,15 @@ from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINE
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.params.coordinator import REPLICA
-from adam_mp.params.membership import CoordinatorLink, RejoinError
+from adam_mp.params.membership import CoordinatorLink
 from adam_mp.training.epoch import images_in, quorum_reached
 from adam_mp.transport.messages import Kind
 
 _REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does
 _LEAST, _MOST = 4, 4096  # batches that wait here to be trained, for each worker and in all
 _AHEAD = 4  # reports for whose time there should be batches here
-_JOINING, _PARTING = 30.0, 2.0  # seconds
+_PARTING = 2.0  # seconds
+_MOST_UPDATES = (1 << 63) - 1  # that the store can count
 
 
 class Leases(Protocol):
@@ -61,10 +62,13 @@ class Leases(Protocol):
         """Keep in touch with the others; called at short intervals, whatever else goes on."""
 
     def moved(self) -> bool:
-        """Tell whether something was heard from elsewhere since the last look: then nothing stalls here."""
+        """Tell whether something went on elsewhere since the last look: then nothing stalls here."""
 
     def settle(self, tick: Callable[[], None]) -> None:
-        """Have the weights here and elsewhere agree, calling `tick` meanwhile. Workers are idle."""
+        """Have the weights here and elsewhere agree, calling `tick` meanwhile. Workers are idle.
+
+        Raises TransportError if they do not in good time.
+        """
 
     def leave(self) -> None:
         """The run is over for this machine."""
@@ -144,7 +148,8 @@ class SharedLeases:
         self._link, self._facts, self._patience, self._figures = link, facts, patience, figures
         self._news = dict(news)
         self._epoch = int(news["epoch"])
-        self._heard = self._left = False
+        self._granted = self._left = False
+        self._pulse: tuple[int, ...] = ()
         self._wanted_round = self._elsewhere = 0
         self._hungry = True
         self._pace = 0.0  # batches trained between two reports
@@ -199,16 +204,32 @@ class SharedLeases:
         return dict(self._news["map"])
 
     def moved(self) -> bool:
-        """See `Leases.moved`."""
-        heard, self._heard = self._heard, False
-        return heard
+        """See `Leases.moved`. That the coordinator answers is not enough: the run must get on, or an exchange."""
+        news = (int(self._news[name]) for name in ("epoch", "trained", "updates"))
+        pulse = (*news, *self._exchanged())
+        moved = self._granted or pulse != self._pulse
+        self._granted, self._pulse = False, pulse
+        return moved
 
     def settle(self, tick: Callable[[], None]) -> None:
-        """See `Leases.settle`. The synchronizer itself gives up when no server answers."""
+        """See `Leases.settle`. Raises TransportError once no shard was exchanged for the seconds of patience."""
         round_number = self._exchange.want_round()
+        exchanged, since = self._exchanged(), time.monotonic()
         while self._exchange.read("rounds_done") < round_number:
             tick()
+            if (now_exchanged := self._exchanged()) != exchanged:
+                exchanged, since = now_exchanged, time.monotonic()
+            elif time.monotonic() - since > self._patience:
+                servers = ", ".join(address for _, address in self.servers["servers"])
+                raise TransportError(
+                    f"no weights were exchanged for {self._patience:g} s, and the last updates wait for it; do the "
+                    f"parameter servers run at {servers}?"
+                )
             time.sleep(_REPORT / 10)
+
+    def _exchanged(self) -> tuple[int, int]:
+        """Return two numbers that grow while weights are exchanged: rounds, and questions about shards."""
+        return self._exchange.read("rounds_done"), self._exchange.read("sequence")
 
     def leave(self) -> None:
         """See `Leases.leave`. What is trained and pushed is told first, or others would train it again."""
@@ -251,26 +272,32 @@ class SharedLeases:
                 self._hungry = wanted > 0
             return {"epoch": self._epoch, "trained": self._telling, "wanted": wanted, "statistics": self._figures()}
 
-        try:
-            news = self._link.report(make, interval)
-        except RejoinError:
-            news = self._rejoin()
-        if news is None:
-            if self._link.silence > self._patience:
-                raise TransportError(
-                    f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s"
-                )
-            return
-        self._heard = True
-        self._news = news
-        self._telling = []
-        self._elsewhere = max(self._elsewhere, int(news["updates"]))  # a restarted coordinator learns them anew
-        self._store.set_elsewhere(self._elsewhere)
-        if int(news["epoch"]) == self._epoch and news.get("granted"):
-            self._memory.ledger.admit(news["granted"])
+        news = self._link.report(make, self._rejoining, interval)
+        if news is not None:
+            self._take(news)
+        elif self._link.silence > self._patience:
+            raise TransportError(f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s")
 
-    def _rejoin(self) -> dict[str, Any]:
-        """Join again, after the coordinator was restarted or took this replica for dead, with all that it did."""
+    def _take(self, news: Mapping[str, Any]) -> None:
+        """Take over what the coordinator says. Raises TransportError if it makes no sense."""
+        granted, batches = news.get("granted", []), len(self._memory.ledger.states())
+        if not all(isinstance(batch, int) and 0 <= batch < batches for batch in granted):
+            raise TransportError(
+                f"the coordinator at {self._link.address} leases batches beyond the {batches} of the epoch; "
+                "is it of another version?"
+            )
+        known = {entry["epoch"] for entry in news["finished"]}
+        # To one that joined again, nothing is said of the epoch that is being closed here.
+        kept = [e for e in self._news["finished"] if e["epoch"] >= self._epoch and e["epoch"] not in known]
+        self._news = {**news, "finished": [*kept, *news["finished"]]}
+        self._telling = []
+        self._elsewhere = max(self._elsewhere, min(int(news["updates"]), _MOST_UPDATES))  # a restarted one learns them
+        self._store.set_elsewhere(self._elsewhere)
+        if int(news["epoch"]) == self._epoch and granted:
+            self._granted |= self._memory.ledger.admit(granted) > 0
+
+    def _rejoining(self) -> dict[str, Any]:
+        """Return what to join with again, after the coordinator was restarted or took this replica for dead."""
         states = self._memory.ledger.states()
         epoch = int(self._news["epoch"])
         trained: list[int] = []
@@ -279,7 +306,8 @@ class SharedLeases:
             unpushed = {batch for waiting in self._waiting for batch in waiting.batches}
             trained = sorted(self._known - unpushed)
             leased = [*np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist(), *sorted(unpushed)]
-        facts = {
+        self._ready = []
+        return {
             **self._facts,
             "role": REPLICA,
             "run": self._link.run,
@@ -288,8 +316,6 @@ class SharedLeases:
             "trained": trained,
             "leased": leased,
         }
-        self._ready = []
-        return self._link.join(facts, max(_JOINING, self._patience))
 
     def _ended(self, what: str) -> int:
         """Return a figure of this epoch, which is over."""

@@ -39,7 +39,7 @@ def test_a_restarted_server_has_weights_and_sequences_of_the_snapshot(table, tmp
     folder.look(first, time.monotonic(), all_of_it=True)
     folder.close(first)
     second, again = table(), SnapshotFolder(tmp_path, 0.0)
-    assert again.load(second) == len(NUMBERS)
+    assert again.load(second, 0) == len(NUMBERS)
     for number in NUMBERS:
         assert np.array_equal(second.entries[number].weights, ones(number, 2.0))
         assert second.apply_deltas(number, [Delta(7, 3, ones(number))]) == [False]
@@ -71,7 +71,7 @@ def test_a_damaged_file_is_left_out_and_named(table, tmp_path, cut):
     path = tmp_path / "shard-000000.safetensors"
     path.write_bytes(path.read_bytes()[:cut])
     second, again = table(), SnapshotFolder(tmp_path, 0.0)
-    assert again.load(second) == len(NUMBERS) - 1
+    assert again.load(second, 0) == len(NUMBERS) - 1
     assert "shard-000000" in again.trouble
     assert second.entries[0].version == 0
     again.close(None)
@@ -85,7 +85,7 @@ def test_the_snapshot_of_another_network_is_not_taken(table, tmp_path):
     folder.close(stranger)
     stranger.close()
     again = SnapshotFolder(tmp_path, 0.0)
-    assert again.load(table()) == 0
+    assert again.load(table(), 0) == 0
     again.close(None)
 
 
@@ -99,6 +99,59 @@ def test_a_disk_that_refuses_is_named_and_serving_goes_on(table, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="cannot use snapshot folder"):
         SnapshotFolder(tmp_path / "file" / "folder", 0.0)
+
+
+def test_shards_of_another_run_are_not_taken(table, tmp_path):
+    first, folder = table(), SnapshotFolder(tmp_path, 0.0)
+    assert folder.load(first, 7) == 0
+    for number in NUMBERS:
+        first.fill(number, ones(number))
+    folder.close(first)
+    for run, taken in ((8, 0), (7, len(NUMBERS))):
+        again = SnapshotFolder(tmp_path, 0.0)
+        assert again.load(table(), run) == taken
+        assert (again.trouble is None) == bool(taken)
+        again.close(None)
+    assert "of another run" in (trouble_of(tmp_path, table(), 8) or "")
+
+
+def trouble_of(path, table, run):
+    folder = SnapshotFolder(path, 0.0)
+    folder.load(table, run)
+    folder.close(None)
+    return folder.trouble
+
+
+def test_what_the_disk_refused_is_written_once_it_does_not(table, tmp_path):
+    place = tmp_path / "gone"
+    first, folder = table(), SnapshotFolder(place, 0.0)
+    place.rmdir()
+    place.touch()
+    first.fill(0, ones(0))
+    folder.note({"identity": 5})
+    told = []
+    for tries in (1, 2, 3):
+        folder.look(first, time.monotonic())
+        wait_until(lambda tries=tries: folder.statistics().failed > tries and not folder._busy)
+        told.append(folder.trouble)
+        folder.trouble = None
+    assert [text is None for text in told] == [False, True, True]  # said once
+    assert folder.outdated
+    place.unlink()
+    folder.note({"identity": 5})
+    folder.look(first, time.monotonic())
+    folder.close(first)
+    assert (folder.statistics().dirty, folder.outdated) == (0, False)
+    second, again = table(), SnapshotFolder(place, 0.0)
+    assert again.load(second, 0) == 1
+    again.close(None)
+
+
+def wait_until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_facts_are_whole_or_named(tmp_path):

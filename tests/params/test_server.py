@@ -1,0 +1,242 @@
+"""A parameter server that is also the coordinator: whatever it is sent, it answers and goes on."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from adam_mp.cli.main import main
+from adam_mp.memory.layout import Layout
+from adam_mp.params.bucket_map import LayoutFacts
+from adam_mp.params.coordinator import STATISTICS, Coordinator
+from adam_mp.params.membership import CoordinatorLink
+from adam_mp.params.persistence import SnapshotFolder, write_facts
+from adam_mp.params.server import ParameterServer
+from adam_mp.params.serving import ServerSpec, serve_for_supervisor
+from adam_mp.transport.addresses import Address
+from adam_mp.transport.messages import Kind, Message, with_facts
+from adam_mp.transport.sim import Network, Weather
+from adam_mp.transport.tcp import TcpListener
+
+LAYOUT = LayoutFacts.of(Layout.of({"a": (30, 7), "b": (7,)})).as_list()
+FACTS = {"layout": LAYOUT, "images": 95, "batch_size": 10, "epochs": 3, "quorum": 1.0, "agreed": {}}
+JOIN = {"role": "replica", "facts": FACTS}
+
+
+class Served:
+    """A coordinator that is a parameter server, and a peer of it, on a simulated network."""
+
+    def __init__(self, expected=1):
+        self.network, self.told = Network(1, Weather(delay=0.0)), []
+        self.host = Coordinator(run=5, expected=expected)
+        endpoint = self.network.endpoint("server")
+        self.server = ParameterServer(endpoint, "server", 100, self.host, None, None, self.told.append)
+        self.peer = self.network.endpoint("peer")
+        self.host.join(100, self.server._joining, time.monotonic())
+
+    def ask(self, message):
+        """Return the server's answers."""
+        self.peer.send("server", message)
+        self.network.advance(0.1)
+        self.server._reported = 0.0
+        self.server.turn(0)
+        self.network.advance(0.1)
+        return [received[1] for received in iter(lambda: self.peer.receive(0), None)]
+
+
+@pytest.fixture
+def served():
+    each = Served()
+    yield each
+    each.server.close()
+
+
+def joining(**more):
+    return {"role": "replica", "facts": {**FACTS, **more}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts"),
+    [
+        (Kind.JOIN, joining(images=1e999)),
+        (Kind.JOIN, joining(images=1e15)),
+        (Kind.JOIN, joining(images=10**15, batch_size=1)),
+        (Kind.JOIN, joining(quorum=1e999)),
+        (Kind.JOIN, joining(quorum=float("nan"))),
+        (Kind.JOIN, joining(layout="w")),
+        (Kind.JOIN, joining(layout=[["w", [0]]])),
+        (Kind.JOIN, joining(layout=[["w", [1e999]]])),
+        (Kind.JOIN, joining(layout=[["\ud800", [4]]])),
+        (Kind.JOIN, joining(layout=[["w", [2**30, 2**30]]])),
+        (Kind.LEAVE, {"member": 1e999}),
+        (Kind.LEAVE, {"member": "x"}),
+        (Kind.REPORT, {"epoch": 1e999}),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_the_server_goes_on(served, kind, facts):
+    if kind != Kind.JOIN:
+        assert served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))[0].kind == Kind.WELCOME
+    (answer,) = served.ask(with_facts(kind, facts, run=5, sender=7, sequence=2))
+    assert answer.kind == Kind.REFUSED
+    assert len(answer.facts()["reason"]) <= 500
+    assert served.ask(with_facts(Kind.JOIN, JOIN, sender=8, sequence=1))[0].kind == Kind.WELCOME
+    assert served.server.table is not None
+
+
+@pytest.mark.parametrize("updates", ["x", 1e999, None, [1], -1, 1 << 60])
+def test_statistics_that_are_none_are_left_out(served, updates):
+    served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
+    statistics = {"updates": updates, "rounds": 3, "name": "another", "role": "params", "text": "x" * 10_000}
+    report = {"epoch": 0, "wanted": 2, "statistics": statistics}
+    (orders,) = served.ask(with_facts(Kind.REPORT, report, run=5, sender=7, sequence=2))
+    assert len(orders.facts()["granted"]) == 2
+    (state,) = served.ask(with_facts(Kind.STATUS, {}, sender=9, sequence=1))
+    member = next(member for member in state.facts()["members"] if member["identity"] == 7)
+    assert (member["role"], member["name"], member["rounds"]) == ("replica", "replica", 3)
+    assert not {"updates", "text"} & member.keys()
+    served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
+    assert not (served.host.states == 1).any()
+
+
+def test_a_name_is_one_that_every_terminal_shows(served):
+    served.ask(with_facts(Kind.JOIN, {**JOIN, "name": "\ud800\x1b[2J" + 1000 * "x"}, sender=7, sequence=1))
+    served.host.members[7].seen = -1000.0
+    served.server.turn(0)
+    assert served.told[-1].startswith("??[2Jxxx")
+    assert len(served.told[-1]) < 200
+
+
+@pytest.mark.parametrize("trouble", [MemoryError(), OverflowError("x"), {"much": "x" * (65 << 20)}])
+def test_an_answer_that_cannot_be_made_is_a_refusal(served, monkeypatch, trouble):
+    def state(now):
+        if isinstance(trouble, Exception):
+            raise trouble
+        return trouble
+
+    monkeypatch.setattr(served.host, "state", state)
+    (answer,) = served.ask(with_facts(Kind.STATUS, {}, sender=9, sequence=1))
+    assert answer.kind == Kind.REFUSED
+
+
+def test_a_server_reports_only_numbers_that_the_coordinator_keeps(served, tmp_path):
+    served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
+    served.server.snapshots = SnapshotFolder(tmp_path, 1.0)
+    assert set(served.server.figures(1.0)) <= set(STATISTICS)
+
+
+def test_a_message_of_another_run_is_not_refused_before_the_run_is_known():
+    restarted = Served()
+    push = Message(Kind.PULL, b"", run=77, sender=7, epoch=1, shard=0, sequence=4)
+    (answer,) = restarted.ask(push)
+    assert (answer.kind, answer.epoch, answer.shard, answer.sequence) == (Kind.MOVED, 0, 0, 4)
+    assert answer.facts()["map"]["epoch"] == 0
+    restarted.ask(with_facts(Kind.JOIN, {**JOIN, "run": 77, "epoch": 1}, sender=7, sequence=1))
+    assert restarted.ask(push)[0].kind == Kind.EMPTY
+    stranger = Message(Kind.PULL, b"", run=78, sender=7, epoch=1, shard=0, sequence=4)
+    assert restarted.ask(stranger)[0].kind == Kind.REFUSED
+    restarted.server.close()
+
+
+def test_shards_are_made_anew_for_another_run_and_kept_for_another_address(served):
+    served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
+    server = served.server
+    table, news = server.table, {"phase": "training", "layout": LAYOUT, "map": served.host.map.as_dict()}
+    server._learn({**news, "map": {"epoch": 2, "servers": [[100, "elsewhere"]]}})
+    assert server.table is table
+    served.host.run = 6
+    server._learn(news)
+    assert server.table is not table
+
+
+def test_a_server_that_is_to_end_before_it_has_joined_ends_quietly():
+    class Silent:
+        dial = send = receive = trouble = staticmethod(lambda *_: None)
+
+    link = CoordinatorLink(Silent(), Address("127.0.0.1", 1), 9)
+    server = ParameterServer(Network(1, Weather()).endpoint("s"), "s", 9, None, link, None, lambda text: None)
+    began = time.monotonic()
+    server.run(lambda: True)
+    assert time.monotonic() - began < 10
+
+
+# The commands.
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--address-file", "/nonexistent/x"), "cannot write /nonexistent/x: No such file or directory; name another"),
+        (("--snapshots", "/proc"), "cannot write /proc: "),
+    ],
+)
+def test_what_cannot_be_written_is_named(capsys, flags, message):
+    assert main(["serve-params", "--listen", "127.0.0.1:0", *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Errno" not in error
+    assert ".partial" not in error
+
+
+def test_a_folder_whose_run_is_done_is_an_error(capsys, tmp_path):
+    host = Coordinator(run=5, expected=1)
+    host.join(100, {"role": "params", "address": "127.0.0.1:1"}, 0.0)
+    host.join(1, {"role": "replica", "facts": {**FACTS, "epochs": 1}}, 0.0)
+    host.report(1, 1, {"epoch": 0, "trained": list(range(10))}, 0.0)
+    assert host.phase == "done"
+    write_facts(tmp_path, {"identity": 100, "coordinator": host.snapshot()})
+    assert main(["serve-params", "--listen", "127.0.0.1:0", "--snapshots", str(tmp_path)]) == 2
+    assert f"{tmp_path} holds a run that is done; name another folder" in capsys.readouterr().err
+    serve_for_supervisor(ServerSpec("127.0.0.1:0", snapshots=tmp_path))  # it was killed at the end: nothing to do
+
+
+@pytest.fixture
+def status():
+    """Start `adam-mp status`; whatever happens, it ends."""
+    started = []
+
+    def start(*arguments):
+        command = [sys.executable, "-m", "adam_mp", "status", *arguments]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def ends_quietly(process):
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=15)
+    return process.returncode == 0 and errors == b""
+
+
+def test_ctrl_c_ends_a_status_that_sleeps(status):
+    listener, stop = TcpListener(Address("127.0.0.1", 0), None), threading.Event()
+    host = Coordinator(run=5, expected=1)
+    server = ParameterServer(listener, str(listener.address), 100, host, None, None, lambda text: None)
+    thread = threading.Thread(target=server.run, args=(stop.is_set,))
+    thread.start()
+    try:
+        process = status(str(listener.address), "--watch", "--json", "--seconds", "3600")
+        assert b"members" in process.stdout.readline()
+        assert ends_quietly(process)
+    finally:
+        stop.set()
+        thread.join()
+        listener.close()
+
+
+def test_ctrl_c_ends_a_status_that_asks(status):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        process = status(f"127.0.0.1:{nobody.getsockname()[1]}", "--deadline", "600")
+        nobody.settimeout(30)
+        with nobody.accept()[0]:
+            time.sleep(0.5)  # between dialling and asking
+            assert ends_quietly(process)

@@ -1,0 +1,138 @@
+"""A replica's leases, with a coordinator that says what the test wants: what is kept, what counts as getting on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from adam_mp.errors import TransportError
+from adam_mp.memory.ledger import FREE, Ledger
+from adam_mp.memory.segment import Segment
+from adam_mp.training.leasing import SharedLeases
+
+BATCHES = 6
+MAP = {"epoch": 1, "servers": [[7, "127.0.0.1:7700"]]}
+NEWS = {"epoch": 0, "phase": "training", "trained": 0, "finished": [], "leader": True, "updates": 0, "map": MAP}
+ENDED = {"epoch": 0, "trained": 90, "skipped": 5, "twice": 0}
+
+
+class Link:
+    """A line on which `said` comes next: news, or "rejoin" where the coordinator does not know the replica."""
+
+    address, run, silence = "127.0.0.1:7700", 5, 0.0
+
+    def __init__(self):
+        self.said, self.reports, self.joins = [], [], []
+
+    def report(self, make, joining, interval):
+        self.reports.append(make())
+        said = self.said.pop(0) if self.said else None
+        if said == "rejoin":
+            self.joins.append(joining())
+            return None
+        return said
+
+
+class Exchange:
+    """The words of an exchange that does nothing."""
+
+    def __init__(self):
+        self.words = dict.fromkeys(("rounds_begun", "rounds_done", "sequence"), 0)
+
+    def read(self, name):
+        return self.words[name]
+
+    def want_round(self):
+        return self.words["rounds_begun"] + 1
+
+
+@pytest.fixture
+def replica():
+    """Leases of an epoch that is open, and what they stand on."""
+    segment = Segment.create("test", Ledger.bytes_needed(BATCHES))
+    ledger = Ledger(segment, 0, BATCHES)
+    memory = SimpleNamespace(ledger=ledger, shape=SimpleNamespace(workers=1))
+    link, exchange = Link(), Exchange()
+    store = SimpleNamespace(set_elsewhere=lambda updates: None)
+    leases = SharedLeases(memory, store, exchange, link, {"name": "r"}, NEWS, 0.1, dict)
+    leases.open(0, np.zeros(BATCHES, np.uint8))
+    yield SimpleNamespace(leases=leases, link=link, exchange=exchange, ledger=ledger)
+    del ledger, memory.ledger
+    segment.close()
+
+
+def test_an_epochs_figures_outlive_a_coordinator_that_is_lost_while_it_is_closed(replica):
+    leases, link = replica.leases, replica.link
+    link.said = [{**NEWS, "epoch": 1, "finished": [ENDED]}, "rejoin", {**NEWS, "epoch": 1}, {**NEWS, "epoch": 1}]
+    for _ in range(4):
+        leases.tick()
+    assert link.joins[0]["epoch"] == 1
+    assert link.joins[0]["finished"] == [ENDED]
+    assert leases.sums(replica.ledger.states()) == (90, 5)
+    assert leases.missed() == []
+    leases.open(1, np.zeros(BATCHES, np.uint8))
+    link.said = [{**NEWS, "epoch": 3, "finished": [{**ENDED, "epoch": 1}, {**ENDED, "epoch": 2}]}]
+    leases.tick()
+    assert leases.missed() == [(2, 90, 5)]
+
+
+def test_answers_without_news_are_no_progress(replica):
+    leases, link = replica.leases, replica.link
+    moves = []
+    for news in (NEWS, NEWS, {**NEWS, "trained": 16}, {**NEWS, "trained": 16}, {**NEWS, "trained": 16, "updates": 1}):
+        link.said = [news]
+        leases.tick()
+        moves.append(leases.moved())
+    assert moves == [True, False, True, False, True]
+    granted = {**NEWS, "trained": 16, "updates": 1, "granted": [2]}
+    for expected in (True, False):  # the second time it is here already
+        link.said = [granted]
+        leases.tick()
+        assert leases.moved() == expected
+    assert replica.ledger.states()[2] == FREE
+    replica.exchange.words["sequence"] += 1
+    assert leases.moved()
+
+
+@pytest.mark.parametrize("granted", [[BATCHES], [-1], ["x"], [10**30], [1.5]])
+def test_batches_that_the_epoch_does_not_have_are_not_admitted(replica, granted):
+    replica.link.said = [{**NEWS, "granted": [0, *granted]}]
+    with pytest.raises(TransportError, match="leases batches beyond the 6"):
+        replica.leases.tick()
+    assert not (replica.ledger.states() == FREE).any()
+
+
+def test_what_is_never_exchanged_is_not_waited_for_without_end(replica):
+    with pytest.raises(TransportError, match=r"no weights were exchanged for 0\.1 s.*127\.0\.0\.1:7700"):
+        replica.leases.settle(replica.leases.tick)
+
+
+def test_a_slow_exchange_is_waited_for(replica):
+    words, ticks = replica.exchange.words, []
+
+    def tick():
+        ticks.append(1)
+        words["sequence"] += len(ticks) % 5 == 0
+        words["rounds_done"] = len(ticks) // 100
+
+    replica.leases.settle(tick)
+    assert len(ticks) == 100
+
+
+def test_a_replica_that_joins_again_tells_what_it_did_and_goes_on_meanwhile(replica):
+    leases, link, ledger = replica.leases, replica.link, replica.ledger
+    link.said = [{**NEWS, "granted": [0, 1, 2]}]
+    leases.over(ledger.states())
+    for batch in (0, 1):
+        assert ledger.claim(0, 1) == batch
+        assert ledger.lease(0, batch, 1, 0)
+        assert ledger.finish(0, batch, 0)
+    leases.over(ledger.states())
+    replica.exchange.words["rounds_done"] = 1  # the servers have them
+    link.said = ["rejoin", None, None, {**NEWS, "trained": 32}]
+    for _ in range(4):
+        assert not leases.over(ledger.states())
+    assert (link.joins[0]["trained"], link.joins[0]["leased"]) == ([0, 1], [2])
+    assert leases.trained(ledger.states()) == 32
