@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adam_mp.errors import TransportError
+from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.store import ParameterStore
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.coordinator import REPLICA, RunFacts
 from adam_mp.params.factors import FactorShape
@@ -77,6 +80,25 @@ def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
         plan.network, settings.exchange_images, servers, settings.protocol, plan.optimizer.is_plain_descent,
         4 if settings.wire == "float32" else 2,
     )  # fmt: skip
+
+
+def replica_figures(
+    exchange: ExchangeMemory, store: ParameterStore, memory: RunMemory, totals: Mapping[str, float]
+) -> dict[str, Any]:
+    """Return what `status` shows of this replica; `totals` are the sums of its processes' counters."""
+    words = exchange.statistics()
+    return {
+        "updates": store.read_updates(),
+        "workers": memory.shape.workers,
+        "trained_here": int(totals["images"]),
+        "rounds": words.rounds_done,
+        "bytes_out": words.pushed_bytes,
+        "bytes_in": words.pulled_bytes,
+        "staleness": round(words.staleness / max(words.pulls, 1), 2),
+        "round_ms": round(words.round_ns / 1e6 / max(words.rounds_done, 1), 2),
+        "resent": words.resent,
+        "queue": sum(ring.statistics().waiting for ring in memory.rings),
+    }
 
 
 def replica_name(process: int) -> str:

@@ -9,7 +9,7 @@ from adam_mp.memory.staleness import COLUMNS
 
 # Of the processes' counters, those that a run sums up, in nanoseconds where the name says so; and of these, serving's.
 SERVING = ("hits", "decoded", "decode_ns", "augmented", "augment_ns")
-_SUMMED = ("waited_ns", "busy_ns", "staleness", "updates", *SERVING)
+_SUMMED = ("waited_ns", "busy_ns", "staleness", "updates", "images", *SERVING)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Figures:
     images_trained: int = 0
     images_skipped: int = 0
     images_failed: int = 0
+    images: float = 0.0  # trained by this machine's workers; the above are of all machines
     training_seconds: float = 0.0
     seconds: float = 0.0
     waited_ns: float = 0.0
@@ -61,6 +62,19 @@ class Figures:
         """Add an epoch's counters, summed over all processes."""
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + measured[name])
+
+    def end_epoch(
+        self, following: int, counted: tuple[int, int, int], seconds: float, measured: Mapping[str, float]
+    ) -> None:
+        """Add an epoch of `counted` images (trained, skipped, failed) and `seconds`; `following` is the next one."""
+        trained, skipped, failed = counted
+        self.images_trained += trained
+        self.images_skipped += skipped
+        self.images_failed += failed
+        self.training_seconds += seconds
+        self.add(measured)
+        self.epochs_done = following
+        self.epoch_part = {}
 
     def total(self, name: str) -> float:
         """Return a figure with the share of an epoch that an interruption cut."""

@@ -31,6 +31,8 @@ class ServingHints:
 
     def _advice(self, measured: Mapping[str, float], seconds: float) -> str:
         plan, more = self._plan, self._plan.split.data_servers + 1
+        if plan.settings.data_from is not None:
+            return "the machines of --data-from make too few: give them more cores, or name more of them"
         serving = measured["decode_ns"] + measured["augment_ns"]
         idle = 1 - (serving + measured["busy_ns"]) * 1e-9 / (seconds * plan.cores)
         if idle > _IDLE:

@@ -33,6 +33,7 @@ from adam_mp.training.run_folder import GIVEN, read_record
 from adam_mp.training.schedule import Schedule
 from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
 from adam_mp.training.split import Costs, Split, divide_cores, measure_costs
+from adam_mp.transport.addresses import check_joining, parse_address
 
 _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
 _MOST_SLOTS = 16
@@ -120,6 +121,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     Raises a child of AdamError for anything that cannot work. Compiles kernels that are not cached, telling `listener`.
     """
     settings = make_settings(explicit)
+    for text in (settings.join, *(settings.data_from or "").split(",")):
+        if text:
+            check_joining(parse_address(text, "the address"), settings.key_file is not None)
     resumed = None
     if settings.resume:
         settings, resumed = _resume_settings(settings, explicit)

@@ -232,6 +232,12 @@ class TrainSettings:
                 raise SettingsError(f"{name} is {least}; expected at most {_MOST_PARTS}")
         if self.replicas > 1 and self.servers is None:
             raise SettingsError("replicas needs parameter servers between them; give --servers N too")
+        if self.servers is None and self.join is None:
+            for name in ("wire", "protocol", "exchange_images"):
+                if getattr(self, name) != FIELDS[name].default:
+                    raise SettingsError(
+                        f"{name} is for runs of many machines; give --servers N or --join HOST:PORT too"
+                    )
         if self.servers is not None and self.join is not None:
             raise SettingsError("servers starts parameter servers, join uses those of others; give one of them")
         if self.join is not None:

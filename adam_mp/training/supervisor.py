@@ -19,17 +19,16 @@ from adam_mp.compute.model import Model
 from adam_mp.data.dataset import epoch_order
 from adam_mp.errors import DataError, DivergenceError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
-from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import FREE, TRAINED
-from adam_mp.memory.staleness import labelled
 from adam_mp.params.synchronizer import SynchronizerSpec
+from adam_mp.training.accounts import EpochAccount
 from adam_mp.training.bad_samples import BadSamples
 from adam_mp.training.checkpoint import Checkpoint
-from adam_mp.training.cluster import Cluster, synchronizer_spec
+from adam_mp.training.cluster import Cluster, replica_figures, synchronizer_spec
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import reopened
-from adam_mp.training.events import EpochEnded, EpochProgress, Listener, Notice
-from adam_mp.training.figures import SERVING, Figures, wait_fraction
+from adam_mp.training.events import EpochProgress, Listener, Notice
+from adam_mp.training.figures import SERVING, Figures
 from adam_mp.training.guard import RATE, DivergedError, DivergenceGuard
 from adam_mp.training.hints import ServingHints
 from adam_mp.training.interruption import Interruption
@@ -89,8 +88,10 @@ class Supervisor:
         self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         self.crew.stop()
+        if kind is not None:
+            self.leases.leave()  # what it had leased is free for others at once
         self.keeper.close()
         self.shared.close()
 
@@ -102,26 +103,10 @@ class Supervisor:
             return OwnLeases(self.memory, settings.batch_size, images, settings.quorum), None
         leases = SharedLeases(
             self.memory, self.store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
-            lambda: self.replica_figures(exchange),
+            lambda: replica_figures(exchange, self.store, self.memory, self.crew.totals()),
         )  # fmt: skip
         servers = cluster.map.as_dict()
         return leases, synchronizer_spec(self.plan, cluster, servers, self.shared)
-
-    def replica_figures(self, exchange: ExchangeMemory) -> dict[str, Any]:
-        """Return what `status` shows of this replica."""
-        words, totals = exchange.statistics(), self.crew.totals()
-        return {
-            "updates": self.store.read_updates(),
-            "workers": self.plan.split.workers,
-            "trained_here": int(totals["images"]),
-            "rounds": words.rounds_done,
-            "bytes_out": words.pushed_bytes,
-            "bytes_in": words.pulled_bytes,
-            "staleness": round(words.staleness / max(words.pulls, 1), 2),
-            "round_ms": round(words.round_ns / 1e6 / max(words.rounds_done, 1), 2),
-            "resent": words.resent,
-            "queue": sum(ring.statistics().waiting for ring in self.memory.rings),
-        }
 
     def _notice(self, text: str, details: str = "") -> None:
         self.tell(Notice(text, details))
@@ -191,10 +176,8 @@ class Supervisor:
     def _train_epoch(self, epoch: int) -> bool:
         """Train and validate one epoch, and checkpoint; False if it was interrupted."""
         settings = self.plan.settings
-        began, before = time.monotonic(), self.crew.totals()
-        stale = self._stale_counts()
-        reported = saved = began
-        part = self.figures.epoch_part
+        account = EpochAccount(self.crew.totals, self._stale_counts, self.figures.epoch_part, self._served)
+        reported = saved = time.monotonic()
         self.memory.board.give_order(TRAIN)
         while True:
             states = self.memory.ledger.states()
@@ -203,42 +186,48 @@ class Supervisor:
             self.tick()
             now = time.monotonic()
             if self.interruption.requested:
-                self.stopped_by = self.interruption.requested
-                self.tell(
-                    Notice(f"{self.stopped_by}: finishing the batch and writing a checkpoint; once more stops at once")
-                )
-                self._pause()
-                self.leases.settle(self.tick)
-                self._close_part(began, before, part)
-                self._checkpoint(epoch, self._resumable(self.memory.ledger.states()))
+                self._stop_within(epoch, account)
                 return False
             if now - saved >= settings.checkpoint_seconds and self.leases.leads:
                 saved = now
                 self._pause()
-                states = self._resumable(self.memory.ledger.states())
-                self._checkpoint(epoch, states, self._measured_part(began, before, part))
+                self._checkpoint(epoch, self._resumable(self.memory.ledger.states()), account.as_part())
                 self.memory.board.give_order(TRAIN)
             if now - reported >= _REPORT:
                 reported = now
-                self.tell(self._epoch_progress(epoch, states, now - began, before, part))
-            time.sleep(_time_to_look(now - began, float(np.mean(states == TRAINED))))
+                self.tell(self._progress(epoch, states, account))
+            time.sleep(_time_to_look(account.here, float(np.mean(states == TRAINED))))
         self.memory.ledger.close_round()
         self._pause()
         self.memory.ledger.close_round(idle=True)  # what dead workers held, or others wait with
         self.leases.settle(self.tick)
-        seconds = time.monotonic() - began
-        states = self.memory.ledger.states()
-        self._end_epoch(epoch, states, seconds, before, part, stale)
+        account.end()
+        self._end_epoch(epoch, self.memory.ledger.states(), account)
         return True
+
+    def _stop_within(self, epoch: int, account: EpochAccount) -> None:
+        """Checkpoint in an epoch that an interruption cuts."""
+        self.stopped_by = self.interruption.requested
+        self._notice(f"{self.stopped_by}: finishing the batch and writing a checkpoint; once more stops at once")
+        self._pause()
+        self.leases.settle(self.tick)
+        self.figures.epoch_part = account.as_part()
+        self._checkpoint(epoch, self._resumable(self.memory.ledger.states()))
+
+    def trained_in_epoch(self) -> int:
+        """Return how many images of the epoch that an interruption cut are trained, by all machines."""
+        return self.leases.trained(self.memory.ledger.states())
+
+    def _progress(self, epoch: int, states: np.ndarray, account: EpochAccount) -> EpochProgress:
+        plan, done = self.plan, self.leases.trained(states)
+        return account.progress(epoch, plan.settings.epochs, done, len(plan.data.training), plan.network.connections)
 
     def _stale_counts(self) -> np.ndarray:
         """Return the histogram of staleness since the run began."""
         counts: np.ndarray = self._stale_before + self.memory.staleness.sum(axis=0)
         return counts
 
-    def _end_epoch(
-        self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float], stale: np.ndarray
-    ) -> None:
+    def _end_epoch(self, epoch: int, states: np.ndarray, account: EpochAccount) -> None:
         plan, figures = self.plan, self.figures
         self._check_finite(epoch)
         failed = self._failed(states)
@@ -249,44 +238,23 @@ class Supervisor:
         if following < plan.settings.epochs:
             self.bad_samples.forgive()
             self.open_epoch(following, np.zeros(plan.batches, np.uint8))
-        measured = self._measured(before, part)
+        measured = account.measured()
         self._served = self.crew.totals()
-        training_seconds = seconds + part.get("seconds", 0.0)
         start = time.monotonic()
         result = self.evaluate("validation") if len(plan.data.validation) and self.leases.leads else None
-        figures.images_trained += trained
-        figures.images_skipped += skipped
-        figures.images_failed += failed
-        figures.training_seconds += training_seconds
-        figures.add(measured)
-        figures.epochs_done = following
-        figures.epoch_part = {}
+        figures.end_epoch(following, (trained, skipped, failed), account.seconds, measured)
         figures.seconds = self.elapsed()
-        self.hints.look(measured, training_seconds)
+        self.hints.look(measured, account.seconds)
         best = self._remember_best(epoch, result)
         step = self.store.read_step()
-        self.tell(
-            EpochEnded(
-                epoch=epoch + 1,
-                seconds=training_seconds,
-                images_trained=trained,
-                images_skipped=skipped,
-                images_failed=failed,
-                images_decoded=int(measured["decoded"]),
-                cache_hits=int(measured["hits"]),
-                loss=measured["loss"] / max(measured["images"], 1),
-                validation_loss=result[0] if result else None,
-                validation_accuracy=result[1] if result else None,
-                lr=plan.schedule.value(epoch, step) * self.memory.board.rate_share,
-                images_per_second=trained / training_seconds,
-                connections_per_second=trained * plan.network.connections / training_seconds,
-                data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
-                staleness_mean=measured["staleness"] / max(measured["updates"], 1),
-                updates=step,
-                validation_seconds=time.monotonic() - start,
-                staleness=labelled(self._stale_counts() - stale),
-            )
-        )
+        record = account.record(
+            measured, plan.network.connections, epoch=epoch + 1, images_trained=trained, images_skipped=skipped,
+            images_failed=failed, validation_loss=result[0] if result else None,
+            validation_accuracy=result[1] if result else None, updates=step,
+            lr=plan.schedule.value(epoch, step) * self.memory.board.rate_share,
+            validation_seconds=time.monotonic() - start,
+        )  # fmt: skip
+        self.tell(record)
         if best:
             self.keeper.save_model(self.model())
         if self.leases.leads:
@@ -389,39 +357,6 @@ class Supervisor:
     def _resumable(self, states: np.ndarray) -> np.ndarray:
         """Return the states for a checkpoint; a replica does not know what others did, so its epoch begins anew."""
         return states if self.cluster is None else np.zeros_like(states)
-
-    def _epoch_progress(
-        self, epoch: int, states: np.ndarray, seconds: float, before: Any, part: dict[str, float]
-    ) -> EpochProgress:
-        totals = self.crew.totals()
-        rate = (totals["images"] - before["images"]) / seconds  # of this machine
-        images = totals["images"] - before["images"] + part.get("images", 0.0)
-        return EpochProgress(
-            epoch=epoch + 1,
-            epochs=self.plan.settings.epochs,
-            done=self.leases.trained(states),
-            images=len(self.plan.data.training),
-            seconds=seconds,
-            images_per_second=rate,
-            connections_per_second=rate * self.plan.network.connections,
-            loss=(totals["loss"] - before["loss"] + part.get("loss", 0.0)) / max(images, 1),
-            wait_fraction=wait_fraction(
-                totals["waited_ns"] - before["waited_ns"], totals["busy_ns"] - before["busy_ns"]
-            ),
-        )  # fmt: skip
-
-    def _measured_part(self, began: float, before: Any, part: dict[str, float]) -> dict[str, float]:
-        """Return the figures of the epoch up to now, for the record of an epoch that is cut in two."""
-        return {**self._measured(before, part), "seconds": time.monotonic() - began + part.get("seconds", 0.0)}
-
-    def _measured(self, before: Mapping[str, float], part: Mapping[str, float]) -> dict[str, float]:
-        """Return the counters of the epoch up to now; serving's since the last epoch's end, since it works ahead."""
-        totals = self.crew.totals()
-        began = {**before, **{name: self._served[name] for name in SERVING}}
-        return {name: totals[name] - began[name] + part.get(name, 0.0) for name in totals}
-
-    def _close_part(self, began: float, before: Any, part: dict[str, float]) -> None:
-        self.figures.epoch_part = self._measured_part(began, before, part)
 
     def _check_finite(self, epoch: int) -> None:
         if not np.isfinite(self.store.weights).all():

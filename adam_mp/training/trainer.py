@@ -209,10 +209,10 @@ def _result(
 ) -> TrainResult:
     figures, total = supervisor.figures, supervisor.figures.total
     part = figures.epoch_part
-    trained = figures.images_trained + int(part.get("images", 0))
+    trained = figures.images_trained + (supervisor.trained_in_epoch() if part else 0)
     seconds = figures.training_seconds + part.get("seconds", 0.0)
     waited, busy = total("waited_ns"), total("busy_ns")
-    rate = trained / seconds if seconds else 0.0
+    rate = total("images") / seconds if seconds else 0.0
     return TrainResult(
         test_accuracy=test_accuracy,
         validation_accuracy=figures.validation_accuracy,

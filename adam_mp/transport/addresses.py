@@ -75,3 +75,9 @@ def check_listening(address: Address, has_keys: bool) -> None:
         f"listening on {address} without keys would let anyone join; make a key file with 'adam-mp keygen FILE', copy "
         "it to every machine of the run and give --key-file FILE everywhere, or listen on 127.0.0.1"
     )
+
+
+def check_joining(address: Address, has_keys: bool) -> None:
+    """Raise SettingsError if messages would leave this machine without keys; an unknown name is no loopback."""
+    if not has_keys and not address.is_loopback:
+        raise SettingsError(f"cannot join {address} without keys; give the run's --key-file")

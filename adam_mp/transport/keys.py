@@ -52,7 +52,8 @@ def read_keys(path: str | Path | None) -> Keys | None:
             lines = file.read(1000).decode(errors="replace").splitlines()
     except OSError as error:
         raise SettingsError(
-            f"cannot read key file {path}: {error.strerror}; make one with: adam-mp keygen {path}"
+            f"cannot read key file {path}: {error.strerror}; copy that of the run there, or make one for a new run "
+            f"with: adam-mp keygen {path}"
         ) from None
     fields = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
     public, secret = (fields.get(name, "").encode() for name in ("public", "secret"))

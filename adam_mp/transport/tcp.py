@@ -23,7 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from adam_mp.errors import TransportError
 from adam_mp.machine import keep_freed_memory
-from adam_mp.transport.addresses import Address, check_listening
+from adam_mp.transport.addresses import Address, check_joining, check_listening
 from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, decode, encode, with_facts
@@ -145,8 +145,7 @@ class TcpDialer:
         """Connect to `address` in the background, now and whenever the connection is lost."""
         if address in self._sockets:
             return
-        if self._keys is None and not address.is_loopback:
-            raise TransportError(f"cannot join {address} without keys; give the run's --key-file")
+        check_joining(address, self._keys is not None)
         socket = _socket(self._context, zmq.DEALER, self._keys, address)
         socket.immediate = True  # nothing waits for a peer that is not there
         if self._keys is not None:

@@ -10,18 +10,19 @@ from adam_mp.training.split import Costs, Split
 SECOND = 1e9
 
 
-def plan(cached=1.0):
+def plan(cached=1.0, data_from=None):
     return types.SimpleNamespace(
         cores=4,
         split=Split(3, 1),
         costs=Costs(1e-3, 1e-4, 0, 1e-3, cached),
         data=types.SimpleNamespace(cache_bytes=10**9),
+        settings=types.SimpleNamespace(data_from=data_from),
     )
 
 
-def hint(seconds=10.0, cached=1.0, waited=10.0, busy=20.0, decode=0.0, augment=9.0, hits=5):
+def hint(seconds=10.0, cached=1.0, waited=10.0, busy=20.0, decode=0.0, augment=9.0, hits=5, data_from=None):
     notices = []
-    hints = ServingHints(plan(cached), notices.append)
+    hints = ServingHints(plan(cached, data_from), notices.append)
     measured = {
         "waited_ns": waited * SECOND, "busy_ns": busy * SECOND, "decode_ns": decode * SECOND,
         "augment_ns": augment * SECOND, "hits": hits,
@@ -41,6 +42,7 @@ def test_the_flag_that_would_help():
     assert "waited for data 33% of their time; 27% of the cores' time is free: --data-servers 2" in hint()
     assert "--cache holds 20% of the images in 1,000 MB" in hint(cached=0.2, busy=25, decode=10, augment=3)
     assert "later epochs find them in the cache" in hint(busy=25, decode=10, augment=3, hits=0)
+    assert "machines of --data-from make too few" in hint(data_from="10.0.0.1:7800")
     assert "cores are busy: --data-servers 2" in hint(busy=30)
 
 

@@ -76,7 +76,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_a_missing_key_file_is_named_with_what_to_do(path):
     with pytest.raises(
-        SettingsError, match=f"cannot read key file {path}: No such file .*make one with: adam-mp keygen"
+        SettingsError, match=f"cannot read key file {path}: No such file .*make one for a new run with: adam-mp keygen"
     ):
         read_keys(path)
 

@@ -295,7 +295,7 @@ class TestConnections:
         assert set(numbers) <= {"127.0.0.1", "::1"}
 
     def test_dialling_others_without_keys_is_refused(self, ends):
-        with pytest.raises(TransportError, match=r"cannot join 10.0.0.5:7 without keys; give the run's --key-file"):
+        with pytest.raises(SettingsError, match=r"cannot join 10.0.0.5:7 without keys; give the run's --key-file"):
             ends.dial(Address("10.0.0.5", 7))
 
     def test_dialling_what_is_no_address_is_an_error_and_leaves_nothing(self, ends):

@@ -1,0 +1,86 @@
+"""The account of an epoch: what the processes' counters say of it, the part before an interruption included."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from adam_mp.memory.staleness import labelled
+from adam_mp.training.events import EpochEnded, EpochProgress
+from adam_mp.training.figures import SERVING, wait_fraction
+
+Counters = Mapping[str, float]
+
+
+class EpochAccount:
+    """Opened as an epoch begins or goes on.
+
+    `totals` returns all counters' sums since the start, `staleness` the histogram; `part` is what was measured of the
+    epoch before an interruption; `served` are the sums as the epoch before ended, since data servers work ahead.
+    """
+
+    def __init__(
+        self, totals: Callable[[], Counters], staleness: Callable[[], np.ndarray], part: Counters, served: Counters
+    ) -> None:  # fmt: skip
+        self._totals, self._staleness, self._part = totals, staleness, part
+        self._began, self._before, self._stale = time.monotonic(), totals(), staleness()
+        self._before = {**self._before, **{name: served[name] for name in SERVING}}
+        self._ended: float | None = None
+
+    def end(self) -> None:
+        """Stop the clock: the epoch's training is over."""
+        self._ended = time.monotonic()
+
+    @property
+    def here(self) -> float:
+        """Seconds since it was opened."""
+        return (self._ended or time.monotonic()) - self._began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that were spent training the epoch."""
+        return self.here + self._part.get("seconds", 0.0)
+
+    def measured(self) -> dict[str, float]:
+        """Return the counters' sums of the epoch up to now."""
+        totals = self._totals()
+        return {name: totals[name] - self._before[name] + self._part.get(name, 0.0) for name in totals}
+
+    def as_part(self) -> dict[str, float]:
+        """Return what is measured up to now, for the account of the epoch's rest."""
+        return {**self.measured(), "seconds": self.seconds}
+
+    def progress(self, epoch: int, epochs: int, done: int, images: int, connections: int) -> EpochProgress:
+        """Return how far the epoch is: `done` of `images`; `connections` are those of one image."""
+        measured = self.measured()
+        rate = (measured["images"] - self._part.get("images", 0.0)) / self.here  # of this machine
+        return EpochProgress(
+            epoch=epoch + 1,
+            epochs=epochs,
+            done=done,
+            images=images,
+            seconds=self.here,
+            images_per_second=rate,
+            connections_per_second=rate * connections,
+            loss=measured["loss"] / max(measured["images"], 1),
+            wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+        )
+
+    def record(self, measured: Counters, connections: int, **known: Any) -> EpochEnded:
+        """Return the record of the epoch, which has ended; `known` are the fields that no counter tells."""
+        rate = measured["images"] / self.seconds
+        return EpochEnded(
+            seconds=self.seconds,
+            images_decoded=int(measured["decoded"]),
+            cache_hits=int(measured["hits"]),
+            loss=measured["loss"] / max(measured["images"], 1),
+            images_per_second=rate,
+            connections_per_second=rate * connections,
+            data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+            staleness_mean=measured["staleness"] / max(measured["updates"], 1),
+            staleness=labelled(self._staleness() - self._stale),
+            **known,
+        )
