@@ -278,8 +278,8 @@ def test_a_message_holds_what_is_said_to_fit():
 def test_deltas_in_place_of_products_are_not_rounded(run):
     cluster = run(Weather(), slots=2)
     cluster.exchanges[0] = cluster.start_exchange(0, "bfloat16")
-    for _ in range(5):
-        cluster.workers[0].update()
+    for rate in (64.0, 0.25, 64.0, 0.25):  # too many digits for 16 bits
+        cluster.workers[0].update(rate=rate)
     exchange_round(cluster)
     cluster.workers[0].update()
     expect_all_updates(cluster)
@@ -311,6 +311,35 @@ def die_while_it_begins(cluster, moment):
         pass
     finally:
         del memory.add, memory.note
+
+
+def test_a_successor_knows_that_activations_were_dropped(run, monkeypatch):
+    cluster = run(Weather())
+    cluster.workers[0].update()
+    with monkeypatch.context() as patched:
+        patched.setattr("adam_mp.params.factors.LONGEST", 4 * (16 + 7 * (ROWS + COLUMNS)))
+        die_while_it_begins(cluster, 0)
+    successor(cluster)
+    expect_all_updates(cluster)
+
+
+def test_an_update_that_finds_no_room_after_it_was_seen_is_not_lost(run):
+    cluster = run(Weather(), slots=1)
+    worker = cluster.workers[0]
+    worker.update()
+    consume = worker.inboxes.consume
+
+    def lose(counts):
+        worker.outbox.put(late, 1.0, 0.0)
+        worker.inboxes.consume = consume
+        consume(counts)
+
+    late = [(np.ones((1, ROWS), np.float32), np.ones((1, COLUMNS), np.float32))]
+    worker.matrix -= 1  # it is in the weights, and about to be put into the outbox
+    worker.total -= 1
+    worker.inboxes.consume = lose
+    expect_all_updates(cluster)
+    assert worker.inboxes.lost == 1
 
 
 GAPS = st.lists(st.integers(0, 2), max_size=6)
