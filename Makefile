@@ -1,6 +1,7 @@
 # make train [ARGS="--cores 2 --epochs 1"]   train on the embedded MNIST
 # make test                                  run all tests
 # make check                                 lint and type-check
+# make reliability                           run the whole fault matrix, write docs/reliability.md
 # make bench                                 run the benchmarks, write docs/benchmarks
 # make peers                                 install PyTorch and scikit-learn, for the benchmarks to compare with
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
 
-.PHONY: train test check bench peers clean
+.PHONY: train test check reliability bench peers clean
 
 # Each stamp is renewed only when what it depends on changes, so that a second `make` is quick.
 $(VENV)/installed: setup.cfg pyproject.toml
@@ -37,6 +38,11 @@ check: $(VENV)/installed-check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+reliability: $(VENV)/installed-test
+	rm -f $(VENV)/reliability.jsonl
+	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(VENV)/reliability.jsonl $(BIN)/python -m pytest tests/system/test_faults.py
+	$(BIN)/python -m tests.system.reliability $(VENV)/reliability.jsonl
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=$(VENV)/benchmarks.json

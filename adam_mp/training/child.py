@@ -31,6 +31,7 @@ _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.
 _PR_SET_PDEATHSIG = 1
 STACKS_SIGNAL = signal.SIGUSR1  # on which every process of a run prints its stacks
 _LAST_WORDS = 8000  # bytes
+_RAISING = "ADAM_MP_RAISE_ON_SIGUSR2"
 
 
 class Child:
@@ -139,10 +140,21 @@ def main() -> None:
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
+    raise_when_asked()
     supervisor, core, module, function, argument = pickle.load(sys.stdin.buffer)
     die_with(supervisor)
     pin_to(core)
     getattr(importlib.import_module(module), function)(argument)
+
+
+def raise_when_asked() -> None:
+    """For tests: where the environment says so, let SIGUSR2 raise an exception wherever this process is."""
+    if os.environ.get(_RAISING) == "1":
+        signal.signal(signal.SIGUSR2, _raise)
+
+
+def _raise(_number: int, _frame: object) -> None:
+    raise RuntimeError("raised by SIGUSR2")
 
 
 def die_with(supervisor: int) -> None:

@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from adam_mp.training.child import STACKS_SIGNAL
+from adam_mp.training.child import STACKS_SIGNAL, raise_when_asked
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ASKING = STACKS_SIGNAL
@@ -31,6 +31,7 @@ class Interruption:
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
             self._previous[_ASKING] = signal.signal(_ASKING, self._ask)
+            raise_when_asked()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,148 @@
+"""The fault matrix: what is done to which part of a run and when, and the promises that must hold after it.
+
+A few rows run by default. `make reliability` runs all of them and writes docs/reliability.md. Phases are made long by
+settings rather than hit by luck: a run that validates most of its time, one that always checkpoints.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import signal
+import time
+
+import pytest
+
+from tests.system.conftest import metrics, wait_until
+from tests.system.reliability import Row, recorded
+
+FULL = os.environ.get("ADAM_MP_MATRIX") == "full"
+STOPPED = 30.0 if FULL else 1.5  # seconds
+EPOCHS = 4
+WHOLE = ("worker 0", "data server 0", "supervisor")  # parts of a run on one machine
+PARTED = ("synchronizer", "parameter server 1", "parameter server 0", "replica 1")
+PHASES = {  # settings, images of an epoch
+    "start-up": ((), 1900),
+    "steady state": ((), 1900),
+    "validation": (("--validation", "0.9"), 200),
+    "a checkpoint": (("--checkpoint-seconds", "0.02"), 1900),
+    "shutdown": ((), 1900),
+}
+DEEDS = ("killed", "stopped", "made to raise")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A row of the matrix: the deed, the part it is done to, the phase of the run, and how often in a row."""
+
+    deed: str
+    part: str
+    phase: str
+    times: int = 1
+
+    @property
+    def row(self) -> Row:
+        """What docs/reliability.md says of it."""
+        seconds = f" for {STOPPED:g} s" if self.deed == "stopped" else ""
+        often = ", twice in a row" if self.times == 2 else ""
+        return Row(f"{self.part} {self.deed}{seconds} during {self.phase}{often}", held(self))
+
+
+def held(case: Case) -> str:
+    """Say what must hold."""
+    if case.part == "supervisor" and case.deed != "stopped":
+        return "no process or memory is left; --resume trains every image of every epoch once"
+    return "exit code 0; every image of every epoch is counted once; no process or memory is left"
+
+
+def matrix() -> list[Case]:
+    every = [Case(*each) for each in itertools.product(DEEDS, WHOLE + PARTED, PHASES)]
+    every += [Case("killed", part, "steady state", 2) for part in WHOLE[:2] + PARTED]
+    if FULL:
+        return every
+    return [case for case in every if (case.deed, case.part, case.phase, case.times) in CHOSEN]
+
+
+CHOSEN = {
+    ("killed", "worker 0", "validation", 1),
+    ("killed", "data server 0", "a checkpoint", 1),
+    ("stopped", "worker 0", "a checkpoint", 1),
+    ("made to raise", "worker 0", "steady state", 1),
+    ("made to raise", "supervisor", "a checkpoint", 1),
+    ("killed", "supervisor", "start-up", 1),
+    ("stopped", "parameter server 1", "steady state", 1),
+    ("killed", "synchronizer", "steady state", 2),
+}
+
+
+@pytest.mark.parametrize("case", matrix(), ids=lambda case: f"{case.part}-{case.deed}-{case.phase}-{case.times}")
+def test_promises_hold(case, start, small_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ADAM_MP_RAISE_ON_SIGUSR2", "1")
+    settings, images = PHASES[case.phase]
+    folder = tmp_path / "run"
+    parted = ("--servers", "2", "--replicas", "2", "--exchange-images", "64") if case.part in PARTED else ()
+    arguments = (
+        "train", "--data", str(small_data), "--model", "lenet", "--cores", "2", "--epochs", str(EPOCHS), "--json",
+        "--run-dir", str(folder), *settings, *parted,
+    )  # fmt: skip
+    with recorded(case.row):
+        run = start(*arguments)
+        for _ in range(case.times):
+            wait_for_phase(case, run, folder)
+            do(case, run)
+        ended = run.finish(120 + STOPPED)
+        if case.part == "supervisor" and ended.code != 0:
+            assert case.deed != "stopped", ended.err
+            if not list(folder.glob("checkpoint-*")):
+                return  # nothing was trained that could be lost
+            ended = start("train", "--resume", str(folder), "--json").finish(120)
+        assert ended.code == 0, ended.err
+        assert ended.summary["images_trained"] == EPOCHS * images
+        assert ended.summary["images_failed"] == ended.summary["images_skipped"] == 0
+
+
+def wait_for_phase(case, run, folder):
+    """Wait until the run is where the deed is to be done, or has ended."""
+
+    def over():
+        return run.process.poll() is not None
+
+    process_of(case, run)
+    if case.phase == "start-up":
+        return
+    rows = EPOCHS if case.phase == "shutdown" else 1
+    wait_until(lambda: over() or len(metrics(folder)) >= rows, f"{rows} epochs")
+    time.sleep(0.1)
+
+
+def process_of(case, run):
+    """Return the process of the case's part."""
+    if case.part == "supervisor":
+        wait_until(lambda: run.see_children() or run.process.poll() is not None, "children")
+        return run.process.pid
+    found = wait_until(
+        lambda: run.see_children().get(case.part) or (run.process.poll() is not None and -1), f"process {case.part}"
+    )
+    return None if found == -1 else found
+
+
+def do(case, run):
+    """Do the deed to the part, if it is still there."""
+    process = process_of(case, run)
+    run.see_children()
+    if process is None:
+        return
+    try:
+        if case.deed == "killed":
+            os.kill(process, signal.SIGKILL)
+        elif case.deed == "made to raise":
+            os.kill(process, signal.SIGUSR2)
+        else:
+            os.kill(process, signal.SIGSTOP)
+            time.sleep(STOPPED)
+            os.kill(process, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+    if case.times > 1:
+        wait_until(lambda: process_of(case, run) != process, "a successor")
