@@ -182,7 +182,8 @@ class Coordinator:
             return self._welcome(member)
         if asked.role == SERVER:
             self._place_server(identity, asked.address)
-        elif asked.facts is not None and (waiting := self._agree(asked, asked.facts)):
+        begins = self.facts is None
+        if asked.facts is not None and (waiting := self._agree(asked, asked.facts)):
             return {"waiting": waiting}
         if member is None:
             self._joined += 1
@@ -193,7 +194,7 @@ class Coordinator:
             self.departed.pop(identity, None)  # it was not dead: it will report them itself
             member.epoch = asked.epoch
             self._choose_leader()
-            self._take_up(member, asked)
+            self._take_up(member, asked, begins)
         return self._welcome(member)
 
     def report(self, identity: int, sequence: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -217,6 +218,8 @@ class Coordinator:
         if epoch == self.epoch:
             granted = self._grant(member, wanted)
         member.answer = {**self._news(member), "granted": granted}
+        if facts.get("states") is True and member.role == REPLICA and self.facts is not None and epoch == self.epoch:
+            member.answer["done"] = self._done()
         return member.answer
 
     def leave(self, identity: int, facts: Mapping[str, Any] | None = None) -> None:
@@ -296,7 +299,7 @@ class Coordinator:
             "departed": {str(identity): updates for identity, updates in self.departed.items()},
             "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
             "map": self.map.as_dict() if self.map else None,
-            "trained": np.packbits(self.states == TRAINED).tobytes().hex(),
+            "trained": self._done(),
         }  # fmt: skip
 
     @classmethod
@@ -358,15 +361,19 @@ class Coordinator:
             self._open(min(asked.epoch, offered.epochs - 1))
         return None
 
-    def _take_up(self, member: Member, asked: Joining) -> None:
-        """Note what a replica brings: a checkpoint's epoch, or what it did before the coordinator was restarted."""
+    def _take_up(self, member: Member, asked: Joining, begins: bool) -> None:
+        """Note what a replica brings: what it did before the coordinator was restarted.
+
+        One that `begins` the run may bring a checkpoint, with what is trained in it. What others bring that never were
+        in this run is not in its weights.
+        """
         assert self.facts is not None
         if asked.run == self.run and self.epoch < asked.epoch < self.facts.epochs:
             # The snapshot was older than the end of the epoch before.
             self.finished += [entry for entry in asked.finished if self.epoch <= entry["epoch"] < asked.epoch]
             self._open(asked.epoch)
         self._free(member.identity)  # what it was granted and does not name, it never heard of
-        if asked.epoch != self.epoch:
+        if asked.epoch != self.epoch or not (begins or asked.run == self.run):
             return
         self._note_trained(member, asked.trained)
         leased = [batch for batch in asked.leased if self.states[batch] == FREE]
@@ -390,6 +397,10 @@ class Coordinator:
             "map": self.map.as_dict() if self.map else None,
             "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,
         }
+
+    def _done(self) -> str:
+        """Which batches of the epoch are trained, a bit each."""
+        return np.packbits(self.states == TRAINED).tobytes().hex()
 
     def _leader(self) -> Member | None:
         """The replica that validates and keeps the model."""

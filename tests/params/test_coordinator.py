@@ -59,6 +59,39 @@ def test_a_replica_that_differs_is_refused(more, message):
     assert len(coordinator.members) == 2
 
 
+def done(news):
+    """The batches that an answer says are trained."""
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bytes.fromhex(news["done"]), np.uint8))[:10]).tolist()
+
+
+def test_a_replica_that_asks_learns_what_is_trained():
+    coordinator = begin()
+    coordinator.report(2, 1, {"epoch": 0, "trained": [0, 8], "wanted": 2}, 0.0)
+    news = coordinator.report(1, 1, {"epoch": 0, "trained": [9], "states": True}, 0.0)
+    assert done(news) == [0, 8, 9]
+    assert news["trained"] == 25
+    for facts_given in ({"epoch": 0}, {"epoch": 1, "states": True}, {"epoch": 0, "states": "yes"}):
+        sequence = coordinator.members[1].sequence + 1
+        assert "done" not in coordinator.report(1, sequence, facts_given, 0.0)
+    assert "done" not in coordinator.report(100, 1, {"states": True}, 0.0)
+    last = coordinator.report(2, 2, {"epoch": 0, "trained": [1, 2, 3, 4, 5, 6, 7], "states": True}, 0.0)
+    assert (last["epoch"], "done" in last) == (1, False)
+
+
+def test_the_first_replica_brings_what_its_checkpoint_has():
+    coordinator = begin(replicas=0)
+    coordinator.report(100, 1, {}, 0.0)
+    news = coordinator.join(1, {**facts(), "epoch": 2, "trained": [0, 1, 9]}, 0.0, 1)
+    assert (news["run"], news["epoch"], news["trained"]) == (5, 2, 25)
+    other = {**facts(), "epoch": 2, "trained": [0, 5]}  # it resumes too, but the servers have not its weights
+    assert coordinator.join(2, other, 0.0, 1)["trained"] == 25
+    granted = coordinator.report(2, 2, {"epoch": 2, "wanted": 10, "states": True}, 0.0)
+    assert done(granted) == [0, 1, 9]
+    assert granted["granted"] == [2, 3, 4, 5]
+    coordinator.report(1, 2, {"epoch": 2, "trained": [2, 3, 4, 5, 6, 7, 8]}, 0.0)
+    assert coordinator.finished == [{"epoch": 2, "trained": 95, "skipped": 0, "twice": 0}]
+
+
 def test_a_report_that_comes_twice_counts_once():
     coordinator = begin()
     first = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)
