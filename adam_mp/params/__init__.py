@@ -4,7 +4,8 @@
 a server's weights and how updates are applied once, `persistence` its snapshot on disk, `server` its process.
 `exchange` is a replica's side of the exchange, `synchronizer` the process that runs it. `coordinator` decides who is a
 member, who has which bucket, who trains which batch; it is a pure state machine that the first server runs.
-`membership` is how members talk to it.
+`statements` checks what it is told, `member` and `epoch_batches` are parts of its state, `membership` is how members
+talk to it.
 
 May import: `errors`, `machine`, `kernels`, `network`, `memory`, `transport`, `compute`, `data`.
 """

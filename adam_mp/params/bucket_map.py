@@ -7,12 +7,16 @@ which grows with each change.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from adam_mp.errors import SettingsError
 from adam_mp.memory.layout import BUCKETS, Layout
+
+_LONGEST_NAME = 100  # letters of a tensor's name in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +91,28 @@ class LayoutFacts:
             raise SettingsError("a layout that came from a peer has an empty tensor; is it of another version?")
         return cls(shapes)
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers the tensors have."""
+        return sum(math.prod(shape) for _, shape in self.shapes)
+
     def as_list(self) -> list[Any]:
         """Return plain values."""
         return [[name, list(shape)] for name, shape in self.shapes]
+
+    def difference(self, other: LayoutFacts) -> str | None:
+        """Name the first tensor in which `other` differs, with both shapes; None if it does not."""
+        for ours, theirs in itertools.zip_longest(self.shapes, other.shapes):
+            if ours != theirs:
+                return f"{_described(theirs)}, the run has {_described(ours)}"
+        return None
 
     @cached_property
     def layout(self) -> Layout:
         """The layout itself."""
         return Layout.of(dict(self.shapes))
+
+
+def _described(tensor: tuple[str, tuple[int, ...]] | None) -> str:
+    """Say a tensor's name and shape, as in `conv1.weight 5x5x1x20`."""
+    return f"{tensor[0][:_LONGEST_NAME]} {'x'.join(map(str, tensor[1])) or 'of one number'}" if tensor else "no more"

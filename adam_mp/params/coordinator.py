@@ -8,161 +8,44 @@ answer to REPORT carries what a replica needs to know: batches granted, the epoc
 A restarted coordinator takes up its snapshot; members that it does not know are asked to join again, and tell what they
 have trained and leased.
 
-Anyone may send anything: all that a message says is checked before any of it changes the state, so that a message is
-taken whole or refused.
+Anyone may send anything: all that a message says is checked (`statements`) before any of it changes the state, so that
+a message is taken whole or refused.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from adam_mp.machine import free_memory
+from adam_mp.memory.segment import megabytes
+from adam_mp.params.bucket_map import BucketMap, ServerPlace
+from adam_mp.params.epoch_batches import LEASED, TRAINED, EpochBatches
+from adam_mp.params.member import Member
+from adam_mp.params.statements import LARGEST, REPLICA, SERVER, Joining, RefusedError, Reporting, RunFacts, member_named
 
-from adam_mp.errors import AdamError, SettingsError
-from adam_mp.params.bucket_map import BucketMap, LayoutFacts, ServerPlace
-
+__all__ = ["MEMBER_DEADLINE", "REPLICA", "Coordinator", "Member", "RunFacts"]
 MEMBER_DEADLINE = 15.0  # seconds
-FREE, LEASED, TRAINED = range(3)
-REPLICA, SERVER, DATA = "replica", "params", "data"
-ROLES = (REPLICA, SERVER, DATA)
-# The numbers of a member that `status` shows.
-STATISTICS = (
-    "updates", "workers", "trained_here", "rounds", "staleness", "round_ms", "resent", "bytes_in", "bytes_out", "queue",
-    "shards", "bytes", "applied", "updates_per_second", "bytes_per_second", "dropped", "refused", "unsent", "deltas",
-    "products", "repeated", "folded", "snapshot_window", "snapshots",
-)  # fmt: skip
-_MOST_GRANTED = 4096  # batches in one answer
-_MOST_MEMBERS = 10_000
-_MOST_IMAGES, _MOST_BATCHES, _MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
-_MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # of a layout
-_MOST_AGREED, _LONGEST_VALUE = 100, 10_000
-_LONGEST_NAME, _LONGEST_ADDRESS = 100, 300
-_LARGEST_STATISTIC = 1 << 48  # ten thousand of them still fit the 63 bits of a replica's counter
-_LARGEST = (1 << 64) - 1  # of a message's header
-_LIFE = 32  # bits of a sequence that count messages; those above are another life of the sender
-
-
-class RefusedError(AdamError):
-    """A message was not taken. `rejoin` asks its sender to join again."""
-
-    def __init__(self, reason: str, rejoin: bool = False) -> None:
-        super().__init__(reason)
-        self.rejoin = rejoin
-
-
-@dataclasses.dataclass
-class Member:
-    """A part of the run that lives: `number` counts members since the start, `seen` is when it was last heard."""
-
-    identity: int
-    number: int
-    role: str
-    name: str
-    address: str
-    seen: float
-    joined: float
-    sequence: int = 0
-    answer: dict[str, Any] = dataclasses.field(default_factory=dict)
-    report: dict[str, Any] = dataclasses.field(default_factory=dict)
-    trained: int = 0  # images of this run
-    epoch: int = 0  # in which it believes the run to be
-
-
-@dataclasses.dataclass(frozen=True)
-class RunFacts:
-    """What all replicas of a run must agree on. `batches` of an epoch hold `batch_size` images, the last fewer."""
-
-    layout: LayoutFacts
-    images: int
-    batch_size: int
-    epochs: int
-    quorum: float
-    agreed: Mapping[str, Any]  # name -> value, compared one by one: data digest, seed, optimizer, ...
-
-    @property
-    def batches(self) -> int:
-        """Batches of an epoch."""
-        return math.ceil(self.images / self.batch_size)
-
-    @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> RunFacts:
-        """Rebuild them from what a replica sent; raises RefusedError if they are malformed."""
-        images, epochs = _whole(facts, "images", 1, _MOST_IMAGES), _whole(facts, "epochs", 1, _MOST_EPOCHS)
-        batch_size = _whole(facts, "batch_size", 1, _MOST_IMAGES)
-        if images / batch_size > _MOST_BATCHES:
-            raise RefusedError(f"{images} images in batches of {batch_size}; expected at most {_MOST_BATCHES} batches")
-        quorum: Any = facts.get("quorum")
-        if not _is_number(quorum) or not 0 < quorum <= 1:
-            raise RefusedError(f"quorum is {_shown(quorum)}; expected a number above 0, at most 1")
-        layout, agreed = _layout(facts.get("layout")), _agreed(facts.get("agreed"))
-        return cls(layout, images, batch_size, epochs, float(quorum), agreed)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {
-            "layout": self.layout.as_list(), "images": self.images, "batch_size": self.batch_size,
-            "epochs": self.epochs, "quorum": self.quorum, "agreed": dict(self.agreed),
-        }  # fmt: skip
-
-    def difference(self, other: RunFacts) -> str | None:
-        """Name the first thing in which two replicas differ, with both values; None if they agree."""
-        if self.layout != other.layout:
-            return "another network"
-        for name in ("images", "batch_size", "epochs", "quorum"):
-            if getattr(self, name) != getattr(other, name):
-                return f"{name} {getattr(other, name)!r}, the run has {getattr(self, name)!r}"
-        for name in self.agreed.keys() | other.agreed.keys():
-            if self.agreed.get(name) != other.agreed.get(name):
-                return f"{name} {other.agreed.get(name)!r}, the run has {self.agreed.get(name)!r}"
-        return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Joining:
-    """What a JOIN says, checked. A replica has `facts`, and tells what it did before, in the epoch it is in."""
-
-    role: str
-    name: str
-    address: str
-    facts: RunFacts | None = None
-    run: int = 0
-    epoch: int = 0
-    trained: Sequence[int] = ()
-    leased: Sequence[int] = ()
-    finished: Sequence[dict[str, int]] = ()
-
-    @classmethod
-    def from_dict(cls, facts: Mapping[str, Any]) -> Joining:
-        """Take what was sent; raises RefusedError if it is malformed."""
-        role = facts.get("role")
-        if role not in ROLES:
-            raise RefusedError(f"unknown role {_shown(role)}; expected one of {', '.join(ROLES)}")
-        name, address = _text(facts, "name", role)[:_LONGEST_NAME], _text(facts, "address", "")[:_LONGEST_ADDRESS]
-        if role == SERVER and not address:
-            raise RefusedError("a parameter server joins without an address; expected where others find it")
-        if role != REPLICA:
-            return cls(role, name, address)
-        given = facts.get("facts")
-        run = RunFacts.from_dict(given if isinstance(given, Mapping) else {})
-        return cls(
-            role, name, address, run, _whole(facts, "run", 0, _LARGEST), _whole(facts, "epoch", 0, run.epochs),
-            _batches(facts, "trained", run), _batches(facts, "leased", run), _entries(facts, run),
-        )  # fmt: skip
+_MOST_MEMBERS = _MOST_DEPARTED = 10_000
+_MOST_NOTICES = 1000  # that wait to be shown
+_OTHERS = 0  # under which the updates of those that left long ago are summed
 
 
 class Coordinator:
-    """The state of one run. `expected` parameter servers are waited for before a replica may begin."""
+    """The state of one run. `expected` parameter servers are waited for before a replica may begin.
 
-    def __init__(self, run: int, expected: int) -> None:
-        self.run, self.expected = run, expected
+    `room` returns the bytes that a server has for weights. `notices` are lines for the user, who takes them away.
+    """
+
+    def __init__(self, run: int, expected: int, room: Callable[[], int] = free_memory) -> None:
+        self.run, self.expected, self._room = run, expected, room
+        self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.facts: RunFacts | None = None
         self.map: BucketMap | None = None
         self.epoch = 0
-        self.states: np.ndarray = np.zeros(0, np.uint8)
-        self.holders: np.ndarray = np.zeros(0, np.uint64)
+        self.batches = EpochBatches()  # of the epoch
         self.members: dict[int, Member] = {}
         self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, trained twice
         self.departed: dict[int, int] = {}  # identity -> updates of a replica that left, or is taken for dead
@@ -170,18 +53,19 @@ class Coordinator:
         self.leader = 0  # identity of the replica that validates and keeps the model; 0 for none
         self._awaited_until: float | None = None  # how long a leader from before the restart keeps its place
         self._joined = 0
-        self._twice = 0
+        self._now = 0.0
+        self._opened: float | None = None  # when the epoch began; None if that was before a restart
 
     # Messages.
 
     def join(self, identity: int, facts: Mapping[str, Any], now: float, sequence: int = 0) -> dict[str, Any]:
         """Answer JOIN; raises RefusedError. What comes again under a `sequence` (0 for none) has no effect."""
-        asked, member = Joining.from_dict(facts), self.members.get(identity)
+        asked, member, self._now = Joining.from_dict(facts), self.members.get(identity), now
         self._check_place(identity, member, asked)
-        if member is not None and 0 < sequence <= member.sequence and _same_life(member, sequence):
+        if member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence):
             return self._welcome(member)
-        if asked.role == SERVER:
-            self._place_server(identity, asked.address)
+        if asked.role == SERVER and (waiting := self._place_server(identity, member, asked.address)):
+            return {"waiting": waiting}
         begins = self.facts is None
         if asked.facts is not None and (waiting := self._agree(asked, asked.facts)):
             return {"waiting": waiting}
@@ -189,6 +73,7 @@ class Coordinator:
             self._joined += 1
             member = Member(identity, self._joined, asked.role, asked.name, asked.address, now, now)
             self.members[identity] = member
+            self.notices.append(f"{member.name} joined")
         member.seen, member.sequence, member.answer = now, sequence, {}
         if asked.role == REPLICA:
             self.departed.pop(identity, None)  # it was not dead: it will report them itself
@@ -200,26 +85,26 @@ class Coordinator:
     def report(self, identity: int, sequence: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
         """Answer REPORT: note what is trained, lease more. The same sequence gets the same answer, with no effect."""
         member = self.members.get(identity)
-        if member is None or not _same_life(member, sequence):
+        if member is None or not member.lives_in(sequence):
             raise RefusedError("this member is not known here", rejoin=True)
         if sequence <= member.sequence:
             member.seen = now
             return member.answer
-        statistics = _statistics(facts)
-        epoch, wanted, trained = member.epoch, 0, []
-        if member.role == REPLICA and self.facts is not None:
-            epoch, wanted = _whole(facts, "epoch", 0, self.facts.epochs), _whole(facts, "wanted", 0, _MOST_IMAGES)
-            trained = _batches(facts, "trained", self.facts)
-        member.seen, member.sequence, member.report, member.epoch = now, sequence, statistics, epoch
+        said = Reporting.from_dict(facts, self.facts if member.role == REPLICA else None)
+        self._now = member.seen = now
+        member.sequence, member.report = sequence, dict(said.statistics)
         granted: list[int] = []
-        if epoch == self.epoch:
-            self._note_trained(member, trained)
+        if member.role == REPLICA:
+            member.epoch = said.epoch
+        if member.epoch == self.epoch:
+            self._note_trained(member, said.trained)
             self._end_epoch_at_quorum()
-        if epoch == self.epoch:
-            granted = self._grant(member, wanted)
+        present = member.epoch == self.epoch and self.phase == "training"
+        if present:
+            granted = self.batches.grant(identity, said.wanted, self._replicas()) if said.wanted else []
         member.answer = {**self._news(member), "granted": granted}
-        if facts.get("states") is True and member.role == REPLICA and self.facts is not None and epoch == self.epoch:
-            member.answer["done"] = self._done()
+        if said.states and present:
+            member.answer["done"] = self.batches.done()
         return member.answer
 
     def leave(self, identity: int, facts: Mapping[str, Any] | None = None) -> None:
@@ -227,14 +112,10 @@ class Coordinator:
 
         Raises RefusedError.
         """
-        identity = _whole({"member": identity, **(facts or {})}, "member", 0, _LARGEST)
-        self._free(identity)
-        member = self.members.pop(identity, None)
-        if member is None:
-            return
-        if member.role == REPLICA:
-            self.departed[identity] = int(member.report.get("updates", 0))
-        self._choose_leader()
+        named = member_named(identity, facts)
+        member = self._part_with(named)
+        if member is not None:
+            self.notices.append(f"{member.name} left" if named == identity else f"{member.name} died")
 
     def tick(self, now: float) -> list[Member]:
         """Take leave of members that are silent; return them. Servers keep their buckets: they come back."""
@@ -245,7 +126,9 @@ class Coordinator:
             self._choose_leader()
         silent = [member for member in self.members.values() if now - member.seen > MEMBER_DEADLINE]
         for member in silent:
-            self.leave(member.identity)
+            self._part_with(member.identity)
+            leased = ": what it had leased is free again" if member.role == REPLICA else ""
+            self.notices.append(f"{member.name} is silent{leased}")
         return silent
 
     def state(self, now: float) -> dict[str, Any]:
@@ -262,16 +145,19 @@ class Coordinator:
             "finished": self.finished,
             "map": self.map.as_dict() if self.map else None,
             "members": [
-                {
-                    **member.report,
-                    "name": member.name, "role": member.role, "address": member.address, "identity": member.identity,
-                    "number": member.number, "silent_seconds": round(now - member.seen, 3),
-                    "seconds": round(now - member.joined, 3), "leader": member is self._leader(),
-                    "images": member.trained,
-                }
+                {**member.as_dict(now), "leader": member is self._leader()}
                 for member in sorted(self.members.values(), key=lambda member: member.number)
             ],
         }  # fmt: skip
+
+    @property
+    def awaited(self) -> str | None:
+        """Who has to come before the run goes on; None if nobody has to."""
+        if self.map is None and (missing := self.expected - len(self._servers())) > 0:
+            return f"{missing} more parameter server{'s' if missing > 1 else ''}"
+        if self.facts is None:
+            return "the first replica"
+        return None if self.phase == "done" or self._replicas() else "a replica"
 
     @property
     def phase(self) -> str:
@@ -282,12 +168,7 @@ class Coordinator:
 
     def images_in(self, state: int) -> int:
         """Return how many images the batches in `state` hold."""
-        if self.facts is None or not self.states.size:
-            return 0
-        count = int(np.count_nonzero(self.states == state)) * self.facts.batch_size
-        if self.states[-1] == state:
-            count -= self.facts.batches * self.facts.batch_size - self.facts.images
-        return count
+        return self.batches.images_in(state)
 
     # A snapshot of it.
 
@@ -299,7 +180,7 @@ class Coordinator:
             "departed": {str(identity): updates for identity, updates in self.departed.items()},
             "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
             "map": self.map.as_dict() if self.map else None,
-            "trained": self._done(),
+            "trained": self.batches.done(),
         }  # fmt: skip
 
     @classmethod
@@ -315,8 +196,8 @@ class Coordinator:
             if facts["facts"]:
                 self.facts = RunFacts.from_dict(facts["facts"])
                 self._open(int(facts["epoch"]))
-                bits = np.unpackbits(np.frombuffer(bytes.fromhex(facts["trained"]), np.uint8))[: self.facts.batches]
-                self.states[bits == 1] = TRAINED
+                self.batches.restore(facts["trained"])
+                self._opened = None
             return self
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
             raise RefusedError(f"the coordinator's snapshot is malformed: {error!r}") from None
@@ -325,22 +206,30 @@ class Coordinator:
 
     def _check_place(self, identity: int, member: Member | None, asked: Joining) -> None:
         """Raise RefusedError if there is no place for this member."""
-        if not 0 < identity <= _LARGEST:
+        if not 0 < identity <= LARGEST:
             raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
         if member is None and len(self.members) >= _MOST_MEMBERS:
             raise RefusedError(f"the run has {_MOST_MEMBERS} members already")
         if member is not None and member.role != asked.role:
             raise RefusedError(f"{member.name} has the role {member.role}, and joins as {asked.role}; start it again")
 
-    def _place_server(self, identity: int, address: str) -> None:
+    def _place_server(self, identity: int, member: Member | None, address: str) -> str | None:
+        """Have a server at its address; return what it waits for if another with its identity may live elsewhere.
+
+        Raises RefusedError if that one is heard meanwhile, or if it is none of the run.
+        """
         known = None if self.map is None else next((s for s in self.map.servers if s.identity == identity), None)
         if self.map is not None and known is None:
             raise RefusedError(f"the run has its {len(self.map.servers)} parameter servers already")
+        if member is not None and (waiting := member.claimed_from(address, self._now)):
+            return waiting
         if self.map is not None and known is not None and known.address != address:
             servers = tuple(ServerPlace(identity, address) if s is known else s for s in self.map.servers)
             self.map, self.changed = BucketMap(self.map.epoch + 1, servers), True
-        if identity in self.members:
-            self.members[identity].address = address
+            self.notices.append(f"a parameter server has moved from {known.address} to {address}")
+        if member is not None:
+            member.address, member.name = address, member.name.replace(member.address, address)
+        return None
 
     def _agree(self, asked: Joining, offered: RunFacts) -> str | None:
         """Agree with a replica on the run, and make the map; return what is waited for, if anything."""
@@ -348,11 +237,12 @@ class Coordinator:
             raise RefusedError(f"this replica has {difference}; start it with the settings of the run")
         if self.phase == "done":
             raise RefusedError("the run is done; start new parameter servers for another")
+        if self.facts is None:
+            self._check_room(offered)
         if self.map is None:
-            servers = [member for member in self.members.values() if member.role == SERVER]
+            servers = self._servers()
             if len(servers) < self.expected:
                 return f"{len(servers)} of {self.expected} parameter servers are there"
-            servers.sort(key=lambda member: member.number)
             self.map = BucketMap(1, tuple(ServerPlace(m.identity, m.address) for m in servers))
             self.changed = True
         if self.facts is None:
@@ -360,6 +250,15 @@ class Coordinator:
             self.run = asked.run or self.run
             self._open(min(asked.epoch, offered.epochs - 1))
         return None
+
+    def _check_room(self, offered: RunFacts) -> None:
+        """Raise RefusedError if a server's part of the weights is more than this machine can hold."""
+        part, room = 4 * offered.layout.numbers // self.expected, self._room()
+        if part > room:
+            raise RefusedError(
+                f"the network's weights are {megabytes(part)} for each of {self.expected} parameter servers, and the "
+                f"first has {megabytes(room)} free; use a smaller network or more servers"
+            )
 
     def _take_up(self, member: Member, asked: Joining, begins: bool) -> None:
         """Note what a replica brings: what it did before the coordinator was restarted.
@@ -372,12 +271,11 @@ class Coordinator:
             # The snapshot was older than the end of the epoch before.
             self.finished += [entry for entry in asked.finished if self.epoch <= entry["epoch"] < asked.epoch]
             self._open(asked.epoch)
-        self._free(member.identity)  # what it was granted and does not name, it never heard of
+        self.batches.free(member.identity)  # what it was granted and does not name, it never heard of
         if asked.epoch != self.epoch or not (begins or asked.run == self.run):
             return
         self._note_trained(member, asked.trained)
-        leased = [batch for batch in asked.leased if self.states[batch] == FREE]
-        self.states[leased], self.holders[leased] = LEASED, member.identity
+        self.batches.take(member.identity, asked.leased)
         self._end_epoch_at_quorum()
 
     def _welcome(self, member: Member) -> dict[str, Any]:
@@ -392,15 +290,19 @@ class Coordinator:
             "trained": self.images_in(TRAINED),
             "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
-            "replicas": sum(m.role == REPLICA for m in self.members.values()),
+            "replicas": self._replicas(),
             "updates": updates,
             "map": self.map.as_dict() if self.map else None,
             "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,
         }
 
-    def _done(self) -> str:
-        """Which batches of the epoch are trained, a bit each."""
-        return np.packbits(self.states == TRAINED).tobytes().hex()
+    def _servers(self) -> list[Member]:
+        """The parameter servers, in the order in which they came."""
+        servers = (member for member in self.members.values() if member.role == SERVER)
+        return sorted(servers, key=lambda member: member.number)
+
+    def _replicas(self) -> int:
+        return sum(member.role == REPLICA for member in self.members.values())
 
     def _leader(self) -> Member | None:
         """The replica that validates and keeps the model."""
@@ -419,23 +321,13 @@ class Coordinator:
     def _open(self, epoch: int) -> None:
         assert self.facts is not None
         self.epoch = epoch
-        self.states = np.zeros(self.facts.batches, np.uint8)
-        self.holders = np.zeros(self.facts.batches, np.uint64)
-        self._twice = 0
+        self.batches = EpochBatches(self.facts.batches, self.facts.batch_size, self.facts.images)
+        self._opened = self._now
 
     def _note_trained(self, member: Member, batches: Sequence[int]) -> None:
-        """Count batches as trained, whoever holds them by now; one that another trained too is noted as trained twice.
-
-        Who trained what a snapshot has as trained is not known; the first that names it is taken for the one.
-        """
-        if not batches:
-            return
-        before, numbers = self.images_in(TRAINED), np.unique(np.array(batches, np.int64))
-        others = ~np.isin(self.holders[numbers], (0, member.identity))
-        self._twice += int(np.count_nonzero((self.states[numbers] == TRAINED) & others))
-        self.states[numbers], self.holders[numbers] = TRAINED, member.identity
-        self.changed = True
-        member.trained += self.images_in(TRAINED) - before
+        if batches:
+            member.trained += self.batches.note_trained(member.identity, batches)
+            self.changed = True
 
     def _end_epoch_at_quorum(self) -> None:
         if self.facts is None or self.phase == "done":
@@ -444,111 +336,27 @@ class Coordinator:
         if trained < math.ceil(self.facts.quorum * self.facts.images):
             return
         entry = {"epoch": self.epoch, "trained": trained, "skipped": self.facts.images - trained}
-        self.finished.append({**entry, "twice": self._twice})
+        self.finished.append({**entry, "twice": self.batches.twice})
+        self._tell_of_epoch(trained)
         self._open(self.epoch + 1)
         self.changed = True
+        if self.phase == "done":
+            self.notices.append("the run is done")
 
-    def _grant(self, member: Member, wanted: int) -> list[int]:
-        """Lease free batches: as many as are wanted, but never more than a fair part of those left."""
-        if self.phase != "training":
-            return []
-        free = np.flatnonzero(self.states == FREE)
-        replicas = max(1, sum(m.role == REPLICA for m in self.members.values()))
-        fair = -(-len(free) // replicas)
-        granted = free[: min(max(0, wanted), fair, _MOST_GRANTED)]
-        self.states[granted], self.holders[granted] = LEASED, member.identity
-        return [int(batch) for batch in granted]
+    def _tell_of_epoch(self, trained: int) -> None:
+        assert self.facts is not None
+        took = "" if self._opened is None else f" in {self._now - self._opened:,.1f} s"
+        self.notices.append(f"epoch {self.epoch + 1} of {self.facts.epochs}: {trained:,} images{took}")
 
-    def _free(self, identity: int) -> None:
-        mine = (self.states == LEASED) & (self.holders == np.uint64(identity))
-        self.states[mine] = FREE
-
-
-# What a message says, checked. All raise RefusedError.
-
-
-def _same_life(member: Member, sequence: int) -> bool:
-    """Tell whether a sequence is of the life in which the member joined."""
-    return sequence >> _LIFE == member.sequence >> _LIFE
-
-
-def _is_number(value: Any) -> bool:
-    """Tell whether it is a finite number; JSON has true, 1e999 and NaN too."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    """Return a value as a message may show it, whatever it is."""
-    return (
-        repr(value)[:60] if isinstance(value, str | float | bool | None) or _is_number(value) else type(value).__name__
-    )
-
-
-def _whole(facts: Mapping[str, Any], name: str, least: int, most: int) -> int:
-    value = facts.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise RefusedError(f"{name} is malformed: {_shown(value)}; expected a whole number from {least} to {most}")
-    return value
-
-
-def _text(facts: Mapping[str, Any], name: str, otherwise: str) -> str:
-    """Return a text that any terminal can show."""
-    text = facts.get(name, otherwise)
-    if not isinstance(text, str):
-        raise RefusedError(f"{name} is {_shown(text)}; expected a text")
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:_LONGEST_ADDRESS])
-
-
-def _batches(facts: Mapping[str, Any], name: str, run: RunFacts) -> list[int]:
-    """Return the batch numbers under `name`."""
-    batches, count = facts.get(name, []), run.batches
-    if not isinstance(batches, list) or any(
-        isinstance(b, bool) or not isinstance(b, int) or not 0 <= b < count for b in batches
-    ):
-        raise RefusedError(f"{name} are no batches of this run; expected a list of numbers from 0 to {count - 1}")
-    return batches
-
-
-def _entries(facts: Mapping[str, Any], run: RunFacts) -> list[dict[str, int]]:
-    """Return what a replica knows of epochs that are over, each once, in order."""
-    told = facts.get("finished", [])
-    if not isinstance(told, list) or not all(isinstance(entry, Mapping) for entry in told):
-        raise RefusedError("finished is no list of epochs")
-    most = {"epoch": run.epochs - 1, "trained": run.images, "skipped": run.images, "twice": _LARGEST_STATISTIC}
-    entries = ({name: _whole(entry, name, 0, most[name]) for name in most} for entry in told)
-    return sorted({entry["epoch"]: entry for entry in entries}.values(), key=lambda entry: entry["epoch"])
-
-
-def _statistics(facts: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers that `status` shows; what is none of them is left out."""
-    told = facts.get("statistics")
-    return {
-        name: value
-        for name, value in (told.items() if isinstance(told, Mapping) else ())
-        if name in STATISTICS and _is_number(value) and 0 <= value <= _LARGEST_STATISTIC
-    }
-
-
-def _layout(told: Any) -> LayoutFacts:
-    try:
-        layout = LayoutFacts.from_list(told)
-    except (SettingsError, OverflowError, RecursionError) as error:
-        raise RefusedError(str(error)) from None
-    names = {name for name, _ in layout.shapes}
-    sides = [shape for _, shape in layout.shapes if len(shape) > _MOST_SIDES or max(shape, default=1) > _MOST_NUMBERS]
-    if not 0 < len(layout.shapes) == len(names) <= _MOST_TENSORS or not all(name.isprintable() for name in names):
-        raise RefusedError(f"the layout is malformed: expected 1 to {_MOST_TENSORS} tensors of different names")
-    if sides or sum(math.prod(shape) for _, shape in layout.shapes) > _MOST_NUMBERS:
-        raise RefusedError(f"the layout is malformed: expected at most {_MOST_NUMBERS} numbers")
-    return layout
-
-
-def _agreed(told: Any) -> dict[str, Any]:
-    if not isinstance(told, Mapping) or len(told) > _MOST_AGREED:
-        raise RefusedError(f"what replicas agree on is malformed: expected at most {_MOST_AGREED} names with values")
-    for name, value in told.items():
-        if not (isinstance(value, str | bool | None) or _is_number(value)) or len(f"{name}{value}") > _LONGEST_VALUE:
-            raise RefusedError(f"{_shown(name)} is malformed: {_shown(value)}; expected a number or a short text")
-    return dict(told)
+    def _part_with(self, identity: int) -> Member | None:
+        """A member is none any more: what it leased is free, its updates stay counted."""
+        self.batches.free(identity)
+        member = self.members.pop(identity, None)
+        if member is not None and member.role == REPLICA:
+            self.departed[identity] = int(member.report.get("updates", 0))
+            if len(self.departed) > _MOST_DEPARTED:
+                oldest = next(key for key in self.departed if key != _OTHERS)
+                self.departed[_OTHERS] = self.departed.get(_OTHERS, 0) + self.departed.pop(oldest)
+        if member is not None:
+            self._choose_leader()
+        return member

@@ -20,10 +20,11 @@ from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.buffers import BufferPool
-from adam_mp.params.coordinator import DATA, SERVER, Coordinator, Member, RefusedError
+from adam_mp.params.coordinator import Coordinator, Member
 from adam_mp.params.membership import CoordinatorLink, StoppedError
 from adam_mp.params.persistence import SnapshotFolder
 from adam_mp.params.shard_table import Delta, ShardTable
+from adam_mp.params.statements import DATA, SERVER, RefusedError
 from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.messages import ENCODINGS, Kind, Message, with_facts
 

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adam_mp.params.coordinator import FREE, LEASED, MEMBER_DEADLINE, TRAINED, Coordinator, RefusedError
+from adam_mp.params import coordinator as coordinators
+from adam_mp.params.coordinator import MEMBER_DEADLINE, Coordinator
+from adam_mp.params.epoch_batches import FREE, LEASED, TRAINED
+from adam_mp.params.statements import RefusedError
 from adam_mp.report.cluster_text import cluster_text
 
 LAYOUT = [["w", [10, 10]], ["b", [10]]]
@@ -46,7 +49,8 @@ def test_a_replica_waits_for_the_servers():
     [
         ({"agreed": {"lr": 0.2}}, "lr 0.2, the run has 0.1"),
         ({"epochs": 9}, "epochs 9, the run has 3"),
-        ({"layout": [["w", [10, 11]], ["b", [10]]]}, "another network"),
+        ({"layout": [["w", [10, 11]], ["b", [10]]]}, "another network: w 10x11, the run has w 10x10"),
+        ({"layout": [*LAYOUT, ["c", [3]]]}, "another network: c 3, the run has no more"),
         ({"images": "many"}, "malformed"),
         ({"layout": [["w", [0]]]}, "empty tensor"),
         ({"layout": "w"}, "malformed"),
@@ -96,7 +100,7 @@ def test_a_report_that_comes_twice_counts_once():
     coordinator = begin()
     first = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)
     assert coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.5) == first
-    assert np.count_nonzero(coordinator.states == LEASED) == len(first["granted"]) == 2
+    assert np.count_nonzero(coordinator.batches.states == LEASED) == len(first["granted"]) == 2
 
 
 def test_what_a_silent_replica_leased_is_free_again():
@@ -105,7 +109,7 @@ def test_what_a_silent_replica_leased_is_free_again():
     coordinator.report(2, 1, {"epoch": 0, "wanted": 1}, 14.0)
     coordinator.members[100].seen = 20.0
     assert [member.identity for member in coordinator.tick(1.1 + MEMBER_DEADLINE)] == [1]
-    assert all(coordinator.states[batch] == FREE for batch in granted)
+    assert all(coordinator.batches.states[batch] == FREE for batch in granted)
     with pytest.raises(RefusedError) as refused:
         coordinator.report(1, 2, {"epoch": 0, "trained": granted}, 20.0)
     assert refused.value.rejoin
@@ -165,11 +169,80 @@ def test_a_replica_taken_for_dead_that_comes_back_counts_its_updates_once():
 def test_a_server_that_moves_makes_a_new_map():
     coordinator = begin(servers=2)
     assert coordinator.map.epoch == 1
-    coordinator.join(101, {"role": "params", "address": "127.0.0.1:9999"}, 1.0)
+    moved = {"role": "params", "address": "127.0.0.1:9999"}
+    assert "heard at 127.0.0.1:7001 1.0 s ago" in coordinator.join(101, moved, 1.0, 9)["waiting"]
+    assert coordinator.map.epoch == 1
+    assert coordinator.join(101, moved, 3.5, 10)["map"]["servers"][1] == [101, "127.0.0.1:9999"]
     assert coordinator.map.epoch == 2
     assert coordinator.map.servers[1].address == "127.0.0.1:9999"
     with pytest.raises(RefusedError, match="2 parameter servers already"):
         coordinator.join(102, {"role": "params", "address": "127.0.0.1:1"}, 1.0)
+
+
+def test_a_second_server_with_the_identity_of_a_living_one_is_refused():
+    for servers in (2, 3):  # with a map, and before there is one
+        coordinator = begin(servers=2, replicas=0)
+        coordinator.expected = servers
+        if servers == 2:
+            coordinator.join(1, facts(), 0.0)
+        second = {"role": "params", "address": "127.0.0.1:9999"}
+        assert "waiting" in coordinator.join(101, second, 0.5, 9)
+        assert "waiting" in coordinator.join(101, second, 0.6, 10)
+        coordinator.report(101, 1, {}, 0.7)
+        with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9999 has the identity of the one at 127\.0\.0\.1:7001"):
+            coordinator.join(101, second, 0.8, 11)
+        assert coordinator.members[101].address == "127.0.0.1:7001"
+        coordinator.report(101, 2, {}, 0.9)
+
+
+def test_lines_tell_how_the_run_goes():
+    coordinator = begin(servers=2, replicas=0, epochs=1)
+    assert Coordinator(run=5, expected=2).awaited == "2 more parameter servers"
+    assert coordinator.awaited == "the first replica"
+    for identity in (1, 2):
+        coordinator.join(identity, {**facts(epochs=1), "name": f"replica {identity}"}, 2.0)
+    assert coordinator.awaited is None
+    coordinator.leave(7)
+    coordinator.leave(2, {"member": 1})
+    assert coordinator.awaited is None
+    coordinator.report(2, 1, {"epoch": 0, "trained": list(range(10))}, 4.5)
+    for number in range(2):
+        coordinator.members[100 + number].seen = 20.0
+    coordinator.tick(20.0)
+    coordinator.leave(100)
+    assert list(coordinator.notices)[2:] == [
+        "replica 1 joined",
+        "replica 2 joined",
+        "replica 1 died",
+        "epoch 1 of 1: 95 images in 2.5 s",
+        "the run is done",
+        "replica 2 is silent: what it had leased is free again",
+        "params left",
+    ]
+    assert coordinator.awaited is None
+
+
+def test_weights_that_the_machine_cannot_hold_are_refused():
+    coordinator = Coordinator(run=5, expected=2, room=lambda: 1 << 20)
+    for number in range(2):
+        coordinator.join(100 + number, {"role": "params", "address": f"127.0.0.1:{number}"}, 0.0)
+    with pytest.raises(RefusedError, match=r"2\.0 MB for each of 2 parameter servers, and the first has 1\.0 MB free"):
+        coordinator.join(1, facts(layout=[["w", [1000, 1000]]]), 0.0)
+    assert coordinator.phase == "waiting"
+    coordinator.join(1, facts(layout=[["w", [500, 1000]]]), 0.0)
+    with pytest.raises(RefusedError, match="longer rows than a message holds"):
+        coordinator.join(1, facts(layout=[["w", [1, 1 << 30]]]), 0.0)
+
+
+def test_of_replicas_that_left_long_ago_only_the_sum_is_kept(monkeypatch):
+    monkeypatch.setattr(coordinators, "_MOST_DEPARTED", 5)
+    coordinator = begin(replicas=1)
+    for identity in range(10, 20):
+        coordinator.join(identity, facts(), 0.0, 1)
+        coordinator.report(identity, 2, {"epoch": 0, "statistics": {"updates": identity}}, 0.0)
+        coordinator.leave(identity)
+    assert coordinator.departed == {0: 10 + 11 + 12 + 13 + 14, 15: 15, 16: 16, 17: 17, 18: 18, 19: 19}
+    assert coordinator.report(1, 1, {"epoch": 0}, 0.0)["updates"] == sum(range(10, 20))
 
 
 def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say():
@@ -183,7 +256,7 @@ def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say
     assert refused.value.rejoin
     again.join(1, {**facts(), "run": 5, "epoch": 0, "trained": [7], "leased": granted}, 1.0)
     assert again.images_in(TRAINED) == 30
-    assert np.count_nonzero(again.states == LEASED) == 2
+    assert np.count_nonzero(again.batches.states == LEASED) == 2
     ahead = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
     over = [{"epoch": epoch, "trained": 95, "skipped": 0, "twice": 0} for epoch in range(2)]
     ahead.join(2, {**facts(), "run": 5, "epoch": 2, "trained": [0], "leased": [], "finished": over}, 1.0)
@@ -269,7 +342,7 @@ def test_a_join_that_comes_twice_has_no_effect():
     granted = coordinator.report(1, 6, {"epoch": 0, "wanted": 2}, 1.0)["granted"]
     coordinator.join(1, facts(), 1.0, 5)
     assert coordinator.report(1, 6, {"epoch": 0, "wanted": 2}, 1.0)["granted"] == granted
-    assert [batch for batch in range(10) if coordinator.states[batch] == LEASED] == granted
+    assert [batch for batch in range(10) if coordinator.batches.states[batch] == LEASED] == granted
 
 
 def test_another_process_with_the_same_identity_has_sequences_of_its_own():
@@ -278,7 +351,7 @@ def test_another_process_with_the_same_identity_has_sequences_of_its_own():
     coordinator.join(1, facts(), 1.0, before + 1)
     coordinator.report(1, before + 900, {"epoch": 0, "wanted": 2}, 1.0)
     coordinator.join(1, facts(), 2.0, after + 1)
-    assert not (coordinator.states == LEASED).any()  # it knows of no batches
+    assert not (coordinator.batches.states == LEASED).any()  # it knows of no batches
     with pytest.raises(RefusedError) as refused:
         coordinator.report(1, before + 901, {"epoch": 0, "wanted": 2}, 2.0)
     assert refused.value.rejoin
@@ -293,9 +366,9 @@ def test_what_a_replica_trained_is_not_twice_trained_because_it_says_so_twice():
     for each in (coordinator, again):
         each.join(1, {**facts(), "run": 5, "trained": [0, 1]}, 1.0)
         each.join(2, {**facts(), "run": 5, "trained": [2]}, 1.0)
-        assert each._twice == 0
+        assert each.batches.twice == 0
         each.report(2, 9, {"epoch": 0, "trained": [1]}, 1.0)
-        assert each._twice == 1
+        assert each.batches.twice == 1
 
 
 def test_a_member_keeps_its_role():
@@ -365,7 +438,11 @@ SEQUENCES = st.integers(0, 5) | st.just(2**64 - 1)
 def test_whatever_is_said_is_answered_or_refused(messages, began):
     coordinator = begin(replicas=2 if began else 0)
     for now, (sender, sequence, (kind, facts_given)) in enumerate(messages):
-        before = json.dumps(coordinator.snapshot()), coordinator.states.tobytes(), coordinator.holders.tobytes()
+        before = (
+            json.dumps(coordinator.snapshot()),
+            coordinator.batches.states.tobytes(),
+            coordinator.batches.holders.tobytes(),
+        )
         said = json.loads(json.dumps(facts_given))
         try:
             if kind == "join":
@@ -376,9 +453,13 @@ def test_whatever_is_said_is_answered_or_refused(messages, began):
                 answer = coordinator.leave(sender, said)
             json.dumps(answer, allow_nan=False)
         except RefusedError:
-            after = json.dumps(coordinator.snapshot()), coordinator.states.tobytes(), coordinator.holders.tobytes()
+            after = (
+                json.dumps(coordinator.snapshot()),
+                coordinator.batches.states.tobytes(),
+                coordinator.batches.holders.tobytes(),
+            )
             assert after == before
-        leased = coordinator.holders[coordinator.states == LEASED]
+        leased = coordinator.batches.holders[coordinator.batches.states == LEASED]
         assert set(leased.tolist()) <= {m.identity for m in coordinator.members.values() if m.role == "replica"}
         assert all(member.name.isprintable() for member in coordinator.members.values())
     text = json.dumps(coordinator.state(1.0), allow_nan=False)

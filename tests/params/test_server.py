@@ -14,11 +14,12 @@ import pytest
 from adam_mp.cli.main import main
 from adam_mp.memory.layout import Layout
 from adam_mp.params.bucket_map import LayoutFacts
-from adam_mp.params.coordinator import STATISTICS, Coordinator
+from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.persistence import SnapshotFolder, write_facts
 from adam_mp.params.server import ParameterServer
 from adam_mp.params.serving import ServerSpec, serve_for_supervisor
+from adam_mp.params.statements import STATISTICS
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, Message, with_facts
 from adam_mp.transport.sim import Network, Weather
@@ -101,7 +102,7 @@ def test_statistics_that_are_none_are_left_out(served, updates):
     assert (member["role"], member["name"], member["rounds"]) == ("replica", "replica", 3)
     assert not {"updates", "text"} & member.keys()
     served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
-    assert not (served.host.states == 1).any()
+    assert not (served.host.batches.states == 1).any()
 
 
 def test_a_name_is_one_that_every_terminal_shows(served):
