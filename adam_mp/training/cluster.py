@@ -8,8 +8,11 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from adam_mp.errors import TransportError
 from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
@@ -62,8 +65,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
     try:
         link = CoordinatorLink(dialer, parse_address(settings.join, "--join"), new_identity())
         facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict()}
-        epoch = plan.resumed.epoch if plan.resumed is not None else 0
-        news = link.join({**facts, "epoch": epoch}, _JOINING, stop)
+        news = link.join({**facts, **_brought(plan)}, _JOINING, stop)
     except BaseException:
         dialer.close()
         raise
@@ -71,6 +73,13 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
     tensors = factor_tensors(plan.layout, protocols)
     factors = FactorShape.of(plan.layout, tensors, settings.batch_size) if tensors else None
     return Cluster(dialer, link, facts, news, keys, protocols, factors)
+
+
+def _brought(plan: RunPlan) -> dict[str, Any]:
+    """Return what a replica that resumes a checkpoint tells of it: the epoch, and what of it is trained."""
+    if plan.resumed is None:
+        return {"epoch": 0}
+    return {"epoch": plan.resumed.epoch, "trained": np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()}
 
 
 def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:

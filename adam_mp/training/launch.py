@@ -116,12 +116,12 @@ class Launch:
             self._start(part)
 
     def _wait_for(self, part: _Part, path: Path) -> str:
+        """Wait until a server listens, starting it again if it dies; return where. Raises ProcessError."""
         deadline = time.monotonic() + _STARTING
         while not path.exists():
-            assert part.child is not None
-            if part.child.exit_code is not None or time.monotonic() > deadline:
-                how = part.child.describe_end() if part.child.exit_code is not None else "is not ready"
-                raise ProcessError(f"{part.name} {how}")
+            if time.monotonic() > deadline:
+                raise ProcessError(f"{part.name} was not ready {_STARTING:g} s after its start")
+            self.watch()
             time.sleep(_LOOK)
         return path.read_text(encoding="utf-8")
 
@@ -155,7 +155,3 @@ class Launch:
             if part.function is not serve_for_supervisor:
                 shutil.rmtree(part.argument.settings["run_dir"], ignore_errors=True)
             self._start(part)
-
-    def pids(self) -> dict[str, int]:
-        """Return name -> process id of the living."""
-        return {part.name: part.child.pid for part in self._parts if part.child is not None}

@@ -70,6 +70,9 @@ class Leases(Protocol):
         Raises TransportError if they do not in good time.
         """
 
+    def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
+        """Return the epoch's states for a checkpoint of the weights that are here after it. As `settle`."""
+
     def leave(self) -> None:
         """The run is over for this machine."""
 
@@ -121,6 +124,10 @@ class OwnLeases:
     def settle(self, tick: Callable[[], None]) -> None:
         """See `Leases.settle`."""
 
+    def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
+        """See `Leases.resumable`."""
+        return states
+
     def leave(self) -> None:
         """See `Leases.leave`."""
 
@@ -148,7 +155,8 @@ class SharedLeases:
         self._link, self._facts, self._patience, self._figures = link, facts, patience, figures
         self._news = dict(news)
         self._epoch = int(news["epoch"])
-        self._granted = self._left = False
+        self._granted = self._left = self._asks_for_done = False
+        self._done: np.ndarray | None = None  # [batches], what all replicas have trained, if that was asked
         self._pulse: tuple[int, ...] = ()
         self._wanted_round = self._elsewhere = 0
         self._hungry = True
@@ -227,6 +235,21 @@ class SharedLeases:
                 )
             time.sleep(_REPORT / 10)
 
+    def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
+        """See `Leases.resumable`. What is done by all is asked first, so that the weights after settling have it."""
+        self._done, self._asks_for_done = None, True
+        since = time.monotonic()
+        while self._done is None and int(self._news["epoch"]) == self._epoch:
+            tick()
+            if time.monotonic() - since > self._patience:
+                raise TransportError(f"the coordinator at {self._link.address} does not say what is trained")
+            time.sleep(_REPORT / 10)
+        self._asks_for_done = False
+        self.settle(tick)
+        if self._done is None:  # the epoch ended meanwhile
+            return np.full(len(states), TRAINED, np.uint8)
+        return np.where(self._done | (states == TRAINED), TRAINED, FREE).astype(np.uint8)
+
     def _exchanged(self) -> tuple[int, int]:
         """Return two numbers that grow while weights are exchanged: rounds, and questions about shards."""
         return self._exchange.read("rounds_done"), self._exchange.read("sequence")
@@ -270,7 +293,10 @@ class SharedLeases:
                 least = _LEAST * self._memory.shape.workers
                 wanted = max(0, min(_MOST, max(least, round(_AHEAD * self._pace))) - backlog)
                 self._hungry = wanted > 0
-            return {"epoch": self._epoch, "trained": self._telling, "wanted": wanted, "statistics": self._figures()}
+            return {
+                "epoch": self._epoch, "trained": self._telling, "wanted": wanted, "statistics": self._figures(),
+                "states": self._asks_for_done,
+            }  # fmt: skip
 
         news = self._link.report(make, self._rejoining, interval)
         if news is not None:
@@ -293,6 +319,9 @@ class SharedLeases:
         self._telling = []
         self._elsewhere = max(self._elsewhere, min(int(news["updates"]), _MOST_UPDATES))  # a restarted one learns them
         self._store.set_elsewhere(self._elsewhere)
+        if int(news["epoch"]) == self._epoch and "done" in news:
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(str(news["done"])), np.uint8))
+            self._done = bits[:batches] == 1
         if int(news["epoch"]) == self._epoch and granted:
             self._granted |= self._memory.ledger.admit(granted) > 0
 

@@ -191,7 +191,8 @@ class Supervisor:
             if now - saved >= settings.checkpoint_seconds and self.leases.leads:
                 saved = now
                 self._pause()
-                self._checkpoint(epoch, self._resumable(self.memory.ledger.states()), account.as_part())
+                states = self.leases.resumable(self.memory.ledger.states(), self.tick)
+                self._checkpoint(epoch, states, account.as_part())
                 self.memory.board.give_order(TRAIN)
             if now - reported >= _REPORT:
                 reported = now
@@ -210,9 +211,9 @@ class Supervisor:
         self.stopped_by = self.interruption.requested
         self._notice(f"{self.stopped_by}: finishing the batch and writing a checkpoint; once more stops at once")
         self._pause()
-        self.leases.settle(self.tick)
+        states = self.leases.resumable(self.memory.ledger.states(), self.tick)
         self.figures.epoch_part = account.as_part()
-        self._checkpoint(epoch, self._resumable(self.memory.ledger.states()))
+        self._checkpoint(epoch, states)
 
     def trained_in_epoch(self) -> int:
         """Return how many images of the epoch that an interruption cut are trained, by all machines."""
@@ -353,10 +354,6 @@ class Supervisor:
         """Return how many images of the trained batches could not be had. To be asked before the next epoch opens."""
         size = self.plan.settings.batch_size
         return self.bad_samples.failed(self.memory.order[np.repeat(states == TRAINED, size)[: len(self.memory.order)]])
-
-    def _resumable(self, states: np.ndarray) -> np.ndarray:
-        """Return the states for a checkpoint; a replica does not know what others did, so its epoch begins anew."""
-        return states if self.cluster is None else np.zeros_like(states)
 
     def _check_finite(self, epoch: int) -> None:
         if not np.isfinite(self.store.weights).all():

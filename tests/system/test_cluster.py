@@ -291,6 +291,7 @@ def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
     assert resumed.code == 0, resumed.err
     assert resumed.summary["images_trained"] == 3 * IMAGES
     assert len(seen_epochs(tmp_path / "run")) + away(ended) + away(resumed) == 3
+    assert 3 * BATCHES <= resumed.summary["updates"] < 3 * BATCHES + 60  # what was under way is trained again
 
 
 # What is given wrong.
