@@ -17,7 +17,7 @@ from typing import Any
 from adam_mp.errors import TransportError
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.tcp import NOBODY, TcpDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
 _LOOK = 0.05
@@ -87,10 +87,10 @@ class CoordinatorLink:
                 return answer
             if time.monotonic() - began > seconds:
                 self._open = None
-                raise TransportError(
-                    f"{self.address} does not answer for {time.monotonic() - began:.0f} s: "
-                    f"{self._dialer.trouble(self.address)}; is 'adam-mp serve-params' running there?"
-                )
+                trouble = self._dialer.trouble(self.address)
+                hint = "; is 'adam-mp serve-params' running there?" if trouble == NOBODY else ""
+                waited = f"{time.monotonic() - began:.0f} s"
+                raise TransportError(f"{self.address} does not answer for {waited}: {trouble}{hint}")
         self._open = None
         raise StoppedError(f"interrupted before {self.address} answered; start it again to go on")
 

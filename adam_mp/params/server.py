@@ -18,13 +18,15 @@ import numpy as np
 
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
+from adam_mp.params.announcements import Announcements
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.buffers import BufferPool
-from adam_mp.params.coordinator import Coordinator, Member
+from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.membership import CoordinatorLink, StoppedError
 from adam_mp.params.persistence import SnapshotFolder
 from adam_mp.params.shard_table import Delta, ShardTable
-from adam_mp.params.statements import DATA, SERVER, RefusedError
+from adam_mp.params.statements import DATA, SERVER, RefusedError, name_in
+from adam_mp.params.traffic import Traffic
 from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.messages import ENCODINGS, Kind, Message, with_facts
 
@@ -59,7 +61,8 @@ class ParameterServer:
         snapshots: SnapshotFolder | None, tell: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.endpoint, self.address, self.identity = endpoint, address, identity
-        self.host, self.link, self.snapshots, self.tell = host, link, snapshots, tell
+        self.host, self.link, self.snapshots = host, link, snapshots
+        self.announcements = Announcements(tell)
         self.table: ShardTable | None = None
         self.map: BucketMap | None = None
         self.phase, self.replicas = "waiting", 0
@@ -67,7 +70,7 @@ class ParameterServer:
         self.refused = 0
         self.dropped_answers = 0
         self._pool: BufferPool | None = None
-        self._reported, self._before = 0.0, (0.0, 0, 0)
+        self._reported, self._traffic = 0.0, Traffic()
         self._depth = 0  # messages that waited at the last turn
         self._done_since: float | None = None
 
@@ -85,8 +88,10 @@ class ParameterServer:
     def _join(self, seconds: float, stop: Callable[[], bool]) -> None:
         if self.host is not None:
             self.host.join(self.identity, self._joining, time.monotonic())
+            self.host.notices.clear()  # that it is a member itself goes without saying
         else:
             assert self.link is not None
+            self.announcements.say(f"joining the run of {self.link.address}")
             self._learn(self.link.join(self._joining, seconds, stop))
 
     def close(self) -> None:
@@ -236,9 +241,16 @@ class ParameterServer:
             if answer is not None:
                 self._send(each, with_facts(answer[0], answer[1], **self._echo(each)))
         except RefusedError as error:
+            if message.kind in (Kind.JOIN, Kind.REPORT) and not error.rejoin:
+                self.announcements.say_seldom(f"refused {self._name_of(message)}: {error}", now)
             self._refuse(each, str(error), rejoin=error.rejoin)
         except (AdamError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
             self._refuse(each, f"{message.kind.name} cannot be answered: {error}")
+
+    def _name_of(self, message: Message) -> str:
+        """Return who sent it, as it says, or as it joined."""
+        member = self.host.members.get(message.sender) if self.host is not None else None
+        return name_in(message.facts()) if member is None or message.kind == Kind.JOIN else member.name
 
     def _take_control(self, host: Coordinator, message: Message, now: float) -> tuple[Kind, dict[str, Any]] | None:
         """Return what the coordinator answers, None for nothing; raises RefusedError."""
@@ -257,15 +269,17 @@ class ParameterServer:
 
     def _see_to_duties(self, now: float) -> None:
         if self.host is not None:
-            for member in self.host.tick(now):
-                self.tell(_silent(member))
+            self.host.tick(now)
+            while self.host.notices:
+                self.announcements.say(self.host.notices.popleft())
+            self.announcements.say_awaited(self.host.awaited)
         if now - self._reported >= _REPORT or (self.link is not None and self.link.busy):
             self._report(now)
         if self.snapshots is not None:
             if self.table is not None:
                 self.snapshots.look(self.table, now)
             if self.snapshots.trouble:
-                self.tell(self.snapshots.trouble)
+                self.announcements.say(self.snapshots.trouble)
                 self.snapshots.trouble = None
 
     def _report(self, now: float) -> None:
@@ -293,7 +307,10 @@ class ParameterServer:
 
     def _learn(self, news: dict[str, Any]) -> None:
         """Take over phase, map and layout; make the shards, anew if they are of another run or layout, or others."""
-        self.phase, self.replicas = str(news.get("phase")), int(news.get("replicas", 0))
+        phase, self.replicas = str(news.get("phase")), int(news.get("replicas", 0))
+        if self.host is None and phase != self.phase and phase == "done":
+            self.announcements.say("the run is done")
+        self.phase = phase
         if not news.get("map") or not news.get("layout"):
             return
         self.map = BucketMap.from_dict(news["map"])
@@ -311,7 +328,8 @@ class ParameterServer:
         self.table = ShardTable(layout.layout, numbers)
         self._pool = BufferPool(_ANSWERS, largest)
         loaded = self.snapshots.load(self.table, self._run) if self.snapshots is not None else 0
-        self.tell(f"{len(numbers)} shards, {size / 1e6:,.1f} MB" + (f"; {loaded} from the snapshot" if loaded else ""))
+        snapshot = f"; {loaded} from the snapshot" if loaded else ""
+        self.announcements.say(f"{len(numbers)} shards, {size / 1e6:,.1f} MB{snapshot}")
 
     @property
     def _joining(self) -> dict[str, str]:
@@ -329,27 +347,8 @@ class ParameterServer:
 
     def figures(self, now: float) -> dict[str, Any]:
         """Return what `status` shows of this server; rates are those since the last report."""
-        carried = self.endpoint.statistics()
-        updates = self.table.store.read_updates() if self.table is not None else 0
-        size = carried.bytes_sent + carried.bytes_received
-        then, updates_then, size_then = self._before
-        seconds = max(now - then, 1e-9)
-        self._before = (now, updates, size)
-        facts: dict[str, Any] = {
-            "shards": len(self.table.numbers) if self.table is not None else 0,
-            "bytes": 4 * self.table.store.layout.size if self.table is not None else 0,
-            "applied": updates,
-            "updates_per_second": round((updates - updates_then) / seconds, 1) if then else 0.0,
-            "bytes_per_second": round((size - size_then) / seconds) if then else 0,
-            "bytes_in": carried.bytes_received,
-            "bytes_out": carried.bytes_sent,
-            "queue": self._depth,
-            "dropped": carried.dropped,
-            "refused": self.refused,
-            "unsent": self.dropped_answers,
-        }
-        if self.table is not None:
-            facts.update(dataclasses.asdict(self.table.statistics()))
+        facts: dict[str, Any] = {"queue": self._depth, "refused": self.refused, "unsent": self.dropped_answers}
+        facts.update(self._traffic.figures(now, self.endpoint, self.table))
         if self.snapshots is not None:
             written = self.snapshots.statistics()
             facts.update({"snapshot_window": round(written.window, 3), "snapshots": written.written})
@@ -395,7 +394,3 @@ class ParameterServer:
 def _own_shards(bucket_map: BucketMap, layout: LayoutFacts, identity: int) -> tuple[int, ...]:
     """Return the shards of one server; all of them are hashed for it, and it is asked with each news."""
     return bucket_map.shards_of(layout.layout, identity)
-
-
-def _silent(member: Member) -> str:
-    return f"{member.name} is silent: what it had leased is free again"

@@ -13,6 +13,7 @@ from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, SettingsError
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.params.coordinator import Coordinator
+from adam_mp.params.folder_lock import FolderLock
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server import ParameterServer
@@ -53,6 +54,17 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
     if spec.advertise is None and address.host in _EVERYWHERE:
         raise SettingsError(f"listening on {address}: say with --advertise HOST:PORT where others find this server")
     first = parse_address(spec.join, "--join") if spec.join is not None else None
+    if first is not None:
+        _check_other(first, address, spec.advertise)
+    with contextlib.ExitStack() as held:
+        if spec.snapshots is not None:
+            held.callback(FolderLock(spec.snapshots).close)
+        _serve(spec, address, first, stop, tell)
+
+
+def _serve(
+    spec: ServerSpec, address: Address, first: Address | None, stop: Callable[[], bool], tell: Callable[[str], None]
+) -> None:  # fmt: skip
     facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
     identity = int(facts.get("identity", 0)) or new_identity()
     host = _coordinator(spec, facts.get("coordinator")) if first is None else None
@@ -91,6 +103,20 @@ def _coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
     if host.phase == "done":
         raise RunDoneError(f"{spec.snapshots} holds a run that is done; name another folder")
     return host
+
+
+def _check_other(first: Address, own: Address, advertise: str | None) -> None:
+    """Raise SettingsError if the first server's address is this server's own."""
+    try:
+        shared = bool({*first.numbers()} & {*own.numbers()}) or (own.host in _EVERYWHERE and first.is_loopback)
+    except OSError:
+        shared = first.host == own.host
+    advertised = advertise is not None and str(first) == _advertised(advertise, own)
+    if first.port == own.port and (shared or advertised):
+        raise SettingsError(
+            f"--join {first} is where this server listens itself; give the first server's address, or start the first "
+            "without --join"
+        )
 
 
 def _try_folder(folder: Path, facts: dict[str, Any]) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import zmq
@@ -37,11 +38,17 @@ _REDIAL, _SLOWEST_REDIAL = 100, 1000
 _MOST_PARTS = 8  # frames of a message that are looked at
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
-_FAILURES: dict[int, str] = {
-    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it refuses this key file",
-    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "it expects keys, and none were given, or none, and some were",
-    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "it ends the connection at once: its key file is another, or it has none",
+NOBODY = "nobody answers there"
+# What a failed handshake means to one that was given keys, and to one that was given none.
+_FAILURES: dict[tuple[int, bool], str] = {
+    (zmq.EVENT_HANDSHAKE_FAILED_AUTH, True): "it refuses this key file; give that of the run",
+    (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, True): "it has no keys; start it with this key file too, or give none here",
+    (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, False): "it expects keys; give the run's --key-file",
+    (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, True): "it ends the connection at once; does it have another key file?",
+    (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, False): "it ends the connection at once; does it expect a --key-file?",
 }
+_STRANGER = "what answers there is no part of a run; give the address of one"
+_EVENTS = sum({event for event, _ in _FAILURES}) | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 class _Allowed:
@@ -89,7 +96,7 @@ class TcpListener:
             self._socket.bind(f"tcp://{address.resolved()}")
         except zmq.ZMQError as error:
             self.close()
-            raise TransportError(f"cannot listen on {address}: {error.strerror}; choose another --listen") from None
+            raise TransportError(f"cannot listen on {address}: {_reason(error)}; choose another --listen") from None
         bound = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.address = Address(address.host, int(bound.rpartition(":")[2]))
 
@@ -150,7 +157,7 @@ class TcpDialer:
         socket.immediate = True  # nothing waits for a peer that is not there
         if self._keys is not None:
             socket.curve_serverkey = self._keys.public
-        monitor = socket.get_monitor_socket(sum(_FAILURES) | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        monitor = socket.get_monitor_socket(_EVENTS)
         self._sockets[address], self._monitors[address] = socket, monitor
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(monitor, zmq.POLLIN)
@@ -158,7 +165,7 @@ class TcpDialer:
             socket.connect(f"tcp://{address}")
         except zmq.ZMQError as error:
             self.hang_up(address)
-            raise TransportError(f"cannot dial {address}: {error.strerror}; give HOST:PORT") from None
+            raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT") from None
 
     def hang_up(self, address: Address) -> None:
         """Forget a peer."""
@@ -213,14 +220,13 @@ class TcpDialer:
     def trouble(self, address: Address) -> str:
         """Say why a peer is not reached, as far as its connection tells."""
         self._hear(address)
-        return self._trouble.get(address, "") or "nobody answers there"
+        return self._trouble.get(address, "") or NOBODY
 
     def _hear(self, address: Address) -> None:
         """Take what ZeroMQ tells about a connection. Untaken, it stops all of this endpoint's traffic at some point."""
         monitor = self._monitors.get(address)
         while monitor is not None and monitor.poll(0):
-            event = recv_monitor_message(monitor)["event"]
-            self._trouble[address] = _FAILURES.get(event, "")
+            self._trouble[address] = _failure(recv_monitor_message(monitor), self._keys is not None)
 
     def statistics(self) -> TransportStatistics:
         """See `Endpoint.statistics`."""
@@ -231,6 +237,23 @@ class TcpDialer:
         for address in list(self._sockets):
             self.hang_up(address)
         _end(self._context)
+
+
+def _failure(told: Mapping[str, Any], has_keys: bool) -> str:
+    """Say what ZeroMQ tells about a handshake; nothing if that went well."""
+    event, detail = int(told["event"]), int(told["value"])
+    if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and detail != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+        return _STRANGER
+    if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and detail == errno.EAGAIN:
+        return ""  # it did not say anything in time
+    return _FAILURES.get((event, has_keys), "")
+
+
+def _reason(error: zmq.ZMQError) -> str:
+    """Say why an address cannot be used, in the system's words without the library's."""
+    if error.errno == errno.ENODEV:  # what ZeroMQ says of a name that it cannot resolve
+        return "this machine has no such address"
+    return str(zmq.strerror(error.errno)) if error.errno is not None else str(error.strerror)
 
 
 def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, address: Address) -> zmq.Socket[bytes]:

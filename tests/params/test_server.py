@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -13,8 +14,10 @@ import pytest
 
 from adam_mp.cli.main import main
 from adam_mp.memory.layout import Layout
+from adam_mp.params.announcements import Announcements
 from adam_mp.params.bucket_map import LayoutFacts
 from adam_mp.params.coordinator import Coordinator
+from adam_mp.params.folder_lock import FolderLock
 from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.persistence import SnapshotFolder, write_facts
 from adam_mp.params.server import ParameterServer
@@ -109,8 +112,50 @@ def test_a_name_is_one_that_every_terminal_shows(served):
     served.ask(with_facts(Kind.JOIN, {**JOIN, "name": "\ud800\x1b[2J" + 1000 * "x"}, sender=7, sequence=1))
     served.host.members[7].seen = -1000.0
     served.server.turn(0)
-    assert served.told[-1].startswith("??[2Jxxx")
-    assert len(served.told[-1]) < 200
+    silent = next(line for line in served.told if "is silent" in line)
+    assert silent.startswith("??[2Jxxx")
+    assert len(silent) < 200
+    assert served.told[-1] == "waiting for a replica"
+
+
+def test_who_comes_goes_and_is_refused_is_said_once(served):
+    replica = {**JOIN, "name": "replica a"}
+    served.server.turn(0)
+    served.server.turn(0)
+    served.ask(with_facts(Kind.JOIN, replica, sender=7, sequence=1))
+    for sequence in (1, 2):
+        served.ask(with_facts(Kind.JOIN, {**joining(epochs=9), "name": "\x1b b"}, sender=8, sequence=sequence))
+    served.ask(with_facts(Kind.JOIN, {"role": 5, "name": 5}, sender=9, sequence=1))
+    served.ask(with_facts(Kind.REPORT, {}, run=5, sender=44, sequence=1))  # it will join again, and is not refused
+    served.ask(with_facts(Kind.REPORT, {"epoch": "x"}, run=5, sender=7, sequence=2))
+    served.ask(with_facts(Kind.REPORT, {"trained": list(range(10))}, run=5, sender=7, sequence=3))
+    served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
+    lines = [line for line in served.told if "epoch 1 of 3: 95 images in" not in line]
+    assert len(lines) == len(served.told) - 1
+    assert lines == [
+        "params server joined",
+        "waiting for the first replica",
+        "replica a joined",
+        "2 shards, 0.0 MB",
+        "refused ? b: this replica has epochs 9, the run has 3; start it with the settings of the run",
+        "refused somebody: unknown role 5; expected one of replica, params, data",
+        "refused replica a: epoch is malformed: 'x'; expected a whole number from 0 to 3",
+        "replica a left",
+        "waiting for a replica",
+    ]
+
+
+def test_a_line_that_anybody_may_cause_is_said_once_a_minute():
+    told = []
+    announcements = Announcements(told.append)
+    for now in (0.0, 30.0, 61.0):
+        announcements.say_seldom("x", now)
+    assert told == ["x", "x"]
+    for number in range(1000):
+        announcements.say_seldom(f"{number} \x1b" + "y" * 1000, 62.0)
+    assert max(map(len, told)) == 300
+    assert all(line.isprintable() for line in told)
+    assert len(announcements._said) == 100
 
 
 @pytest.mark.parametrize("trouble", [MemoryError(), OverflowError("x"), {"much": "x" * (65 << 20)}])
@@ -182,6 +227,32 @@ def test_what_cannot_be_written_is_named(capsys, flags, message):
     assert message in error
     assert "Errno" not in error
     assert ".partial" not in error
+
+
+@pytest.mark.parametrize(
+    ("flags", "join"),
+    [
+        (("--listen", "127.0.0.1:7701"), "127.0.0.1:7701"),
+        (("--listen", "127.0.0.1:7701"), "localhost:7701"),
+        (("--listen", "0.0.0.0:7701", "--advertise", "127.0.0.1"), "127.0.0.1:7701"),
+        (("--listen", "0.0.0.0:7701", "--advertise", "10.9.8.7"), "10.9.8.7:7701"),
+    ],
+)
+def test_a_server_that_is_to_join_itself_is_refused_at_once(capsys, flags, join):
+    began = time.monotonic()
+    assert main(["serve-params", *flags, "--join", join]) == 2
+    assert f"--join {join} is where this server listens itself" in capsys.readouterr().err
+    assert time.monotonic() - began < 10
+
+
+def test_a_snapshot_folder_has_one_server(capsys, tmp_path):
+    lock = FolderLock(tmp_path)
+    for _ in range(2):
+        assert main(["serve-params", "--listen", "127.0.0.1:0", "--snapshots", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert f"snapshot folder {tmp_path} is in use by process {os.getpid()}; give each server a folder" in error
+    lock.close()
+    FolderLock(tmp_path).close()
 
 
 def test_a_folder_whose_run_is_done_is_an_error(capsys, tmp_path):
