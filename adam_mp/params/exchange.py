@@ -16,22 +16,23 @@ moment is in `sent` in part. That matters in these cases alone; otherwise the se
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adam_mp.kernels.exchange import correct, take_delta, take_delta_bfloat16
+from adam_mp.kernels.exchange import correct
 from adam_mp.memory.exchange import APPLYING, DISAGREED, PUSHED, SEEN, UNSEEN, ExchangeMemory
 from adam_mp.params.bucket_map import BucketMap
 from adam_mp.params.buffers import BufferPool
+from adam_mp.params.cut import Cut
+from adam_mp.params.deltas import DeltaMaker
 from adam_mp.params.factors import Gathered, Inboxes
-from adam_mp.params.shard_table import FactorProduct
 from adam_mp.transport.endpoint import Endpoint, Peer, Sent
 from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message
 
 _WINDOW = 4  # shards on their way at once
 _AGAIN = 1.0  # seconds after which an unanswered message is sent again
-_FLOAT32, _FLOAT16, _BFLOAT16 = range(len(ENCODINGS))
+_FLOAT32 = ENCODINGS.index("float32")
 _HEIGHT_BITS = 38  # of a version that count updates; those above are another life of the server
 
 
@@ -78,14 +79,14 @@ class Exchange:
         self._encoding = ENCODINGS.index(wire)
         largest = max(shard.size for shard in memory.layout.shards)
         self._pool = BufferPool(2 * _WINDOW, 4 * largest)
-        self._delta: np.ndarray = np.zeros(largest, np.float32)
         self._left: list[int] = []
         self._products: list[_Flight] = []  # activations that are not sent yet
         self._multiplied: set[int] = set()  # shards to which the server has applied them in this round
         self._still: set[int] = set()  # shards of matrices without updates in this round
         self._flying: dict[tuple[int, int], _Flight] = {}  # by the message's shard and sequence
         self._exact: frozenset[int] = frozenset()  # shards whose deltas stand for products, and are not rounded
-        self._product = FactorProduct()
+        self._cut = Cut(memory, weights)
+        self._maker = DeltaMaker(largest)
         self._trouble: dict[Peer, str] = {}  # what servers answered last, if that was of no use
         self.moved = False
         self.answered = 0
@@ -102,7 +103,7 @@ class Exchange:
             if not len(factors.inputs):  # what changed nevertheless is an update whose activations come later
                 self._still.update(numbers)
             elif self._all_seen(numbers):
-                self._look(numbers, lambda: ())
+                self._cut.look(numbers, lambda: ())
                 self._products += self._multiply(tensor, factors)
         self._list_others()
 
@@ -189,10 +190,10 @@ class Exchange:
         elif not any(cut):
             self._still.update(numbers)
             return
-        ends = self._look(numbers, inboxes.waiting)
+        ends = self._cut.look(numbers, inboxes.waiting)
         # With room in each outbox, no update that was seen can be lost later.
         multiply = whole and inboxes.lost == agreed and not inboxes.full
-        self._take_out(numbers, inboxes, cut, ends)
+        self._cut.take_out(numbers, inboxes, cut, ends)
         gathered = inboxes.gather([0] * len(cut), cut) if multiply else {}
         memory.note("agreed", DISAGREED)
         for tensor, factors in gathered.items():
@@ -202,32 +203,6 @@ class Exchange:
             self._push(numbers)
         inboxes.consume(cut)
         memory.note("agreed", lost)
-
-    def _look(self, numbers: Sequence[int], waiting: Callable[[], tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """Set `sent` of each shard to its weights now; return how many updates were waiting then."""
-        memory, ends = self._memory, []
-        for number in numbers:
-            place, size = memory.layout.shards[number].place, memory.layout.shards[number].size
-            take_delta(self._weights[place], memory.base[place], memory.sent[place], self._delta[:size])
-            ends.append(waiting())
-        return ends
-
-    def _take_out(
-        self, numbers: Sequence[int], inboxes: Inboxes, cut: tuple[int, ...], ends: Sequence[tuple[int, ...]]
-    ) -> None:  # fmt: skip
-        """Take the updates behind `cut` out of `sent`, up to each shard's end; there are few, often none."""
-        shards = self._memory.layout.shards
-        for end in set(ends) - {cut}:
-            late = inboxes.gather(cut, end)
-            for number in (number for number, its in zip(numbers, ends, strict=True) if its == end):
-                shard = shards[number]
-                assert shard.tensor is not None
-                factors = late[shard.tensor]
-                own = slice(shard.first_row, shard.first_row + shard.rows)
-                columns = factors.errors.shape[1]
-                weight = self._memory.sent[shard.place][: shard.rows * columns].reshape(shard.rows, columns)
-                errors = factors.errors * np.float32(-1 / factors.decay)
-                self._product.apply(weight, factors.inputs, own, errors, 1 / factors.decay)
 
     def _multiply(self, tensor: int, factors: Gathered) -> list[_Flight]:
         """Make the messages with a matrix's activations, one a server, for what is `sent` of its shards.
@@ -281,7 +256,7 @@ class Exchange:
         local = self._weights[place]
         if state == PUSHED:  # a matrix, or by a predecessor that died: the same delta under the same sequence
             local = sent
-        payload, changed = self._encode(self._encoding_of(number), local, base, sent, buffer)
+        payload, changed = self._maker.make(self._encoding_of(number), local, base, sent, buffer)
         if state == PUSHED:
             return self._flight(Kind.DELTA, number, int(memory.sequences[number]), payload, buffer)
         sequence = memory.add("sequence")
@@ -296,23 +271,6 @@ class Exchange:
     def _encoding_of(self, number: int) -> int:
         """The encoding of a shard's deltas."""
         return _FLOAT32 if number in self._exact else self._encoding
-
-    def _encode(
-        self, encoding: int, local: np.ndarray, base: np.ndarray, sent: np.ndarray, buffer: np.ndarray
-    ) -> tuple[np.ndarray, bool]:  # fmt: skip
-        """Take the delta into the buffer; return (payload, whether anything changed)."""
-        if encoding == _FLOAT32:
-            payload = buffer[: 4 * len(base)].view(np.float32)
-            return payload, bool(take_delta(local, base, sent, payload))
-        if encoding == _BFLOAT16:
-            halves = buffer[: 2 * len(base)].view(np.uint16)
-            return halves, bool(take_delta_bfloat16(local, base, sent, halves))
-        delta = self._delta[: len(base)]
-        np.subtract(local, base, out=delta)
-        rounded = buffer[: 2 * len(base)].view(np.float16)
-        rounded[...] = delta
-        np.add(base, rounded, out=sent)
-        return rounded, bool(delta.any())
 
     def _flight(
         self,
