@@ -26,7 +26,6 @@ from adam_mp.params.epoch_batches import LEASED, TRAINED, EpochBatches
 from adam_mp.params.member import Member
 from adam_mp.params.statements import LARGEST, REPLICA, SERVER, Joining, RefusedError, Reporting, RunFacts, member_named
 
-__all__ = ["MEMBER_DEADLINE", "REPLICA", "Coordinator", "Member", "RunFacts"]
 MEMBER_DEADLINE = 15.0  # seconds
 _MOST_MEMBERS = _MOST_DEPARTED = 10_000
 _MOST_NOTICES = 1000  # that wait to be shown

@@ -16,10 +16,10 @@ from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
-from adam_mp.params.coordinator import REPLICA, RunFacts
 from adam_mp.params.factors import FactorShape
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.protocols import LayerProtocol, choose_protocols, factor_tensors
+from adam_mp.params.statements import REPLICA, RunFacts
 from adam_mp.params.synchronizer import SynchronizerSpec
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import Shared

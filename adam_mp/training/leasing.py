@@ -21,8 +21,8 @@ from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
-from adam_mp.params.coordinator import REPLICA
 from adam_mp.params.membership import CoordinatorLink
+from adam_mp.params.statements import REPLICA
 from adam_mp.training.epoch import images_in, quorum_reached
 from adam_mp.transport.messages import Kind
 
