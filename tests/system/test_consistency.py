@@ -95,9 +95,8 @@ def test_one_core_killed_and_resumed_ends_with_the_same_weights(train, tmp_path)
     assert np.array_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_synchronous_workers_train_as_one_process_with_all_their_images(train, tmp_path, optimizer):
-    same = ("--epochs", "1", "--augment", "none", "--lr", "0.001", "--optimizer", optimizer)
+def test_synchronous_workers_train_as_one_process_with_all_their_images(train, tmp_path):
+    same = ("--epochs", "1", "--augment", "none", "--lr", "0.001")
     finished(train("one", *same, "--cores", "1", "--batch-size", "32"), IMAGES)
     ended = finished(train("many", *same, "--cores", "4", "--batch-size", "8", "--consistency", "sync"), IMAGES)
     assert ended.summary["updates"] == -(-IMAGES // 32)
@@ -130,18 +129,18 @@ def test_with_bounded_staleness_the_quick_wait_for_the_slow(train, tmp_path):
     assert max(workers[0]["held_seconds"], workers[2]["held_seconds"]) > 0.2
 
 
-@pytest.mark.parametrize("mode", ["async", "ssp:1"])
-def test_the_histogram_of_staleness_has_every_update(train, tmp_path, mode):
-    ended = finished(train("run", "--cores", "3", "--epochs", "2", "--consistency", mode), 2 * IMAGES)
+def test_the_histogram_of_staleness_has_every_update(train, tmp_path):
+    ended = finished(train("run", "--cores", "3", "--epochs", "2", "--consistency", "ssp:1"), 2 * IMAGES)
     assert sum(ended.summary["staleness"].values()) == ended.summary["updates"] == 2 * BATCHES
     rows = metrics(tmp_path / "run")
     assert [sum(row["staleness"].values()) for row in rows] == [BATCHES] * 2
     assert sum(worker["share"] for worker in ended.summary["per_worker"]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize(("before", "after"), [("2", "1"), ("1", "3"), ("2", "4")])
-@pytest.mark.parametrize("mode", ["async", "deterministic"])
-def test_a_run_is_resumed_with_another_number_of_cores(train, tmp_path, before, after, mode):
+@pytest.mark.parametrize(
+    ("mode", "before", "after"), [("async", "2", "1"), ("async", "1", "4"), ("deterministic", "2", "3")]
+)
+def test_a_run_is_resumed_with_another_number_of_cores(train, tmp_path, mode, before, after):
     modes = ("--epochs", "2", "--consistency", mode)
     run = train("run", *modes, "--cores", before, "--checkpoint-seconds", "0.1")
     wait_until(lambda: list((tmp_path / "run").glob("checkpoint-*")), "a checkpoint")

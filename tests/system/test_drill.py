@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 TOOL = Path(__file__).parents[2] / "tools" / "drill.py"
-EPOCHS = 5  # of all of MNIST, so that the run outlasts the faults
+EPOCHS = 4  # of all of MNIST, so that the run outlasts the faults
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,6 @@ def machines(drill):
 def test_a_run_on_six_machines_survives_what_happens_to_them(drill, machines, tmp_path):
     faults = [
         drill.Fault("broken frames and wrong keys", drill.throw),
-        drill.Fault("server killed", drill.kill("server 1")),
         drill.Fault("server cut off", drill.cut(2, 3)),
         drill.Fault("replica cut off", drill.cut(4, 3)),
     ]

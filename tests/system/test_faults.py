@@ -68,12 +68,9 @@ def matrix() -> list[Case]:
 CHOSEN = {
     ("killed", "worker 0", "validation", 1),
     ("killed", "data server 0", "a checkpoint", 1),
-    ("stopped", "worker 0", "a checkpoint", 1),
     ("made to raise", "worker 0", "steady state", 1),
     ("made to raise", "supervisor", "a checkpoint", 1),
     ("killed", "supervisor", "start-up", 1),
-    ("stopped", "parameter server 1", "steady state", 1),
-    ("killed", "synchronizer", "steady state", 2),
 }
 
 
