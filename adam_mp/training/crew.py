@@ -75,7 +75,7 @@ class Crew:
         self.first_failure: str | None = None
         self._blamed: dict[int, int] = {}  # sample -> processes that died of a signal while they decoded it
         self._retired = dict.fromkeys(_SUMS, 0.0)
-        self._retired_workers: list[Progress] = []  # with their place in `clock`
+        self._retired_workers: list[tuple[int, Progress]] = []  # place, and what a dead process did there
 
     def start(self) -> None:
         """Start all processes; does not wait for them."""
@@ -168,7 +168,7 @@ class Crew:
         for name in _SUMS:
             self._retired[name] += getattr(progress, name)
         if number < self.workers:
-            self._retired_workers.append(dataclasses.replace(progress, clock=number))
+            self._retired_workers.append((number, progress))
         row.clear()
 
     def _give_up(self, number: int) -> None:
@@ -209,8 +209,8 @@ class Crew:
     def by_worker(self, seconds: float) -> list[WorkerFigures]:
         """Return what each worker's place did, the dead included, in `seconds` of training."""
         rows = [[row.read()] for row in self.memory.board.counters[: self.workers]]
-        for dead in self._retired_workers:
-            rows[dead.clock].append(dead)
+        for number, dead in self._retired_workers:
+            rows[number].append(dead)
         images = [sum(each.images for each in place) for place in rows]
         return [
             WorkerFigures(

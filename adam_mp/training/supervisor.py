@@ -17,7 +17,7 @@ import numpy as np
 
 from adam_mp.compute.model import Model
 from adam_mp.data.dataset import epoch_order
-from adam_mp.errors import DataError, DivergenceError, StalledError
+from adam_mp.errors import DataError, StalledError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.params.synchronizer import SynchronizerSpec
@@ -66,7 +66,8 @@ class Supervisor:
         self._pulse: tuple[float, float] = (-1.0, 0.0)
         self._evaluations = 0
         self._following = 0  # the epoch to train after the one that ended last
-        self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, plan.settings.rollbacks)
+        ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
+        self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, ways_back)
         self.guard.times = self.figures.rollbacks
         self.hints = ServingHints(plan, self._notice)
         self._served: Mapping[str, float] = dict.fromkeys(SERVING, 0.0)  # counters at the last epoch's end
@@ -143,10 +144,8 @@ class Supervisor:
     def _go_back(self, reason: str) -> int:
         """Go back to the last good state with half the learning rate; return its epoch. Raises DivergenceError."""
         last, guard = self.keeper.last, self.guard
-        if last is None or self.cluster is not None:  # of many replicas none has the weights
-            guard.go_back(reason, self.keeper.say_what_is_kept())
-            raise DivergenceError(f"{reason}; use a lower --lr. {self.keeper.say_what_is_kept()}")
         guard.go_back(reason, self.keeper.say_what_is_kept())
+        assert last is not None, "one is taken before the first batch"
         self._pause(guarded=False)
         self.store.weights[...] = last.spaces["weights"]
         for name, state in self.store.states.items():
