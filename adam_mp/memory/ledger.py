@@ -27,6 +27,15 @@ _ROUND, _COUNT, _CURSOR = 0, _LINE, 2 * _LINE
 _HEADER_WORDS = 3 * _LINE
 
 
+def images_in(states: np.ndarray, state: int, batch_size: int, images: int) -> int:
+    """Return how many images the batches in `state` hold: `batch_size` each, but the last ends an epoch of `images`."""
+    chosen = states == state
+    count = int(np.count_nonzero(chosen)) * batch_size
+    if chosen.size and chosen[-1]:
+        count -= chosen.size * batch_size - images
+    return count
+
+
 @dataclasses.dataclass(frozen=True)
 class LedgerStatistics:
     """How many batches are in which state."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from adam_mp.memory.ledger import images_in
+
 FREE, LEASED, TRAINED = range(3)
 _MOST_GRANTED = 4096  # batches in one answer
 
@@ -17,17 +19,14 @@ class EpochBatches:
     """
 
     def __init__(self, count: int = 0, batch_size: int = 0, images: int = 0) -> None:
-        self._size, self._lacking = batch_size, count * batch_size - images
+        self._size, self._images = batch_size, images
         self.states: np.ndarray = np.zeros(count, np.uint8)
         self.holders: np.ndarray = np.zeros(count, np.uint64)
         self.twice = 0
 
     def images_in(self, state: int) -> int:
         """Return how many images the batches in `state` hold."""
-        if not self.states.size:
-            return 0
-        count = int(np.count_nonzero(self.states == state)) * self._size
-        return count - self._lacking if self.states[-1] == state else count
+        return images_in(self.states, state, self._size, self._images)
 
     def done(self) -> str:
         """Return which are trained, a bit each, in hexadecimal."""

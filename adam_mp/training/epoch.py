@@ -6,16 +6,7 @@ import math
 
 import numpy as np
 
-from adam_mp.memory.ledger import SKIPPED, TRAINED
-
-
-def images_in(states: np.ndarray, state: int, batch_size: int, images: int) -> int:
-    """Return how many images the batches in `state` hold: `batch_size` each, but the last ends an epoch of `images`."""
-    chosen = states == state
-    count = int(np.count_nonzero(chosen)) * batch_size
-    if chosen.size and chosen[-1]:
-        count -= chosen.size * batch_size - images
-    return count
+from adam_mp.memory.ledger import SKIPPED, TRAINED, images_in
 
 
 def quorum_reached(states: np.ndarray, quorum: float, batch_size: int, images: int) -> bool:

@@ -18,12 +18,12 @@ import numpy as np
 
 from adam_mp.errors import TransportError
 from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED
+from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED, images_in
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.statements import REPLICA
-from adam_mp.training.epoch import images_in, quorum_reached
+from adam_mp.training.epoch import quorum_reached
 from adam_mp.transport.messages import Kind
 
 _REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED
-from adam_mp.training.epoch import images_in, quorum_reached, reopened
+from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, images_in
+from adam_mp.training.epoch import quorum_reached, reopened
 from adam_mp.training.schedule import Schedule, share_of_rate
 from adam_mp.training.split import Costs, Split, divide_cores
 
