@@ -1,7 +1,6 @@
 """The supervisor: conducts epochs, validates, checkpoints, reports; every wait of it has a deadline.
 
-Its thread alone gives orders and changes ledgers' rounds. The workers' counters tell it how far they are; when none
-of them moves for `stall_seconds` it ends the run, so that nothing hangs.
+Its thread alone gives orders and changes ledgers' rounds. The workers' counters tell it how far they are.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 
 from adam_mp.compute.model import Model
 from adam_mp.data.dataset import epoch_order
-from adam_mp.errors import DataError, StalledError
+from adam_mp.errors import DataError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.params.synchronizer import SynchronizerSpec
@@ -36,7 +35,7 @@ from adam_mp.training.keeper import Keeper
 from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
-from adam_mp.training.stacks import all_stacks
+from adam_mp.training.watchdog import Watchdog
 
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
 _REPORT = 0.2  # seconds between progress events
@@ -60,10 +59,6 @@ class Supervisor:
         self._began = time.monotonic() - self.figures.seconds
         self.seconds_before = self.figures.training_seconds + self.figures.epoch_part.get("seconds", 0.0)
         self._stale_before = np.array(self.figures.staleness_counts)
-        # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
-        batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
-        self.stall_seconds = max(plan.settings.stall_seconds, 20 * batch_seconds)
-        self._pulse: tuple[float, float] = (-1.0, 0.0)
         self._evaluations = 0
         self._following = 0  # the epoch to train after the one that ended last
         ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
@@ -85,6 +80,10 @@ class Supervisor:
             self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
             plan.share, plan.settings.on_failure, shared.steps,
         )  # fmt: skip
+        # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
+        batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
+        patience = max(plan.settings.stall_seconds, 20 * batch_seconds)
+        self._watchdog = Watchdog(patience, self.crew, self.interruption, self._notice)
         flags = self.memory.arrays.get("bad")
         self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
         return self
@@ -309,25 +308,14 @@ class Supervisor:
     def tick(self, guarded: bool = True) -> None:
         """See to dead processes, stalls, and, where `guarded`, divergence, raising DivergedError."""
         self.duty()
-        if self.interruption.asked:
-            self.interruption.asked = False
-            self._notice("asked by SIGUSR1 what the processes are doing\n" + all_stacks(self.crew.children()))
         self.crew.watch()
         self.leases.tick()
         self._follow_servers()
         self.bad_samples.look()
-        totals = self.crew.totals()
         if guarded:
+            totals = self.crew.totals()
             self.guard.look(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
-        pulse = totals["heartbeat"]
-        now = time.monotonic()
-        if self.leases.moved() or pulse != self._pulse[0]:
-            self._pulse = (pulse, now)
-        elif now - self._pulse[1] > self.stall_seconds:
-            self._notice("nothing moves; what the processes are doing:\n" + all_stacks(self.crew.children()))
-            raise StalledError(
-                f"nothing moved for {self.stall_seconds:.0f} s; first failure: {self.crew.first_failure or 'none seen'}"
-            )
+        self._watchdog.look(self.leases.moved())
 
     def _follow_servers(self) -> None:
         """When the coordinator has another bucket map, let the synchronizer's successor use it."""

@@ -1,0 +1,79 @@
+"""Going on with a run: what its folder says of it, and whether it is the run that the settings now describe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adam_mp.compute.choice import KernelChoices
+from adam_mp.errors import RunFolderError
+from adam_mp.network.network import Network
+from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
+from adam_mp.training.run_folder import GIVEN, read_record
+from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
+
+# A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
+_FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
+
+
+def recorded_choices(settings: TrainSettings) -> KernelChoices | None:
+    """Return the kernels a run to be resumed has used so far: others would round differently."""
+    assert settings.folder is not None
+    try:
+        return KernelChoices.from_dict(read_record(settings.folder)["plan"]["kernels"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tuple[TrainSettings, Checkpoint]:
+    """Take the settings of the run in the folder, and over them what was given now."""
+    folder = settings.folder
+    assert folder is not None
+    if not folder.is_dir():
+        raise RunFolderError(f"run folder {folder} does not exist; give the folder of the run to resume")
+    record = read_record(folder)
+    stored = {name: value for name, value in record["settings"].items() if name in FIELDS}
+    for name in _FIXED:
+        given = explicit.get(name)
+        if name in ("model", "data") and not isinstance(given, (str, Path)):
+            continue  # objects are compared by what they are, in check_same_run
+        if given is not None and stored.get(name) != (str(given) if isinstance(given, Path) else given):
+            raise RunFolderError(
+                f"run folder {folder} belongs to a run with {name} {stored.get(name)!r}, not {given!r}; "
+                f"leave {name} out, or name another folder"
+            )
+    if stored.get("data") == GIVEN and "data" not in explicit:
+        raise RunFolderError(f"the run in {folder} was given its data by the caller; give the same data again")
+    checkpoint = read_checkpoint(folder)
+    if stored.get("model") == GIVEN:
+        stored.pop("model")
+    merged = {**stored, **explicit, "run_dir": str(folder), "resume": True}
+    return make_settings(merged), checkpoint
+
+
+def check_same_run(
+    folder: Path | None,
+    checkpoint: Checkpoint,
+    network: Network,
+    identity: Mapping[str, Any],
+    batches: int,
+    epochs: int,
+) -> None:
+    """Raise RunFolderError unless `checkpoint` fits the network, what it must agree with, and batches of an epoch."""
+    if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
+        raise RunFolderError(
+            f"run folder {folder} belongs to another network, {checkpoint.network.name!r}; name another folder"
+        )
+    for name, value in identity.items():
+        if checkpoint.identity.get(name) != value:
+            raise RunFolderError(
+                f"run folder {folder} belongs to a run with {name} {checkpoint.identity.get(name)!r}, now {value!r}; "
+                "resume with the same data and settings, or name another folder"
+            )
+    if len(checkpoint.ledger) != batches:
+        raise RunFolderError(f"run folder {folder} has {len(checkpoint.ledger)} batches an epoch, now {batches}")
+    if checkpoint.epoch >= epochs:
+        raise RunFolderError(
+            f"the run in {folder} has done its {checkpoint.epoch} epochs; give --epochs more than that to go on"
+        )
