@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -33,3 +38,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> adam_mp.TrainResult:
     return adam_mp.train(
         list(LAYERS), (*make_images(400, 1), *make_images(100, 2)), cores=1, epochs=2, run_dir=str(folder), quiet=True
     )
+
+
+@contextlib.contextmanager
+def loaded_tool(name: str) -> Iterator[ModuleType]:
+    """The script tools/NAME.py as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "tools" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look there
+    try:
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        del sys.modules[name]

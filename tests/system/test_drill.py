@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / "tools" / "drill.py"
+from tests.conftest import loaded_tool
+
 EPOCHS = 4  # of all of MNIST, so that the run outlasts the faults
 
 
 @pytest.fixture(scope="module")
 def drill():
-    spec = importlib.util.spec_from_file_location("drill", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with loaded_tool("drill") as module:
+        yield module
 
 
 @pytest.fixture
