@@ -7,6 +7,7 @@ with. This module imports nothing of adam_mp, and every other module may import 
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -62,6 +63,19 @@ class StalledError(AdamError):
     """Nothing moved for longer than the documented deadline."""
 
     exit_code = 4
+
+
+_ADVICE = {
+    errno.EMFILE: "; allow it more (ulimit -n)",
+    errno.ENFILE: "; end what holds so many on this machine",
+    errno.ENOSPC: "; free some",
+    errno.EDQUOT: "; free some",
+}
+
+
+def refusal(error: OSError) -> str:
+    """Say why the system refused something, and what to do, where that is known."""
+    return f"{error.strerror or error}{_ADVICE.get(error.errno or 0, '')}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from adam_mp.errors import AdamError, SettingsError, nearest
+from adam_mp.errors import AdamError, SettingsError, nearest, refusal
 
 COMMANDS = {
     "train": "train a network",
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"adam_mp: error: {error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"adam_mp: error: {place}{refusal(error)}", file=sys.stderr)
         return 1
     except Exception as error:
         if "--debug" in arguments:

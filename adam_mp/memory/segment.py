@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from adam_mp.errors import SpaceError
+from adam_mp.errors import SpaceError, refusal
 from adam_mp.machine import free_memory
 
 _PREFIX = "adam_mp"
@@ -53,15 +53,17 @@ class Segment:
         """
         size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
         check_space(size, purpose, folder)
-        descriptor = _open_anonymous(f"{_PREFIX}:{os.getpid()}:{purpose}", folder)
+        descriptor = -1
         try:
+            descriptor = _open_anonymous(f"{_PREFIX}:{os.getpid()}:{purpose}", folder)
             os.ftruncate(descriptor, size)
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(descriptor, 0, size if reserved is None else reserved)
             return cls(descriptor, size)
         except OSError as error:
-            os.close(descriptor)
-            raise SpaceError(f"no room for {megabytes(size)} of {purpose}: {error.strerror}") from None
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise SpaceError(f"no room for {megabytes(size)} of {purpose}: {refusal(error)}") from None
 
     @classmethod
     def attach(cls, handle: SegmentHandle) -> Segment:
@@ -115,7 +117,7 @@ def _open_anonymous(name: str, folder: Path | None) -> int:
     try:
         descriptor, path = tempfile.mkstemp(prefix=name.replace(":", "-") + "-", dir=folder)
     except OSError as error:
-        raise SpaceError(f"cannot make a file for shared memory in {folder}: {error.strerror}") from None
+        raise SpaceError(f"cannot make a file for shared memory in {folder}: {refusal(error)}") from None
     os.unlink(path)
     return _beyond_standard_streams(descriptor)
 

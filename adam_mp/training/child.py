@@ -57,6 +57,8 @@ class Child:
         if code < 0:
             try:
                 cause = f"was killed by {signal.Signals(-code).name}"
+                if code == -signal.SIGKILL:
+                    cause += ", by hand or by the kernel for want of memory"
             except ValueError:
                 cause = f"was killed by signal {-code}"
         else:

@@ -15,7 +15,7 @@ from typing import Any
 
 from adam_mp.data.faults import Fault
 from adam_mp.data.server import DataServerSpec, serve
-from adam_mp.errors import ProcessError
+from adam_mp.errors import ProcessError, refusal
 from adam_mp.machine import allowed_cores
 from adam_mp.memory.board import STOP, Progress
 from adam_mp.memory.ledger import HELD, LEASED
@@ -105,7 +105,7 @@ class Crew:
         try:
             member.child = start_child(member.name, member.function, member.spec, self.descriptors, member.core)
         except OSError as error:
-            raise ProcessError(f"cannot start {member.name}: {error.strerror or error}") from None
+            raise ProcessError(f"cannot start {member.name}: {refusal(error)}") from None
 
     def watch(self) -> None:
         """Replace those that died; raises ProcessError, naming the first failure, when the run cannot go on."""

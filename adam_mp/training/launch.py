@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.errors import ProcessError
+from adam_mp.errors import ProcessError, refusal
 from adam_mp.params.serving import ServerSpec, serve_for_supervisor
 from adam_mp.training.child import Child, start_child
 from adam_mp.training.cluster import say_dead
@@ -129,7 +129,7 @@ class Launch:
         try:
             part.child = start_child(part.name, part.function, part.argument, [], None)
         except OSError as error:
-            raise ProcessError(f"cannot start {part.name}: {error.strerror or error}") from None
+            raise ProcessError(f"cannot start {part.name}: {refusal(error)}") from None
 
     def watch(self) -> None:
         """Start again what died; raises ProcessError once a server, or the last replica's place, is given up."""

@@ -24,7 +24,7 @@ from adam_mp.data.survey import (
     surveyed_samples,
     surveyed_table,
 )
-from adam_mp.errors import DataError, ProcessError, StalledError
+from adam_mp.errors import DataError, ProcessError, StalledError, refusal
 from adam_mp.memory.segment import Segment
 from adam_mp.training.child import Child, start_child
 from adam_mp.training.events import DataSurveyed
@@ -104,7 +104,7 @@ class _Surveyors:
                 f"surveyor {spec.process}", survey, spec, [spec.segment.descriptor], None
             )
         except OSError as error:
-            raise ProcessError(f"cannot start surveyor {spec.process}: {error.strerror or error}") from None
+            raise ProcessError(f"cannot start surveyor {spec.process}: {refusal(error)}") from None
 
     def _watch(self) -> None:
         """Take leave of those that are done; start others in the place of those that died."""
