@@ -5,37 +5,61 @@ Keys and units stand in docs/run_folder.md.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from adam_mp.errors import RunFolderError
-from adam_mp.training.events import EpochEnded, RunPlanned
+from adam_mp.compute.tensor_file import write_file
+from adam_mp.errors import RunFolderError, refusal
+from adam_mp.training.events import EpochEnded, RunEnded, RunPlanned
 from adam_mp.training.run_folder import METRICS_FILE
 
 
 class MetricsFile:
-    """Listens to a run and appends to its metrics.jsonl; a resumed run keeps the epochs before its first."""
+    """Listens to a run and appends to its metrics.jsonl; a resumed run keeps the epochs before its first.
+
+    Lines that the disk does not take are written with a later one.
+    """
 
     def __init__(self) -> None:
         self._path: Path | None = None
+        self._unwritten = b""
 
     def __call__(self, event: Any) -> None:
         """Record one event, if it is an epoch's end. A disk that does not take it is reported, and the run goes on."""
         try:
             self._record(event)
         except OSError as error:
-            print(f"adam_mp: cannot write {self._path}: {error.strerror}; the run goes on without it", file=sys.stderr)
+            print(f"adam_mp: cannot write {self._path}: {refusal(error)}; the run goes on without it", file=sys.stderr)
 
     def _record(self, event: Any) -> None:
         if isinstance(event, RunPlanned):
             self._path = event.folder / METRICS_FILE
             kept = [row for row in read_metrics(event.folder) if row["epoch"] < event.first_epoch]
-            self._path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        elif isinstance(event, EpochEnded) and self._path is not None:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(event.as_dict()) + "\n")
+            write_file(self._path, b"".join(map(_line, kept)))
+        elif isinstance(event, EpochEnded):
+            self._unwritten += _line(event.as_dict())
+            self._append()
+        elif isinstance(event, RunEnded) and self._unwritten:
+            self._append()
+
+    def _append(self) -> None:
+        """Append what is unwritten; no half of a line stays if the disk is full."""
+        if self._path is None:
+            return
+        with open(self._path, "ab", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if file.write(self._unwritten) != len(self._unwritten):
+                file.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._unwritten = b""
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ import numpy as np
 
 from adam_mp.compute.tensor_file import read_tensors, write_tensors
 from adam_mp.data.normalization import Normalization
-from adam_mp.errors import CheckpointError
+from adam_mp.errors import CheckpointError, refusal
 from adam_mp.memory.layout import Layout
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
@@ -109,7 +109,10 @@ def _rebuild(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[st
         for space in state["spaces"]:
             spaces[space] = np.zeros(layout.size, np.float32)
             for name, view in layout.views(spaces[space]).items():
-                view[...] = tensors[f"{space}/{name}"]
+                tensor = tensors[f"{space}/{name}"]
+                if (tensor.dtype, tensor.shape) != (view.dtype, view.shape):  # the checksum is of bytes alone
+                    raise ValueError(f"{space}/{name}, {tensor.dtype} {list(tensor.shape)}")
+                view[...] = tensor
         return Checkpoint(
             network, _normalization(state["normalization"]), spaces, tensors["ledger"], state["epoch"],
             state["updates"], state["identity"], state["progress"],
@@ -128,11 +131,13 @@ def _normalization(values: Mapping[str, Any]) -> Normalization:
 class BackgroundWriter:
     """A thread that runs the newest of the writing jobs it is given; earlier ones not yet begun are dropped.
 
-    One job a key waits at most. A job that raises OSError is reported through `on_error` and does not end the thread.
+    One job a key waits at most. A job that raises OSError does not end the thread: `notice` is told the first time in
+    a row, and when one of its key is written again.
     """
 
-    def __init__(self, on_error: Callable[[str], None]) -> None:
-        self._on_error = on_error
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self._notice = notice
+        self._refused: set[str] = set()  # keys whose last job failed
         self._jobs: dict[str, Callable[[], object]] = {}
         self._changed = threading.Condition()
         self._busy = self._closed = False
@@ -167,10 +172,19 @@ class BackgroundWriter:
                 key = next(iter(self._jobs))
                 job = self._jobs.pop(key)
                 self._busy = True
-            try:
-                job()
-            except OSError as error:
-                self._on_error(f"cannot write {key}: {error.strerror or error}; the run goes on without it")
+            self._do(key, job)
             with self._changed:
                 self._busy = False
                 self._changed.notify_all()
+
+    def _do(self, key: str, job: Callable[[], object]) -> None:
+        try:
+            job()
+        except OSError as error:
+            if key not in self._refused:
+                self._refused.add(key)
+                self._notice(f"cannot write {key}: {refusal(error)}; the run goes on without it, and tries again")
+        else:
+            if key in self._refused:
+                self._refused.remove(key)
+                self._notice(f"{key} is written again")

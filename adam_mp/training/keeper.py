@@ -14,14 +14,14 @@ _DISK_DEADLINE = 600.0  # seconds
 
 
 class Keeper:
-    """Writes to `folder` in the background; it may be None where nothing is kept. `on_error` takes lines for the user.
+    """Writes to `folder` in the background; it may be None where nothing is kept. `notice` takes lines for the user.
 
     `last` is the newest checkpoint that was taken, whether it is on disk yet or not.
     """
 
-    def __init__(self, folder: Path | None, on_error: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path | None, notice: Callable[[str], None]) -> None:
         self._folder = folder
-        self._writer = BackgroundWriter(on_error)
+        self._writer = BackgroundWriter(notice)
         self._unsaved: Model | None = None
         self.last: Checkpoint | None = None
 

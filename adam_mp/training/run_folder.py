@@ -12,6 +12,7 @@ failures.log               last words of processes that died, if any did
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import importlib.metadata
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adam_mp.compute.tensor_file import write_file
-from adam_mp.errors import RunFolderError, SpaceError
+from adam_mp.errors import RunFolderError, SpaceError, refusal
 from adam_mp.machine import cpu_name, usable_cores
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
@@ -72,7 +73,7 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             lock = open(path / _LOCK, "a+")  # noqa: SIM115, held until close
         except OSError as error:
-            raise RunFolderError(f"cannot use run folder {path}: {error.strerror}") from None
+            raise RunFolderError(f"cannot use run folder {path}: {refusal(error)}") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -80,9 +81,11 @@ class RunFolder:
             holder = lock.read().strip() or "another process"
             lock.close()
             raise RunFolderError(f"run folder {path} is in use by {holder}; wait for it, or name another") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
+        with contextlib.suppress(OSError):  # of a full disk; what follows tells that better
+            os.truncate(lock.fileno(), 0)
+            os.write(lock.fileno(), f"process {os.getpid()}".encode())
+            for partial in path.glob(".*.partial"):  # of a run that was killed while it wrote
+                partial.unlink()
         return cls(path, lock)
 
     def check_space(self, needed: int) -> None:
@@ -100,9 +103,10 @@ class RunFolder:
 
     def discard_if_empty(self) -> None:
         """Close, and remove the folder if nothing was written to it."""
-        if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
-            (self.path / _LOCK).unlink()
-            self.path.rmdir()
+        with contextlib.suppress(OSError):  # an empty folder is no harm, and what ended the run is to be heard
+            if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
         self.close()
 
 
@@ -119,7 +123,10 @@ def _unused_folder(model: str) -> Path:
 def write_record(
     folder: Path, settings: TrainSettings, network: Network, plan: dict[str, Any], summary: dict[str, Any] | None
 ) -> None:
-    """Write run.json: what was asked for, on which machine, with which versions, and what came of it."""
+    """Write run.json: what was asked for, on which machine, with which versions, and what came of it.
+
+    Raises RunFolderError if the disk does not take it.
+    """
     record = {
         "adam_mp": importlib.metadata.version("adam_mp"),
         "settings": {name: _plain(getattr(settings, name)) for name in FIELDS},
@@ -133,7 +140,10 @@ def write_record(
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
         "summary": summary,
     }  # fmt: skip
-    write_file(folder / RUN_FILE, (json.dumps(record, indent=2) + "\n").encode())
+    try:
+        write_file(folder / RUN_FILE, (json.dumps(record, indent=2) + "\n").encode())
+    except OSError as error:
+        raise RunFolderError(f"cannot write {folder / RUN_FILE}: {refusal(error)}") from None
 
 
 def _plain(value: Any) -> Any:

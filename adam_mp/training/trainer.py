@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.model import Model, load
+from adam_mp.errors import RunFolderError
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.protocols import LayerProtocol
+from adam_mp.training.checkpoint import checkpoint_path, find_checkpoints
 from adam_mp.training.cluster import Cluster, join_cluster
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
 from adam_mp.training.figures import WorkerFigures, wait_fraction
@@ -102,7 +104,12 @@ def _take_folder(plan: RunPlan) -> RunFolder:
     settings = plan.settings
     if plan.resumed is not None:
         assert settings.folder is not None
-        return RunFolder.reopen(settings.folder)
+        folder = RunFolder.reopen(settings.folder)
+        newest = find_checkpoints(folder.path)[-1:]
+        if newest != [checkpoint_path(folder.path, plan.resumed.updates)]:  # it was read before the folder was held
+            folder.close()
+            raise RunFolderError(f"another run went on in {folder.path} just now; give --resume again")
+        return folder
     name = settings.model if isinstance(settings.model, (str, Path)) else plan.network.name
     return RunFolder.create(settings.folder, str(name))
 
@@ -176,7 +183,10 @@ def _run_in(
             supervisor.store.load(model.weights)
             _, test_accuracy = supervisor.evaluate("test")
         result = _result(supervisor, plan, folder, test_accuracy, model)
-    write_record(folder.path, asked, plan.network, record, result.as_dict())
+    try:
+        write_record(folder.path, asked, plan.network, record, result.as_dict())
+    except RunFolderError as error:
+        tell(Notice(f"{error}; all else of the run is there"))
     return result
 
 

@@ -79,7 +79,18 @@ def test_the_writer_takes_the_newest_and_reports_what_fails():
 
     writer.submit("model", refuse)
     assert writer.flush(10)
-    assert problems == ["cannot write model: No space left on device; the run goes on without it"]
+    writer.submit("model", refuse)
+    assert writer.flush(10)
+    assert len(problems) == 1  # it is said once
+    assert problems[0].startswith("cannot write model: No space left on device; free some; the run goes on without it")
     writer.submit("model", lambda: done.append("after"))
     assert writer.close(10)
     assert done == ["new", "after"]
+    assert problems[1:] == ["model is written again"]
+
+
+def test_a_tensor_of_another_type_is_no_weight(tmp_path):
+    path = write_checkpoint(tmp_path, make(7))
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"', 1))  # same bytes, same checksum
+    with pytest.raises(CheckpointError, match="int32"):
+        read_checkpoint(tmp_path)
