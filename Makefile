@@ -41,7 +41,7 @@ check: $(VENV)/installed-check
 
 reliability: $(VENV)/installed-test
 	rm -f $(VENV)/reliability.jsonl
-	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(VENV)/reliability.jsonl $(BIN)/python -m pytest tests/system/test_faults.py
+	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(VENV)/reliability.jsonl $(BIN)/python -m pytest tests/system/test_faults.py tests/system/test_limits.py
 	$(BIN)/python -m tests.system.reliability $(VENV)/reliability.jsonl
 
 bench: $(VENV)/installed-test

@@ -15,7 +15,7 @@ RESULTS = "ADAM_MP_RELIABILITY"  # environment: the file to which outcomes are a
 HEAD = """# Reliability
 
 What was done to runs, and whether the promises held, as often as it was tried. Written by `make reliability` from
-the tests in `tests/system/test_faults.py`, with real processes on one machine.
+the tests in `tests/system/test_faults.py` and `tests/system/test_limits.py`, with real processes on one machine.
 
 | what was done | what must hold | tried | held |
 |---|---|---|---|
