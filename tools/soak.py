@@ -275,7 +275,8 @@ def disturb(
     """Kill parts of the run until it ends; return how often which, and what it had, once a second.
 
     The supervisor is the first to be killed once there is a checkpoint, and every tenth from there on, in the first
-    third of the epochs. The samples are of its last life: its end frees whatever it had not given back.
+    third of the epochs. The samples are of its last life: its end frees whatever it had not given back. After three
+    times the planned minutes nothing is killed any more.
     """
     generator = random.Random(plan.seed)
     kills: collections.Counter[str] = collections.Counter()
@@ -290,7 +291,7 @@ def disturb(
         if now >= next_sample:
             samples.append(run.sample())
             next_sample = max(next_sample + 1, now)
-        if now >= next_kill:
+        if next_kill <= now < began + 180 * plan.minutes:
             name, done = None, len(run.rows())
             if kills.total() + 1 >= supervisor_at and done < epochs / 3 and list(run.folder.glob("checkpoint-*")):
                 name, supervisor_at = SUPERVISOR, kills.total() + 11
