@@ -100,8 +100,8 @@ def test_dev_shm_is_too_small(begin, disk, tmp_path):
     with recorded(Row("/dev/shm of 64 KB", f"exit code 0; {EVERY}: segments have no name there")):
         small = disk("size=64k", Path("/dev/shm"))
         small.fill()
-        run = begin("--run-dir", tmp_path / "run", before=small.before)
-        check_done(run.finish(DEADLINE))
+        run = begin("--run-dir", tmp_path / "run", "--epochs", 1, before=small.before)
+        check_done(run.finish(DEADLINE), IMAGES)
         assert os.listdir(small.inside) == ["filling"]
 
 
@@ -148,7 +148,7 @@ def test_the_disk_of_checkpoints_is_full(begin, disk, freed):
     with recorded(Row(f"disk filled during checkpoints, {then}", holds)):
         small = disk("size=12m")
         folder, inside = small.path / "run", small.inside / "run"
-        epochs = 2 * EPOCHS
+        epochs = 2 * EPOCHS if freed else EPOCHS
         run = begin("--run-dir", folder, "--epochs", epochs, "--checkpoint-seconds", "0.02", before=small.before)
         wait_until(lambda: over(run) or (inside.exists() and find_checkpoints(inside)), "a checkpoint", DEADLINE)
         while not over(run) and "cannot write checkpoint" not in run.read(run.err):
@@ -196,7 +196,7 @@ def test_torn_checkpoints(begin, tmp_path, count):
         for begins in blocks:
             newest.write_bytes(whole[:begins])
             check_torn(folder, older)
-        for begins in blocks:
+        for begins in blocks[:: 1 if FULL else 8]:
             at = begins + (begins // BLOCK * 97 + count) % min(BLOCK, len(whole) - begins)
             newest.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << count % 8]) + whole[at + 1 :])
             check_torn(folder, older)
@@ -227,7 +227,8 @@ def test_too_few_descriptors(begin, tmp_path, limit, kind):
         run = begin("--run-dir", tmp_path / "run", before=few(limit, kind))
         check_refused(run.finish(DEADLINE), "Too many open files", "ulimit -n")
         if limit == 14:  # the folder is still good for a run, and somewhat more is enough
-            check_done(begin("--run-dir", tmp_path / "run", before=few(32, kind)).finish(DEADLINE))
+            more = begin("--run-dir", tmp_path / "run", "--epochs", 1, before=few(32, kind))
+            check_done(more.finish(DEADLINE), IMAGES)
 
 
 def few(limit, kind="hard"):
@@ -252,8 +253,9 @@ JUMPING = """
 import os, time
 seconds, nanoseconds, began = time.time, time.time_ns, time.monotonic()
 
-def jump():  # a day on after half a second, a day back half a second later, and so on
-    return 86_400 * (int(2 * (time.monotonic() - began)) % 3 - int(time.monotonic() - began > 4))
+def jump():  # every half second, on or back, never to where it was
+    halves = int(2 * (time.monotonic() - began))
+    return 86_400 * halves * (-1) ** halves
 
 time.time = lambda: seconds() + jump()
 time.time_ns = lambda: nanoseconds() + jump() * 10**9
@@ -267,7 +269,11 @@ def test_the_clock_jumps(begin, tmp_path):
         (tmp_path / "site").mkdir()
         (tmp_path / "site" / "sitecustomize.py").write_text(JUMPING)
         folder = tmp_path / "run"
-        clock = ("env", f"PYTHONPATH={tmp_path / 'site'}", f"JUMPED={tmp_path / 'jumped'}")
+        clock = (
+            "env",
+            f"PYTHONPATH={tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}",
+            f"JUMPED={tmp_path / 'jumped'}",
+        )
         began = time.monotonic()
         run = begin("--run-dir", folder, "--checkpoint-seconds", "0.1", before=clock)
         first_epoch(run, folder)
@@ -303,9 +309,9 @@ def test_a_second_run_wants_the_folder(begin, tmp_path):
 def test_two_runs_start_at_once_in_a_folder(begin, tmp_path, attempt):
     with recorded(Row("two runs started, then two resumed, in one folder at once", f"one wins, one line; {EVERY}")):
         folder = tmp_path / "run"
-        check_one_won([begin("--run-dir", folder) for _ in range(2)], EPOCHS)
-        check_one_won([begin("--resume", folder, "--epochs", 2 * EPOCHS) for _ in range(2)], 2 * EPOCHS)
-        assert [row["epoch"] for row in metrics(folder)] == list(range(1, 2 * EPOCHS + 1))
+        check_one_won([begin("--run-dir", folder, "--epochs", 1) for _ in range(2)], 1)
+        check_one_won([begin("--resume", folder, "--epochs", 2) for _ in range(2)], 2)
+        assert [row["epoch"] for row in metrics(folder)] == [1, 2]
 
 
 def check_one_won(runs, epochs):
