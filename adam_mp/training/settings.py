@@ -42,7 +42,7 @@ class TrainSettings:
 
     model: Any = _option(
         "mnist", "what to train", "NAME|FILE.toml|MODULE:FUNCTION",
-        "network: mnist, lenet, mlp or alexnet; or a TOML file; or package.module:function",
+        "network: mnist, mnist-best, lenet, mlp or alexnet; or a TOML file; or package.module:function",
     )  # fmt: skip
     data: Any = _option(
         "mnist", "what to train", "DIR|SHARDS|FILE",
