@@ -34,6 +34,12 @@ class StoppedError(TransportError):
     """The caller wanted no answer any more."""
 
 
+class JoinError(TransportError):
+    """The run does not take this member: what it was given is not what the run has."""
+
+    exit_code = 2
+
+
 def new_identity() -> int:
     """Return a number by which a member is known, for as long as it lives."""
     return int.from_bytes(os.urandom(8), "little") >> 1 | 1
@@ -61,7 +67,8 @@ class CoordinatorLink:
     def join(self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Join, waiting for what is still missing; return the coordinator's news.
 
-        Raises TransportError if it refuses, or has not answered or let in this member after `seconds`; StoppedError.
+        Raises JoinError if it refuses, TransportError if it has not answered or let in this member after `seconds`,
+        StoppedError.
         """
         deadline, self._member = time.monotonic() + seconds, False
         while True:
@@ -158,7 +165,9 @@ class CoordinatorLink:
         self._open = None
         if message.kind == Kind.REFUSED:
             reason = f"{self.address} refuses: {str(facts.get('reason'))[:500]}"
-            raise (RejoinError if facts.get("rejoin") else TransportError)(reason)
+            if facts.get("rejoin"):
+                raise RejoinError(reason)
+            raise (JoinError if asked.kind == Kind.JOIN else TransportError)(reason)
         if message.kind == Kind.WELCOME and not facts.get("waiting"):
             self.run, self._member = int(facts["run"]), True
         return facts

@@ -136,6 +136,7 @@ def run_facts(plan: RunPlan) -> RunFacts:
     settings = plan.settings
     agreed = {name: getattr(settings, name) for name in _AGREED}
     agreed["data"] = plan.data.dataset.digest
+    agreed["augment"] = str(plan.data.augmentation)
     return RunFacts(
         LayoutFacts.of(plan.layout),
         len(plan.data.training),

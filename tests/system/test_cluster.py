@@ -408,15 +408,17 @@ def test_a_replica_with_other_settings_is_refused(by_hand):
         by_hand.replica(2, 500, "--lr", "0.25"),
         by_hand.replica(3, 500, "--batch-size", "32"),
         by_hand.replica(4, 500, "--model", "mlp"),
+        by_hand.replica(5, 500, "--augment", "rotate=20"),
     ]
     expected = [
         ("epochs 7, the run has 500",),
         ("lr 0.25, the run has '0.07 * warmup * (1 - progress)'",),
         ("batch_size 32, the run has 16",),
         ("another network",),
+        ("augment 'rotate=20', the run has 'translate=2,rotate=10,scale=0.1,shear=5,elastic=0.8'",),
     ]
     for stranger, messages in zip(strangers, expected, strict=True):
-        expect_one_line(stranger.finish(), 1, by_hand.first, "refuses", *messages)
+        expect_one_line(stranger.finish(), 2, by_hand.first, "refuses", *messages)
     run.signal(signal.SIGTERM)
     ended = run.finish()
     assert ended.code == 143, ended.err
