@@ -1,8 +1,8 @@
 """Checkpoints: everything a run needs to go on, copied while workers pause, written in the background.
 
 Delayed persistence (paper, section 3.3): the copy takes milliseconds, the disk as long as it likes; when a newer copy
-comes while one is being written, the writer takes the newest and skips the rest. Files are whole or absent, and
-the last two are kept.
+comes while one is being written, the writer takes the newest and skips the rest. Files are whole or absent, numbered as
+they are written, and the last two are kept.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Checkpoint:
 
     `spaces`: "weights" and each optimizer state, flat float32 arrays. `ledger`: uint8 [batches], the states of the
     batches of `epoch`. `updates`: how many were applied. `progress`: figures of the run so far, as plain values.
+    `number`: that of the file it was read from.
     """
 
     network: Network
@@ -45,11 +46,12 @@ class Checkpoint:
     updates: int
     identity: Mapping[str, Any]
     progress: Mapping[str, Any]
+    number: int = 0
 
 
-def checkpoint_path(folder: Path, updates: int) -> Path:
-    """Return the path of the checkpoint after `updates` updates."""
-    return folder / f"checkpoint-{updates:010d}.safetensors"
+def checkpoint_path(folder: Path, number: int) -> Path:
+    """Return the path of the `number`-th checkpoint of a run."""
+    return folder / f"checkpoint-{number:010d}.safetensors"
 
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -75,9 +77,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             }
         ),
     }
-    path = checkpoint_path(folder, checkpoint.updates)
+    # Not numbered by updates: a run that goes on with more workers in steps counts fewer than before.
+    present = find_checkpoints(folder)
+    path = checkpoint_path(folder, _number(present[-1]) + 1 if present else 1)
     write_tensors(path, tensors, metadata)
-    for old in find_checkpoints(folder)[:-_KEPT]:
+    for old in [*present, path][:-_KEPT]:
         old.unlink(missing_ok=True)
     return path
 
@@ -85,6 +89,12 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder`, oldest first."""
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _number(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -115,7 +125,7 @@ def _rebuild(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[st
                 view[...] = tensor
         return Checkpoint(
             network, _normalization(state["normalization"]), spaces, tensors["ledger"], state["epoch"],
-            state["updates"], state["identity"], state["progress"],
+            state["updates"], state["identity"], state["progress"], _number(path),
         )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} lacks or has damaged {error}") from None

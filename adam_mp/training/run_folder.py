@@ -1,7 +1,7 @@
 """The run folder: who may use it, what is in it, and the record `run.json`.
 
 model.safetensors          the model of the best epoch
-checkpoint-N.safetensors   the last two checkpoints, N updates into the run
+checkpoint-N.safetensors   the last two checkpoints, the N-th of the run
 metrics.jsonl              one object an epoch
 run.json                   settings, versions, machine, and at the end the summary
 curves.png                 loss, accuracy and throughput over the epochs

@@ -106,7 +106,7 @@ def _take_folder(plan: RunPlan) -> RunFolder:
         assert settings.folder is not None
         folder = RunFolder.reopen(settings.folder)
         newest = find_checkpoints(folder.path)[-1:]
-        if newest != [checkpoint_path(folder.path, plan.resumed.updates)]:  # it was read before the folder was held
+        if newest != [checkpoint_path(folder.path, plan.resumed.number)]:  # it was read before the folder was held
             folder.close()
             raise RunFolderError(f"another run went on in {folder.path} just now; give --resume again")
         return folder

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -38,14 +39,31 @@ def make(updates=7):
 def test_what_is_written_is_read_and_the_last_two_are_kept(tmp_path):
     for updates in (7, 300, 20_000):
         write_checkpoint(tmp_path, make(updates))
-    assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 300), checkpoint_path(tmp_path, 20_000)]
+    assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 2), checkpoint_path(tmp_path, 3)]
     read, written = read_checkpoint(tmp_path), make(20_000)
-    assert (read.network, read.epoch, read.updates) == (NETWORK, 2, 20_000)
+    assert (read.network, read.epoch, read.updates, read.number) == (NETWORK, 2, 20_000, 3)
     assert (read.identity, read.progress) == ({"seed": 1}, {"seconds": 1.5})
     assert read.ledger.tolist() == [3, 0, 3]
     assert read.normalization == NORMALIZATION
     for name, space in written.spaces.items():
         np.testing.assert_array_equal(read.spaces[name], space)
+
+
+@pytest.mark.parametrize("updates", [50, 100, 200])
+def test_the_newest_is_what_was_written_last_whatever_its_updates(tmp_path, updates):
+    for count in (200, 100, updates):  # a run that goes on with more workers in steps has made fewer
+        write_checkpoint(tmp_path, make(count))
+        assert read_checkpoint(tmp_path).updates == count
+    newest = find_checkpoints(tmp_path)[-1]
+    newest.unlink()
+    assert read_checkpoint(tmp_path).updates == 100
+
+
+def test_a_folder_of_before_whose_numbers_were_updates_goes_on(tmp_path):
+    os.rename(write_checkpoint(tmp_path, make(9000)), checkpoint_path(tmp_path, 9000))
+    write_checkpoint(tmp_path, make(100))
+    assert read_checkpoint(tmp_path).updates == 100
+    assert find_checkpoints(tmp_path) == [checkpoint_path(tmp_path, 9000), checkpoint_path(tmp_path, 9001)]
 
 
 def test_damage_is_recognised_and_the_older_one_recommended(tmp_path):
@@ -54,7 +72,7 @@ def test_damage_is_recognised_and_the_older_one_recommended(tmp_path):
     content = path.read_bytes()
     for length in range(0, len(content), 97):
         path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match="remove it to resume from checkpoint-0000000007"):
+        with pytest.raises(CheckpointError, match="remove it to resume from checkpoint-0000000001"):
             read_checkpoint(tmp_path)
 
 
