@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
 
 
@@ -68,13 +69,18 @@ class StalledError(AdamError):
 _ADVICE = {
     errno.EMFILE: "; allow it more (ulimit -n)",
     errno.ENFILE: "; end what holds so many on this machine",
+    errno.ENOMEM: "; free some",
     errno.ENOSPC: "; free some",
     errno.EDQUOT: "; free some",
 }
 
 
-def refusal(error: OSError) -> str:
+def refusal(error: Exception) -> str:
     """Say why the system refused something, and what to do, where that is known."""
+    if isinstance(error, MemoryError):
+        error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    if not isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}"
     return f"{error.strerror or error}{_ADVICE.get(error.errno or 0, '')}"
 
 

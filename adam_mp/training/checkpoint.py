@@ -7,6 +7,7 @@ they are written, and the last two are kept.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -141,8 +142,8 @@ def _normalization(values: Mapping[str, Any]) -> Normalization:
 class BackgroundWriter:
     """A thread that runs the newest of the writing jobs it is given; earlier ones not yet begun are dropped.
 
-    One job a key waits at most. A job that raises OSError does not end the thread: `notice` is told the first time in
-    a row, and when one of its key is written again.
+    One job a key waits at most. A job that fails does not end the thread: `notice` is told the first time in a row,
+    and when one of its key is written again. What `notice` raises is dropped: a run's own thread meets it too.
     """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
@@ -182,19 +183,25 @@ class BackgroundWriter:
                 key = next(iter(self._jobs))
                 job = self._jobs.pop(key)
                 self._busy = True
-            self._do(key, job)
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
+            try:
+                self._do(key, job)
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
 
     def _do(self, key: str, job: Callable[[], object]) -> None:
         try:
             job()
-        except OSError as error:
+        except Exception as error:
             if key not in self._refused:
                 self._refused.add(key)
-                self._notice(f"cannot write {key}: {refusal(error)}; the run goes on without it, and tries again")
+                self._tell(f"cannot write {key}: {refusal(error)}; the run goes on without it, and tries again")
         else:
             if key in self._refused:
                 self._refused.remove(key)
-                self._notice(f"{key} is written again")
+                self._tell(f"{key} is written again")
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(Exception):
+            self._notice(text)

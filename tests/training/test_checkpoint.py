@@ -8,7 +8,7 @@ import pytest
 
 from adam_mp import Dense, Flatten, Network, Softmax
 from adam_mp.data.normalization import Normalization
-from adam_mp.errors import CheckpointError
+from adam_mp.errors import CheckpointError, refusal
 from adam_mp.memory.layout import Layout
 from adam_mp.training.checkpoint import (
     BackgroundWriter,
@@ -105,6 +105,27 @@ def test_the_writer_takes_the_newest_and_reports_what_fails():
     assert writer.close(10)
     assert done == ["new", "after"]
     assert problems[1:] == ["model is written again"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ValueError("x"), BrokenPipeError(32, "Broken pipe")])
+def test_the_writer_lives_on_whatever_a_job_or_the_notice_raises(error):
+    told, done = [], []
+
+    def fail():
+        raise error
+
+    def tell(text):
+        told.append(text)
+        raise error
+
+    writer = BackgroundWriter(tell)
+    writer.submit("model", fail)
+    assert writer.flush(10)
+    writer.submit("model", lambda: done.append("after"))
+    assert writer.close(10)
+    assert done == ["after"]
+    assert told[0].startswith(f"cannot write model: {refusal(error)}; the run goes on without it")
+    assert told[1:] == ["model is written again"]
 
 
 def test_a_tensor_of_another_type_is_no_weight(tmp_path):
