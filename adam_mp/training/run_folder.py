@@ -19,6 +19,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ BAD_SAMPLES_FILE = "bad_samples.jsonl"
 GIVEN = "given by the caller"
 _LOCK = ".lock"
 _EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
+_PARTIAL = re.compile(r"\.(run\.json|metrics\.jsonl|(model|checkpoint-\d{10})\.safetensors)\.partial")
 _PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors", "simplejpeg", "pillow")
 
 
@@ -50,14 +52,16 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path | None, model: str) -> RunFolder:
         """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
-        folder = cls._take(path if path is not None else _unused_folder(model))
-        # What a run leaves that ended before its first checkpoint may be written over: there is nothing to resume.
-        others = [entry.name for entry in folder.path.iterdir() if entry.name not in _EARLY_FILES]
-        if others:
+        path = path if path is not None else _unused_folder(model)
+        if path.is_dir() and not (path / _LOCK).exists():
+            _check_unused(path)  # before a lock is left in what may be anybody's
+        folder = cls._take(path)
+        try:
+            _check_unused(path)
+        except RunFolderError:
             folder.close()
-            raise RunFolderError(
-                f"run folder {folder.path} is not empty (it has {sorted(others)[0]}); name another, or use --resume"
-            )
+            raise
+        folder._begin()
         return folder
 
     @classmethod
@@ -65,7 +69,9 @@ class RunFolder:
         """Take an existing run's folder. Raises RunFolderError if it is none, or in use."""
         if not (path / RUN_FILE).is_file():
             raise RunFolderError(f"{path} is not a run folder that can be resumed: it has no {RUN_FILE}")
-        return cls._take(path)
+        folder = cls._take(path)
+        folder._begin()
+        return folder
 
     @classmethod
     def _take(cls, path: Path) -> RunFolder:
@@ -81,12 +87,17 @@ class RunFolder:
             holder = lock.read().strip() or "another process"
             lock.close()
             raise RunFolderError(f"run folder {path} is in use by {holder}; wait for it, or name another") from None
-        with contextlib.suppress(OSError):  # of a full disk; what follows tells that better
-            os.truncate(lock.fileno(), 0)
-            os.write(lock.fileno(), f"process {os.getpid()}".encode())
-            for partial in path.glob(".*.partial"):  # of a run that was killed while it wrote
-                partial.unlink()
         return cls(path, lock)
+
+    def _begin(self) -> None:
+        """Remove what a run that was killed was writing, and say who holds the folder."""
+        for entry in self.path.iterdir():
+            if _PARTIAL.fullmatch(entry.name):
+                with contextlib.suppress(OSError):  # of a disk; what follows tells that better
+                    entry.unlink()
+        with contextlib.suppress(OSError):
+            os.truncate(self._lock.fileno(), 0)
+            os.write(self._lock.fileno(), f"process {os.getpid()}".encode())
 
     def check_space(self, needed: int) -> None:
         """Raise SpaceError unless the disk has `needed` bytes free."""
@@ -108,6 +119,17 @@ class RunFolder:
                 (self.path / _LOCK).unlink()
                 self.path.rmdir()
         self.close()
+
+
+def _check_unused(path: Path) -> None:
+    """Raise RunFolderError if a folder has more than a run leaves that ended before its first checkpoint.
+
+    That may be written over: there is nothing to resume.
+    """
+    names = sorted(entry.name for entry in path.iterdir())
+    others = [name for name in names if name not in _EARLY_FILES and not _PARTIAL.fullmatch(name)]
+    if others:
+        raise RunFolderError(f"run folder {path} is not empty (it has {others[0]}); name another, or use --resume")
 
 
 def _unused_folder(model: str) -> Path:

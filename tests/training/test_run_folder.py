@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from adam_mp.errors import RunFolderError, SpaceError
+from adam_mp.training import run_folder
 from adam_mp.training.run_folder import RUN_FILE, RunFolder, read_record
 
 
@@ -51,6 +52,46 @@ def test_folders_that_cannot_be_used(tmp_path):
     (folder.path / "kept").write_text("")
     folder.discard_if_empty()
     assert (tmp_path / "new" / "kept").exists()
+
+
+FOREIGN = {".lock": "theirs", ".model.safetensors.partial": "theirs", ".x.partial": "theirs", "notes": "theirs"}
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, locked):
+    theirs = {name: text for name, text in FOREIGN.items() if locked or name != ".lock"}
+    for name, text in theirs.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RunFolderError, match="not empty"):
+        RunFolder.create(tmp_path, "mnist")
+    assert contents(tmp_path) == theirs
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path, monkeypatch, full):
+    partials = {".checkpoint-0000000007.safetensors.partial", ".model.safetensors.partial", ".run.json.partial"}
+    for name in (*partials, ".other.partial"):
+        (tmp_path / name).write_text("half")
+    (tmp_path / RUN_FILE).write_text("{}")
+    if full:
+
+        def refuse(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(run_folder.os, "write", refuse)
+    RunFolder.reopen(tmp_path).close()
+    assert set(contents(tmp_path)) == {".lock", ".other.partial", RUN_FILE}
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_first_files_may_be_written_over(tmp_path):
+    (tmp_path / ".checkpoint-0000000001.safetensors.partial").write_text("half")
+    (tmp_path / RUN_FILE).write_text("{}")
+    RunFolder.create(tmp_path, "mnist").close()
+    assert set(contents(tmp_path)) == {".lock", RUN_FILE}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": 3}', "\xff"])
