@@ -19,14 +19,16 @@ class EpochAccount:
     """Opened as an epoch begins or goes on.
 
     `totals` returns all counters' sums since the start, `staleness` the histogram; `part` is what was measured of the
-    epoch before an interruption; `served` are the sums as the epoch before ended, since data servers work ahead.
+    epoch before an interruption; `served` are the sums as the epoch before ended, since data servers work ahead, and
+    `stale` the histogram as it was then.
     """
 
     def __init__(
-        self, totals: Callable[[], Counters], staleness: Callable[[], np.ndarray], part: Counters, served: Counters
+        self, totals: Callable[[], Counters], staleness: Callable[[], np.ndarray], part: Counters, served: Counters,
+        stale: np.ndarray,
     ) -> None:  # fmt: skip
-        self._totals, self._staleness, self._part = totals, staleness, part
-        self._began, self._before, self._stale = time.monotonic(), totals(), staleness()
+        self._totals, self._staleness, self._part, self._stale = totals, staleness, part, stale
+        self._began, self._before = time.monotonic(), totals()
         self._before = {**self._before, **{name: served[name] for name in SERVING}}
         self._ended: float | None = None
 

@@ -57,6 +57,7 @@ class Figures:
     rate_share: float = 1.0  # of the scheduled learning rate, less after each divergence
     rollbacks: int = 0
     staleness_counts: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)
+    staleness_before: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)  # as the epoch began
 
     def add(self, measured: Mapping[str, float]) -> None:
         """Add an epoch's counters, summed over all processes."""
@@ -75,6 +76,7 @@ class Figures:
         self.add(measured)
         self.epochs_done = following
         self.epoch_part = {}
+        self.staleness_before = self.staleness_counts
 
     def total(self, name: str) -> float:
         """Return a figure with the share of an epoch that an interruption cut."""

@@ -57,7 +57,7 @@ class Supervisor:
         self.figures = Figures(**plan.resumed.progress) if plan.resumed else Figures()
         self.stopped_by: str | None = None
         self._began = time.monotonic() - self.figures.seconds
-        self.seconds_before = self.figures.training_seconds + self.figures.epoch_part.get("seconds", 0.0)
+        self.seconds_here = 0.0  # of training since it was started, what was undone included
         self._stale_before = np.array(self.figures.staleness_counts)
         self._evaluations = 0
         self._following = 0  # the epoch to train after the one that ended last
@@ -153,6 +153,7 @@ class Supervisor:
         share = self.memory.board.rate_share = self.memory.board.rate_share * RATE
         figures = Figures(**last.progress)
         self.figures = dataclasses.replace(figures, rate_share=share, rollbacks=guard.times)
+        self._stale_before = np.array(figures.staleness_counts) - self.memory.staleness.sum(axis=0)
         self.open_epoch(last.epoch, reopened(last.ledger))
         totals = self.crew.totals()
         guard.begin_again(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
@@ -174,9 +175,18 @@ class Supervisor:
     def _train_epoch(self, epoch: int) -> bool:
         """Train and validate one epoch, and checkpoint; False if it was interrupted."""
         settings = self.plan.settings
-        account = EpochAccount(self.crew.totals, self._stale_counts, self.figures.epoch_part, self._served)
         reported = saved = time.monotonic()
         self.memory.board.give_order(TRAIN)
+        figures = self.figures
+        account = EpochAccount(
+            self.crew.totals, self._stale_counts, figures.epoch_part, self._served, np.array(figures.staleness_before)
+        )
+        try:
+            return self._follow_epoch(epoch, account)
+        finally:
+            self.seconds_here += account.here
+
+    def _follow_epoch(self, epoch: int, account: EpochAccount) -> bool:
         while True:
             states = self.memory.ledger.states()
             if self.leases.over(states):
@@ -213,6 +223,7 @@ class Supervisor:
         self.figures.epoch_part = account.as_part()
         self._checkpoint(epoch, states)
 
+        account.end()
     def trained_in_epoch(self) -> int:
         """Return how many images of the epoch that an interruption cut are trained, by all machines."""
         return self.leases.trained(self.memory.ledger.states())
@@ -245,6 +256,7 @@ class Supervisor:
         figures.seconds = self.elapsed()
         self.hints.look(measured, account.seconds)
         best = self._remember_best(epoch, result)
+        figures.staleness_counts = self._stale_counts().tolist()
         step = self.store.read_step()
         record = account.record(
             measured, plan.network.connections, epoch=epoch + 1, images_trained=trained, images_skipped=skipped,

@@ -246,7 +246,7 @@ def _result(
         updates=supervisor.store.read_step(),
         workers=plan.split.workers,
         data_servers=plan.split.data_servers,
-        per_worker=tuple(supervisor.crew.by_worker(seconds - supervisor.seconds_before)),
+        per_worker=tuple(supervisor.crew.by_worker(supervisor.seconds_here)),
         stopped_by=supervisor.stopped_by,
         run_dir=str(folder.path),
         model=model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import numpy as np
 import pytest
 
 from tests.system.conftest import metrics, wait_until
@@ -36,6 +37,13 @@ def test_a_run_that_diverges_goes_back_with_half_the_rate(train, tmp_path, mode)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert [row["images_trained"] for row in rows] == [IMAGES] * 3
     assert all(row["loss"] < 5 for row in rows)
+    # What was undone is not counted: each update that is left stands once in the histograms.
+    assert sum(ended.summary["staleness"].values()) == ended.summary["updates"] == rows[-1]["updates"]
+    updates = [row["updates"] for row in rows]
+    assert [sum(row["staleness"].values()) for row in rows] == np.diff([0, *updates]).tolist()
+    # What a worker did is told by all of its time, that of what was undone included.
+    worker = ended.summary["per_worker"][0]
+    assert worker["images"] / worker["images_per_second"] > sum(row["seconds"] for row in rows)
 
 
 def test_a_run_that_diverges_again_and_again_is_given_up(train):

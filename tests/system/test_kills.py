@@ -105,6 +105,8 @@ def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, s
     assert resumed.code == 0, resumed.err
     assert resumed.summary["images_trained"] == EPOCHS * 1900
     assert resumed.summary["updates"] == EPOCHS * BATCHES  # none of the interrupted epoch was trained again
+    rows = metrics(tmp_path / "run")
+    assert [sum(row["staleness"].values()) for row in rows] == [BATCHES] * EPOCHS
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == list(range(1, EPOCHS + 1))
     assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [1900] * EPOCHS
 
