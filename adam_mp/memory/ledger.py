@@ -156,6 +156,11 @@ class Ledger:
         """Tell whether nobody has a batch of that round."""
         return int(observe(self._words, batch)) == round_number << 20 | FREE
 
+    def held_by(self, round_number: int, batch: int) -> int | None:
+        """Return the data server that holds a batch of that round, None if none does."""
+        word = int(observe(self._words, batch))
+        return (word >> 4) & 0xFFFF if word & ~0xFFFF0 == round_number << 20 | HELD else None
+
     def states(self) -> np.ndarray:
         """Return a copy of the states, uint8 [batches]."""
         return (self._current_words() & 15).astype(np.uint8)

@@ -66,7 +66,8 @@ class RingStatistics:
 class Ring:
     """A view of a ring at `offset` bytes of a segment; zeroed memory is an empty ring.
 
-    The producer calls `reserve` and `publish`, one other process `peek` and `consume`; `statistics` is for anyone.
+    The producer calls `reserve` and `publish`, one other process `peek`, `published` and `consume`; all else is for
+    anyone.
     """
 
     def __init__(self, segment: Segment, offset: int, shape: RingShape) -> None:
@@ -107,6 +108,16 @@ class Ring:
         if observe(self._words, _HEAD) == tail:
             return None
         return int(tail % self.shape.slots)
+
+    def published(self) -> list[int]:
+        """Return the indices of all published slots, the oldest first. Consumer only."""
+        tail, head = int(observe(self._words, _TAIL)), int(observe(self._words, _HEAD))
+        return [place % self.shape.slots for place in range(tail, head)]
+
+    @property
+    def full(self) -> bool:
+        """Whether no slot is free."""
+        return self.statistics().waiting >= self.shape.slots
 
     def consume(self) -> None:
         """Give the slot seen by `peek` back to the producer. Consumer only."""

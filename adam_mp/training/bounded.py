@@ -26,8 +26,8 @@ class BoundedClock:
         """Come into play if need be; tell whether one more update leaves this worker at most K ahead."""
         while not self._clock:
             self._publish(max([1, *self._clocks()]))
-            if self._clock < max([1, *self._clocks()]) - self._bound:
-                self._clock = 0  # others went on between the look and the word
+            if self._clock <= max([1, *self._clocks()]) - self._bound:
+                self._clock = 0  # others went on between the look and the word, and may have begun one more
         return self._clock + 1 - min([self._clock, *self._clocks()]) <= self._bound
 
     def advance(self) -> int:

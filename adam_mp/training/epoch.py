@@ -6,12 +6,29 @@ import math
 
 import numpy as np
 
-from adam_mp.memory.ledger import SKIPPED, TRAINED, images_in
+from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, images_in
 
 
 def quorum_reached(states: np.ndarray, quorum: float, batch_size: int, images: int) -> bool:
     """Tell whether enough of the epoch's images are trained (paper, section 3.2.4: 75% there)."""
     return images_in(states, TRAINED, batch_size, images) >= math.ceil(quorum * images)
+
+
+def quorum_batches(quorum: float, batch_size: int, images: int) -> int:
+    """Return how many batches from the beginning of an epoch hold enough of its images."""
+    return math.ceil(math.ceil(quorum * images) / batch_size)
+
+
+def within_quorum(states: np.ndarray, quorum: float, batch_size: int, images: int) -> np.ndarray:
+    """Return `states` with the last of the free batches SKIPPED, as far as the quorum is reached without them."""
+    sizes = np.full(states.size, batch_size)
+    sizes[-1] = images - (states.size - 1) * batch_size
+    free = np.flatnonzero(states == FREE)
+    missing = math.ceil(quorum * images) - images_in(states, TRAINED, batch_size, images)
+    needed = int(np.searchsorted(np.cumsum(sizes[free]), missing)) + 1 if missing > 0 else 0
+    states = states.copy()
+    states[free[needed:]] = SKIPPED
+    return states
 
 
 def reopened(states: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from adam_mp.params.protocols import choose_protocols
 from adam_mp.training.checkpoint import Checkpoint
 from adam_mp.training.consistency import Consistency, parse_consistency
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
+from adam_mp.training.epoch import quorum_batches
 from adam_mp.training.events import KernelCompiled, Listener, Notice
 from adam_mp.training.resuming import check_same_run, recorded_choices, resume_settings
 from adam_mp.training.schedule import Schedule
@@ -148,6 +149,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
         cores=cores, weights=weights, resumed=resumed,
     )  # fmt: skip
     if resumed:
+        assert settings.folder is not None, "it was read from there"
         check_same_run(settings.folder, resumed, network, plan.identity, plan.batches, settings.epochs)
     return plan
 
@@ -174,8 +176,10 @@ def _check_network(settings: TrainSettings, network: Network, optimizer: Optimiz
 def _schedule(settings: TrainSettings, images: int, workers: int) -> Schedule:
     """Return the learning rate over so many images an epoch; workers in steps make each update together."""
     assert settings.lr is not None, "settings fill in the optimizer's own"
-    together = workers if parse_consistency(settings.consistency).in_steps else 1
-    schedule = Schedule(settings.lr, settings.epochs, math.ceil(images / (settings.batch_size * together)))
+    batches = math.ceil(images / settings.batch_size)
+    if parse_consistency(settings.consistency).in_steps:
+        batches = math.ceil(quorum_batches(settings.quorum, settings.batch_size, images) / workers)
+    schedule = Schedule(settings.lr, settings.epochs, batches)
     schedule.check()
     return schedule
 

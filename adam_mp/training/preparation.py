@@ -11,14 +11,13 @@ from adam_mp.data.remote import RemoteSource
 from adam_mp.data.server import DataServerSpec
 from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.ledger import FREE
+from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.segment import Segment, check_space
 from adam_mp.memory.steps import StepMemory, StepShape
 from adam_mp.memory.store import ParameterStore
 from adam_mp.params.factors import FactorShape, make_outboxes, outbox_slots
 from adam_mp.training.checkpoint import Checkpoint
-from adam_mp.training.epoch import reopened
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
 from adam_mp.transport.keys import read_keys
@@ -134,7 +133,7 @@ def _updates_so_far(plan: RunPlan, resumed: Checkpoint) -> int:
     """Return where the run stands in its schedule; steps of another number of workers were more or fewer."""
     if not plan.consistency.in_steps:
         return resumed.updates
-    done = int(np.count_nonzero(reopened(resumed.ledger) != FREE))
+    done = int(np.count_nonzero(resumed.ledger == TRAINED))
     return resumed.epoch * plan.schedule.steps_per_epoch + done // plan.split.workers
 
 

@@ -25,7 +25,7 @@ from adam_mp.training.bad_samples import BadSamples
 from adam_mp.training.checkpoint import Checkpoint
 from adam_mp.training.cluster import Cluster, replica_figures, synchronizer_spec
 from adam_mp.training.crew import Crew
-from adam_mp.training.epoch import reopened
+from adam_mp.training.epoch import reopened, within_quorum
 from adam_mp.training.events import EpochProgress, Listener, Notice
 from adam_mp.training.figures import SERVING, Figures
 from adam_mp.training.guard import RATE, DivergedError, DivergenceGuard
@@ -35,6 +35,7 @@ from adam_mp.training.keeper import Keeper
 from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
+from adam_mp.training.resuming import find_best
 from adam_mp.training.watchdog import Watchdog
 
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
@@ -120,6 +121,7 @@ class Supervisor:
         if self.cluster is not None:
             first = self.leases.next_epoch()
         states = reopened(plan.resumed.ledger) if plan.resumed else np.zeros(plan.batches, np.uint8)
+        self._find_best()
         self.open_epoch(first, states)
         self.crew.start()
         self.crew.wait_ready()
@@ -139,6 +141,16 @@ class Supervisor:
                 self.stopped_by = f"target accuracy {target:g}"
                 return
         self.stopped_by = self.interruption.requested  # in the validation of the last epoch
+
+    def _find_best(self) -> None:
+        """Let a resumed run's figures be of the model that its folder has, or of one that it can still write."""
+        resumed, folder = self.plan.resumed, self.folder
+        if resumed is None or folder is None:
+            return
+        best = find_best(folder, resumed)
+        self.figures.best_epoch, self.figures.validation_accuracy = best.epoch, best.accuracy
+        if best.in_checkpoint:
+            self.keeper.save_model(self.model())
 
     def _go_back(self, reason: str) -> int:
         """Go back to the last good state with half the learning rate; return its epoch. Raises DivergenceError."""
@@ -167,16 +179,17 @@ class Supervisor:
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
         """Let the data servers begin with an epoch, of which `states` tells what is done."""
         self.memory.order[...] = epoch_order(self.plan.data.training, self.plan.settings.seed, epoch)
-        if self.shared.steps is not None:
+        if (
+            self.shared.steps is not None
+        ):  # where all keep together, an epoch has the same batches however quick they are
+            size, images = self.plan.settings.batch_size, len(self.plan.data.training)
+            states = within_quorum(states, self.plan.settings.quorum, size, images)
             self.shared.steps.reset()
             self.memory.turns.deal(np.flatnonzero(states == FREE), self.store.read_updates())
         self.leases.open(epoch, states)
 
     def _train_epoch(self, epoch: int) -> bool:
         """Train and validate one epoch, and checkpoint; False if it was interrupted."""
-        settings = self.plan.settings
-        reported = saved = time.monotonic()
-        self.memory.board.give_order(TRAIN)
         figures = self.figures
         account = EpochAccount(
             self.crew.totals, self._stale_counts, figures.epoch_part, self._served, np.array(figures.staleness_before)
@@ -187,6 +200,9 @@ class Supervisor:
             self.seconds_here += account.here
 
     def _follow_epoch(self, epoch: int, account: EpochAccount) -> bool:
+        settings = self.plan.settings
+        reported = saved = time.monotonic()
+        self.memory.board.give_order(TRAIN)
         while True:
             states = self.memory.ledger.states()
             if self.leases.over(states):
@@ -219,11 +235,11 @@ class Supervisor:
         self.stopped_by = self.interruption.requested
         self._notice(f"{self.stopped_by}: finishing the batch and writing a checkpoint; once more stops at once")
         self._pause()
+        account.end()
         states = self.leases.resumable(self.memory.ledger.states(), self.tick)
         self.figures.epoch_part = account.as_part()
         self._checkpoint(epoch, states)
 
-        account.end()
     def trained_in_epoch(self) -> int:
         """Return how many images of the epoch that an interruption cut are trained, by all machines."""
         return self.leases.trained(self.memory.ledger.states())
@@ -252,11 +268,11 @@ class Supervisor:
         self._served = self.crew.totals()
         start = time.monotonic()
         result = self.evaluate("validation") if len(plan.data.validation) and self.leases.leads else None
+        figures.staleness_counts = self._stale_counts().tolist()
         figures.end_epoch(following, (trained, skipped, failed), account.seconds, measured)
         figures.seconds = self.elapsed()
         self.hints.look(measured, account.seconds)
         best = self._remember_best(epoch, result)
-        figures.staleness_counts = self._stale_counts().tolist()
         step = self.store.read_step()
         record = account.record(
             measured, plan.network.connections, epoch=epoch + 1, images_trained=trained, images_skipped=skipped,
@@ -382,13 +398,13 @@ class Supervisor:
         )
 
     def model(self) -> Model:
-        """Return a copy of the present weights as a model."""
+        """Return a copy of the present weights as a model, which is the best so far."""
         weights = {name: tensor.copy() for name, tensor in self.store.tensors.items()}
         data = self.plan.data
         normalization = data.normalization
         return Model(
             self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill,
-            data.dataset.class_names, data.keep,
+            data.dataset.class_names, data.keep, self.figures.best_epoch or 0, self.figures.validation_accuracy,
         )  # fmt: skip
 
 

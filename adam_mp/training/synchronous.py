@@ -96,13 +96,14 @@ class SynchronousStep:
         steps.journal(worker, key, players, self._spaces)
         self._hyper[_STEP] = step + 1
         part.update()
+        if worker == 0:  # it has a part in every step; counted before its mark, or its death between would lose it
+            self._store.set_updates(step + 1)
         steps.applied(worker, key)
         self._waiting.reset()
         while not steps.all_applied(key, players):
             if self._stopped():
                 return own
             self._waiting.pause()
-        self._store.set_updates(step + 1)
         return own
 
     def _slice(self, players: int) -> _Slice:

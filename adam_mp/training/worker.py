@@ -26,6 +26,7 @@ from adam_mp.memory.staleness import column
 from adam_mp.memory.steps import Contribution, StepHandle, StepMemory
 from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.memory.waiting import AMONG_WORKERS, Backoff
+from adam_mp.memory.wanted import find_wanted
 from adam_mp.network.network import Network
 from adam_mp.params.factors import FactorShape, Outbox
 from adam_mp.training.bounded import BoundedClock
@@ -188,26 +189,17 @@ class Worker:
         wanted = None if self.held or epoch < 0 else step.next(epoch)
         if wanted is None:
             return False
-        for number, ring in enumerate(self.rings):
-            index = ring.peek()
-            if index is None:
-                continue
-            found, batch, count, server = ring.slots[index].tag[:4].tolist()
-            if not self.memory.ledger.holds(found, batch, server):  # it was taken back meanwhile
-                ring.consume()
-                return True
-            if (found, batch) == (epoch, wanted):
-                if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
-                    self.arrive(step, epoch, Contribution(batch, count, 0.0), (number, ring, index))
-                ring.consume()
-                if step.pending:
-                    self.complete_step()
-                return True
-            if self.memory.ledger.is_free(epoch, wanted):  # a dead server had it; make room for it
-                self.memory.ledger.give_back(found, batch, server)
-                ring.consume()
-                return True
-        return False
+        place = find_wanted(self.rings, self.memory.ledger, epoch, wanted)
+        if place is None:
+            return False
+        _, ring, index = place
+        _, batch, count, server = ring.slots[index].tag[:4].tolist()
+        if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
+            self.arrive(step, epoch, Contribution(batch, count, 0.0), place)
+        ring.consume()
+        if step.pending:
+            self.complete_step()
+        return True
 
     def arrive(self, step: SynchronousStep, epoch: int, given: Contribution, place: tuple[int, Ring, int]) -> None:
         """Compute the gradient of a leased batch, and bring it to the step; not if its loss is NaN or infinite."""

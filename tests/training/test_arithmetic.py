@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, images_in
-from adam_mp.training.epoch import quorum_reached, reopened
+from adam_mp.training.epoch import quorum_batches, quorum_reached, reopened, within_quorum
 from adam_mp.training.schedule import Schedule, share_of_rate
 from adam_mp.training.split import Costs, Split, divide_cores
 
@@ -32,6 +32,22 @@ def test_a_surprising_batch_takes_a_smaller_step():
     assert share_of_rate(0.0, 10) == share_of_rate(guessing, 10) == share_of_rate(1.25 * guessing, 10) == 1
     assert share_of_rate(2.5 * guessing, 10) == pytest.approx(0.5)
     assert share_of_rate(1e30, 2) * 1e30 == pytest.approx(1.25 * np.log(2))
+
+
+@given(st.integers(1, 20), st.integers(1, 200), st.floats(0.01, 1.0), st.integers(0, 999))
+def test_what_lies_within_the_quorum_is_just_enough(batch, images, quorum, seed):
+    batches = -(-images // batch)
+    fresh = within_quorum(np.full(batches, FREE, np.uint8), quorum, batch, images)
+    assert (fresh == FREE).tolist() == [number < quorum_batches(quorum, batch, images) for number in range(batches)]
+    states = np.random.default_rng(seed).choice([FREE, TRAINED, SKIPPED], batches).astype(np.uint8)
+    within = within_quorum(states, quorum, batch, images)
+    assert np.all((within == states) | (states == FREE) & (within == SKIPPED))
+    if quorum_reached(np.where(states == FREE, TRAINED, states), quorum, batch, images):
+        assert quorum_reached(np.where(within == FREE, TRAINED, within), quorum, batch, images)
+    left = np.flatnonzero(within == FREE)
+    if left.size:  # without the last of them it is not reached
+        within[left[-1]] = SKIPPED
+        assert not quorum_reached(np.where(within == FREE, TRAINED, within), quorum, batch, images)
 
 
 @given(st.integers(1, 20), st.integers(1, 200), st.integers(0, 999))
