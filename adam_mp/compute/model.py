@@ -26,7 +26,9 @@ class Model:
 
     `mean` and `deviation` are per channel, in units of the stored values the network was trained on (0 to 255 for
     images of bytes). `class_names` has a name for each class, or is empty; `keep` is the part of the middle that is
-    shown of an image of another size. Not safe for use from several threads at once.
+    shown of an image of another size. `epoch` is the one of its run that it came of (0: the first was not finished), None
+    where that is not known; `validation_accuracy` is None where nothing was held out. Not safe for use from several
+    threads at once.
 
     Example:
         >>> model = adam_mp.load("runs/first")
@@ -40,6 +42,8 @@ class Model:
     fill: float = 0.0
     class_names: tuple[str, ...] = ()
     keep: float = 1.0
+    epoch: int | None = None
+    validation_accuracy: float | None = None
 
     def predict(self, images: Any) -> np.ndarray:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
@@ -93,6 +97,7 @@ def write_model(path: Path, model: Model) -> None:
         "network": to_json(model.network),
         "normalization": json.dumps(normalization),
         "classes": json.dumps(model.class_names),
+        "trained": json.dumps({"epoch": model.epoch, "validation_accuracy": model.validation_accuracy}),
     }
     write_tensors(path, model.weights, metadata)
 
@@ -113,8 +118,11 @@ def load(path: str | Path) -> Model:
         names = tuple(map(str, json.loads(metadata["classes"])))
         if len(names) > network.classes:
             raise ValueError(f"{len(names)} class names")
+        trained = json.loads(metadata.get("trained", '{"epoch": null, "validation_accuracy": null}'))
+        epoch, accuracy = trained["epoch"], trained["validation_accuracy"]
         return Model(
-            network, tensors, mean, deviation, float(normalization["fill"]), names, float(normalization["keep"])
-        )
+            network, tensors, mean, deviation, float(normalization["fill"]), names, float(normalization["keep"]),
+            None if epoch is None else int(epoch), None if accuracy is None else float(accuracy),
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} has damaged normalisation data or class names: {error!r}") from None
+        raise CheckpointError(f"{path} has damaged normalisation data, class names or epoch: {error!r}") from None

@@ -26,10 +26,16 @@ class Keeper:
         self.last: Checkpoint | None = None
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Have a checkpoint written; a newer one takes its place if that comes before its turn."""
+        """Have a checkpoint written; a newer one takes its place if that comes before its turn.
+
+        Before it the model, if the disk has not taken that yet.
+        """
         folder = self._folder
         assert folder is not None
         self.last = checkpoint
+        unsaved = self._unsaved
+        if unsaved is not None:
+            self.save_model(unsaved)
         self._writer.submit("checkpoint", lambda: write_checkpoint(folder, checkpoint))
 
     def save_model(self, model: Model) -> None:

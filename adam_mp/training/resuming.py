@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.choice import KernelChoices
-from adam_mp.errors import RunFolderError
+from adam_mp.compute.model import load
+from adam_mp.errors import CheckpointError, RunFolderError
 from adam_mp.network.network import Network
 from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
-from adam_mp.training.run_folder import GIVEN, read_record
+from adam_mp.training.run_folder import GIVEN, MODEL_FILE, read_record
 from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
 
 # A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
@@ -52,15 +54,50 @@ def resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tup
     return make_settings(merged), checkpoint
 
 
+@dataclasses.dataclass(frozen=True)
+class BestModel:
+    """The best model that a run to be resumed has: its epoch and accuracy, None where there is none.
+
+    `in_checkpoint`: its weights are those of the checkpoint, and not in the model's file.
+    """
+
+    epoch: int | None
+    accuracy: float | None
+    in_checkpoint: bool
+
+
+def find_best(folder: Path, checkpoint: Checkpoint) -> BestModel:
+    """Find the best model of a run: its file and the checkpoint are written one after the other, and a crash or a full
+    disk may come between. Raises CheckpointError if the file is damaged.
+    """
+    path, progress = folder / MODEL_FILE, checkpoint.progress
+    try:
+        saved = load(path) if path.exists() else None
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; remove it to resume without") from None
+    epoch, accuracy = progress["best_epoch"], progress["validation_accuracy"]
+    if saved is not None and saved.epoch is None:
+        return BestModel(epoch, accuracy, False)  # of a version that did not note it
+    at_an_end = progress["epochs_done"] > 0 and not progress["epoch_part"]  # the weights are those of a whole epoch
+    if at_an_end and (saved is None or saved.epoch != epoch == checkpoint.epoch):
+        return BestModel(progress["epochs_done"], progress["last_validation_accuracy"], True)
+    if saved is None:
+        return BestModel(None, None, False)
+    return BestModel(saved.epoch or None, saved.validation_accuracy, False)
+
+
 def check_same_run(
-    folder: Path | None,
+    folder: Path,
     checkpoint: Checkpoint,
     network: Network,
     identity: Mapping[str, Any],
     batches: int,
     epochs: int,
 ) -> None:
-    """Raise RunFolderError unless `checkpoint` fits the network, what it must agree with, and batches of an epoch."""
+    """Raise RunFolderError unless `checkpoint` fits the network, what it must agree with, and batches of an epoch.
+
+    Or if all is done, the model written too.
+    """
     if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
         raise RunFolderError(
             f"run folder {folder} belongs to another network, {checkpoint.network.name!r}; name another folder"
@@ -72,8 +109,11 @@ def check_same_run(
                 "resume with the same data and settings, or name another folder"
             )
     if len(checkpoint.ledger) != batches:
-        raise RunFolderError(f"run folder {folder} has {len(checkpoint.ledger)} batches an epoch, now {batches}")
-    if checkpoint.epoch >= epochs:
+        raise RunFolderError(
+            f"run folder {folder} has {len(checkpoint.ledger)} batches an epoch, now {batches}; "
+            "resume with as many training images and the same batch_size, or name another folder"
+        )
+    if not find_best(folder, checkpoint).in_checkpoint and checkpoint.epoch >= epochs:
         raise RunFolderError(
             f"the run in {folder} has done its {checkpoint.epoch} epochs; give --epochs more than that to go on"
         )

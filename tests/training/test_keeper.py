@@ -1,0 +1,56 @@
+"""What a run keeps, on a disk that refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from adam_mp.compute.model import load
+from adam_mp.training import keeper as keepers
+from adam_mp.training.checkpoint import read_checkpoint
+from adam_mp.training.keeper import Keeper
+from adam_mp.training.run_folder import MODEL_FILE
+from tests.compute.test_model import make
+from tests.training.test_checkpoint import make as make_checkpoint
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    made = Keeper(tmp_path, lambda text: None)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """Whether the disk refuses models: a list that is empty when it does not."""
+    refuses, write_model = [True], keepers.write_model
+
+    def write(path, model):
+        if refuses:
+            raise OSError(28, "No space left on device")
+        write_model(path, model)
+
+    monkeypatch.setattr(keepers, "write_model", write)
+    return refuses
+
+
+def flush(keeper):
+    assert keeper.say_what_is_kept()
+
+
+def test_a_refused_model_is_tried_again_with_each_checkpoint(keeper, refusing, tmp_path):
+    keeper.save_model(dataclasses.replace(make(), epoch=3))
+    keeper.keep(make_checkpoint(7))
+    flush(keeper)
+    assert not (tmp_path / MODEL_FILE).exists()
+    assert read_checkpoint(tmp_path).updates == 7
+    refusing.clear()
+    keeper.keep(make_checkpoint(8))
+    flush(keeper)
+    assert load(tmp_path).epoch == 3
+    (tmp_path / MODEL_FILE).unlink()
+    keeper.keep(make_checkpoint(9))
+    flush(keeper)
+    assert not (tmp_path / MODEL_FILE).exists()  # what was written is not written again
