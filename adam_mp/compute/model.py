@@ -26,9 +26,9 @@ class Model:
 
     `mean` and `deviation` are per channel, in units of the stored values the network was trained on (0 to 255 for
     images of bytes). `class_names` has a name for each class, or is empty; `keep` is the part of the middle that is
-    shown of an image of another size. `epoch` is the one of its run that it came of (0: the first was not finished), None
-    where that is not known; `validation_accuracy` is None where nothing was held out. Not safe for use from several
-    threads at once.
+    shown of an image of another size. `epoch` is the one of its run that it came of (0: none was finished), None where
+    that is not known; `validation_accuracy` is None where nothing was held out. Not safe for use from several threads
+    at once.
 
     Example:
         >>> model = adam_mp.load("runs/first")

@@ -5,76 +5,65 @@ Keys and units stand in docs/run_folder.md.
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, refusal
-from adam_mp.training.events import EpochEnded, RunEnded, RunPlanned
+from adam_mp.training.events import EpochEnded, RunPlanned
 from adam_mp.training.run_folder import METRICS_FILE
 
 
 class MetricsFile:
-    """Listens to a run and appends to its metrics.jsonl; a resumed run keeps the epochs before its first.
+    """Listens to a run and writes its metrics.jsonl; a resumed run keeps the epochs before its first.
 
-    Lines that the disk does not take are written with a later one.
+    The file is written whole at each epoch, so that what a full disk refuses comes with what it takes later: an epoch
+    is in it once, whenever that is.
     """
 
     def __init__(self) -> None:
         self._path: Path | None = None
-        self._unwritten = b""
+        self._rows: list[dict[str, Any]] = []
+        self._unwritten = self._refused = False
 
     def __call__(self, event: Any) -> None:
-        """Record one event, if it is an epoch's end. A disk that does not take it is reported, and the run goes on."""
-        try:
-            self._record(event)
-        except OSError as error:
-            print(f"adam_mp: cannot write {self._path}: {refusal(error)}; the run goes on without it", file=sys.stderr)
+        """Record one event, if it is an epoch's end; any is an occasion to write what the disk refused before.
 
-    def _record(self, event: Any) -> None:
+        A disk that does not take it is reported, and the run goes on.
+        """
         if isinstance(event, RunPlanned):
             self._path = event.folder / METRICS_FILE
-            kept = [row for row in read_metrics(event.folder) if row["epoch"] < event.first_epoch]
-            write_file(self._path, b"".join(map(_line, kept)))
+            self._rows = [row for row in read_metrics(event.folder) if row["epoch"] < event.first_epoch]
+            self._unwritten = True
         elif isinstance(event, EpochEnded):
-            self._unwritten += _line(event.as_dict())
-            self._append()
-        elif isinstance(event, RunEnded) and self._unwritten:
-            self._append()
+            self._rows.append(event.as_dict())
+            self._unwritten = True
+        if self._unwritten and self._path is not None:
+            self._write(self._path)
 
-    def _append(self) -> None:
-        """Append what is unwritten; no half of a line stays if the disk is full."""
-        if self._path is None:
-            return
-        with open(self._path, "ab", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if file.write(self._unwritten) != len(self._unwritten):
-                file.truncate(size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._unwritten = b""
-
-
-def _line(row: dict[str, Any]) -> bytes:
-    return json.dumps(row).encode() + b"\n"
+    def _write(self, path: Path) -> None:
+        try:
+            write_file(path, b"".join(json.dumps(row).encode() + b"\n" for row in self._rows))
+            self._unwritten = self._refused = False
+        except OSError as error:
+            if not self._refused:  # it is tried again and again, and said once
+                print(f"adam_mp: cannot write {path}: {refusal(error)}; the run goes on without it", file=sys.stderr)
+            self._refused = True
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Read the epochs of a run folder; an unfinished last line, of a run that was killed, is left out."""
+    """Read the epochs of a run folder. Raises RunFolderError if a line is damaged."""
     path = folder / METRICS_FILE
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             rows.append(_checked(json.loads(line)))
         except (ValueError, KeyError, TypeError):
-            if number < len(lines):
-                raise RunFolderError(f"{path} is damaged in line {number}; mend it, or remove it") from None
+            raise RunFolderError(f"{path} is damaged in line {number}; mend it, or remove it") from None
     return rows
 
 

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from adam_mp.compute.choice import KernelChoices
+from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError
 from adam_mp.network.description import load_network
+from adam_mp.report import metrics
 from adam_mp.report.curves import draw_curves
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
@@ -114,13 +116,60 @@ def test_metrics_are_kept_and_a_resumed_run_goes_on(tmp_path):
     assert all(f"`{key}`" in documented for key in {*rows[0], *RESULT.as_dict()})
 
 
-def test_a_cut_last_line_is_left_out_and_other_damage_told(tmp_path):
+@pytest.fixture
+def refusing(monkeypatch):
+    """Whether the disk refuses metrics: a list that is empty when it does not."""
+    refuses = [True]
+
+    def write(path, content):
+        if refuses:
+            raise OSError(28, "No space left on device")
+        write_file(path, content)
+
+    monkeypatch.setattr(metrics, "write_file", write)
+    return refuses
+
+
+def epochs(folder):
+    return [row["epoch"] for row in read_metrics(folder)]
+
+
+def test_a_resumed_run_on_a_full_disk_has_each_epoch_once(tmp_path, refusing, capsys):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(ended(epoch).as_dict()) + "\n" for epoch in (1, 2, 3)))
+    listener = MetricsFile()
+    listener(planned(tmp_path, first_epoch=2))
+    listener(ended(2))
+    assert epochs(tmp_path) == [1, 2, 3]
+    assert capsys.readouterr().err.count(f"cannot write {path}: No space left on device; free some") == 1
+    refusing.clear()
+    listener(ended(3))
+    assert epochs(tmp_path) == [1, 2, 3]
+    refusing.append(True)
+    listener(ended(4))
+    assert capsys.readouterr().err.count("cannot write") == 1
+
+
+@pytest.mark.parametrize("event", [Notice("x"), RunEnded(RESULT), EVENTS[5]])
+def test_a_refused_line_is_written_as_soon_as_the_disk_takes_it(tmp_path, refusing, event):
+    listener = MetricsFile()
+    listener(planned(tmp_path))
+    listener(ended(1))
+    assert epochs(tmp_path) == []
+    refusing.clear()
+    listener(event)
+    assert epochs(tmp_path) == [1]
+    (tmp_path / "metrics.jsonl").unlink()
+    listener(event)
+    assert epochs(tmp_path) == []  # what was written is not written again
+
+
+def test_damage_is_told(tmp_path):
     assert read_metrics(tmp_path) == []
     path = tmp_path / "metrics.jsonl"
     row = ended(1).as_dict()
-    path.write_text(json.dumps(row) + '\n{"epo')
-    assert read_metrics(tmp_path) == [row]
     for damage in (
+        '{"epo',
         "nonsense",
         "[]",
         "3",
