@@ -42,11 +42,13 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError("--repeats and --seconds must be above 0")
     plan = make_plan({**given_settings(values), "epochs": 1, "validation": 0.0, "cores": max(counts)}, notices_only)
     speeds = []
-    for repeat in range(values.repeats):
-        for workers in counts:
-            print(f"\rmeasuring {workers} workers, {repeat + 1} of {values.repeats} ", end="", file=sys.stderr)
-            speeds.append(measure_speed(plan, workers, values.seconds, notices_only))
-    print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+    try:
+        for repeat in range(values.repeats):
+            for workers in counts:
+                print(f"\rmeasuring {workers} workers, {repeat + 1} of {values.repeats} ", end="", file=sys.stderr)
+                speeds.append(measure_speed(plan, workers, values.seconds, notices_only))
+    finally:
+        print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
     table = SpeedTable(plan.network.name, plan.settings.batch_size, sgemm_gigaflops(), tuple(speeds))
     print(json.dumps(table.as_dict()) if values.json else speed_text(table), flush=True)
     if values.png:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from adam_mp.errors import SettingsError
+from adam_mp.errors import DivergenceError, SettingsError
 from adam_mp.machine import ONE_THREAD
 from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.network.network import Network
 from adam_mp.training.events import Listener
+from adam_mp.training.guard import DivergedError
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.split import Split
@@ -56,7 +57,8 @@ class Speed:
 def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listener) -> Speed:
     """Train with `workers` workers for `seconds`, or most of an epoch if that is shorter, and count.
 
-    The clock starts when every worker has trained a few batches. Raises SettingsError if the data has too few batches.
+    The clock starts when every worker has trained a few batches. Raises SettingsError if the data has too few batches,
+    DivergenceError if the loss becomes NaN or too large.
     """
     if plan.batches < 8 * workers:
         raise SettingsError(
@@ -85,7 +87,10 @@ def _wait_until_warm(supervisor: Supervisor, interruption: Interruption, workers
 
 
 def _look(supervisor: Supervisor, interruption: Interruption) -> None:
-    supervisor.tick()  # ends the run, with an error, when nothing moves
+    try:
+        supervisor.tick()  # ends the run, with an error, when nothing moves
+    except DivergedError as diverged:
+        raise DivergenceError(f"{diverged}; use a lower --lr") from None
     if interruption.requested:
         raise KeyboardInterrupt
     time.sleep(_TICK)

@@ -307,17 +307,19 @@ class Supervisor:
 
     def evaluate(self, part: str) -> tuple[float, float]:
         """Evaluate the "validation" or "test" samples that can be had on all workers; return (mean loss, accuracy)."""
-        count = len(self.plan.data.validation if part == "validation" else self.plan.data.test)
+        data = self.plan.data
+        count = len(data.validation if part == "validation" else data.test)
+        guarded = part == "validation"  # a test comes after all training: there is nothing to go back for
         chunks = math.ceil(count / self.plan.settings.batch_size)
         self._evaluations += 1
         self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
         self.memory.board.give_order(VALIDATE if part == "validation" else TEST)
         while True:
-            self.tick()
+            self.tick(guarded)
             if np.all(self.memory.evaluation.states() == TRAINED):
                 break
             time.sleep(_TICK)
-        self._pause()
+        self._pause(guarded)
         losses, right, images = self.memory.results[:chunks].sum(axis=0)
         if images == 0:
             raise DataError(f"none of the {count} {part} images can be read, such as {self._first_place(part)}")

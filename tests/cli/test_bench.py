@@ -39,6 +39,14 @@ def test_what_cannot_be_measured(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_rate_at_which_nothing_can_be_measured(capsys):
+    assert main(["bench", "--workers", "1", "--seconds", "5", "--repeats", "1", "--lr", "1e6 * 1e30"]) == 3
+    said = capsys.readouterr().err.split("\r")[-1]
+    assert said.startswith("adam_mp: error: the loss became NaN or infinite in epoch 1")
+    assert said.endswith("use a lower --lr\n")
+    assert said.count("\n") == 1
+
+
 def test_the_table_says_what_was_measured():
     phases = dict.fromkeys(PHASES, 0.2)
     speeds = [
