@@ -164,9 +164,10 @@ class Supervisor:
         self.store.set_updates(last.updates)
         share = self.memory.board.rate_share = self.memory.board.rate_share * RATE
         figures = Figures(**last.progress)
-        self.figures = dataclasses.replace(figures, rate_share=share, rollbacks=guard.times)
+        self.figures = dataclasses.replace(figures, rate_share=share, rollbacks=guard.times, seconds=self.elapsed())
         self._stale_before = np.array(figures.staleness_counts) - self.memory.staleness.sum(axis=0)
         self.open_epoch(last.epoch, reopened(last.ledger))
+        self.keeper.keep(dataclasses.replace(last, progress=dataclasses.asdict(self.figures)))
         totals = self.crew.totals()
         guard.begin_again(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
         self._served = totals

@@ -8,6 +8,7 @@ import signal
 import numpy as np
 import pytest
 
+from adam_mp.training.checkpoint import read_checkpoint
 from tests.system.conftest import metrics, wait_until
 
 IMAGES = 1900
@@ -46,12 +47,14 @@ def test_a_run_that_diverges_goes_back_with_half_the_rate(train, tmp_path, mode)
     assert worker["images"] / worker["images_per_second"] > sum(row["seconds"] for row in rows)
 
 
-def test_a_run_that_diverges_again_and_again_is_given_up(train):
+def test_a_run_that_diverges_again_and_again_is_given_up(train, tmp_path):
     ended = train("--epochs", "3", "--lr", "1e6 * 1e30", "--rollbacks", "2").finish()
     assert ended.code == 3
     assert ended.err.count("went back to update") == 2
     assert "though the learning rate was halved 2 times; use a lower --lr" in ended.err
     assert "Traceback" not in ended.err
+    kept = read_checkpoint(tmp_path / "run")  # a run that is killed after it went back knows of it when it is resumed
+    assert (kept.progress["rollbacks"], kept.progress["rate_share"]) == (2, 0.25)
 
 
 def test_processes_say_what_they_are_doing(train, tmp_path):
