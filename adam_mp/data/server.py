@@ -126,7 +126,10 @@ class DataServer:
         assert slot is not None, "a reserved slot stays free until it is published"
         count = self.pictures.fill(self.samples(batch), slot.images, slot.labels, draw_key(self.spec.seed, epoch))
         slot.tag[:4] = epoch, batch, count, self.spec.process
-        ring.publish()
+        # A run that goes back to an earlier epoch takes all batches first, and then changes the order of samples. The
+        # round comes again, so these pictures might be taken for those of a batch that this server holds then.
+        if self.memory.ledger.holds(epoch, batch, self.spec.process):
+            ring.publish()
         self.counters.add("augmented", count)
         self.counters.add("heartbeat", 1)
 

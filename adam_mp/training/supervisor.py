@@ -158,6 +158,7 @@ class Supervisor:
         guard.go_back(reason, self.keeper.say_what_is_kept())
         assert last is not None, "one is taken before the first batch"
         self._pause(guarded=False)
+        self.memory.ledger.close_round(idle=True)  # data servers drop what they make, before the order is another
         self.store.weights[...] = last.spaces["weights"]
         for name, state in self.store.states.items():
             state[...] = last.spaces[name]
@@ -166,8 +167,8 @@ class Supervisor:
         figures = Figures(**last.progress)
         self.figures = dataclasses.replace(figures, rate_share=share, rollbacks=guard.times, seconds=self.elapsed())
         self._stale_before = np.array(figures.staleness_counts) - self.memory.staleness.sum(axis=0)
-        self.open_epoch(last.epoch, reopened(last.ledger))
         self.keeper.keep(dataclasses.replace(last, progress=dataclasses.asdict(self.figures)))
+        self.open_epoch(last.epoch, reopened(last.ledger))
         totals = self.crew.totals()
         guard.begin_again(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
         self._served = totals

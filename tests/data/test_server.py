@@ -80,6 +80,19 @@ def test_a_full_ring_is_left_alone_and_an_orphaned_one_too(make_servers):
     assert (memory.ledger.states() == HELD).all()
 
 
+def test_a_batch_whose_round_ended_while_it_was_made_is_dropped(make_servers):
+    memory, (server,) = make_servers(1)
+    batch = server.take_batch(3, 0)
+    memory.ledger.close_round()
+    memory.order[...] = epoch_order(np.arange(COUNT), 1, 2)  # back to the epoch before
+    memory.ledger.open(2, np.zeros(6, np.uint8))
+    server.write_batch(memory.rings[0], 3, batch)
+    assert memory.rings[0].peek() is None
+    pictures, tags = drain(memory, [server])
+    assert sorted(pictures) == list(range(COUNT))
+    assert {tag[0] for tag in tags} == {2}
+
+
 def test_it_serves_until_it_is_told_to_stop(make_servers):
     memory, servers = make_servers(1)
     memory.board.give_order(STOP)
