@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from adam_mp.errors import AdamError, SettingsError, nearest, refusal
+from adam_mp.training.interruption import stacks_when_asked
 
 COMMANDS = {
     "train": "train a network",
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"adam_mp {importlib.metadata.version('adam_mp')}")
         return 0
     try:
-        return _run(arguments)
+        with stacks_when_asked():
+            return _run(arguments)
     except AdamError as error:
         if "--debug" in arguments:
             traceback.print_exc()

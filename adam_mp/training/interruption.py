@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -11,12 +14,37 @@ from adam_mp.training.child import STACKS_SIGNAL, raise_when_asked
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ASKING = STACKS_SIGNAL
+_STANDARD_ERROR = 2  # the file itself: sys.stderr may be none
+
+
+@contextlib.contextmanager
+def stacks_when_asked() -> Iterator[None]:
+    """While entered, SIGUSR1 prints the stacks of this process, and does not end it; an `Interruption` may take it over.
+
+    Where the caller has a use for that signal, and outside the main thread, all stays as it is.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(_ASKING) != signal.SIG_DFL:
+        yield
+        return
+    before = faulthandler.unregister(_ASKING)
+    _answer_by_stacks()
+    try:
+        yield
+    finally:
+        faulthandler.unregister(_ASKING)
+        if before:
+            _answer_by_stacks()
+
+
+def _answer_by_stacks() -> None:
+    faulthandler.register(_ASKING, _STANDARD_ERROR, all_threads=True)
 
 
 class Interruption:
     """While entered, notes SIGINT and SIGTERM in `requested`; the second signal raises KeyboardInterrupt.
 
-    SIGUSR1 is noted in `asked`, for whoever tells what the run's processes are doing, and sets it back.
+    SIGUSR1 is noted in `asked`, for whoever tells what the run's processes are doing, and sets it back; on leaving it
+    is given back to `stacks_when_asked`.
 
     Outside the main thread, where Python allows no signal handlers, it notes nothing and the caller's handlers stay.
     """
@@ -25,11 +53,13 @@ class Interruption:
         self.requested: str | None = None
         self.asked = False
         self._previous: dict[signal.Signals, Any] = {}
+        self._taken_over = False  # whether SIGUSR1 was answered by stacks before
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
+            self._taken_over = faulthandler.unregister(_ASKING)
             self._previous[_ASKING] = signal.signal(_ASKING, self._ask)
             raise_when_asked()
         return self
@@ -38,6 +68,8 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+        if self._taken_over:
+            _answer_by_stacks()
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True

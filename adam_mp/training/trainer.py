@@ -18,7 +18,7 @@ from adam_mp.training.cluster import Cluster, join_cluster
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
 from adam_mp.training.figures import WorkerFigures, wait_fraction
 from adam_mp.training.hints import STARVED
-from adam_mp.training.interruption import Interruption
+from adam_mp.training.interruption import Interruption, stacks_when_asked
 from adam_mp.training.launch import Launch, ReplicaTask
 from adam_mp.training.plan import RunPlan, make_plan
 from adam_mp.training.run_folder import RunFolder, write_record
@@ -73,6 +73,7 @@ class TrainResult:
         return {**values, "per_worker": [dataclasses.asdict(each) for each in self.per_worker]}
 
 
+@stacks_when_asked()
 def run_training(
     explicit: Mapping[str, Any], listeners: list[Listener], share: tuple[int, int] | None = None
 ) -> TrainResult:
