@@ -94,7 +94,7 @@ def train(slow: bool, cores: int, quorum: float, seed: int) -> Outcome:
             raise SystemExit(f"{' '.join(command)} ended with exit code {run.returncode}")
         rows = read_metrics(Path(folder) / "run")
     summary = json.loads(out.strip().splitlines()[-1])
-    images = {each["worker"]: each["images"] for each in summary["per_worker"]}
+    images = {each["number"]: each["images"] for each in summary["per_worker"]}
     return Outcome(
         statistics.median(row["seconds"] for row in rows[1:]), 100 * summary["test_accuracy"],
         summary["images_trained"], images[0] / sum(images.values()),
