@@ -38,6 +38,12 @@ class RunFolderError(AdamError):
     """A run folder is missing, is in use, or belongs to something else."""
 
 
+class DiskError(AdamError):
+    """The disk does not take what a run is to leave, after it has trained."""
+
+    exit_code = 1
+
+
 class CheckpointError(AdamError):
     """A checkpoint or model file is missing or damaged."""
 

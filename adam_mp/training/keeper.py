@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from adam_mp.compute.model import Model, write_model
-from adam_mp.errors import RunFolderError
+from adam_mp.errors import DiskError, refusal
 from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
 from adam_mp.training.run_folder import MODEL_FILE
 
@@ -59,7 +59,7 @@ class Keeper:
     def finish(self, present: Callable[[], Model]) -> Path:
         """Wait until all is written; return the model's file, of the `present` weights if there is no better.
 
-        Raises RunFolderError if the disk does not take it.
+        Raises DiskError if the disk does not take it.
         """
         assert self._folder is not None
         self._writer.flush(_DISK_DEADLINE)
@@ -70,7 +70,7 @@ class Keeper:
             try:
                 self._write(self._unsaved)
             except OSError as error:
-                raise RunFolderError(f"cannot write {path}: {error.strerror}; free space, then use --resume") from None
+                raise DiskError(f"cannot write {path}: {refusal(error)}, then use --resume") from None
         return path
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from adam_mp.compute.model import load
+from adam_mp.errors import DiskError
 from adam_mp.training import keeper as keepers
 from adam_mp.training.checkpoint import read_checkpoint
 from adam_mp.training.keeper import Keeper
@@ -54,3 +55,9 @@ def test_a_refused_model_is_tried_again_with_each_checkpoint(keeper, refusing, t
     keeper.keep(make_checkpoint(9))
     flush(keeper)
     assert not (tmp_path / MODEL_FILE).exists()  # what was written is not written again
+
+
+def test_a_disk_that_does_not_take_the_model_is_no_wrong_input(keeper, refusing):
+    with pytest.raises(DiskError, match=r"model\.safetensors: No space left on device; free some, then use --resume"):
+        keeper.finish(make)
+    assert DiskError.exit_code == 1
