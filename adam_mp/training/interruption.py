@@ -19,25 +19,31 @@ _STANDARD_ERROR = 2  # the file itself: sys.stderr may be none
 
 @contextlib.contextmanager
 def stacks_when_asked() -> Iterator[None]:
-    """While entered, SIGUSR1 prints the stacks of this process, and does not end it; an `Interruption` may take it over.
+    """While entered, SIGUSR1 prints the stacks of this process, and does not end it.
 
-    Where the caller has a use for that signal, and outside the main thread, all stays as it is.
+    An `Interruption` may take it over. Where the caller has a use for that signal, and outside the main thread, all
+    stays as it is.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(_ASKING) != signal.SIG_DFL:
         yield
         return
-    before = faulthandler.unregister(_ASKING)
+    before = _answer_no_more()
     _answer_by_stacks()
     try:
         yield
     finally:
-        faulthandler.unregister(_ASKING)
+        _answer_no_more()
         if before:
             _answer_by_stacks()
 
 
 def _answer_by_stacks() -> None:
     faulthandler.register(_ASKING, _STANDARD_ERROR, all_threads=True)
+
+
+def _answer_no_more() -> bool:
+    """Let SIGUSR1 do what it did before; tell whether it was answered by stacks."""
+    return bool(faulthandler.unregister(_ASKING))  # type: ignore[func-returns-value]  # typeshed is wrong
 
 
 class Interruption:
@@ -59,7 +65,7 @@ class Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
-            self._taken_over = faulthandler.unregister(_ASKING)
+            self._taken_over = _answer_no_more()
             self._previous[_ASKING] = signal.signal(_ASKING, self._ask)
             raise_when_asked()
         return self

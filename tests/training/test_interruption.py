@@ -69,7 +69,8 @@ from adam_mp.training.interruption import Interruption, stacks_when_asked
 def ask():
     os.kill(os.getpid(), signal.SIGUSR1)
 """
-    done = subprocess.run([sys.executable, "-c", script + ASKED[what]], capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", script + ASKED[what]]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done
     assert done.stderr.count("most recent call first") == 2
 
