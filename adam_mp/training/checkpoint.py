@@ -172,6 +172,8 @@ class BackgroundWriter:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if finished:
+            self._thread.join()
         return finished
 
     def _run(self) -> None:

@@ -16,11 +16,12 @@ _DISK_DEADLINE = 600.0  # seconds
 class Keeper:
     """Writes to `folder` in the background; it may be None where nothing is kept. `notice` takes lines for the user.
 
-    `last` is the newest checkpoint that was taken, whether it is on disk yet or not.
+    `last` is the newest checkpoint that was taken, whether it is on disk yet or not; None where the run does not go
+    back (`remembers`).
     """
 
-    def __init__(self, folder: Path | None, notice: Callable[[str], None]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None, notice: Callable[[str], None], remembers: bool) -> None:
+        self._folder, self._remembers = folder, remembers
         self._writer = BackgroundWriter(notice)
         self._unsaved: Model | None = None
         self.last: Checkpoint | None = None
@@ -32,7 +33,8 @@ class Keeper:
         """
         folder = self._folder
         assert folder is not None
-        self.last = checkpoint
+        if self._remembers:
+            self.last = checkpoint
         unsaved = self._unsaved
         if unsaved is not None:
             self.save_model(unsaved)

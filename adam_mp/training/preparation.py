@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -87,35 +88,31 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
         check_space(needed, "the run", folder)
         needed = 0
     check_space(needed + processes, f"the run, with {plan.split.workers + plan.split.data_servers} processes,")
-    memory = RunMemory.create(shape, folder)
-    store, cache, exchange, outboxes, steps = None, None, None, None, None
+    cache, exchange, outboxes, steps = None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
-    try:
+    with contextlib.ExitStack() as made:
+        memory = RunMemory.create(shape, folder)
+        made.callback(memory.close)
         store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
+        made.callback(store.close)
         plan.data.fill(memory.arrays)
         _fill_store(plan, store)
         if plan.data.source is not None:
             arrays = memory.arrays
             image_bytes = plan.data.survey.stored_pixels * plan.data.source.channels
             cache = ImageCache.create(plan.data.cache_bytes, image_bytes, arrays["cache_places"], folder)
+            made.callback(cache.close)
         if plan.is_replica:
             exchange = ExchangeMemory.create(plan.layout, folder)
+            made.callback(exchange.close)
         if factors is not None:
             size = plan.split.workers * LocalChannel.bytes_needed(slots, factors.numbers)
             outboxes = Segment.create("outboxes", size, folder)
-            made = make_outboxes(outboxes, plan.split.workers, slots, factors)
-            channels = tuple(channel.handle for channel in made)
+            made.callback(outboxes.close)
+            channels = tuple(each.handle for each in make_outboxes(outboxes, plan.split.workers, slots, factors))
         if plan.consistency.in_steps:
             steps = StepMemory.create(in_steps, folder)
-    except BaseException:
-        if exchange is not None:
-            exchange.close()
-        if cache is not None:
-            cache.close()
-        if store is not None:
-            store.close()
-        memory.close()
-        raise
+        made.pop_all()
     return Shared(memory, store, cache, exchange, outboxes, channels, steps)
 
 

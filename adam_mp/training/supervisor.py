@@ -5,10 +5,11 @@ Its thread alone gives orders and changes ledgers' rounds. The workers' counters
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from adam_mp.training.guard import RATE, DivergedError, DivergenceGuard
 from adam_mp.training.hints import ServingHints
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.keeper import Keeper
+from adam_mp.training.launch import Launch
 from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
@@ -46,14 +48,15 @@ class Supervisor:
     """Runs a plan. Use as a context manager: leaving it ends all processes and frees all memory, whatever happened.
 
     Checkpoints and the best model go to `folder`; it may be None where nothing is trained. `cluster` is this replica's
-    place in a run of many machines; `duty` is something else to see to at every tick.
+    place in a run of many machines; `launch` are the other parts of such a run that are
+    children of this process.
     """
 
     def __init__(
         self, plan: RunPlan, folder: Path | None, interruption: Interruption, listener: Listener,
-        cluster: Cluster | None = None, duty: Callable[[], None] = lambda: None,
+        cluster: Cluster | None = None, launch: Launch | None = None,
     ) -> None:  # fmt: skip
-        self.cluster, self.duty = cluster, duty
+        self.cluster, self.launch = cluster, launch
         self.plan, self.folder, self.interruption, self.tell = plan, folder, interruption, listener
         self.figures = Figures(**plan.resumed.progress) if plan.resumed else Figures()
         self.stopped_by: str | None = None
@@ -62,19 +65,31 @@ class Supervisor:
         self._stale_before = np.array(self.figures.staleness_counts)
         self._evaluations = 0
         self._following = 0  # the epoch to train after the one that ended last
-        ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
-        self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, ways_back)
+        self._ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
+        self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, self._ways_back)
         self.guard.times = self.figures.rollbacks
         self.hints = ServingHints(plan, self._notice)
         self._served: Mapping[str, float] = dict.fromkeys(SERVING, 0.0)  # counters at the last epoch's end
 
     def __enter__(self) -> Supervisor:
+        with contextlib.ExitStack() as ends:
+            self._make_all(ends)
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._ends.__exit__(*error)
+
+    def _make_all(self, ends: contextlib.ExitStack) -> None:
+        """Make all but processes, and put on `ends` what ends it, last things first."""
         plan = self.plan
         factors = self.cluster.factors if self.cluster is not None else None
         self.shared = shared = prepare_memory(plan, factors)
+        ends.callback(shared.close)
         self.memory, self.store = shared.memory, shared.store
         self.memory.board.rate_share = self.figures.rate_share
-        self.keeper = Keeper(self.folder, self._notice)
+        self.keeper = Keeper(self.folder, self._notice, self._ways_back > 0)
+        ends.callback(self.keeper.close)
         workers, servers = make_specs(plan, shared, factors)
         self.leases, synchronizer = self._share()
         self.crew = Crew(
@@ -84,17 +99,18 @@ class Supervisor:
         # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
         batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
         patience = max(plan.settings.stall_seconds, 20 * batch_seconds)
-        self._watchdog = Watchdog(patience, self.crew, self.interruption, self._notice)
+        self._watchdog = Watchdog(
+            patience, self.crew, self.launch.children if self.launch is not None else dict, self.interruption,
+            self._notice,
+        )  # fmt: skip
         flags = self.memory.arrays.get("bad")
         self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
-        return self
+        ends.push(self._leave)
+        ends.callback(self.crew.stop)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        self.crew.stop()
+    def _leave(self, kind: type[BaseException] | None, *_: Any) -> None:
         if kind is not None:
             self.leases.leave()  # what it had leased is free for others at once
-        self.keeper.close()
-        self.shared.close()
 
     def _share(self) -> tuple[Leases, SynchronizerSpec | None]:
         """Return whose batches this machine trains, and the task of a synchronizer where there are other machines."""
@@ -125,7 +141,8 @@ class Supervisor:
         self.open_epoch(first, states)
         self.crew.start()
         self.crew.wait_ready()
-        self.keeper.last = self._snapshot(first, states)
+        if self._ways_back:
+            self.keeper.last = self._snapshot(first, states)
         epoch = first
         while epoch < plan.settings.epochs:
             try:
@@ -339,7 +356,8 @@ class Supervisor:
 
     def tick(self, guarded: bool = True) -> None:
         """See to dead processes, stalls, and, where `guarded`, divergence, raising DivergedError."""
-        self.duty()
+        if self.launch is not None:
+            self.launch.watch()
         self.crew.watch()
         self.leases.tick()
         self._follow_servers()

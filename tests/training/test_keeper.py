@@ -18,7 +18,7 @@ from tests.training.test_checkpoint import make as make_checkpoint
 
 @pytest.fixture
 def keeper(tmp_path):
-    made = Keeper(tmp_path, lambda text: None)
+    made = Keeper(tmp_path, lambda text: None, remembers=False)
     yield made
     made.close()
 

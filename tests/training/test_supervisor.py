@@ -1,0 +1,70 @@
+"""Whatever fails as a supervisor is entered or left, its memory and its thread go; no process is started here."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from adam_mp.errors import SpaceError
+from adam_mp.memory.segment import live_segments
+from adam_mp.training import preparation, supervisor
+from adam_mp.training.interruption import Interruption
+from adam_mp.training.plan import make_plan
+from adam_mp.training.supervisor import Supervisor
+from tests.conftest import LAYERS, make_images
+
+
+@pytest.fixture
+def plan(tmp_path):
+    settings = {"cores": 1, "epochs": 1, "consistency": "deterministic", "run_dir": tmp_path}
+    return make_plan({"model": list(LAYERS), "data": make_images(400, 1), **settings}, lambda event: None)
+
+
+def left():
+    segments = [segment.purpose for segment in live_segments() if segment.owner == os.getpid()]
+    return segments + [thread.name for thread in threading.enumerate() if thread.name == "background-writer"]
+
+
+def fail(*_):
+    raise ValueError("it fails")
+
+
+def test_a_failure_on_the_way_in_leaves_nothing(plan, tmp_path, monkeypatch):
+    before = left()
+    monkeypatch.setattr(supervisor, "BadSamples", fail)
+    with pytest.raises(ValueError, match="it fails"), Interruption() as interruption:
+        Supervisor(plan, tmp_path, interruption, lambda event: None).__enter__()
+    assert left() == before
+
+
+def test_no_room_for_the_last_segment_leaves_none(plan, monkeypatch):
+    def refuse(*_):
+        raise SpaceError("no room")
+
+    before = left()
+    monkeypatch.setattr(preparation.StepMemory, "create", refuse)
+    with pytest.raises(SpaceError):
+        preparation.prepare_memory(plan)
+    assert left() == before
+
+
+@pytest.mark.parametrize(("owner", "name"), [("OwnLeases", "leave"), ("Crew", "stop")])
+def test_a_failure_on_the_way_out_leaves_nothing(plan, tmp_path, monkeypatch, owner, name):
+    before = left()
+    monkeypatch.setattr(getattr(supervisor, owner), name, fail)
+    with Interruption() as interruption:
+        entered = Supervisor(plan, tmp_path, interruption, lambda event: None).__enter__()
+        assert len(left()) == len(before) + 4  # run, store, steps, and the writer
+        with pytest.raises(ValueError, match="it fails"):
+            entered.__exit__(KeyError, KeyError("the run's own"), None)
+    assert left() == before
+
+
+def test_no_state_is_kept_where_there_is_no_way_back(plan, tmp_path):
+    for rollbacks in (0, 3):
+        object.__setattr__(plan.settings, "rollbacks", rollbacks)
+        with Interruption() as interruption, Supervisor(plan, tmp_path, interruption, lambda event: None) as entered:
+            entered.keeper.keep(entered._snapshot(0, entered.memory.ledger.states()))
+            assert (entered.keeper.last is not None) == (rollbacks > 0)
