@@ -131,6 +131,10 @@ class Launch:
         except OSError as error:
             raise ProcessError(f"cannot start {part.name}: {refusal(error)}") from None
 
+    def children(self) -> dict[str, Child]:
+        """Return name -> process of the living."""
+        return {part.name: part.child for part in self._parts if part.child is not None}
+
     def watch(self) -> None:
         """Start again what died; raises ProcessError once a server, or the last replica's place, is given up."""
         for part in self._parts:

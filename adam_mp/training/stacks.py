@@ -12,14 +12,15 @@ import psutil
 
 from adam_mp.training.child import STACKS_SIGNAL, Child
 
-_DEADLINE = 1.0  # seconds for all processes to answer
+_DEADLINE, _DEADLINE_OF_OTHERS = 1.0, 2.5  # seconds for all to answer; some of the others ask in their turn first
 _LOOK, _QUIET = 0.02, 0.06
 
 
-def all_stacks(children: Mapping[str, Child]) -> str:
-    """Return the stacks of this process and of `children`; of those that are stopped or do not answer, that."""
+def all_stacks(crew: Mapping[str, Child], others: Mapping[str, Child]) -> str:
+    """Return the stacks of this process, its crew and `others`; of those that are stopped or do not answer, that."""
+    children = {**crew, **others}
     asked = {name: child.ask(STACKS_SIGNAL) for name, child in children.items()}
-    deadline = time.monotonic() + _DEADLINE
+    deadline = time.monotonic() + (_DEADLINE_OF_OTHERS if others else _DEADLINE)
     answers = dict.fromkeys(asked, "")
     quiet_since = time.monotonic()
     while time.monotonic() < deadline and (not all(answers.values()) or time.monotonic() - quiet_since < _QUIET):

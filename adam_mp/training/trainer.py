@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,34 +142,35 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
     ) as launch:  # fmt: skip
         mine = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
         joined = dataclasses.replace(plan, settings=mine, share=(0, settings.replicas))
-        result = _run_replica(joined, folder, interruption, tell, launch.watch, settings)
+        result = _run_replica(joined, folder, interruption, tell, launch, settings)
         launch.ending = result.stopped_by is None
         return result
 
 
 def _run_replica(
-    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener,
-    duty: Callable[[], None] = lambda: None, asked: TrainSettings | None = None,
+    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, launch: Launch | None = None,
+    asked: TrainSettings | None = None,
 ) -> TrainResult:  # fmt: skip
     def stop() -> bool:
-        duty()
+        if launch is not None:
+            launch.watch()
         return interruption.requested is not None
 
     cluster = join_cluster(plan, stop)
     try:
-        return _run_in(plan, folder, interruption, tell, cluster, duty, asked)
+        return _run_in(plan, folder, interruption, tell, cluster, launch, asked)
     finally:
         cluster.close()
 
 
 def _run_in(
     plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, cluster: Cluster | None = None,
-    duty: Callable[[], None] = lambda: None, asked: TrainSettings | None = None,
+    launch: Launch | None = None, asked: TrainSettings | None = None,
 ) -> TrainResult:  # fmt: skip
     """Run the plan; the run folder keeps the settings that were `asked` for, where those of the plan are others."""
     asked = asked or plan.settings
     announcement = _announce(plan, folder, cluster.protocols if cluster is not None else ())
-    with Supervisor(plan, folder.path, interruption, tell, cluster, duty) as supervisor:
+    with Supervisor(plan, folder.path, interruption, tell, cluster, launch) as supervisor:
         counted = ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores")
         record: dict[str, Any] = {name: getattr(announcement, name) for name in counted}
         record["kernels"] = plan.choices.as_dict()

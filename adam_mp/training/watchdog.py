@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from adam_mp.errors import StalledError
+from adam_mp.training.child import Child
 from adam_mp.training.crew import Crew
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.stacks import all_stacks
 
 
 class Watchdog:
-    """Looks at the crew's heartbeats; `seconds` without one end the run. `notice` takes lines for the user."""
+    """Looks at the crew's heartbeats; `seconds` without one end the run. `notice` takes lines for the user.
 
-    def __init__(self, seconds: float, crew: Crew, interruption: Interruption, notice: Callable[[str], None]) -> None:
-        self._seconds, self._crew, self._interruption, self._notice = seconds, crew, interruption, notice
+    `others` returns the processes beyond the crew: parameter servers, and replicas, which ask crews of their own.
+    """
+
+    def __init__(
+        self, seconds: float, crew: Crew, others: Callable[[], Mapping[str, Child]], interruption: Interruption,
+        notice: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._seconds, self._crew, self._others = seconds, crew, others
+        self._interruption, self._notice = interruption, notice
         self._heartbeats, self._moved_at = -1.0, 0.0
 
     def look(self, moved: bool) -> None:
         """See whether a heartbeat was counted since the last look, or something else `moved`; raises StalledError."""
         if self._interruption.asked:
             self._interruption.asked = False
-            self._notice("asked by SIGUSR1 what the processes are doing\n" + all_stacks(self._crew.children()))
+            self._notice("asked by SIGUSR1 what the processes are doing\n" + self._stacks())
         heartbeats, now = self._crew.totals()["heartbeat"], time.monotonic()
         if moved or heartbeats != self._heartbeats:
             self._heartbeats, self._moved_at = heartbeats, now
         elif now - self._moved_at > self._seconds:
-            self._notice("nothing moves; what the processes are doing:\n" + all_stacks(self._crew.children()))
+            self._notice("nothing moves; what the processes are doing:\n" + self._stacks())
             failure = self._crew.first_failure or "none seen"
             raise StalledError(f"nothing moved for {self._seconds:.0f} s; first failure: {failure}")
+
+    def _stacks(self) -> str:
+        return all_stacks(self._crew.children(), self._others())

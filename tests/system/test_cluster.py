@@ -171,6 +171,23 @@ def own_child(run, name):
     return None
 
 
+def test_all_parts_say_what_they_are_doing(begin, tmp_path):
+    run = begin(2000)
+    both_train(run, tmp_path / "run")
+    os.kill(own_child(run, "worker 0"), signal.SIGSTOP)  # whose silence the others' answers wait for
+    run.signal(signal.SIGUSR1)
+    said = wait_until(lambda: (text := run.read(run.err)) and "replica 1 (" in text and text, "the stacks")
+    own, other = said.split("\nreplica 1 (")
+    for words in ("supervisor (", "synchronizer (", "parameter server 0 (", "parameter server 1 (", "in serve"):
+        assert words in own, said
+    assert "does not answer: stopped" in own
+    for words in ("supervisor (", "worker 0 (", "data server 0 (", "synchronizer (", "in tick"):
+        assert words in other, said
+    os.kill(own_child(run, "worker 0"), signal.SIGCONT)
+    run.signal(signal.SIGTERM)
+    assert run.finish().code == 143
+
+
 def test_two_replicas_train_every_batch_once(begin, tmp_path):
     ended = begin(3).finish()
     assert ended.code == 0, ended.err
