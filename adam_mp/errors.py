@@ -61,7 +61,7 @@ class TransportError(AdamError):
 
 
 class DivergenceError(AdamError):
-    """The loss became NaN or infinite; the last good checkpoint was kept."""
+    """The loss became NaN, infinite or far too large, and the run may not go back to a good state once more."""
 
     exit_code = 3
 

@@ -1,7 +1,8 @@
 """The run's notice board: the supervisor's order for all workers, and each process's progress counters.
 
 One writer a word. The order is `sequence << 8 | kind`; a worker acknowledges a sequence once it acts on it (so an
-acknowledged IDLE means that it touches neither weights nor leases). Counters are read by the supervisor alone.
+acknowledged IDLE means that it touches neither weights nor leases). Counters are read by the supervisor alone, but for
+the `clock`, which the other workers read where staleness is bounded.
 """
 
 from __future__ import annotations

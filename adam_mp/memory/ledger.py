@@ -3,7 +3,7 @@
 One int64 word a batch holds `round << 20 | holder << 4 | state`. It moves by compare-and-swap only:
 
     FREE -> HELD by a data server -> LEASED by a worker -> TRAINED
-    FREE or HELD -> SKIPPED (the epoch ended at its quorum)
+    FREE or HELD, and LEASED once all workers are idle -> SKIPPED (the epoch ended, or is given up to go back)
     ELSEWHERE -> FREE (another replica might have had it; the coordinator leased it to this one)
 
 What a dead process held goes back to FREE, by the supervisor. A batch that was freed while it waited in a ring is

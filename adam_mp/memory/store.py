@@ -88,7 +88,7 @@ class ParameterStore:
         return int(fetch_add(self._arena.counters, _UPDATES, 1))
 
     def set_updates(self, updates: int) -> None:
-        """Set the count, before any worker starts (on resume)."""
+        """Set the count, while nobody counts: on resume, on going back, at each step of all workers."""
         self._arena.counters[_UPDATES] = updates
 
     def statistics(self) -> StoreStatistics:
