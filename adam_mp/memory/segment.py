@@ -103,7 +103,7 @@ def free_space(folder: Path | None) -> int:
     try:
         return shutil.disk_usage(folder).free
     except OSError as error:
-        raise SpaceError(f"cannot use folder {folder} for shared memory: {error.strerror}") from None
+        raise SpaceError(f"cannot use folder {folder} for shared memory: {refusal(error)}") from None
 
 
 def megabytes(size: float) -> str:

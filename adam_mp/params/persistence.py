@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.tensor_file import read_tensors, write_file, write_tensors
-from adam_mp.errors import CheckpointError, RunFolderError
+from adam_mp.errors import CheckpointError, RunFolderError, refusal
 from adam_mp.params.shard_table import ShardTable
 
 _FORMAT = "adam_mp.shard.1"
@@ -66,7 +66,7 @@ class SnapshotFolder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise RunFolderError(f"cannot use snapshot folder {folder}: {error.strerror}; name another") from None
+            raise RunFolderError(f"cannot use snapshot folder {folder}: {refusal(error)}; name another") from None
         self._folder, self._seconds = folder, seconds
         self._run = 0
         self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(_WAITING)
@@ -168,7 +168,7 @@ class SnapshotFolder:
                     self.outdated = True
                 if not self._refusing:  # it is tried again and again, and said once
                     self.trouble = (
-                        f"cannot write a snapshot to {self._folder}: {error.strerror}; the server goes on without"
+                        f"cannot write a snapshot to {self._folder}: {refusal(error)}; the server goes on without"
                     )
                 self._refusing = True
             finally:
@@ -206,6 +206,6 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise RunFolderError(f"cannot use snapshot folder {folder}: {error.strerror}; name another") from None
+        raise RunFolderError(f"cannot use snapshot folder {folder}: {refusal(error)}; name another") from None
     except ValueError as error:
         raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to begin anew") from None

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from adam_mp.errors import refusal
 from adam_mp.memory.staleness import LABELS
 from adam_mp.report.metrics import read_metrics
 from adam_mp.training.events import RunEnded
@@ -21,7 +22,7 @@ class CurvesFile:
             try:
                 draw_curves(Path(event.summary.run_dir), event.summary.test_accuracy)
             except OSError as error:
-                print(f"adam_mp: cannot write {CURVES_FILE}: {error.strerror}", file=sys.stderr)
+                print(f"adam_mp: cannot write {CURVES_FILE}: {refusal(error)}", file=sys.stderr)
 
 
 def draw_curves(folder: Path, test_accuracy: float | None) -> None:

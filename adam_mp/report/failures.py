@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from adam_mp.errors import refusal
 from adam_mp.training.events import Notice, RunPlanned
 
 FAILURES_FILE = "failures.log"
@@ -26,4 +27,4 @@ class FailureLog:
                 with open(self._path, "a", encoding="utf-8") as file:
                     file.write(f"{event.text}\n{event.details}\n")
             except OSError as error:
-                print(f"adam_mp: cannot write {self._path}: {error.strerror}", file=sys.stderr)
+                print(f"adam_mp: cannot write {self._path}: {refusal(error)}", file=sys.stderr)

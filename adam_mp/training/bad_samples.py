@@ -11,7 +11,7 @@ import numpy as np
 
 from adam_mp.data.dataset import DataSet
 from adam_mp.data.faults import BadSample, Fault
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, refusal
 from adam_mp.training.run_folder import BAD_SAMPLES_FILE
 
 _PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE)]
@@ -85,7 +85,7 @@ class BadSamples:
                     line = {"sample": bad.path, "fault": bad.fault.name, "reason": bad.reason, "number": number}
                     file.write(json.dumps(line) + "\n")
         except OSError as error:
-            self._notice(f"cannot write {self._path}: {error.strerror}; the run goes on without it")
+            self._notice(f"cannot write {self._path}: {refusal(error)}; the run goes on without it")
 
     def _read(self) -> list[dict[str, Any]]:
         """Return the lines of an earlier part of the run; a damaged one, of a run that was killed, is left out."""

@@ -1,8 +1,8 @@
 """The crew: all child processes of a run, started, watched, replaced when they die, ended together.
 
 What a dead process held goes back to the ledgers before its successor starts. A process that dies again and again
-soon after its start is given up; the run goes on while at least one worker and one data server live, and data that a
-lost worker's ring still holds is taken back.
+soon after its start is given up; the run goes on while at least one data server and one worker live (in steps of all
+workers: while all do), and data that a lost worker's ring still holds is taken back.
 """
 
 from __future__ import annotations
@@ -88,18 +88,25 @@ class Crew:
         Raises ProcessError.
         """
         deadline = time.monotonic() + _START_DEADLINE
-        while not self._some_ready():
+        while missing := self._missing():
             self.watch()
             if time.monotonic() > deadline:
                 raise ProcessError(
-                    f"no worker was ready {_START_DEADLINE:g} s after its start; see if the machine is overloaded"
+                    f"no {' and no '.join(missing)} was ready {_START_DEADLINE:g} s after its start; "
+                    "see if the machine is overloaded"
                 )
             time.sleep(0.005)
 
-    def _some_ready(self) -> bool:
+    def _missing(self) -> list[str]:
+        """Return the kinds of processes of which there are some, and none is at work yet."""
         ready = [bool(row.read().ready) for row in self.memory.board.counters]
-        servers, rest = ready[self.workers :][: self.servers], ready[self.workers + self.servers :]
-        return any(ready[: self.workers]) and (any(servers) or not servers) and all(rest)
+        behind = self.workers + self.servers
+        kinds = {
+            "worker": ready[: self.workers],
+            "data server": ready[self.workers : behind],
+            "synchronizer": ready[behind:],
+        }
+        return [kind for kind, some in kinds.items() if some and not any(some)]
 
     def _start(self, member: _Member) -> None:
         try:

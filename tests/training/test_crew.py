@@ -88,6 +88,21 @@ def test_what_a_dead_worker_leased_is_free_again_and_its_counters_stay(make_crew
     assert notices == [("worker 1 ended with exit code 3; started again", "Traceback")]
 
 
+@pytest.mark.parametrize(
+    ("ready", "missing"), [([], "worker and no data server"), ([0, 1], "data server"), ([2], "worker")]
+)
+def test_who_did_not_get_ready_is_named(make_crew, monkeypatch, ready, missing):
+    crew, memory, _, _ = make_crew(2, 1)
+    monkeypatch.setattr(crews, "_START_DEADLINE", 0.0)
+    for number in ready:
+        memory.board.counters[number].publish("ready", 1)
+    with pytest.raises(ProcessError, match=f"no {missing} was ready 0 s after its start"):
+        crew.wait_ready()
+    for number in range(3):
+        memory.board.counters[number].publish("ready", 1)
+    crew.wait_ready()
+
+
 def test_what_a_dead_data_server_held_is_free_again(make_crew):
     crew, memory, started, _ = make_crew(1, 2)
     mine, other = memory.ledger.claim(0, 1), memory.ledger.claim(0, 2)
