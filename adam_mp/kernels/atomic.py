@@ -2,7 +2,8 @@
 
 numba has none for CPUs, so these emit the processor's own instructions. A `publish` makes everything written before it
 visible to whoever reads the new value with `observe`; this is what orders the slots of a ring on every processor,
-not only on those that keep stores in order by themselves.
+not only on those that keep stores in order by themselves. Loads, swaps and additions have one order for all, so that of
+two processes that each swap a word and then look at the other's, one at least sees what the other did.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 def _load(_typing: Any, words: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(context, builder, signature, arguments)
-        return builder.load_atomic(pointer, "acquire", 8)
+        return builder.load_atomic(pointer, "seq_cst", 8)
 
     return types.int64(words, types.int64), generate
 
@@ -45,7 +46,7 @@ def _store(_typing: Any, words: Any, index: Any, value: Any) -> Any:
 @intrinsic
 def _add(_typing: Any, words: Any, index: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("add", _address(context, builder, signature, arguments), arguments[2], "acq_rel")
+        return builder.atomic_rmw("add", _address(context, builder, signature, arguments), arguments[2], "seq_cst")
 
     return types.int64(words, types.int64, types.int64), generate
 
@@ -54,7 +55,7 @@ def _add(_typing: Any, words: Any, index: Any, value: Any) -> Any:
 def _swap(_typing: Any, words: Any, index: Any, expected: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(context, builder, signature, arguments)
-        outcome = builder.cmpxchg(pointer, arguments[2], arguments[3], "acq_rel", "acquire")
+        outcome = builder.cmpxchg(pointer, arguments[2], arguments[3], "seq_cst", "seq_cst")
         return builder.extract_value(outcome, 1)
 
     return types.boolean(words, types.int64, types.int64, types.int64), generate
