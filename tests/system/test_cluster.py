@@ -259,14 +259,14 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
 
 def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
     servers = [by_hand.params(0), by_hand.params(1)]
-    replicas = [by_hand.replica(number, 4) for number in range(2)]
-    by_hand.wait_for_both(replicas)
+    replicas = [by_hand.replica(number, 8) for number in range(2)]
+    wait_until(lambda: len(metrics(by_hand.run_dir(1))) > 1, "an epoch that both train")
     replicas[1].see_children()
     replicas[1].signal(signal.SIGKILL)
     assert replicas[1].finish().code == -signal.SIGKILL
     ended = replicas[0].finish()
     assert ended.code == 0, ended.err
-    assert covered(4, by_hand.run_dir(0), by_hand.run_dir(1))
+    assert covered(8, by_hand.run_dir(0), by_hand.run_dir(1))
     assert (len(metrics(by_hand.run_dir(0))) + away(ended)) * IMAGES == ended.summary["images_trained"]
     for server in servers:
         ended = server.finish()
