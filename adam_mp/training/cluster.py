@@ -21,6 +21,7 @@ from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.protocols import LayerProtocol, choose_protocols, factor_tensors
 from adam_mp.params.statements import REPLICA, RunFacts
 from adam_mp.params.synchronizer import SynchronizerSpec
+from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import Shared
 from adam_mp.transport.addresses import parse_address
@@ -108,6 +109,20 @@ def replica_figures(
         "resent": words.resent,
         "queue": sum(ring.statistics().waiting for ring in memory.rings),
     }
+
+
+def share_batches(
+    plan: RunPlan, cluster: Cluster | None, shared: Shared, totals: Callable[[], Mapping[str, float]]
+) -> tuple[Leases, SynchronizerSpec | None]:
+    """Return whose batches this machine trains, and the task of a synchronizer where there are other machines."""
+    settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
+    if cluster is None or exchange is None:
+        return OwnLeases(memory, settings.batch_size, len(plan.data.training), settings.quorum), None
+    leases = SharedLeases(
+        memory, store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
+        lambda: replica_figures(exchange, store, memory, totals()),
+    )  # fmt: skip
+    return leases, synchronizer_spec(plan, cluster, cluster.map.as_dict(), shared)
 
 
 def replica_name(process: int) -> str:

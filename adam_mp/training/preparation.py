@@ -19,6 +19,7 @@ from adam_mp.memory.steps import StepMemory, StepShape
 from adam_mp.memory.store import ParameterStore
 from adam_mp.params.factors import FactorShape, make_outboxes, outbox_slots
 from adam_mp.training.checkpoint import Checkpoint
+from adam_mp.training.copies import restore
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
 from adam_mp.transport.keys import read_keys
@@ -120,10 +121,7 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
     if plan.resumed is None:
         store.load(plan.weights)
         return
-    store.weights[...] = plan.resumed.spaces["weights"]
-    for name, state in store.states.items():
-        state[...] = plan.resumed.spaces[name]
-    store.set_updates(_updates_so_far(plan, plan.resumed))
+    restore(store, plan.resumed, _updates_so_far(plan, plan.resumed))
 
 
 def _updates_so_far(plan: RunPlan, resumed: Checkpoint) -> int:

@@ -20,11 +20,11 @@ from adam_mp.data.dataset import epoch_order
 from adam_mp.errors import DataError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
-from adam_mp.params.synchronizer import SynchronizerSpec
 from adam_mp.training.accounts import EpochAccount
 from adam_mp.training.bad_samples import BadSamples
 from adam_mp.training.checkpoint import Checkpoint
-from adam_mp.training.cluster import Cluster, replica_figures, synchronizer_spec
+from adam_mp.training.cluster import Cluster, share_batches, synchronizer_spec
+from adam_mp.training.copies import restore, take_checkpoint, take_model
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import reopened, within_quorum
 from adam_mp.training.events import EpochProgress, Listener, Notice
@@ -34,7 +34,7 @@ from adam_mp.training.hints import ServingHints
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.keeper import Keeper
 from adam_mp.training.launch import Launch
-from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
+from adam_mp.training.leasing import SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
 from adam_mp.training.resuming import find_best
@@ -91,7 +91,7 @@ class Supervisor:
         self.keeper = Keeper(self.folder, self._notice, self._ways_back > 0)
         ends.callback(self.keeper.close)
         workers, servers = make_specs(plan, shared, factors)
-        self.leases, synchronizer = self._share()
+        self.leases, synchronizer = share_batches(plan, self.cluster, shared, self._totals)
         self.crew = Crew(
             self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
             plan.share, plan.settings.on_failure, shared.steps,
@@ -112,18 +112,8 @@ class Supervisor:
         if kind is not None:
             self.leases.leave()  # what it had leased is free for others at once
 
-    def _share(self) -> tuple[Leases, SynchronizerSpec | None]:
-        """Return whose batches this machine trains, and the task of a synchronizer where there are other machines."""
-        settings, cluster, exchange = self.plan.settings, self.cluster, self.shared.exchange
-        if cluster is None or exchange is None:
-            images = len(self.plan.data.training)
-            return OwnLeases(self.memory, settings.batch_size, images, settings.quorum), None
-        leases = SharedLeases(
-            self.memory, self.store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
-            lambda: replica_figures(exchange, self.store, self.memory, self.crew.totals()),
-        )  # fmt: skip
-        servers = cluster.map.as_dict()
-        return leases, synchronizer_spec(self.plan, cluster, servers, self.shared)
+    def _totals(self) -> Mapping[str, float]:
+        return self.crew.totals()
 
     def _notice(self, text: str, details: str = "") -> None:
         self.tell(Notice(text, details))
@@ -176,10 +166,7 @@ class Supervisor:
         assert last is not None, "one is taken before the first batch"
         self._pause(guarded=False)
         self.memory.ledger.close_round(idle=True)  # data servers drop what they make, before the order is another
-        self.store.weights[...] = last.spaces["weights"]
-        for name, state in self.store.states.items():
-            state[...] = last.spaces[name]
-        self.store.set_updates(last.updates)
+        restore(self.store, last, last.updates)
         share = self.memory.board.rate_share = self.memory.board.rate_share * RATE
         figures = Figures(**last.progress)
         self.figures = dataclasses.replace(figures, rate_share=share, rollbacks=guard.times, seconds=self.elapsed())
@@ -198,9 +185,7 @@ class Supervisor:
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
         """Let the data servers begin with an epoch, of which `states` tells what is done."""
         self.memory.order[...] = epoch_order(self.plan.data.training, self.plan.settings.seed, epoch)
-        if (
-            self.shared.steps is not None
-        ):  # where all keep together, an epoch has the same batches however quick they are
+        if self.shared.steps is not None:  # an epoch of steps has the same batches, whoever is quick
             size, images = self.plan.settings.batch_size, len(self.plan.data.training)
             states = within_quorum(states, self.plan.settings.quorum, size, images)
             self.shared.steps.reset()
@@ -408,26 +393,11 @@ class Supervisor:
         self.figures.seconds = self.elapsed()
         self.figures.staleness_counts = self._stale_counts().tolist()
         figures = self.figures if part is None else dataclasses.replace(self.figures, epoch_part=part)
-        return Checkpoint(
-            network=self.plan.network,
-            normalization=self.plan.data.normalization,
-            spaces={"weights": self.store.weights.copy(), **{k: v.copy() for k, v in self.store.states.items()}},
-            ledger=states,
-            epoch=epoch,
-            updates=self.store.read_step(),
-            identity=self.plan.identity,
-            progress=dataclasses.asdict(figures),
-        )
+        return take_checkpoint(self.plan, self.store, figures, epoch, states)
 
     def model(self) -> Model:
         """Return a copy of the present weights as a model, which is the best so far."""
-        weights = {name: tensor.copy() for name, tensor in self.store.tensors.items()}
-        data = self.plan.data
-        normalization = data.normalization
-        return Model(
-            self.plan.network, weights, normalization.mean, normalization.deviation, normalization.fill,
-            data.dataset.class_names, data.keep, self.figures.best_epoch or 0, self.figures.validation_accuracy,
-        )  # fmt: skip
+        return take_model(self.plan, self.store, self.figures)
 
 
 def _time_to_look(seconds: float, done: float) -> float:

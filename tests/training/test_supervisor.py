@@ -10,7 +10,9 @@ import pytest
 from adam_mp.errors import SpaceError
 from adam_mp.memory.segment import live_segments
 from adam_mp.training import preparation, supervisor
+from adam_mp.training.crew import Crew
 from adam_mp.training.interruption import Interruption
+from adam_mp.training.leasing import OwnLeases
 from adam_mp.training.plan import make_plan
 from adam_mp.training.supervisor import Supervisor
 from tests.conftest import LAYERS, make_images
@@ -50,10 +52,10 @@ def test_no_room_for_the_last_segment_leaves_none(plan, monkeypatch):
     assert left() == before
 
 
-@pytest.mark.parametrize(("owner", "name"), [("OwnLeases", "leave"), ("Crew", "stop")])
+@pytest.mark.parametrize(("owner", "name"), [(OwnLeases, "leave"), (Crew, "stop")])
 def test_a_failure_on_the_way_out_leaves_nothing(plan, tmp_path, monkeypatch, owner, name):
     before = left()
-    monkeypatch.setattr(getattr(supervisor, owner), name, fail)
+    monkeypatch.setattr(owner, name, fail)
     with Interruption() as interruption:
         entered = Supervisor(plan, tmp_path, interruption, lambda event: None).__enter__()
         assert len(left()) == len(before) + 4  # run, store, steps, and the writer
