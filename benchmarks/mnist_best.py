@@ -46,6 +46,11 @@ class Run:
             f"{self.seconds / 60:.1f}", f"{self.summary['images_per_second']:,.0f}",
         ]  # fmt: skip
 
+    def figures(self) -> dict[str, Any]:
+        """What is kept of it as data."""
+        curves = {name: [row[name] for row in self.rows] for name in ("loss", "validation_loss", "validation_accuracy")}
+        return {"seed": self.seed, "seconds": self.seconds, "test_accuracy": self.summary["test_accuracy"], **curves}
+
 
 def run(seed: int | None) -> Run:
     """Train with a seed; None: with images held out."""
@@ -118,7 +123,7 @@ def main() -> None:
         runs.append(run(seed))
         print("  ".join(runs[-1].cells()), flush=True)
     choosing = run(None)
-    page.write_data("mnist_best.json", [dataclasses.asdict(each) for each in (*runs, choosing)])
+    page.write_data("mnist_best.json", [each.figures() for each in (*runs, choosing)])
     write(runs, choosing)
 
 
