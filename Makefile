@@ -51,6 +51,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.exchange
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.slow_worker
 
 peers: $(VENV)/installed-test
 	$(BIN)/python -m pip install --quiet --editable '.[test,peers]'
