@@ -3,8 +3,8 @@
 python -m benchmarks.slow_worker         all rows, ten minutes
 
 Worker 0 is stopped and continued in bursts (SIGSTOP, SIGCONT), so that it runs a quarter of the time. Where workers
-have a core each, the others have to do what it does not: n of them take up to n / (n - 0.75) times as long, 1.6 times for
-two. Where they outnumber the cores, others use what it leaves, and what remains is what waiting for it costs.
+have a core each, the others have to do what it does not: n of them take up to n / (n - 0.75) times as long, 1.6 times
+for two. Where they outnumber the cores, others use what it leaves, and what remains is what waiting for it costs.
 """
 
 from __future__ import annotations
