@@ -21,13 +21,10 @@ def quorum_batches(quorum: float, batch_size: int, images: int) -> int:
 
 def within_quorum(states: np.ndarray, quorum: float, batch_size: int, images: int) -> np.ndarray:
     """Return `states` with the last of the free batches SKIPPED, as far as the quorum is reached without them."""
-    sizes = np.full(states.size, batch_size)
-    sizes[-1] = images - (states.size - 1) * batch_size
-    free = np.flatnonzero(states == FREE)
     missing = math.ceil(quorum * images) - images_in(states, TRAINED, batch_size, images)
-    needed = int(np.searchsorted(np.cumsum(sizes[free]), missing)) + 1 if missing > 0 else 0
+    needed = max(0, math.ceil(missing / batch_size))  # only an epoch's last batch, the last to be taken, may be short
     states = states.copy()
-    states[free[needed:]] = SKIPPED
+    states[np.flatnonzero(states == FREE)[needed:]] = SKIPPED
     return states
 
 
