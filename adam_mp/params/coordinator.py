@@ -95,9 +95,9 @@ class Coordinator:
         granted: list[int] = []
         if member.role == REPLICA:
             member.epoch = said.epoch
-        if member.epoch == self.epoch:
-            self._note_trained(member, said.trained)
-            self._end_epoch_at_quorum()
+            if member.epoch == self.epoch:
+                self._note_trained(member, said.trained)
+                self._end_epoch_at_quorum()
         present = member.epoch == self.epoch and self.phase == "training"
         if present:
             granted = self.batches.grant(identity, said.wanted, self._replicas()) if said.wanted else []
@@ -273,9 +273,9 @@ class Coordinator:
         self.batches.free(member.identity)  # what it was granted and does not name, it never heard of
         if asked.epoch != self.epoch or not (begins or asked.run == self.run):
             return
+        # An epoch that is all trained so ends with the next report: by then a replica has opened it, and validates it.
         self._note_trained(member, asked.trained)
         self.batches.take(member.identity, asked.leased)
-        self._end_epoch_at_quorum()
 
     def _welcome(self, member: Member) -> dict[str, Any]:
         return {"run": self.run, **self._news(member)}

@@ -96,6 +96,16 @@ def test_the_first_replica_brings_what_its_checkpoint_has():
     assert coordinator.finished == [{"epoch": 2, "trained": 95, "skipped": 0, "twice": 0}]
 
 
+def test_an_epoch_that_a_checkpoint_has_whole_is_ended_by_a_replica_that_opened_it():
+    coordinator = begin(replicas=0)
+    news = coordinator.join(1, {**facts(), "epoch": 0, "trained": list(range(10))}, 0.0, 1)
+    assert (news["epoch"], news["trained"], news["finished"]) == (0, 95, [])
+    coordinator.report(100, 1, {}, 0.0)  # a parameter server's
+    assert coordinator.finished == []
+    news = coordinator.report(1, 2, {"epoch": 0}, 0.0)
+    assert (news["epoch"], news["finished"]) == (1, [{"epoch": 0, "trained": 95, "skipped": 0, "twice": 0}])
+
+
 def test_a_report_that_comes_twice_counts_once():
     coordinator = begin()
     first = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)
