@@ -69,7 +69,7 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
     with Interruption() as interruption, Supervisor(plan, None, interruption, listener) as supervisor:
         supervisor.open_epoch(0, np.zeros(plan.batches, np.uint8))
         supervisor.crew.start()
-        supervisor.crew.wait_ready()
+        supervisor.crew.wait_ready(supervisor.tend)
         supervisor.memory.board.give_order(TRAIN)
         _wait_until_warm(supervisor, interruption, workers)
         before, start = supervisor.crew.rows()[:workers], time.monotonic()

@@ -65,8 +65,11 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
     dialer = TcpDialer(keys)
     try:
         link = CoordinatorLink(dialer, parse_address(settings.join, "--join"), new_identity())
-        facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict()}
-        news = link.join({**facts, **_brought(plan)}, _JOINING, stop)
+        facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict(), "epoch": 0}
+        trained = []
+        if plan.resumed is not None:  # it tells of its checkpoint: the epoch, and what of it is trained
+            facts["epoch"], trained = plan.resumed.epoch, np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()
+        news = link.join({**facts, "trained": trained}, _JOINING, stop)
     except BaseException:
         dialer.close()
         raise
@@ -74,13 +77,6 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
     tensors = factor_tensors(plan.layout, protocols)
     factors = FactorShape.of(plan.layout, tensors, settings.batch_size) if tensors else None
     return Cluster(dialer, link, facts, news, keys, protocols, factors)
-
-
-def _brought(plan: RunPlan) -> dict[str, Any]:
-    """Return what a replica that resumes a checkpoint tells of it: the epoch, and what of it is trained."""
-    if plan.resumed is None:
-        return {"epoch": 0}
-    return {"epoch": plan.resumed.epoch, "trained": np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()}
 
 
 def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:

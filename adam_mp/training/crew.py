@@ -82,14 +82,14 @@ class Crew:
         for member in self.members:
             self._start(member)
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, tend: Callable[[], None]) -> None:
         """Wait until a worker, a data server where there are any, and the synchronizer are at work.
 
-        Raises ProcessError.
+        Meanwhile `tend`, which calls `watch`, is called. Raises ProcessError.
         """
         deadline = time.monotonic() + _START_DEADLINE
         while missing := self._missing():
-            self.watch()
+            tend()
             if time.monotonic() > deadline:
                 raise ProcessError(
                     f"no {' and no '.join(missing)} was ready {_START_DEADLINE:g} s after its start; "

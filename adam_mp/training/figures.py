@@ -78,6 +78,11 @@ class Figures:
         self.epoch_part = {}
         self.staleness_before = self.staleness_counts
 
+    def close_part(self, following: int) -> None:
+        """Add what was done here of an epoch that an interruption cut, and that others ended."""
+        part = {name: self.epoch_part.get(name, 0.0) for name in (*_SUMMED, "seconds")}
+        self.end_epoch(following, (0, 0, 0), part["seconds"], part)
+
     def total(self, name: str) -> float:
         """Return a figure with the share of an epoch that an interruption cut."""
         return float(getattr(self, name)) + self.epoch_part.get(name, 0.0)

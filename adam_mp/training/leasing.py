@@ -154,7 +154,7 @@ class SharedLeases:
         self._memory, self._store, self._exchange = memory, store, exchange
         self._link, self._facts, self._patience, self._figures = link, facts, patience, figures
         self._news = dict(news)
-        self._epoch = int(news["epoch"])
+        self._epoch = int(facts["epoch"]) - 1  # the last one that is behind it
         self._granted = self._left = self._asks_for_done = False
         self._done: np.ndarray | None = None  # [batches], what all replicas have trained, if that was asked
         self._pulse: tuple[int, ...] = ()

@@ -125,12 +125,16 @@ class Supervisor:
         plan = self.plan
         first = plan.resumed.epoch if plan.resumed else 0
         if self.cluster is not None:
-            first = self.leases.next_epoch()
+            following = self.leases.next_epoch()
+            if plan.resumed and following > first:
+                self.figures.close_part(following)
+                self._count_missed()
+            first = following
         states = reopened(plan.resumed.ledger) if plan.resumed else np.zeros(plan.batches, np.uint8)
         self._find_best()
         self.open_epoch(first, states)
         self.crew.start()
-        self.crew.wait_ready()
+        self.crew.wait_ready(self.tend)
         if self._ways_back:
             self.keeper.last = self._snapshot(first, states)
         epoch = first
@@ -341,16 +345,21 @@ class Supervisor:
 
     def tick(self, guarded: bool = True) -> None:
         """See to dead processes, stalls, and, where `guarded`, divergence, raising DivergedError."""
-        if self.launch is not None:
-            self.launch.watch()
-        self.crew.watch()
-        self.leases.tick()
-        self._follow_servers()
+        self.tend()
         self.bad_samples.look()
         if guarded:
             totals = self.crew.totals()
             self.guard.look(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
         self._watchdog.look(self.leases.moved())
+
+    def tend(self) -> None:
+        """See to dead processes, keep in touch with other machines, and answer who asks: what also starting needs."""
+        if self.launch is not None:
+            self.launch.watch()
+        self.crew.watch()
+        self.leases.tick()
+        self._follow_servers()
+        self._watchdog.answer()
 
     def _follow_servers(self) -> None:
         """When the coordinator has another bucket map, let the synchronizer's successor use it."""

@@ -26,11 +26,14 @@ class Watchdog:
         self._interruption, self._notice = interruption, notice
         self._heartbeats, self._moved_at = -1.0, 0.0
 
-    def look(self, moved: bool) -> None:
-        """See whether a heartbeat was counted since the last look, or something else `moved`; raises StalledError."""
+    def answer(self) -> None:
+        """Tell what the processes are doing, if that was asked."""
         if self._interruption.asked:
             self._interruption.asked = False
             self._notice("asked by SIGUSR1 what the processes are doing\n" + self._stacks())
+
+    def look(self, moved: bool) -> None:
+        """See whether a heartbeat was counted since the last look, or something else `moved`; raises StalledError."""
         heartbeats, now = self._crew.totals()["heartbeat"], time.monotonic()
         if moved or heartbeats != self._heartbeats:
             self._heartbeats, self._moved_at = heartbeats, now

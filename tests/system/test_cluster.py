@@ -295,7 +295,8 @@ def test_the_other_data_server_takes_over(by_hand, start, small_data, tmp_path):
 
 
 def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
-    run = begin(3)
+    epochs = 12
+    run = begin(epochs)
     both_train(run, tmp_path / "run")
     run.signal(signal.SIGTERM)
     ended = run.finish()
@@ -306,9 +307,34 @@ def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
         "train", "--resume", str(tmp_path / "run"), "--servers", "2", "--replicas", "2", "--cores", "2", "--json"
     ).finish()
     assert resumed.code == 0, resumed.err
-    assert resumed.summary["images_trained"] == 3 * IMAGES
-    assert len(seen_epochs(tmp_path / "run")) + away(ended) + away(resumed) == 3
-    assert 3 * BATCHES <= resumed.summary["updates"] < 3 * BATCHES + 60  # what was under way is trained again
+    assert resumed.summary["images_trained"] == epochs * IMAGES
+    assert len(seen_epochs(tmp_path / "run")) + away(ended) + away(resumed) == epochs
+    assert epochs * BATCHES <= resumed.summary["updates"] < epochs * BATCHES + 60  # what was under way is trained again
+
+
+def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
+    epochs = 30
+
+    def at_work():
+        return replicas_at_work(ask_status(by_hand.first))
+
+    servers = [by_hand.params(0), by_hand.params(1)]
+    replicas = [by_hand.replica(number, epochs) for number in range(2)]
+    wait_until(lambda: len(at_work()) == 2, "two replicas that train")
+    done = len(metrics(by_hand.run_dir(0)))
+    replicas[1].signal(signal.SIGTERM)
+    assert replicas[1].finish().code == 143
+    wait_until(lambda: len(metrics(by_hand.run_dir(0))) > done + 1, "the other replica to end an epoch alone")
+    worker = own_child(replicas[0], "worker 0")
+    os.kill(worker, signal.SIGSTOP)
+    resumed = by_hand.start("train", "--resume", str(by_hand.run_dir(1)), "--join", by_hand.first, "--json")
+    wait_until(lambda: len(at_work()) == 2, "the resumed replica to train")
+    os.kill(worker, signal.SIGCONT)
+    ended = [resumed.finish(), replicas[0].finish()]
+    assert [each.code for each in ended] == [0, 0], ended
+    assert [each.summary["images_trained"] for each in ended] == [epochs * IMAGES] * 2
+    assert away(ended[0]) >= 1
+    assert all(server.finish().code == 0 for server in servers)
 
 
 # What is given wrong.

@@ -6,6 +6,7 @@ settings rather than hit by luck: a run that validates most of its time, one tha
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -31,6 +32,7 @@ PHASES = {  # settings, images of an epoch
     "a checkpoint": (("--checkpoint-seconds", "0.02"), 1900),
     "shutdown": ((), 1900),
 }
+pytestmark = pytest.mark.timeout(900 if FULL else 120)
 DEEDS = ("killed", "stopped", "made to raise")
 
 
@@ -167,7 +169,8 @@ def do(case, run):
         else:
             os.kill(process, signal.SIGSTOP)
             time.sleep(STOPPED)
-            os.kill(process, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # a run that ends does not wait for it
+                os.kill(process, signal.SIGCONT)
     except ProcessLookupError:
         return False
     if case.times > 1 and case.deed != "stopped" and case.part != "supervisor":

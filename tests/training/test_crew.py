@@ -97,10 +97,22 @@ def test_who_did_not_get_ready_is_named(make_crew, monkeypatch, ready, missing):
     for number in ready:
         memory.board.counters[number].publish("ready", 1)
     with pytest.raises(ProcessError, match=f"no {missing} was ready 0 s after its start"):
-        crew.wait_ready()
+        crew.wait_ready(crew.watch)
     for number in range(3):
         memory.board.counters[number].publish("ready", 1)
-    crew.wait_ready()
+    crew.wait_ready(crew.watch)
+
+
+def test_what_needs_care_is_tended_while_processes_start(make_crew):
+    crew, memory, _, _ = make_crew(1, 1)
+    tended = []
+
+    def tend():
+        memory.board.counters[len(tended)].publish("ready", 1)
+        tended.append(None)
+
+    crew.wait_ready(tend)
+    assert len(tended) == 2
 
 
 def test_what_a_dead_data_server_held_is_free_again(make_crew):

@@ -56,7 +56,7 @@ def replica():
     memory = SimpleNamespace(ledger=ledger, shape=SimpleNamespace(workers=1))
     link, exchange = Link(), Exchange()
     store = SimpleNamespace(set_elsewhere=lambda updates: None)
-    leases = SharedLeases(memory, store, exchange, link, {"name": "r"}, NEWS, 0.1, dict)
+    leases = SharedLeases(memory, store, exchange, link, {"name": "r", "epoch": 0}, NEWS, 0.1, dict)
     leases.open(0, np.zeros(BATCHES, np.uint8))
     yield SimpleNamespace(leases=leases, link=link, exchange=exchange, ledger=ledger)
     del ledger, memory.ledger
