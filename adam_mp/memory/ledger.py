@@ -86,8 +86,9 @@ class Ledger:
         Where workers are `idle`, what they have leased goes too: they wait with it for others who have nothing left.
         """
         words = self._current_words()
+        seen = words.copy()  # workers go on: a word that is read twice may be TRAINED by then
         skipped = 0
-        for word in np.unique(words[np.isin(words & 15, (FREE, HELD, LEASED) if idle else (FREE, HELD))]):
+        for word in np.unique(seen[np.isin(seen & 15, (FREE, HELD, LEASED) if idle else (FREE, HELD))]):
             skipped += replace_all(words, word, (word & ~0xFFFFF) | SKIPPED)
         return skipped
 

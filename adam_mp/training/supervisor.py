@@ -229,7 +229,7 @@ class Supervisor:
             if now - reported >= _REPORT:
                 reported = now
                 self.tell(self._progress(epoch, states, account))
-            time.sleep(_time_to_look(account.here, float(np.mean(states == TRAINED))))
+            time.sleep(_time_to_look(account.here, float(np.mean(states == TRAINED)) / settings.quorum))
         self.memory.ledger.close_round()
         self._pause()
         self.memory.ledger.close_round(idle=True)  # what dead workers held, or others wait with
@@ -410,9 +410,10 @@ class Supervisor:
 
 
 def _time_to_look(seconds: float, done: float) -> float:
-    """Return how long to leave the workers alone, a share `done` of the epoch done after `seconds`.
+    """Return how long to leave the workers alone, a share `done` of what the epoch needs done after `seconds`.
 
-    Each look takes a moment of a core that trains; near the end a late look would leave all of them idle.
+    Each look takes a moment of a core that trains; near the end a late look would leave all of them idle, or have them
+    train more than the quorum.
     """
     left = seconds * (1 - done) / done if done > 0 else 0.0
     return min(max(left / 4, _TICK / 4), _LONGEST_TICK)
