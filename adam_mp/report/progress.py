@@ -87,10 +87,11 @@ class ProgressDisplay:
 
     def _figures(self, event: EpochProgress) -> str:
         accuracy = "" if self._accuracy is None else f", validation {percent(self._accuracy)}"
-        left = (event.images - event.done) / max(event.images_per_second, 1e-9)
+        rate = event.images_per_second
+        left = f", {duration((event.images - event.done) / rate)} left" if rate > 0 else ""
         return (
-            f"{event.images_per_second:,.0f} images/s, {count(event.connections_per_second)} connections/s, "
-            f"loss {event.loss:.3f}{accuracy}, waited {percent(event.wait_fraction)}, {duration(left)} left"
+            f"{rate:,.0f} images/s, {count(event.connections_per_second)} connections/s, "
+            f"loss {event.loss:.3f}{accuracy}, waited {percent(event.wait_fraction)}{left}"
         )
 
     def _ended(self, event: EpochEnded) -> None:

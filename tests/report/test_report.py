@@ -11,7 +11,7 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError
 from adam_mp.network.description import load_network
-from adam_mp.report import metrics
+from adam_mp.report import metrics, progress
 from adam_mp.report.curves import draw_curves
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
@@ -85,6 +85,14 @@ def test_a_run_is_shown(bars, capsys):
         assert "2.5 G connections/s" in err.getvalue()
         assert "compiling kernels" in err.getvalue()
         assert "looking at the images" in err.getvalue()
+
+
+@pytest.mark.parametrize(("rate", "left"), [(0.0, ""), (1000.0, ", 56.9 s left")])
+def test_the_time_left_is_told_once_something_was_trained(monkeypatch, rate, left):
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", -1.0)
+    bars = io.StringIO()
+    ProgressDisplay(io.StringIO(), bars)(EpochProgress(1, 3, 100, 57000, 0.1, rate, 0.0, 2.3, 0.02))
+    assert bars.getvalue().endswith(f"waited 2.00%{left}\n")
 
 
 def test_quiet_shows_problems_only(capsys):
