@@ -64,19 +64,25 @@ class CoordinatorLink:
         self._heard = time.monotonic()
         dialer.dial(address)
 
-    def join(self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-        """Join, waiting for what is still missing; return the coordinator's news.
+    def join(
+        self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Join, waiting for what is still missing, which `say` is told when it changes; return the coordinator's news.
 
         Raises JoinError if it refuses, TransportError if it has not answered or let in this member after `seconds`,
         StoppedError.
         """
-        deadline, self._member = time.monotonic() + seconds, False
+        deadline, self._member, missing = time.monotonic() + seconds, False, ""
         while True:
             answer = self.ask(Kind.JOIN, facts, deadline - time.monotonic(), stop)
             if self._member:
                 return answer
-            if time.monotonic() > deadline:
-                raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {answer['waiting']}")
+            before, missing = missing, str(answer["waiting"])[:500]
+            if time.monotonic() + _AGAIN > deadline:  # too late for another answer
+                raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {missing}")
+            if missing != before:
+                say(f"waiting to join {self.address}: {missing}")
             time.sleep(0.1)
 
     def ask(

@@ -57,8 +57,11 @@ class Cluster:
         self.dialer.close()
 
 
-def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
-    """Join the run that `plan.settings.join` names, waiting for its servers; raises TransportError or SettingsError."""
+def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], None]) -> Cluster:
+    """Join the run that `plan.settings.join` names, waiting for its servers; `say` is told which are missing.
+
+    Raises TransportError or SettingsError.
+    """
     settings = plan.settings
     assert settings.join is not None
     keys = read_keys(settings.key_file)
@@ -69,7 +72,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool]) -> Cluster:
         trained = []
         if plan.resumed is not None:  # it tells of its checkpoint: the epoch, and what of it is trained
             facts["epoch"], trained = plan.resumed.epoch, np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()
-        news = link.join({**facts, "trained": trained}, _JOINING, stop)
+        news = link.join({**facts, "trained": trained}, _JOINING, stop, say)
     except BaseException:
         dialer.close()
         raise

@@ -156,7 +156,11 @@ def _run_replica(
             launch.watch()
         return interruption.requested is not None
 
-    cluster = join_cluster(plan, stop)
+    def say(text: str) -> None:
+        if launch is None and plan.share == (0, 1):  # servers started here come by themselves
+            tell(Notice(text))
+
+    cluster = join_cluster(plan, stop, say)
     try:
         return _run_in(plan, folder, interruption, tell, cluster, launch, asked)
     finally:

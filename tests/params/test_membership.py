@@ -106,3 +106,10 @@ def test_joining_ends_in_time_naming_what_is_waited_for():
     waiting = CoordinatorLink(Line(lambda message: [(Kind.WELCOME, {"waiting": "0 of 2"})]), HERE, 9)
     with pytest.raises(TransportError, match=r"let nobody in within 0\.1 s: 0 of 2"):
         waiting.join({}, 0.1)
+
+
+def test_what_is_waited_for_is_said_once_and_again_when_it_changes():
+    answers, told = [{"waiting": "0 of 2"}, {"waiting": "0 of 2"}, {"waiting": "1 of 2"}, WELCOME], []
+    link = CoordinatorLink(Line(lambda message: [(Kind.WELCOME, answers.pop(0))]), HERE, 9)
+    assert link.join({}, 30.0, say=told.append) == WELCOME
+    assert told == [f"waiting to join {HERE}: {reason}" for reason in ("0 of 2", "1 of 2")]

@@ -1,0 +1,31 @@
+"""A replica that waits for parameter servers says so, unless they are started here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from adam_mp.errors import TransportError
+from adam_mp.training import trainer
+from adam_mp.training.events import Notice
+
+
+@pytest.mark.parametrize(
+    ("share", "launch", "told"),
+    [
+        ((0, 1), None, [Notice("waiting for 1 more")]),
+        ((0, 1), SimpleNamespace(), []),
+        ((1, 2), None, []),
+    ],
+)
+def test_what_is_waited_for_is_a_notice(monkeypatch, share, launch, told):
+    def join_cluster(plan, stop, say):
+        say("waiting for 1 more")
+        raise TransportError("enough")
+
+    monkeypatch.setattr(trainer, "join_cluster", join_cluster)
+    events = []
+    with pytest.raises(TransportError, match="enough"):
+        trainer._run_replica(SimpleNamespace(share=share), None, None, events.append, launch)
+    assert events == told
