@@ -238,6 +238,10 @@ class TrainSettings:
                     raise SettingsError(
                         f"{name} is for runs of many machines; give --servers N or --join HOST:PORT too"
                     )
+        if self.key_file is not None and self.servers is None and self.join is None and self.data_from is None:
+            raise SettingsError(
+                "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
+            )
         if self.servers is not None and self.join is not None:
             raise SettingsError("servers starts parameter servers, join uses those of others; give one of them")
         if self.join is not None:
