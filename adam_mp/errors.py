@@ -90,10 +90,11 @@ def refusal(error: Exception) -> str:
     return f"{error.strerror or error}{_ADVICE.get(error.errno or 0, '')}"
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean 'x'?` for the closest known name, or the list of the known names."""
+def nearest(name: str, known: Iterable[str], most: int | None = None) -> str:
+    """Return `did you mean 'x'?` for the closest known name, or the list of the known names, `most` of them."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    return "known: " + ", ".join(names)
+    more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
+    return "known: " + ", ".join(names[:most]) + more

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from adam_mp.errors import NetworkError, nearest
@@ -19,6 +20,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_MOST_NAMED = 10  # functions of a user's module
 
 
 def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Shape, classes: int) -> Network:
@@ -138,7 +141,14 @@ def _import_function(text: str) -> Callable[[Shape, int], Any]:
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise NetworkError(
-            f"module {module_name!r} has no function {function_name!r}; {nearest(function_name, vars(module))}"
-        )
+        names = _functions(module)
+        others = f"; {nearest(function_name, names, _MOST_NAMED)}" if names else ", nor any other"
+        raise NetworkError(f"module {module_name!r} has no function {function_name!r}{others}")
     return function  # type: ignore[no-any-return]
+
+
+def _functions(module: ModuleType) -> list[str]:
+    """Return the names of a module's public functions and classes, without those that it has from other packages."""
+    package = module.__name__.partition(".")[0]
+    public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+    return [n for n in public if str(getattr(vars(module)[n], "__module__", "")).partition(".")[0] == package]

@@ -92,6 +92,21 @@ def test_functions(tmp_path, monkeypatch):
             load_network(text, (4, 4, 1), 3)
 
 
+def test_only_what_a_module_has_for_use_is_named(tmp_path, monkeypatch):
+    own = "".join(f"def own{number:02d}(shape, classes):\n    return []\n" for number in range(12))
+    (tmp_path / "many.py").write_text(f"import os\nfrom pathlib import Path\nSIZE = 3\ndef _hidden(): pass\n{own}")
+    (tmp_path / "without.py").write_text("from pathlib import Path\nnothing = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    known = ", ".join(f"own{number:02d}" for number in range(10))
+    for text, message in (
+        ("many:xyz", f"module 'many' has no function 'xyz'; known: {known} and 2 more"),
+        ("without:nothing", "module 'without' has no function 'nothing', nor any other"),
+    ):
+        with pytest.raises(NetworkError) as caught:
+            load_network(text, (4, 4, 1), 3)
+        assert str(caught.value) == message
+
+
 def test_a_network_must_fit_the_data():
     network = Network.build([Flatten(), Dense(), Softmax()], (4, 4, 1), 3)
     assert load_network(network, (4, 4, 1), 3) is network
