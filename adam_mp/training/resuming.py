@@ -12,7 +12,7 @@ from adam_mp.compute.model import load
 from adam_mp.errors import CheckpointError, RunFolderError
 from adam_mp.network.network import Network
 from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
-from adam_mp.training.run_folder import GIVEN, MODEL_FILE, read_record
+from adam_mp.training.run_folder import GIVEN, MODEL_FILE, RUN_FILE, read_record
 from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
 
 # A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
@@ -32,6 +32,9 @@ def resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tup
     """Take the settings of the run in the folder, and over them what was given now."""
     folder = settings.folder
     assert folder is not None
+    if folder.is_file():
+        it = f", {folder.parent}" if (folder.parent / RUN_FILE).is_file() else ""
+        raise RunFolderError(f"{folder} is a file; give the folder of the run to resume{it}")
     if not folder.is_dir():
         raise RunFolderError(f"run folder {folder} does not exist; give the folder of the run to resume")
     record = read_record(folder)

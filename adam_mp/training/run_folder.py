@@ -78,8 +78,11 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             lock = open(path / _LOCK, "a+")  # noqa: SIM115, held until close
+        except FileExistsError:
+            raise RunFolderError(f"cannot use run folder {path}: it is a file; give the name of a folder") from None
         except OSError as error:
-            raise RunFolderError(f"cannot use run folder {path}: {refusal(error)}") from None
+            why = "it cannot be made there" if isinstance(error, FileNotFoundError) else refusal(error)
+            raise RunFolderError(f"cannot use run folder {path}: {why}; name a folder where you may write") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

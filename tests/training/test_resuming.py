@@ -12,8 +12,9 @@ from adam_mp.compute.model import load, write_model
 from adam_mp.errors import CheckpointError, RunFolderError
 from adam_mp.training.checkpoint import find_checkpoints, read_checkpoint
 from adam_mp.training.figures import Figures
-from adam_mp.training.resuming import BestModel, check_same_run, find_best
-from adam_mp.training.run_folder import MODEL_FILE
+from adam_mp.training.resuming import BestModel, check_same_run, find_best, resume_settings
+from adam_mp.training.run_folder import MODEL_FILE, RUN_FILE
+from adam_mp.training.settings import TrainSettings
 from tests.compute.test_model import make
 from tests.conftest import LAYERS, make_images
 from tests.training.test_checkpoint import make as make_checkpoint
@@ -55,6 +56,17 @@ def test_the_best_model_is_the_one_that_is_there(tmp_path, saved, checkpoint, be
     if saved is not None:
         save(tmp_path, *saved)
     assert find_best(tmp_path, checkpoint) == best
+
+
+@pytest.mark.parametrize("run", [True, False])
+def test_a_file_is_no_folder_to_resume(tmp_path, run):
+    save(tmp_path, 1)
+    if run:
+        (tmp_path / RUN_FILE).write_text("{}")
+    with pytest.raises(RunFolderError) as caught:
+        resume_settings(TrainSettings(resume=tmp_path / MODEL_FILE), {})
+    named = f", {tmp_path}" if run else ""
+    assert str(caught.value) == f"{tmp_path / MODEL_FILE} is a file; give the folder of the run to resume{named}"
 
 
 def test_a_damaged_model_is_told_before_anything_is_trained(tmp_path):

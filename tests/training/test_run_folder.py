@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,8 +41,12 @@ def test_names_are_made_of_model_and_date(tmp_path, monkeypatch):
 
 def test_folders_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunFolderError, match="cannot use"):
+    with pytest.raises(RunFolderError, match=r"cannot use .*file: it is a file; give the name of a folder"):
         RunFolder.create(tmp_path / "file", "mnist")
+    with pytest.raises(RunFolderError, match="Not a directory; name a folder where you may write"):
+        RunFolder.create(tmp_path / "file" / "run", "mnist")
+    with pytest.raises(RunFolderError, match="it cannot be made there; name a folder where you may write"):
+        RunFolder.create(Path("/proc/run"), "mnist")
     with pytest.raises(RunFolderError, match="not empty"):
         RunFolder.create(tmp_path, "mnist")
     with pytest.raises(RunFolderError, match="not a run folder"):
