@@ -28,12 +28,12 @@ def run(arguments: Sequence[str]) -> int:
     path = Path(values.run)
     if not path.exists():
         raise RunFolderError(f"{path} does not exist; expected a run folder or a model file")
-    source = values.data
+    model, source = load(path), values.data
     if source is None:
         if not (path / RUN_FILE).is_file():
             raise SettingsError(f"{path} does not tell its data; give --data DIR, or --data mnist")
         source = read_record(path)["settings"]["data"]
-    result = evaluate_model(load(path), source, values.cores, notices_only)
+    result = evaluate_model(model, source, values.cores, notices_only)
     if values.json:
         print(json.dumps(result.as_dict()))
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.choice import KernelChoices
-from adam_mp.compute.model import load
+from adam_mp.compute.model import load, which_folder
 from adam_mp.errors import RunFolderError
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
@@ -39,7 +39,7 @@ def gather(path: Path) -> dict[str, Any]:
     facts: dict[str, Any] = {"path": str(path)}
     if path.is_dir():
         if not (path / RUN_FILE).is_file():
-            raise RunFolderError(f"{path} is not a run folder: it has no {RUN_FILE}")
+            raise RunFolderError(f"{path} is not a run folder: it has no {RUN_FILE}; {which_folder(path)}")
         facts["record"] = read_record(path)
         facts["epochs"] = read_metrics(path)
         facts["files"] = {entry.name: entry.stat().st_size for entry in sorted(path.iterdir()) if entry.name[0] != "."}

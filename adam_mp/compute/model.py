@@ -18,6 +18,7 @@ from adam_mp.network.network import Network
 
 MODEL_FORMAT = "adam_mp.model.2"
 _BATCH = 64
+_FILE = "model.safetensors"  # in a run folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +103,19 @@ def write_model(path: Path, model: Model) -> None:
     write_tensors(path, model.weights, metadata)
 
 
+def which_folder(folder: Path) -> str:
+    """Say which folder to give in place of one that has no model: one inside, if there is one that has."""
+    inside = sorted(folder.glob(f"*/{_FILE}"))
+    return "give a run folder that has a model" + (f", such as {inside[-1].parent}" if inside else "")
+
+
 def load(path: str | Path) -> Model:
     """Load a model from its file or from the run folder that holds it; raises CheckpointError if damaged."""
     path = Path(path)
     if path.is_dir():
-        path = path / "model.safetensors"
+        if not (path / _FILE).is_file():
+            raise CheckpointError(f"{path} has no {_FILE}; {which_folder(path)}")
+        path = path / _FILE
     tensors, metadata = read_tensors(path, MODEL_FORMAT)
     network = from_json(metadata.get("network", ""))
     for name, shape in network.parameters.items():

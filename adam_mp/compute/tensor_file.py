@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from adam_mp.errors import CheckpointError
+from adam_mp.errors import CheckpointError, refusal
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -55,8 +55,10 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    except (SafetensorError, OSError, ValueError, TypeError, MemoryError) as error:
-        raise CheckpointError(f"{path} is damaged or not a safetensors file: {error}") from None
+    except (OSError, MemoryError) as error:
+        raise CheckpointError(f"cannot read {path}: {refusal(error)}") from None
+    except (SafetensorError, ValueError, TypeError):  # its words are about the format
+        raise CheckpointError(f"{path} is no model or checkpoint file of adam_mp, or is damaged") from None
     if metadata.get("format") != kind:
         raise CheckpointError(f"{path} has format {metadata.get('format')!r}, expected {kind!r}")
     if metadata.pop("checksum", None) != _checksum(tensors, metadata):

@@ -86,6 +86,15 @@ def test_evaluate(capsys, trained, tmp_path):
     expect_error(capsys, "damaged", "evaluate", str(tmp_path), "--data", "mnist")
 
 
+@pytest.mark.parametrize("command", [["predict", "image.png"], ["evaluate"], ["inspect"]])
+def test_a_folder_of_run_folders_is_told_from_one(capsys, trained, tmp_path, command):
+    advice = "give a run folder that has a model"
+    expect_error(capsys, f"; {advice}\n", command[0], str(tmp_path), *command[1:])
+    (tmp_path / "other").mkdir()
+    shutil.copytree(trained.run_dir, tmp_path / "first")
+    expect_error(capsys, f"; {advice}, such as {tmp_path}/first\n", command[0], str(tmp_path), *command[1:])
+
+
 @pytest.fixture
 def picture(tmp_path):
     """Draw a bar at one of the three heights, as image file of any kind."""

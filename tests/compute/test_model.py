@@ -88,6 +88,10 @@ def test_damaged_files_are_recognised(tmp_path_factory, data):
 def test_missing_and_foreign_files(tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         adam_mp.load(tmp_path / "nothing")
+    (tmp_path / "own.toml").write_text("epochs = 3\n" * 9)
+    with pytest.raises(CheckpointError) as caught:
+        adam_mp.load(tmp_path / "own.toml")
+    assert str(caught.value) == f"{tmp_path}/own.toml is no model or checkpoint file of adam_mp, or is damaged"
     write_tensors(tmp_path / "x.safetensors", {"a": np.zeros(3)}, {"format": "other"})
     with pytest.raises(CheckpointError, match="'other'"):
         adam_mp.load(tmp_path / "x.safetensors")
