@@ -106,14 +106,18 @@ def load_dataset(settings: TrainSettings) -> DataSet:
     return dataset
 
 
+def split_samples(dataset: DataSet, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the samples to train and to validate on."""
+    if dataset.validation is not None:
+        return dataset.numbers(dataset.train), dataset.numbers(dataset.validation)
+    return split(len(dataset.train), settings.validation, settings.seed)
+
+
 def plan_data(
     dataset: DataSet, settings: TrainSettings, known: Normalization | None, cores: int, listener: Listener
 ) -> DataPlan:
     """Decide all about the data; `known` is the normalisation of a run to be resumed."""
-    if dataset.validation is not None:
-        training, validation = dataset.numbers(dataset.train), dataset.numbers(dataset.validation)
-    else:
-        training, validation = split(len(dataset.train), settings.validation, settings.seed)
+    training, validation = split_samples(dataset, settings)
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
     keep = _KEPT if augmentation.crop > 0 else 1.0
     source, cache_bytes = make_source(dataset, keep, settings.pixel_limit), 0

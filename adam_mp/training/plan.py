@@ -25,7 +25,7 @@ from adam_mp.network.network import Network
 from adam_mp.params.protocols import choose_protocols
 from adam_mp.training.checkpoint import Checkpoint
 from adam_mp.training.consistency import Consistency, parse_consistency
-from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
+from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data, split_samples
 from adam_mp.training.epoch import quorum_batches
 from adam_mp.training.events import KernelCompiled, Listener, Notice
 from adam_mp.training.resuming import check_same_run, recorded_choices, resume_settings
@@ -123,10 +123,11 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     if settings.resume:
         settings, resumed = resume_settings(settings, explicit)
     optimizer = make_optimizer(settings.optimizer)
-    compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     dataset = load_dataset(settings)
     source = resumed.network if resumed and "model" not in explicit else settings.model
     network = load_network(source, dataset.image_shape, dataset.classes)
+    _check_rate(settings, len(split_samples(dataset, settings)[0]))
+    compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = max(1, (settings.cores or usable_cores()) // settings.replicas)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener
@@ -171,6 +172,17 @@ def _check_network(settings: TrainSettings, network: Network, optimizer: Optimiz
     # Weights stand in this process, in the store, and as a gradient in at least one worker.
     check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
     choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # raises what it would raise later
+
+
+def _check_rate(settings: TrainSettings, images: int) -> None:
+    """Raise SettingsError for a bad learning rate before kernels are compiled, which takes a minute on a new machine.
+
+    Where the updates of an epoch are as many as workers leave, a rate that follows them is checked in the plan alone.
+    """
+    assert settings.lr is not None, "settings fill in the optimizer's own"
+    in_steps = parse_consistency(settings.consistency).in_steps
+    if not (in_steps and Schedule(settings.lr, settings.epochs, 1).follows_steps):
+        _schedule(settings, images, 1)
 
 
 def _schedule(settings: TrainSettings, images: int, workers: int) -> Schedule:

@@ -12,7 +12,7 @@ from adam_mp.errors import SettingsError
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
 _WARMUP_STEPS, _WARMUP_SHARE = 300, 0.5
-_MOST_CHECKED = 100  # epochs
+_MOST_CHECKED = 1000  # epochs
 _SURPRISING = 1.25  # times the loss of guessing
 
 
@@ -58,11 +58,16 @@ class Schedule:
         return evaluate_number(self.rate, values)
 
     def check(self) -> None:
-        """Raise SettingsError if the rate fails, is negative, or is not finite at the start or end of an epoch."""
+        """Raise SettingsError if the rate fails, is negative, or is not finite, at a few places of each epoch."""
+        if not isinstance(self.rate, str):
+            return
+        by_steps = self.follows_steps
         epochs = range(self.epochs) if self.epochs <= _MOST_CHECKED else np.linspace(0, self.epochs - 1, _MOST_CHECKED)
         for epoch in map(int, epochs):
-            for step in (epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch - 1):
-                place = f"--lr {self.rate!r} in epoch {epoch} (from 0), update {step}"
+            first = epoch * self.steps_per_epoch
+            last = first + self.steps_per_epoch - 1
+            for step in (first, (first + last) // 2, last) if by_steps else (first,):
+                place = f"--lr {self.rate!r} in epoch {epoch} (from 0)" + (f", update {step}" if by_steps else "")
                 try:
                     rate = self.value(epoch, step)
                 except (ArithmeticError, ValueError, TypeError) as error:

@@ -70,6 +70,7 @@ END = '[[layers]]\ntype = "dense"\n[[layers]]\ntype = "softmax"\n'
         (["--lr", "1 / 0"], "fails"),
         (["--lr", "epoch - 1"], "is -1; expected a learning rate of at least 0"),
         (["--lr", "log(epoch)"], "is -inf"),
+        (["--lr", "epoch / (epoch - 2)"], "in epoch 1 (from 0) is -1"),
         (["--resume", ""], "resume is empty"),
         (["--augment", "rotat=3"], "did you mean 'rotate'?"),
         (["--validation", "1"], "validation is 1"),

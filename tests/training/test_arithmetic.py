@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adam_mp.errors import SettingsError
 from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, images_in
 from adam_mp.training.epoch import quorum_batches, quorum_reached, reopened, within_quorum
 from adam_mp.training.schedule import Schedule, share_of_rate
@@ -25,6 +26,20 @@ def test_rates():
     assert [rising.value(0, step) for step in (0, 149, 299, 5000)] == pytest.approx([1 / 300, 0.5, 1, 1])
     assert Schedule("warmup", 1, 5).value(0, 0) == pytest.approx(1 / 2.5)
     assert Schedule("epochs", 7, 5).value(0, 0) == 7
+
+
+@pytest.mark.parametrize(
+    ("rate", "epochs", "message"),
+    [
+        ("1 / 0", 2, r"--lr '1 / 0' in epoch 0 \(from 0\) fails: division by zero; expected a learning rate"),
+        ("epoch / (epoch - 2)", 3, r"in epoch 1 \(from 0\) is -1; expected"),
+        ("where(epoch == 701, -1, 1)", 1000, "in epoch 701"),
+        ("abs(progress - 0.5) - 0.2", 1, r"in epoch 0 \(from 0\), update 4 is -0.1; expected"),
+    ],
+)
+def test_a_rate_that_fails_anywhere_is_refused(rate, epochs, message):
+    with pytest.raises(SettingsError, match=message):
+        Schedule(rate, epochs, 10).check()
 
 
 def test_a_surprising_batch_takes_a_smaller_step():
