@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 
@@ -115,26 +114,28 @@ def test_an_interrupted_epoch_is_taken_up():
     assert [ledger.claim(3, 5) for _ in range(3)] == [1, 3, None]
 
 
+def train(ledger, round_number, batches, finished):
+    """Train all that data server 2 holds; note what counted."""
+    for batch in range(batches):
+        if ledger.lease(round_number, batch, 2, 0) and ledger.finish(round_number, batch, 0):
+            finished.append(batch)
+
+
 def test_what_is_trained_while_a_round_closes_stays_trained():
-    batches, server, worker = 4000, 2, 0
-    with contextlib.closing(Segment.create("test", Ledger.bytes_needed(batches))) as segment:
-        ledger = Ledger(segment, 0, batches)
-        for round_number in range(40):
-            ledger.open(round_number, np.zeros(batches, np.uint8))
-            for _ in range(batches):
-                ledger.claim(round_number, server)
-            finished = []
-
-            def train(number=round_number, finished=finished):
-                for batch in range(batches):
-                    if ledger.lease(number, batch, server, worker) and ledger.finish(number, batch, worker):
-                        finished.append(batch)
-
-            thread = threading.Thread(target=train)
-            thread.start()
-            while not finished:
-                time.sleep(0)
-            ledger.close_round()
-            thread.join()
-            assert np.flatnonzero(ledger.states() == TRAINED).tolist() == finished
-        del ledger
+    batches = 4000
+    segment = Segment.create("test", Ledger.bytes_needed(batches))
+    ledger = Ledger(segment, 0, batches)
+    for round_number in range(40):
+        ledger.open(round_number, np.zeros(batches, np.uint8))
+        for _ in range(batches):
+            ledger.claim(round_number, 2)
+        finished = []
+        thread = threading.Thread(target=train, args=(ledger, round_number, batches, finished))
+        thread.start()
+        while not finished:
+            time.sleep(0)
+        ledger.close_round()
+        thread.join()
+        assert np.flatnonzero(ledger.states() == TRAINED).tolist() == finished
+    del ledger, thread
+    segment.close()
