@@ -85,12 +85,14 @@ class Ledger:
 
         Where workers are `idle`, what they have leased goes too: they wait with it for others who have nothing left.
         """
-        words = self._current_words()
-        seen = words.copy()  # workers go on: a word that is read twice may be TRAINED by then
-        skipped = 0
-        for word in np.unique(seen[np.isin(seen & 15, (FREE, HELD, LEASED) if idle else (FREE, HELD))]):
-            skipped += replace_all(words, word, (word & ~0xFFFFF) | SKIPPED)
-        return skipped
+        words, skipped = self._current_words(), 0
+        while True:
+            seen = words.copy()  # others go on: a word that is read twice may be TRAINED by then
+            left = np.unique(seen[np.isin(seen & 15, (FREE, HELD, LEASED) if idle else (FREE, HELD))])
+            if not left.size:
+                return skipped
+            for word in left:
+                skipped += replace_all(words, word, (word & ~0xFFFFF) | SKIPPED)
 
     def take_back(self, state: int, holder: int) -> int:
         """Free what a dead `holder` had in `state` (HELD or LEASED); return how many batches. Supervisor only."""

@@ -134,7 +134,8 @@ class Ring:
 
     def statistics(self) -> RingStatistics:
         """Return the ring's counters as of now."""
-        return RingStatistics(int(observe(self._words, _HEAD)), int(observe(self._words, _TAIL)))
+        tail = int(observe(self._words, _TAIL))  # first, or it may be beyond the head by then
+        return RingStatistics(int(observe(self._words, _HEAD)), tail)
 
 
 def _line_up(size: int) -> int:

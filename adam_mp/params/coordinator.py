@@ -234,7 +234,7 @@ class Coordinator:
         """Agree with a replica on the run, and make the map; return what is waited for, if anything."""
         if self.facts is not None and (difference := self.facts.difference(offered)):
             raise RefusedError(f"this replica has {difference}; start it with the settings of the run")
-        if self.phase == "done":
+        if self.phase == "done" and asked.run != self.run:  # who was in it may still have to validate it
             raise RefusedError("the run is done; start new parameter servers for another")
         if self.facts is None:
             self._check_room(offered)

@@ -122,6 +122,8 @@ class CoordinatorLink:
         except RejoinError:
             self._member, self._said = False, float("-inf")
             return None
+        except JoinError as error:
+            raise TransportError(str(error)) from None  # it was in the run: its input was right
         return answer if self._member else None
 
     @property

@@ -46,9 +46,9 @@ class EpochAccount:
         """Seconds that were spent training the epoch."""
         return self.here + self._part.get("seconds", 0.0)
 
-    def measured(self) -> dict[str, float]:
-        """Return the counters' sums of the epoch up to now."""
-        totals = self._totals()
+    def measured(self, totals: Counters | None = None) -> dict[str, float]:
+        """Return the counters' sums of the epoch up to now, or up to when they were `totals`."""
+        totals = totals or self._totals()
         return {name: totals[name] - self._before[name] + self._part.get(name, 0.0) for name in totals}
 
     def as_part(self) -> dict[str, float]:

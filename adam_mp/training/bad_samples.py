@@ -51,6 +51,7 @@ class BadSamples:
 
     def forgive(self) -> None:
         """Have samples tried again whose files were gone or could not be read. To be called between two epochs."""
+        self.look()  # what is forgiven is named first
         passing = np.isin(self._flags, _PASSING)
         self._flags[passing] = self._seen[passing] = Fault.GOOD
 

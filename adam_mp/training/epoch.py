@@ -29,5 +29,8 @@ def within_quorum(states: np.ndarray, quorum: float, batch_size: int, images: in
 
 
 def reopened(states: np.ndarray) -> np.ndarray:
-    """Return the states of an interrupted epoch as it is taken up again: what is not done is free."""
-    return np.where((states == TRAINED) | (states == SKIPPED), states, 0).astype(np.uint8)
+    """Return the states of an interrupted epoch as it is taken up again: what is not trained is free.
+
+    What a quorum had left out is free too: the run may go on with another.
+    """
+    return np.where(states == TRAINED, TRAINED, FREE).astype(np.uint8)

@@ -8,7 +8,7 @@ with half the learning rate.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from adam_mp.errors import DivergenceError
 from adam_mp.memory.board import Progress
@@ -51,11 +51,11 @@ class DivergenceGuard:
             if mean > self.bound:
                 raise DivergedError(f"the mean loss of {seen:,.0f} images is {mean:.3g}, more than {self.bound:.3g}")
 
-    def go_back(self, reason: str, kept: str) -> None:
-        """Count one more way back; raises DivergenceError when there were too many."""
+    def go_back(self, reason: str, kept: Callable[[], str]) -> None:
+        """Count one more way back; raises DivergenceError, which says what is `kept`, when there were too many."""
         if self.times >= self._limit:
             again = f" though the learning rate was halved {self.times} times" if self.times else ""
-            raise DivergenceError(f"{reason}{again}; use a lower --lr. {kept}")
+            raise DivergenceError(f"{reason}{again}; use a lower --lr. {kept()}")
         self.times += 1
 
     def begin_again(self, workers: Sequence[Progress], images: float, loss: float) -> None:

@@ -49,8 +49,8 @@ def _answer_no_more() -> bool:
 class Interruption:
     """While entered, notes SIGINT and SIGTERM in `requested`; the second signal raises KeyboardInterrupt.
 
-    SIGUSR1 is noted in `asked`, for whoever tells what the run's processes are doing, and sets it back; on leaving it
-    is given back to `stacks_when_asked`.
+    While `note_asking` is entered too, SIGUSR1 is noted in `asked`, for whoever tells what the run's processes are
+    doing, and sets it back.
 
     Outside the main thread, where Python allows no signal handlers, it notes nothing and the caller's handlers stay.
     """
@@ -59,14 +59,11 @@ class Interruption:
         self.requested: str | None = None
         self.asked = False
         self._previous: dict[signal.Signals, Any] = {}
-        self._taken_over = False  # whether SIGUSR1 was answered by stacks before
 
     def __enter__(self) -> Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
-            self._taken_over = _answer_no_more()
-            self._previous[_ASKING] = signal.signal(_ASKING, self._ask)
             raise_when_asked()
         return self
 
@@ -74,8 +71,21 @@ class Interruption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
-        if self._taken_over:
-            _answer_by_stacks()
+
+    @contextlib.contextmanager
+    def note_asking(self) -> Iterator[None]:
+        """Take SIGUSR1 over from `stacks_when_asked`, and give it back."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        by_stacks = _answer_no_more()
+        before = signal.signal(_ASKING, self._ask)
+        try:
+            yield
+        finally:
+            signal.signal(_ASKING, before)
+            if by_stacks:
+                _answer_by_stacks()
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True

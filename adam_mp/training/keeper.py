@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,9 @@ class Keeper:
     def __init__(self, folder: Path | None, notice: Callable[[str], None], remembers: bool) -> None:
         self._folder, self._remembers = folder, remembers
         self._writer = BackgroundWriter(notice)
+        self._model = threading.Lock()  # of the next two
         self._unsaved: Model | None = None
+        self._refused = False  # whether the disk did not take it, and it is not tried again yet
         self.last: Checkpoint | None = None
 
     def keep(self, checkpoint: Checkpoint) -> None:
@@ -35,21 +38,29 @@ class Keeper:
         assert folder is not None
         if self._remembers:
             self.last = checkpoint
-        unsaved = self._unsaved
-        if unsaved is not None:
-            self.save_model(unsaved)
+        with self._model:
+            refused, self._refused = self._unsaved if self._refused else None, False
+        if refused is not None:
+            self._writer.submit("model", lambda: self._write(refused))
         self._writer.submit("checkpoint", lambda: write_checkpoint(folder, checkpoint))
 
     def save_model(self, model: Model) -> None:
         """Have a model written."""
-        self._unsaved = model
+        with self._model:
+            self._unsaved, self._refused = model, False
         self._writer.submit("model", lambda: self._write(model))
 
     def _write(self, model: Model) -> None:
         assert self._folder is not None
-        write_model(self._folder / MODEL_FILE, model)
-        if self._unsaved is model:
-            self._unsaved = None
+        try:
+            write_model(self._folder / MODEL_FILE, model)
+        except BaseException:
+            with self._model:
+                self._refused = self._unsaved is model
+            raise
+        with self._model:
+            if self._unsaved is model:
+                self._unsaved = None
 
     def say_what_is_kept(self) -> str:
         """Say whether there is a checkpoint on disk to go back to."""

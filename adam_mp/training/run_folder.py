@@ -21,7 +21,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +42,18 @@ _PARTIAL = re.compile(r"\.(run\.json|metrics\.jsonl|(model|checkpoint-\d{10})\.s
 _PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors", "simplejpeg", "pillow")
 
 
+@contextlib.contextmanager
+def _refusals_told(path: Path) -> Iterator[None]:
+    """Turn what the system says against using `path` into RunFolderError."""
+    try:
+        yield
+    except FileExistsError:
+        raise RunFolderError(f"cannot use run folder {path}: it is a file; give the name of a folder") from None
+    except OSError as error:
+        why = "it cannot be made there" if isinstance(error, FileNotFoundError) else refusal(error)
+        raise RunFolderError(f"cannot use run folder {path}: {why}; name a folder where you may write") from None
+
+
 class RunFolder:
     """A folder held by this process alone, until `close`. The lock goes with the process, however it ends."""
 
@@ -53,8 +65,9 @@ class RunFolder:
     def create(cls, path: Path | None, model: str) -> RunFolder:
         """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
         path = path if path is not None else _unused_folder(model)
-        if path.is_dir() and not (path / _LOCK).exists():
-            _check_unused(path)  # before a lock is left in what may be anybody's
+        with _refusals_told(path):
+            if path.is_dir() and not (path / _LOCK).exists():
+                _check_unused(path)  # before a lock is left in what may be anybody's
         folder = cls._take(path)
         try:
             _check_unused(path)
@@ -75,14 +88,9 @@ class RunFolder:
 
     @classmethod
     def _take(cls, path: Path) -> RunFolder:
-        try:
+        with _refusals_told(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = open(path / _LOCK, "a+")  # noqa: SIM115, held until close
-        except FileExistsError:
-            raise RunFolderError(f"cannot use run folder {path}: it is a file; give the name of a folder") from None
-        except OSError as error:
-            why = "it cannot be made there" if isinstance(error, FileNotFoundError) else refusal(error)
-            raise RunFolderError(f"cannot use run folder {path}: {why}; name a folder where you may write") from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -26,6 +26,7 @@ else:
 
 _MOST_PROCESSES = 4096
 _MOST_PARTS = 64
+_OF_MANY = ("wire", "protocol", "exchange_images")  # settings that mean nothing without servers or a run to join
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
@@ -233,7 +234,7 @@ class TrainSettings:
         if self.replicas > 1 and self.servers is None:
             raise SettingsError("replicas needs parameter servers between them; give --servers N too")
         if self.servers is None and self.join is None:
-            for name in ("wire", "protocol", "exchange_images"):
+            for name in _OF_MANY:
                 if getattr(self, name) != FIELDS[name].default:
                     raise SettingsError(
                         f"{name} is for runs of many machines; give --servers N or --join HOST:PORT too"
@@ -262,6 +263,11 @@ class TrainSettings:
             raise SettingsError(
                 f"consistency {self.consistency} is for the workers of one machine; replicas take async or ssp:K"
             )
+
+    def alone(self) -> TrainSettings:
+        """These settings without other machines that train."""
+        of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", "replicas", *_OF_MANY)}
+        return dataclasses.replace(self, **of_many, key_file=self.key_file if self.data_from is not None else None)
 
     @property
     def folder(self) -> Path | None:

@@ -48,8 +48,7 @@ class Supervisor:
     """Runs a plan. Use as a context manager: leaving it ends all processes and frees all memory, whatever happened.
 
     Checkpoints and the best model go to `folder`; it may be None where nothing is trained. `cluster` is this replica's
-    place in a run of many machines; `launch` are the other parts of such a run that are
-    children of this process.
+    place in a run of many machines; `launch` are the other parts of such a run that are children of this process.
     """
 
     def __init__(
@@ -83,6 +82,7 @@ class Supervisor:
     def _make_all(self, ends: contextlib.ExitStack) -> None:
         """Make all but processes, and put on `ends` what ends it, last things first."""
         plan = self.plan
+        ends.enter_context(self.interruption.note_asking())
         factors = self.cluster.factors if self.cluster is not None else None
         self.shared = shared = prepare_memory(plan, factors)
         ends.callback(shared.close)
@@ -166,7 +166,7 @@ class Supervisor:
     def _go_back(self, reason: str) -> int:
         """Go back to the last good state with half the learning rate; return its epoch. Raises DivergenceError."""
         last, guard = self.keeper.last, self.guard
-        guard.go_back(reason, self.keeper.say_what_is_kept())
+        guard.go_back(reason, self.keeper.say_what_is_kept)
         assert last is not None, "one is taken before the first batch"
         self._pause(guarded=False)
         self.memory.ledger.close_round(idle=True)  # data servers drop what they make, before the order is another
@@ -272,8 +272,8 @@ class Supervisor:
         if following < plan.settings.epochs:
             self.bad_samples.forgive()
             self.open_epoch(following, np.zeros(plan.batches, np.uint8))
-        measured = account.measured()
-        self._served = self.crew.totals()
+        self._served = self.crew.totals()  # read once: data servers go on counting
+        measured = account.measured(self._served)
         start = time.monotonic()
         result = self.evaluate("validation") if len(plan.data.validation) and self.leases.leads else None
         figures.staleness_counts = self._stale_counts().tolist()
@@ -305,9 +305,12 @@ class Supervisor:
     def _remember_best(self, epoch: int, result: tuple[float, float] | None) -> bool:
         """Note the validation result; tell whether these weights are the ones to keep (without one, the latest are)."""
         figures = self.figures
+        known = figures.validation_accuracy
+        if result is None and known is not None:
+            return False  # others validate now: what these weights are worth is not known here
         if result is not None:
             figures.last_validation_accuracy = result[1]
-            if figures.validation_accuracy is not None and result[1] < figures.validation_accuracy:
+            if known is not None and result[1] < known:
                 return False
             figures.validation_accuracy = result[1]
         figures.best_epoch = epoch + 1

@@ -86,8 +86,8 @@ class SynchronousStep:
             return None
         epoch, turn = key >> 32, (key & 0xFFFFFFFF) - 1
         players = self._turns.players(turn)
-        if not steps.all_arrived(key, players):
-            return None
+        if players == 0 or not steps.all_arrived(key, players):
+            return None  # nobody plays in a step that the supervisor has just taken back
         own = steps.contribution(worker)
         self._ledger.finish(epoch, own.batch, worker)
         step = self._turns.step(turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from adam_mp.compute.model import Model, load
 from adam_mp.errors import RunFolderError
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
+from adam_mp.params.membership import StoppedError
 from adam_mp.params.protocols import LayerProtocol
 from adam_mp.training.checkpoint import checkpoint_path, find_checkpoints
 from adam_mp.training.cluster import Cluster, join_cluster
@@ -130,6 +132,8 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
     settings = plan.settings
     if not plan.is_replica:
         return _run_in(plan, folder, interruption, tell)
+    if plan.resumed is not None and plan.resumed.epoch >= settings.epochs:  # all is trained: what is left is to keep it
+        return _run_in(dataclasses.replace(plan, settings=settings.alone()), folder, interruption, tell, asked=settings)
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
     others = {name: getattr(settings, name) for name in FIELDS}  # where a run is resumed, not all of them are given
@@ -160,7 +164,12 @@ def _run_replica(
         if launch is None and plan.share == (0, 1):  # servers started here come by themselves
             tell(Notice(text))
 
-    cluster = join_cluster(plan, stop, say)
+    try:
+        cluster = join_cluster(plan, stop, say)
+    except StoppedError as stopped:
+        assert interruption.requested is not None
+        stopped.exit_code = 128 + signal.Signals[interruption.requested]
+        raise
     try:
         return _run_in(plan, folder, interruption, tell, cluster, launch, asked)
     finally:

@@ -106,6 +106,17 @@ def test_an_epoch_that_a_checkpoint_has_whole_is_ended_by_a_replica_that_opened_
     assert (news["epoch"], news["finished"]) == (1, [{"epoch": 0, "trained": 95, "skipped": 0, "twice": 0}])
 
 
+def test_who_was_in_a_run_that_is_done_may_come_back_to_it():
+    coordinator = begin(replicas=2, epochs=1)
+    coordinator.report(1, 1, {"epoch": 0, "trained": list(range(10))}, 1.0)
+    coordinator.leave(2)  # it was silent, say
+    back = {**facts(epochs=1), "run": coordinator.run, "epoch": 1}
+    news = coordinator.join(2, back, 2.0)
+    assert (news["phase"], news["epoch"]) == ("done", 1)
+    with pytest.raises(RefusedError, match="the run is done"):
+        coordinator.join(3, facts(epochs=1), 2.0)
+
+
 def test_a_report_that_comes_twice_counts_once():
     coordinator = begin()
     first = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)

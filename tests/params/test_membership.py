@@ -92,6 +92,17 @@ def test_a_refusal_is_an_error():
         link.report(dict, dict, 0.0)
 
 
+def test_who_was_in_the_run_and_is_not_let_in_again_did_nothing_wrong():
+    refusals = [{"reason": "not known", "rejoin": True}, {"reason": "full"}]
+    answers = {Kind.JOIN: [(Kind.WELCOME, WELCOME)]}
+    link = joined(lambda m: answers.get(m.kind) or [(Kind.REFUSED, refusals.pop(0))])
+    assert link.report(dict, dict, 0.0) is None
+    answers.clear()
+    with pytest.raises(TransportError, match="refuses: full") as caught:
+        link.report(dict, dict, 0.0)
+    assert caught.value.exit_code == 1
+
+
 @pytest.mark.parametrize("answer", [[], [(Kind.WELCOME, {"waiting": "0 of 2"})]])
 def test_joining_ends_at_once_when_it_is_to_stop(answer):
     link, stop = CoordinatorLink(Line(lambda message: answer), HERE, 9), threading.Event()

@@ -337,6 +337,18 @@ def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
     assert all(server.finish().code == 0 for server in servers)
 
 
+def test_a_run_whose_model_the_disk_refused_is_resumed_with_nothing_to_train(begin, start, tmp_path):
+    assert begin(2).finish().code == 0
+    rows = metrics(tmp_path / "run")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    resumed = start("train", "--resume", str(tmp_path / "run"), "--json").finish()
+    assert resumed.code == 0, resumed.err
+    assert resumed.summary["images_trained"] == 2 * IMAGES
+    assert resumed.summary["test_accuracy"] is not None
+    assert metrics(tmp_path / "run") == rows
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
 # What is given wrong.
 
 

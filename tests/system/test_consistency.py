@@ -96,6 +96,18 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(train, tmp_
     assert np.array_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
+def test_a_cut_epoch_goes_on_with_another_quorum(train, tmp_path):
+    run = train("run", *DETERMINISTIC, "--epochs", "2", "--quorum", "0.5", "--checkpoint-seconds", "0.05")
+    wait_until(lambda: list((tmp_path / "run").glob("checkpoint-*")), "a checkpoint")
+    run.see_children()
+    run.signal(signal.SIGKILL)
+    run.finish()
+    cut = read_checkpoint(tmp_path / "run")
+    ended = train("run", *DETERMINISTIC, "--epochs", "4", "--quorum", "1", "--resume").finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["images_trained"] == cut.epoch * 60 * 16 + (4 - cut.epoch) * IMAGES
+
+
 def test_synchronous_workers_train_as_one_process_with_all_their_images(train, tmp_path):
     same = ("--epochs", "1", "--augment", "none", "--lr", "0.001")
     finished(train("one", *same, "--cores", "1", "--batch-size", "32"), IMAGES)

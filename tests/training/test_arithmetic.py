@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_mp.errors import SettingsError
-from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, images_in
+from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED, images_in
 from adam_mp.training.epoch import quorum_batches, quorum_reached, reopened, within_quorum
 from adam_mp.training.schedule import Schedule, share_of_rate
 from adam_mp.training.split import Costs, Split, divide_cores
@@ -85,8 +85,9 @@ def test_the_quorum_is_reached_with_its_share(batch, images, quorum):
     assert quorum_reached(states, 1.0, batch, images)
 
 
-def test_an_interrupted_epoch_frees_what_is_not_done():
-    assert reopened(np.arange(5, dtype=np.uint8)).tolist() == [FREE, FREE, FREE, TRAINED, SKIPPED]
+def test_an_interrupted_epoch_frees_what_is_not_trained():
+    states = np.array([FREE, HELD, LEASED, TRAINED, SKIPPED, ELSEWHERE], np.uint8)
+    assert reopened(states).tolist() == [FREE, FREE, FREE, TRAINED, FREE, FREE]
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,14 @@ ASKED = {
     "a run that is entered and left": """
 with stacks_when_asked():
     ask()
-    with Interruption() as interruption:
+    with Interruption() as interruption, interruption.note_asking():
         ask()
         assert interruption.asked
+    ask()
+""",
+    "a run that waits for others": """
+with stacks_when_asked(), Interruption():
+    ask()
     ask()
 """,
     "a command": """
@@ -53,7 +58,7 @@ def own(number, frame):
 signal.signal(signal.SIGUSR1, own)
 with stacks_when_asked():
     ask()
-    with Interruption():
+    with Interruption() as interruption, interruption.note_asking():
         ask()
 ask()
 """,

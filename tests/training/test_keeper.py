@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+import time
 
 import pytest
 
@@ -55,6 +57,27 @@ def test_a_refused_model_is_tried_again_with_each_checkpoint(keeper, refusing, t
     keeper.keep(make_checkpoint(9))
     flush(keeper)
     assert not (tmp_path / MODEL_FILE).exists()  # what was written is not written again
+
+
+def test_a_model_that_is_slow_to_write_is_written_once(keeper, monkeypatch):
+    begun, write_model = threading.Event(), keepers.write_model
+    written = []
+
+    def write(path, model):
+        begun.set()
+        time.sleep(0.05)
+        write_model(path, model)
+        written.append(model.epoch)
+
+    monkeypatch.setattr(keepers, "write_model", write)
+    for epoch in (1, 2):
+        begun.clear()
+        keeper.save_model(dataclasses.replace(make(), epoch=epoch))
+        assert begun.wait(10)
+        keeper.keep(make_checkpoint(epoch))
+        flush(keeper)
+    assert load(keeper.finish(make)).epoch == 2
+    assert written == [1, 2]
 
 
 def test_a_disk_that_does_not_take_the_model_is_no_wrong_input(keeper, refusing):

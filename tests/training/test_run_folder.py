@@ -47,6 +47,8 @@ def test_folders_that_cannot_be_used(tmp_path):
         RunFolder.create(tmp_path / "file" / "run", "mnist")
     with pytest.raises(RunFolderError, match="it cannot be made there; name a folder where you may write"):
         RunFolder.create(Path("/proc/run"), "mnist")
+    with pytest.raises(RunFolderError, match="File name too long; name a folder where you may write"):
+        RunFolder.create(tmp_path / ("x" * 300), "mnist")
     with pytest.raises(RunFolderError, match="not empty"):
         RunFolder.create(tmp_path, "mnist")
     with pytest.raises(RunFolderError, match="not a run folder"):

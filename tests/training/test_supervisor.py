@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from adam_mp.errors import SpaceError
 from adam_mp.memory.segment import live_segments
 from adam_mp.training import preparation, supervisor
 from adam_mp.training.crew import Crew
+from adam_mp.training.figures import Figures
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.leasing import OwnLeases
 from adam_mp.training.plan import make_plan
@@ -62,6 +64,15 @@ def test_a_failure_on_the_way_out_leaves_nothing(plan, tmp_path, monkeypatch, ow
         with pytest.raises(ValueError, match="it fails"):
             entered.__exit__(KeyError, KeyError("the run's own"), None)
     assert left() == before
+
+
+def test_a_model_is_not_replaced_by_one_that_others_validate():
+    supervisor = SimpleNamespace(figures=Figures(best_epoch=2, validation_accuracy=0.9))
+    assert not Supervisor._remember_best(supervisor, 5, None)
+    assert supervisor.figures.best_epoch == 2
+    supervisor.figures = Figures()
+    assert Supervisor._remember_best(supervisor, 5, None)  # nothing is held out, or others always did
+    assert supervisor.figures.best_epoch == 6
 
 
 def test_no_state_is_kept_where_there_is_no_way_back(plan, tmp_path):
