@@ -14,7 +14,7 @@ import dataclasses
 import math
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import adam_mp
@@ -129,6 +129,21 @@ class Measured:
         ]  # fmt: skip
 
 
+def cases_with(workers: int) -> list[Case]:
+    """Return the cases with so many workers."""
+    return [Case(mode, workers) for mode in (MODES if workers > 1 else MODES[:1])]
+
+
+def measure(rates: Mapping[Case, float], data: DataSet, seeds: Iterable[int], epochs: int) -> dict[Case, Measured]:
+    """Train each case with its rate and each seed. The cases take turns, so that they see the same machine."""
+    runs: dict[Case, list[Run | None]] = {case: [] for case in rates}
+    for seed in seeds:
+        for case, rate in rates.items():
+            runs[case].append(case.run(data, rate, seed, epochs))
+    ended = {case: tuple(run for run in tried if run is not None) for case, tried in runs.items()}
+    return {case: Measured(case, rates[case], ended[case], len(runs[case]) - len(ended[case])) for case in rates}
+
+
 def mean_and_spread(values: Sequence[float]) -> str:
     """Return mean and standard deviation of percentages."""
     return f"{statistics.mean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
@@ -171,14 +186,12 @@ def main() -> None:
     values = parser.parse_args()
     digits = load_data()
     digits = make_dataset(digits.name, digits.train, digits.test, digits.test)
-    cases = [Case(mode, workers) for workers in values.workers for mode in (MODES if workers > 1 else MODES[:1])]
     measured: dict[Case, Measured] = {}
-    for case in cases:
-        rate = case.choose_rate()
-        runs = [case.run(digits, rate, seed, values.epochs) for seed in range(1, values.seeds + 1)]
-        ended = tuple(run for run in runs if run is not None)
-        measured[case] = Measured(case, rate, ended, len(runs) - len(ended))
-        print("  ".join(measured[case].cells()), flush=True)
+    for workers in values.workers:
+        rates = {case: case.choose_rate() for case in cases_with(workers)}
+        for case, found in measure(rates, digits, range(1, values.seeds + 1), values.epochs).items():
+            measured[case] = found
+            print("  ".join(found.cells()), flush=True)
     if values.seeds >= parser.get_default("seeds") and values.workers == parser.get_default("workers"):
         page.write_data(_DATA, [dataclasses.asdict(each) for each in measured.values()])
         write(measured, values.epochs, values.seeds)
