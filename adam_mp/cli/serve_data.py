@@ -47,7 +47,9 @@ def run(arguments: Sequence[str]) -> int:
     address = parse_address(values.listen, "--listen", 0)
     keys = read_keys(values.key_file)
     check_listening(address, keys is not None)
-    settings = make_settings(given_settings(values))
+    given = given_settings(values)
+    given.pop("key_file", None)  # of a run, it would need --join and the like
+    settings = make_settings(given)
     threads = settings.cores or usable_cores()
     data = _load(settings, threads, ProgressDisplay(sys.stdout, sys.stderr))
     with _service(data, settings, threads) as service:
