@@ -10,6 +10,7 @@ from adam_mp.report.speed import SpeedTable, speed_text, worker_counts
 from adam_mp.training.benchmark import PHASES, Speed, training_flops
 
 
+@pytest.mark.timeout(300)  # nearly a minute where nothing else runs
 def test_speed_is_measured_for_each_number_of_workers(capsys, tmp_path):
     picture = tmp_path / "speed.png"
     code = main(["bench", "--workers", "1,2", "--seconds", "0.2", "--repeats", "2", "--json", "--png", str(picture)])
