@@ -9,13 +9,13 @@ from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.choice import KernelChoices
-from adam_mp.compute.model import load, which_folder
+from adam_mp.compute.model import MODEL_FILE, load, which_folder
 from adam_mp.errors import RunFolderError
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.report.metrics import read_metrics
 from adam_mp.report.text import count, kernels_text, network_table, percent
-from adam_mp.training.run_folder import MODEL_FILE, RUN_FILE, read_record
+from adam_mp.training.run_folder import RUN_FILE, read_record
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -18,7 +18,7 @@ from adam_mp.network.network import Network
 
 MODEL_FORMAT = "adam_mp.model.2"
 _BATCH = 64
-_FILE = "model.safetensors"  # in a run folder
+MODEL_FILE = "model.safetensors"  # in a run folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def write_model(path: Path, model: Model) -> None:
 
 def which_folder(folder: Path) -> str:
     """Say which folder to give in place of one that has no model: one inside, if there is one that has."""
-    inside = sorted(folder.glob(f"*/{_FILE}"))
+    inside = sorted(folder.glob(f"*/{MODEL_FILE}"))
     return "give a run folder that has a model" + (f", such as {inside[-1].parent}" if inside else "")
 
 
@@ -113,9 +113,9 @@ def load(path: str | Path) -> Model:
     """Load a model from its file or from the run folder that holds it; raises CheckpointError if damaged."""
     path = Path(path)
     if path.is_dir():
-        if not (path / _FILE).is_file():
-            raise CheckpointError(f"{path} has no {_FILE}; {which_folder(path)}")
-        path = path / _FILE
+        if not (path / MODEL_FILE).is_file():
+            raise CheckpointError(f"{path} has no {MODEL_FILE}; {which_folder(path)}")
+        path = path / MODEL_FILE
     tensors, metadata = read_tensors(path, MODEL_FORMAT)
     network = from_json(metadata.get("network", ""))
     for name, shape in network.parameters.items():

@@ -6,10 +6,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from adam_mp.compute.model import Model, write_model
+from adam_mp.compute.model import MODEL_FILE, Model, write_model
 from adam_mp.errors import DiskError, refusal
 from adam_mp.training.checkpoint import BackgroundWriter, Checkpoint, find_checkpoints, write_checkpoint
-from adam_mp.training.run_folder import MODEL_FILE
 
 _DISK_DEADLINE = 600.0  # seconds
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.choice import KernelChoices
-from adam_mp.compute.model import load
+from adam_mp.compute.model import MODEL_FILE, load
 from adam_mp.errors import CheckpointError, RunFolderError
 from adam_mp.network.network import Network
 from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
-from adam_mp.training.run_folder import GIVEN, MODEL_FILE, RUN_FILE, read_record
+from adam_mp.training.run_folder import GIVEN, RUN_FILE, read_record
 from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
 
 # A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.

@@ -33,7 +33,7 @@ from adam_mp.network.description import to_json
 from adam_mp.network.network import Network
 from adam_mp.training.settings import FIELDS, TrainSettings
 
-RUN_FILE, MODEL_FILE, METRICS_FILE, CURVES_FILE = "run.json", "model.safetensors", "metrics.jsonl", "curves.png"
+RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
 GIVEN = "given by the caller"
 _LOCK = ".lock"

@@ -8,12 +8,11 @@ import time
 
 import pytest
 
-from adam_mp.compute.model import load
+from adam_mp.compute.model import MODEL_FILE, load
 from adam_mp.errors import DiskError
 from adam_mp.training import keeper as keepers
 from adam_mp.training.checkpoint import read_checkpoint
 from adam_mp.training.keeper import Keeper
-from adam_mp.training.run_folder import MODEL_FILE
 from tests.compute.test_model import make
 from tests.training.test_checkpoint import make as make_checkpoint
 

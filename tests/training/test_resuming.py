@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import adam_mp
-from adam_mp.compute.model import load, write_model
+from adam_mp.compute.model import MODEL_FILE, load, write_model
 from adam_mp.errors import CheckpointError, RunFolderError
 from adam_mp.training.checkpoint import find_checkpoints, read_checkpoint
 from adam_mp.training.figures import Figures
 from adam_mp.training.resuming import BestModel, check_same_run, find_best, resume_settings
-from adam_mp.training.run_folder import MODEL_FILE, RUN_FILE
+from adam_mp.training.run_folder import RUN_FILE
 from adam_mp.training.settings import TrainSettings
 from tests.compute.test_model import make
 from tests.conftest import LAYERS, make_images
