@@ -11,6 +11,12 @@ from pathlib import Path
 from tests.system.conftest import Command, wait_until
 
 BLOCK = 4096
+GREEDY = """
+import sys
+held = []
+while "oom_kill 0" in open(sys.argv[1]).read():
+    held.append(b"x" * (1 << 20))
+"""
 WAY = ("-m",) if os.geteuid() == 0 else ("-Urm",)
 
 
@@ -72,14 +78,10 @@ class MemoryGroup:
         self.before = ("sh", "-c", f'echo $$ > {self.folder}/cgroup.procs && exec "$@"', "sh")
 
     def squeeze(self):
-        """Allow no more than is used now."""
-        with contextlib.suppress(OSError):  # in use by more than that meanwhile
-            self.limit.write_text(self.used.read_text())
-
-    @property
-    def killed(self):
-        """How many processes the kernel killed in it."""
-        return int(self.events.read_text().split("oom_kill ")[1].split()[0])
+        """Have a process in it want more than there is, until the kernel has killed one; then lift the limit."""
+        self.limit.write_text(str(int(self.used.read_text()) + (64 << 20)))
+        subprocess.run([*self.before, sys.executable, "-c", GREEDY, str(self.events)], timeout=60, check=True)
+        self.limit.write_text(str(1 << 40))
 
     def close(self):
         wait_until(lambda: not (self.folder / "cgroup.procs").read_text(), "the cgroup to be empty")
