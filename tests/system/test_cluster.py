@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import time
 
 import psutil
 import pytest
@@ -201,7 +202,7 @@ def test_a_run_by_hand_on_three_addresses(by_hand):
     by_hand.keys = by_hand.make_keys()
     servers = [by_hand.params(0, "127.0.0.1:0"), by_hand.params(1, "127.0.0.2:0")]
     pictures, address = by_hand.pictures(0, "127.0.0.3:0")
-    replicas = [by_hand.replica(number, 6, "--data-from", address) for number in range(2)]
+    replicas = [by_hand.replica(number, 12, "--data-from", address) for number in range(2)]
     state = by_hand.wait_for_both(replicas)
     roles = [member["role"] for member in state["members"]]
     assert sorted(roles) == ["params"] * 2 + ["replica"] * 2
@@ -224,7 +225,7 @@ def test_a_run_by_hand_on_three_addresses(by_hand):
     ended = pictures.finish()
     assert ended.code == 0, ended.err
     assert "served " in ended.out
-    assert covered(6, by_hand.run_dir(0), by_hand.run_dir(1))
+    assert covered(12, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
 @pytest.mark.parametrize("names", [["parameter server 0"], ["parameter server 1", "synchronizer"], ["replica 1"]])
@@ -242,7 +243,7 @@ def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, na
 
 def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
     first, second = by_hand.params(0), by_hand.params(1)
-    replicas = [by_hand.replica(number, 6) for number in range(2)]
+    replicas = [by_hand.replica(number, 12) for number in range(2)]
     by_hand.wait_for_both(replicas)
     wait_until(lambda: list((by_hand.folder / "snapshots-0").glob("shard-*")), "a snapshot")
     first.signal(signal.SIGKILL)
@@ -254,7 +255,7 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
         ended = server.finish()
         assert ended.code == 0, ended.err
     assert "from the snapshot" in first.read(first.out)
-    assert covered(6, by_hand.run_dir(0), by_hand.run_dir(1))
+    assert covered(12, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
 def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
@@ -277,7 +278,7 @@ def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
 def test_the_other_data_server_takes_over(by_hand, start, small_data, tmp_path):
     (first, address), (second, other) = by_hand.pictures(0), by_hand.pictures(1)
     run = start(
-        "train", "--data", str(small_data), "--cores", "1", "--epochs", "4", "--json", "--run-dir",
+        "train", "--data", str(small_data), "--cores", "1", "--epochs", "12", "--json", "--run-dir",
         str(tmp_path / "run"), "--data-from", f"{address},{other}",
     )  # fmt: skip
     wait_until(lambda: metrics(tmp_path / "run"), "the first epoch")
@@ -286,7 +287,7 @@ def test_the_other_data_server_takes_over(by_hand, start, small_data, tmp_path):
     assert first.finish().code == -signal.SIGKILL
     ended = run.finish()
     assert ended.code == 0, ended.err
-    assert ended.summary["images_trained"] == 4 * IMAGES
+    assert ended.summary["images_trained"] == 12 * IMAGES
     assert ended.summary["images_failed"] == 0
     second.signal(signal.SIGTERM)
     ended = second.finish()
@@ -326,10 +327,15 @@ def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
     assert replicas[1].finish().code == 143
     wait_until(lambda: len(metrics(by_hand.run_dir(0))) > done + 1, "the other replica to end an epoch alone")
     worker = own_child(replicas[0], "worker 0")
-    os.kill(worker, signal.SIGSTOP)
     resumed = by_hand.start("train", "--resume", str(by_hand.run_dir(1)), "--join", by_hand.first, "--json")
-    wait_until(lambda: len(at_work()) == 2, "the resumed replica to train")
-    os.kill(worker, signal.SIGCONT)
+
+    def both_while_one_is_slow():  # stopped for good, it might hold all batches of the epoch
+        for number, burst in ((signal.SIGSTOP, 0.2), (signal.SIGCONT, 0.05)):
+            os.kill(worker, number)
+            time.sleep(burst)
+        return len(at_work()) == 2
+
+    wait_until(both_while_one_is_slow, "the resumed replica to train")
     ended = [resumed.finish(), replicas[0].finish()]
     assert [each.code for each in ended] == [0, 0], ended
     assert [each.summary["images_trained"] for each in ended] == [epochs * IMAGES] * 2

@@ -122,7 +122,7 @@ def test_memory_dir_is_full_when_a_successor_starts(begin, disk, tmp_path, part)
         small, folder = disk("size=128m"), tmp_path / "run"
         run = begin(
             "--data", tmp_path / "pictures", "--image-size", "28", "--model", "mnist", "--validation", "0",
-            "--epochs", 8, "--memory-dir", small.path, "--run-dir", folder,
+            "--epochs", 16, "--memory-dir", small.path, "--run-dir", folder,
             before=(*small.before, "env", f"TMPDIR={small.path}"),
         )  # fmt: skip
         run.wait_for_child(part)
@@ -130,7 +130,7 @@ def test_memory_dir_is_full_when_a_successor_starts(begin, disk, tmp_path, part)
         first_epoch(run, folder)
         with contextlib.suppress(ProcessLookupError):
             os.kill(run.wait_for_child(part), signal.SIGKILL)
-        check_done(run.finish(DEADLINE), 8 * 600)
+        check_done(run.finish(DEADLINE), 16 * 600)
         assert f"{part} was killed by SIGKILL" in run.read(run.err)
         assert os.listdir(small.inside) == ["filling"]
 
@@ -238,14 +238,14 @@ def few(limit, kind="hard"):
 
 def test_no_descriptor_for_a_successor(begin, tmp_path):
     with recorded(Row("file descriptors used up when a successor starts", f"{LINE}; --resume: {EVERY}")):
-        folder = tmp_path / "run"
-        run = begin("--run-dir", folder, "--epochs", 2 * EPOCHS)
+        folder, epochs = tmp_path / "run", 10 * EPOCHS
+        run = begin("--run-dir", folder, "--epochs", epochs)
         first_epoch(run, folder)
         wait_until(lambda: find_checkpoints(folder), "a checkpoint", DEADLINE)
         subprocess.run(["prlimit", "--pid", str(run.process.pid), "--nofile=8:"], check=True)
         os.kill(run.wait_for_child("worker 0"), signal.SIGKILL)
         check_refused(run.finish(DEADLINE), "Too many open files", "ulimit -n", codes=(1,))
-        check_done(begin("--resume", folder).finish(DEADLINE), 2 * EPOCHS * IMAGES)
+        check_done(begin("--resume", folder).finish(DEADLINE), epochs * IMAGES)
 
 
 # Time.
@@ -269,19 +269,19 @@ def test_the_clock_jumps(begin, tmp_path):
         (tmp_path / "jumped").mkdir()
         (tmp_path / "site").mkdir()
         (tmp_path / "site" / "sitecustomize.py").write_text(JUMPING)
-        folder = tmp_path / "run"
+        folder, epochs = tmp_path / "run", 4 * EPOCHS
         clock = (
             "env",
             f"PYTHONPATH={tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}",
             f"JUMPED={tmp_path / 'jumped'}",
         )
         began = time.monotonic()
-        run = begin("--run-dir", folder, "--checkpoint-seconds", "0.1", before=clock)
+        run = begin("--run-dir", folder, "--epochs", epochs, "--checkpoint-seconds", "0.1", before=clock)
         first_epoch(run, folder)
         os.kill(run.wait_for_child("worker 0"), signal.SIGKILL)
         ended = run.finish(DEADLINE)
         took = time.monotonic() - began
-        check_done(ended)
+        check_done(ended, epochs * IMAGES)
         assert len(os.listdir(tmp_path / "jumped")) >= 4  # supervisor, workers, data server
         assert 0 < ended.summary["seconds"] <= took
         rows = metrics(folder)
