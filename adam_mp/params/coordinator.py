@@ -70,7 +70,7 @@ class Coordinator:
             return {"waiting": waiting}
         if member is None:
             self._joined += 1
-            member = Member(identity, self._joined, asked.role, asked.name, asked.address, now, now)
+            member = Member(identity, self._joined, asked.role, asked.name, asked.address, now, now, begins=begins)
             self.members[identity] = member
             self.notices.append(f"{member.name} joined")
         member.seen, member.sequence, member.answer = now, sequence, {}
@@ -78,7 +78,7 @@ class Coordinator:
             self.departed.pop(identity, None)  # it was not dead: it will report them itself
             member.epoch = asked.epoch
             self._choose_leader()
-            self._take_up(member, asked, begins)
+            self._take_up(member, asked)
         return self._welcome(member)
 
     def report(self, identity: int, sequence: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -259,26 +259,27 @@ class Coordinator:
                 f"first has {megabytes(room)} free; use a smaller network or more servers"
             )
 
-    def _take_up(self, member: Member, asked: Joining, begins: bool) -> None:
+    def _take_up(self, member: Member, asked: Joining) -> None:
         """Note what a replica brings: what it did before the coordinator was restarted.
 
-        One that `begins` the run may bring a checkpoint, with what is trained in it. What others bring that never were
+        One that begins the run may bring a checkpoint, with what is trained in it. What others bring that never were
         in this run is not in its weights.
         """
         assert self.facts is not None
-        if asked.run == self.run and self.epoch < asked.epoch < self.facts.epochs:
+        if asked.run == self.run and self.epoch < asked.epoch <= self.facts.epochs:
             # The snapshot was older than the end of the epoch before.
             self.finished += [entry for entry in asked.finished if self.epoch <= entry["epoch"] < asked.epoch]
             self._open(asked.epoch)
+            self.changed = True
         self.batches.free(member.identity)  # what it was granted and does not name, it never heard of
-        if asked.epoch != self.epoch or not (begins or asked.run == self.run):
+        if asked.epoch != self.epoch or not (member.begins or asked.run == self.run):
             return
         # An epoch that is all trained so ends with the next report: by then a replica has opened it, and validates it.
         self._note_trained(member, asked.trained)
         self.batches.take(member.identity, asked.leased)
 
     def _welcome(self, member: Member) -> dict[str, Any]:
-        return {"run": self.run, **self._news(member)}
+        return {"run": self.run, "begins": member.begins, **self._news(member)}
 
     def _news(self, member: Member) -> dict[str, Any]:
         updates = sum(self.departed.values())

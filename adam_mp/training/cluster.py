@@ -92,12 +92,15 @@ def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
 
 
 def replica_figures(
-    exchange: ExchangeMemory, store: ParameterStore, memory: RunMemory, totals: Mapping[str, float]
+    exchange: ExchangeMemory, store: ParameterStore, memory: RunMemory, totals: Mapping[str, float], brought: int
 ) -> dict[str, Any]:
-    """Return what `status` shows of this replica; `totals` are the sums of its processes' counters."""
+    """Return what `status` shows of this replica.
+
+    `totals` are the sums of its processes' counters; `brought` of the store's updates others have counted.
+    """
     words = exchange.statistics()
     return {
-        "updates": store.read_updates(),
+        "updates": store.read_updates() - brought,
         "workers": memory.shape.workers,
         "trained_here": int(totals["images"]),
         "rounds": words.rounds_done,
@@ -117,9 +120,10 @@ def share_batches(
     settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
     if cluster is None or exchange is None:
         return OwnLeases(memory, settings.batch_size, len(plan.data.training), settings.quorum), None
+    brought = 0 if cluster.news["begins"] else store.read_updates()
     leases = SharedLeases(
         memory, store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
-        lambda: replica_figures(exchange, store, memory, totals()),
+        lambda: replica_figures(exchange, store, memory, totals(), brought), brought,
     )  # fmt: skip
     return leases, synchronizer_spec(plan, cluster, cluster.map.as_dict(), shared)
 

@@ -144,18 +144,20 @@ class SharedLeases:
     """Batches leased by the coordinator.
 
     `facts` is what this replica joins with; `news` what the coordinator answered; `patience` how many seconds it may be
-    silent; `figures` returns what `status` shows of this replica.
+    silent; `figures` returns what `status` shows of this replica; `brought` of the store's updates are the run's already,
+    counted by the replicas that made them.
     """
 
     def __init__(
         self, memory: RunMemory, store: ParameterStore, exchange: ExchangeMemory, link: CoordinatorLink,
         facts: Mapping[str, Any], news: Mapping[str, Any], patience: float, figures: Callable[[], dict[str, Any]],
+        brought: int,
     ) -> None:  # fmt: skip
         self._memory, self._store, self._exchange = memory, store, exchange
-        self._link, self._facts, self._patience, self._figures = link, facts, patience, figures
+        self._link, self._facts, self._patience, self._figures, self._brought = link, facts, patience, figures, brought
         self._news = dict(news)
         self._epoch = int(facts["epoch"]) - 1  # the last one that is behind it
-        self._granted = self._left = self._asks_for_done = False
+        self._opened = self._granted = self._left = self._asks_for_done = False
         self._done: np.ndarray | None = None  # [batches], what all replicas have trained, if that was asked
         self._pulse: tuple[int, ...] = ()
         self._wanted_round = self._elsewhere = 0
@@ -170,7 +172,7 @@ class SharedLeases:
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`; which batches are done, the coordinator knows."""
-        self._epoch = epoch
+        self._epoch, self._opened = epoch, True
         self._forget()
         self._memory.ledger.open(epoch, np.full(len(states), ELSEWHERE, np.uint8))
 
@@ -256,10 +258,11 @@ class SharedLeases:
 
     def leave(self) -> None:
         """See `Leases.leave`. What is trained and pushed is told first, or others would train it again."""
-        self._look_for_trained(self._memory.ledger.states())
-        facts = {"epoch": self._epoch, "trained": [*self._telling, *self._ready], "statistics": self._figures()}
-        with contextlib.suppress(TransportError):
-            self._link.ask(Kind.REPORT, facts, _PARTING)
+        if self._opened:
+            self._look_for_trained(self._memory.ledger.states())
+            facts = {"epoch": self._epoch, "trained": [*self._telling, *self._ready], "statistics": self._figures()}
+            with contextlib.suppress(TransportError):
+                self._link.ask(Kind.REPORT, facts, _PARTING)
         self._link.leave()
         self._left = True
 
@@ -318,7 +321,7 @@ class SharedLeases:
         self._news = {**news, "finished": [*kept, *news["finished"]]}
         self._telling = []
         self._elsewhere = max(self._elsewhere, min(int(news["updates"]), _MOST_UPDATES))  # a restarted one learns them
-        self._store.set_elsewhere(self._elsewhere)
+        self._store.set_elsewhere(self._elsewhere - self._brought)
         if int(news["epoch"]) == self._epoch and "done" in news:
             bits = np.unpackbits(np.frombuffer(bytes.fromhex(str(news["done"])), np.uint8))
             self._done = bits[:batches] == 1

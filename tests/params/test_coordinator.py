@@ -286,6 +286,26 @@ def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say
     assert ahead.join(1, {**facts(), "run": 5, "epoch": 1}, 1.0)["finished"] == over[1:]
 
 
+def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done():
+    coordinator = begin()
+    epochs = coordinator.facts.epochs
+    for epoch in range(epochs - 1):
+        coordinator.report(1, epoch + 1, {"epoch": epoch, "trained": list(range(10))}, 0.0)
+    again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    assert again.phase == "training"
+    over = [{"epoch": epochs - 1, "trained": 95, "skipped": 0, "twice": 0}]
+    news = again.join(1, {**facts(), "run": 5, "epoch": epochs, "finished": over}, 1.0)
+    assert (news["epoch"], again.phase, again.changed) == (epochs, "done", True)
+    assert [entry["epoch"] for entry in again.finished] == list(range(epochs))
+
+
+def test_who_begins_a_run_is_told_so_also_when_it_asks_again():
+    coordinator = begin(replicas=0)
+    for _ in range(2):
+        assert coordinator.join(1, facts(), 0.0, 1)["begins"]
+        assert not coordinator.join(2, facts(), 0.0, 1)["begins"]
+
+
 @pytest.mark.parametrize("finished", [[5], [{"epoch": -1}], [{"epoch": 0, "trained": "all"}], [{"epoch": 0.5}]])
 def test_epochs_that_are_none_are_refused(finished):
     coordinator = begin()

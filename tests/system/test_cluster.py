@@ -322,6 +322,7 @@ def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
     servers = [by_hand.params(0), by_hand.params(1)]
     replicas = [by_hand.replica(number, epochs) for number in range(2)]
     wait_until(lambda: len(at_work()) == 2, "two replicas that train")
+    wait_until(lambda: len(metrics(by_hand.run_dir(1))) > 1, "an epoch that both train")
     done = len(metrics(by_hand.run_dir(0)))
     replicas[1].signal(signal.SIGTERM)
     assert replicas[1].finish().code == 143
@@ -340,6 +341,8 @@ def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
     assert [each.code for each in ended] == [0, 0], ended
     assert [each.summary["images_trained"] for each in ended] == [epochs * IMAGES] * 2
     assert away(ended[0]) >= 1
+    for each in ended:  # a batch counts again where the run's end finds it under way in the replica that was stopped
+        assert epochs * BATCHES <= each.summary["updates"] < epochs * BATCHES + 60
     assert all(server.finish().code == 0 for server in servers)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from adam_mp.training.leasing import SharedLeases
 BATCHES = 6
 MAP = {"epoch": 1, "servers": [[7, "127.0.0.1:7700"]]}
 NEWS = {"epoch": 0, "phase": "training", "trained": 0, "finished": [], "leader": True, "updates": 0, "map": MAP}
+BROUGHT = 100  # updates that the replica's checkpoint had
 ENDED = {"epoch": 0, "trained": 90, "skipped": 5, "twice": 0}
 
 
@@ -24,7 +26,7 @@ class Link:
     address, run, silence = "127.0.0.1:7700", 5, 0.0
 
     def __init__(self):
-        self.said, self.reports, self.joins = [], [], []
+        self.said, self.reports, self.joins, self.left = [], [], [], 0
 
     def report(self, make, joining, interval):
         self.reports.append(make())
@@ -33,6 +35,9 @@ class Link:
             self.joins.append(joining())
             return None
         return said
+
+    def leave(self):
+        self.left += 1
 
 
 class Exchange:
@@ -55,10 +60,11 @@ def replica():
     ledger = Ledger(segment, 0, BATCHES)
     memory = SimpleNamespace(ledger=ledger, shape=SimpleNamespace(workers=1))
     link, exchange = Link(), Exchange()
-    store = SimpleNamespace(set_elsewhere=lambda updates: None)
-    leases = SharedLeases(memory, store, exchange, link, {"name": "r", "epoch": 0}, NEWS, 0.1, dict)
+    store = SimpleNamespace(elsewhere=0)
+    store.set_elsewhere = partial(setattr, store, "elsewhere")
+    leases = SharedLeases(memory, store, exchange, link, {"name": "r", "epoch": 0}, NEWS, 0.1, dict, BROUGHT)
     leases.open(0, np.zeros(BATCHES, np.uint8))
-    yield SimpleNamespace(leases=leases, link=link, exchange=exchange, ledger=ledger)
+    yield SimpleNamespace(leases=leases, link=link, exchange=exchange, ledger=ledger, store=store)
     del ledger, memory.ledger
     segment.close()
 
@@ -76,6 +82,22 @@ def test_an_epochs_figures_outlive_a_coordinator_that_is_lost_while_it_is_closed
     link.said = [{**NEWS, "epoch": 3, "finished": [{**ENDED, "epoch": 1}, {**ENDED, "epoch": 2}]}]
     leases.tick()
     assert leases.missed() == [(2, 90, 5)]
+
+
+def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):
+    for updates, elsewhere in ((130, 30), (120, 30), (160, 60)):  # a restarted coordinator may know of fewer
+        replica.link.said = [{**NEWS, "updates": updates}]
+        replica.leases.tick()
+        assert replica.store.elsewhere == elsewhere
+
+
+def test_a_replica_that_never_opened_an_epoch_leaves_without_a_report(replica):
+    memory, store = SimpleNamespace(), SimpleNamespace()
+    leases = SharedLeases(memory, store, replica.exchange, replica.link, {"epoch": 0}, NEWS, 0.1, dict, 0)
+    leases.leave()
+    assert replica.link.left == 1
+    leases.tick()
+    assert not replica.link.reports
 
 
 def test_answers_without_news_are_no_progress(replica):
