@@ -47,9 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     address = parse_address(values.listen, "--listen", 0)
     keys = read_keys(values.key_file)
     check_listening(address, keys is not None)
-    given = given_settings(values)
-    given.pop("key_file", None)  # of a run, it would need --join and the like
-    settings = make_settings(given)
+    settings = make_settings(given_settings(values))
     threads = settings.cores or usable_cores()
     data = _load(settings, threads, ProgressDisplay(sys.stdout, sys.stderr))
     with _service(data, settings, threads) as service:

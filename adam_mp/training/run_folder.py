@@ -36,8 +36,9 @@ from adam_mp.training.settings import FIELDS, TrainSettings
 RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
 GIVEN = "given by the caller"
-_LOCK = ".lock"
+_LOCK, _HOLDER = ".lock", "process "  # the file, and how what it says of who holds it begins
 _EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
+_PARTS = re.compile(r"(server|replica)-\d+")  # folders that a launch makes anew
 _PARTIAL = re.compile(r"\.(run\.json|metrics\.jsonl|(model|checkpoint-\d{10})\.safetensors)\.partial")
 _PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors", "simplejpeg", "pillow")
 
@@ -66,11 +67,12 @@ class RunFolder:
         """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
         path = path if path is not None else _unused_folder(model)
         with _refusals_told(path):
+            of_a_run = _held_before(path)
             if path.is_dir() and not (path / _LOCK).exists():
-                _check_unused(path)  # before a lock is left in what may be anybody's
+                _check_unused(path, of_a_run)  # before a lock is left in what may be anybody's
         folder = cls._take(path)
         try:
-            _check_unused(path)
+            _check_unused(path, of_a_run)
         except RunFolderError:
             folder.close()
             raise
@@ -108,7 +110,7 @@ class RunFolder:
                     entry.unlink()
         with contextlib.suppress(OSError):
             os.truncate(self._lock.fileno(), 0)
-            os.write(self._lock.fileno(), f"process {os.getpid()}".encode())
+            os.write(self._lock.fileno(), f"{_HOLDER}{os.getpid()}".encode())
 
     def check_space(self, needed: int) -> None:
         """Raise SpaceError unless the disk has `needed` bytes free."""
@@ -132,13 +134,24 @@ class RunFolder:
         self.close()
 
 
-def _check_unused(path: Path) -> None:
+def _held_before(path: Path) -> bool:
+    """Tell whether a run has held the folder."""
+    try:
+        return (path / _LOCK).read_bytes().startswith(_HOLDER.encode())
+    except OSError:  # there is none, or what follows tells that better
+        return False
+
+
+def _check_unused(path: Path, of_a_run: bool) -> None:
     """Raise RunFolderError if a folder has more than a run leaves that ended before its first checkpoint.
 
-    That may be written over: there is nothing to resume.
+    That may be written over: there is nothing to resume. Parts' folders are a run's where the folder is.
     """
-    names = sorted(entry.name for entry in path.iterdir())
-    others = [name for name in names if name not in _EARLY_FILES and not _PARTIAL.fullmatch(name)]
+
+    def early(name: str) -> bool:
+        return name in _EARLY_FILES or bool(_PARTIAL.fullmatch(name)) or (of_a_run and bool(_PARTS.fullmatch(name)))
+
+    others = sorted(entry.name for entry in path.iterdir() if not early(entry.name))
     if others:
         raise RunFolderError(f"run folder {path} is not empty (it has {others[0]}); name another, or use --resume")
 

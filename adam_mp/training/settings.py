@@ -239,10 +239,6 @@ class TrainSettings:
                     raise SettingsError(
                         f"{name} is for runs of many machines; give --servers N or --join HOST:PORT too"
                     )
-        if self.key_file is not None and self.servers is None and self.join is None and self.data_from is None:
-            raise SettingsError(
-                "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
-            )
         if self.servers is not None and self.join is not None:
             raise SettingsError("servers starts parameter servers, join uses those of others; give one of them")
         if self.join is not None:
@@ -267,7 +263,7 @@ class TrainSettings:
     def alone(self) -> TrainSettings:
         """These settings without other machines that train."""
         of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", "replicas", *_OF_MANY)}
-        return dataclasses.replace(self, **of_many, key_file=self.key_file if self.data_from is not None else None)
+        return dataclasses.replace(self, **of_many)
 
     @property
     def folder(self) -> Path | None:

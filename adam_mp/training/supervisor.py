@@ -63,6 +63,7 @@ class Supervisor:
         self.seconds_here = 0.0  # of training since it was started, what was undone included
         self._stale_before = np.array(self.figures.staleness_counts)
         self._evaluations = 0
+        self._leads = True  # as far as the user was told
         self._following = 0  # the epoch to train after the one that ended last
         self._ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
         self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, self._ways_back)
@@ -123,13 +124,7 @@ class Supervisor:
     def train(self) -> None:
         """Train all epochs that are left, or until the target accuracy or an interruption."""
         plan = self.plan
-        first = plan.resumed.epoch if plan.resumed else 0
-        if self.cluster is not None:
-            following = self.leases.next_epoch()
-            if plan.resumed and following > first:
-                self.figures.close_part(following)
-                self._count_missed()
-            first = following
+        first = self._first_epoch()
         states = reopened(plan.resumed.ledger) if plan.resumed else np.zeros(plan.batches, np.uint8)
         self._find_best()
         self.open_epoch(first, states)
@@ -152,6 +147,23 @@ class Supervisor:
                 self.stopped_by = f"target accuracy {target:g}"
                 return
         self.stopped_by = self.interruption.requested  # in the validation of the last epoch
+
+    def _first_epoch(self) -> int:
+        """Return the epoch to begin with: that of the run of many, where there is one, whatever a checkpoint has."""
+        resumed = self.plan.resumed
+        first = resumed.epoch if resumed else 0
+        if self.cluster is None:
+            return first
+        following = self.leases.next_epoch()
+        if resumed and following != first:
+            self.figures.close_part(following)
+            self._count_missed()
+        if following < first:
+            self._notice(
+                f"the run is in epoch {following + 1}, the checkpoint in epoch {first + 1}: the servers have other "
+                "weights, and what lies between is trained again"
+            )
+        return following
 
     def _find_best(self) -> None:
         """Let a resumed run's figures be of the model that its folder has, or of one that it can still write."""
@@ -306,8 +318,15 @@ class Supervisor:
         """Note the validation result; tell whether these weights are the ones to keep (without one, the latest are)."""
         figures = self.figures
         known = figures.validation_accuracy
-        if result is None and known is not None:
-            return False  # others validate now: what these weights are worth is not known here
+        if result is None and known is not None:  # others validate now: what these weights are worth is not known here
+            if self._leads:
+                self._leads = False
+                self._notice(
+                    "another replica leads now, and keeps checkpoints and the best model in its run folder; the model "
+                    f"here stays that of epoch {figures.best_epoch}"
+                )
+            return False
+        self._leads = True
         if result is not None:
             figures.last_validation_accuracy = result[1]
             if known is not None and result[1] < known:

@@ -34,6 +34,7 @@ def make(**settings):
         ({"lr": "epoch / (epoch - 2)"}, SettingsError, r"in epoch 1 \(from 0\) is -1"),
         ({"data": "nowhere"}, DataError, "does not exist"),
         ({"model": "lenett"}, NetworkError, "did you mean 'lenet'"),
+        ({"key_file": "key"}, SettingsError, "give --servers N, --join HOST:PORT or --data-from HOST:PORT too"),
     ],
 )
 def test_mistakes_are_told_before_kernels_are_compiled(consistency, settings, kind, message):

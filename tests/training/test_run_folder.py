@@ -61,6 +61,21 @@ def test_folders_that_cannot_be_used(tmp_path):
     assert (tmp_path / "new" / "kept").exists()
 
 
+def test_what_parts_leave_of_a_run_without_a_checkpoint_is_in_nobodys_way(tmp_path):
+    for name in ("server-0", "replica-1"):
+        (tmp_path / name).mkdir()
+    for lock in (None, "theirs"):
+        if lock is not None:
+            (tmp_path / ".lock").write_text(lock)
+        with pytest.raises(RunFolderError, match="not empty"):
+            RunFolder.create(tmp_path, "mnist")
+    (tmp_path / ".lock").write_text("process 5")
+    RunFolder.create(tmp_path, "mnist").close()
+    (tmp_path / "checkpoint-0000000001.safetensors").write_text("")
+    with pytest.raises(RunFolderError, match="not empty"):
+        RunFolder.create(tmp_path, "mnist")
+
+
 FOREIGN = {".lock": "theirs", ".model.safetensors.partial": "theirs", ".x.partial": "theirs", "notes": "theirs"}
 
 

@@ -44,11 +44,9 @@ def test_settings_that_need_each_other():
         TrainSettings(target_accuracy=0.9, validation=0)
     with pytest.raises(SettingsError, match="give one of them"):
         TrainSettings(resume="a", run_dir="b")
-    for alone in ({"replicas": 2}, {"wire": "float16"}, {"key_file": "key"}):
+    for alone in ({"replicas": 2}, {"wire": "float16"}):
         with pytest.raises(SettingsError, match="give --servers N"):
             TrainSettings(**alone)
-    for place in ({"servers": 1}, {"join": "127.0.0.1:7"}, {"data_from": "127.0.0.1:7"}):
-        assert TrainSettings(key_file="key", **place).key_file == "key"
     with pytest.raises(SettingsError, match="--run-dir"):
         TrainSettings(resume=True)
     assert str(TrainSettings(resume="there").folder) == "there"

@@ -67,12 +67,34 @@ def test_a_failure_on_the_way_out_leaves_nothing(plan, tmp_path, monkeypatch, ow
 
 
 def test_a_model_is_not_replaced_by_one_that_others_validate():
-    supervisor = SimpleNamespace(figures=Figures(best_epoch=2, validation_accuracy=0.9))
-    assert not Supervisor._remember_best(supervisor, 5, None)
-    assert supervisor.figures.best_epoch == 2
+    told = []
+    figures = Figures(best_epoch=2, validation_accuracy=0.9)
+    supervisor = SimpleNamespace(figures=figures, _leads=True, _notice=told.append)
+    for _ in range(2):
+        assert not Supervisor._remember_best(supervisor, 5, None)
+        assert supervisor.figures.best_epoch == 2
+    assert len(told) == 1
+    assert "another replica leads now" in told[0]
+    assert "stays that of epoch 2" in told[0]
     supervisor.figures = Figures()
     assert Supervisor._remember_best(supervisor, 5, None)  # nothing is held out, or others always did
     assert supervisor.figures.best_epoch == 6
+
+
+@pytest.mark.parametrize(("run", "notices"), [(2, 1), (3, 0), (5, 0)])
+def test_a_resumed_replica_begins_where_the_run_is(run, notices):
+    told, missed = [], []
+    figures = Figures(epochs_done=3, epoch_part={"seconds": 7.0})
+    supervisor = SimpleNamespace(
+        plan=SimpleNamespace(resumed=SimpleNamespace(epoch=3)), cluster="here", figures=figures, _notice=told.append,
+        leases=SimpleNamespace(next_epoch=lambda: run), _count_missed=lambda: missed.append(run),
+    )  # fmt: skip
+    assert Supervisor._first_epoch(supervisor) == figures.epochs_done == run
+    assert len(told) == notices
+    assert missed == ([] if run == 3 else [run])
+    assert figures.epoch_part == ({"seconds": 7.0} if run == 3 else {})
+    supervisor.cluster = None
+    assert Supervisor._first_epoch(supervisor) == 3
 
 
 def test_no_state_is_kept_where_there_is_no_way_back(plan, tmp_path):
