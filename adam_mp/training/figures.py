@@ -78,6 +78,19 @@ class Figures:
         self.epoch_part = {}
         self.staleness_before = self.staleness_counts
 
+    def note_validation(self, epoch: int, accuracy: float | None) -> bool:
+        """Note what an epoch's weights are worth; tell whether they are the ones to keep (unknown, the latest are)."""
+        known = self.validation_accuracy
+        if accuracy is None and known is not None:
+            return False  # others validate now
+        if accuracy is not None:
+            self.last_validation_accuracy = accuracy
+            if known is not None and accuracy < known:
+                return False
+            self.validation_accuracy = accuracy
+        self.best_epoch = epoch + 1
+        return True
+
     def close_part(self, following: int) -> None:
         """Add what was done here of an epoch that an interruption cut, and that others ended."""
         part = {name: self.epoch_part.get(name, 0.0) for name in (*_SUMMED, "seconds")}

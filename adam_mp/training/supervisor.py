@@ -292,7 +292,8 @@ class Supervisor:
         figures.end_epoch(following, (trained, skipped, failed), account.seconds, measured)
         figures.seconds = self.elapsed()
         self.hints.look(measured, account.seconds)
-        best = self._remember_best(epoch, result)
+        best = figures.note_validation(epoch, result[1] if result else None)
+        self._say_who_leads(self.leases.leads)
         step = self.store.read_step()
         record = account.record(
             measured, plan.network.connections, epoch=epoch + 1, images_trained=trained, images_skipped=skipped,
@@ -314,26 +315,13 @@ class Supervisor:
             self.figures.images_skipped += skipped
             self._notice(f"epoch {epoch + 1} was trained by other replicas while this one was away; not validated")
 
-    def _remember_best(self, epoch: int, result: tuple[float, float] | None) -> bool:
-        """Note the validation result; tell whether these weights are the ones to keep (without one, the latest are)."""
-        figures = self.figures
-        known = figures.validation_accuracy
-        if result is None and known is not None:  # others validate now: what these weights are worth is not known here
-            if self._leads:
-                self._leads = False
-                self._notice(
-                    "another replica leads now, and keeps checkpoints and the best model in its run folder; the model "
-                    f"here stays that of epoch {figures.best_epoch}"
-                )
-            return False
-        self._leads = True
-        if result is not None:
-            figures.last_validation_accuracy = result[1]
-            if known is not None and result[1] < known:
-                return False
-            figures.validation_accuracy = result[1]
-        figures.best_epoch = epoch + 1
-        return True
+    def _say_who_leads(self, leads: bool) -> None:
+        if self._leads and not leads and self.figures.validation_accuracy is not None:
+            self._notice(
+                "another replica leads now, and keeps checkpoints and the best model in its run folder; the model here "
+                f"stays that of epoch {self.figures.best_epoch}"
+            )
+        self._leads = leads
 
     def evaluate(self, part: str) -> tuple[float, float]:
         """Evaluate the "validation" or "test" samples that can be had on all workers; return (mean loss, accuracy)."""

@@ -66,19 +66,26 @@ def test_a_failure_on_the_way_out_leaves_nothing(plan, tmp_path, monkeypatch, ow
     assert left() == before
 
 
-def test_a_model_is_not_replaced_by_one_that_others_validate():
+def test_a_model_is_not_replaced_by_one_that_is_worse_or_that_others_validate():
+    figures = Figures()
+    assert figures.note_validation(4, None)  # nothing is held out, or others always did
+    assert figures.note_validation(5, 0.9)
+    assert not figures.note_validation(6, 0.8)
+    assert not figures.note_validation(7, None)
+    assert (figures.best_epoch, figures.validation_accuracy, figures.last_validation_accuracy) == (6, 0.9, 0.8)
+    assert figures.note_validation(8, 0.9)
+    assert figures.best_epoch == 9
+
+
+def test_who_leads_no_more_says_so_once():
     told = []
     figures = Figures(best_epoch=2, validation_accuracy=0.9)
     supervisor = SimpleNamespace(figures=figures, _leads=True, _notice=told.append)
-    for _ in range(2):
-        assert not Supervisor._remember_best(supervisor, 5, None)
-        assert supervisor.figures.best_epoch == 2
-    assert len(told) == 1
+    for leads, count in ((True, 0), (False, 1), (False, 1), (True, 1), (False, 2)):
+        Supervisor._say_who_leads(supervisor, leads)
+        assert len(told) == count
     assert "another replica leads now" in told[0]
     assert "stays that of epoch 2" in told[0]
-    supervisor.figures = Figures()
-    assert Supervisor._remember_best(supervisor, 5, None)  # nothing is held out, or others always did
-    assert supervisor.figures.best_epoch == 6
 
 
 @pytest.mark.parametrize(("run", "notices"), [(2, 1), (3, 0), (5, 0)])
