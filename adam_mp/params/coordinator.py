@@ -70,15 +70,16 @@ class Coordinator:
             return {"waiting": waiting}
         if member is None:
             self._joined += 1
-            member = Member(identity, self._joined, asked.role, asked.name, asked.address, now, now, begins=begins)
+            member = Member(identity, self._joined, asked.role, asked.name, asked.address, now, now)
             self.members[identity] = member
             self.notices.append(f"{member.name} joined")
         member.seen, member.sequence, member.answer = now, sequence, {}
         if asked.role == REPLICA:
-            self.departed.pop(identity, None)  # it was not dead: it will report them itself
+            if identity in self.departed:  # it was not dead, and reports them itself from here on
+                member.report = {"updates": self.departed.pop(identity)}
             member.epoch = asked.epoch
             self._choose_leader()
-            self._take_up(member, asked)
+            self._take_up(member, asked, begins)
         return self._welcome(member)
 
     def report(self, identity: int, sequence: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
@@ -176,7 +177,7 @@ class Coordinator:
         self.changed = False
         return {
             "run": self.run, "expected": self.expected, "epoch": self.epoch, "finished": self.finished,
-            "departed": {str(identity): updates for identity, updates in self.departed.items()},
+            "departed": {str(identity): updates for identity, updates in {**self.departed, **self._made()}.items()},
             "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
             "map": self.map.as_dict() if self.map else None,
             "trained": self.batches.done(),
@@ -259,10 +260,10 @@ class Coordinator:
                 f"first has {megabytes(room)} free; use a smaller network or more servers"
             )
 
-    def _take_up(self, member: Member, asked: Joining) -> None:
+    def _take_up(self, member: Member, asked: Joining, begins: bool) -> None:
         """Note what a replica brings: what it did before the coordinator was restarted.
 
-        One that begins the run may bring a checkpoint, with what is trained in it. What others bring that never were
+        One that `begins` the run may bring a checkpoint, with what is trained in it. What others bring that never were
         in this run is not in its weights.
         """
         assert self.facts is not None
@@ -271,19 +272,23 @@ class Coordinator:
             self.finished += [entry for entry in asked.finished if self.epoch <= entry["epoch"] < asked.epoch]
             self._open(asked.epoch)
             self.changed = True
+        # What a checkpoint counts, the run has made; what of it is not known here came before, or its count was lost.
+        unknown = asked.updates - sum(self.departed.values()) - sum(self._made().values())
+        if unknown > 0 and (begins or (asked.run != self.run and asked.epoch <= self.epoch)):
+            self.departed[_OTHERS] = self.departed.get(_OTHERS, 0) + unknown
+            self.changed = True
         self.batches.free(member.identity)  # what it was granted and does not name, it never heard of
-        if asked.epoch != self.epoch or not (member.begins or asked.run == self.run):
+        if asked.epoch != self.epoch or not (begins or asked.run == self.run):
             return
         # An epoch that is all trained so ends with the next report: by then a replica has opened it, and validates it.
         self._note_trained(member, asked.trained)
         self.batches.take(member.identity, asked.leased)
 
     def _welcome(self, member: Member) -> dict[str, Any]:
-        return {"run": self.run, "begins": member.begins, **self._news(member)}
+        return {"run": self.run, **self._news(member)}
 
     def _news(self, member: Member) -> dict[str, Any]:
-        updates = sum(self.departed.values())
-        updates += sum(int(m.report.get("updates", 0)) for m in self.members.values() if m is not member)
+        made = sum(updates for identity, updates in self._made().items() if identity != member.identity)
         return {
             "epoch": self.epoch,
             "phase": self.phase,
@@ -291,7 +296,7 @@ class Coordinator:
             "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
             "replicas": self._replicas(),
-            "updates": updates,
+            "updates": made + sum(self.departed.values()),
             "map": self.map.as_dict() if self.map else None,
             "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,
         }
@@ -300,6 +305,11 @@ class Coordinator:
         """The parameter servers, in the order in which they came."""
         servers = (member for member in self.members.values() if member.role == SERVER)
         return sorted(servers, key=lambda member: member.number)
+
+    def _made(self) -> dict[int, int]:
+        """Return how many updates each replica has made since it joined, as far as it has told."""
+        replicas = (member for member in self.members.values() if member.role == REPLICA)
+        return {member.identity: int(member.report.get("updates", 0)) for member in replicas}
 
     def _replicas(self) -> int:
         return sum(member.role == REPLICA for member in self.members.values())

@@ -26,7 +26,6 @@ class Member:
     answer: dict[str, Any] = dataclasses.field(default_factory=dict)
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained: int = 0  # images of this run
-    begins: bool = False  # whether the run began with it: what its checkpoint has, the run has
     epoch: int = 0  # in which it believes the run to be
     claimed: tuple[str, float] = ("", 0.0)  # another address at which one with this identity is, and since when
 

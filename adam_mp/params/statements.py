@@ -99,6 +99,7 @@ class Joining:
     facts: RunFacts | None = None
     run: int = 0
     epoch: int = 0
+    updates: int = 0  # of the whole run, as its checkpoint says
     trained: Sequence[int] = ()
     leased: Sequence[int] = ()
     finished: Sequence[dict[str, int]] = ()
@@ -118,7 +119,8 @@ class Joining:
         run = RunFacts.from_dict(given if isinstance(given, Mapping) else {})
         return cls(
             role, name, address, run, _whole(facts, "run", 0, LARGEST), _whole(facts, "epoch", 0, run.epochs),
-            _batches(facts, "trained", run), _batches(facts, "leased", run), _entries(facts, run),
+            _whole(facts, "updates", 0, _LARGEST_STATISTIC), _batches(facts, "trained", run),
+            _batches(facts, "leased", run), _entries(facts, run),
         )  # fmt: skip
 
 

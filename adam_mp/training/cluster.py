@@ -71,7 +71,8 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
         facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict(), "epoch": 0}
         trained = []
         if plan.resumed is not None:  # it tells of its checkpoint: the epoch, and what of it is trained
-            facts["epoch"], trained = plan.resumed.epoch, np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()
+            facts.update(epoch=plan.resumed.epoch, updates=plan.resumed.updates)
+            trained = np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()
         news = link.join({**facts, "trained": trained}, _JOINING, stop, say)
     except BaseException:
         dialer.close()
@@ -96,7 +97,7 @@ def replica_figures(
 ) -> dict[str, Any]:
     """Return what `status` shows of this replica.
 
-    `totals` are the sums of its processes' counters; `brought` of the store's updates others have counted.
+    `totals` are the sums of its processes' counters; `brought` of the store's updates came with its checkpoint.
     """
     words = exchange.statistics()
     return {
@@ -120,7 +121,7 @@ def share_batches(
     settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
     if cluster is None or exchange is None:
         return OwnLeases(memory, settings.batch_size, len(plan.data.training), settings.quorum), None
-    brought = 0 if cluster.news["begins"] else store.read_updates()
+    brought = store.read_updates()
     leases = SharedLeases(
         memory, store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
         lambda: replica_figures(exchange, store, memory, totals(), brought), brought,

@@ -144,8 +144,8 @@ class SharedLeases:
     """Batches leased by the coordinator.
 
     `facts` is what this replica joins with; `news` what the coordinator answered; `patience` how many seconds it may be
-    silent; `figures` returns what `status` shows of this replica; `brought` of the store's updates are the run's
-    already, counted by the replicas that made them.
+    silent; `figures` returns what `status` shows of this replica; `brought` of the updates in the store came with its
+    checkpoint, and are counted by the coordinator already.
     """
 
     def __init__(

@@ -122,6 +122,10 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     resumed = None
     if settings.resume:
         settings, resumed = resume_settings(settings, explicit)
+    if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
+        raise SettingsError(
+            "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
+        )
     optimizer = make_optimizer(settings.optimizer)
     dataset = load_dataset(settings)
     source = resumed.network if resumed and "model" not in explicit else settings.model
@@ -160,10 +164,6 @@ def _check_forms(settings: TrainSettings) -> None:
     for text in (settings.join, *(settings.data_from or "").split(",")):
         if text:
             check_joining(parse_address(text, "the address"), settings.key_file is not None)
-    if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
-        raise SettingsError(
-            "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
-        )
     if isinstance(settings.data, str) and not settings.data:
         raise SettingsError("data is empty; expected a folder, or 'mnist'")
     if settings.batch_size > _BATCH_LIMIT:

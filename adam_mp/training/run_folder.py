@@ -31,6 +31,7 @@ from adam_mp.machine import cpu_name, usable_cores
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.network.network import Network
+from adam_mp.training.checkpoint import find_checkpoints
 from adam_mp.training.settings import FIELDS, TrainSettings
 
 RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
@@ -149,7 +150,9 @@ def _check_unused(path: Path, of_a_run: bool) -> None:
     """
 
     def early(name: str) -> bool:
-        return name in _EARLY_FILES or bool(_PARTIAL.fullmatch(name)) or (of_a_run and bool(_PARTS.fullmatch(name)))
+        if of_a_run and _PARTS.fullmatch(name):
+            return (path / name).is_dir() and not find_checkpoints(path / name)
+        return name in _EARLY_FILES or bool(_PARTIAL.fullmatch(name))
 
     others = sorted(entry.name for entry in path.iterdir() if not early(entry.name))
     if others:

@@ -161,7 +161,7 @@ class Supervisor:
         if following < first:
             self._notice(
                 f"the run is in epoch {following + 1}, the checkpoint in epoch {first + 1}: the servers have other "
-                "weights, and what lies between is trained again"
+                "weights, and what lies between is trained, and counted, again"
             )
         return following
 
@@ -318,8 +318,8 @@ class Supervisor:
     def _say_who_leads(self, leads: bool) -> None:
         if self._leads and not leads and self.figures.validation_accuracy is not None:
             self._notice(
-                "another replica leads now, and keeps checkpoints and the best model in its run folder; the model here "
-                f"stays that of epoch {self.figures.best_epoch}"
+                "this replica does not lead any more: who does keeps checkpoints and the best model in a run folder of "
+                f"its own; the model here stays that of epoch {self.figures.best_epoch}"
             )
         self._leads = leads
 

@@ -14,7 +14,6 @@ from adam_mp.errors import RunFolderError
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.membership import StoppedError
-from adam_mp.params.protocols import LayerProtocol
 from adam_mp.training.checkpoint import checkpoint_path, find_checkpoints
 from adam_mp.training.cluster import Cluster, join_cluster
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
@@ -182,7 +181,7 @@ def _run_in(
 ) -> TrainResult:  # fmt: skip
     """Run the plan; the run folder keeps the settings that were `asked` for, where those of the plan are others."""
     asked = asked or plan.settings
-    announcement = _announce(plan, folder, cluster.protocols if cluster is not None else ())
+    announcement = _announce(plan, folder, cluster)
     with Supervisor(plan, folder.path, interruption, tell, cluster, launch) as supervisor:
         counted = ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores")
         record: dict[str, Any] = {name: getattr(announcement, name) for name in counted}
@@ -205,7 +204,10 @@ def _run_in(
     return result
 
 
-def _announce(plan: RunPlan, folder: RunFolder, protocols: tuple[LayerProtocol, ...]) -> RunPlanned:
+def _announce(plan: RunPlan, folder: RunFolder, cluster: Cluster | None) -> RunPlanned:
+    first = plan.resumed.epoch if plan.resumed else 0
+    if cluster is not None:
+        first = int(cluster.news["epoch"])
     return RunPlanned(
         settings=plan.settings,
         network=plan.network,
@@ -224,8 +226,8 @@ def _announce(plan: RunPlan, folder: RunFolder, protocols: tuple[LayerProtocol, 
         worker_bytes=plan.costs.context_bytes,
         kernels=plan.choices,
         folder=folder.path,
-        first_epoch=plan.resumed.epoch + 1 if plan.resumed else 1,
-        protocols=protocols,
+        first_epoch=first + 1,
+        protocols=cluster.protocols if cluster is not None else (),
     )
 
 

@@ -299,11 +299,29 @@ def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done(
     assert [entry["epoch"] for entry in again.finished] == list(range(epochs))
 
 
-def test_who_begins_a_run_is_told_so_also_when_it_asks_again():
+def test_updates_that_a_checkpoint_counts_are_the_runs_once():
     coordinator = begin(replicas=0)
-    for _ in range(2):
-        assert coordinator.join(1, facts(), 0.0, 1)["begins"]
-        assert not coordinator.join(2, facts(), 0.0, 1)["begins"]
+    resumed = {**facts(), "epoch": 1, "updates": 500}
+    for _ in range(2):  # the second time, the answer was lost
+        assert coordinator.join(1, resumed, 0.0, 1)["updates"] == 500
+    assert coordinator.join(2, facts(), 0.0, 1)["updates"] == 500
+    assert coordinator.report(1, 2, {"epoch": 1, "statistics": {"updates": 20}}, 0.0)["updates"] == 500
+    assert coordinator.report(2, 2, {"epoch": 1, "statistics": {"updates": 10}}, 0.0)["updates"] == 520
+    assert coordinator.join(3, {**resumed, "updates": 525}, 0.0, 1)["updates"] == 530  # made before it was stopped
+    ahead = {**resumed, "epoch": 2, "updates": 900}  # of weights that the servers do not have
+    assert coordinator.join(4, ahead, 0.0, 1)["updates"] == 530
+
+
+def test_a_restarted_coordinator_knows_the_updates_of_all():
+    coordinator = begin()
+    coordinator.report(1, 1, {"epoch": 0, "statistics": {"updates": 300}}, 0.0)
+    coordinator.report(2, 1, {"epoch": 0, "statistics": {"updates": 200}}, 0.0)
+    again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    assert again.join(3, {**facts(), "updates": 450}, 1.0)["updates"] == 500  # whether they come back or not
+    back = again.join(1, {**facts(), "run": 5, "updates": 100}, 1.0)  # what it came with, when it came first
+    assert back["updates"] == 200
+    assert again.join(4, {**facts(), "updates": 470}, 1.0)["updates"] == 500
+    assert again.report(3, 1, {"epoch": 0}, 1.0)["updates"] == 500
 
 
 @pytest.mark.parametrize("finished", [[5], [{"epoch": -1}], [{"epoch": 0, "trained": "all"}], [{"epoch": 0.5}]])

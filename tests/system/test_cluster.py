@@ -314,7 +314,7 @@ def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
 
 
 def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
-    epochs = 30
+    epochs = 45
 
     def at_work():
         return replicas_at_work(ask_status(by_hand.first))

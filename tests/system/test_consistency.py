@@ -87,6 +87,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(train, tmp_
     finished(train("whole", *mode), 6 * images)
     run = train("cut", *mode, "--checkpoint-seconds", "0.1")
     wait_until(lambda: metrics(tmp_path / "cut"), "the first epoch")
+    wait_until(lambda: list((tmp_path / "cut").glob("checkpoint-*")), "a checkpoint")
     while read_checkpoint(tmp_path / "cut").updates % updates == 0:  # none from within an epoch yet
         assert run.process.poll() is None, "the run ended without a checkpoint in an epoch"
         stop_in_bursts(run, "worker 0", 0.2, 0.2, 0.01)  # slow enough for one, whatever the machine

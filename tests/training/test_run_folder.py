@@ -71,9 +71,12 @@ def test_what_parts_leave_of_a_run_without_a_checkpoint_is_in_nobodys_way(tmp_pa
             RunFolder.create(tmp_path, "mnist")
     (tmp_path / ".lock").write_text("process 5")
     RunFolder.create(tmp_path, "mnist").close()
-    (tmp_path / "checkpoint-0000000001.safetensors").write_text("")
-    with pytest.raises(RunFolderError, match="not empty"):
-        RunFolder.create(tmp_path, "mnist")
+    for place in (tmp_path / "replica-1", tmp_path):  # where a replica that led has a checkpoint, it stays too
+        kept = place / "checkpoint-0000000001.safetensors"
+        kept.write_text("")
+        with pytest.raises(RunFolderError, match="not empty"):
+            RunFolder.create(tmp_path, "mnist")
+        kept.unlink()
 
 
 FOREIGN = {".lock": "theirs", ".model.safetensors.partial": "theirs", ".x.partial": "theirs", "notes": "theirs"}
