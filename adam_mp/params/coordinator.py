@@ -315,16 +315,21 @@ class Coordinator:
         return sum(member.role == REPLICA for member in self.members.values())
 
     def _leader(self) -> Member | None:
-        """The replica that validates and keeps the model."""
-        return self.members.get(self.leader)
+        """The replica that validates and keeps the model; for the last epoch another if it is not back in time."""
+        leader = self.members.get(self.leader)
+        return self._oldest() if leader is None and self.phase == "done" else leader
+
+    def _oldest(self) -> Member | None:
+        """The replica that has been a member for longest."""
+        replicas = (member for member in self.members.values() if member.role == REPLICA)
+        return min(replicas, key=lambda member: member.number, default=None)
 
     def _choose_leader(self) -> None:
         """Let the replica that has been a member for longest lead, unless another does or is to come back to it."""
         if self.leader in self.members:
             self._awaited_until = None
         elif self._awaited_until is None:
-            replicas = (member for member in self.members.values() if member.role == REPLICA)
-            oldest = min(replicas, key=lambda member: member.number, default=None)
+            oldest = self._oldest()
             self.leader = oldest.identity if oldest is not None else 0
             self.changed = True
 

@@ -318,8 +318,8 @@ class Supervisor:
     def _say_who_leads(self, leads: bool) -> None:
         if self._leads and not leads and self.figures.validation_accuracy is not None:
             self._notice(
-                "this replica does not lead any more: who does keeps checkpoints and the best model in a run folder of "
-                f"its own; the model here stays that of epoch {self.figures.best_epoch}"
+                "this replica does not lead now, so it does not validate: the model here stays that of epoch "
+                f"{self.figures.best_epoch}"
             )
         self._leads = leads
 

@@ -299,6 +299,20 @@ def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done(
     assert [entry["epoch"] for entry in again.finished] == list(range(epochs))
 
 
+def test_another_leads_at_the_end_of_a_run_whose_leader_is_not_back():
+    coordinator = begin()
+    last = coordinator.facts.epochs - 1
+    for epoch in range(last):
+        coordinator.report(1, epoch + 1, {"epoch": epoch, "trained": list(range(10))}, 0.0)
+    again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+    again.tick(0.0)
+    for identity in (3, 4):
+        assert not again.join(identity, {**facts(), "epoch": last}, 1.0, 1)["leader"]
+    assert again.report(3, 2, {"epoch": last, "trained": list(range(10))}, 1.0)["leader"]
+    assert not again.report(4, 2, {"epoch": last}, 1.0)["leader"]
+    assert again.join(1, {**facts(), "run": 5, "epoch": last + 1}, 1.0, 1)["leader"]  # it has the model too
+
+
 def test_updates_that_a_checkpoint_counts_are_the_runs_once():
     coordinator = begin(replicas=0)
     resumed = {**facts(), "epoch": 1, "updates": 500}

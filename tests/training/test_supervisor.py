@@ -84,7 +84,7 @@ def test_who_leads_no_more_says_so_once():
     for leads, count in ((True, 0), (False, 1), (False, 1), (True, 1), (False, 2)):
         Supervisor._say_who_leads(supervisor, leads)
         assert len(told) == count
-    assert "does not lead any more" in told[0]
+    assert "does not lead now" in told[0]
     assert "stays that of epoch 2" in told[0]
 
 
