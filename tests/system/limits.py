@@ -77,10 +77,15 @@ class MemoryGroup:
             raise OSError("no memory controller")
         self.before = ("sh", "-c", f'echo $$ > {self.folder}/cgroup.procs && exec "$@"', "sh")
 
-    def squeeze(self):
-        """Have a process in it want more than there is, until the kernel has killed one; then lift the limit."""
+    def squeeze(self, victim):
+        """Have a process in it want more than there is, until the kernel has killed `victim`; then lift the limit.
+
+        Whoever wants memory before the victim's is free has the kernel kill another: then the greedy one.
+        """
+        Path(f"/proc/{victim}/oom_score_adj").write_text("1000")
         self.limit.write_text(str(int(self.used.read_text()) + (64 << 20)))
-        subprocess.run([*self.before, sys.executable, "-c", GREEDY, str(self.events)], timeout=60, check=True)
+        greedy = ("sh", "-c", 'echo 900 > /proc/self/oom_score_adj && exec "$@"', "sh", sys.executable, "-c", GREEDY)
+        subprocess.run([*self.before, *greedy, str(self.events)], timeout=60, check=False)
         self.limit.write_text(str(1 << 40))
 
     def close(self):

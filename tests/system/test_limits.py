@@ -342,8 +342,7 @@ def test_the_kernel_kills_for_want_of_memory(group, begin, tmp_path, part):
         folder, epochs = tmp_path / "run", 20 * EPOCHS
         run = begin("--run-dir", folder, "--epochs", epochs, "--checkpoint-seconds", "0.1", before=group.before)
         first_epoch(run, folder)
-        Path(f"/proc/{run.wait_for_child(part)}/oom_score_adj").write_text("1000")
-        group.squeeze()
+        group.squeeze(run.wait_for_child(part))
         ended = run.finish(DEADLINE)
         assert f"{part} was killed by SIGKILL, by hand or by the kernel for want of memory" in ended.err
         check_done(ended, epochs * IMAGES)
