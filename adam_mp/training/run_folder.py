@@ -68,12 +68,11 @@ class RunFolder:
         """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
         path = path if path is not None else _unused_folder(model)
         with _refusals_told(path):
-            of_a_run = _held_before(path)
             if path.is_dir() and not (path / _LOCK).exists():
-                _check_unused(path, of_a_run)  # before a lock is left in what may be anybody's
+                _check_unused(path, of_a_run=False)  # before a lock is left in what may be anybody's
         folder = cls._take(path)
         try:
-            _check_unused(path, of_a_run)
+            _check_unused(path, of_a_run=(path / _LOCK).read_bytes().startswith(_HOLDER.encode()))
         except RunFolderError:
             folder.close()
             raise
@@ -133,14 +132,6 @@ class RunFolder:
                 (self.path / _LOCK).unlink()
                 self.path.rmdir()
         self.close()
-
-
-def _held_before(path: Path) -> bool:
-    """Tell whether a run has held the folder."""
-    try:
-        return (path / _LOCK).read_bytes().startswith(_HOLDER.encode())
-    except OSError:  # there is none, or what follows tells that better
-        return False
 
 
 def _check_unused(path: Path, of_a_run: bool) -> None:

@@ -49,6 +49,12 @@ def test_a_rate_over_updates_is_checked_first_where_their_number_is_known():
         make(lr="1 - step / 20", consistency="sync")
 
 
+@pytest.mark.parametrize("place", [{"servers": 1}, {"join": "127.0.0.1:7"}, {"data_from": "127.0.0.1:7"}])
+def test_a_key_file_is_taken_where_there_is_somebody_to_use_it_with(place):
+    with pytest.raises(CompilingError):
+        make(key_file="key", **place)
+
+
 def test_what_is_right_comes_to_the_kernels():
     assert not issubclass(CompilingError, AdamError)
     with pytest.raises(CompilingError):
