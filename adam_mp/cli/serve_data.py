@@ -25,7 +25,7 @@ from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.events import KernelCompiled, Listener
 from adam_mp.training.interruption import Interruption
 from adam_mp.training.settings import TrainSettings, make_settings
-from adam_mp.transport.addresses import check_listening, parse_address
+from adam_mp.transport.addresses import check_listening, open_notice, parse_address
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.tcp import TcpListener
 
@@ -56,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
             with Interruption() as interruption:
                 server = PictureServer(service, listener, threads)
                 _announce(data, str(listener.address), threads, values.address_file)
+                if keys is None:
+                    print(open_notice(listener.address, "have its pictures"), flush=True)
                 server.run(lambda: interruption.requested is not None)
         finally:
             listener.close()

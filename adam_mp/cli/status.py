@@ -7,12 +7,14 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
 from adam_mp.params.membership import CoordinatorLink, StoppedError, new_identity
 from adam_mp.report.cluster_text import cluster_text
 from adam_mp.training.interruption import Interruption
+from adam_mp.training.launch import find_launched
 from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
@@ -29,8 +31,11 @@ def run(arguments: Sequence[str]) -> int:
         description="Show who takes part in a run of many machines: epoch, buckets, rates, staleness, queues. The "
         "replica that validates has a star.",
     )
-    parser.add_argument("address", metavar="HOST:PORT", help="the run's first parameter server")
-    parser.add_argument("--key-file", metavar="FILE", help="the run's keys")
+    parser.add_argument(
+        "address", metavar="HOST:PORT|DIR",
+        help="the run's first parameter server; or the run folder of a run that 'train --servers' started here",
+    )  # fmt: skip
+    parser.add_argument("--key-file", metavar="FILE", help="the run's keys; a run folder has its own")
     parser.add_argument("--watch", action="store_true", help="show it again every --seconds, until Ctrl-C")
     parser.add_argument("--seconds", metavar="S", type=float, default=1.0, help="time between looks (default: 1)")
     parser.add_argument("--deadline", metavar="S", type=float, default=10.0, help="time to wait for an answer")
@@ -39,9 +44,13 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments)
     if not values.seconds > 0 or not values.deadline > 0:
         raise SettingsError("--seconds and --deadline must be above 0")
-    dialer = TcpDialer(read_keys(values.key_file))
+    address, key_file = values.address, values.key_file
+    if Path(address).is_dir():
+        address, own_key = find_launched(Path(address))
+        key_file = key_file or own_key
+    dialer = TcpDialer(read_keys(key_file))
     try:
-        link = CoordinatorLink(dialer, parse_address(values.address, "the address"), new_identity())
+        link = CoordinatorLink(dialer, parse_address(address, "the address"), new_identity())
         with Interruption() as interruption, contextlib.suppress(StoppedError):
 
             def stop() -> bool:

@@ -17,7 +17,7 @@ from adam_mp.params.folder_lock import FolderLock
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server import ParameterServer
-from adam_mp.transport.addresses import Address, parse_address
+from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.tcp import TcpDialer, TcpListener
 
@@ -84,6 +84,8 @@ def _serve(
         server = ParameterServer(listener, known, identity, host, link, snapshots, tell)
         role = "coordinator and parameter server" if host is not None else "parameter server"
         tell(f"{role} on {listener.address}")
+        if spec.keys is None:
+            tell(open_notice(listener.address, "join the run, read its weights and change them"))
         if spec.address_file is not None:
             _write_address(spec.address_file, str(listener.address))
         server.run(stop, spec.patience)

@@ -64,7 +64,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
     """
     settings = plan.settings
     assert settings.join is not None
-    keys = read_keys(settings.key_file)
+    keys = read_keys(plan.run_key or settings.key_file)
     dialer = TcpDialer(keys)
     try:
         link = CoordinatorLink(dialer, parse_address(settings.join, "--join"), new_identity())

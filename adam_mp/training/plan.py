@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,8 @@ _SERVED = 8  # workers for whom one process augments images that are in memory
 class RunPlan:
     """All decisions of a run. `weights` are its first weights by name; `resumed` the checkpoint it goes on from.
 
-    `share` is which of how many replicas on this machine this is.
+    `share` is which of how many replicas on this machine this is; `run_key` is the key file of a run that
+    `train --servers` started, None of any other.
     """
 
     settings: TrainSettings
@@ -60,6 +62,7 @@ class RunPlan:
     weights: Mapping[str, np.ndarray]
     resumed: Checkpoint | None
     share: tuple[int, int] = (0, 1)
+    run_key: Path | None = None
 
     @property
     def batches(self) -> int:

@@ -77,6 +77,14 @@ def check_listening(address: Address, has_keys: bool) -> None:
     )
 
 
+def open_notice(address: Address, may: str) -> str:
+    """Say, for one who listens without keys, to whom that is open; `may` is what those can do."""
+    return (
+        f"{address} is open to every user of this machine: without keys, any of them may {may}; to close it, make a "
+        "key file with 'adam-mp keygen FILE' and give --key-file FILE to all parts of the run"
+    )
+
+
 def check_joining(address: Address, has_keys: bool) -> None:
     """Raise SettingsError if messages would leave this machine without keys; an unknown name is no loopback."""
     if not has_keys and not address.is_loopback:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import time
 
 import psutil
@@ -15,7 +16,9 @@ import pytest
 from adam_mp.cli.main import main
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.training import cluster
+from adam_mp.training.launch import find_launched
 from adam_mp.transport.addresses import parse_address
+from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.tcp import TcpDialer
 from tests.system.conftest import metrics, wait_until
@@ -134,9 +137,9 @@ def begin(start, small_data, tmp_path):
     return begin
 
 
-def ask_status(address):
+def ask_status(address, key=None):
     """Return what `adam-mp status --json` shows, asked from here, which is quicker."""
-    dialer = TcpDialer(None)
+    dialer = TcpDialer(read_keys(key))
     try:
         return CoordinatorLink(dialer, parse_address(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
     finally:
@@ -149,13 +152,12 @@ def replicas_at_work(state):
 
 def both_train(run, folder):
     """Wait until both replicas train in the first epoch: the user's own waits for the other."""
-    address = folder / "server-0" / "address"
     worker = wait_until(lambda: own_child(run, "worker 0"), "the user's own replica")
     os.kill(worker, signal.SIGSTOP)
 
     def other():
         assert run.process.poll() is None, run.read(run.err)
-        return any(not member["leader"] for member in replicas_at_work(ask_status(address.read_text())))
+        return any(not member["leader"] for member in replicas_at_work(ask_status(*find_launched(folder))))
 
     wait_until(other, "the other replica to train")
     os.kill(worker, signal.SIGCONT)
@@ -170,6 +172,42 @@ def own_child(run, name):
             if child.cmdline()[-1:] == [name]:
                 return child.pid
     return None
+
+
+def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
+    """Who finds its port, in a folder that all can read, is shown nothing and changes nothing without its key file."""
+    folder = tmp_path / "run"
+    run = begin(2000)
+    both_train(run, folder)
+    address, key = find_launched(folder)
+    assert key is not None
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    stranger = start("status", address, "--deadline", "2").finish()
+    assert stranger.code == 1
+    assert "it expects keys" in stranger.err
+    owner = start("status", str(folder), "--json").finish()
+    assert owner.code == 0, owner.err
+    assert len(owner.summary["members"]) == 4
+    run.signal(signal.SIGTERM)
+    assert run.finish().code == 143
+    assert not key.exists()
+    late = start("status", str(folder), "--deadline", "1").finish()
+    assert late.code != 0
+
+
+def test_parts_by_hand_without_keys_say_to_whom_they_are_open(by_hand):
+    (pictures, _), server = by_hand.pictures(0), by_hand.params(0)
+    for part, may in ((server, "join the run, read its weights and change them"), (pictures, "have its pictures")):
+        said = wait_until(lambda part=part: (out := part.read(part.out)) and "is open to" in out and out, "the warning")
+        assert f"every user of this machine: without keys, any of them may {may}" in said
+        assert said.count("is open to") == 1
+
+
+def test_parts_by_hand_with_keys_are_open_to_nobody(by_hand):
+    by_hand.keys = by_hand.make_keys()
+    server = by_hand.params(0)
+    by_hand.status()
+    assert "is open to" not in server.read(server.out)
 
 
 def test_all_parts_say_what_they_are_doing(begin, tmp_path):
