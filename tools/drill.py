@@ -1,8 +1,9 @@
 """A run of many machines in network namespaces, each with an address of its own, under faults: python tools/drill.py.
 
-Needs root and `ip` (iproute2). Two parameter servers, two replicas and a data server, with keys, train MNIST; while
-they do, parts are killed and started again, the network is cut and healed, and broken frames are thrown at the servers.
-What must hold is checked at the end, and the table of what was done and seen is printed.
+Needs root and `ip` (iproute2). Three parameter servers, one of them without snapshots, two replicas and a
+data server, with keys, train MNIST; while they do, parts are killed and started again, the network is cut and healed,
+broken frames are thrown at the servers, another user knocks. One replica is cut off while the run ends. What must hold
+is checked at the end, and the table of what was done and seen is printed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 120.0  # seconds that anything may take
+MACHINES = {"server 0": 1, "server 1": 2, "server 2": 3, "replica 0": 4, "replica 1": 5, "data 0": 6}
+DESK = 7  # from which the run is watched
+_WITHOUT_SNAPSHOTS = "server 2"
+_NOBODY = 65534  # the user and group that own nothing
 
 
 class DrillError(Exception):
@@ -133,9 +138,9 @@ class Part:
 
 
 class Run:
-    """The parts of a run on machines 1 and 2 (parameter servers), 3 and 4 (replicas), 5 (data server), 6 (a desk)."""
+    """The parts of a run, each on the machine that `MACHINES` says."""
 
-    COUNT = 6
+    COUNT = DESK
 
     def __init__(self, machines: Machines, folder: Path, epochs: int, more: Sequence[str] = ()) -> None:
         self.machines, self.folder, self.epochs, self.more = machines, folder, epochs, more
@@ -144,7 +149,7 @@ class Run:
         self.watch: Part | None = None
         self.key = folder / "key"
         subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(self.key)], check=True, capture_output=True)
-        self.coordinator = f"{machines.address(1)}:7700"
+        self.coordinator = self.address("server 0")
 
     def __enter__(self) -> Run:
         return self
@@ -158,27 +163,30 @@ class Run:
         """Start a part, or start it again."""
         if name in self.parts:
             self.ended.append(self.parts[name])
-        kind, number = name.rsplit(" ", 1)
-        index = int(number)
+        part = Part(self.machines.space(MACHINES[name]), self.folder, name.replace(" ", "-"), self._arguments(name))
+        self.parts[name] = part
+
+    def _arguments(self, name: str) -> tuple[str, ...]:
+        """Return the command of a part."""
         keys = ("--key-file", str(self.key))
-        if kind == "server":
-            place = ("--servers", "2") if index == 0 else ("--join", self.coordinator)
-            listen = ("--listen", f"{self.machines.address(1 + index)}:7700")
-            machine = 1 + index
-            arguments = ("serve-params", *listen, *place, "--snapshots", str(self.folder / f"state-{index}"), *keys)
-        elif kind == "replica":
-            machine = 3 + index
-            arguments = (
+        kind, number = name.rsplit(" ", 1)
+        if kind == "replica":
+            return (
                 "train", "--join", self.coordinator, *keys, "--cores", "1", "--epochs", str(self.epochs), "--json",
-                "--data-from", f"{self.machines.address(5)}:7800", "--run-dir", self._run_dir(index), *self.more,
+                "--data-from", self.address("data 0"), "--run-dir", self._run_dir(int(number)), *self.more,
             )  # fmt: skip
-        else:
-            machine = 5
+        listen = ("--listen", self.address(name))
+        if kind == "data":
             data = [value for pair in itertools.pairwise(self.more) if pair[0] == "--data" for value in pair]
-            listen = ("--listen", f"{self.machines.address(5)}:7800")
-            arguments = ("serve-data", *listen, "--cores", "1", *data, *keys)
-        log_name = name.replace(" ", "-")
-        self.parts[name] = Part(self.machines.space(machine), self.folder, log_name, arguments)
+            return ("serve-data", *listen, "--cores", "1", *data, *keys)
+        servers = sum(other.startswith("server") for other in MACHINES)
+        place = ("--servers", str(servers)) if name == "server 0" else ("--join", self.coordinator)
+        kept = () if name == _WITHOUT_SNAPSHOTS else ("--snapshots", str(self.folder / f"state-{number}"))
+        return ("serve-params", *listen, *place, *kept, *keys)
+
+    def address(self, name: str) -> str:
+        """Return where a part listens."""
+        return f"{self.machines.address(MACHINES[name])}:{7800 if name.startswith('data') else 7700}"
 
     def _run_dir(self, index: int) -> str:
         number = sum(part.name == f"replica-{index}" for part in self.ended)
@@ -186,7 +194,7 @@ class Run:
 
     def begin(self) -> None:
         """Start all parts, the servers last: the order must not matter."""
-        for name in ("replica 1", "data 0", "replica 0", "server 1", "server 0"):
+        for name in ("replica 1", "data 0", "replica 0", "server 2", "server 1", "server 0"):
             self.start(name)
 
     def status(self) -> dict[str, Any]:
@@ -207,7 +215,7 @@ class Run:
     def _ask(self, *more: str, key: Path | None = None) -> Part:
         """Ask for the run's status at the desk."""
         arguments = ("status", self.coordinator, "--json", "--key-file", str(key or self.key), *more)
-        return Part(self.machines.space(6), self.folder, "status", arguments)
+        return Part(self.machines.space(DESK), self.folder, "status", arguments)
 
     def is_shown_to(self, key: Path) -> bool:
         """Tell whether the holder of `key` is shown the status."""
@@ -268,21 +276,59 @@ def kill(name: str, away: float = 0.0) -> Callable[[Run], None]:
     return fault
 
 
-def cut(number: int, seconds: float) -> Callable[[Run], None]:
-    """Cut a machine off."""
+def cut(name: str, seconds: float) -> Callable[[Run], None]:
+    """Cut a part's machine off."""
 
     def fault(run: Run) -> None:
-        run.machines.cut(number)
+        run.machines.cut(MACHINES[name])
         try:
             time.sleep(seconds)
         finally:
-            run.machines.heal(number)
+            run.machines.heal(MACHINES[name])
 
     return fault
 
 
+def cut_over_the_end(name: str, seconds: float) -> Callable[[Run], None]:
+    """Cut a replica off in the last epoch, so that the others end the run, and let it come back to find it done."""
+
+    def fault(run: Run) -> None:
+        deadline = time.monotonic() + 10 * PATIENCE
+        while run.status()["epoch"] < run.epochs - 1:
+            if time.monotonic() > deadline:
+                raise DrillError(f"the last epoch does not begin: {run.status()}")
+        began = time.monotonic()
+        run.machines.cut(MACHINES[name])
+        try:
+            while run.status()["phase"] != "done":
+                if time.monotonic() - began > seconds:
+                    raise DrillError(f"the run is not over within a cut of {seconds:g} s: {run.status()}")
+            time.sleep(max(0.0, began + seconds - time.monotonic()))
+        finally:
+            run.machines.heal(MACHINES[name])
+
+    return fault
+
+
+def knock(run: Run) -> None:
+    """Ask as another user of the coordinator's machine: without keys, and with the run's key file."""
+    script = (  # the program is loaded first: the other user may have no way to its files
+        "import encodings.idna, os, sys\n"
+        "from adam_mp.cli import main, status\n"
+        "from adam_mp.transport import tcp\n"
+        f"os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
+    )
+    here = ["ip", "netns", "exec", run.machines.space(MACHINES["server 0"]), sys.executable, "-c", script]
+    ask = [*here, "status", run.coordinator, "--deadline", "5"]
+    for keys, expected in (((), "without keys"), (("--key-file", str(run.key)), "cannot read key file")):
+        asked = subprocess.run([*ask, *keys], capture_output=True, text=True, timeout=PATIENCE, check=False)
+        if asked.returncode == 0 or expected not in asked.stderr:
+            raise DrillError(f"another user is told, {' '.join(keys) or 'without keys'}: {asked.stdout}{asked.stderr}")
+
+
 def throw(run: Run) -> None:
-    """Throw frames that are none at both servers from a machine without keys, and ask with the wrong keys."""
+    """Throw frames that are none at two servers from a machine without keys, and ask with the wrong keys."""
     script = (
         "import os, socket, sys\n"
         "for address in sys.argv[1:]:\n"
@@ -291,7 +337,7 @@ def throw(run: Run) -> None:
         "            link.sendall(os.urandom(size))\n"
     )
     targets = [run.machines.address(number) for number in (1, 2)]
-    command = ["ip", "netns", "exec", run.machines.space(6), sys.executable, "-c", script, *targets]
+    command = ["ip", "netns", "exec", run.machines.space(DESK), sys.executable, "-c", script, *targets]
     with contextlib.suppress(subprocess.CalledProcessError):  # a server may hang up while it is spoken to
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     wrong = run.folder / "wrong-key"
@@ -311,20 +357,29 @@ class Fault:
 
 FAULTS = (
     Fault("broken frames and wrong keys", throw),
+    Fault("another user of the coordinator's machine knocks", knock),
     Fault("parameter server killed -9, started again from its snapshot", kill("server 1")),
+    Fault("parameter server without snapshots killed -9, started again", kill(_WITHOUT_SNAPSHOTS)),
     Fault("coordinator killed -9, started again from its snapshot", kill("server 0")),
-    Fault("data server killed -9, started again after 2 s", kill("data 0", 2)),
+    Fault("the only data server killed -9, started again after 2 s", kill("data 0", 2)),
+    Fault("the only data server killed -9, started again after 20 s", kill("data 0", 20)),
     Fault("replica killed -9, started again", kill("replica 1")),
-    Fault("a parameter server cut off for 10 s", cut(2, 10)),
-    Fault("the coordinator cut off for 10 s", cut(1, 10)),
-    Fault("a replica cut off for 10 s", cut(4, 10)),
-    Fault("the data server cut off for 10 s", cut(5, 10)),
-    Fault("a replica cut off for 20 s: taken for dead, and back", cut(4, 20)),
+    Fault("a parameter server cut off for 10 s", cut("server 1", 10)),
+    Fault("the coordinator cut off for 10 s", cut("server 0", 10)),
+    Fault("a replica cut off for 10 s", cut("replica 1", 10)),
+    Fault("the data server cut off for 10 s", cut("data 0", 10)),
+    Fault("a replica cut off for 30 s: taken for dead, and back", cut("replica 1", 30)),
 )
+LAST = Fault("a replica cut off for 30 s while the run ends", cut_over_the_end("replica 1", 30))
 
 
-def drill(run: Run, faults: Sequence[Fault], images: int, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Begin the run, do it all the `faults`, `images` trained after each, and wait for its end; return the summary."""
+def drill(
+    run: Run, faults: Sequence[Fault], images: int, tell: Callable[[str], None], last: Fault | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Begin the run, do it all the `faults`, `images` trained after each, and wait for its end; return the summary.
+
+    `last` is done to it as it ends.
+    """
     run.begin()
     tell(f"{run.goes_on(1):6.1f} s   until the first images were trained")
     for fault in faults:
@@ -338,7 +393,12 @@ def drill(run: Run, faults: Sequence[Fault], images: int, tell: Callable[[str], 
     state = run.status()
     if state["phase"] == "done":
         raise DrillError("the run was over before all faults; give it more --epochs")
+    if last is not None:
+        last.deed(run)
+    healed = time.monotonic()
     summary = run.finish(1000)
+    if last is not None:
+        tell(f"         {last.words}: all parts ended {time.monotonic() - healed:.1f} s after it")
     summary["twice"] = sum(entry["twice"] for entry in state["finished"])
     return summary
 
@@ -346,7 +406,7 @@ def drill(run: Run, faults: Sequence[Fault], images: int, tell: Callable[[str], 
 def main() -> int:
     """Run the drill that the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=34)
     parser.add_argument("--images", type=int, default=5000, help="images trained between two faults")
     parser.add_argument("--accuracy", type=float, default=0.99, help="the least test accuracy")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, which are thrown away otherwise")
@@ -354,7 +414,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="drill-"))
     try:
         with Machines(Run.COUNT) as machines, Run(machines, folder, values.epochs) as run:
-            summary = drill(run, FAULTS, values.images, lambda line: print(line, flush=True))
+            summary = drill(run, FAULTS, values.images, lambda line: print(line, flush=True), LAST)
         figures = ("test_accuracy", "images_trained", "updates", "staleness_mean", "seconds", "twice")
         print({name: summary[name] for name in figures})
         if summary["test_accuracy"] < values.accuracy:

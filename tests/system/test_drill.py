@@ -25,11 +25,12 @@ def machines(drill):
         yield machines
 
 
-def test_a_run_on_six_machines_survives_what_happens_to_them(drill, machines, tmp_path):
+def test_a_run_on_seven_machines_survives_what_happens_to_them(drill, machines, tmp_path):
     faults = [
         drill.Fault("broken frames and wrong keys", drill.throw),
-        drill.Fault("server cut off", drill.cut(2, 3)),
-        drill.Fault("replica cut off", drill.cut(4, 3)),
+        drill.Fault("another user knocks", drill.knock),
+        drill.Fault("server cut off", drill.cut("server 1", 3)),
+        drill.Fault("replica cut off", drill.cut("replica 1", 3)),
     ]
     with drill.Run(machines, tmp_path, EPOCHS, ("--model", "lenet")) as run:
         summary = drill.drill(run, faults, 1000, print)
