@@ -6,9 +6,11 @@ import numpy as np
 
 from adam_mp.transport.endpoint import Sent
 
+WINDOW = 4  # shards on their way at once between a replica and a server, in each direction
+
 
 class BufferPool:
-    """At most `count` buffers of `size` bytes, made when first needed. One thread may use it."""
+    """At most `count` buffers of `size` bytes, made when first needed, and spare ones. One thread may use it."""
 
     def __init__(self, count: int, size: int) -> None:
         self._count, self._size = count, size
@@ -16,19 +18,18 @@ class BufferPool:
         self._held: list[tuple[np.ndarray, Sent]] = []
         self._made = 0
 
-    def take(self) -> np.ndarray | None:
-        """Return a buffer, uint8 [size], 64-byte aligned; None if all are on their way."""
+    def take(self, spare: bool = False) -> np.ndarray | None:
+        """Return a buffer, uint8 [size], 64-byte aligned; None if all are on their way.
+
+        With `spare`, one more is made then; as many are given up later.
+        """
         if not self._free:
-            busy = []
-            for buffer, sent in self._held:
-                if sent.done:
-                    self._free.append(buffer)
-                else:
-                    busy.append((buffer, sent))
-            self._held = busy
+            held, self._held = self._held, []
+            for buffer, sent in held:
+                self.give_back(buffer, sent)
         if self._free:
             return self._free.pop()
-        if self._made == self._count:
+        if self._made >= self._count and not spare:
             return None
         self._made += 1
         raw = np.empty(self._size + 64, np.uint8)
@@ -37,12 +38,9 @@ class BufferPool:
 
     def give_back(self, buffer: np.ndarray, sent: Sent | None = None) -> None:
         """Return a buffer that was taken; with `sent`, once that is done."""
-        if sent is None or sent.done:
-            self._free.append(buffer)
-        else:
+        if sent is not None and not sent.done:
             self._held.append((buffer, sent))
-
-    @property
-    def on_their_way(self) -> int:
-        """How many buffers a transport holds, as of the last look."""
-        return len(self._held)
+        elif self._made > self._count:
+            self._made -= 1
+        else:
+            self._free.append(buffer)

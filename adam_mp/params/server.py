@@ -14,13 +14,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
 from adam_mp.params.announcements import Announcements
+from adam_mp.params.answers import BUFFERS, Answers
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
-from adam_mp.params.buffers import BufferPool
 from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.membership import CoordinatorLink, StoppedError
 from adam_mp.params.persistence import SnapshotFolder
@@ -32,9 +30,9 @@ from adam_mp.transport.messages import ENCODINGS, Kind, Message, with_facts
 
 _TURN = 16  # messages, and payload bytes, that a turn takes at most
 _TURN_BYTES = 24 << 20
-_ANSWERS = 24  # fresh shards on their way
 _REPORT = 0.5  # seconds
 _IDLE = 0.02
+_OWING = 0.002  # while answers are owed: a transport does not tell when it lets go of a buffer
 _PARTING = 3.0  # seconds that a coordinator waits for others once the run is done
 _LOST = 60.0  # seconds without the coordinator after which a server gives up
 _PARAMS = (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.PULL)
@@ -69,7 +67,7 @@ class ParameterServer:
         self._made: tuple[Any, ...] = ()  # run, layout and shards that the table was made for
         self.refused = 0
         self.dropped_answers = 0
-        self._pool: BufferPool | None = None
+        self._answers: Answers | None = None  # about the shards of the table
         self._reported, self._traffic = 0.0, Traffic()
         self._depth = 0  # messages that waited at the last turn
         self._done_since: float | None = None
@@ -105,7 +103,8 @@ class ParameterServer:
 
     def turn(self, seconds: float) -> int:
         """Take what has arrived, waiting `seconds` for a first message, and see to other duties; return how many."""
-        arrived = self._take(seconds)
+        owing = self._answers is not None and self._answers.count > 0
+        arrived = self._take(min(seconds, _OWING) if owing else seconds)
         deltas: dict[int, list[Arrived]] = {}
         for each in arrived:
             if each.message.kind == Kind.DELTA and self._has(each):
@@ -114,6 +113,7 @@ class ParameterServer:
                 self._answer_one(each)
         for number, some in deltas.items():
             self._apply(number, some)
+        self._settle()
         self._see_to_duties(time.monotonic())
         return len(arrived)
 
@@ -180,10 +180,8 @@ class ParameterServer:
         deltas = [Delta(m.sender, m.sequence, m.array(), m.encoding) for m in (each.message for each in fits)]
         new = self.table.apply_deltas(number, deltas)
         for each, applied in zip(fits, new, strict=True):
-            if applied and sum(new) == 1 and each.message.version == before:
-                self._reply(each, Kind.UNCHANGED, entry.version)
-            else:
-                self._send_fresh(each, number)
+            alone = applied and sum(new) == 1 and each.message.version == before
+            self._owe(each, entry.version if alone else None)
 
     def _answer_one(self, each: Arrived) -> None:
         kind = each.message.kind
@@ -204,29 +202,26 @@ class ParameterServer:
             raise TransportError(f"{message.kind.name} came in {ENCODINGS[message.encoding]}; expected float32")
         if message.kind == Kind.FIRST:
             table.fill(message.shard, message.array())
-            self._send_fresh(each, message.shard)
+            self._owe(each, None)
         elif message.kind == Kind.FACTORS:
             table.apply_factors(message.shard, message.sender, message.sequence, message.array())
-            self._reply(each, Kind.UNCHANGED)
-        elif table.entries[message.shard].version == message.version:
-            self._reply(each, Kind.UNCHANGED, message.version)
+            self._owe(each, 0)
         else:
-            self._send_fresh(each, message.shard)
+            known = table.entries[message.shard].version == message.version
+            self._owe(each, message.version if known else None)
 
-    def _send_fresh(self, each: Arrived, number: int) -> None:
-        """Send a shard's weights from a buffer of the pool; with none free, nothing: the replica asks again."""
-        assert self.table is not None
-        assert self._pool is not None
-        entry, buffer = self.table.entries[number], self._pool.take()
-        if buffer is None:
-            self.dropped_answers += 1
-            return
-        payload = buffer[: 4 * entry.shard.size]
-        payload.view(np.float32)[...] = entry.weights
-        echo = {**self._echo(each), "version": entry.version}
-        sent = self.endpoint.send(each.peer, Message(Kind.FRESH, payload, **echo))
-        self.dropped_answers += sent is None
-        self._pool.give_back(buffer, sent)
+    def _owe(self, each: Arrived, version: int | None) -> None:
+        """Answer UNCHANGED at `version`, or the newest weights if that is None: at once, or as soon as they can leave.
+
+        At once, because the shard still lies in the processor's cache.
+        """
+        assert self._answers is not None
+        self._answers.owe(each.peer, each.message, version, time.monotonic())
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._answers is not None:
+            self._answers.settle(self._header)
 
     # The run.
 
@@ -273,6 +268,8 @@ class ParameterServer:
             while self.host.notices:
                 self.announcements.say(self.host.notices.popleft())
             self.announcements.say_awaited(self.host.awaited)
+        if self._answers is not None:
+            self.dropped_answers += self._answers.tidy(now)
         if now - self._reported >= _REPORT or (self.link is not None and self.link.busy):
             self._report(now)
         if self.snapshots is not None:
@@ -320,13 +317,13 @@ class ParameterServer:
             return
         if self.table is not None:
             self.table.close()
-            self.table = None
+            self.table = self._answers = None
         size = 4 * sum(layout.layout.shards[number].size for number in numbers)
         largest = 4 * max((layout.layout.shards[number].size for number in numbers), default=16)
-        check_space(size + _ANSWERS * largest, "this server's shards")
+        check_space(size + BUFFERS * largest, "this server's shards")
         self._made = (self._run, layout, numbers)
         self.table = ShardTable(layout.layout, numbers)
-        self._pool = BufferPool(_ANSWERS, largest)
+        self._answers = Answers(self.endpoint, self.table)
         loaded = self.snapshots.load(self.table, self._run) if self.snapshots is not None else 0
         snapshot = f"; {loaded} from the snapshot" if loaded else ""
         self.announcements.say(f"{len(numbers)} shards, {size / 1e6:,.1f} MB{snapshot}")
@@ -348,6 +345,7 @@ class ParameterServer:
     def figures(self, now: float) -> dict[str, Any]:
         """Return what `status` shows of this server; rates are those since the last report."""
         facts: dict[str, Any] = {"queue": self._depth, "refused": self.refused, "unsent": self.dropped_answers}
+        facts["owed"] = self._answers.count if self._answers is not None else 0
         facts.update(self._traffic.figures(now, self.endpoint, self.table))
         if self.snapshots is not None:
             written = self.snapshots.statistics()
@@ -370,15 +368,16 @@ class ParameterServer:
 
     def _echo(self, each: Arrived) -> dict[str, int]:
         """The header fields that an answer has from its question."""
-        message = each.message
-        epoch = self.map.epoch if self.map is not None else 0
-        return {
-            "run": self._run, "sender": self.identity, "epoch": epoch, "shard": message.shard,
-            "sequence": message.sequence,
-        }  # fmt: skip
+        return {**self._header, "shard": each.message.shard, "sequence": each.message.sequence}
 
-    def _reply(self, each: Arrived, kind: Kind, version: int = 0) -> None:
-        self._send(each, Message(kind, b"", version=version, **self._echo(each)))
+    @property
+    def _header(self) -> dict[str, int]:
+        """The header fields that all answers have."""
+        epoch = self.map.epoch if self.map is not None else 0
+        return {"run": self._run, "sender": self.identity, "epoch": epoch}
+
+    def _reply(self, each: Arrived, kind: Kind) -> None:
+        self._send(each, Message(kind, **self._echo(each)))
 
     def _refuse(self, each: Arrived, reason: str, rejoin: bool = False) -> None:
         self.refused += 1
