@@ -2,9 +2,9 @@
 
     delta = local - base; push it; pull fresh; local += fresh - (base + delta); base = fresh
 
-shard by shard, several on their way at once, while workers go on changing `local`. A server answers a push with the
-fresh weights only if others changed the shard; if nobody did, the replica has them already. What is not answered is
-sent again under the same sequence, which the server applies once.
+shard by shard, four on their way to each server at once, while workers go on changing `local`. A server answers a push
+with the fresh weights only if others changed the shard; if nobody did, the replica has them already. What is not
+answered is sent again under the same sequence, which the server applies once.
 
 Matrices whose updates go as activations are pushed together. All that lies in the outboxes at one moment is multiplied
 at the servers, and `sent` is the weights with just that: updates that came in before a shard was looked at are taken
@@ -15,7 +15,6 @@ moment is in `sent` in part. That matters in these cases alone; otherwise the se
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,42 +22,17 @@ import numpy as np
 from adam_mp.kernels.exchange import correct
 from adam_mp.memory.exchange import APPLYING, DISAGREED, PUSHED, SEEN, UNSEEN, ExchangeMemory
 from adam_mp.params.bucket_map import BucketMap
-from adam_mp.params.buffers import BufferPool
+from adam_mp.params.buffers import WINDOW, BufferPool
 from adam_mp.params.cut import Cut
 from adam_mp.params.deltas import DeltaMaker
 from adam_mp.params.factors import Gathered, Inboxes
-from adam_mp.transport.endpoint import Endpoint, Peer, Sent
+from adam_mp.params.flights import Flight, Line
+from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message
 
-_WINDOW = 4  # shards on their way at once
 _AGAIN = 1.0  # seconds after which an unanswered message is sent again
 _FLOAT32 = ENCODINGS.index("float32")
 _HEIGHT_BITS = 38  # of a version that count updates; those above are another life of the server
-
-
-@dataclasses.dataclass
-class _Flight:
-    """A question on its way, the buffer that holds its payload, if any, and each time it was sent.
-
-    `numbers` are the shards that it is about: one, or of activations all that a server has of a matrix.
-    """
-
-    numbers: tuple[int, ...]
-    message: Message
-    peer: Peer
-    buffer: np.ndarray | None
-    asked: float = float("-inf")
-    copies: list[Sent] = dataclasses.field(default_factory=list)
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """What an answer has of it."""
-        return self.message.shard, self.message.sequence
-
-    @property
-    def done(self) -> bool:
-        """Whether no transport reads the buffer any more."""
-        return all(copy.done for copy in self.copies)
 
 
 class Exchange:
@@ -78,12 +52,12 @@ class Exchange:
         self._owners = [peers[owner] for owner in bucket_map.owners(memory.layout)]
         self._encoding = ENCODINGS.index(wire)
         largest = max(shard.size for shard in memory.layout.shards)
-        self._pool = BufferPool(2 * _WINDOW, 4 * largest)
-        self._left: list[int] = []
-        self._products: list[_Flight] = []  # activations that are not sent yet
+        # Of each server's questions as many again may be answered, with a copy that still waits in the transport.
+        self._pool = BufferPool(2 * WINDOW * len(peers), 4 * largest)
+        self._lines: dict[Peer, Line] = {peer: Line() for peer in peers}
         self._multiplied: set[int] = set()  # shards to which the server has applied them in this round
         self._still: set[int] = set()  # shards of matrices without updates in this round
-        self._flying: dict[tuple[int, int], _Flight] = {}  # by the message's shard and sequence
+        self._flying: dict[tuple[int, int], Flight] = {}  # by the message's shard and sequence
         self._exact: frozenset[int] = frozenset()  # shards whose deltas stand for products, and are not rounded
         self._cut = Cut(memory, weights)
         self._maker = DeltaMaker(largest)
@@ -104,7 +78,7 @@ class Exchange:
                 self._still.update(numbers)
             elif self._all_seen(numbers):
                 self._cut.look(numbers, lambda: ())
-                self._products += self._multiply(tensor, factors)
+                self._multiply(tensor, factors)
         self._list_others()
 
     def begin_from(self, inboxes: Inboxes) -> None:
@@ -124,31 +98,31 @@ class Exchange:
     def _clear(self) -> None:
         self._multiplied.clear()
         self._still.clear()
-        self._products = []
+        for line in self._lines.values():
+            line.products.clear()
+            line.left.clear()
 
     def _list_others(self) -> None:
         """All shards that no product is about are asked for one by one."""
-        done = {number for flight in self._products for number in flight.numbers}
-        self._left = [number for number in range(len(self._memory.layout.shards)) if number not in done][::-1]
+        done = {n for line in self._lines.values() for flight in line.products for n in flight.numbers}
+        for number, owner in reversed(list(enumerate(self._owners))):
+            if number not in done:
+                self._lines[owner].left.append(number)
 
     @property
     def done(self) -> bool:
         """Whether the round that was begun is over."""
-        return not self._left and not self._flying and not self._products
+        return all(line.done for line in self._lines.values())
 
     def turn(self, now: float, seconds: float) -> None:
         """Send what is due and take one answer, waiting `seconds` for it at most; `now` of time.monotonic."""
-        while self._products and len(self._flying) < _WINDOW:
-            flight = self._products.pop()
-            self._flying[flight.key] = flight
-        while self._left and len(self._flying) < _WINDOW:
-            asked = self._ask(self._left[-1])
-            if asked is None:
-                break
-            self._left.pop()
-            self._flying[asked.key] = asked
-        for flight in list(self._flying.values()):
-            if now - flight.asked >= _AGAIN:
+        lines = list(self._lines.values())
+        while lines:  # each server is asked one thing in turn
+            lines = [line for line in lines if line.has_room and self._ask_next(line, now)]
+        for flight in self._flying.values():
+            if not flight.done:  # its last copy waits in this side's queue: one more would only wait behind it
+                flight.asked = now
+            elif now - flight.asked >= _AGAIN:
                 self._send(flight, now)
         received = self._endpoint.receive(seconds)
         if received is not None:
@@ -156,10 +130,30 @@ class Exchange:
 
     def unanswered(self) -> dict[Peer, str]:
         """Return the servers that owe an answer; of each, what it said instead, or nothing."""
-        owing = [flight.peer for flight in (*self._flying.values(), *self._products)]
-        return {peer: self._trouble.get(peer, "") for peer in owing or [self._owners[number] for number in self._left]}
+        return {peer: self._trouble.get(peer, "") for peer, line in self._lines.items() if not line.done}
 
-    def _send(self, flight: _Flight, now: float) -> None:
+    def _ask_next(self, line: Line, now: float) -> bool:
+        """Ask the next question of a line; False if there is none, or no buffer for it."""
+        if line.products:
+            self._begin_flight(line.products.pop(), now)
+            return True
+        asked = self._ask(line.left[-1]) if line.left else None
+        if asked is None:
+            return False
+        line.left.pop()
+        self._begin_flight(asked, now)
+        return True
+
+    def _begin_flight(self, flight: Flight, now: float) -> None:
+        """Send a question; it takes the place of the same one of a round that was not ended."""
+        before = self._flying.get(flight.key)
+        if before is not None:
+            self._land(before)
+        self._flying[flight.key] = flight
+        self._lines[flight.peer].flying += 1
+        self._send(flight, now)
+
+    def _send(self, flight: Flight, now: float) -> None:
         sent = self._endpoint.send(flight.peer, flight.message)
         if sent is None:
             return  # nobody there now, or a full queue: the next turn tries again
@@ -197,21 +191,21 @@ class Exchange:
         gathered = inboxes.gather([0] * len(cut), cut) if multiply else {}
         memory.note("agreed", DISAGREED)
         for tensor, factors in gathered.items():
-            self._products += self._multiply(tensor, factors)
+            self._multiply(tensor, factors)
         if not multiply:
             memory.add("overflows")
             self._push(numbers)
         inboxes.consume(cut)
         memory.note("agreed", lost)
 
-    def _multiply(self, tensor: int, factors: Gathered) -> list[_Flight]:
-        """Make the messages with a matrix's activations, one a server, for what is `sent` of its shards.
+    def _multiply(self, tensor: int, factors: Gathered) -> None:
+        """Line up the messages with a matrix's activations, one a server, for what is `sent` of its shards.
 
         Each shard is noted as pushed, under the same sequence: should this process die, its successor sends the delta,
         and a server that has applied the product knows it.
         """
         memory, shards = self._memory, self._memory.layout.shards
-        numbers, flights = self._shards_of(tensor), []
+        numbers = self._shards_of(tensor)
         for peer in dict.fromkeys(self._owners[number] for number in numbers):
             own = tuple(number for number in numbers if self._owners[number] == peer)
             sequence = memory.add("sequence")
@@ -222,8 +216,7 @@ class Exchange:
             message = Message(Kind.FACTORS, payload, shard=tensor, sequence=sequence, **self._header)
             memory.add("pushes")
             memory.add("pushed_bytes", payload.nbytes)
-            flights.append(_Flight(own, message, peer, None))
-        return flights
+            self._lines[peer].products.append(Flight(own, message, peer, None))
 
     def _push(self, numbers: Sequence[int]) -> None:
         """Note what is `sent` of these shards as pushed; the deltas are made when it is their turn."""
@@ -243,7 +236,7 @@ class Exchange:
 
     # Questions.
 
-    def _ask(self, number: int) -> _Flight | None:
+    def _ask(self, number: int) -> Flight | None:
         """Make the message that the shard's state calls for; None if no buffer is free."""
         memory, place = self._memory, self._memory.layout.shards[number].place
         state = int(memory.states[number])
@@ -279,14 +272,14 @@ class Exchange:
         sequence: int,
         payload: np.ndarray | bytes = b"",
         buffer: np.ndarray | None = None,
-    ) -> _Flight:
+    ) -> Flight:
         encoding = self._encoding_of(number) if kind == Kind.DELTA else _FLOAT32
         known = self._memory.states[number] in (SEEN, PUSHED) and number not in self._multiplied
         version = int(self._memory.versions[number]) if known else 0
         message = Message(
             kind, payload, shard=number, sequence=sequence, version=version, encoding=encoding, **self._header
         )  # fmt: skip
-        return _Flight((number,), message, self._owners[number], buffer)
+        return Flight((number,), message, self._owners[number], buffer)
 
     # Answers.
 
@@ -303,7 +296,7 @@ class Exchange:
         else:
             self._trouble[flight.peer] = _useless(message)
 
-    def _use(self, flight: _Flight, message: Message, now: float) -> bool:
+    def _use(self, flight: Flight, message: Message, now: float) -> bool:
         """Do what an answer calls for; False, having done nothing, if it is none to this question."""
         asked, number = flight.message.kind, flight.numbers[0]
         if asked == Kind.FACTORS:
@@ -314,7 +307,7 @@ class Exchange:
         if message.kind == Kind.FRESH and self._fits(number, message):
             again = asked == Kind.FIRST and self._memory.states[number] == PUSHED
             if again:  # the server has the base again; now the delta that it answered with EMPTY
-                self._left.append(number)
+                self._lines[flight.peer].left.append(number)
             else:
                 self._take_fresh(number, message.array(), message.version)
         elif message.kind == Kind.UNCHANGED and flight.message.version:
@@ -327,22 +320,23 @@ class Exchange:
     def _fits(self, number: int, message: Message) -> bool:
         return message.encoding == _FLOAT32 and len(message.array()) == self._memory.layout.shards[number].size
 
-    def _take_product(self, flight: _Flight, kind: Kind) -> bool:
+    def _take_product(self, flight: Flight, kind: Kind) -> bool:
         """The server has multiplied, so the fresh shards are pulled; or it had no weights, so they are pushed."""
         if kind not in (Kind.UNCHANGED, Kind.EMPTY):
             return False
         self._land(flight)
-        self._left += flight.numbers
+        self._lines[flight.peer].left += flight.numbers
         if kind == Kind.UNCHANGED:
             self._multiplied.update(flight.numbers)
         return True
 
-    def _land(self, flight: _Flight) -> None:
+    def _land(self, flight: Flight) -> None:
         del self._flying[flight.key]
+        self._lines[flight.peer].flying -= 1
         if flight.buffer is not None:
             self._pool.give_back(flight.buffer, flight)
 
-    def _offer_first(self, number: int, flight: _Flight, now: float) -> None:
+    def _offer_first(self, number: int, flight: Flight, now: float) -> None:
         """The server has no weights for this shard: give it the base, or at the very start this replica's own."""
         memory, place = self._memory, self._memory.layout.shards[number].place
         self._multiplied.discard(number)  # the product is lost with the weights
@@ -350,8 +344,7 @@ class Exchange:
         weights = (memory.base if known else self._weights)[place].copy()
         first = self._flight(Kind.FIRST, number, memory.add("sequence"), weights)
         self._land(flight)
-        self._flying[first.key] = first
-        self._send(first, now)
+        self._begin_flight(first, now)
 
     def _take_fresh(self, number: int, fresh: np.ndarray, version: int) -> None:
         memory, place = self._memory, self._memory.layout.shards[number].place
