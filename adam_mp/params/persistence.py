@@ -2,14 +2,17 @@
 
 A shard's file holds its weights and, beside them, the last sequence of each sender, so that a restarted server knows
 what it has applied. Files are whole or absent. A shard is written at most once in `seconds`, however many updates came
-meanwhile; what came after the last writing is lost with the process, which training tolerates. `identity.json` says
+meanwhile; what came after the last writing is lost with a process that is killed, which training tolerates. At a clean
+stop all is written. `identity.json` says
 which server of which run this is; shards say of which run they are, and those of another are left alone until they are
 written over.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import queue
 import re
@@ -71,10 +74,12 @@ class SnapshotFolder:
         self._run = 0
         self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(_WAITING)
         self._written = self._failed = 0
-        self._since: dict[int, float] = {}  # shard -> when the first change came that is not on disk
-        self._busy: set[int] = set()
+        self._since: dict[int, float] = {}  # shard -> when the first change came that was not copied; oldest first
+        self._busy: set[int] = set()  # shards whose copy is queued or being written
         self._unwritten: deque[int] = deque()  # shards that the disk refused
         self._refusing = False  # whether that was the last that it did
+        self._reason = ""  # why it refused last
+        self._progress = threading.Event()  # set whenever the writer is through with something
         self.trouble: str | None = None
         self.outdated = False
         self._thread = threading.Thread(target=self._write_all, name="snapshot", daemon=True)
@@ -114,22 +119,25 @@ class SnapshotFolder:
         """Hand a copy of a shard to the writer, if one is due and the writer has room; `now` of time.monotonic."""
         while self._unwritten:
             number = self._unwritten.popleft()
-            if number in table.entries:
-                table.entries[number].dirty = True
-        for number, entry in table.entries.items():
-            if entry.dirty and number not in self._since:
-                self._since[number] = now
-        for number, since in list(self._since.items()):
-            if number in self._busy or (now - since < self._seconds and not all_of_it):
-                continue
-            if self._queue.full() and not all_of_it:
-                return
+            if number in table.entries and table.entries[number].version:  # not one of an earlier table alone
+                table.changed.add(number)
+        for number in table.changed:
+            self._since.setdefault(number, now)
+        table.changed.clear()
+        for number in self._due(now, all_of_it):
             entry = table.entries[number]
             self._busy.add(number)
             del self._since[number]
-            entry.dirty = False
             copy = _Copy(number, entry.weights.copy(), dict(entry.applied), self._run, table.layout.digest)
             self._queue.put(copy, timeout=_CLOSING)
+
+    def _due(self, now: float, all_of_it: bool) -> list[int]:
+        """Return the shards to be copied now, as many as the writer has room for, or all that it has no copy of."""
+        if all_of_it:
+            return [number for number in self._since if number not in self._busy]
+        old = itertools.takewhile(lambda changed: now - changed[1] >= self._seconds, self._since.items())
+        free = (number for number, _ in old if number not in self._busy)
+        return list(itertools.islice(free, max(0, _WAITING - self._queue.qsize())))
 
     def note(self, facts: dict[str, Any]) -> bool:
         """Have `identity.json` written in the background; False if the writer has no room now."""
@@ -141,19 +149,39 @@ class SnapshotFolder:
 
     def statistics(self) -> PersistenceStatistics:
         """Return the counters as of now."""
-        oldest = min(self._since.values(), default=None)
+        oldest = next(iter(self._since.values()), None)
         window = 0.0 if oldest is None else time.monotonic() - oldest
-        return PersistenceStatistics(self._written, self._failed, len(self._since) + len(self._busy), window)
+        return PersistenceStatistics(self._written, self._failed, len(self._since.keys() | self._busy), window)
 
-    def close(self, table: ShardTable | None) -> None:
-        """Write what is left, and end the writer; a disk that takes longer than a minute is not waited for."""
-        try:
-            if table is not None:
-                self.look(table, time.monotonic(), all_of_it=True)
-            self._queue.put(None, timeout=_CLOSING)
-        except queue.Full:
-            return
-        self._thread.join(_CLOSING)
+    def close(self, table: ShardTable | None, facts: dict[str, Any] | None = None) -> None:
+        """Write what is left, and these facts, and end the writer. `trouble` says afterwards what is not on disk.
+
+        A disk that takes longer than a minute for a shard is not waited for.
+        """
+        with contextlib.suppress(queue.Full):
+            if table is None or self._write_rest(table):
+                if facts is not None:
+                    self._queue.put(facts, timeout=_CLOSING)
+                self._queue.put(None, timeout=_CLOSING)
+                self._thread.join(_CLOSING)
+        if self._thread.is_alive():
+            self._tell_missing(len(self._since.keys() | self._busy), f"the disk did not take them in {_CLOSING:g} s")
+        elif self._unwritten or self.outdated:
+            self._tell_missing(len(set(self._unwritten)), self._reason)
+
+    def _write_rest(self, table: ShardTable) -> bool:
+        """Queue all shards that changed, each once its older copy is written; False if the disk takes too long."""
+        while True:
+            self._progress.clear()
+            self.look(table, time.monotonic(), all_of_it=True)
+            if not self._since:
+                return True
+            if not self._progress.wait(_CLOSING):
+                return False
+
+    def _tell_missing(self, shards: int, reason: str) -> None:
+        what = f"the newest updates of {shards} shard{'s' * (shards != 1)}" if shards else f"the newest {_FACTS}"
+        self.trouble = f"{self._folder} lacks {what}: {reason}"
 
     def _write_all(self) -> None:
         while (job := self._queue.get()) is not None:
@@ -170,10 +198,11 @@ class SnapshotFolder:
                     self.trouble = (
                         f"cannot write a snapshot to {self._folder}: {refusal(error)}; the server goes on without"
                     )
-                self._refusing = True
+                self._refusing, self._reason = True, refusal(error)
             finally:
                 if isinstance(job, _Copy):
                     self._busy.discard(job.number)
+                self._progress.set()
 
     def _write(self, job: _Copy | dict[str, Any]) -> None:
         if isinstance(job, dict):

@@ -95,9 +95,9 @@ class ParameterServer:
     def close(self) -> None:
         """Write what is not on disk yet, and give the memory back."""
         if self.snapshots is not None:
-            if self.host is not None and self.host.changed:
-                self.snapshots.note(self._facts())
-            self.snapshots.close(self.table)
+            news = self.host is not None and (self.host.changed or self.snapshots.outdated)
+            self.snapshots.close(self.table, self._facts() if news else None)
+            self._tell_trouble(self.snapshots)
         if self.table is not None:
             self.table.close()
 
@@ -275,9 +275,12 @@ class ParameterServer:
         if self.snapshots is not None:
             if self.table is not None:
                 self.snapshots.look(self.table, now)
-            if self.snapshots.trouble:
-                self.announcements.say(self.snapshots.trouble)
-                self.snapshots.trouble = None
+            self._tell_trouble(self.snapshots)
+
+    def _tell_trouble(self, snapshots: SnapshotFolder) -> None:
+        if snapshots.trouble:
+            self.announcements.say(snapshots.trouble)
+            snapshots.trouble = None
 
     def _report(self, now: float) -> None:
         """Tell the coordinator how this server is, and take its news."""

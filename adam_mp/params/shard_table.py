@@ -27,13 +27,13 @@ _FLOAT16, _BFLOAT16 = 1, 2
 
 @dataclasses.dataclass
 class Entry:
-    """One shard: `weights` flat, a view of the store; `version` 0 while it has no weights yet."""
+    """Shard `number`: `weights` flat, a view of the store; `version` 0 while it has no weights yet."""
 
+    number: int
     shard: Shard
     weights: np.ndarray
     version: int = 0
     applied: dict[int, int] = dataclasses.field(default_factory=dict)
-    dirty: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,7 @@ class ShardStatistics:
 class ShardTable:
     """The shards numbered `numbers` of `layout`. One thread may use it.
 
+    `changed` are the shards that changed since whoever keeps copies of them took their numbers out.
     Memory is taken from `folder`, if given, else it is shared memory. Raises SpaceError if there is no room.
     """
 
@@ -83,7 +84,11 @@ class ShardTable:
         self.layout, self.numbers = layout, tuple(numbers)
         own = Layout.of({str(number): (layout.shards[number].size,) for number in numbers})
         self.store = ParameterStore.create(own, (), folder)
-        self.entries = {n: Entry(layout.shards[n], self.store.tensors[str(n)]) for n in numbers}
+        self.entries = {n: Entry(n, layout.shards[n], self.store.tensors[str(n)]) for n in numbers}
+        self.changed: set[int] = set()
+        self._parts: dict[int | None, list[Entry]] = {}
+        for entry in self.entries.values():
+            self._parts.setdefault(entry.shard.tensor, []).append(entry)
         self._height = (int.from_bytes(os.urandom(3), "little") + 1) << 38
         self._widened: list[np.ndarray] = []
         self._product = FactorProduct()
@@ -103,7 +108,7 @@ class ShardTable:
         """Take weights and sequences of a snapshot."""
         self.fill(number, weights)
         self.entries[number].applied = dict(applied)
-        self.entries[number].dirty = False
+        self.changed.discard(number)
 
     def apply_deltas(self, number: int, deltas: Sequence[Delta]) -> list[bool]:
         """Add deltas to a shard that has weights, in as few passes as possible; tell of each whether it was new.
@@ -165,7 +170,7 @@ class ShardTable:
 
     def parts_of(self, tensor: int) -> list[Entry]:
         """Return this server's shards of a matrix, in order of rows."""
-        return [entry for entry in self.entries.values() if entry.shard.tensor == tensor]
+        return self._parts.get(tensor, [])
 
     def statistics(self) -> ShardStatistics:
         """Return the counters as of now."""
@@ -205,7 +210,7 @@ class ShardTable:
 
     def _advance(self, entry: Entry) -> None:
         entry.version = entry.version + 1 if entry.version else self._height
-        entry.dirty = True
+        self.changed.add(entry.number)
         self.store.count_update()
 
 

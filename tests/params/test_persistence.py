@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from adam_mp.errors import CheckpointError, RunFolderError, TransportError
 from adam_mp.memory.layout import Layout
+from adam_mp.params import persistence
 from adam_mp.params.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.shard_table import Delta, ShardTable
 
@@ -95,7 +97,7 @@ def test_a_disk_that_refuses_is_named_and_serving_goes_on(table, tmp_path):
     first.fill(0, ones(0))
     folder.close(first)
     assert folder.statistics().failed == 1
-    assert "cannot write a snapshot" in folder.trouble
+    assert "lacks the newest updates of 1 shard: No such file" in folder.trouble
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="cannot use snapshot folder"):
         SnapshotFolder(tmp_path / "file" / "folder", 0.0)
@@ -145,6 +147,116 @@ def test_what_the_disk_refused_is_written_once_it_does_not(table, tmp_path):
     second, again = table(), SnapshotFolder(place, 0.0)
     assert again.load(second, 0) == 1
     again.close(None)
+
+
+class HeldDisk:
+    """A disk that writes shards and facts only while it is let."""
+
+    def __init__(self, monkeypatch):
+        self.free, self.writing = threading.Event(), threading.Event()
+        for name in ("write_tensors", "write_facts"):
+            monkeypatch.setattr(persistence, name, self._held(getattr(persistence, name)))
+
+    def _held(self, write):
+        def held(*arguments):
+            self.writing.set()
+            assert self.free.wait(60)
+            write(*arguments)
+
+        return held
+
+    def hold_three(self, folder, table):
+        """Have one shard being written and two waiting, all of which change once more."""
+        for number in range(3):
+            table.fill(number, ones(number))
+            folder.look(table, time.monotonic())
+            wait_until(self.writing.is_set)
+        for number in range(3):
+            table.apply_deltas(number, [Delta(7, 3, ones(number))])
+            folder.look(table, time.monotonic())
+        assert folder.statistics().dirty == 3
+
+
+def test_a_clean_stop_writes_what_changed_while_it_was_written(table, tmp_path, monkeypatch):
+    first, folder, disk = table(), SnapshotFolder(tmp_path, 0.0), HeldDisk(monkeypatch)
+    disk.hold_three(folder, first)
+    threading.Timer(0.3, disk.free.set).start()
+    folder.close(first)
+    assert folder.trouble is None
+    second, again = table(), SnapshotFolder(tmp_path, 0.0)
+    assert again.load(second, 0) == 3
+    for number in range(3):
+        assert np.array_equal(second.entries[number].weights, ones(number, 2.0))
+        assert second.entries[number].applied == {7: 3}
+    again.close(None)
+
+
+def test_a_clean_stop_writes_the_facts_though_the_writer_has_no_room(table, tmp_path, monkeypatch):
+    first, folder, disk = table(), SnapshotFolder(tmp_path, 0.0), HeldDisk(monkeypatch)
+    disk.hold_three(folder, first)
+    assert not folder.note({"identity": 5})
+    threading.Timer(0.3, disk.free.set).start()
+    folder.close(first, {"identity": 6})
+    assert read_facts(tmp_path) == {"identity": 6}
+
+
+def test_a_disk_that_takes_too_long_at_a_stop_is_named(table, tmp_path, monkeypatch):
+    monkeypatch.setattr(persistence, "_CLOSING", 0.2)
+    first, folder, disk = table(), SnapshotFolder(tmp_path, 0.0), HeldDisk(monkeypatch)
+    disk.hold_three(folder, first)
+    folder.close(first)
+    assert folder.trouble == f"{tmp_path} lacks the newest updates of 3 shards: the disk did not take them in 0.2 s"
+    disk.free.set()
+
+
+def test_a_disk_that_refuses_at_a_stop_is_named_with_what_it_lacks(table, tmp_path):
+    first, folder = table(), SnapshotFolder(tmp_path / "gone", 0.0)
+    (tmp_path / "gone").rmdir()
+    for number in range(3):
+        first.fill(number, ones(number))
+    folder.close(first)
+    expected = f"{tmp_path / 'gone'} lacks the newest updates of 3 shards: No such file or directory"
+    assert folder.trouble == expected
+
+
+class Unwalked(dict):
+    """The shards of a table, which nobody may go through."""
+
+    def items(self):
+        raise AssertionError("walked through all shards")
+
+    values = keys = __iter__ = items
+
+
+def test_a_look_costs_what_changed(table, tmp_path, monkeypatch):
+    first, folder = table(), SnapshotFolder(tmp_path, 5.0)
+    for number in NUMBERS:
+        first.fill(number, ones(number))
+    entries, now = first.entries, time.monotonic()
+    first.entries = Unwalked(entries)
+    folder.look(first, now)
+    folder.look(first, now + 1)
+    assert folder.statistics().dirty == len(NUMBERS)
+    folder.look(first, now + 6)
+    wait_until(lambda: folder.statistics().written > 0)
+    first.apply_factors(0, 1, 1, np.ones(16 + 600 + 700, np.float32))
+    first.entries = entries
+    folder.close(first)
+    assert folder.statistics().dirty == 0
+
+
+def test_a_shard_of_another_table_that_the_disk_refused_is_not_written(table, tmp_path):
+    first, folder = table(), SnapshotFolder(tmp_path / "gone", 0.0)
+    (tmp_path / "gone").rmdir()
+    first.fill(0, ones(0))
+    folder.look(first, time.monotonic())
+    wait_until(lambda: folder.statistics().failed and not folder._busy)
+    (tmp_path / "gone").mkdir()
+    second = table()
+    folder.load(second, 0)
+    folder.look(second, time.monotonic())
+    folder.close(second)
+    assert list((tmp_path / "gone").iterdir()) == []
 
 
 def wait_until(condition, seconds=20.0):
