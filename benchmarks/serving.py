@@ -37,8 +37,8 @@ from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.waiting import Backoff
+from adam_mp.process.child import start_child
 from adam_mp.report.progress import notices_only
-from adam_mp.training.child import start_child
 from adam_mp.training.data_plan import load_dataset, plan_data
 from adam_mp.training.settings import make_settings
 from benchmarks.goals import Row, ratio_row, run_groups

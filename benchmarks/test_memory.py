@@ -12,7 +12,7 @@ from adam_mp.memory.ring import Ring, RingShape
 from adam_mp.memory.segment import Segment
 from adam_mp.memory.store import ParameterStore
 from adam_mp.memory.waiting import Backoff
-from adam_mp.training.child import start_child
+from adam_mp.process.child import start_child
 from benchmarks.children import RingTask, UpdateTask, fill_ring, update_store
 from benchmarks.step import zoo_network
 

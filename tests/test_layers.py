@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import adam_mp
 
 ROOT = Path(adam_mp.__file__).parent
 ORDER = [
-    "errors", "machine", "kernels", "network", "memory", "transport", "compute", "data", "params", "training", "report",
-    "interop", "api", "cli",
+    "errors", "machine", "process", "kernels", "network", "memory", "transport", "compute", "data", "params",
+    "training", "report", "interop", "api", "cli",
 ]  # fmt: skip
 
 
@@ -42,6 +43,12 @@ def test_imports_point_one_way():
             if len(parts) > 1 and ORDER.index(parts[1]) > layer:
                 wrong.append(f"{name} imports {imported}")
     assert not wrong
+
+
+def test_the_map_lists_the_layers_in_this_order():
+    text = (ROOT.parent / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^  ([a-z_]+)(?:/|\.py) ", text, re.MULTILINE)
+    assert listed == [layer for layer in ORDER if layer != "interop"]  # which has a place, and nothing in it yet
 
 
 def test_no_module_imports_itself_by_a_detour():

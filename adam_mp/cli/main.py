@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from adam_mp.errors import AdamError, SettingsError, nearest, refusal
-from adam_mp.training.interruption import stacks_when_asked
+from adam_mp.process.interruption import stacks_when_asked
 
 COMMANDS = {
     "train": "train a network",

@@ -19,11 +19,11 @@ from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.segment import check_space, megabytes
+from adam_mp.process.interruption import Interruption
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.report.text import several
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.events import KernelCompiled, Listener
-from adam_mp.training.interruption import Interruption
 from adam_mp.training.settings import TrainSettings, make_settings
 from adam_mp.transport.addresses import check_listening, open_notice, parse_address
 from adam_mp.transport.keys import read_keys

@@ -1,9 +1,8 @@
 """A run: workers, epochs and their quorum, schedules, checkpoints, and the supervisor over all.
 
 Read `worker` first: it is the paper's training loop in one screen. `settings` holds everything a user can choose,
-`trainer` is the library's entry, `supervisor` conducts epochs, `crew` keeps the processes alive, `child` is how a
-process starts and why it never outlives its supervisor.
+`trainer` is the library's entry, `supervisor` conducts epochs, `crew` keeps the processes alive.
 
-May import: `errors`, `machine`, `kernels`, `network`, `memory`, `compute`, `data`. It reports through
-`events`; how they are shown is the business of `report`.
+May import: `errors`, `machine`, `process`, `kernels`, `network`, `memory`, `transport`, `compute`, `data`, `params`. It
+reports through `events`; how they are shown is the business of `report`.
 """

@@ -17,9 +17,9 @@ from adam_mp.machine import ONE_THREAD
 from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.network.network import Network
+from adam_mp.process.interruption import Interruption
 from adam_mp.training.events import Listener
 from adam_mp.training.guard import DivergedError
-from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.split import Split
 from adam_mp.training.supervisor import Supervisor

@@ -23,7 +23,7 @@ from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.steps import StepMemory
 from adam_mp.params.synchronizer import SynchronizerSpec, synchronize
-from adam_mp.training.child import Child, start_child
+from adam_mp.process.child import Child, start_child
 from adam_mp.training.figures import WorkerFigures
 from adam_mp.training.synchronous import left_to_a_successor
 from adam_mp.training.worker import WorkerSpec, work

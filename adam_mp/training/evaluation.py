@@ -18,9 +18,9 @@ from adam_mp.data.normalization import Normalization
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
+from adam_mp.process.interruption import Interruption
 from adam_mp.training.data_plan import DataPlan, join_records, make_source
 from adam_mp.training.events import Listener
-from adam_mp.training.interruption import Interruption
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.schedule import Schedule
 from adam_mp.training.settings import TrainSettings

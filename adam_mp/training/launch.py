@@ -19,7 +19,7 @@ from typing import Any
 
 from adam_mp.errors import ProcessError, RunFolderError, refusal
 from adam_mp.params.serving import ServerSpec, serve_for_supervisor
-from adam_mp.training.child import Child, start_child
+from adam_mp.process.child import Child, start_child
 from adam_mp.training.cluster import say_dead
 from adam_mp.transport.keys import make_key_file, read_keys
 

@@ -20,6 +20,7 @@ from adam_mp.data.dataset import epoch_order
 from adam_mp.errors import DataError
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
+from adam_mp.process.interruption import Interruption
 from adam_mp.training.accounts import EpochAccount
 from adam_mp.training.bad_samples import BadSamples
 from adam_mp.training.checkpoint import Checkpoint
@@ -31,7 +32,6 @@ from adam_mp.training.events import EpochProgress, Listener, Notice
 from adam_mp.training.figures import SERVING, Figures
 from adam_mp.training.guard import RATE, DivergedError, DivergenceGuard
 from adam_mp.training.hints import ServingHints
-from adam_mp.training.interruption import Interruption
 from adam_mp.training.keeper import Keeper
 from adam_mp.training.launch import Launch
 from adam_mp.training.leasing import SharedLeases

@@ -26,7 +26,7 @@ from adam_mp.data.survey import (
 )
 from adam_mp.errors import DataError, ProcessError, StalledError, refusal
 from adam_mp.memory.segment import Segment
-from adam_mp.training.child import Child, start_child
+from adam_mp.process.child import Child, start_child
 from adam_mp.training.events import DataSurveyed
 
 _IMAGES_A_PROCESS = 100  # fewer are done before another process has started

@@ -14,12 +14,12 @@ from adam_mp.errors import RunFolderError
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.membership import StoppedError
+from adam_mp.process.interruption import Interruption, stacks_when_asked
 from adam_mp.training.checkpoint import checkpoint_path, find_checkpoints
 from adam_mp.training.cluster import Cluster, join_cluster
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
 from adam_mp.training.figures import WorkerFigures, wait_fraction
 from adam_mp.training.hints import STARVED
-from adam_mp.training.interruption import Interruption, stacks_when_asked
 from adam_mp.training.launch import Launch, ReplicaTask
 from adam_mp.training.plan import RunPlan, make_plan
 from adam_mp.training.run_folder import RunFolder, write_record

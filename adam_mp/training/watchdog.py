@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 
 from adam_mp.errors import StalledError
-from adam_mp.training.child import Child
+from adam_mp.process.child import Child
+from adam_mp.process.interruption import Interruption
+from adam_mp.process.stacks import all_stacks
 from adam_mp.training.crew import Crew
-from adam_mp.training.interruption import Interruption
-from adam_mp.training.stacks import all_stacks
 
 
 class Watchdog:

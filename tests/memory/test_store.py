@@ -9,7 +9,7 @@ from adam_mp.errors import ProcessError
 from adam_mp.memory.arena import Arena
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.store import ParameterStore
-from adam_mp.training.child import start_child
+from adam_mp.process.child import start_child
 from tests.memory import counting
 
 LAYOUT = Layout.of({"a": (3, 5), "b": (7,)})

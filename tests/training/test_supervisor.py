@@ -10,10 +10,10 @@ import pytest
 
 from adam_mp.errors import SpaceError
 from adam_mp.memory.segment import live_segments
+from adam_mp.process.interruption import Interruption
 from adam_mp.training import preparation, supervisor
 from adam_mp.training.crew import Crew
 from adam_mp.training.figures import Figures
-from adam_mp.training.interruption import Interruption
 from adam_mp.training.leasing import OwnLeases
 from adam_mp.training.plan import make_plan
 from adam_mp.training.supervisor import Supervisor

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 from adam_mp.machine import ONE_THREAD, pin_to
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.training.child import main; main()"
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.child import main; main()"
 _PR_SET_PDEATHSIG = 1
 STACKS_SIGNAL = signal.SIGUSR1  # on which every process of a run prints its stacks
 _LAST_WORDS = 8000  # bytes

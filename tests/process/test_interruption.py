@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from adam_mp.training.interruption import Interruption
+from adam_mp.process.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -70,7 +70,7 @@ def test_who_is_asked_what_it_does_answers_and_lives(what):
     script = """
 import contextlib, os, signal, sys
 from adam_mp.errors import SettingsError
-from adam_mp.training.interruption import Interruption, stacks_when_asked
+from adam_mp.process.interruption import Interruption, stacks_when_asked
 def ask():
     os.kill(os.getpid(), signal.SIGUSR1)
 """

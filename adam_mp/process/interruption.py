@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from adam_mp.training.child import STACKS_SIGNAL, raise_when_asked
+from adam_mp.process.child import STACKS_SIGNAL, raise_when_asked
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _ASKING = STACKS_SIGNAL

@@ -10,9 +10,9 @@ import time
 import psutil
 import pytest
 
-from adam_mp.training.child import start_child
+from adam_mp.process.child import start_child
+from tests.process import tasks
 from tests.system.conftest import wait_until
-from tests.training import tasks
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_deadline_passes_without_an_end(run_child, tmp_path):
 def test_it_does_not_outlive_its_supervisor(tmp_path, stopped, early):
     path = tmp_path / "pid"
     program = (
-        "import sys, time\nfrom adam_mp.training.child import start_child\nfrom tests.training import tasks\n"
+        "import sys, time\nfrom adam_mp.process.child import start_child\nfrom tests.process import tasks\n"
         "child = start_child('child', tasks.sleep, sys.argv[1], [], None)\n"
         "print(child.pid, flush=True)\ntime.sleep(60)\n"
     )
