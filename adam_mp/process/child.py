@@ -1,17 +1,18 @@
 """How a process of the run starts, and why it never outlives its supervisor: the one module about signals and death.
 
 A child is a fresh interpreter that runs one function of adam_mp on one argument. It does not import the user's script,
-so it starts the same from a script, guarded or not, a notebook, a test or a pipe. What it is to do comes pickled
-through its standard input, which the supervisor holds open for as long as it lives: at its end of file a thread ends
+so it starts the same from a script, guarded or not, a notebook, a test or a pipe. What it is to do comes pickled in a
+nameless file that it inherits, so that the supervisor never waits for a child that does not read. Its standard input is
+a pipe that carries nothing and that the supervisor holds open for as long as it lives: at its end of file a thread ends
 the child at once, and on Linux the kernel kills it even where no thread can run. It is in a session of its own, so
 that Ctrl-C reaches the supervisor alone. What it prints or dies of is kept in a nameless file for the supervisor.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import importlib
 import json
 import os
@@ -101,8 +102,7 @@ class Child:
     def close(self) -> None:
         """Free what the supervisor holds of it, after its end."""
         if self._popen.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):  # what it died too early to read goes with it
-                self._popen.stdin.close()
+            self._popen.stdin.close()
         self._output.close()
 
 
@@ -115,26 +115,31 @@ def start_child(
     """
     output = tempfile.TemporaryFile()  # noqa: SIM115, the child's lifetime
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {STACKS_SIGNAL})  # until the child can answer it
+    task = -1
     try:
+        task = _keep((os.getpid(), core, function.__module__, function.__qualname__, argument))
         popen = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), name],
-            stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=descriptors, start_new_session=True,
-            env={**os.environ, **ONE_THREAD},
+            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), name, str(task)],
+            stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[*descriptors, task],
+            start_new_session=True, env={**os.environ, **ONE_THREAD},
         )  # fmt: skip
-    except OSError:
+    except BaseException:
         output.close()
         raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    child = Child(name, popen, output)
-    task = (os.getpid(), core, function.__module__, function.__qualname__, argument)
-    assert popen.stdin is not None
-    try:
-        popen.stdin.write(pickle.dumps(task))
-        popen.stdin.flush()
-    except BrokenPipeError:
-        pass  # it died already; its exit code and last words tell
-    return child
+        if task >= 0:
+            os.close(task)  # the child has its own
+    return Child(name, popen, output)
+
+
+def _keep(task: tuple[Any, ...]) -> int:
+    """Pickle `task` into a nameless file; return it open at its beginning, beyond the child's standard streams."""
+    in_memory = hasattr(os, "memfd_create")
+    with os.fdopen(os.memfd_create("task"), "w+b") if in_memory else tempfile.TemporaryFile() as file:
+        pickle.dump(task, file)
+        file.seek(0)
+        return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
 
 
 def main() -> None:
@@ -143,7 +148,8 @@ def main() -> None:
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
     raise_when_asked()
-    supervisor, core, module, function, argument = pickle.load(sys.stdin.buffer)
+    with open(int(sys.argv[3]), "rb") as task:
+        supervisor, core, module, function, argument = pickle.load(task)
     die_with(supervisor)
     pin_to(core)
     getattr(importlib.import_module(module), function)(argument)

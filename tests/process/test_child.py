@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ import pytest
 from adam_mp.process.child import start_child
 from tests.process import tasks
 from tests.system.conftest import wait_until
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 @pytest.fixture
@@ -61,6 +64,52 @@ def test_one_that_died_before_it_read_its_task_is_only_dead(monkeypatch, size):
         child.close()
 
 
+def test_one_that_is_stopped_before_it_reads_its_task_holds_nobody_up(monkeypatch, tmp_path):
+    beside = tmp_path / "python"  # stops before the interpreter starts, and reads nothing
+    beside.write_text(f'#!/bin/sh\nkill -STOP $$\nexec {sys.executable} "$@"\n')
+    beside.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(beside))
+    with deadline(60):
+        child = start_child("t", tasks.measure, (bytes(8 << 20), str(tmp_path / "out")), (), None)
+    process = psutil.Process(child.pid)
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, "the child's stop")
+    process.resume()
+    assert ended(child).exit_code == 0, child.last_words()
+    assert (tmp_path / "out").read_text() == str(8 << 20)
+    child.close()
+    child = start_child("t", tasks.measure, (bytes(8 << 20), str(tmp_path / "out")), (), None)
+    child.kill()
+    assert child.describe_end().startswith("was killed by SIGKILL")
+    child.close()
+
+
+@contextlib.contextmanager
+def deadline(seconds):
+    """Raise TimeoutError in a system call that takes longer."""
+
+    def late(*_):
+        raise TimeoutError(f"not done in {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_what_it_is_to_do_needs_no_standard_streams(tmp_path):
+    program = (
+        "import os, sys, time\nos.close(0)\nos.close(1)\n"
+        "from adam_mp.training.child import start_child\nfrom tests.training import tasks\n"
+        "child = start_child('child', tasks.measure, (bytes(8), sys.argv[1]), [], None)\n"
+        "assert child.wait(time.monotonic() + 30) and child.exit_code == 0, child.last_words()\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "out")], cwd=ROOT, check=True, timeout=60)
+    assert (tmp_path / "out").read_text() == "8"
+
+
 def test_a_deadline_passes_without_an_end(run_child, tmp_path):
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     assert not child.wait(time.monotonic() + 0.01)
@@ -75,8 +124,7 @@ def test_it_does_not_outlive_its_supervisor(tmp_path, stopped, early):
         "child = start_child('child', tasks.sleep, sys.argv[1], [], None)\n"
         "print(child.pid, flush=True)\ntime.sleep(60)\n"
     )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    supervisor = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, cwd=root)
+    supervisor = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
     assert supervisor.stdout is not None
     child = psutil.Process(int(supervisor.stdout.readline()))
     if not early:
