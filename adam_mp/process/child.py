@@ -119,7 +119,7 @@ def start_child(
     try:
         task = _keep((os.getpid(), core, function.__module__, function.__qualname__, argument))
         popen = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), name, str(task)],
+            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), str(task), name],
             stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[*descriptors, task],
             start_new_session=True, env={**os.environ, **ONE_THREAD},
         )  # fmt: skip
@@ -148,7 +148,7 @@ def main() -> None:
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
     raise_when_asked()
-    with open(int(sys.argv[3]), "rb") as task:
+    with open(int(sys.argv[2]), "rb") as task:
         supervisor, core, module, function, argument = pickle.load(task)
     die_with(supervisor)
     pin_to(core)

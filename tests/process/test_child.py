@@ -102,7 +102,7 @@ def deadline(seconds):
 def test_what_it_is_to_do_needs_no_standard_streams(tmp_path):
     program = (
         "import os, sys, time\nos.close(0)\nos.close(1)\n"
-        "from adam_mp.training.child import start_child\nfrom tests.training import tasks\n"
+        "from adam_mp.process.child import start_child\nfrom tests.process import tasks\n"
         "child = start_child('child', tasks.measure, (bytes(8), sys.argv[1]), [], None)\n"
         "assert child.wait(time.monotonic() + 30) and child.exit_code == 0, child.last_words()\n"
     )
