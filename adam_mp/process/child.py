@@ -32,6 +32,7 @@ _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.
 _PR_SET_PDEATHSIG = 1
 STACKS_SIGNAL = signal.SIGUSR1  # on which every process of a run prints its stacks
 _LAST_WORDS = 8000  # bytes
+_END_OF_STACKS = "Extension modules: "  # the last line of what Python prints when a signal kills it
 _RAISING = "ADAM_MP_RAISE_ON_SIGUSR2"
 
 
@@ -65,7 +66,9 @@ class Child:
         else:
             cause = f"ended with exit code {code}"
         lines = self.last_words().strip().splitlines()
-        return f"{cause}: {lines[-1].strip()}" if lines else cause
+        if not lines or lines[-1].startswith(_END_OF_STACKS):  # which say no more than the signal does
+            return cause
+        return f"{cause}: {lines[-1].strip()}"
 
     def last_words(self) -> str:
         """Return the end of what it printed: its traceback, if it died of an exception."""

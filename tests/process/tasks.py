@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 
@@ -22,6 +23,11 @@ def fail(text: str) -> None:
 
 def leave(code: int) -> None:
     os._exit(code)
+
+
+def abort(module: str) -> None:
+    importlib.import_module(module)  # whose extension modules Python lists
+    os.abort()
 
 
 def sleep(path: str) -> None:

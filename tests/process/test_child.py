@@ -47,6 +47,9 @@ def test_it_runs_one_function_on_one_thread_and_core(run_child, tmp_path):
 def test_its_end_is_described(run_child, tmp_path):
     assert ended(run_child(tasks.fail, "no luck")).describe_end() == "ended with exit code 1: ValueError: no luck"
     assert ended(run_child(tasks.leave, 7)).describe_end() == "ended with exit code 7"
+    child = ended(run_child(tasks.abort, "numpy"))
+    assert child.describe_end() == "was killed by SIGABRT"
+    assert "Fatal Python error: Aborted" in child.last_words()
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     assert child.describe_end() == "still runs"
     wait_until((tmp_path / "pid").exists, "the child")
