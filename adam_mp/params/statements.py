@@ -21,7 +21,8 @@ ROLES = (REPLICA, SERVER, DATA)
 STATISTICS = (
     "updates", "workers", "trained_here", "rounds", "staleness", "round_ms", "resent", "bytes_in", "bytes_out", "queue",
     "shards", "bytes", "applied", "updates_per_second", "bytes_per_second", "dropped", "refused", "unsent", "owed",
-    "deltas", "products", "repeated", "folded", "snapshot_window", "snapshots",
+    "deltas", "products", "repeated", "folded", "snapshot_window", "snapshots", "connections_failed",
+    "connections_lost",
 )  # fmt: skip
 _MOST_IMAGES, _MOST_BATCHES, _MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
 _MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # of a layout

@@ -30,6 +30,8 @@ class Traffic:
             "bytes_in": carried.bytes_received,
             "bytes_out": carried.bytes_sent,
             "dropped": carried.dropped,
+            "connections_failed": carried.failed,
+            "connections_lost": carried.lost,
         }
         if table is not None:
             facts.update(dataclasses.asdict(table.statistics()))

@@ -33,6 +33,11 @@ def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
     if member["role"] == "params":
         rate = member.get("updates_per_second", 0)
         work = f"{member.get('shards', 0)} shards, {megabytes(member.get('bytes', 0))}, {count(rate)} updates/s"
+        work += "".join(
+            f", {member[name]:,} connections {what}"
+            for name, what in (("connections_failed", "failed"), ("connections_lost", "lost"))
+            if member.get(name)
+        )
     else:
         rate = member.get("images", 0) / max(member["seconds"], 1e-9)
         work = f"{member.get('workers', 0)} workers, {member.get('images', 0):,} images, {count(rate)} images/s"

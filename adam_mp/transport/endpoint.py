@@ -29,7 +29,9 @@ class Delivered:
 class TransportStatistics:
     """An endpoint's counters: messages and payload bytes in both directions, frames dropped as unusable, refusals.
 
-    `full` counts messages that were not taken because the peer's queue was full or the peer gone.
+    `full` counts messages that were not taken because the peer's queue was full or the peer gone; `failed` counts
+    connections that did not come about since one side refused the other, or said nothing it understands; `lost` those
+    that ended, whoever ended them.
     """
 
     sent: int = 0
@@ -38,6 +40,8 @@ class TransportStatistics:
     bytes_received: int = 0
     dropped: int = 0
     full: int = 0
+    failed: int = 0
+    lost: int = 0
 
 
 class Endpoint(Protocol):

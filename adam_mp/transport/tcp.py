@@ -2,10 +2,11 @@
 
 A listener (ROUTER) answers whoever dials it (DEALER). A message is two frames, header and payload; large payloads leave
 from and arrive in the memory that the caller sees, with no copy. Queues hold `_QUEUE` messages a peer in each
-direction, then `send` says no. Dead connections are found by the kernel (TCP keep-alive) and are dialled again for as
-long as the endpoint lives; ZeroMQ's own heartbeats take a connection under back-pressure for dead, and members of a run
-report to the coordinator anyway. Payloads that were queued for a dead connection are `done` once the endpoint is next
-used. With keys, both sides prove that they hold the same key file, and all is encrypted (CURVE).
+direction, then `send` says no. Dead connections are found while they should carry something (`connections`), and by the
+kernel while they should not (TCP keep-alive); they are dialled again for as long as the endpoint lives. ZeroMQ's own
+heartbeats take a connection under back-pressure for dead. Payloads that were queued for a dead connection are `done`
+once the endpoint is next used. With keys, both sides prove that they hold the same key file, and all is encrypted
+(CURVE).
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import dataclasses
 import errno
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import zmq
 import zmq.auth.thread
-from zmq.utils.monitor import recv_monitor_message
 
 from adam_mp.errors import TransportError
 from adam_mp.machine import keep_freed_memory
 from adam_mp.transport.addresses import Address, check_joining, check_listening
+from adam_mp.transport.connections import Connections
 from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, decode, encode, with_facts
@@ -34,21 +35,12 @@ _COPIED = 32 << 10  # bytes up to which a copy is cheaper than keeping track
 _ALIVE_AFTER, _ALIVE_EVERY, _ALIVE_TIMES = 5, 2, 5  # seconds of silence, seconds between probes, probes
 _LINGER = 500  # milliseconds
 _HELLO = 3000  # milliseconds a new connection has to prove itself
-_REDIAL, _SLOWEST_REDIAL = 100, 1000
+_DIAL = 2000  # milliseconds for a connection to come about; the kernel's later attempts are ever further apart
+_REDIAL, _SLOWEST_REDIAL = 100, 500  # milliseconds between two dials
 _MOST_PARTS = 8  # frames of a message that are looked at
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
 NOBODY = "nobody answers there"
-# What a failed handshake means to one that was given keys, and to one that was given none.
-_FAILURES: dict[tuple[int, bool], str] = {
-    (zmq.EVENT_HANDSHAKE_FAILED_AUTH, True): "it refuses this key file; give that of the run",
-    (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, True): "it has no keys; start it with this key file too, or give none here",
-    (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, False): "it expects keys; give the run's --key-file",
-    (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, True): "it ends the connection at once; does it have another key file?",
-    (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, False): "it ends the connection at once; does it expect a --key-file?",
-}
-_STRANGER = "what answers there is no part of a run; give the address of one"
-_EVENTS = sum({event for event, _ in _FAILURES}) | zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 class _Allowed:
@@ -71,6 +63,20 @@ class _Tally:
         self.values[direction] += 1
         self.values[f"bytes_{direction}"] += size
 
+    def end(self, connections: Connections) -> None:
+        """Count what became of the connections of a socket that is no more."""
+        self.values["failed"] += connections.failed
+        self.values["lost"] += connections.lost
+
+    def statistics(self, present: Iterable[Connections]) -> TransportStatistics:
+        """Return them together with those of sockets that are used."""
+        total = _Tally()
+        total.values.update(self.values)
+        for connections in present:
+            connections.look()
+            total.end(connections)
+        return TransportStatistics(**total.values)
+
 
 class TcpListener:
     """The side that is dialled; peers are known by the routing identity of their connection.
@@ -90,6 +96,10 @@ class TcpListener:
             self._guard.configure_curve_callback("*", credentials_provider=_Allowed(keys))
         self._socket = _socket(self._context, zmq.ROUTER, keys, address)
         self._socket.router_mandatory = True
+        self._connections = Connections(self._socket, keys is not None)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._connections.monitor, zmq.POLLIN)
         if keys is not None:
             self._socket.curve_server = True
         try:
@@ -103,6 +113,7 @@ class TcpListener:
     def send(self, peer: bytes, message: Message) -> Sent | None:
         """See `Endpoint.send`."""
         header = encode(message)  # what raises must do so before the first frame: there is no way back from it
+        self._connections.look()
         try:
             self._socket.send(peer, zmq.SNDMORE | zmq.DONTWAIT)
         except zmq.ZMQError:  # its queue is full, or it is gone
@@ -113,7 +124,7 @@ class TcpListener:
 
     def receive(self, seconds: float) -> tuple[bytes, Message] | None:
         """See `Endpoint.receive`."""
-        for _ in _until(seconds, self._socket):
+        for _ in self._until(seconds):
             peer, parts = _receive_parts(self._socket, 1)
             try:
                 message = _message(parts, self._tally)
@@ -123,12 +134,27 @@ class TcpListener:
             return peer, message
         return None
 
+    def _until(self, seconds: float) -> Iterator[None]:
+        """Come back whenever something can be received, until `seconds` are over."""
+        deadline = time.monotonic() + seconds
+        late = _QUEUE  # looks after the time is over: unusable frames hide no message, and do not hold us either
+        while late:
+            left = deadline - time.monotonic()
+            found = {socket for socket, _ in self._poller.poll(max(0, round(left * 1000)))}
+            self._connections.look()
+            if self._socket in found:
+                late -= left <= 0
+                yield
+            elif left <= 0:
+                return
+
     def statistics(self) -> TransportStatistics:
         """See `Endpoint.statistics`."""
-        return TransportStatistics(**self._tally.values)
+        return self._tally.statistics([self._connections])
 
     def close(self) -> None:
         """See `Endpoint.close`."""
+        self._connections.close()
         self._socket.close(_LINGER)
         if self._guard is not None:
             self._guard.stop()
@@ -143,8 +169,7 @@ class TcpDialer:
         self._keys, self._tally = keys, _Tally()
         self._context = zmq.Context()
         self._sockets: dict[Address, zmq.Socket[bytes]] = {}
-        self._monitors: dict[Address, zmq.Socket[bytes]] = {}
-        self._trouble: dict[Address, str] = {}
+        self._connections: dict[Address, Connections] = {}
         self._poller = zmq.Poller()
         self._ready: list[Address] = []
 
@@ -157,10 +182,10 @@ class TcpDialer:
         socket.immediate = True  # nothing waits for a peer that is not there
         if self._keys is not None:
             socket.curve_serverkey = self._keys.public
-        monitor = socket.get_monitor_socket(_EVENTS)
-        self._sockets[address], self._monitors[address] = socket, monitor
+        connections = Connections(socket, self._keys is not None)
+        self._sockets[address], self._connections[address] = socket, connections
         self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(monitor, zmq.POLLIN)
+        self._poller.register(connections.monitor, zmq.POLLIN)
         try:
             socket.connect(f"tcp://{address}")
         except zmq.ZMQError as error:
@@ -169,20 +194,19 @@ class TcpDialer:
 
     def hang_up(self, address: Address) -> None:
         """Forget a peer."""
-        self._hear(address)
-        socket, monitor = self._sockets.pop(address, None), self._monitors.pop(address, None)
-        if socket is not None and monitor is not None:
+        socket, connections = self._sockets.pop(address, None), self._connections.pop(address, None)
+        if socket is not None and connections is not None:
             self._poller.unregister(socket)
-            self._poller.unregister(monitor)
-            self._trouble.pop(address, None)
-            socket.disable_monitor()
-            monitor.close(0)
+            self._poller.unregister(connections.monitor)
+            connections.look()
+            self._tally.end(connections)
+            connections.close()
             socket.close(_LINGER)
 
     def send(self, peer: Address, message: Message) -> Sent | None:
         """See `Endpoint.send`; None too while the connection is not there yet."""
         socket = self._sockets[peer]
-        self._hear(peer)
+        self._connections[peer].look()
         try:
             socket.send(encode(message), zmq.SNDMORE | zmq.DONTWAIT)
         except zmq.ZMQError:
@@ -212,41 +236,27 @@ class TcpDialer:
                     return None
                 late -= 1
             self._ready = [address for address, socket in self._sockets.items() if socket in found]
-            for address, monitor in self._monitors.items():
-                if monitor in found:
-                    self._hear(address)
+            for connections in self._connections.values():
+                connections.look()
         return None
 
     def trouble(self, address: Address) -> str:
         """Say why a peer is not reached, as far as its connection tells."""
-        self._hear(address)
-        return self._trouble.get(address, "") or NOBODY
-
-    def _hear(self, address: Address) -> None:
-        """Take what ZeroMQ tells about a connection. Untaken, it stops all of this endpoint's traffic at some point."""
-        monitor = self._monitors.get(address)
-        while monitor is not None and monitor.poll(0):
-            self._trouble[address] = _failure(recv_monitor_message(monitor), self._keys is not None)
+        connections = self._connections.get(address)
+        if connections is None:
+            return NOBODY
+        connections.look()
+        return connections.trouble or NOBODY
 
     def statistics(self) -> TransportStatistics:
         """See `Endpoint.statistics`."""
-        return TransportStatistics(**self._tally.values)
+        return self._tally.statistics(self._connections.values())
 
     def close(self) -> None:
         """See `Endpoint.close`."""
         for address in list(self._sockets):
             self.hang_up(address)
         _end(self._context)
-
-
-def _failure(told: Mapping[str, Any], has_keys: bool) -> str:
-    """Say what ZeroMQ tells about a handshake; nothing if that went well."""
-    event, detail = int(told["event"]), int(told["value"])
-    if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and detail != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
-        return _STRANGER
-    if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and detail == errno.EAGAIN:
-        return ""  # it did not say anything in time
-    return _FAILURES.get((event, has_keys), "")
 
 
 def _reason(error: zmq.ZMQError) -> str:
@@ -263,21 +273,12 @@ def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, address: Ad
     socket.maxmsgsize = LONGEST + _CURVE_BYTES
     socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, _ALIVE_AFTER
     socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = _ALIVE_EVERY, _ALIVE_TIMES
-    socket.handshake_ivl = _HELLO
+    socket.connect_timeout, socket.handshake_ivl = _DIAL, _HELLO
     socket.reconnect_ivl, socket.reconnect_ivl_max = _REDIAL, _SLOWEST_REDIAL
     socket.ipv6 = address.is_version_6
     if keys is not None:
         socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
     return socket
-
-
-def _until(seconds: float, socket: zmq.Socket[bytes]) -> Iterator[None]:
-    """Come back whenever something can be received, until `seconds` are over."""
-    deadline = time.monotonic() + seconds
-    late = _QUEUE  # looks after the time is over: unusable frames hide no message, and do not hold us either
-    while late and socket.poll(max(0, round((deadline - time.monotonic()) * 1000)), zmq.POLLIN):
-        late -= time.monotonic() >= deadline
-        yield
 
 
 def _send_payload(socket: zmq.Socket[bytes], message: Message, tally: _Tally) -> Sent:

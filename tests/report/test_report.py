@@ -12,6 +12,7 @@ from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError
 from adam_mp.network.description import load_network
 from adam_mp.report import metrics, progress
+from adam_mp.report.cluster_text import cluster_text
 from adam_mp.report.curves import draw_curves
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
@@ -208,3 +209,11 @@ def test_last_words_are_kept(tmp_path):
     for event in (planned(tmp_path), Notice("nothing more"), Notice("worker 0 died", "Traceback ...")):
         log(event)
     assert (tmp_path / "failures.log").read_text() == "worker 0 died\nTraceback ...\n"
+
+
+def test_connections_that_failed_or_were_lost_are_shown_where_there_are_any():
+    server = {"name": "params 10.0.0.1:7700", "role": "params", "seconds": 9.0, "silent_seconds": 0.1, "shards": 2}
+    state = {"run": "1", "phase": "waiting", "images": None, "members": [server]}
+    assert "connections" not in cluster_text({**state, "members": [{**server, "connections_lost": 0}]})
+    shown = cluster_text({**state, "members": [{**server, "connections_lost": 3, "connections_failed": 1200}]})
+    assert "2 shards, 0.0 MB, 0 updates/s, 1,200 connections failed, 3 connections lost" in shown

@@ -60,6 +60,37 @@ def test_a_cut_cable_carries_nothing(drill, machines):
         listener.stdout.close()
 
 
+def test_a_connection_that_a_cut_cable_killed_is_ended_in_the_cut_and_dialled_again(drill, machines, tmp_path):
+    key = tmp_path / "key"
+    drill.subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(key)], check=True, capture_output=True)
+
+    def begin(number, script):
+        command = ["ip", "netns", "exec", machines.space(number), sys.executable, "-c", script, machines.address(2)]
+        return drill.subprocess.Popen([*command, str(key)], stdout=drill.subprocess.PIPE, text=True)
+
+    def reads(part, line):
+        assert any(said == line for said in iter(part.stdout.readline, ""))
+
+    echo = begin(2, ECHO)
+    try:
+        reads(echo, "listens\n")
+        asking = begin(1, ASK)
+        try:
+            reads(asking, "answered, 0 lost\n")
+            machines.cut(2)
+            reads(asking, "silent, 1 lost\n")  # the kernel would try for a quarter of an hour
+            reads(echo, "1 lost\n")
+            machines.heal(2)
+            reads(asking, "answered, 1 lost\n")
+        finally:
+            asking.kill()
+            asking.communicate()
+    finally:
+        machines.heal(2)
+        echo.kill()
+        echo.communicate()
+
+
 PING = "import socket, sys; socket.create_connection((sys.argv[1], 7), 1)"
 LISTEN = """
 import socket
@@ -68,3 +99,38 @@ print("listens", flush=True)
 while True:
     listener.accept()
 """
+
+COMMON = """
+import sys, time
+from adam_mp.transport.addresses import Address
+from adam_mp.transport.keys import read_keys
+from adam_mp.transport.messages import Kind, with_facts
+from adam_mp.transport.tcp import TcpDialer, TcpListener
+address, keys = Address(sys.argv[1], 7800), read_keys(sys.argv[2])
+deadline = time.monotonic() + 100
+"""
+ECHO = (
+    COMMON
+    + """
+listener, lost = TcpListener(address, keys), 0
+print("listens", flush=True)
+while time.monotonic() < deadline:
+    received = listener.receive(0.05)
+    if received is not None:
+        listener.send(*received)
+    if listener.statistics().lost != lost:
+        lost = listener.statistics().lost
+        print(lost, "lost", flush=True)
+"""
+)
+ASK = (
+    COMMON
+    + """
+dialer, answers = TcpDialer(keys), 0
+dialer.dial(address)
+while time.monotonic() < deadline:
+    dialer.send(address, with_facts(Kind.STATUS, {}))
+    answered = dialer.receive(0.5) is not None
+    print("answered," if answered else "silent,", dialer.statistics().lost, "lost", flush=True)
+"""
+)

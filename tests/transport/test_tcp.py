@@ -16,6 +16,7 @@ import zmq
 from adam_mp.errors import SettingsError, TransportError
 from adam_mp.transport import messages, tcp
 from adam_mp.transport.addresses import Address
+from adam_mp.transport.connections import FAILURES
 from adam_mp.transport.endpoint import Sent
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import HEADER_BYTES, LONGEST, FrameError, Kind, Message, decode, encode, with_facts
@@ -416,7 +417,7 @@ class TestKeys:
             assert listener.receive(0.02) is None
             assert dialer.receive(0.02) is None
         assert "key" in said
-        assert said in tcp._FAILURES.values()
+        assert said in FAILURES.values()
         assert (listener.statistics().received, dialer.statistics().received) == (0, 0)
         assert serves(ends, listener, keys[theirs])
         assert listener.receive(0.1) is None  # nor does anything come late
