@@ -22,8 +22,8 @@ from adam_mp.memory.segment import Segment, SegmentHandle
 UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: nothing was ever had from a server
 _LINE = 8
 _FIELDS = (
-    "sequence", "rounds_begun", "rounds_done", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls", "resent",
-    "staleness", "round_ns", "overflows",
+    "sequence", "round_begun", "round_done", "rounds", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls",
+    "resent", "staleness", "round_ns", "overflows",
 )  # fmt: skip
 _INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed"))}
 DISAGREED = -1  # the word `agreed`, while outboxes and weights do not tell of the same updates
@@ -34,15 +34,18 @@ _HEADER_WORDS = 2 * _LINE
 class ExchangeStatistics:
     """Counters since the replica joined.
 
-    A round is an exchange of all shards. `wanted` is the number of the round that the supervisor waits for. Bytes
-    are those of payloads. `staleness` sums up, over pulls, the updates of others that came with them. `round_ns` is the
-    time of all rounds; `overflows` counts rounds in which activations were too many to be kept, or to be sent, and
-    deltas went instead.
+    A round is an exchange of all shards. Each has a number; one in which a synchronizer died is never done, and its
+    successor's has the next. `round_begun` is the last that began, `round_done` the last after which the servers have
+    all updates from before it, `wanted` the one that the supervisor waits for; `rounds` counts those that came to their
+    end. Bytes are those of payloads. `staleness` sums up, over pulls, the updates of others that came with them.
+    `round_ns` is the time of all rounds; `overflows` counts rounds in which activations were too many to be kept, or to
+    be sent, and deltas went instead.
     """
 
     sequence: int
-    rounds_begun: int
-    rounds_done: int
+    round_begun: int
+    round_done: int
+    rounds: int
     wanted: int
     pushed_bytes: int
     pulled_bytes: int
@@ -122,11 +125,19 @@ class ExchangeMemory:
         """Set a counter, after all earlier writes."""
         publish(self._header, _INDEX[name], value)
 
+    def next_round(self) -> int:
+        """Return the number of the round that begins next, and has all that is in the weights by now."""
+        return self.read("round_begun") + 1
+
     def want_round(self) -> int:
         """Ask for an exchange that begins from now on; return the number of the round that will have done it."""
-        number = self.read("rounds_begun") + 1
+        number = self.next_round()
         publish(self._header, _INDEX["wanted"], max(number, self.read("wanted")))
         return number
+
+    def is_done(self, number: int) -> bool:
+        """Tell whether the servers have all updates that were made before this round began."""
+        return self.read("round_done") >= number
 
     def statistics(self) -> ExchangeStatistics:
         """Return the counters as of now."""

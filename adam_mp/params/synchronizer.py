@@ -10,9 +10,11 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from adam_mp.errors import TransportError
 from adam_mp.memory.board import STOP, TRAIN
-from adam_mp.memory.exchange import UNSEEN, ExchangeHandle, ExchangeMemory
+from adam_mp.memory.exchange import APPLYING, PUSHED, UNSEEN, ExchangeHandle, ExchangeMemory
 from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.params.bucket_map import BucketMap
@@ -89,7 +91,7 @@ class Synchronizer:
 
     def due(self, order: int) -> bool:
         """Whether a round should begin: enough is trained, or the supervisor wants one."""
-        if self.words.read("wanted") > self.words.read("rounds_done"):
+        if self.wanted():
             return True
         trained = (self.store.read_updates() - self.exchanged) * self.spec.batch_size
         return order == TRAIN and trained >= self.spec.images
@@ -98,13 +100,22 @@ class Synchronizer:
         """Whether the weights may be touched now; in the middle of a round, the order is acknowledged here."""
         sequence, order = self.memory.board.order()
         self.counters.publish("acknowledged", sequence)
-        return order == TRAIN or self.words.read("wanted") > self.words.read("rounds_done")
+        return order == TRAIN or self.wanted()
+
+    def wanted(self) -> bool:
+        """Whether the supervisor waits for a round."""
+        return not self.words.is_done(self.words.read("wanted"))
 
     def round(self, allowed: Callable[[], bool]) -> None:
-        """Exchange all shards; pauses while that is not allowed, and ends early on STOP."""
+        """Exchange all shards; pauses while that is not allowed, and ends early on STOP.
+
+        What a predecessor that died had on its way is answered first, without the updates that were made since: those
+        go with the next round, so this one counts as done for nobody who waits.
+        """
         began = time.monotonic_ns()
         self.exchanged = self.store.read_updates()
-        self.words.add("rounds_begun")
+        number = self.words.add("round_begun")
+        complete = not np.isin(self.words.states, (PUSHED, APPLYING)).any()
         if self.inboxes is None:
             self.exchange.begin()
         else:
@@ -126,8 +137,10 @@ class Synchronizer:
                 self.counters.add("heartbeat", 1)
             elif now - self.heard > self.spec.patience:
                 raise TransportError(self.silence())
-        self.words.add("rounds_done")
+        self.words.add("rounds")
         self.words.add("round_ns", time.monotonic_ns() - began)
+        if complete:
+            self.words.note("round_done", number)
 
     def silence(self) -> str:
         """Say who does not answer, or not as it should."""

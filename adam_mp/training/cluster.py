@@ -104,11 +104,11 @@ def replica_figures(
         "updates": store.read_updates() - brought,
         "workers": memory.shape.workers,
         "trained_here": int(totals["images"]),
-        "rounds": words.rounds_done,
+        "rounds": words.rounds,
         "bytes_out": words.pushed_bytes,
         "bytes_in": words.pulled_bytes,
         "staleness": round(words.staleness / max(words.pulls, 1), 2),
-        "round_ms": round(words.round_ns / 1e6 / max(words.rounds_done, 1), 2),
+        "round_ms": round(words.round_ns / 1e6 / max(words.rounds, 1), 2),
         "resent": words.resent,
         "queue": sum(ring.statistics().waiting for ring in memory.rings),
     }

@@ -180,7 +180,7 @@ class SharedLeases:
         """See `Leases.over`. Raises TransportError if the coordinator is silent for too long."""
         self._look_for_trained(states)
         idle = not np.isin(states, (FREE, HELD, LEASED)).any()
-        if idle and self._waiting and self._wanted_round <= self._exchange.read("rounds_done"):
+        if idle and self._waiting and self._exchange.is_done(self._wanted_round):
             self._wanted_round = self._exchange.want_round()
         interval = _QUIET_REPORT if idle and not self._ready and not self._hungry else _REPORT
         self._report(states, interval)
@@ -225,7 +225,7 @@ class SharedLeases:
         """See `Leases.settle`. Raises TransportError once no shard was exchanged for the seconds of patience."""
         round_number = self._exchange.want_round()
         exchanged, since = self._exchanged(), time.monotonic()
-        while self._exchange.read("rounds_done") < round_number:
+        while not self._exchange.is_done(round_number):
             tick()
             if (now_exchanged := self._exchanged()) != exchanged:
                 exchanged, since = now_exchanged, time.monotonic()
@@ -254,7 +254,7 @@ class SharedLeases:
 
     def _exchanged(self) -> tuple[int, int]:
         """Return two numbers that grow while weights are exchanged: rounds, and questions about shards."""
-        return self._exchange.read("rounds_done"), self._exchange.read("sequence")
+        return self._exchange.read("rounds"), self._exchange.read("sequence")
 
     def leave(self) -> None:
         """See `Leases.leave`. What is trained and pushed is told first, or others would train it again."""
@@ -280,9 +280,8 @@ class SharedLeases:
         new = [batch for batch in np.flatnonzero(states == TRAINED).tolist() if batch not in self._known]
         if new:
             self._known.update(new)
-            self._waiting.append(_Waiting(new, self._exchange.read("rounds_begun") + 1))
-        done = self._exchange.read("rounds_done")
-        while self._waiting and self._waiting[0].round <= done:
+            self._waiting.append(_Waiting(new, self._exchange.next_round()))
+        while self._waiting and self._exchange.is_done(self._waiting[0].round):
             self._ready += self._waiting.pop(0).batches
 
     def _report(self, states: np.ndarray | None, interval: float) -> None:

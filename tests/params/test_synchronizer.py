@@ -9,7 +9,7 @@ import pytest
 
 from adam_mp.errors import TransportError
 from adam_mp.memory.board import STOP, TRAIN, VALIDATE
-from adam_mp.memory.exchange import SEEN, ExchangeMemory
+from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.params.synchronizer import Synchronizer
 from adam_mp.transport.addresses import parse_address
@@ -52,6 +52,23 @@ class Exchange:
         return self.owing
 
 
+class Rounds(Exchange):
+    """Rounds of a turn each, after which all shards are seen; `death` is the number of the one in which it dies."""
+
+    def __init__(self, death=0):
+        super().__init__(1)
+        self.death, self.begun = death, 0
+
+    def begin(self):
+        self.begun, self.answered = self.begun + 1, 0
+
+    def turn(self, now, seconds):
+        super().turn(now, 0)
+        if self.begun == self.death:
+            raise KeyError("it dies")
+        self.words.states[:] = SEEN
+
+
 class Counters:
     """Counters in a dictionary."""
 
@@ -77,7 +94,7 @@ def make():
         made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
         made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
         made.heard = time.monotonic()
-        exchange.board = board
+        exchange.board, exchange.words = board, words
         return made
 
     yield build
@@ -100,6 +117,26 @@ def test_the_first_of_all_takes_the_weights_whatever_the_order(make):
     made.run()
     assert len(exchange.touched) == 3
     assert made.counters.values == {"ready": 1, "heartbeat": 3, "acknowledged": 0} | made.counters.values
+
+
+@pytest.mark.parametrize(("left", "more"), [(SEEN, 0), (PUSHED, 1), (APPLYING, 1)])
+def test_a_round_that_is_wanted_is_done_once_all_is_there(make, left, more):
+    words = make(Board(), Rounds()).words
+    words.states[:] = SEEN
+    for _ in range(3):  # synchronizers that die in their first round
+        words.want_round()
+        with pytest.raises(KeyError):
+            make(Board(TRAIN), Rounds(1)).run()
+    words.states[:] = left
+    wanted = words.want_round()
+    assert not words.is_done(wanted)
+    exchange = Rounds()
+    made = make(Board(*[TRAIN] * 100, STOP), exchange)
+    made.run()
+    assert words.is_done(wanted)
+    assert exchange.begun == 1 + more  # what a predecessor had pushed is without later updates
+    assert not words.is_done(words.want_round())
+    assert words.statistics().rounds == exchange.begun
 
 
 def test_the_servers_that_are_well_are_not_blamed(make):

@@ -44,13 +44,18 @@ class Exchange:
     """The words of an exchange that does nothing."""
 
     def __init__(self):
-        self.words = dict.fromkeys(("rounds_begun", "rounds_done", "sequence"), 0)
+        self.words = dict.fromkeys(("round_begun", "round_done", "rounds", "sequence"), 0)
 
     def read(self, name):
         return self.words[name]
 
-    def want_round(self):
-        return self.words["rounds_begun"] + 1
+    def is_done(self, number):
+        return self.words["round_done"] >= number
+
+    def next_round(self):
+        return self.words["round_begun"] + 1
+
+    want_round = next_round
 
 
 @pytest.fixture
@@ -137,7 +142,7 @@ def test_a_slow_exchange_is_waited_for(replica):
     def tick():
         ticks.append(1)
         words["sequence"] += len(ticks) % 5 == 0
-        words["rounds_done"] = len(ticks) // 100
+        words["round_done"] = len(ticks) // 100
 
     replica.leases.settle(tick)
     assert len(ticks) == 100
@@ -152,7 +157,7 @@ def test_a_replica_that_joins_again_tells_what_it_did_and_goes_on_meanwhile(repl
         assert ledger.lease(0, batch, 1, 0)
         assert ledger.finish(0, batch, 0)
     leases.over(ledger.states())
-    replica.exchange.words["rounds_done"] = 1  # the servers have them
+    replica.exchange.words["round_done"] = 1  # the servers have them
     link.said = ["rejoin", None, None, {**NEWS, "trained": 32}]
     for _ in range(4):
         assert not leases.over(ledger.states())
