@@ -163,7 +163,7 @@ class SharedLeases:
         self._wanted_round = self._elsewhere = 0
         self._hungry = True
         self._pace = 0.0  # batches trained between two reports
-        self._forget()
+        self._forget(0)
 
     @property
     def leads(self) -> bool:
@@ -173,7 +173,7 @@ class SharedLeases:
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`; which batches are done, the coordinator knows."""
         self._epoch, self._opened = epoch, True
-        self._forget()
+        self._forget(len(states))
         self._memory.ledger.open(epoch, np.full(len(states), ELSEWHERE, np.uint8))
 
     def over(self, states: np.ndarray) -> bool:
@@ -266,9 +266,10 @@ class SharedLeases:
         self._link.leave()
         self._left = True
 
-    def _forget(self) -> None:
-        """Begin an epoch with nothing known of it."""
-        self._known: set[int] = set()  # trained here
+    def _forget(self, batches: int) -> None:
+        """Begin an epoch of so many batches, with nothing known of it."""
+        self._known: np.ndarray = np.zeros(batches, bool)  # which are trained here
+        self._count = 0  # of them
         self._waiting: list[_Waiting] = []
         self._ready: list[int] = []  # the servers have them; the coordinator does not know yet
         self._telling: list[int] = []
@@ -277,9 +278,10 @@ class SharedLeases:
         self._hungry = True
 
     def _look_for_trained(self, states: np.ndarray) -> None:
-        new = [batch for batch in np.flatnonzero(states == TRAINED).tolist() if batch not in self._known]
+        new = np.flatnonzero((states == TRAINED) & ~self._known).tolist()
         if new:
-            self._known.update(new)
+            self._known[new] = True
+            self._count += len(new)
             self._waiting.append(_Waiting(new, self._exchange.next_round()))
         while self._waiting and self._exchange.is_done(self._waiting[0].round):
             self._ready += self._waiting.pop(0).batches
@@ -289,8 +291,8 @@ class SharedLeases:
             self._telling, self._ready = self._ready, []
             wanted = 0
             if states is not None:
-                self._pace = max(len(self._known) - self._at_report, 0.7 * self._pace)
-                self._at_report = len(self._known)
+                self._pace = max(self._count - self._at_report, 0.7 * self._pace)
+                self._at_report = self._count
                 backlog = int(np.count_nonzero((states == FREE) | (states == HELD)))
                 least = _LEAST * self._memory.shape.workers
                 wanted = max(0, min(_MOST, max(least, round(_AHEAD * self._pace))) - backlog)
@@ -334,9 +336,11 @@ class SharedLeases:
         trained: list[int] = []
         leased: list[int] = []
         if epoch == self._epoch:  # else all is said: it had ended before the coordinator was lost
-            unpushed = {batch for waiting in self._waiting for batch in waiting.batches}
-            trained = sorted(self._known - unpushed)
-            leased = [*np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist(), *sorted(unpushed)]
+            unpushed = sorted(batch for waiting in self._waiting for batch in waiting.batches)
+            pushed = self._known.copy()
+            pushed[unpushed] = False
+            trained = np.flatnonzero(pushed).tolist()
+            leased = [*np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist(), *unpushed]
         self._ready = []
         return {
             **self._facts,
