@@ -47,10 +47,11 @@ def run(arguments: Sequence[str]) -> int:
 
 def examine(segments: list[LiveSegment]) -> dict[str, Any]:
     """Return the facts as plain values."""
-    from adam_mp.kernels.compilation import cache_folder, cached_kernels
+    from adam_mp.kernels.compilation import cache_folder, cache_trouble, cached_kernels
     from adam_mp.kernels.vector import VECTOR_BYTES
 
     cached, kernels = cached_kernels()
+    folder = cache_folder()
     return {
         "python": sys.version.split()[0],
         "cpu": cpu_name(),
@@ -64,7 +65,8 @@ def examine(segments: list[LiveSegment]) -> dict[str, Any]:
         "dev_shm_free": psutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None,
         "vector_bits": 8 * VECTOR_BYTES,
         "threads": {name: os.environ.get(name, "unset") for name in ONE_THREAD},
-        "kernel_cache": str(cache_folder()),
+        "kernel_cache": None if folder is None else str(folder),
+        "kernel_trouble": cache_trouble(),
         "kernels_cached": cached,
         "kernels": kernels,
         "segments": [
@@ -92,7 +94,8 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("vectors", f"{facts['vector_bits']} bits, {facts['vector_bits'] // 32} numbers an instruction"),
         (
             "kernel cache",
-            f"{facts['kernels_cached']} of {facts['kernels']} kernels compiled in {facts['kernel_cache']}",
+            facts["kernel_trouble"]
+            or f"{facts['kernels_cached']} of {facts['kernels']} kernels compiled in {facts['kernel_cache']}",
         ),
         ("live segments", ", ".join(map(_segment, live)) or "none"),
         ("stale segments", (", ".join(map(_segment, stale)) or "none") + advice),

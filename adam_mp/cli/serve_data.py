@@ -13,7 +13,7 @@ from adam_mp.compute.tensor_file import write_file
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.picture_service import PictureServer, PictureService, ServingStatistics
 from adam_mp.errors import SettingsError
-from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.kernels.compilation import cache_trouble, compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.ring import RingShape
@@ -23,7 +23,7 @@ from adam_mp.process.interruption import Interruption
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.report.text import several
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
-from adam_mp.training.events import KernelCompiled, Listener
+from adam_mp.training.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings import TrainSettings, make_settings
 from adam_mp.transport.addresses import check_listening, open_notice, parse_address
 from adam_mp.transport.keys import read_keys
@@ -77,6 +77,8 @@ def _add_serving(group: argparse._ArgumentGroup) -> None:
 
 def _load(settings: TrainSettings, threads: int, tell: Listener) -> DataPlan:
     """Load the data; the replicas will say how to normalise and augment."""
+    if (trouble := cache_trouble()) is not None:
+        tell(Notice(trouble))
     compile_kernels("float32", lambda done, total: tell(KernelCompiled(done, total)))
     dataset = load_dataset(settings)
     channels = dataset.image_shape[2]

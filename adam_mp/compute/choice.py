@@ -64,7 +64,7 @@ def convolutions(network: Network) -> list[tuple[str, int, Conv]]:
 def read_choices(network: Network, batch: int) -> KernelChoices | None:
     """Return what was measured for this network, batch and machine, or None."""
     try:
-        return KernelChoices.from_dict(_read_file()[_key(network, batch)])
+        return KernelChoices.from_dict(_read_file(cache_folder())[_key(network, batch)])
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -72,19 +72,17 @@ def read_choices(network: Network, batch: int) -> KernelChoices | None:
 def keep_choices(network: Network, batch: int, choices: KernelChoices) -> None:
     """Note what was measured. A folder that cannot be written only means measuring again."""
     try:
-        known = {**_read_file(), _key(network, batch): choices.as_dict()}
-        write_file(_path(), (json.dumps(known, indent=1) + "\n").encode())
+        folder = cache_folder()
+        if folder is not None:
+            known = {**_read_file(folder), _key(network, batch): choices.as_dict()}
+            write_file(folder / _FILE, (json.dumps(known, indent=1) + "\n").encode())
     except OSError:
         pass
 
 
-def _path() -> Path:
-    return cache_folder() / _FILE
-
-
-def _read_file() -> dict[str, Any]:
+def _read_file(folder: Path | None) -> dict[str, Any]:
     try:
-        known = json.loads(_path().read_text(encoding="utf-8"))
+        known = json.loads((folder / _FILE).read_text(encoding="utf-8")) if folder is not None else {}
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}

@@ -1,18 +1,20 @@
 """How kernels are declared, compiled once, and cached on disk.
 
 `@kernel("void(R[::1], R)")` makes a function a kernel: numba compiles it without Python objects and without the
-interpreter lock. `compile_kernels` compiles all of them for one real type, or loads them from the cache, which numba
-keeps beside the sources, else in the user's cache folder, else in a private folder for temporary files.
+interpreter lock. `compile_kernels` compiles all of them for one real type, or loads them from the cache. numba keeps it
+in the first folder that can be written: the one that NUMBA_CACHE_DIR names, the one beside the sources, the user's
+cache folder, a private folder among the temporary files. None of this needs a user's name or a home. Where no folder
+can be written, each process compiles what it calls.
 """
 
 from __future__ import annotations
 
 import functools
-import getpass
 import hashlib
 import importlib
 import os
 import pkgutil
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numba
 from numba.core import sigutils
-from numba.core.caching import CacheImpl
+from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
 
 # NaN and infinity keep their meaning (divergence is detected by them); sums may be reordered so that they vectorise.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -39,10 +41,10 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """Declare a kernel with its accepted types; `R` in a signature is the real type."""
 
     def declare(function: Callable[..., Any]) -> Any:
-        _ensure_cache_folder(function)
-        dispatcher: Any = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
-        # numba looks at a kernel's own file alone, but helpers of other files are compiled into it.
-        dispatcher._cache._cache_file._source_stamp = sources_stamp()
+        kept = _find_place()
+        dispatcher: Any = numba.njit(cache=kept, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
+        if kept:  # numba looks at a kernel's own file alone, but helpers of other files are compiled into it
+            dispatcher._cache._cache_file._source_stamp = sources_stamp()
         _kernels.append(_Kernel(dispatcher, signatures))
         return dispatcher
 
@@ -83,10 +85,17 @@ def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], Non
     return fresh
 
 
-def cache_folder() -> Path:
-    """Return the folder that holds the compiled kernels."""
+def cache_folder() -> Path | None:
+    """Return the folder that holds the compiled kernels; None where no folder can be written."""
     _import_all()
-    return Path(_kernels[0].dispatcher.stats.cache_path)
+    return Path(_kernels[0].dispatcher.stats.cache_path) if _find_place() else None
+
+
+def cache_trouble() -> str | None:
+    """Say what to do where compiled kernels are not kept; None where they are."""
+    if _find_place():
+        return None
+    return "no folder for compiled kernels can be written, so each process compiles anew; set NUMBA_CACHE_DIR to one"
 
 
 def cached_kernels() -> tuple[int, int]:
@@ -121,17 +130,42 @@ def _is_cached(dispatcher: Any, types: tuple[Any, ...]) -> bool:
     """Tell whether a kernel is compiled, here or in numba's cache, without loading it."""
     cache = dispatcher._cache
     return types in dispatcher.overloads or (
-        cache._index_key(types, dispatcher.targetctx.codegen()) in cache._cache_file._load_index()
+        _find_place() and cache._index_key(types, dispatcher.targetctx.codegen()) in cache._cache_file._load_index()
     )
 
 
-def _ensure_cache_folder(function: Callable[..., Any]) -> None:
-    """Point numba at a private temporary folder when neither the sources nor the home folder can be written."""
-    source = function.__code__.co_filename
-    locators: Any = CacheImpl._locator_classes
-    if any(locator.from_function(function, source) for locator in locators):
-        return
-    folder = Path(tempfile.gettempdir()) / f"adam_mp-kernels-{getpass.getuser()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid == os.getuid():
-        setattr(numba.config, "CACHE_DIR", str(folder))  # noqa: B010, a module made at run time
+@functools.cache
+def _find_place() -> bool:
+    """Have numba keep compiled kernels in the first folder that can be written; False if there is none.
+
+    Children of this process find the same one: they inherit the environment, the user and the present folder.
+    """
+    function = _find_place.__wrapped__
+    places: Any = UserProvidedCacheLocator, InTreeCacheLocator
+    if any(place.from_function(function, __file__) for place in places):
+        return True
+    wide: Any = UserWideCacheLocator
+    # Without a home, numba's path begins with a "~" that nobody replaces: a folder of that name in the present one.
+    if os.path.isabs(wide(function, __file__).get_cache_path()) and wide.from_function(function, __file__):
+        return True
+    folder = _private_folder()
+    if folder is None:
+        return False
+    setattr(numba.config, "CACHE_DIR", str(folder))  # noqa: B010, a module made at run time
+    return True
+
+
+def _private_folder() -> Path | None:
+    """Return a folder among the temporary files that this user alone can write; None if it cannot be had.
+
+    It is named by the user's number, because a user need not have a name. numba runs what lies there: another user's
+    folder is not taken.
+    """
+    try:
+        folder = Path(tempfile.gettempdir()) / f"adam_mp-kernels-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if own and os.access(folder, os.W_OK | os.X_OK) else None

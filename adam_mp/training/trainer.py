@@ -11,6 +11,7 @@ from typing import Any
 
 from adam_mp.compute.model import Model, load
 from adam_mp.errors import RunFolderError
+from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.membership import StoppedError
@@ -89,6 +90,8 @@ def run_training(
         for listener in listeners:
             listener(event)
 
+    if (trouble := cache_trouble()) is not None:
+        tell(Notice(trouble))
     plan = dataclasses.replace(make_plan(explicit, tell), share=share, run_key=run_key)
     folder = _take_folder(plan)
     try:

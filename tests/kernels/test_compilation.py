@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
+
 import numba
+import pytest
 
 from adam_mp.kernels import compilation
 
@@ -26,6 +32,65 @@ def test_a_change_of_any_source_makes_the_cache_stale(monkeypatch, tmp_path):
     monkeypatch.setattr(dispatcher._cache._cache_file, "_source_stamp", changed)
     monkeypatch.setattr(dispatcher, "overloads", {})
     assert not compilation._is_cached(dispatcher, types)
+
+
+NOBODY = """
+import pwd
+from numba.core.caching import InTreeCacheLocator
+def unknown(number):
+    raise KeyError(f"uid not found: {number}")
+pwd.getpwuid = unknown
+InTreeCacheLocator.from_function = classmethod(lambda *_: None)  # an installation that cannot be written
+from adam_mp.kernels.compilation import cache_folder, cached_kernels, cache_trouble
+print(cache_folder(), cached_kernels()[0], cache_trouble())
+"""
+
+
+@pytest.mark.parametrize("home", [None, "/proc/none"])
+@pytest.mark.parametrize("temporary", ["here", "/proc/none"])
+def test_a_user_without_name_and_home_has_a_place_for_kernels(tmp_path, home, temporary):
+    folders = {name: tmp_path / name for name in ("present", "here")}
+    for folder in folders.values():
+        folder.mkdir()
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["TMPDIR"] = str(folders.get(temporary, temporary))
+    program = NOBODY
+    if home is not None:
+        environment["HOME"] = home
+    if temporary != "here":  # and no other folder for temporary files either
+        program = f"import tempfile\ntempfile.tempdir = {temporary!r}\n" + NOBODY
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=folders["present"], capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert list(folders["present"].iterdir()) == []
+    if temporary == "here":
+        own = folders["here"] / f"adam_mp-kernels-{os.getuid()}"
+        assert done.stdout.startswith(f"{own}/")
+        assert done.stdout.endswith(" 0 None\n")
+        assert own.stat().st_mode & 0o777 == 0o700
+    else:
+        assert done.stdout.startswith("None 0 no folder for compiled kernels")
+        assert "NUMBA_CACHE_DIR" in done.stdout
+
+
+def test_kernels_are_not_kept_where_another_user_could_write_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = compilation._private_folder()
+    assert own is not None
+    own.chmod(0o777)
+    assert compilation._private_folder() is None
+    own.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    own.symlink_to(tmp_path / "elsewhere")
+    assert compilation._private_folder() is None
+    own.unlink()
+    own.mkdir(0o700)
+    other = os.getuid() + 1
+    own.rename(tmp_path / f"adam_mp-kernels-{other}")
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    assert compilation._private_folder() is None
 
 
 def test_no_kernel_runs_in_parallel_or_holds_the_interpreter():
