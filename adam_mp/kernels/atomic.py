@@ -2,8 +2,12 @@
 
 numba has none for CPUs, so these emit the processor's own instructions. A `publish` makes everything written before it
 visible to whoever reads the new value with `observe`; this is what orders the slots of a ring on every processor,
-not only on those that keep stores in order by themselves. Loads, swaps and additions have one order for all, so that of
-two processes that each swap a word and then look at the other's, one at least sees what the other did.
+not only on those that keep stores in order by themselves.
+
+A `publish` may become visible after later loads of its process: the processor keeps the store back meanwhile, on x86
+too. So two processes that each publish a word and then look at the other's may both see the old one. Exchanges, swaps,
+additions and loads have one order for all: of two processes that each `exchange` a word and then look at the other's,
+one at least sees what the other did.
 """
 
 from __future__ import annotations
@@ -44,6 +48,14 @@ def _store(_typing: Any, words: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def _exchange(_typing: Any, words: Any, index: Any, value: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.atomic_rmw("xchg", _address(context, builder, signature, arguments), arguments[2], "seq_cst")
+
+    return types.int64(words, types.int64, types.int64), generate
+
+
+@intrinsic
 def _add(_typing: Any, words: Any, index: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.atomic_rmw("add", _address(context, builder, signature, arguments), arguments[2], "seq_cst")
@@ -67,10 +79,23 @@ def observe(words, index):
     return _load(words, index)
 
 
+@kernel("void(i8[::1], i8[::1])")
+def observe_all(words, out):
+    """Load all `words` into `out`, one after the other: each word is no older than those before it."""
+    for index in range(words.size):
+        out[index] = _load(words, index)
+
+
 @kernel("void(i8[::1], i8, i8)")
 def publish(words, index, value):
     """Store `value` in `words[index]` after all earlier writes of this process."""
     _store(words, index, value)
+
+
+@kernel("i8(i8[::1], i8, i8)")
+def exchange(words, index, value):
+    """Store `value` in `words[index]` before all later loads of this process; return what it held before."""
+    return _exchange(words, index, value)
 
 
 @kernel("i8(i8[::1], i8, i8)")

@@ -3,15 +3,19 @@
 One writer a word. The order is `sequence << 8 | kind`; a worker acknowledges a sequence once it acts on it (so an
 acknowledged IDLE means that it touches neither weights nor leases). Counters are read by the supervisor alone, but for
 the `clock`, which the other workers read where staleness is bounded.
+
+A word on which something else depends is stored with `publish` after what it stands for: `ready`, `acknowledged`,
+`faults` (after `fault_epoch` and `fault_step`). Whoever reads a row sees with such a word all that was written before.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from adam_mp.kernels.atomic import observe, publish
+from adam_mp.kernels.atomic import exchange, observe, observe_all, publish
 from adam_mp.memory.segment import Segment
 
 IDLE, TRAIN, VALIDATE, TEST, STOP = range(5)
@@ -63,7 +67,7 @@ class Progress:
 
 
 class Counters:
-    """The row of one process: plain stores by its only writer."""
+    """The row of one process, which alone writes it: `add` and its like for what is only counted, else `publish`."""
 
     def __init__(self, row: np.ndarray) -> None:
         self._row = row
@@ -85,6 +89,10 @@ class Counters:
         """Store a word after all earlier writes."""
         publish(self._row, _INDEX[name], value)
 
+    def exchange(self, name: str, value: int) -> None:
+        """Store a word before this process looks at the words of others, as `kernels.atomic.exchange` does."""
+        exchange(self._row, _INDEX[name], value)
+
     def observe(self, name: str) -> int:
         """Load a word, and see all that was written before it was published."""
         return int(observe(self._row, _INDEX[name]))
@@ -94,9 +102,11 @@ class Counters:
         self._row[:] = 0
 
     def read(self) -> Progress:
-        """Return the counters as of now."""
-        values = dict(zip(_FIELDS, self._row.tolist(), strict=False))
-        values["loss"] = float(self._reals[_INDEX["loss"]])
+        """Return the counters as of now, and see all that was written before those that were published."""
+        seen = np.empty(len(_FIELDS), np.int64)
+        observe_all(self._row[: len(_FIELDS)], seen)
+        values: dict[str, Any] = dict(zip(_FIELDS, seen.tolist(), strict=True))
+        values["loss"] = float(seen.view(np.float64)[_INDEX["loss"]])
         return Progress(**values)
 
 

@@ -18,7 +18,15 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from adam_mp.kernels.atomic import claim_first, claim_listed, compare_and_swap, observe, publish, replace_all
+from adam_mp.kernels.atomic import (
+    claim_first,
+    claim_listed,
+    compare_and_swap,
+    observe,
+    observe_all,
+    publish,
+    replace_all,
+)
 from adam_mp.memory.segment import Segment
 
 FREE, HELD, LEASED, TRAINED, SKIPPED, ELSEWHERE = range(6)
@@ -87,7 +95,7 @@ class Ledger:
         """
         words, skipped = self._current_words(), 0
         while True:
-            seen = words.copy()  # others go on: a word that is read twice may be TRAINED by then
+            seen = _seen(words)  # others go on: a word that is read twice may be TRAINED by then
             left = np.unique(seen[np.isin(seen & 15, (FREE, HELD, LEASED) if idle else (FREE, HELD))])
             if not left.size:
                 return skipped
@@ -165,8 +173,8 @@ class Ledger:
         return (word >> 4) & 0xFFFF if word & ~0xFFFF0 == round_number << 20 | HELD else None
 
     def states(self) -> np.ndarray:
-        """Return a copy of the states, uint8 [batches]."""
-        return (self._current_words() & 15).astype(np.uint8)
+        """Return a copy of the states, uint8 [batches]; where one is TRAINED, its update is seen too."""
+        return (_seen(self._current_words()) & 15).astype(np.uint8)
 
     def statistics(self) -> LedgerStatistics:
         """Return how many batches are in which state now."""
@@ -177,3 +185,9 @@ class Ledger:
 
     def _word(self, state: int, holder: int) -> int:
         return self.round << 20 | holder << 4 | state
+
+
+def _seen(words: np.ndarray) -> np.ndarray:
+    seen = np.empty_like(words)
+    observe_all(words, seen)
+    return seen

@@ -47,5 +47,9 @@ class BoundedClock:
         return [clock for clock in clocks if clock]
 
     def _publish(self, clock: int) -> None:
+        """Store the clock before the others' are looked at.
+
+        Else, of a worker that comes into play and one that goes on, neither might see the other, and one get too far.
+        """
         self._clock = clock
-        self._own.publish("clock", clock)
+        self._own.exchange("clock", clock)

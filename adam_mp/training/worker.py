@@ -273,7 +273,7 @@ class Worker:
         """Tell the supervisor that the loss is NaN or infinite; the weights stay as they are."""
         self.counters.publish("fault_step", step)
         self.counters.publish("fault_epoch", epoch + 1)
-        self.counters.add("faults", 1)
+        self.counters.publish("faults", self.counters.observe("faults") + 1)
 
 
 class EvaluationBuffer:

@@ -43,6 +43,45 @@ def test_nobody_is_more_than_the_bound_ahead_of_the_slowest_and_somebody_may_alw
     segment.close()
 
 
+class DelayedRow:
+    """A worker's row as a processor with a store buffer shows it: a publication stays unseen by others for a while."""
+
+    def __init__(self):
+        self.seen = self.newest = 0
+
+    def publish(self, _name, value):
+        self.newest = value
+
+    def exchange(self, _name, value):
+        self.seen = self.newest = value
+
+    def observe(self, _name):
+        return self.seen
+
+
+@given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_the_bound_holds_though_stores_become_visible_late(workers, bound, seed):
+    random = np.random.default_rng(seed)
+    rows = [DelayedRow() for _ in range(workers)]
+    clocks = [BoundedClock(worker, rows, bound) for worker in range(workers)]
+    busy = [False] * workers
+    for _ in range(300):
+        worker = int(random.integers(workers))
+        if random.random() < 0.3:
+            rows[worker].seen = rows[worker].newest
+        if busy[worker]:
+            clocks[worker].advance()
+            busy[worker] = False
+        elif random.random() < 0.1:
+            clocks[worker].leave()
+        else:
+            busy[worker] = clocks[worker].may_begin()
+        in_play = [row.newest for row in rows if row.newest]
+        if in_play:
+            assert max(in_play) - min(in_play) <= bound
+
+
 def test_the_slowest_holds_up_the_others_until_it_leaves():
     segment = Segment.create("test", Board.bytes_needed(2))
     rows = Board(segment, 0, 2).counters
