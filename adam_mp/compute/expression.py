@@ -96,6 +96,7 @@ def evaluate_into(text: str, values: Mapping[str, Any], out: np.ndarray) -> None
     numexpr.evaluate(prepared, {**singles, **numbers}, {}, out=out, casting="unsafe")
 
 
-def evaluate_number(text: str, values: Mapping[str, float]) -> float:
-    """Evaluate a checked formula over numbers, in double."""
-    return float(numexpr.evaluate(text.strip(), {name: np.float64(value) for name, value in values.items()}, {}))
+def evaluate_numbers(text: str, values: Mapping[str, float | np.ndarray]) -> np.ndarray:
+    """Evaluate a checked formula in double, over numbers and arrays of one shape; of numbers alone it is one number."""
+    doubles = {name: np.asarray(value, np.float64) for name, value in values.items()}
+    return np.asarray(numexpr.evaluate(text.strip(), doubles, {}), np.float64)

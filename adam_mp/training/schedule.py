@@ -7,12 +7,13 @@ import math
 
 import numpy as np
 
-from adam_mp.compute.expression import evaluate_number, names_in
+from adam_mp.compute.expression import evaluate_numbers, names_in
 from adam_mp.errors import SettingsError
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
 _WARMUP_STEPS, _WARMUP_SHARE = 300, 0.5
 _MOST_CHECKED = 1000  # epochs
+_BLOCK = 512  # updates whose rates are computed at once
 _SURPRISING = 1.25  # times the loss of guessing
 
 
@@ -45,17 +46,21 @@ class Schedule:
 
     def value(self, epoch: int, step: int) -> float:
         """Return the learning rate in `epoch` (from 0), before update number `step` (from 0) of the run."""
+        return float(self.values(epoch, np.array([step]))[0])
+
+    def values(self, epoch: int, steps: np.ndarray) -> np.ndarray:
+        """Return the learning rates in `epoch` before the updates of numbers `steps` [n], float64 [n]."""
         if not isinstance(self.rate, str):
-            return float(self.rate)
-        steps = self.epochs * self.steps_per_epoch
-        values = {
+            return np.full(len(steps), float(self.rate))
+        total = self.epochs * self.steps_per_epoch
+        names: dict[str, float | np.ndarray] = {
             "epoch": epoch,
             "epochs": self.epochs,
-            "step": step,
-            "progress": min(1.0, step / steps),
-            "warmup": min(1.0, (step + 1) / min(_WARMUP_STEPS, max(1.0, _WARMUP_SHARE * steps))),
+            "step": steps,
+            "progress": np.minimum(1.0, steps / total),
+            "warmup": np.minimum(1.0, (steps + 1) / min(_WARMUP_STEPS, max(1.0, _WARMUP_SHARE * total))),
         }
-        return evaluate_number(self.rate, values)
+        return np.broadcast_to(evaluate_numbers(self.rate, names), len(steps))
 
     def check(self) -> None:
         """Raise SettingsError if the rate fails, is negative, or is not finite, at a few places of each epoch."""
@@ -74,3 +79,23 @@ class Schedule:
                     raise SettingsError(f"{place} fails: {error}; expected a learning rate of at least 0") from None
                 if not (math.isfinite(rate) and rate >= 0):
                     raise SettingsError(f"{place} is {rate:g}; expected a learning rate of at least 0")
+
+
+class Rates:
+    """A schedule's learning rates for a process that asks for one update after the other.
+
+    numexpr takes as long for one update as for a block of them, so the rates of the next updates are computed together.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self._epoch, self._first = -1, 0
+        self._values: list[float] = []  # of the updates from `_first` on, in `_epoch`
+
+    def value(self, epoch: int, step: int) -> float:
+        """Return what `Schedule.value` does."""
+        place = step - self._first
+        if epoch != self._epoch or not 0 <= place < len(self._values):
+            self._epoch, self._first, place = epoch, step, 0
+            self._values = self._schedule.values(epoch, np.arange(step, step + _BLOCK)).tolist()
+        return self._values[place]

@@ -30,7 +30,7 @@ from adam_mp.memory.wanted import find_wanted
 from adam_mp.network.network import Network
 from adam_mp.params.factors import FactorShape, Outbox
 from adam_mp.training.bounded import BoundedClock
-from adam_mp.training.schedule import Schedule, share_of_rate
+from adam_mp.training.schedule import Rates, Schedule, share_of_rate
 from adam_mp.training.synchronous import SynchronousStep
 from adam_mp.transport.local import ChannelHandle
 
@@ -88,7 +88,7 @@ class Worker:
         self.evaluation = EvaluationBuffer(spec, self.context, self.memory, pictures)
         self.waiting, self.waiting_for_others = Backoff(), Backoff(AMONG_WORKERS)
         self.held = False  # whether it waits for other workers, not for data
-        self.rate, self.lr_epoch = 0.0, -1
+        self.rates = Rates(spec.schedule)
 
     def run(self) -> None:
         """Follow the board's orders until STOP."""
@@ -263,11 +263,8 @@ class Worker:
 
     def set_rate(self, epoch: int, step: int, loss: float) -> None:
         """Set the learning rate for the next update, of a batch of mean `loss`."""
-        if epoch != self.lr_epoch or self.spec.schedule.follows_steps:
-            self.rate = self.spec.schedule.value(epoch, step)
-            self.lr_epoch = epoch
         share = share_of_rate(loss, self.spec.network.classes) * self.memory.board.rate_share
-        self.hyper[_LR] = self.rate * share
+        self.hyper[_LR] = self.rates.value(epoch, step) * share
 
     def report_divergence(self, epoch: int, step: int) -> None:
         """Tell the supervisor that the loss is NaN or infinite; the weights stay as they are."""

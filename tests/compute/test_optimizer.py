@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adam_mp.compute.expression import check_expression, evaluate_into, evaluate_number, names_in
+from adam_mp.compute.expression import check_expression, evaluate_into, evaluate_numbers, names_in
 from adam_mp.compute.optimizer import BUILT_IN, make_optimizer
 from adam_mp.errors import SettingsError
 from adam_mp.kernels.update import HYPER
@@ -72,8 +72,9 @@ def test_formulas_that_are_refused(text, message):
 def test_numbers_and_names():
     check_expression("0.05 * 0.95 ** epoch", ["epoch"], "--lr")
     assert names_in("0.05 * sqrt(epoch) + step") == {"epoch", "step"}
-    assert evaluate_number("0.05 * 0.95 ** epoch", {"epoch": 3}) == pytest.approx(0.05 * 0.95**3)
-    assert evaluate_number("where(step < 10, step / 10, 1)", {"step": 5}) == 0.5
+    assert evaluate_numbers("0.05 * 0.95 ** epoch", {"epoch": 3}) == pytest.approx(0.05 * 0.95**3)
+    assert evaluate_numbers("where(step < 10, step / 10, 1)", {"step": 5}) == 0.5
+    assert evaluate_numbers("where(step < 10, step / 10, 1)", {"step": np.arange(9, 12)}).tolist() == [0.9, 1, 1]
 
 
 def test_every_rule_lists_its_state():

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import numexpr
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adam_mp.errors import SettingsError
 from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED, images_in
 from adam_mp.training.epoch import quorum_batches, quorum_reached, reopened, within_quorum
-from adam_mp.training.schedule import Schedule, share_of_rate
+from adam_mp.training.schedule import Rates, Schedule, share_of_rate
 from adam_mp.training.split import Costs, Split, divide_cores
 
 
@@ -40,6 +41,61 @@ def test_rates():
 def test_a_rate_that_fails_anywhere_is_refused(rate, epochs, message):
     with pytest.raises(SettingsError, match=message):
         Schedule(rate, epochs, 10).check()
+
+
+NUMBERS = st.sampled_from(["0.07", "2", "1e-3", "epoch", "epochs", "step", "progress", "warmup", "(step + 1)"])
+FORMULAS = st.recursive(
+    NUMBERS,
+    lambda parts: st.one_of(
+        st.tuples(st.sampled_from(["exp", "expm1", "sqrt", "log1p", "sin", "tanh", "floor", "abs"]), parts).map(
+            lambda each: f"{each[0]}(-abs({each[1]}))" if each[0].startswith("exp") else f"{each[0]}(abs({each[1]}))"
+        ),
+        st.tuples(parts, st.sampled_from(["+", "-", "*"]), parts).map(lambda each: f"({' '.join(each)})"),
+        st.tuples(parts, parts).map(lambda each: f"({each[0]} / (1 + abs({each[1]})))"),
+        st.tuples(parts, st.sampled_from(["2", "3", "0.5", "epoch"])).map(
+            lambda each: f"(1 + abs({each[0]})) ** {each[1]}"
+        ),
+        st.tuples(parts, parts, parts).map(lambda each: f"where({each[0]} < {each[1]}, {each[2]}, {each[0]})"),
+    ),
+    max_leaves=6,
+)
+
+
+def by_itself(schedule, epoch, step):
+    """The rate of one update, evaluated for it alone."""
+    total = schedule.epochs * schedule.steps_per_epoch
+    names = {"epoch": epoch, "epochs": schedule.epochs, "step": step, "progress": min(1.0, step / total)}
+    names["warmup"] = min(1.0, (step + 1) / min(300, max(1.0, 0.5 * total)))
+    doubles = {name: np.float64(value) for name, value in names.items()}
+    return float(numexpr.evaluate(str(schedule.rate), doubles, {}))
+
+
+MOVES = st.lists(st.tuples(st.integers(0, 3), st.integers(-1, 2000)), max_size=20)
+
+
+@given(FORMULAS, st.integers(1, 20), st.integers(1, 5000), MOVES, st.integers(0, 2**40))
+@settings(deadline=None)
+def test_rates_of_many_updates_at_once_are_those_of_one_by_one(formula, epochs, steps_per_epoch, moves, step):
+    schedule = Schedule(formula, epochs, steps_per_epoch)
+    rates, epoch = Rates(schedule), 0
+    for epochs_on, steps_on in moves:
+        epoch, step = epoch + epochs_on // 3, max(0, step + steps_on)
+        expected = by_itself(schedule, epoch, step)
+        assert np.array_equal(rates.value(epoch, step), expected, equal_nan=True)
+        assert np.array_equal(schedule.value(epoch, step), expected, equal_nan=True)
+
+
+def test_rates_without_steps_are_computed_once_a_block(monkeypatch):
+    asked = []
+    values = Schedule.values
+    monkeypatch.setattr(Schedule, "values", lambda *given: asked.append(given) or values(*given))
+    for rate in (0.25, "0.5 ** (epoch + 2)", "where(step < 0, 1, 0.25)"):
+        rates = Rates(Schedule(rate, 3, 10))
+        assert [rates.value(0, step) for step in range(100)] == [0.25] * 100
+        assert len(asked) == 1
+        asked.clear()
+    assert rates.value(0, 5) == rates.value(1, 5) == 0.25
+    assert len(asked) == 1
 
 
 def test_a_surprising_batch_takes_a_smaller_step():
