@@ -25,7 +25,7 @@ _FIELDS = (
     "sequence", "round_begun", "round_done", "rounds", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls",
     "resent", "staleness", "round_ns", "overflows",
 )  # fmt: skip
-_INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed"))}
+_INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "map"))}
 DISAGREED = -1  # the word `agreed`, while outboxes and weights do not tell of the same updates
 _HEADER_WORDS = 2 * _LINE
 
@@ -70,6 +70,7 @@ class ExchangeMemory:
 
     The word `agreed` is how many updates all outboxes had lost when they last agreed with the weights: while no more
     are lost, what lies in them is what a matrix's `local` has beyond its `base` (or `sent`, if that is pushed).
+    The word `map` is the epoch of the newest bucket map that the supervisor knows, 0 before it learns of a second one.
     """
 
     def __init__(self, arena: Arena, words: Segment) -> None:

@@ -2,8 +2,9 @@
 
 Messages in, answers out; the clock is an argument, there are no sockets, so it is tested without a network and under
 every order of events. The first parameter server runs it beside its other duties. Members say JOIN and then REPORT at
-intervals; who is silent for `MEMBER_DEADLINE` seconds is taken for dead, and what it had leased is free again. Each
-answer to REPORT carries what a replica needs to know: batches granted, the epoch, whether the map has changed.
+intervals; who is silent for `MEMBER_DEADLINE` seconds is taken for dead, and what it had leased is free again. Only
+seconds in which the coordinator listened count (`listening`). Each answer to REPORT carries what a replica needs to
+know: batches granted, the epoch, whether the map has changed.
 
 A restarted coordinator takes up its snapshot; members that it does not know are asked to join again, and tell what they
 have trained and leased.
@@ -21,15 +22,16 @@ from typing import Any
 
 from adam_mp.machine import free_memory
 from adam_mp.memory.segment import megabytes
-from adam_mp.params.bucket_map import BucketMap, ServerPlace
+from adam_mp.params.bucket_map import BucketMap
 from adam_mp.params.epoch_batches import LEASED, TRAINED, EpochBatches
-from adam_mp.params.member import Member
+from adam_mp.params.listening import Listening
+from adam_mp.params.member import MEMBER_DEADLINE, Member
+from adam_mp.params.server_places import ServerPlaces
 from adam_mp.params.statements import LARGEST, REPLICA, SERVER, Joining, RefusedError, Reporting, RunFacts, member_named
+from adam_mp.params.update_counts import UpdateCounts
 
-MEMBER_DEADLINE = 15.0  # seconds
-_MOST_MEMBERS = _MOST_DEPARTED = 10_000
+_MOST_MEMBERS = 10_000
 _MOST_NOTICES = 1000  # that wait to be shown
-_OTHERS = 0  # under which the updates of those that left long ago are summed
 
 
 class Coordinator:
@@ -39,20 +41,21 @@ class Coordinator:
     """
 
     def __init__(self, run: int, expected: int, room: Callable[[], int] = free_memory) -> None:
-        self.run, self.expected, self._room = run, expected, room
+        self.run, self._room = run, room
+        self.places = ServerPlaces(expected)
         self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.facts: RunFacts | None = None
-        self.map: BucketMap | None = None
         self.epoch = 0
         self.batches = EpochBatches()  # of the epoch
         self.members: dict[int, Member] = {}
+        self.missing: dict[int, Member] = {}  # servers of the map that are no members now
         self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, trained twice
-        self.departed: dict[int, int] = {}  # identity -> updates of a replica that left, or is taken for dead
+        self.updates = UpdateCounts()
         self.changed = False  # since the last snapshot
         self.leader = 0  # identity of the replica that validates and keeps the model; 0 for none
         self._awaited_until: float | None = None  # how long a leader from before the restart keeps its place
         self._joined = 0
-        self._now = 0.0
+        self._now, self._listening = 0.0, Listening()
         self._opened: float | None = None  # when the epoch began; None if that was before a restart
 
     # Messages.
@@ -70,13 +73,14 @@ class Coordinator:
             return {"waiting": waiting}
         if member is None:
             self._joined += 1
-            member = Member(identity, self._joined, asked.role, asked.name, asked.address, now, now)
+            member = Member(identity, self._joined, asked.role, asked.name, asked.address, self._listened, now)
             self.members[identity] = member
+            self.missing.pop(identity, None)
             self.notices.append(f"{member.name} joined")
-        member.seen, member.sequence, member.answer = now, sequence, {}
+        member.seen, member.sequence, member.answer = self._listened, sequence, {}
         if asked.role == REPLICA:
-            if identity in self.departed:  # it was not dead, and reports them itself from here on
-                member.report = {"updates": self.departed.pop(identity)}
+            if (made := self.updates.come_back(identity)) is not None:  # it was not dead
+                member.report = {"updates": made}
             member.epoch = asked.epoch
             self._choose_leader()
             self._take_up(member, asked, begins)
@@ -88,10 +92,10 @@ class Coordinator:
         if member is None or not member.lives_in(sequence):
             raise RefusedError("this member is not known here", rejoin=True)
         if sequence <= member.sequence:
-            member.seen = now
+            member.seen = self._listened
             return member.answer
         said = Reporting.from_dict(facts, self.facts if member.role == REPLICA else None)
-        self._now = member.seen = now
+        self._now, member.seen = now, self._listened
         member.sequence, member.report = sequence, dict(said.statistics)
         granted: list[int] = []
         if member.role == REPLICA:
@@ -117,14 +121,16 @@ class Coordinator:
         if member is not None:
             self.notices.append(f"{member.name} left" if named == identity else f"{member.name} died")
 
-    def tick(self, now: float) -> list[Member]:
-        """Take leave of members that are silent; return them. Servers keep their buckets: they come back."""
-        if self._awaited_until == math.inf:  # the first look after a restart
-            self._awaited_until = now + MEMBER_DEADLINE
-        if self._awaited_until is not None and now > self._awaited_until:
+    def tick(self, now: float, behind: bool = False) -> list[Member]:
+        """Take leave of members that are silent; return them. Servers keep their buckets: they may come back.
+
+        To be called after each look for messages; `behind` says that the look left some unread.
+        """
+        listened = self._listening.look(now, behind)
+        if self._awaited_until is not None and listened > self._awaited_until:
             self._awaited_until = None
             self._choose_leader()
-        silent = [member for member in self.members.values() if now - member.seen > MEMBER_DEADLINE]
+        silent = [member for member in self.members.values() if listened - member.seen > MEMBER_DEADLINE]
         for member in silent:
             self._part_with(member.identity)
             leased = ": what it had leased is free again" if member.role == REPLICA else ""
@@ -145,19 +151,25 @@ class Coordinator:
             "finished": self.finished,
             "map": self.map.as_dict() if self.map else None,
             "members": [
-                {**member.as_dict(now), "leader": member is self._leader()}
+                {**member.as_dict(now, self._listened), "leader": member is self._leader()}
                 for member in sorted(self.members.values(), key=lambda member: member.number)
             ],
+            "missing": [member.as_missing(self._listened) for member in self.missing.values()],
         }  # fmt: skip
 
     @property
     def awaited(self) -> str | None:
         """Who has to come before the run goes on; None if nobody has to."""
-        if self.map is None and (missing := self.expected - len(self._servers())) > 0:
+        if self.map is None and (missing := self.places.expected - len(self._servers())) > 0:
             return f"{missing} more parameter server{'s' if missing > 1 else ''}"
         if self.facts is None:
             return "the first replica"
         return None if self.phase == "done" or self._replicas() else "a replica"
+
+    @property
+    def map(self) -> BucketMap | None:
+        """Which server has which bucket; None before a replica has told the layout."""
+        return self.places.map
 
     @property
     def phase(self) -> str:
@@ -176,10 +188,9 @@ class Coordinator:
         """Return all that must outlive the process, as plain values."""
         self.changed = False
         return {
-            "run": self.run, "expected": self.expected, "epoch": self.epoch, "finished": self.finished,
-            "departed": {str(identity): updates for identity, updates in {**self.departed, **self._made()}.items()},
+            "run": self.run, **self.places.snapshot(), "epoch": self.epoch, "finished": self.finished,
+            "departed": self.updates.snapshot(self._made()),
             "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
-            "map": self.map.as_dict() if self.map else None,
             "trained": self.batches.done(),
         }  # fmt: skip
 
@@ -189,10 +200,12 @@ class Coordinator:
         try:
             self = cls(int(facts["run"]), int(facts["expected"]))
             self.finished = list(facts["finished"])
-            self.departed = {int(identity): int(updates) for identity, updates in facts["departed"].items()}
-            self.map = BucketMap.from_dict(facts["map"]) if facts["map"] else None
+            self.updates = UpdateCounts({int(each): int(updates) for each, updates in facts["departed"].items()})
+            self.places = ServerPlaces.restored(facts)
+            for server in self.map.servers if self.map is not None else ():
+                self._miss(Member(server.identity, 0, SERVER, f"params {server.address}", server.address, 0.0, 0.0))
             self.leader = int(facts.get("leader", 0))
-            self._awaited_until = math.inf if self.leader else None
+            self._awaited_until = MEMBER_DEADLINE if self.leader else None
             if facts["facts"]:
                 self.facts = RunFacts.from_dict(facts["facts"])
                 self._open(int(facts["epoch"]))
@@ -214,19 +227,26 @@ class Coordinator:
             raise RefusedError(f"{member.name} has the role {member.role}, and joins as {asked.role}; start it again")
 
     def _place_server(self, identity: int, member: Member | None, address: str) -> str | None:
-        """Have a server at its address; return what it waits for if another with its identity may live elsewhere.
+        """Have a server at its address, and in the map; return what it waits for if another may be there.
 
-        Raises RefusedError if that one is heard meanwhile, or if it is none of the run.
+        Raises RefusedError if there is no place for it.
         """
-        known = None if self.map is None else next((s for s in self.map.servers if s.identity == identity), None)
-        if self.map is not None and known is None:
-            raise RefusedError(f"the run has its {len(self.map.servers)} parameter servers already")
-        if member is not None and (waiting := member.claimed_from(address, self._now)):
-            return waiting
-        if self.map is not None and known is not None and known.address != address:
-            servers = tuple(ServerPlace(identity, address) if s is known else s for s in self.map.servers)
-            self.map, self.changed = BucketMap(self.map.epoch + 1, servers), True
-            self.notices.append(f"a parameter server has moved from {known.address} to {address}")
+        held = self._servers()
+        if self.map is not None:
+            known = {**self.missing, **self.members}
+            held = [known[server.identity] for server in self.map.servers]
+        entry = self.places.enter(identity, address, held, self._listened)
+        if entry.waiting:
+            return entry.waiting
+        if entry.moved_from:
+            self.changed = True
+            self.notices.append(f"a parameter server has moved from {entry.moved_from} to {address}")
+        if (old := entry.replaced) is not None:
+            self.changed = True
+            self._part_with(old.identity)
+            self.missing.pop(old.identity, None)
+            silent = f"silent for {self._listened - old.seen:.0f} s"
+            self.notices.append(f"the parameter server at {address} takes the place of {old.name}, {silent}")
         if member is not None:
             member.address, member.name = address, member.name.replace(member.address, address)
         return None
@@ -241,9 +261,9 @@ class Coordinator:
             self._check_room(offered)
         if self.map is None:
             servers = self._servers()
-            if len(servers) < self.expected:
-                return f"{len(servers)} of {self.expected} parameter servers are there"
-            self.map = BucketMap(1, tuple(ServerPlace(m.identity, m.address) for m in servers))
+            if len(servers) < self.places.expected:
+                return f"{len(servers)} of {self.places.expected} parameter servers are there"
+            self.places.make_map(servers, asked.map if asked.run else None)
             self.changed = True
         if self.facts is None:
             self.facts, self.changed = offered, True
@@ -253,10 +273,11 @@ class Coordinator:
 
     def _check_room(self, offered: RunFacts) -> None:
         """Raise RefusedError if a server's part of the weights is more than this machine can hold."""
-        part, room = 4 * offered.layout.numbers // self.expected, self._room()
+        expected = self.places.expected
+        part, room = 4 * offered.layout.numbers // expected, self._room()
         if part > room:
             raise RefusedError(
-                f"the network's weights are {megabytes(part)} for each of {self.expected} parameter servers, and the "
+                f"the network's weights are {megabytes(part)} for each of {expected} parameter servers, and the "
                 f"first has {megabytes(room)} free; use a smaller network or more servers"
             )
 
@@ -273,9 +294,9 @@ class Coordinator:
             self._open(asked.epoch)
             self.changed = True
         # What a checkpoint counts, the run has made; what of it is not known here came before, or its count was lost.
-        unknown = asked.updates - sum(self.departed.values()) - sum(self._made().values())
+        unknown = asked.updates - self.updates.total(self._made())
         if unknown > 0 and (begins or (asked.run != self.run and asked.epoch <= self.epoch)):
-            self.departed[_OTHERS] = self.departed.get(_OTHERS, 0) + unknown
+            self.updates.bring(unknown)
             self.changed = True
         self.batches.free(member.identity)  # what it was granted and does not name, it never heard of
         if asked.epoch != self.epoch or not (begins or asked.run == self.run):
@@ -288,7 +309,7 @@ class Coordinator:
         return {"run": self.run, **self._news(member)}
 
     def _news(self, member: Member) -> dict[str, Any]:
-        made = sum(updates for identity, updates in self._made().items() if identity != member.identity)
+        others = {identity: updates for identity, updates in self._made().items() if identity != member.identity}
         return {
             "epoch": self.epoch,
             "phase": self.phase,
@@ -296,10 +317,15 @@ class Coordinator:
             "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
             "replicas": self._replicas(),
-            "updates": made + sum(self.departed.values()),
+            "updates": self.updates.total(others),
             "map": self.map.as_dict() if self.map else None,
             "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,
         }
+
+    @property
+    def _listened(self) -> float:
+        """Seconds in which messages were taken, by which members are judged."""
+        return self._listening.seconds
 
     def _servers(self) -> list[Member]:
         """The parameter servers, in the order in which they came."""
@@ -363,15 +389,19 @@ class Coordinator:
         took = "" if self._opened is None else f" in {self._now - self._opened:,.1f} s"
         self.notices.append(f"epoch {self.epoch + 1} of {self.facts.epochs}: {trained:,} images{took}")
 
+    def _miss(self, member: Member) -> None:
+        """Note one that is no member now and may come back."""
+        if self.map is not None and any(server.identity == member.identity for server in self.map.servers):
+            member.gone = True
+            self.missing[member.identity] = member
+
     def _part_with(self, identity: int) -> Member | None:
         """A member is none any more: what it leased is free, its updates stay counted."""
         self.batches.free(identity)
         member = self.members.pop(identity, None)
         if member is not None and member.role == REPLICA:
-            self.departed[identity] = int(member.report.get("updates", 0))
-            if len(self.departed) > _MOST_DEPARTED:
-                oldest = next(key for key in self.departed if key != _OTHERS)
-                self.departed[_OTHERS] = self.departed.get(_OTHERS, 0) + self.departed.pop(oldest)
+            self.updates.depart(identity, int(member.report.get("updates", 0)))
         if member is not None:
+            self._miss(member)
             self._choose_leader()
         return member

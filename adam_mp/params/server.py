@@ -70,6 +70,7 @@ class ParameterServer:
         self._answers: Answers | None = None  # about the shards of the table
         self._reported, self._traffic = 0.0, Traffic()
         self._depth = 0  # messages that waited at the last turn
+        self._behind = False  # whether it left some that may have waited longer
         self._done_since: float | None = None
 
     def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0) -> None:
@@ -119,13 +120,15 @@ class ParameterServer:
 
     def _take(self, seconds: float) -> list[Arrived]:
         arrived: list[Arrived] = []
-        size = 0
+        size, self._behind = 0, False
         while len(arrived) < _TURN and size < _TURN_BYTES:
             received = self.endpoint.receive(0 if arrived else seconds)
             if received is None:
                 break
             arrived.append(Arrived(*received))
             size += received[1].length
+        else:
+            self._behind = True
         self._depth = len(arrived)
         return arrived
 
@@ -264,7 +267,7 @@ class ParameterServer:
 
     def _see_to_duties(self, now: float) -> None:
         if self.host is not None:
-            self.host.tick(now)
+            self.host.tick(now, self._behind)
             while self.host.notices:
                 self.announcements.say(self.host.notices.popleft())
             self.announcements.say_awaited(self.host.awaited)

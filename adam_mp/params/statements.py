@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adam_mp.errors import AdamError, SettingsError
-from adam_mp.params.bucket_map import LayoutFacts
+from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.transport.messages import LONGEST
 
 REPLICA, SERVER, DATA = "replica", "params", "data"
@@ -28,6 +28,7 @@ _MOST_IMAGES, _MOST_BATCHES, _MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
 _MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # of a layout
 _MOST_AGREED, _LONGEST_VALUE = 100, 10_000
 _LONGEST_NAME, _LONGEST_ADDRESS = 100, 300
+_LATEST_MAP = 1 << 31  # a message's header has 32 bits for the epoch of the map
 _LARGEST_STATISTIC = 1 << 48  # ten thousand of them still fit the 63 bits of a replica's counter
 LARGEST = (1 << 64) - 1  # of a message's header
 _WIDEST = LONGEST // 4  # numbers in a row of a matrix: a shard has whole rows, and goes in one message
@@ -104,6 +105,7 @@ class Joining:
     trained: Sequence[int] = ()
     leased: Sequence[int] = ()
     finished: Sequence[dict[str, int]] = ()
+    map: BucketMap | None = None  # which the coordinator made before it was restarted
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> Joining:
@@ -121,7 +123,7 @@ class Joining:
         return cls(
             role, name, address, run, _whole(facts, "run", 0, LARGEST), _whole(facts, "epoch", 0, run.epochs),
             _whole(facts, "updates", 0, _LARGEST_STATISTIC), _batches(facts, "trained", run),
-            _batches(facts, "leased", run), _entries(facts, run),
+            _batches(facts, "leased", run), _entries(facts, run), _bucket_map(facts.get("map")),
         )  # fmt: skip
 
 
@@ -205,6 +207,18 @@ def _entries(facts: Mapping[str, Any], run: RunFacts) -> list[dict[str, int]]:
     most = {"epoch": run.epochs - 1, "trained": run.images, "skipped": run.images, "twice": _LARGEST_STATISTIC}
     entries = ({name: _whole(entry, name, 0, most[name]) for name in most} for entry in told)
     return sorted({entry["epoch"]: entry for entry in entries}.values(), key=lambda entry: entry["epoch"])
+
+
+def _bucket_map(told: Any) -> BucketMap | None:
+    if told is None:
+        return None
+    try:
+        bucket_map = BucketMap.from_dict(told)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise RefusedError("the map is malformed: expected an epoch, and servers with identity and address") from None
+    if not 0 < bucket_map.epoch <= _LATEST_MAP:
+        raise RefusedError(f"the map is of epoch {_shown(bucket_map.epoch)}; expected 1 to {_LATEST_MAP}")
+    return bucket_map
 
 
 def _statistics(facts: Mapping[str, Any]) -> dict[str, float]:

@@ -59,6 +59,7 @@ class Synchronizer:
         self.counters = self.memory.board.counters[spec.process]
         self.dialer = TcpDialer(spec.keys)
         bucket_map = BucketMap.from_dict(spec.servers)
+        self.map_epoch = bucket_map.epoch
         self.addresses = [parse_address(server.address, "the server's address") for server in bucket_map.servers]
         for address in self.addresses:
             self.dialer.dial(address)
@@ -80,6 +81,7 @@ class Synchronizer:
             sequence, order = self.memory.board.order()
             if order == STOP:
                 return
+            self.check_map()
             if sequence != acknowledged:
                 self.counters.publish("acknowledged", sequence)
                 acknowledged = sequence
@@ -130,8 +132,7 @@ class Synchronizer:
                 continue
             now = time.monotonic()
             self.exchange.turn(now, _PAUSE)
-            if self.exchange.moved:
-                raise TransportError("the bucket map has changed; this synchronizer's successor gets the new one")
+            self.check_map()
             if self.exchange.answered != answered:
                 answered, self.heard = self.exchange.answered, now
                 self.counters.add("heartbeat", 1)
@@ -141,6 +142,14 @@ class Synchronizer:
         self.words.add("round_ns", time.monotonic_ns() - began)
         if complete:
             self.words.note("round_done", number)
+
+    def check_map(self) -> None:
+        """Raise TransportError if there is another bucket map: a server says so, or the supervisor does.
+
+        A server that was replaced by one at another address says nothing.
+        """
+        if self.exchange.moved or self.words.read("map") > self.map_epoch:
+            raise TransportError("the bucket map has changed; this synchronizer's successor gets the new one")
 
     def silence(self) -> str:
         """Say who does not answer, or not as it should."""

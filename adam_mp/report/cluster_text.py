@@ -14,6 +14,7 @@ def cluster_text(state: Mapping[str, Any]) -> str:
     lines = [f"run {state['run']}, {state['phase']}" + _epoch(state)]
     rows: list[tuple[str, ...]] = [("member", "role", "up", "heard", "work", "staleness", "in", "out", "queue")]
     rows += [_row(member) for member in state["members"]]
+    rows += [_missing_row(member) for member in state["missing"]]
     return "\n".join([*lines, table(rows)])
 
 
@@ -27,6 +28,16 @@ def _epoch(state: Mapping[str, Any]) -> str:
         f": epoch {state['epoch'] + 1} of {state['epochs']}, "
         f"{state['trained']:,} of {state['images']:,} images trained ({share}), {state['leased']:,} leased"
     )
+
+
+def _heard(member: Mapping[str, Any]) -> str:
+    return f"{member['silent_seconds']:.1f} s ago" + (", silent" if member["silent"] else "")
+
+
+def _missing_row(member: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the line of one that has a place in the run and is no member now."""
+    missing = f"missing for {duration(member['silent_seconds'])}"
+    return (member["name"], member["role"], "", "", missing, "", "", "", "")
 
 
 def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
@@ -47,7 +58,7 @@ def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
         name,
         member["role"],
         duration(member["seconds"]),
-        f"{member['silent_seconds']:.1f} s ago",
+        _heard(member),
         work,
         "" if staleness is None else f"{staleness:.2f}",
         megabytes(member.get("bytes_in", 0)),

@@ -348,6 +348,7 @@ class SharedLeases:
             "run": self._link.run,
             "epoch": epoch,
             "finished": self._news["finished"],
+            "map": self.servers,
             "trained": trained,
             "leased": leased,
         }

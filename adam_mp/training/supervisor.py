@@ -380,6 +380,7 @@ class Supervisor:
                 self.cluster.news["map"] = servers
                 spec = synchronizer_spec(self.plan, self.cluster, servers, self.shared)
                 self.crew.respecify(spec)
+                exchange.note("map", int(servers["epoch"]))
 
     def _pause(self, guarded: bool = True) -> None:
         """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""

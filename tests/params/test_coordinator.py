@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adam_mp.params import coordinator as coordinators
+from adam_mp.params import update_counts
 from adam_mp.params.coordinator import MEMBER_DEADLINE, Coordinator
 from adam_mp.params.epoch_batches import FREE, LEASED, TRAINED
 from adam_mp.params.statements import RefusedError
@@ -26,11 +26,31 @@ def facts(**more):
 
 def begin(servers=1, replicas=2, **more):
     coordinator = Coordinator(run=5, expected=servers)
+    coordinator.tick(0.0)
     for number in range(servers):
         coordinator.join(100 + number, {"role": "params", "address": f"127.0.0.1:{7000 + number}"}, 0.0)
     for number in range(replicas):
         coordinator.join(1 + number, facts(**more), 0.0)
     return coordinator
+
+
+def restored(coordinator):
+    """Another process takes up the coordinator's snapshot."""
+    return Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+
+
+def listen(coordinator, since, until, heard=()):
+    """Let the coordinator look for messages from `since` until `until`, each second, and hear these members each time.
+
+    Return who was taken for dead.
+    """
+    silent = []
+    for now in np.arange(since, until + 0.25, 0.5):
+        silent += [member.identity for member in coordinator.tick(float(now))]
+        for identity in heard:
+            member = coordinator.members[identity]
+            coordinator.report(identity, member.sequence + 1, {"epoch": member.epoch}, float(now))
+    return silent
 
 
 def test_a_replica_waits_for_the_servers():
@@ -127,9 +147,7 @@ def test_a_report_that_comes_twice_counts_once():
 def test_what_a_silent_replica_leased_is_free_again():
     coordinator = begin()
     granted = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)["granted"]
-    coordinator.report(2, 1, {"epoch": 0, "wanted": 1}, 14.0)
-    coordinator.members[100].seen = 20.0
-    assert [member.identity for member in coordinator.tick(1.1 + MEMBER_DEADLINE)] == [1]
+    assert listen(coordinator, 1.0, 2.0 + MEMBER_DEADLINE, heard=(2, 100)) == [1]
     assert all(coordinator.batches.states[batch] == FREE for batch in granted)
     with pytest.raises(RefusedError) as refused:
         coordinator.report(1, 2, {"epoch": 0, "trained": granted}, 20.0)
@@ -191,24 +209,24 @@ def test_a_server_that_moves_makes_a_new_map():
     coordinator = begin(servers=2)
     assert coordinator.map.epoch == 1
     moved = {"role": "params", "address": "127.0.0.1:9999"}
-    assert "heard at 127.0.0.1:7001 1.0 s ago" in coordinator.join(101, moved, 1.0, 9)["waiting"]
+    assert "heard at 127.0.0.1:7001 less than 3 s ago" in coordinator.join(101, moved, 1.0, 9)["waiting"]
     assert coordinator.map.epoch == 1
+    listen(coordinator, 1.0, 3.5)
     assert coordinator.join(101, moved, 3.5, 10)["map"]["servers"][1] == [101, "127.0.0.1:9999"]
     assert coordinator.map.epoch == 2
     assert coordinator.map.servers[1].address == "127.0.0.1:9999"
-    with pytest.raises(RefusedError, match="2 parameter servers already"):
-        coordinator.join(102, {"role": "params", "address": "127.0.0.1:1"}, 1.0)
 
 
 def test_a_second_server_with_the_identity_of_a_living_one_is_refused():
     for servers in (2, 3):  # with a map, and before there is one
         coordinator = begin(servers=2, replicas=0)
-        coordinator.expected = servers
+        coordinator.places.expected = servers
         if servers == 2:
             coordinator.join(1, facts(), 0.0)
         second = {"role": "params", "address": "127.0.0.1:9999"}
         assert "waiting" in coordinator.join(101, second, 0.5, 9)
         assert "waiting" in coordinator.join(101, second, 0.6, 10)
+        coordinator.tick(0.65)
         coordinator.report(101, 1, {}, 0.7)
         with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9999 has the identity of the one at 127\.0\.0\.1:7001"):
             coordinator.join(101, second, 0.8, 11)
@@ -227,9 +245,7 @@ def test_lines_tell_how_the_run_goes():
     coordinator.leave(2, {"member": 1})
     assert coordinator.awaited is None
     coordinator.report(2, 1, {"epoch": 0, "trained": list(range(10))}, 4.5)
-    for number in range(2):
-        coordinator.members[100 + number].seen = 20.0
-    coordinator.tick(20.0)
+    listen(coordinator, 4.5, 22.0, heard=(100, 101))
     coordinator.leave(100)
     assert list(coordinator.notices)[2:] == [
         "replica 1 joined",
@@ -256,13 +272,13 @@ def test_weights_that_the_machine_cannot_hold_are_refused():
 
 
 def test_of_replicas_that_left_long_ago_only_the_sum_is_kept(monkeypatch):
-    monkeypatch.setattr(coordinators, "_MOST_DEPARTED", 5)
+    monkeypatch.setattr(update_counts, "_MOST_DEPARTED", 5)
     coordinator = begin(replicas=1)
     for identity in range(10, 20):
         coordinator.join(identity, facts(), 0.0, 1)
         coordinator.report(identity, 2, {"epoch": 0, "statistics": {"updates": identity}}, 0.0)
         coordinator.leave(identity)
-    assert coordinator.departed == {0: 10 + 11 + 12 + 13 + 14, 15: 15, 16: 16, 17: 17, 18: 18, 19: 19}
+    assert coordinator.updates.departed == {0: 10 + 11 + 12 + 13 + 14, 15: 15, 16: 16, 17: 17, 18: 18, 19: 19}
     assert coordinator.report(1, 1, {"epoch": 0}, 0.0)["updates"] == sum(range(10, 20))
 
 
@@ -305,7 +321,6 @@ def test_another_leads_at_the_end_of_a_run_whose_leader_is_not_back():
     for epoch in range(last):
         coordinator.report(1, epoch + 1, {"epoch": epoch, "trained": list(range(10))}, 0.0)
     again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
-    again.tick(0.0)
     for identity in (3, 4):
         assert not again.join(identity, {**facts(), "epoch": last}, 1.0, 1)["leader"]
     assert again.report(3, 2, {"epoch": last, "trained": list(range(10))}, 1.0)["leader"]
@@ -362,7 +377,7 @@ def test_a_leader_keeps_its_place_while_the_coordinator_is_restarted():
     lost = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
     lost.tick(50.0)
     lost.join(2, {**facts(), "run": 5, "epoch": 0}, 51.0)
-    lost.tick(50.5 + MEMBER_DEADLINE)
+    listen(lost, 51.0, 50.5 + MEMBER_DEADLINE, heard=(2,))
     assert lost.report(2, 1, {"epoch": 0}, 66.0)["leader"]
 
 
@@ -377,7 +392,7 @@ def test_every_image_is_counted_once_whatever_happens(seed, quorum):
         if coordinator.phase == "done":
             break
         now += float(random.exponential(0.3))
-        coordinator.members[100].seen = now
+        coordinator.report(100, coordinator.members[100].sequence + 1, {}, now)
         identity = int(random.integers(1, 4))
         if random.random() < 0.02:  # it dies, and another comes in its place
             coordinator.leave(identity)
@@ -483,6 +498,7 @@ def spoilt(**fields):
     )
 
 
+MAP = spoilt(epoch=maybe(1), servers=maybe([[100, "127.0.0.1:7000"]])) | ANYTHING
 BATCHES = st.lists(st.integers(0, 9), max_size=4) | st.lists(maybe(3), max_size=2) | ANYTHING
 ENTRIES = st.lists(
     spoilt(epoch=maybe(0, 1), trained=maybe(95), skipped=maybe(0), twice=maybe(0)) | ANYTHING, max_size=3
@@ -494,7 +510,7 @@ RUN = spoilt(
 JOIN = spoilt(
     role=maybe("replica", "replica", "params", "data"), name=maybe("a name"), address=maybe("127.0.0.1:1"),
     facts=RUN | st.just(facts()["facts"]) | ANYTHING, run=maybe(5, 0), epoch=maybe(0, 1), trained=BATCHES,
-    leased=BATCHES, finished=ENTRIES,
+    leased=BATCHES, finished=ENTRIES, map=MAP,
 )  # fmt: skip
 REPORT = spoilt(
     epoch=maybe(0, 1), wanted=maybe(0, 3), trained=BATCHES,
@@ -538,3 +554,41 @@ def test_whatever_is_said_is_answered_or_refused(messages, began):
     text = json.dumps(coordinator.state(1.0), allow_nan=False)
     cluster_text(json.loads(text)).encode("ascii")
     Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
+
+
+def test_a_coordinator_that_was_stopped_takes_nobody_for_dead_whose_words_it_has_not_read():
+    coordinator = begin()
+    granted = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 0.0)["granted"]
+    assert listen(coordinator, 0.0, 5.0, heard=(1, 2, 100)) == []
+    assert not coordinator.tick(65.0)  # it was stopped for a minute
+    for number in range(100):  # and has much to read
+        assert not coordinator.tick(65.0 + number, behind=True)
+    assert coordinator.report(1, 99, {"epoch": 0, "trained": granted}, 165.0)["trained"] == 20
+    assert sorted(listen(coordinator, 165.0, 182.0, heard=(1,))) == [2, 100]  # those that are silent for it
+
+
+def test_a_restarted_coordinator_that_is_stopped_keeps_places_for_those_who_come_back():
+    again = restored(begin(servers=2))
+    again.tick(0.0)
+    again.tick(600.0)
+    assert "waiting" in again.join(201, {"role": "params", "address": "127.0.0.1:7001"}, 600.0, 1)
+    assert not again.join(2, {**facts(), "run": 5}, 600.0, 1)["leader"]
+    assert "waiting" not in again.join(101, {"role": "params", "address": "127.0.0.1:7001"}, 600.0, 1)
+    assert again.join(1, {**facts(), "run": 5}, 600.0, 1)["leader"]
+
+
+def test_status_tells_which_servers_are_missing_and_who_is_silent():
+    coordinator = begin(servers=2)
+    listen(coordinator, 0.0, 10.0, heard=(1, 100))
+    assert [m["identity"] for m in coordinator.state(10.0)["members"] if m["silent"]] == [101, 2]
+    assert cluster_text(coordinator.state(10.0)).count("10.0 s ago, silent") == 2
+    listen(coordinator, 10.0, 20.0, heard=(1, 100))
+    state = json.loads(json.dumps(coordinator.state(20.0)))
+    assert [(m["role"], m["address"], m["silent_seconds"]) for m in state["missing"]] == [
+        ("params", "127.0.0.1:7001", 20.0)
+    ]
+    assert "missing for 20.0 s" in cluster_text(state)
+    coordinator.join(101, {"role": "params", "address": "127.0.0.1:7001"}, 20.0, 1)
+    assert coordinator.state(20.0)["missing"] == []
+    again = restored(coordinator)
+    assert [member["identity"] for member in again.state(0.0)["missing"]] == [100, 101]

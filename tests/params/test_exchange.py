@@ -29,8 +29,9 @@ class Cluster:
         self.coordinator = Coordinator(run=77, expected=servers)
         facts = {"layout": LayoutFacts.of(LAYOUT).as_list(), "images": 100, "batch_size": 10, "epochs": 1,
                  "quorum": 1.0, "agreed": {}}  # fmt: skip
+        self.identities = list(range(1, servers + 1))
         for index in range(servers):
-            self.coordinator.join(index + 1, {"role": "params", "address": f"server{index}"}, 0.0)
+            self.coordinator.join(index + 1, self.joining(index), 0.0)
         self.coordinator.join(99, {"role": "replica", "facts": facts}, 0.0)
         self.map = self.coordinator.map
         self.servers = {index: self.start_server(index) for index in range(servers)}
@@ -41,24 +42,50 @@ class Cluster:
         self.memories = [ExchangeMemory.create(LAYOUT) for _ in range(replicas)]
         self.exchanges = [self.start_exchange(index, wire) for index in range(replicas)]
 
+    def joining(self, index):
+        return {"role": "params", "address": f"server{index}"}
+
     def start_server(self, index):
+        identity = self.identities[index]
         server = ParameterServer(
-            self.network.endpoint(f"server{index}"), f"server{index}", index + 1, None, None, None, lambda text: None
+            self.network.endpoint(f"server{index}"), f"server{index}", identity, None, None, None, lambda text: None
         )
         server.host = Coordinator.restored(self.coordinator.snapshot())  # for its run and map; nobody talks to it
-        server._learn({"phase": "training", "map": self.map.as_dict(), "layout": LayoutFacts.of(LAYOUT).as_list()})
-        server.host.tick = lambda now: []
+        self.tell(server)
+        server.host.tick = lambda now, behind: []
         server._report = lambda now: None
         return server
+
+    def tell(self, server):
+        """Give a server the coordinator's news."""
+        server._learn({"phase": "training", "map": self.map.as_dict(), "layout": LayoutFacts.of(LAYOUT).as_list()})
+
+    def restart_server(self, index):
+        """Start a server again without snapshots: under another identity. The others do not learn of it yet."""
+        self.servers[index].table.close()
+        self.identities[index] = max(self.identities) + 1
+        for number in range(8):  # until the one before is silent for long enough
+            self.coordinator.tick(self.network.now + number / 2)
+        self.coordinator.join(self.identities[index], self.joining(index), self.network.now)
+        self.map = self.coordinator.map
+        assert self.map.servers[index].identity == self.identities[index]
+        self.servers[index] = self.start_server(index)
 
     def start_exchange(self, index, wire="float32"):
         peers = [server.address for server in self.map.servers]
         endpoint = self.network.endpoint(f"replica{index}")
         return Exchange(endpoint, self.memories[index], self.weights[index], peers, self.map, 77, 1000 + index, wire)
 
+    def succeed(self, index):
+        """Have another synchronizer go on with the newest map, as the supervisor does."""
+        self.exchanges[index] = self.start_exchange(index)
+        self.exchanges[index].begin()
+
     def turn(self, seconds=0.05):
-        for exchange in self.exchanges:
-            if exchange is not None and not exchange.done:
+        for index, exchange in enumerate(self.exchanges):
+            if exchange.moved:
+                self.succeed(index)
+            elif not exchange.done:
                 exchange.turn(self.network.now, 0)
         self.network.advance(seconds)
         for server in self.servers.values():
@@ -166,8 +193,8 @@ def test_a_server_that_lost_its_weights_gets_them_from_the_replicas(cluster):
     run.train(1)
     run.round()
     run.round()
-    run.servers[0].table.close()
-    run.servers[0] = run.start_server(0)
+    run.restart_server(0)
+    run.tell(run.servers[1])
     run.train(1)
     run.round()
     run.round()
@@ -183,10 +210,39 @@ def test_a_delta_to_a_server_that_lost_its_weights_is_not_lost(cluster):
     run.exchanges[0].turn(run.network.now, 0)
     assert PUSHED in run.memories[0].states
     for index in (0, 1):
-        run.servers[index].table.close()
-        run.servers[index] = run.start_server(index)
+        run.restart_server(index)
+    run.tell(run.servers[0])
     run.round()
     assert np.array_equal(run.served(), run.first + 5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_servers_that_come_again_as_others_at_any_moment_get_the_weights(cluster, seed, replicas):
+    run = cluster(seed, Weather(loss=0.1, doubling=0.1, delay=0.2), replicas=replicas)
+    run.round()
+    expected, generator = run.first.copy(), np.random.default_rng(seed)
+    for _ in range(6):
+        for index in range(replicas):
+            step = generator.integers(-3, 4, LAYOUT.size).astype(np.float32)
+            run.weights[index] += step
+            expected += step
+        for exchange in run.exchanges:
+            exchange.begin()
+        for _ in range(int(generator.integers(1, 12))):
+            run.turn()
+        victim = int(generator.integers(2))
+        run.restart_server(victim)
+        for _ in range(int(generator.integers(0, 5))):
+            run.turn()
+        run.tell(run.servers[1 - victim])
+        run.round()
+    run.round()
+    run.round()
+    for weights in run.weights:
+        assert np.array_equal(weights, run.served())
+    if replicas == 1:  # of others' updates, the newest may be lost with a server
+        assert np.array_equal(run.served(), expected)
 
 
 def test_a_cut_network_heals(cluster):

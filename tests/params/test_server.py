@@ -18,6 +18,7 @@ from adam_mp.params.announcements import Announcements
 from adam_mp.params.bucket_map import LayoutFacts
 from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.folder_lock import FolderLock
+from adam_mp.params.member import MEMBER_DEADLINE
 from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.persistence import SnapshotFolder, write_facts
 from adam_mp.params.server import ParameterServer
@@ -110,7 +111,7 @@ def test_statistics_that_are_none_are_left_out(served, updates):
 
 def test_a_name_is_one_that_every_terminal_shows(served):
     served.ask(with_facts(Kind.JOIN, {**JOIN, "name": "\ud800\x1b[2J" + 1000 * "x"}, sender=7, sequence=1))
-    served.host.members[7].seen = -1000.0
+    served.host.members[7].seen = -MEMBER_DEADLINE - 1
     served.server.turn(0)
     silent = next(line for line in served.told if "is silent" in line)
     assert silent.startswith("??[2Jxxx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import types
 
@@ -93,7 +94,7 @@ def make():
         made.store = types.SimpleNamespace(read_updates=lambda: 0)
         made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
         made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
-        made.heard = time.monotonic()
+        made.heard, made.map_epoch = time.monotonic(), 3
         exchange.board, exchange.words = board, words
         return made
 
@@ -137,6 +138,17 @@ def test_a_round_that_is_wanted_is_done_once_all_is_there(make, left, more):
     assert exchange.begun == 1 + more  # what a predecessor had pushed is without later updates
     assert not words.is_done(words.want_round())
     assert words.statistics().rounds == exchange.begun
+
+
+@pytest.mark.parametrize("turns", [0, 10**6])
+def test_a_synchronizer_ends_when_the_supervisor_knows_another_map(make, turns):
+    made = make(Board(TRAIN), Exchange(turns, {SILENT: ""} if turns else ()))
+    made.words.states[:] = SEEN
+    made.spec.patience = 60.0
+    made.words.note("map", 3)  # the one it has
+    threading.Timer(0.2, made.words.note, ("map", 4)).start()
+    with pytest.raises(TransportError, match="the bucket map has changed"):
+        made.run()
 
 
 def test_the_servers_that_are_well_are_not_blamed(make):

@@ -60,6 +60,7 @@ class ByHand:
         self.start, self.data, self.folder = start, data, folder
         self.keys = ()
         self.first = ""  # the coordinator's address
+        self.addresses = {}  # of parameter servers
 
     def make_keys(self, name="key"):
         path = self.folder / name
@@ -79,14 +80,17 @@ class ByHand:
         wait_until(listens, f"{name} to listen")
         return command, path.read_text().strip()
 
-    def params(self, number, listen="127.0.0.1:0", *more):
-        """Start parameter server `number` of two, with snapshots; the first one is the coordinator."""
+    def params(self, number, listen="127.0.0.1:0", *more, snapshots=True):
+        """Start parameter server `number` of two, with snapshots or not; the first one is the coordinator.
+
+        One that was there before is started at the same address.
+        """
         place = ("--join", self.first) if number else ("--servers", "2")
-        folder = self.folder / f"snapshots-{number}"
-        command, address = self.serve(
-            "serve-params", f"params-{number}", listen, *place, "--snapshots", str(folder), *more
-        )
-        self.first = self.first or address
+        if snapshots:
+            more = ("--snapshots", str(self.folder / f"snapshots-{number}"), *more)
+        listen = self.addresses.get(number, listen)
+        command, self.addresses[number] = self.serve("serve-params", f"params-{number}", listen, *place, *more)
+        self.first = self.first or self.addresses[number]
         return command
 
     def pictures(self, number, listen="127.0.0.1:0"):
@@ -286,7 +290,7 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
     wait_until(lambda: list((by_hand.folder / "snapshots-0").glob("shard-*")), "a snapshot")
     first.signal(signal.SIGKILL)
     first.finish()
-    first = by_hand.params(0, by_hand.first)
+    first = by_hand.params(0)
     ends = [replica.finish() for replica in replicas]
     assert [ended.code for ended in ends] == [0, 0], ends
     for server in (first, second):
@@ -294,6 +298,24 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
         assert ended.code == 0, ended.err
     assert "from the snapshot" in first.read(first.out)
     assert covered(12, by_hand.run_dir(0), by_hand.run_dir(1))
+
+
+@pytest.mark.parametrize("number", [1, 0], ids=["second", "first"])
+def test_a_server_without_snapshots_is_started_again_and_no_image_is_lost(by_hand, number):
+    epochs = 6
+    servers = [by_hand.params(each, snapshots=False) for each in range(2)]
+    replicas = [by_hand.replica(each, epochs) for each in range(2)]
+    wait_until(lambda: len(replicas_at_work(ask_status(by_hand.first))) == 2, "two replicas that train")
+    servers[number].signal(signal.SIGKILL)
+    servers[number].finish()
+    servers[number] = by_hand.params(number, snapshots=False)
+    ends = [replica.finish() for replica in replicas]
+    assert [ended.code for ended in ends] == [0, 0], ends
+    for server in servers:
+        ended = server.finish()
+        assert ended.code == 0, ended.err
+    assert covered(epochs, by_hand.run_dir(0), by_hand.run_dir(1))
+    assert max(ended.summary["test_accuracy"] or 0 for ended in ends) > 0.9
 
 
 def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
