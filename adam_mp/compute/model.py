@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.context import TrainingContext
-from adam_mp.compute.tensor_file import read_tensors, write_tensors
+from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.errors import CheckpointError, DataError
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
@@ -101,6 +101,11 @@ def write_model(path: Path, model: Model) -> None:
         "trained": json.dumps({"epoch": model.epoch, "validation_accuracy": model.validation_accuracy}),
     }
     write_tensors(path, model.weights, metadata)
+
+
+def read_weights(path: Path, places: Mapping[str, np.ndarray]) -> None:
+    """Read a model's weights into arrays by name. Raises CheckpointError if they do not fit, or the file is damaged."""
+    TensorFile(path, MODEL_FORMAT).read(places)
 
 
 def which_folder(folder: Path) -> str:

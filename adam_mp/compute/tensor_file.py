@@ -1,36 +1,60 @@
 """Files of named tensors in the safetensors format: whole or absent, and checked when they are read.
 
 A file is written beside its final name, flushed to the disk, and renamed; a reader never sees half of one. A checksum
-over tensors and text stands in the metadata, so that a file damaged later is recognised too.
+over tensors and text stands in the metadata, so that a file damaged later is recognised too. Arrays go to the disk from
+where they are, and come from there in pieces: neither way takes the memory of a second copy.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from adam_mp.errors import CheckpointError, refusal
 
+_PIECE = 4 << 20  # bytes read at once
+_KINDS = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint64": "U64", "uint32": "U32", "uint16": "U16", "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write tensors and text metadata to `path`, atomically. Raises OSError if the disk does not take it."""
-    whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    content = save(whole, {**metadata, "checksum": _checksum(whole, metadata)})
-    write_file(path, content)
+    """Write tensors and text metadata to `path`, atomically. Raises OSError if the disk does not take it.
+
+    What is not contiguous is copied, one tensor at a time.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # each is aligned behind those before it
+    header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum_of(tensors, metadata)}}
+    offset = 0
+    for name in names:
+        tensor, end = tensors[name], offset + tensors[name].nbytes
+        kind = _KINDS[tensor.dtype.name]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    _write(path, (len(text).to_bytes(8, "little"), text), (_bytes_of(tensors[name]) for name in names))
 
 
 def write_file(path: Path, content: bytes) -> None:
     """Write `content` to `path`, atomically and durably. Raises OSError if the disk does not take it."""
+    _write(path, (content,))
+
+
+def _write(path: Path, *parts: Iterable[bytes | memoryview]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         with open(partial, "wb") as file:
-            file.write(content)
+            for part in parts:
+                file.writelines(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -49,25 +73,121 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
 
     Raises CheckpointError if it is missing, of another kind, or damaged.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; expected a file of format {kind}")
+    file = TensorFile(path, kind)
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a dict
-    except (OSError, MemoryError) as error:
+        tensors = {name: np.empty(shape, dtype) for name, (dtype, shape) in file.forms.items()}
+    except MemoryError as error:
         raise CheckpointError(f"cannot read {path}: {refusal(error)}") from None
-    except (SafetensorError, ValueError, TypeError):  # its words are about the format
-        raise CheckpointError(f"{path} is no model or checkpoint file of adam_mp, or is damaged") from None
-    if metadata.get("format") != kind:
-        raise CheckpointError(f"{path} has format {metadata.get('format')!r}, expected {kind!r}")
-    if metadata.pop("checksum", None) != _checksum(tensors, metadata):
-        raise CheckpointError(f"{path} is damaged: its contents do not match its checksum")
-    return tensors, metadata
+    file.read(tensors)
+    return tensors, file.metadata
 
 
-def _checksum(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    value = zlib.crc32(repr(sorted(metadata.items())).encode())
+class TensorFile:
+    """A file of tensors: `metadata`, and `forms`, name -> (dtype, shape).
+
+    Raises CheckpointError if it is missing, of another kind than `kind`, or damaged; tensors are checked by `read`.
+    """
+
+    def __init__(self, path: Path, kind: str) -> None:
+        if not path.is_file():
+            raise CheckpointError(f"{path} does not exist; expected a file of format {kind}")
+        self._path = path
+        with _Reading(path) as file:
+            self.metadata = dict(file.metadata() or {})
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, not a dict
+            self.forms = {
+                name: (_dtype(part.get_dtype()), tuple(part.get_shape())) for name, part in slices.items()
+            }  # fmt: skip
+        if self.metadata.get("format") != kind:
+            raise CheckpointError(f"{path} has format {self.metadata.get('format')!r}, expected {kind!r}")
+        self._checksum = self.metadata.pop("checksum", None)
+
+    def check_form(self, name: str, dtype: np.dtype | type, shape: tuple[int, ...]) -> None:
+        """Raise CheckpointError unless there is a tensor of this name, type and shape."""
+        if name not in self.forms:
+            raise CheckpointError(f"{self._path} lacks {name}")
+        if self.forms[name] != (np.dtype(dtype), shape):
+            has, expected = (f"{np.dtype(kind)} {list(size)}" for kind, size in (self.forms[name], (dtype, shape)))
+            raise CheckpointError(f"{self._path} has {name} as {has}; expected {expected}")
+
+    def read(self, places: Mapping[str, np.ndarray]) -> None:
+        """Read tensors into `places`, arrays of their forms; the rest of the file is only checked.
+
+        Raises CheckpointError if a tensor is missing or has another form, or if the file is damaged; arrays may be
+        filled by then.
+        """
+        for name, place in places.items():
+            self.check_form(name, place.dtype, place.shape)
+        value = _checksum_begun(self.metadata)
+        with _Reading(self._path) as file:
+            for name in sorted(self.forms):
+                value = zlib.crc32(name.encode(), value)
+                for rows, piece in _pieces(file, name, self.forms[name]):
+                    value = zlib.crc32(_bytes_of(piece), value)
+                    if name in places:
+                        places[name][rows] = piece
+        if self._checksum != f"{value:08x}":
+            raise CheckpointError(f"{self._path} is damaged: its contents do not match its checksum")
+
+
+class _Reading:
+    """Opens a file of tensors; what goes wrong in it is a CheckpointError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Any:
+        try:
+            opened: Any = safe_open(self._path, framework="numpy")
+            self._file = opened.__enter__()
+        except BaseException as error:
+            self._translate(error)
+            raise
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._file.__exit__(kind, error, trace)
+        if error is not None:
+            self._translate(error)
+
+    def _translate(self, error: BaseException) -> None:
+        if isinstance(error, (OSError, MemoryError)):
+            raise CheckpointError(f"cannot read {self._path}: {refusal(error)}") from None
+        if isinstance(error, (SafetensorError, ValueError, TypeError, KeyError)):  # its words are about the format
+            raise CheckpointError(f"{self._path} is no model or checkpoint file of adam_mp, or is damaged") from None
+
+
+def _dtype(kind: str) -> np.dtype:
+    """Return the type that a file calls `kind`; raises KeyError."""
+    return np.dtype({short: name for name, short in _KINDS.items()}[kind])
+
+
+def _pieces(
+    file: Any, name: str, form: tuple[np.dtype, tuple[int, ...]]
+) -> Iterator[tuple[slice | tuple[()], np.ndarray]]:
+    """Return the rows of a tensor, some at a time, with their place in it."""
+    dtype, shape = form
+    if not shape:
+        yield (), file.get_tensor(name)
+        return
+    part, row = file.get_slice(name), dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
+    step = max(1, _PIECE // max(row, 1))
+    for first in range(0, shape[0], step):
+        rows = slice(first, min(first + step, shape[0]))
+        yield rows, part[rows]
+
+
+def _bytes_of(tensor: np.ndarray) -> memoryview:
+    """Return the tensor's numbers as they stand in a file."""
+    return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
+
+
+def _checksum_of(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
+    value = _checksum_begun(metadata)
     for name in sorted(tensors):
-        value = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, zlib.crc32(name.encode(), value))
+        value = zlib.crc32(_bytes_of(tensors[name]), zlib.crc32(name.encode(), value))
     return f"{value:08x}"
+
+
+def _checksum_begun(metadata: Mapping[str, str]) -> int:
+    return zlib.crc32(repr(sorted(metadata.items())).encode())

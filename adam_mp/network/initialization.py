@@ -8,6 +8,7 @@ hundred updates at learning rates that these bear.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -19,14 +20,20 @@ def initial_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
 
     Weights are `(inputs, outputs)`.
     """
+    weights = {name: np.empty(shape, np.float32) for name, shape in network.parameters.items()}
+    draw_weights(network, seed, weights)
+    return weights
+
+
+def draw_weights(network: Network, seed: int, weights: Mapping[str, np.ndarray]) -> None:
+    """Draw the same into `weights`, contiguous float32 arrays by name."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    weights = {}
     for position, (name, layer) in enumerate(zip(network.names, network.layers, strict=True)):
         last = position == len(network.layers) - 2
         for parameter, shape in layer.parameters(network.shapes[position]).items():
+            tensor = weights[f"{name}.{parameter}"]
             if len(shape) == 1:
-                weights[f"{name}.{parameter}"] = np.zeros(shape, np.float32)
+                tensor[...] = 0
                 continue
-            deviation = math.sqrt((0.1 if last else 1.0) / shape[0])
-            weights[f"{name}.{parameter}"] = generator.standard_normal(shape, np.float32) * np.float32(deviation)
-    return weights
+            generator.standard_normal(dtype=np.float32, out=tensor)
+            tensor *= np.float32(math.sqrt((0.1 if last else 1.0) / shape[0]))

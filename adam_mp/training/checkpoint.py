@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.tensor_file import read_tensors, write_tensors
+from adam_mp.compute.tensor_file import TensorFile, write_tensors
 from adam_mp.data.normalization import Normalization
 from adam_mp.errors import CheckpointError, refusal
 from adam_mp.memory.layout import Layout
@@ -31,23 +31,47 @@ _KEPT = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """The state of a run between two updates.
+class RunState:
+    """The state of a run between two updates, without its numbers.
 
-    `spaces`: "weights" and each optimizer state, flat float32 arrays. `ledger`: uint8 [batches], the states of the
-    batches of `epoch`. `updates`: how many were applied. `progress`: figures of the run so far, as plain values.
-    `number`: that of the file it was read from.
+    `ledger`: uint8 [batches], the states of the batches of `epoch`. `updates`: how many were applied. `progress`:
+    figures of the run so far, as plain values.
     """
 
     network: Network
     normalization: Normalization
-    spaces: Mapping[str, np.ndarray]
     ledger: np.ndarray
     epoch: int
     updates: int
     identity: Mapping[str, Any]
     progress: Mapping[str, Any]
-    number: int = 0
+
+
+Spaces = Mapping[str, np.ndarray]  # "weights" and each optimizer state, flat float32 arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint(RunState):
+    """A copy of a run in memory."""
+
+    spaces: Spaces
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredCheckpoint(RunState):
+    """A checkpoint in the file `path`, which was whole when this was made. Its numbers stay there."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        """That of its file."""
+        return _number(self.path)
+
+    def read_into(self, spaces: Spaces) -> None:
+        """Read the numbers into flat arrays. Raises CheckpointError if they are not in the file, or damaged."""
+        layout = Layout.of(self.network.parameters)
+        TensorFile(self.path, CHECKPOINT_FORMAT).read(_tensors(layout, spaces))
 
 
 def checkpoint_path(folder: Path, number: int) -> Path:
@@ -57,12 +81,7 @@ def checkpoint_path(folder: Path, number: int) -> Path:
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into `folder`, then remove all but the newest two. Raises OSError if the disk refuses."""
-    layout = Layout.of(checkpoint.network.parameters)
-    tensors = {
-        f"{space}/{name}": view
-        for space, flat in checkpoint.spaces.items()
-        for name, view in layout.views(flat).items()
-    }
+    tensors = _tensors(Layout.of(checkpoint.network.parameters), checkpoint.spaces)
     tensors["ledger"] = checkpoint.ledger
     metadata = {
         "format": CHECKPOINT_FORMAT,
@@ -87,6 +106,11 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
+def _tensors(layout: Layout, spaces: Spaces) -> dict[str, np.ndarray]:
+    """Return the tensors of flat arrays by their names in a file."""
+    return {f"{space}/{name}": view for space, flat in spaces.items() for name, view in layout.views(flat).items()}
+
+
 def find_checkpoints(folder: Path) -> list[Path]:
     """Return the checkpoints in `folder`, oldest first."""
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
@@ -98,35 +122,35 @@ def _number(path: Path) -> int:
     return int(match[1])
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read the newest checkpoint in `folder`; raises CheckpointError if there is none or it is damaged."""
+def read_checkpoint(folder: Path) -> StoredCheckpoint:
+    """Find the newest checkpoint in `folder`; raises CheckpointError if there is none or it is damaged.
+
+    All of the file is read and checked, and little of it kept.
+    """
     paths = find_checkpoints(folder)
     if not paths:
         raise CheckpointError(f"{folder} has no checkpoint to resume from; start anew with another --run-dir")
     try:
-        tensors, metadata = read_tensors(paths[-1], CHECKPOINT_FORMAT)
-        return _rebuild(paths[-1], tensors, metadata)
+        return _read_state(paths[-1])
     except CheckpointError as error:
         advice = f"; remove it to resume from {paths[-2].name}" if len(paths) > 1 else ""
         raise CheckpointError(f"{error}{advice}") from None
 
 
-def _rebuild(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Checkpoint:
+def _read_state(path: Path) -> StoredCheckpoint:
+    file = TensorFile(path, CHECKPOINT_FORMAT)
     try:
-        network = from_json(metadata["network"])
-        state = json.loads(metadata["state"])
-        layout = Layout.of(network.parameters)
-        spaces = {}
+        (batches,) = file.forms["ledger"][1]
+        ledger: np.ndarray = np.zeros(batches, np.uint8)
+        file.read({"ledger": ledger})
+        network = from_json(file.metadata["network"])
+        state = json.loads(file.metadata["state"])
         for space in state["spaces"]:
-            spaces[space] = np.zeros(layout.size, np.float32)
-            for name, view in layout.views(spaces[space]).items():
-                tensor = tensors[f"{space}/{name}"]
-                if (tensor.dtype, tensor.shape) != (view.dtype, view.shape):  # the checksum is of bytes alone
-                    raise ValueError(f"{space}/{name}, {tensor.dtype} {list(tensor.shape)}")
-                view[...] = tensor
-        return Checkpoint(
-            network, _normalization(state["normalization"]), spaces, tensors["ledger"], state["epoch"],
-            state["updates"], state["identity"], state["progress"], _number(path),
+            for name, shape in network.parameters.items():
+                file.check_form(f"{space}/{name}", np.float32, shape)
+        return StoredCheckpoint(
+            network, _normalization(state["normalization"]), ledger, state["epoch"], state["updates"],
+            state["identity"], state["progress"], path,
         )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} lacks or has damaged {error}") from None
@@ -149,17 +173,24 @@ class BackgroundWriter:
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
         self._refused: set[str] = set()  # keys whose last job failed
-        self._jobs: dict[str, Callable[[], object]] = {}
+        self._jobs: dict[str, tuple[Callable[[], object], object]] = {}
         self._changed = threading.Condition()
         self._busy = self._closed = False
+        self._reading: object = None  # by the job that runs now
         self._thread = threading.Thread(target=self._run, name="background-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, key: str, job: Callable[[], object]) -> None:
-        """Have `job` run soon, in place of an unbegun one of the same key."""
+    def submit(self, key: str, job: Callable[[], object], reads: object = None) -> None:
+        """Have `job`, which `reads` something, run soon, in place of an unbegun one of the same key."""
         with self._changed:
-            self._jobs[key] = job
+            self._jobs[key] = job, reads
             self._changed.notify_all()
+
+    def withdraw(self, key: str) -> object:
+        """Take back an unbegun job of this key; return what the job that runs now reads, None if none runs."""
+        with self._changed:
+            self._jobs.pop(key, None)
+            return self._reading
 
     def flush(self, seconds: float) -> bool:
         """Wait until all jobs are done, at most `seconds`; tell whether they are."""
@@ -183,13 +214,14 @@ class BackgroundWriter:
                 if not self._jobs:
                     return
                 key = next(iter(self._jobs))
-                job = self._jobs.pop(key)
+                job, self._reading = self._jobs.pop(key)
                 self._busy = True
             try:
                 self._do(key, job)
             finally:
+                del job  # and what it holds
                 with self._changed:
-                    self._busy = False
+                    self._busy, self._reading = False, None
                     self._changed.notify_all()
 
     def _do(self, key: str, job: Callable[[], object]) -> None:

@@ -24,7 +24,7 @@ from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
 from adam_mp.params.protocols import choose_protocols
-from adam_mp.training.checkpoint import Checkpoint
+from adam_mp.training.checkpoint import StoredCheckpoint
 from adam_mp.training.consistency import Consistency, parse_consistency
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data, split_samples
 from adam_mp.training.epoch import quorum_batches
@@ -44,10 +44,11 @@ _SERVED = 8  # workers for whom one process augments images that are in memory
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """All decisions of a run. `weights` are its first weights by name; `resumed` the checkpoint it goes on from.
+    """All decisions of a run. It has no arrays of its own: first weights are drawn, or read, straight into the store.
 
-    `share` is which of how many replicas on this machine this is; `run_key` is the key file of a run that
-    `train --servers` started, None of any other.
+    `resumed` is the checkpoint that the run goes on from, `weights` those of a model that it evaluates; where both are
+    None, weights are drawn from the seed. `share` is which of how many replicas on this machine this is; `run_key` is
+    the key file of a run that `train --servers` started, None of any other.
     """
 
     settings: TrainSettings
@@ -59,8 +60,8 @@ class RunPlan:
     choices: KernelChoices
     costs: Costs
     cores: int
-    weights: Mapping[str, np.ndarray]
-    resumed: Checkpoint | None
+    resumed: StoredCheckpoint | None
+    weights: Mapping[str, np.ndarray] | None = None
     share: tuple[int, int] = (0, 1)
     run_key: Path | None = None
 
@@ -141,11 +142,10 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     )
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     _check_network(settings, network, optimizer)
-    weights = initial_weights(network, settings.seed)
     choices = recorded_choices(settings) if resumed else None
     timeless = parse_consistency(settings.consistency).timeless
     choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
-    costs = measure_costs(network, weights, data, settings.batch_size, choices)
+    costs = measure_costs(network, initial_weights(network, settings.seed), data, settings.batch_size, choices)
     if cores > usable_cores():
         listener(
             Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them")
@@ -154,7 +154,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,
         schedule=_schedule(settings, len(data.training), split.workers), split=split, choices=choices, costs=costs,
-        cores=cores, weights=weights, resumed=resumed,
+        cores=cores, resumed=resumed,
     )  # fmt: skip
     if resumed:
         assert settings.folder is not None, "it was read from there"

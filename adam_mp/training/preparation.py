@@ -17,9 +17,10 @@ from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.segment import Segment, check_space
 from adam_mp.memory.steps import StepMemory, StepShape
 from adam_mp.memory.store import ParameterStore
+from adam_mp.network.initialization import draw_weights
 from adam_mp.params.factors import FactorShape, make_outboxes, outbox_slots
-from adam_mp.training.checkpoint import Checkpoint
-from adam_mp.training.copies import restore
+from adam_mp.training.checkpoint import RunState
+from adam_mp.training.copies import spaces_of
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
 from adam_mp.transport.keys import read_keys
@@ -118,13 +119,17 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
-    if plan.resumed is None:
+    """Put the weights that the run begins with, and optimizer state, straight into the store."""
+    if plan.resumed is not None:
+        plan.resumed.read_into(spaces_of(store))
+        store.set_updates(_updates_so_far(plan, plan.resumed))
+    elif plan.weights is not None:
         store.load(plan.weights)
-        return
-    restore(store, plan.resumed, _updates_so_far(plan, plan.resumed))
+    else:
+        draw_weights(plan.network, plan.settings.seed, store.tensors)
 
 
-def _updates_so_far(plan: RunPlan, resumed: Checkpoint) -> int:
+def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
     """Return where the run stands in its schedule; steps of another number of workers were more or fewer."""
     if not plan.consistency.in_steps:
         return resumed.updates

@@ -11,7 +11,7 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.model import MODEL_FILE, load
 from adam_mp.errors import CheckpointError, RunFolderError
 from adam_mp.network.network import Network
-from adam_mp.training.checkpoint import Checkpoint, read_checkpoint
+from adam_mp.training.checkpoint import RunState, StoredCheckpoint, read_checkpoint
 from adam_mp.training.run_folder import GIVEN, RUN_FILE, read_record
 from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
 
@@ -28,7 +28,7 @@ def recorded_choices(settings: TrainSettings) -> KernelChoices | None:
         return None
 
 
-def resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tuple[TrainSettings, Checkpoint]:
+def resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tuple[TrainSettings, StoredCheckpoint]:
     """Take the settings of the run in the folder, and over them what was given now."""
     folder = settings.folder
     assert folder is not None
@@ -69,7 +69,7 @@ class BestModel:
     in_checkpoint: bool
 
 
-def find_best(folder: Path, checkpoint: Checkpoint) -> BestModel:
+def find_best(folder: Path, checkpoint: RunState) -> BestModel:
     """Find the best model of a run: its file and the checkpoint are written one after the other, and a crash or a full
     disk may come between. Raises CheckpointError if the file is damaged.
     """
@@ -91,7 +91,7 @@ def find_best(folder: Path, checkpoint: Checkpoint) -> BestModel:
 
 def check_same_run(
     folder: Path,
-    checkpoint: Checkpoint,
+    checkpoint: RunState,
     network: Network,
     identity: Mapping[str, Any],
     batches: int,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.accounts import EpochAccount
 from adam_mp.training.bad_samples import BadSamples
-from adam_mp.training.checkpoint import Checkpoint
+from adam_mp.training.checkpoint import Checkpoint, Spaces
 from adam_mp.training.cluster import Cluster, share_batches, synchronizer_spec
-from adam_mp.training.copies import restore, take_checkpoint, take_model
+from adam_mp.training.copies import Tensors, restore, take_checkpoint, take_model
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import reopened, within_quorum
 from adam_mp.training.events import EpochProgress, Listener, Notice
@@ -131,7 +132,7 @@ class Supervisor:
         self.crew.start()
         self.crew.wait_ready(self.tend)
         if self._ways_back:
-            self.keeper.last = self._snapshot(first, states)
+            self.keeper.remember(self._snapshot(first, states))
         epoch = first
         while epoch < plan.settings.epochs:
             try:
@@ -173,7 +174,7 @@ class Supervisor:
         best = find_best(folder, resumed)
         self.figures.best_epoch, self.figures.validation_accuracy = best.epoch, best.accuracy
         if best.in_checkpoint:
-            self.keeper.save_model(self.model())
+            self.keeper.save_model(self.model)
 
     def _go_back(self, reason: str) -> int:
         """Go back to the last good state with half the learning rate; return its epoch. Raises DivergenceError."""
@@ -187,7 +188,8 @@ class Supervisor:
         figures = Figures(**last.progress)
         self.figures = dataclasses.replace(figures, rate_share=share, rollbacks=guard.times, seconds=self.elapsed())
         self._stale_before = np.array(figures.staleness_counts) - self.memory.staleness.sum(axis=0)
-        self.keeper.keep(dataclasses.replace(last, progress=dataclasses.asdict(self.figures)))
+        progress = dataclasses.asdict(self.figures)
+        self.keeper.write_last(lambda kept: dataclasses.replace(kept, progress=progress))
         self.open_epoch(last.epoch, reopened(last.ledger))
         totals = self.crew.totals()
         guard.begin_again(self.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
@@ -304,7 +306,7 @@ class Supervisor:
         )  # fmt: skip
         self.tell(record)
         if best:
-            self.keeper.save_model(self.model())
+            self.keeper.save_model(self.model)
         if self.leases.leads:
             self._checkpoint(following, np.zeros(plan.batches, np.uint8))
 
@@ -408,16 +410,18 @@ class Supervisor:
         self._check_finite(min(epoch, self.plan.settings.epochs - 1))
         self.keeper.keep(self._snapshot(epoch, states, part))
 
-    def _snapshot(self, epoch: int, states: np.ndarray, part: dict[str, float] | None = None) -> Checkpoint:
-        """Return a copy of the run's state, which must be paused."""
+    def _snapshot(
+        self, epoch: int, states: np.ndarray, part: dict[str, float] | None = None
+    ) -> Callable[[Spaces | None], Checkpoint]:
+        """Return what copies the run's state, which must be paused, over an earlier copy if it is given one."""
         self.figures.seconds = self.elapsed()
         self.figures.staleness_counts = self._stale_counts().tolist()
         figures = self.figures if part is None else dataclasses.replace(self.figures, epoch_part=part)
-        return take_checkpoint(self.plan, self.store, figures, epoch, states)
+        return functools.partial(take_checkpoint, self.plan, self.store, figures, epoch, states)
 
-    def model(self) -> Model:
-        """Return a copy of the present weights as a model, which is the best so far."""
-        return take_model(self.plan, self.store, self.figures)
+    def model(self, place: Tensors | None = None) -> Model:
+        """Return a copy of the present weights as a model, which is the best so far, over an earlier one in `place`."""
+        return take_model(self.plan, self.store, self.figures, place)
 
 
 def _time_to_look(seconds: float, done: float) -> float:

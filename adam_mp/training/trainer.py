@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.compute.model import Model, load
+from adam_mp.compute.model import Model, load, read_weights
 from adam_mp.errors import RunFolderError
 from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
@@ -191,14 +191,15 @@ def _run_in(
         write_record(folder.path, asked, plan.network, record, None)
         tell(announcement)
         supervisor.train()
-        model = load(supervisor.keeper.finish(supervisor.model))
+        path = supervisor.keeper.finish(supervisor.model)
         test_accuracy = None
         leads = supervisor.leases.leads
         supervisor.leases.leave()
         if len(plan.data.test) and leads and not interruption.requested:
-            supervisor.store.load(model.weights)
+            read_weights(path, supervisor.store.tensors)
             _, test_accuracy = supervisor.evaluate("test")
-        result = _result(supervisor, plan, folder, test_accuracy, model)
+        result = _result(supervisor, plan, folder, test_accuracy)
+    result = dataclasses.replace(result, model=load(path))  # when the store is gone
     try:
         write_record(folder.path, asked, plan.network, record, result.as_dict())
     except RunFolderError as error:
@@ -233,9 +234,7 @@ def _announce(plan: RunPlan, folder: RunFolder, cluster: Cluster | None) -> RunP
     )
 
 
-def _result(
-    supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accuracy: float | None, model: Model
-) -> TrainResult:
+def _result(supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accuracy: float | None) -> TrainResult:
     figures, total = supervisor.figures, supervisor.figures.total
     part = figures.epoch_part
     trained = figures.images_trained + (supervisor.trained_in_epoch() if part else 0)
@@ -268,7 +267,7 @@ def _result(
         per_worker=tuple(supervisor.crew.by_worker(supervisor.seconds_here)),
         stopped_by=supervisor.stopped_by,
         run_dir=str(folder.path),
-        model=model,
+        model=None,
     )
 
 

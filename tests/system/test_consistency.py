@@ -14,6 +14,7 @@ from adam_mp.memory.layout import Layout
 from adam_mp.network.initialization import initial_weights
 from adam_mp.training.checkpoint import read_checkpoint
 from tests.system.conftest import metrics, wait_until
+from tests.training.test_checkpoint import read_spaces
 
 IMAGES, BATCHES = 1900, 119  # of an epoch
 
@@ -33,7 +34,7 @@ def train(start, small_data, tmp_path):
 
 def weights(folder: Path) -> np.ndarray:
     """Return the weights at the end of a run."""
-    return read_checkpoint(folder).spaces["weights"]
+    return read_spaces(read_checkpoint(folder))["weights"]
 
 
 def finished(run, images):

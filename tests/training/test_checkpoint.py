@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from adam_mp import Dense, Flatten, Network, Softmax
+from adam_mp.compute.tensor_file import TensorFile
 from adam_mp.data.normalization import Normalization
 from adam_mp.errors import CheckpointError, refusal
 from adam_mp.memory.layout import Layout
 from adam_mp.training.checkpoint import (
+    CHECKPOINT_FORMAT,
     BackgroundWriter,
     Checkpoint,
     checkpoint_path,
@@ -23,6 +25,15 @@ NETWORK = Network.build([Flatten(), Dense(4), Dense(), Softmax()], (3, 3, 1), 2)
 NORMALIZATION = Normalization((1.5, 2.5), (3.0, 4.0), 0.5, ((1.0, 0.0), (0.0, 2.0)))
 
 
+def read_spaces(stored):
+    """Return the numbers of a checkpoint that has weights and v, or weights alone."""
+    names = {name.partition("/")[0] for name in TensorFile(stored.path, CHECKPOINT_FORMAT).forms} - {"ledger"}
+    size = Layout.of(stored.network.parameters).size
+    spaces = {name: np.zeros(size, np.float32) for name in names}
+    stored.read_into(spaces)
+    return spaces
+
+
 def make(updates=7):
     layout = Layout.of(NETWORK.parameters)
     generator = np.random.default_rng(updates)
@@ -32,7 +43,7 @@ def make(updates=7):
         for view in layout.views(spaces[name]).values():
             view[...] = generator.standard_normal(view.shape)
     return Checkpoint(
-        NETWORK, NORMALIZATION, spaces, np.array([3, 0, 3], np.uint8), 2, updates, {"seed": 1}, {"seconds": 1.5}
+        NETWORK, NORMALIZATION, np.array([3, 0, 3], np.uint8), 2, updates, {"seed": 1}, {"seconds": 1.5}, spaces
     )
 
 
@@ -45,8 +56,9 @@ def test_what_is_written_is_read_and_the_last_two_are_kept(tmp_path):
     assert (read.identity, read.progress) == ({"seed": 1}, {"seconds": 1.5})
     assert read.ledger.tolist() == [3, 0, 3]
     assert read.normalization == NORMALIZATION
+    spaces = read_spaces(read)
     for name, space in written.spaces.items():
-        np.testing.assert_array_equal(read.spaces[name], space)
+        np.testing.assert_array_equal(spaces[name], space)
 
 
 @pytest.mark.parametrize("updates", [50, 100, 200])
@@ -74,6 +86,17 @@ def test_damage_is_recognised_and_the_older_one_recommended(tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match="remove it to resume from checkpoint-0000000001"):
             read_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_that_is_damaged_after_it_was_found_is_not_gone_on_with(tmp_path):
+    path = write_checkpoint(tmp_path, make(7))
+    found, content = read_checkpoint(tmp_path), path.read_bytes()
+    path.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    with pytest.raises(CheckpointError, match="checksum"):
+        read_spaces(found)
+    path.unlink()
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_spaces(found)
 
 
 def test_no_checkpoint(tmp_path):
