@@ -212,7 +212,14 @@ def test_last_words_are_kept(tmp_path):
 
 
 def test_connections_that_failed_or_were_lost_are_shown_where_there_are_any():
-    server = {"name": "params 10.0.0.1:7700", "role": "params", "seconds": 9.0, "silent_seconds": 0.1, "shards": 2}
+    server = {
+        "name": "params 10.0.0.1:7700",
+        "role": "params",
+        "seconds": 9.0,
+        "silent_seconds": 0.1,
+        "silent": False,
+        "shards": 2,
+    }
     state = {"run": "1", "phase": "waiting", "images": None, "members": [server]}
     assert "connections" not in cluster_text({**state, "members": [{**server, "connections_lost": 0}]})
     shown = cluster_text({**state, "members": [{**server, "connections_lost": 3, "connections_failed": 1200}]})
