@@ -73,11 +73,11 @@ class Coordinator:
             return {"waiting": waiting}
         if member is None:
             self._joined += 1
-            member = Member(identity, self._joined, asked.role, asked.name, asked.address, self._listened, now)
+            member = Member(identity, self._joined, asked.role, asked.name, asked.address, self.listened, now)
             self.members[identity] = member
             self.missing.pop(identity, None)
             self.notices.append(f"{member.name} joined")
-        member.seen, member.sequence, member.answer = self._listened, sequence, {}
+        member.seen, member.sequence, member.answer = self.listened, sequence, {}
         if asked.role == REPLICA:
             if (made := self.updates.come_back(identity)) is not None:  # it was not dead
                 member.report = {"updates": made}
@@ -92,10 +92,10 @@ class Coordinator:
         if member is None or not member.lives_in(sequence):
             raise RefusedError("this member is not known here", rejoin=True)
         if sequence <= member.sequence:
-            member.seen = self._listened
+            member.seen = self.listened
             return member.answer
         said = Reporting.from_dict(facts, self.facts if member.role == REPLICA else None)
-        self._now, member.seen = now, self._listened
+        self._now, member.seen = now, self.listened
         member.sequence, member.report = sequence, dict(said.statistics)
         granted: list[int] = []
         if member.role == REPLICA:
@@ -151,10 +151,10 @@ class Coordinator:
             "finished": self.finished,
             "map": self.map.as_dict() if self.map else None,
             "members": [
-                {**member.as_dict(now, self._listened), "leader": member is self._leader()}
+                {**member.as_dict(now, self.listened), "leader": member is self._leader()}
                 for member in sorted(self.members.values(), key=lambda member: member.number)
             ],
-            "missing": [member.as_missing(self._listened) for member in self.missing.values()],
+            "missing": [member.as_missing(self.listened) for member in self.missing.values()],
         }  # fmt: skip
 
     @property
@@ -235,7 +235,7 @@ class Coordinator:
         if self.map is not None:
             known = {**self.missing, **self.members}
             held = [known[server.identity] for server in self.map.servers]
-        entry = self.places.enter(identity, address, held, self._listened)
+        entry = self.places.enter(identity, address, held, self.listened)
         if entry.waiting:
             return entry.waiting
         if entry.moved_from:
@@ -245,7 +245,7 @@ class Coordinator:
             self.changed = True
             self._part_with(old.identity)
             self.missing.pop(old.identity, None)
-            silent = f"silent for {self._listened - old.seen:.0f} s"
+            silent = f"silent for {self.listened - old.seen:.0f} s"
             self.notices.append(f"the parameter server at {address} takes the place of {old.name}, {silent}")
         if member is not None:
             member.address, member.name = address, member.name.replace(member.address, address)
@@ -323,7 +323,7 @@ class Coordinator:
         }
 
     @property
-    def _listened(self) -> float:
+    def listened(self) -> float:
         """Seconds in which messages were taken, by which members are judged."""
         return self._listening.seconds
 

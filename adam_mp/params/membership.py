@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adam_mp.errors import TransportError
+from adam_mp.params.listening import Listening
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
 from adam_mp.transport.tcp import NOBODY, TcpDialer
@@ -61,7 +62,8 @@ class CoordinatorLink:
         self._open: _Request | None = None
         self._said = float("-inf")
         self._member = False
-        self._heard = time.monotonic()
+        self._listening = Listening()
+        self._heard = 0.0
         dialer.dial(address)
 
     def join(
@@ -73,13 +75,13 @@ class CoordinatorLink:
         Raises JoinError if it refuses, TransportError if it has not answered or let in this member after `seconds`,
         StoppedError.
         """
-        deadline, self._member, missing = time.monotonic() + seconds, False, ""
+        deadline, self._member, missing = self._listened() + seconds, False, ""
         while True:
-            answer = self.ask(Kind.JOIN, facts, deadline - time.monotonic(), stop)
+            answer = self.ask(Kind.JOIN, facts, deadline - self._listened(), stop)
             if self._member:
                 return answer
             before, missing = missing, str(answer["waiting"])[:500]
-            if time.monotonic() + _AGAIN > deadline:  # too late for another answer
+            if self._listened() + _AGAIN > deadline:  # too late for another answer
                 raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {missing}")
             if missing != before:
                 say(f"waiting to join {self.address}: {missing}")
@@ -92,17 +94,17 @@ class CoordinatorLink:
 
         Raises TransportError after `seconds`, StoppedError when `stop` says so, RejoinError if not known there.
         """
-        began = time.monotonic()
+        began = self._listened()
         self._begin(kind, facts)
         while not stop():
             answer = self._look(_LOOK)
             if answer is not None:
                 return answer
-            if time.monotonic() - began > seconds:
+            if (listened := self._listened() - began) > seconds:
                 self._open = None
                 trouble = self._dialer.trouble(self.address)
                 hint = "; is 'adam-mp serve-params' running there?" if trouble == NOBODY else ""
-                waited = f"{time.monotonic() - began:.0f} s"
+                waited = f"{listened:.0f} s"
                 raise TransportError(f"{self.address} does not answer for {waited}: {trouble}{hint}")
         self._open = None
         raise StoppedError(f"interrupted before {self.address} answered; start it again to go on")
@@ -133,8 +135,8 @@ class CoordinatorLink:
 
     @property
     def silence(self) -> float:
-        """Seconds since the coordinator was last heard."""
-        return time.monotonic() - self._heard
+        """Seconds in which this member listened since the coordinator was last heard."""
+        return self._listening.seconds - self._heard
 
     def leave(self, seconds: float = 1.0, member: int | None = None) -> None:
         """Say goodbye, or that `member` is dead; whether it arrives is not known."""
@@ -143,6 +145,9 @@ class CoordinatorLink:
         message = with_facts(Kind.LEAVE, facts, run=self.run, sender=self.identity)
         while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
             time.sleep(_LOOK / 5)
+
+    def _listened(self) -> float:
+        return self._listening.look(time.monotonic())
 
     def _begin(self, kind: Kind, facts: _Facts) -> None:
         self._sequence += 1
@@ -153,6 +158,7 @@ class CoordinatorLink:
 
     def _look(self, seconds: float) -> dict[str, Any] | None:
         """Send the open request if it is due, and return its answer if it comes within `seconds`."""
+        self._listened()
         if self._open is not None and time.monotonic() - self._open.sent > _AGAIN:
             if self._dialer.send(self.address, self._open.message) is not None:
                 self._open.sent = time.monotonic()
@@ -162,7 +168,7 @@ class CoordinatorLink:
         if received is None or self._open is None:
             return None
         message = received[1]
-        self._heard = time.monotonic()
+        self._heard = self._listening.seconds
         asked = self._open.message
         if message.sequence != asked.sequence or message.kind not in (_ANSWERS[asked.kind], Kind.REFUSED):
             return None  # an answer that came twice, or too late

@@ -366,9 +366,9 @@ class ParameterServer:
         if self.host is None:
             return True
         if self._done_since is None:
-            self._done_since = time.monotonic()
+            self._done_since = self.host.listened
         others = sum(member.role != DATA for member in self.host.members.values()) > 1
-        return not others or time.monotonic() - self._done_since > _PARTING
+        return not others or self.host.listened - self._done_since > _PARTING
 
     # Answers.
 

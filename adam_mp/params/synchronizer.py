@@ -20,6 +20,7 @@ from adam_mp.memory.store import ParameterStore, StoreHandle
 from adam_mp.params.bucket_map import BucketMap
 from adam_mp.params.exchange import Exchange
 from adam_mp.params.factors import FactorShape, Inboxes
+from adam_mp.params.listening import Listening
 from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.local import ChannelHandle
@@ -68,7 +69,8 @@ class Synchronizer:
             spec.wire,
         )  # fmt: skip
         self.inboxes = None if spec.factors is None else Inboxes(spec.outboxes, spec.factors)
-        self.heard = time.monotonic()
+        self.listening = Listening()
+        self.heard = 0.0  # seconds of listening
         self.exchanged = self.store.read_updates()
 
     def run(self) -> None:
@@ -89,7 +91,7 @@ class Synchronizer:
                 self.round(self.allowed)
             else:
                 time.sleep(_PAUSE)
-                self.heard = time.monotonic()
+                self.heard = self.listening.look(time.monotonic())
 
     def due(self, order: int) -> bool:
         """Whether a round should begin: enough is trained, or the supervisor wants one."""
@@ -128,15 +130,16 @@ class Synchronizer:
                 return
             if not allowed():
                 time.sleep(_PAUSE)
-                self.heard = time.monotonic()
+                self.heard = self.listening.look(time.monotonic())
                 continue
             now = time.monotonic()
+            listened = self.listening.look(now)
             self.exchange.turn(now, _PAUSE)
             self.check_map()
             if self.exchange.answered != answered:
-                answered, self.heard = self.exchange.answered, now
+                answered, self.heard = self.exchange.answered, listened
                 self.counters.add("heartbeat", 1)
-            elif now - self.heard > self.spec.patience:
+            elif listened - self.heard > self.spec.patience:
                 raise TransportError(self.silence())
         self.words.add("rounds")
         self.words.add("round_ns", time.monotonic_ns() - began)

@@ -21,6 +21,7 @@ from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED, images_in
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
+from adam_mp.params.listening import Listening
 from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.statements import REPLICA
 from adam_mp.training.epoch import quorum_reached
@@ -224,12 +225,13 @@ class SharedLeases:
     def settle(self, tick: Callable[[], None]) -> None:
         """See `Leases.settle`. Raises TransportError once no shard was exchanged for the seconds of patience."""
         round_number = self._exchange.want_round()
-        exchanged, since = self._exchanged(), time.monotonic()
+        exchanged, since, listening = self._exchanged(), 0.0, Listening()
         while not self._exchange.is_done(round_number):
             tick()
+            listened = listening.look(time.monotonic())
             if (now_exchanged := self._exchanged()) != exchanged:
-                exchanged, since = now_exchanged, time.monotonic()
-            elif time.monotonic() - since > self._patience:
+                exchanged, since = now_exchanged, listened
+            elif listened - since > self._patience:
                 servers = ", ".join(address for _, address in self.servers["servers"])
                 raise TransportError(
                     f"no weights were exchanged for {self._patience:g} s, and the last updates wait for it; do the "
@@ -240,10 +242,10 @@ class SharedLeases:
     def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
         """See `Leases.resumable`. What is done by all is asked first, so that the weights after settling have it."""
         self._done, self._asks_for_done = None, True
-        since = time.monotonic()
+        listening = Listening()
         while self._done is None and int(self._news["epoch"]) == self._epoch:
             tick()
-            if time.monotonic() - since > self._patience:
+            if listening.look(time.monotonic()) > self._patience:
                 raise TransportError(f"the coordinator at {self._link.address} does not say what is trained")
             time.sleep(_REPORT / 10)
         self._asks_for_done = False

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from adam_mp.errors import StalledError
+from adam_mp.params.listening import Listening
 from adam_mp.process.child import Child
 from adam_mp.process.interruption import Interruption
 from adam_mp.process.stacks import all_stacks
@@ -14,6 +15,8 @@ from adam_mp.training.crew import Crew
 
 class Watchdog:
     """Looks at the crew's heartbeats; `seconds` without one end the run. `notice` takes lines for the user.
+
+    Seconds in which this process was stopped, and with it perhaps its crew, do not count.
 
     `others` returns the processes beyond the crew: parameter servers, and replicas, which ask crews of their own.
     """
@@ -24,7 +27,7 @@ class Watchdog:
     ) -> None:  # fmt: skip
         self._seconds, self._crew, self._others = seconds, crew, others
         self._interruption, self._notice = interruption, notice
-        self._heartbeats, self._moved_at = -1.0, 0.0
+        self._heartbeats, self._moved_at, self._listening = -1.0, 0.0, Listening()
 
     def answer(self) -> None:
         """Tell what the processes are doing, if that was asked."""
@@ -34,7 +37,7 @@ class Watchdog:
 
     def look(self, moved: bool) -> None:
         """See whether a heartbeat was counted since the last look, or something else `moved`; raises StalledError."""
-        heartbeats, now = self._crew.totals()["heartbeat"], time.monotonic()
+        heartbeats, now = self._crew.totals()["heartbeat"], self._listening.look(time.monotonic())
         if moved or heartbeats != self._heartbeats:
             self._heartbeats, self._moved_at = heartbeats, now
         elif now - self._moved_at > self._seconds:

@@ -12,6 +12,7 @@ from adam_mp.errors import TransportError
 from adam_mp.memory.board import STOP, TRAIN, VALIDATE
 from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
 from adam_mp.memory.layout import Layout
+from adam_mp.params.listening import Listening
 from adam_mp.params.synchronizer import Synchronizer
 from adam_mp.transport.addresses import parse_address
 
@@ -94,7 +95,7 @@ def make():
         made.store = types.SimpleNamespace(read_updates=lambda: 0)
         made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
         made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
-        made.heard, made.map_epoch = time.monotonic(), 3
+        made.listening, made.heard, made.map_epoch = Listening(), 0.0, 3
         exchange.board, exchange.words = board, words
         return made
 
