@@ -21,15 +21,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adam_mp.machine import free_memory
-from adam_mp.memory.segment import megabytes
 from adam_mp.params.bucket_map import BucketMap
 from adam_mp.params.epoch_batches import LEASED, TRAINED, EpochBatches
+from adam_mp.params.leadership import Leadership
 from adam_mp.params.listening import Listening
 from adam_mp.params.member import MEMBER_DEADLINE, Member
 from adam_mp.params.server_places import ServerPlaces
 from adam_mp.params.statements import LARGEST, REPLICA, SERVER, Joining, RefusedError, Reporting, RunFacts, member_named
 from adam_mp.params.update_counts import UpdateCounts
 
+RETURNING = 60.0  # seconds for which a replica that is silent may come back; its own patience by default
 _MOST_MEMBERS = 10_000
 _MOST_NOTICES = 1000  # that wait to be shown
 
@@ -48,14 +49,14 @@ class Coordinator:
         self.epoch = 0
         self.batches = EpochBatches()  # of the epoch
         self.members: dict[int, Member] = {}
-        self.missing: dict[int, Member] = {}  # servers of the map that are no members now
+        self.missing: dict[int, Member] = {}  # no members now: servers of the map, and replicas that may come back
         self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, trained twice
         self.updates = UpdateCounts()
         self.changed = False  # since the last snapshot
-        self.leader = 0  # identity of the replica that validates and keeps the model; 0 for none
-        self._awaited_until: float | None = None  # how long a leader from before the restart keeps its place
+        self.leadership = Leadership()
         self._joined = 0
         self._now, self._listening = 0.0, Listening()
+        self._accompanied = 0.0  # when a replica was a member last, in seconds of listening
         self._opened: float | None = None  # when the epoch began; None if that was before a restart
 
     # Messages.
@@ -82,7 +83,7 @@ class Coordinator:
             if (made := self.updates.come_back(identity)) is not None:  # it was not dead
                 member.report = {"updates": made}
             member.epoch = asked.epoch
-            self._choose_leader()
+            self.changed |= self.leadership.choose(self._replicas())
             self._take_up(member, asked, begins)
         return self._welcome(member)
 
@@ -105,7 +106,7 @@ class Coordinator:
                 self._end_epoch_at_quorum()
         present = member.epoch == self.epoch and self.phase == "training"
         if present:
-            granted = self.batches.grant(identity, said.wanted, self._replicas()) if said.wanted else []
+            granted = self.batches.grant(identity, said.wanted, len(self._replicas())) if said.wanted else []
         member.answer = {**self._news(member), "granted": granted}
         if said.states and present:
             member.answer["done"] = self.batches.done()
@@ -117,8 +118,10 @@ class Coordinator:
         Raises RefusedError.
         """
         named = member_named(identity, facts)
-        member = self._part_with(named)
+        member = self._part_with(named) or self._replicas_missing().get(named)
         if member is not None:
+            if member.role == REPLICA:
+                self.missing.pop(named, None)
             self.notices.append(f"{member.name} left" if named == identity else f"{member.name} died")
 
     def tick(self, now: float, behind: bool = False) -> list[Member]:
@@ -127,12 +130,16 @@ class Coordinator:
         To be called after each look for messages; `behind` says that the look left some unread.
         """
         listened = self._listening.look(now, behind)
-        if self._awaited_until is not None and listened > self._awaited_until:
-            self._awaited_until = None
-            self._choose_leader()
+        if self._replicas() or self.phase == "done":
+            self._accompanied = listened
+        for member in self._replicas_missing().values():
+            if listened - member.seen > RETURNING:
+                del self.missing[member.identity]
+        self.changed |= self.leadership.look(self._replicas(), listened)
         silent = [member for member in self.members.values() if listened - member.seen > MEMBER_DEADLINE]
         for member in silent:
             self._part_with(member.identity)
+            self.missing[member.identity] = member
             leased = ": what it had leased is free again" if member.role == REPLICA else ""
             self.notices.append(f"{member.name} is silent{leased}")
         return silent
@@ -164,7 +171,17 @@ class Coordinator:
             return f"{missing} more parameter server{'s' if missing > 1 else ''}"
         if self.facts is None:
             return "the first replica"
+        if (
+            self.phase == "done" and not self._replicas()
+        ):  # those that were cut off at the end of the run have their last updates to give
+            silent = min((member.name for member in self._replicas_missing().values()), default=None)
+            return silent and f"{silent}, which is silent: it may be back within {RETURNING:g} s of its last word"
         return None if self.phase == "done" or self._replicas() else "a replica"
+
+    @property
+    def alone(self) -> float:
+        """Seconds of listening without any replica, in a run that is not done."""
+        return self.listened - self._accompanied
 
     @property
     def map(self) -> BucketMap | None:
@@ -190,7 +207,8 @@ class Coordinator:
         return {
             "run": self.run, **self.places.snapshot(), "epoch": self.epoch, "finished": self.finished,
             "departed": self.updates.snapshot(self._made()),
-            "leader": self.leader, "facts": self.facts.as_dict() if self.facts else None,
+            "replicas": {str(m.identity): m.name for m in (*self._replicas_missing().values(), *self._replicas())},
+            "leader": self.leadership.identity, "facts": self.facts.as_dict() if self.facts else None,
             "trained": self.batches.done(),
         }  # fmt: skip
 
@@ -204,8 +222,9 @@ class Coordinator:
             self.places = ServerPlaces.restored(facts)
             for server in self.map.servers if self.map is not None else ():
                 self._miss(Member(server.identity, 0, SERVER, f"params {server.address}", server.address, 0.0, 0.0))
-            self.leader = int(facts.get("leader", 0))
-            self._awaited_until = MEMBER_DEADLINE if self.leader else None
+            for identity, name in facts.get("replicas", {}).items():
+                self.missing[int(identity)] = Member(int(identity), 0, REPLICA, str(name), "", 0.0, 0.0)
+            self.leadership = Leadership(int(facts.get("leader", 0)))
             if facts["facts"]:
                 self.facts = RunFacts.from_dict(facts["facts"])
                 self._open(int(facts["epoch"]))
@@ -223,8 +242,9 @@ class Coordinator:
             raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
         if member is None and len(self.members) >= _MOST_MEMBERS:
             raise RefusedError(f"the run has {_MOST_MEMBERS} members already")
-        if member is not None and member.role != asked.role:
-            raise RefusedError(f"{member.name} has the role {member.role}, and joins as {asked.role}; start it again")
+        known = member or self.missing.get(identity)
+        if known is not None and known.role != asked.role:
+            raise RefusedError(f"{known.name} has the role {known.role}, and joins as {asked.role}; start it again")
 
     def _place_server(self, identity: int, member: Member | None, address: str) -> str | None:
         """Have a server at its address, and in the map; return what it waits for if another may be there.
@@ -258,7 +278,7 @@ class Coordinator:
         if self.phase == "done" and asked.run != self.run:  # who was in it may still have to validate it
             raise RefusedError("the run is done; start new parameter servers for another")
         if self.facts is None:
-            self._check_room(offered)
+            offered.check_room(self.places.expected, self._room())
         if self.map is None:
             servers = self._servers()
             if len(servers) < self.places.expected:
@@ -270,16 +290,6 @@ class Coordinator:
             self.run = asked.run or self.run
             self._open(min(asked.epoch, offered.epochs - 1))
         return None
-
-    def _check_room(self, offered: RunFacts) -> None:
-        """Raise RefusedError if a server's part of the weights is more than this machine can hold."""
-        expected = self.places.expected
-        part, room = 4 * offered.layout.numbers // expected, self._room()
-        if part > room:
-            raise RefusedError(
-                f"the network's weights are {megabytes(part)} for each of {expected} parameter servers, and the "
-                f"first has {megabytes(room)} free; use a smaller network or more servers"
-            )
 
     def _take_up(self, member: Member, asked: Joining, begins: bool) -> None:
         """Note what a replica brings: what it did before the coordinator was restarted.
@@ -316,7 +326,7 @@ class Coordinator:
             "trained": self.images_in(TRAINED),
             "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
-            "replicas": self._replicas(),
+            "replicas": len(self._replicas()) + len(self._replicas_missing()),  # for which servers stay
             "updates": self.updates.total(others),
             "map": self.map.as_dict() if self.map else None,
             "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,
@@ -334,30 +344,17 @@ class Coordinator:
 
     def _made(self) -> dict[int, int]:
         """Return how many updates each replica has made since it joined, as far as it has told."""
-        replicas = (member for member in self.members.values() if member.role == REPLICA)
-        return {member.identity: int(member.report.get("updates", 0)) for member in replicas}
+        return {member.identity: int(member.report.get("updates", 0)) for member in self._replicas()}
 
-    def _replicas(self) -> int:
-        return sum(member.role == REPLICA for member in self.members.values())
+    def _replicas(self) -> list[Member]:
+        return [member for member in self.members.values() if member.role == REPLICA]
+
+    def _replicas_missing(self) -> dict[int, Member]:
+        """Those that are silent but did not leave, and may come back."""
+        return {identity: member for identity, member in self.missing.items() if member.role == REPLICA}
 
     def _leader(self) -> Member | None:
-        """The replica that validates and keeps the model; for the last epoch another if it is not back in time."""
-        leader = self.members.get(self.leader)
-        return self._oldest() if leader is None and self.phase == "done" else leader
-
-    def _oldest(self) -> Member | None:
-        """The replica that has been a member for longest."""
-        replicas = (member for member in self.members.values() if member.role == REPLICA)
-        return min(replicas, key=lambda member: member.number, default=None)
-
-    def _choose_leader(self) -> None:
-        """Let the replica that has been a member for longest lead, unless another does or is to come back to it."""
-        if self.leader in self.members:
-            self._awaited_until = None
-        elif self._awaited_until is None:
-            oldest = self._oldest()
-            self.leader = oldest.identity if oldest is not None else 0
-            self.changed = True
+        return self.leadership.holder(self._replicas(), self.phase == "done")
 
     def _open(self, epoch: int) -> None:
         assert self.facts is not None
@@ -403,5 +400,5 @@ class Coordinator:
             self.updates.depart(identity, int(member.report.get("updates", 0)))
         if member is not None:
             self._miss(member)
-            self._choose_leader()
+            self.changed |= self.leadership.choose(self._replicas())
         return member

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adam_mp.errors import AdamError, SettingsError
+from adam_mp.memory.segment import megabytes
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.transport.messages import LONGEST
 
@@ -77,6 +78,15 @@ class RunFacts:
             "layout": self.layout.as_list(), "images": self.images, "batch_size": self.batch_size,
             "epochs": self.epochs, "quorum": self.quorum, "agreed": dict(self.agreed),
         }  # fmt: skip
+
+    def check_room(self, servers: int, room: int) -> None:
+        """Raise RefusedError if one of `servers` cannot hold its part of the weights in `room` bytes."""
+        part = 4 * self.layout.numbers // servers
+        if part > room:
+            raise RefusedError(
+                f"the network's weights are {megabytes(part)} for each of {servers} parameter servers, and the first "
+                f"has {megabytes(room)} free; use a smaller network or more servers"
+            )
 
     def difference(self, other: RunFacts) -> str | None:
         """Name the first thing in which two replicas differ, with both values; None if they agree."""

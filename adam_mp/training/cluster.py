@@ -141,7 +141,7 @@ def say_dead(address: str, keys: Keys | None, process: int) -> None:
         link = CoordinatorLink(dialer, parse_address(address, "the coordinator's address"), new_identity())
         state = link.ask(Kind.STATUS, {}, _TELLING)
         link.run = int(state["run"], 16)
-        for member in state["members"]:
+        for member in (*state["members"], *state["missing"]):
             if member["name"] == replica_name(process):
                 link.leave(_TELLING, member["identity"])
     except TransportError:

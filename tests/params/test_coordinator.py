@@ -246,7 +246,9 @@ def test_lines_tell_how_the_run_goes():
     assert coordinator.awaited is None
     coordinator.report(2, 1, {"epoch": 0, "trained": list(range(10))}, 4.5)
     listen(coordinator, 4.5, 22.0, heard=(100, 101))
+    assert coordinator.awaited == "replica 2, which is silent: it may be back within 60 s of its last word"
     coordinator.leave(100)
+    coordinator.leave(100, {"member": 2})
     assert list(coordinator.notices)[2:] == [
         "replica 1 joined",
         "replica 2 joined",
@@ -255,6 +257,7 @@ def test_lines_tell_how_the_run_goes():
         "the run is done",
         "replica 2 is silent: what it had leased is free again",
         "params left",
+        "replica 2 died",
     ]
     assert coordinator.awaited is None
 
@@ -583,6 +586,7 @@ def test_status_tells_which_servers_are_missing_and_who_is_silent():
     assert [m["identity"] for m in coordinator.state(10.0)["members"] if m["silent"]] == [101, 2]
     assert cluster_text(coordinator.state(10.0)).count("10.0 s ago, silent") == 2
     listen(coordinator, 10.0, 20.0, heard=(1, 100))
+    coordinator.leave(2)
     state = json.loads(json.dumps(coordinator.state(20.0)))
     assert [(m["role"], m["address"], m["silent_seconds"]) for m in state["missing"]] == [
         ("params", "127.0.0.1:7001", 20.0)
@@ -591,4 +595,4 @@ def test_status_tells_which_servers_are_missing_and_who_is_silent():
     coordinator.join(101, {"role": "params", "address": "127.0.0.1:7001"}, 20.0, 1)
     assert coordinator.state(20.0)["missing"] == []
     again = restored(coordinator)
-    assert [member["identity"] for member in again.state(0.0)["missing"]] == [100, 101]
+    assert [member["identity"] for member in again.state(0.0)["missing"]] == [100, 101, 1]
