@@ -27,16 +27,20 @@ _LINE = 64
 _LARGEST_CHUNK = 8 << 20
 _CHUNKS = 64  # at least, where the cache is small: what processes leave unused stays below a tenth
 _IMAGES_A_CHUNK = 8  # at least, or much would be left at its end
-_LEFT_FREE = 256 << 20  # of the machine's memory: the cache stops before
+LEFT_FREE = 256 << 20  # of the machine's memory: the cache stops before
 
 
 @dataclasses.dataclass(frozen=True)
 class CacheHandle:
-    """What a child needs to attach: the segment of the pixels, the bytes of a chunk, and how many there are."""
+    """What a child needs to attach: the segment of the pixels, the bytes of a chunk, and how many there are.
+
+    `spare` bytes of the machine's memory are left to others.
+    """
 
     segment: SegmentHandle
     chunk: int
     chunks: int
+    spare: int = LEFT_FREE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +64,19 @@ class ImageCache:
         self._full = False
 
     @classmethod
-    def create(cls, size: int, image_bytes: float, places: np.ndarray, folder: Path | None = None) -> ImageCache:
+    def create(
+        cls, size: int, image_bytes: float, places: np.ndarray, folder: Path | None = None, spare: int = LEFT_FREE
+    ) -> ImageCache:
         """Make a cache of up to `size` bytes, of memory or of disk in `folder`; it takes them as it fills.
 
-        An image usually has `image_bytes`; those that are many times as large are not kept.
+        An image usually has `image_bytes`; those that are many times as large are not kept. `spare` bytes of the
+        machine's memory are left to others.
         """
         chunk = max(min(_LARGEST_CHUNK, size // _CHUNKS), math.ceil(_IMAGES_A_CHUNK * image_bytes))
         chunk = max(1, -(-chunk // _PAGE)) * _PAGE
         chunks = size // chunk
         segment = Segment.create("cache", _PAGE + chunk * chunks, folder, reserved=_PAGE)
-        return cls(segment, CacheHandle(segment.handle, chunk, chunks), places)
+        return cls(segment, CacheHandle(segment.handle, chunk, chunks, spare), places)
 
     @classmethod
     def attach(cls, handle: CacheHandle, places: np.ndarray) -> ImageCache:
@@ -108,7 +115,7 @@ class ImageCache:
 
     def _claim(self) -> bool:
         """Claim a chunk for this process alone."""
-        if free_memory() < _LEFT_FREE + self.handle.chunk:
+        if free_memory() < self.handle.spare + self.handle.chunk:
             self._full = True
             return False
         number = int(fetch_add(self._claimed, 0, 1))

@@ -53,9 +53,10 @@ class RunShape:
         count = max(self.workers, self.data_servers)
         return [(self.workers + i % self.data_servers, i % self.workers) for i in range(count)]
 
-    def offsets(self) -> tuple[dict[str, int], int]:
-        """Return where each part begins, in bytes, and the size of the whole."""
-        sizes = {
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The bytes of each part, in their order."""
+        return {
             "board": Board.bytes_needed(self.processes),
             "ledger": Ledger.bytes_needed(self.batches),
             "evaluation": Ledger.bytes_needed(self.chunks),
@@ -66,8 +67,11 @@ class RunShape:
             **{f"ring{index}": self.ring.bytes for index in range(len(self.rings))},
             **{name: np.dtype(dtype).itemsize * int(np.prod(shape)) for name, (dtype, shape) in self.arrays.items()},
         }
+
+    def offsets(self) -> tuple[dict[str, int], int]:
+        """Return where each part begins, in bytes, and the size of the whole."""
         offsets, position = {}, 0
-        for name, size in sizes.items():
+        for name, size in self.sizes.items():
             offsets[name] = position
             position += -(-size // 64) * 64
         return offsets, position

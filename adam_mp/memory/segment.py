@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -85,15 +86,31 @@ class Segment:
             self.handle = SegmentHandle(-1, self.handle.size)
 
 
-def check_space(size: int, purpose: str, folder: Path | None = None) -> None:
-    """Raise SpaceError unless `size` bytes can be taken now, in memory or in `folder`."""
+def check_space(
+    size: int, purpose: str, folder: Path | None = None, parts: Mapping[str, int] | None = None
+) -> None:  # fmt: skip
+    """Raise SpaceError, which names the large ones of its `parts`, unless `size` bytes can be taken now.
+
+    They are taken in memory, or in `folder`.
+    """
     free = free_space(folder)
     if folder is None:
-        place, advice = "memory", "use a smaller network, batch or data set, or --memory-dir"
+        place, advice = "memory", "use a smaller network, batch or data set, fewer --cores, or --memory-dir"
     else:
         place, advice = f"folder {folder}", "name a folder with more room"
     if size + _RESERVE > free:
-        raise SpaceError(f"{purpose} needs {megabytes(size)}, but {place} has {megabytes(free)} free; {advice}")
+        needs = f"{megabytes(size)}{_named(parts or {}, size)}"
+        raise SpaceError(f"{purpose} needs {needs}, but {place} has {megabytes(free)} free; {advice}")
+
+
+def _named(parts: Mapping[str, int], size: int) -> str:
+    """Return the parts of `size` in brackets, the largest first, those below a fiftieth as one."""
+    large = {name: part for name, part in parts.items() if part >= size / 50}
+    if len(large) < 2:
+        return ""
+    texts = [f"{name} {megabytes(large[name])}" for name in sorted(large, key=lambda name: -large[name])]
+    rest = size - sum(large.values())
+    return f" ({', '.join(texts)}{f', the rest {megabytes(rest)}' if rest else ''})"
 
 
 def free_space(folder: Path | None) -> int:

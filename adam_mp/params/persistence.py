@@ -27,12 +27,12 @@ import numpy as np
 
 from adam_mp.compute.tensor_file import read_tensors, write_file, write_tensors
 from adam_mp.errors import CheckpointError, RunFolderError, refusal
+from adam_mp.params.server_memory import WAITING
 from adam_mp.params.shard_table import ShardTable
 
 _FORMAT = "adam_mp.shard.1"
 _NAME = re.compile(r"shard-(\d{6})\.safetensors")
 _FACTS = "identity.json"
-_WAITING = 2  # copies of shards that wait for the disk
 _CLOSING = 60.0  # seconds
 
 
@@ -72,7 +72,7 @@ class SnapshotFolder:
             raise RunFolderError(f"cannot use snapshot folder {folder}: {refusal(error)}; name another") from None
         self._folder, self._seconds = folder, seconds
         self._run = 0
-        self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(_WAITING)
+        self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(WAITING)
         self._written = self._failed = 0
         self._since: dict[int, float] = {}  # shard -> when the first change came that was not copied; oldest first
         self._busy: set[int] = set()  # shards whose copy is queued or being written

@@ -17,19 +17,18 @@ from typing import Any
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
 from adam_mp.params.announcements import Announcements
-from adam_mp.params.answers import BUFFERS, Answers
+from adam_mp.params.answers import Answers
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.membership import CoordinatorLink, StoppedError
 from adam_mp.params.persistence import SnapshotFolder
+from adam_mp.params.server_memory import TURN, TURN_BYTES, server_memory
 from adam_mp.params.shard_table import Delta, ShardTable
 from adam_mp.params.statements import DATA, SERVER, RefusedError, name_in
 from adam_mp.params.traffic import Traffic
 from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.messages import ENCODINGS, Kind, Message, with_facts
 
-_TURN = 16  # messages, and payload bytes, that a turn takes at most
-_TURN_BYTES = 24 << 20
 _REPORT = 0.5  # seconds
 _IDLE = 0.02
 _OWING = 0.002  # while answers are owed: a transport does not tell when it lets go of a buffer
@@ -121,7 +120,7 @@ class ParameterServer:
     def _take(self, seconds: float) -> list[Arrived]:
         arrived: list[Arrived] = []
         size, self._behind = 0, False
-        while len(arrived) < _TURN and size < _TURN_BYTES:
+        while len(arrived) < TURN and size < TURN_BYTES:
             received = self.endpoint.receive(0 if arrived else seconds)
             if received is None:
                 break
@@ -326,7 +325,8 @@ class ParameterServer:
             self.table = self._answers = None
         size = 4 * sum(layout.layout.shards[number].size for number in numbers)
         largest = 4 * max((layout.layout.shards[number].size for number in numbers), default=16)
-        check_space(size + BUFFERS * largest, "this server's shards")
+        need = server_memory(size, largest, self.snapshots is not None)
+        check_space(sum(need.values()), "this server", None, need)
         self._made = (self._run, layout, numbers)
         self.table = ShardTable(layout.layout, numbers)
         self._answers = Answers(self.endpoint, self.table)

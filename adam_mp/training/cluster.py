@@ -78,9 +78,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
         dialer.close()
         raise
     protocols = plan_protocols(plan, len(news["map"]["servers"]))
-    tensors = factor_tensors(plan.layout, protocols)
-    factors = FactorShape.of(plan.layout, tensors, settings.batch_size) if tensors else None
-    return Cluster(dialer, link, facts, news, keys, protocols, factors)
+    return Cluster(dialer, link, facts, news, keys, protocols, plan_factors(plan, protocols))
 
 
 def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
@@ -90,6 +88,12 @@ def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
         plan.network, settings.exchange_images, servers, settings.protocol, plan.optimizer.is_plain_descent,
         4 if settings.wire == "float32" else 2,
     )  # fmt: skip
+
+
+def plan_factors(plan: RunPlan, protocols: tuple[LayerProtocol, ...]) -> FactorShape | None:
+    """Return the layers whose updates go as activations and errors, None where there are none."""
+    tensors = factor_tensors(plan.layout, protocols)
+    return FactorShape.of(plan.layout, tensors, plan.settings.batch_size) if tensors else None
 
 
 def replica_figures(

@@ -175,9 +175,13 @@ def _check_forms(settings: TrainSettings) -> None:
 
 def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer) -> None:
     """Raise SpaceError or SettingsError where a network cannot be trained so, before its weights are made."""
-    store_bytes = 4 * network.parameter_count * (1 + len(optimizer.states))
-    # Weights stand in this process, in the store, and as a gradient in at least one worker.
-    check_space(store_bytes + 2 * 4 * network.parameter_count, f"network {network.name!r}")
+    weights = 4 * network.parameter_count
+    # The costs of a step are measured on first weights, in this process; all of a run is counted when it is planned.
+    need = {
+        "weights and optimizer state": weights * (1 + len(optimizer.states)),
+        "weights to measure with": 2 * weights,
+    }
+    check_space(sum(need.values()), f"network {network.name!r}", None, need)
     choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # raises what it would raise later
 
 

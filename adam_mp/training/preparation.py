@@ -10,23 +10,22 @@ import numpy as np
 
 from adam_mp.data.remote import RemoteSource
 from adam_mp.data.server import DataServerSpec
-from adam_mp.memory.cache import ImageCache
+from adam_mp.memory.cache import LEFT_FREE, ImageCache
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
-from adam_mp.memory.segment import Segment, check_space
-from adam_mp.memory.steps import StepMemory, StepShape
+from adam_mp.memory.segment import Segment
+from adam_mp.memory.steps import StepMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.network.initialization import draw_weights
-from adam_mp.params.factors import FactorShape, make_outboxes, outbox_slots
+from adam_mp.params.factors import FactorShape, make_outboxes
 from adam_mp.training.checkpoint import RunState
 from adam_mp.training.copies import spaces_of
+from adam_mp.training.memory_need import plan_outbox_slots, run_need, step_shape
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.worker import WorkerSpec
 from adam_mp.transport.keys import read_keys
-from adam_mp.transport.local import ChannelHandle, LocalChannel
-
-_INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
+from adam_mp.transport.local import ChannelHandle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,29 +66,17 @@ class Shared:
         self.memory.close()
 
 
-def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
+def prepare_memory(plan: RunPlan, factors: FactorShape | None = None, keeps: bool = True) -> Shared:
     """Make all that is shared, owned by the caller, and fill in the data set and first or resumed weights.
 
-    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do.
-    Raises SpaceError, before taking any, if there is not enough for it and for the workers' contexts.
+    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do; `keeps` is
+    whether checkpoints and models will be written. Raises SpaceError, before taking any, if there is not enough for all
+    of the run.
     """
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
-    needed = shape.offsets()[1] + plan.store_bytes
-    in_steps = StepShape(plan.split.workers, plan.layout.size, 1 + len(plan.optimizer.states))
-    if plan.consistency.in_steps:
-        needed += in_steps.bytes
-    if plan.is_replica:
-        needed += ExchangeMemory.bytes_needed(plan.layout)
-    slots = outbox_slots(plan.settings.exchange_images, plan.settings.batch_size, plan.split.workers)
-    if factors is not None:
-        needed += plan.split.workers * LocalChannel.bytes_needed(slots, factors.numbers)
-    processes = plan.costs.context_bytes * plan.split.workers
-    processes += _INTERPRETER_BYTES * (plan.split.workers + plan.split.data_servers)
-    if folder is not None:
-        check_space(needed, "the run", folder)
-        needed = 0
-    check_space(needed + processes, f"the run, with {plan.split.workers + plan.split.data_servers} processes,")
+    need = run_need(plan, factors, keeps)
+    need.check("the run", folder)
     cache, exchange, outboxes, steps = None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
     with contextlib.ExitStack() as made:
@@ -102,18 +89,20 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None) -> Shared:
         if plan.data.source is not None:
             arrays = memory.arrays
             image_bytes = plan.data.survey.stored_pixels * plan.data.source.channels
-            cache = ImageCache.create(plan.data.cache_bytes, image_bytes, arrays["cache_places"], folder)
+            cache = ImageCache.create(
+                plan.data.cache_bytes, image_bytes, arrays["cache_places"], folder, LEFT_FREE + need.kept
+            )
             made.callback(cache.close)
         if plan.is_replica:
             exchange = ExchangeMemory.create(plan.layout, folder)
             made.callback(exchange.close)
         if factors is not None:
-            size = plan.split.workers * LocalChannel.bytes_needed(slots, factors.numbers)
-            outboxes = Segment.create("outboxes", size, folder)
+            slots = plan_outbox_slots(plan)
+            outboxes = Segment.create("outboxes", need.shared["outboxes"], folder)
             made.callback(outboxes.close)
             channels = tuple(each.handle for each in make_outboxes(outboxes, plan.split.workers, slots, factors))
         if plan.consistency.in_steps:
-            steps = StepMemory.create(in_steps, folder)
+            steps = StepMemory.create(step_shape(plan), folder)
         made.pop_all()
     return Shared(memory, store, cache, exchange, outboxes, channels, steps)
 

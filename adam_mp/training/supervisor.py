@@ -86,7 +86,7 @@ class Supervisor:
         plan = self.plan
         ends.enter_context(self.interruption.note_asking())
         factors = self.cluster.factors if self.cluster is not None else None
-        self.shared = shared = prepare_memory(plan, factors)
+        self.shared = shared = prepare_memory(plan, factors, self.folder is not None)
         ends.callback(shared.close)
         self.memory, self.store = shared.memory, shared.store
         self.memory.board.rate_share = self.figures.rate_share

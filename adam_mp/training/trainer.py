@@ -17,11 +17,12 @@ from adam_mp.memory.staleness import labelled
 from adam_mp.params.membership import StoppedError
 from adam_mp.process.interruption import Interruption, stacks_when_asked
 from adam_mp.training.checkpoint import checkpoint_path, find_checkpoints
-from adam_mp.training.cluster import Cluster, join_cluster
+from adam_mp.training.cluster import Cluster, join_cluster, plan_factors, plan_protocols
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
 from adam_mp.training.figures import WorkerFigures, wait_fraction
 from adam_mp.training.hints import STARVED
 from adam_mp.training.launch import Launch, ReplicaTask
+from adam_mp.training.memory_need import launch_need
 from adam_mp.training.plan import RunPlan, make_plan
 from adam_mp.training.run_folder import RunFolder, write_record
 from adam_mp.training.settings import FIELDS, TrainSettings
@@ -137,6 +138,9 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
         return _run_in(dataclasses.replace(plan, settings=settings.alone()), folder, interruption, tell, asked=settings)
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
+    launch_need(plan, plan_factors(plan, plan_protocols(plan, settings.servers))).check(
+        "the run", None if settings.memory_dir is None else Path(settings.memory_dir)
+    )
     others = {name: getattr(settings, name) for name in FIELDS}  # where a run is resumed, not all of them are given
     for name in ("servers", "replicas", "resume", "target_accuracy"):
         others.pop(name)
