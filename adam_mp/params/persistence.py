@@ -137,7 +137,7 @@ class SnapshotFolder:
             return [number for number in self._since if number not in self._busy]
         old = itertools.takewhile(lambda changed: now - changed[1] >= self._seconds, self._since.items())
         free = (number for number, _ in old if number not in self._busy)
-        return list(itertools.islice(free, max(0, _WAITING - self._queue.qsize())))
+        return list(itertools.islice(free, max(0, WAITING - self._queue.qsize())))
 
     def note(self, facts: dict[str, Any]) -> bool:
         """Have `identity.json` written in the background; False if the writer has no room now."""

@@ -220,7 +220,7 @@ def test_connections_that_failed_or_were_lost_are_shown_where_there_are_any():
         "silent": False,
         "shards": 2,
     }
-    state = {"run": "1", "phase": "waiting", "images": None, "members": [server]}
+    state = {"run": "1", "phase": "waiting", "images": None, "members": [server], "missing": []}
     assert "connections" not in cluster_text({**state, "members": [{**server, "connections_lost": 0}]})
     shown = cluster_text({**state, "members": [{**server, "connections_lost": 3, "connections_failed": 1200}]})
     assert "2 shards, 0.0 MB, 0 updates/s, 1,200 connections failed, 3 connections lost" in shown
