@@ -8,12 +8,12 @@ from pathlib import Path
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
 from adam_mp.params.serving import ServerSpec, serve_parameters
-from adam_mp.process.interruption import Interruption
+from adam_mp.process.interruption import EXIT_CODES, Interruption
 from adam_mp.transport.keys import read_keys
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve parameters until the run is done, or until SIGINT or SIGTERM."""
+    """Serve parameters until the run is done; 130 or 143 if a signal came before."""
     parser = Parser(
         prog="adam-mp serve-params",
         description="Run a parameter server. The first of a run is also its coordinator: further servers join it with "
@@ -35,6 +35,11 @@ def run(arguments: Sequence[str]) -> int:
         "--snapshot-seconds", metavar="S", type=float, default=1.0,
         help="time between two writings of a shard, and so the updates that may be lost (default: 1)",
     )  # fmt: skip
+    parser.add_argument(
+        "--wait-seconds", metavar="S", type=float, default=ServerSpec.wait,
+        help="how long the first server waits while no replica is there, before it ends with an error (default: "
+        f"{ServerSpec.wait:g})",
+    )  # fmt: skip
     parser.add_argument("--address-file", metavar="FILE", help="write the address here once it is listened on")
     add_common(parser)
     values = parse(parser, arguments)
@@ -42,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError(f"--servers is {values.servers}; expected 1 to 64")
     if not 0 < values.snapshot_seconds <= 86400:
         raise SettingsError(f"--snapshot-seconds is {values.snapshot_seconds:g}; expected more than 0, at most a day")
+    if not values.wait_seconds > 0:
+        raise SettingsError(f"--wait-seconds is {values.wait_seconds:g}; expected more than 0, or inf for no end")
     spec = ServerSpec(
         listen=values.listen,
         advertise=values.advertise,
@@ -51,7 +58,8 @@ def run(arguments: Sequence[str]) -> int:
         snapshots=Path(values.snapshots) if values.snapshots else None,
         seconds=values.snapshot_seconds,
         address_file=Path(values.address_file) if values.address_file else None,
+        wait=values.wait_seconds,
     )
     with Interruption() as interruption:
-        serve_parameters(spec, lambda: interruption.requested is not None, lambda text: print(text, flush=True))
-    return 0
+        done = serve_parameters(spec, lambda: interruption.requested is not None, lambda text: print(text, flush=True))
+    return 0 if done else EXIT_CODES.get(interruption.requested or "", 1)

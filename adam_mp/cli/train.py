@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from adam_mp.api import train_with
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
 from adam_mp.report.progress import ProgressDisplay, notices_only
-
-_SIGNAL_CODES = {"SIGINT": 130, "SIGTERM": 143}
+from adam_mp.training.interruption import EXIT_CODES
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -34,4 +33,4 @@ def run(arguments: Sequence[str]) -> int:
     result = train_with([display], given_settings(values))
     if values.json:
         print(json.dumps(result.as_dict()), flush=True)
-    return _SIGNAL_CODES.get(result.stopped_by or "", 0)
+    return EXIT_CODES.get(result.stopped_by or "", 0)

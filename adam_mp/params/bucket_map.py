@@ -7,10 +7,10 @@ which grows with each change.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 from adam_mp.errors import SettingsError
@@ -107,7 +107,7 @@ class LayoutFacts:
                 return f"{_described(theirs)}, the run has {_described(ours)}"
         return None
 
-    @cached_property
+    @functools.cached_property
     def layout(self) -> Layout:
         """The layout itself."""
         return Layout.of(dict(self.shapes))
@@ -116,3 +116,9 @@ class LayoutFacts:
 def _described(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     """Say a tensor's name and shape, as in `conv1.weight 5x5x1x20`."""
     return f"{tensor[0][:_LONGEST_NAME]} {'x'.join(map(str, tensor[1])) or 'of one number'}" if tensor else "no more"
+
+
+@functools.lru_cache(maxsize=1)
+def own_shards(bucket_map: BucketMap, layout: LayoutFacts, identity: int) -> tuple[int, ...]:
+    """Return the shards of one server; all of them are hashed for it, and it is asked with each news."""
+    return bucket_map.shards_of(layout.layout, identity)

@@ -9,7 +9,7 @@ more servers.
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
 from adam_mp.params.announcements import Announcements
 from adam_mp.params.answers import Answers
-from adam_mp.params.bucket_map import BucketMap, LayoutFacts
+from adam_mp.params.bucket_map import BucketMap, LayoutFacts, own_shards
 from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.membership import CoordinatorLink, StoppedError
 from adam_mp.params.persistence import SnapshotFolder
@@ -34,6 +34,7 @@ _IDLE = 0.02
 _OWING = 0.002  # while answers are owed: a transport does not tell when it lets go of a buffer
 _PARTING = 3.0  # seconds that a coordinator waits for others once the run is done
 _LOST = 60.0  # seconds without the coordinator after which a server gives up
+DONE, STOPPED, ALONE = "done", "stopped", "alone"  # how a server's work ends
 _PARAMS = (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.PULL)
 _LONGEST_REASON = 500
 _CONTROL = (Kind.JOIN, Kind.REPORT, Kind.LEAVE, Kind.STATUS)
@@ -72,16 +73,27 @@ class ParameterServer:
         self._behind = False  # whether it left some that may have waited longer
         self._done_since: float | None = None
 
-    def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0) -> None:
-        """Serve until `stop`, or until the run is done and its replicas have left. Raises AdamError."""
+    def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0, wait: float = math.inf) -> str:
+        """Serve until the run is DONE and its replicas left, `stop` says STOPPED, or it was ALONE for `wait` seconds.
+
+        Returns which of these it was. Only the coordinator knows whether replicas are there. Raises AdamError.
+        """
         try:
             self._join(seconds_to_join, stop)
         except StoppedError:
-            return
-        while not stop() and not self._all_done():
+            return STOPPED
+        outcome = ""
+        while not outcome:
             self.turn(_IDLE)
+            if self._all_done():
+                outcome = DONE
+            elif stop():
+                outcome = STOPPED
+            elif self.host is not None and self.host.alone > wait:
+                outcome = ALONE
         if self.link is not None:
             self.link.leave()
+        return outcome
 
     def _join(self, seconds: float, stop: Callable[[], bool]) -> None:
         if self.host is not None:
@@ -317,7 +329,7 @@ class ParameterServer:
             return
         self.map = BucketMap.from_dict(news["map"])
         layout = LayoutFacts.from_list(news["layout"])
-        numbers = _own_shards(self.map, layout, self.identity)
+        numbers = own_shards(self.map, layout, self.identity)
         if self._made == (self._run, layout, numbers):
             return
         if self.table is not None:
@@ -393,9 +405,3 @@ class ParameterServer:
     def _send(self, each: Arrived, message: Message) -> None:
         if self.endpoint.send(each.peer, message) is None:
             self.dropped_answers += 1
-
-
-@functools.lru_cache(maxsize=1)
-def _own_shards(bucket_map: BucketMap, layout: LayoutFacts, identity: int) -> tuple[int, ...]:
-    """Return the shards of one server; all of them are hashed for it, and it is asked with each news."""
-    return bucket_map.shards_of(layout.layout, identity)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.tensor_file import write_file
-from adam_mp.errors import RunFolderError, SettingsError
+from adam_mp.errors import RunFolderError, SettingsError, TransportError
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.params.coordinator import Coordinator
 from adam_mp.params.folder_lock import FolderLock
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.persistence import SnapshotFolder, read_facts, write_facts
-from adam_mp.params.server import ParameterServer
+from adam_mp.params.server import ALONE, STOPPED, ParameterServer
 from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.tcp import TcpDialer, TcpListener
@@ -34,7 +34,8 @@ class ServerSpec:
 
     `listen` HOST:PORT, port 0 for any; `advertise` is where others find it, by default the same; `join` the first
     server's address, None for the first itself, which waits for `servers` in all. `snapshots` is its folder, None for
-    none; `seconds` how often a shard is written at most. `address_file` gets the address once it listens.
+    none; `seconds` how often a shard is written at most. `address_file` gets the address once it listens. `patience` is
+    how many seconds it may take to join, `wait` how many the first server stays while no replica is there.
     """
 
     listen: str
@@ -46,10 +47,14 @@ class ServerSpec:
     seconds: float = 1.0
     address_file: Path | None = None
     patience: float = 30.0
+    wait: float = 3600.0
 
 
-def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None]) -> None:
-    """Serve until `stop` or the end of the run. Raises AdamError, before anything is served where it can."""
+def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None]) -> bool:
+    """Serve until `stop` or the end of the run; return whether the run is done.
+
+    Raises AdamError, before anything is served where it can, and when no replica comes in `spec.wait` seconds.
+    """
     address = parse_address(spec.listen, "--listen", 0)
     if spec.advertise is None and address.host in _EVERYWHERE:
         raise SettingsError(f"listening on {address}: say with --advertise HOST:PORT where others find this server")
@@ -59,12 +64,12 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
     with contextlib.ExitStack() as held:
         if spec.snapshots is not None:
             held.callback(FolderLock(spec.snapshots).close)
-        _serve(spec, address, first, stop, tell)
+        return _serve(spec, address, first, stop, tell)
 
 
 def _serve(
     spec: ServerSpec, address: Address, first: Address | None, stop: Callable[[], bool], tell: Callable[[str], None]
-) -> None:  # fmt: skip
+) -> bool:  # fmt: skip
     facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
     identity = int(facts.get("identity", 0)) or new_identity()
     host = _coordinator(spec, facts.get("coordinator")) if first is None else None
@@ -88,13 +93,35 @@ def _serve(
             tell(open_notice(listener.address, "join the run, read its weights and change them"))
         if spec.address_file is not None:
             _write_address(spec.address_file, str(listener.address))
-        server.run(stop, spec.patience)
+        outcome = server.run(stop, spec.patience, spec.wait)
+        if outcome == ALONE and host is not None:
+            raise TransportError(f"waited {spec.wait:g} s for {host.awaited}: {how_it_ends(server, spec)}")
+        if outcome == STOPPED:
+            tell(f"stopped: {how_it_ends(server, spec)}")
+        return outcome not in (ALONE, STOPPED)
     finally:
         if server is not None:
             server.close()
         if dialer is not None:
             dialer.close()
         listener.close()
+
+
+def how_it_ends(server: ParameterServer, spec: ServerSpec) -> str:
+    """Say how far the run is that this server leaves, and how to go on."""
+    host = server.host
+    phase = server.phase if host is None else host.phase
+    if phase == "done":
+        return f"the run is done, but replicas have not left: {server.replicas}; their last updates may be lost"
+    if phase == "waiting":
+        return "the run has not begun; the same command starts this server again"
+    epoch = f" (epoch {host.epoch + 1} of {host.facts.epochs})" if host is not None and host.facts is not None else ""
+    if spec.snapshots is not None:
+        return f"the run is not done{epoch}; this server's state is in {spec.snapshots}, and the same command goes on"
+    return (
+        f"the run is not done{epoch}, and this server has no --snapshots, so its state is lost; the same command "
+        "starts it again, and replicas that still run give it what they have"
+    )
 
 
 def _coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:

@@ -13,6 +13,7 @@ from typing import Any
 from adam_mp.process.child import STACKS_SIGNAL, raise_when_asked
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+EXIT_CODES = {number.name: 128 + number for number in _SIGNALS}  # of a command that a signal ended early
 _ASKING = STACKS_SIGNAL
 _STANDARD_ERROR = 2  # the file itself: sys.stderr may be none
 

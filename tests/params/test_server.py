@@ -21,8 +21,8 @@ from adam_mp.params.folder_lock import FolderLock
 from adam_mp.params.member import MEMBER_DEADLINE
 from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.persistence import SnapshotFolder, write_facts
-from adam_mp.params.server import ParameterServer
-from adam_mp.params.serving import ServerSpec, serve_for_supervisor
+from adam_mp.params.server import ALONE, DONE, STOPPED, ParameterServer
+from adam_mp.params.serving import ServerSpec, how_it_ends, serve_for_supervisor
 from adam_mp.params.statements import STATISTICS
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, Message, with_facts
@@ -210,6 +210,36 @@ def test_a_server_that_is_to_end_before_it_has_joined_ends_quietly():
     began = time.monotonic()
     server.run(lambda: True)
     assert time.monotonic() - began < 10
+
+
+def test_how_a_server_ends_is_told(served):
+    server, replica = served.server, with_facts(Kind.JOIN, joining(epochs=1), sender=7, sequence=1)
+    assert server.run(lambda: False, wait=0.05) == ALONE
+    assert served.host.awaited == "the first replica"
+    served.ask(replica)
+    looks = iter([False] * 10 + [True])
+    assert server.run(lambda: next(looks), wait=0.05) == STOPPED  # a replica was there all the time
+    served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
+    assert server.run(lambda: False, wait=0.05) == ALONE
+    assert served.host.awaited == "a replica"
+    served.ask(replica)
+    served.ask(with_facts(Kind.REPORT, {"trained": list(range(10))}, run=5, sender=7, sequence=2))
+    served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
+    assert server.run(lambda: False, wait=0.0) == DONE
+
+
+@pytest.mark.parametrize("snapshots", [None, "state"])
+def test_a_server_that_is_stopped_says_how_to_go_on(served, snapshots):
+    spec = ServerSpec("127.0.0.1:0", snapshots=snapshots)
+    assert how_it_ends(served.server, spec) == "the run has not begun; the same command starts this server again"
+    served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
+    line = how_it_ends(served.server, spec)
+    assert line.startswith("the run is not done (epoch 1 of 3)")
+    assert ("state is in state, and the same command goes on" in line) == (snapshots is not None)
+    assert ("no --snapshots, so its state is lost; the same command" in line) == (snapshots is None)
+    served.host.epoch = 3
+    served.server._report(0.0)
+    assert "the run is done, but replicas have not left: 1;" in how_it_ends(served.server, spec)
 
 
 # The commands.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -510,7 +511,8 @@ def test_status_with_other_keys(by_hand, start):
     refused_at_once(wrong.finish(20), 1, by_hand.first, "key file")
     assert by_hand.status()["phase"] == "waiting"
     server.signal(signal.SIGTERM)
-    assert server.finish().code == 0
+    assert server.finish().code == 143
+    assert "stopped: the run has not begun; the same command starts" in server.read(server.out)
 
 
 def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch, capsys):
@@ -521,6 +523,12 @@ def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch,
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith(f"adam_mp: error: {nobody} does not answer for 1 s")
     assert not folder.exists()
+
+
+def test_the_first_server_does_not_wait_for_ever(by_hand):
+    server = by_hand.params(0, "127.0.0.1:0", "--wait-seconds", "0.5")
+    refused_at_once(server.finish(), 1, "waited 0.5 s for 1 more parameter server: the run has not begun; the same")
+    assert by_hand.start("serve-params", "--listen", "127.0.0.1:0", "--wait-seconds", "0").finish().code == 2
 
 
 def test_a_replica_with_other_settings_is_refused(by_hand):
@@ -548,4 +556,8 @@ def test_a_replica_with_other_settings_is_refused(by_hand):
     assert ended.code == 143, ended.err
     assert json.loads(ended.out.splitlines()[-1])["stopped_by"] == "SIGTERM"
     server.signal(signal.SIGTERM)
-    assert server.finish().code == 0
+    ended = server.finish()
+    assert ended.code == 143
+    assert re.search(
+        r"stopped: the run is not done \(epoch \d+ of 500\), and this server has no --snapshots", ended.out
+    )
