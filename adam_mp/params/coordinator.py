@@ -50,7 +50,7 @@ class Coordinator:
         self.batches = EpochBatches()  # of the epoch
         self.members: dict[int, Member] = {}
         self.missing: dict[int, Member] = {}  # no members now: servers of the map, and replicas that may come back
-        self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, trained twice
+        self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, failed, ...
         self.updates = UpdateCounts()
         self.changed = False  # since the last snapshot
         self.leadership = Leadership()
@@ -102,14 +102,14 @@ class Coordinator:
         if member.role == REPLICA:
             member.epoch = said.epoch
             if member.epoch == self.epoch:
-                self._note_trained(member, said.trained)
+                self._note_trained(member, said.trained, said.failed)
                 self._end_epoch_at_quorum()
         present = member.epoch == self.epoch and self.phase == "training"
         if present:
             granted = self.batches.grant(identity, said.wanted, len(self._replicas())) if said.wanted else []
         member.answer = {**self._news(member), "granted": granted}
         if said.states and present:
-            member.answer["done"] = self.batches.done()
+            member.answer |= {"done": self.batches.done(), "failed_in": sorted(self.batches.failed.items())}
         return member.answer
 
     def leave(self, identity: int, facts: Mapping[str, Any] | None = None) -> None:
@@ -209,7 +209,7 @@ class Coordinator:
             "departed": self.updates.snapshot(self._made()),
             "replicas": {str(m.identity): m.name for m in (*self._replicas_missing().values(), *self._replicas())},
             "leader": self.leadership.identity, "facts": self.facts.as_dict() if self.facts else None,
-            "trained": self.batches.done(),
+            "trained": self.batches.done(), "failed": sorted(self.batches.failed.items()),
         }  # fmt: skip
 
     @classmethod
@@ -217,7 +217,7 @@ class Coordinator:
         """Rebuild a coordinator from its snapshot, without members; raises RefusedError if it is malformed."""
         try:
             self = cls(int(facts["run"]), int(facts["expected"]))
-            self.finished = list(facts["finished"])
+            self.finished = [{"failed": 0, **entry} for entry in facts["finished"]]
             self.updates = UpdateCounts({int(each): int(updates) for each, updates in facts["departed"].items()})
             self.places = ServerPlaces.restored(facts)
             for server in self.map.servers if self.map is not None else ():
@@ -228,7 +228,7 @@ class Coordinator:
             if facts["facts"]:
                 self.facts = RunFacts.from_dict(facts["facts"])
                 self._open(int(facts["epoch"]))
-                self.batches.restore(facts["trained"])
+                self.batches.restore(facts["trained"], {int(b): int(images) for b, images in facts.get("failed", [])})
                 self._opened = None
             return self
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
@@ -312,7 +312,7 @@ class Coordinator:
         if asked.epoch != self.epoch or not (begins or asked.run == self.run):
             return
         # An epoch that is all trained so ends with the next report: by then a replica has opened it, and validates it.
-        self._note_trained(member, asked.trained)
+        self._note_trained(member, asked.trained, asked.failed)
         self.batches.take(member.identity, asked.leased)
 
     def _welcome(self, member: Member) -> dict[str, Any]:
@@ -324,6 +324,7 @@ class Coordinator:
             "epoch": self.epoch,
             "phase": self.phase,
             "trained": self.images_in(TRAINED),
+            "failed": sum(self.batches.failed.values()),
             "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
             "replicas": len(self._replicas()) + len(self._replicas_missing()),  # for which servers stay
@@ -362,9 +363,9 @@ class Coordinator:
         self.batches = EpochBatches(self.facts.batches, self.facts.batch_size, self.facts.images)
         self._opened = self._now
 
-    def _note_trained(self, member: Member, batches: Sequence[int]) -> None:
+    def _note_trained(self, member: Member, batches: Sequence[int], failed: Mapping[int, int]) -> None:
         if batches:
-            member.trained += self.batches.note_trained(member.identity, batches)
+            member.trained += self.batches.note_trained(member.identity, batches, failed)
             self.changed = True
 
     def _end_epoch_at_quorum(self) -> None:
@@ -374,7 +375,7 @@ class Coordinator:
         if trained < math.ceil(self.facts.quorum * self.facts.images):
             return
         entry = {"epoch": self.epoch, "trained": trained, "skipped": self.facts.images - trained}
-        self.finished.append({**entry, "twice": self.batches.twice})
+        self.finished.append({**entry, "failed": sum(self.batches.failed.values()), "twice": self.batches.twice})
         self._tell_of_epoch(trained)
         self._open(self.epoch + 1)
         self.changed = True

@@ -59,6 +59,10 @@ class RunFacts:
         """Batches of an epoch."""
         return math.ceil(self.images / self.batch_size)
 
+    def images_in(self, batch: int) -> int:
+        """Images that one batch holds."""
+        return min(self.batch_size, self.images - batch * self.batch_size)
+
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> RunFacts:
         """Rebuild them from what a replica sent; raises RefusedError if they are malformed."""
@@ -113,6 +117,7 @@ class Joining:
     epoch: int = 0
     updates: int = 0  # of the whole run, as its checkpoint says
     trained: Sequence[int] = ()
+    failed: Mapping[int, int] = dataclasses.field(default_factory=dict)  # batch -> images that could not be had
     leased: Sequence[int] = ()
     finished: Sequence[dict[str, int]] = ()
     map: BucketMap | None = None  # which the coordinator made before it was restarted
@@ -133,7 +138,8 @@ class Joining:
         return cls(
             role, name, address, run, _whole(facts, "run", 0, LARGEST), _whole(facts, "epoch", 0, run.epochs),
             _whole(facts, "updates", 0, _LARGEST_STATISTIC), _batches(facts, "trained", run),
-            _batches(facts, "leased", run), _entries(facts, run), _bucket_map(facts.get("map")),
+            _failed(facts, run), _batches(facts, "leased", run), _entries(facts, run),
+            _bucket_map(facts.get("map")),
         )  # fmt: skip
 
 
@@ -145,6 +151,7 @@ class Reporting:
     epoch: int = 0
     wanted: int = 0
     trained: Sequence[int] = ()
+    failed: Mapping[int, int] = dataclasses.field(default_factory=dict)  # batch -> images that could not be had
     states: bool = False  # whether it asks which batches are trained
 
     @classmethod
@@ -154,7 +161,8 @@ class Reporting:
         if run is None:
             return cls(statistics)
         epoch, wanted = _whole(facts, "epoch", 0, run.epochs), _whole(facts, "wanted", 0, _MOST_IMAGES)
-        return cls(statistics, epoch, wanted, _batches(facts, "trained", run), facts.get("states") is True)
+        trained, failed = _batches(facts, "trained", run), _failed(facts, run)
+        return cls(statistics, epoch, wanted, trained, failed, facts.get("states") is True)
 
 
 def member_named(sender: int, facts: Mapping[str, Any] | None) -> int:
@@ -209,12 +217,25 @@ def _batches(facts: Mapping[str, Any], name: str, run: RunFacts) -> list[int]:
     return batches
 
 
+def _failed(facts: Mapping[str, Any], run: RunFacts) -> dict[int, int]:
+    """Return batch -> images of it that could not be had, as pairs under "failed" say."""
+    pairs = facts.get("failed", [])
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise RefusedError("failed is malformed; expected a list of pairs, a batch and how many images of it")
+    told = [{"batch": batch, "images": images} for batch, images in pairs]
+    return {
+        (batch := _whole(pair, "batch", 0, run.batches - 1)): _whole(pair, "images", 1, run.images_in(batch))
+        for pair in told
+    }
+
+
 def _entries(facts: Mapping[str, Any], run: RunFacts) -> list[dict[str, int]]:
     """Return what a replica knows of epochs that are over, each once, in order."""
     told = facts.get("finished", [])
     if not isinstance(told, list) or not all(isinstance(entry, Mapping) for entry in told):
         raise RefusedError("finished is no list of epochs")
-    most = {"epoch": run.epochs - 1, "trained": run.images, "skipped": run.images, "twice": _LARGEST_STATISTIC}
+    images = dict.fromkeys(("trained", "skipped", "failed"), run.images)
+    most = {"epoch": run.epochs - 1, **images, "twice": _LARGEST_STATISTIC}
     entries = ({name: _whole(entry, name, 0, most[name]) for name in most} for entry in told)
     return sorted({entry["epoch"]: entry for entry in entries}.values(), key=lambda entry: entry["epoch"])
 

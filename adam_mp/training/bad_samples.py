@@ -55,9 +55,17 @@ class BadSamples:
         passing = np.isin(self._flags, _PASSING)
         self._flags[passing] = self._seen[passing] = Fault.GOOD
 
-    def failed(self, samples: np.ndarray) -> int:
-        """Return how many of these samples are bad."""
-        return int(np.count_nonzero(self._flags[samples])) if len(self._flags) else 0
+    def failed_in(self, batches: np.ndarray, order: np.ndarray, size: int) -> dict[int, int]:
+        """Return how many samples are bad in each of these batches, of `size` samples in the epoch's `order`.
+
+        Batches without any are left out.
+        """
+        if not len(self._flags) or not len(batches):
+            return {}
+        places = batches[:, None] * size + np.arange(size)
+        bad = self._flags[order[np.minimum(places, len(order) - 1)]] != 0
+        counts = np.count_nonzero(bad & (places < len(order)), axis=1)
+        return dict(zip(batches[counts > 0].tolist(), counts[counts > 0].tolist(), strict=True))
 
     def look(self) -> None:
         """Name those that were found since the last look; raises DataError at the first where they are not allowed."""

@@ -21,7 +21,7 @@ from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.protocols import LayerProtocol, choose_protocols, factor_tensors
 from adam_mp.params.statements import REPLICA, RunFacts
 from adam_mp.params.synchronizer import SynchronizerSpec
-from adam_mp.training.leasing import Leases, OwnLeases, SharedLeases
+from adam_mp.training.leasing import FailedIn, Leases, OwnLeases, SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import Shared
 from adam_mp.transport.addresses import parse_address
@@ -69,11 +69,12 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
     try:
         link = CoordinatorLink(dialer, parse_address(settings.join, "--join"), new_identity())
         facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict(), "epoch": 0}
-        trained = []
+        trained, failed = [], []
         if plan.resumed is not None:  # it tells of its checkpoint: the epoch, and what of it is trained
             facts.update(epoch=plan.resumed.epoch, updates=plan.resumed.updates)
             trained = np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()
-        news = link.join({**facts, "trained": trained}, _JOINING, stop, say)
+            failed = plan.resumed.progress.get("part_failed", [])
+        news = link.join({**facts, "trained": trained, "failed": failed}, _JOINING, stop, say)
     except BaseException:
         dialer.close()
         raise
@@ -119,16 +120,23 @@ def replica_figures(
 
 
 def share_batches(
-    plan: RunPlan, cluster: Cluster | None, shared: Shared, totals: Callable[[], Mapping[str, float]]
-) -> tuple[Leases, SynchronizerSpec | None]:
-    """Return whose batches this machine trains, and the task of a synchronizer where there are other machines."""
+    plan: RunPlan, cluster: Cluster | None, shared: Shared, totals: Callable[[], Mapping[str, float]],
+    failed_in: FailedIn,
+) -> tuple[Leases, SynchronizerSpec | None]:  # fmt: skip
+    """Return whose batches this machine trains, and the task of a synchronizer where there are other machines.
+
+    `failed_in` finds images that could not be had.
+    """
     settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
     if cluster is None or exchange is None:
-        return OwnLeases(memory, settings.batch_size, len(plan.data.training), settings.quorum), None
+        part: dict[int, int] = dict(plan.resumed.progress.get("part_failed", [])) if plan.resumed is not None else {}
+        images = len(plan.data.training)
+        return OwnLeases(memory, settings.batch_size, images, settings.quorum, failed_in, part), None
     brought = store.read_updates()
     leases = SharedLeases(
         memory, store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
         lambda: replica_figures(exchange, store, memory, totals(), brought), brought,
+        failed_in,
     )  # fmt: skip
     return leases, synchronizer_spec(plan, cluster, cluster.map.as_dict(), shared)
 

@@ -29,6 +29,15 @@ class WorkerFigures:
     lead: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """Images of an epoch. `failed` are those of trained batches that could not be had, so that nobody trained them."""
+
+    trained: int = 0
+    skipped: int = 0
+    failed: int = 0
+
+
 @dataclasses.dataclass
 class Figures:
     """The counted figures of a run so far."""
@@ -54,6 +63,7 @@ class Figures:
     last_validation_accuracy: float | None = None
     # Of the epoch that an interruption cut: its share of the figures above, so that its record covers both parts.
     epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
+    part_failed: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # its batches' images not to be had
     rate_share: float = 1.0  # of the scheduled learning rate, less after each divergence
     rollbacks: int = 0
     staleness_counts: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)
@@ -64,18 +74,19 @@ class Figures:
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + measured[name])
 
-    def end_epoch(
-        self, following: int, counted: tuple[int, int, int], seconds: float, measured: Mapping[str, float]
-    ) -> None:
-        """Add an epoch of `counted` images (trained, skipped, failed) and `seconds`; `following` is the next one."""
-        trained, skipped, failed = counted
-        self.images_trained += trained
-        self.images_skipped += skipped
-        self.images_failed += failed
+    def count(self, sums: Sums) -> None:
+        """Add the images of an epoch, by all machines."""
+        self.images_trained += sums.trained
+        self.images_skipped += sums.skipped
+        self.images_failed += sums.failed
+
+    def end_epoch(self, following: int, sums: Sums, seconds: float, measured: Mapping[str, float]) -> None:
+        """Add an epoch of so many images and `seconds`; `following` is the next one."""
+        self.count(sums)
         self.training_seconds += seconds
         self.add(measured)
         self.epochs_done = following
-        self.epoch_part = {}
+        self.epoch_part, self.part_failed = {}, []
         self.staleness_before = self.staleness_counts
 
     def note_validation(self, epoch: int, accuracy: float | None) -> bool:
@@ -94,7 +105,7 @@ class Figures:
     def close_part(self, following: int) -> None:
         """Add what was done here of an epoch that an interruption cut, and that others ended."""
         part = {name: self.epoch_part.get(name, 0.0) for name in (*_SUMMED, "seconds")}
-        self.end_epoch(following, (0, 0, 0), part["seconds"], part)
+        self.end_epoch(following, Sums(), part["seconds"], part)
 
     def total(self, name: str) -> float:
         """Return a figure with the share of an epoch that an interruption cut."""

@@ -25,6 +25,7 @@ from adam_mp.params.listening import Listening
 from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.statements import REPLICA
 from adam_mp.training.epoch import quorum_reached
+from adam_mp.training.figures import Sums
 from adam_mp.transport.messages import Kind
 
 _REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does
@@ -32,6 +33,10 @@ _LEAST, _MOST = 4, 4096  # batches that wait here to be trained, for each worker
 _AHEAD = 4  # reports for whose time there should be batches here
 _PARTING = 2.0  # seconds
 _MOST_UPDATES = (1 << 63) - 1  # that the store can count
+
+
+# Returns batch -> images of it that could not be had, of these batches of the epoch that is open.
+FailedIn = Callable[[np.ndarray], dict[int, int]]
 
 
 class Leases(Protocol):
@@ -53,11 +58,14 @@ class Leases(Protocol):
     def next_epoch(self) -> int:
         """Return the epoch to train once this one is over."""
 
-    def sums(self, states: np.ndarray) -> tuple[int, int]:
-        """Return the images (trained, skipped) of the epoch that is over, by all machines."""
+    def sums(self, states: np.ndarray) -> Sums:
+        """Return the images of the epoch, by all machines: of all of it where it is over, else up to now."""
 
-    def missed(self) -> list[tuple[int, int, int]]:
-        """Return (epoch, images trained, images skipped) of those that others began and ended since this one."""
+    def failed_in(self, states: np.ndarray) -> dict[int, int]:
+        """Return batch -> images that could not be had, of the batches that `resumable` says are trained."""
+
+    def missed(self) -> list[tuple[int, Sums]]:
+        """Return epoch and images of those that others began and ended since this one."""
 
     def tick(self) -> None:
         """Keep in touch with the others; called at short intervals, whatever else goes on."""
@@ -79,11 +87,16 @@ class Leases(Protocol):
 
 
 class OwnLeases:
-    """All batches are this machine's."""
+    """All batches are this machine's. `part_failed` is what a checkpoint says of the epoch that it cut."""
 
-    def __init__(self, memory: RunMemory, batch_size: int, images: int, quorum: float) -> None:
+    def __init__(
+        self, memory: RunMemory, batch_size: int, images: int, quorum: float, failed_in: FailedIn,
+        part_failed: Mapping[int, int],
+    ) -> None:  # fmt: skip
         self._ledger, self._size, self._images, self._quorum = memory.ledger, batch_size, images, quorum
-        self._epoch = 0
+        self._epoch, self._find_failed = 0, failed_in
+        self._next_part: Mapping[int, int] = part_failed  # of the first epoch that is opened
+        self._part: Mapping[int, int] = {}
 
     @property
     def leads(self) -> bool:
@@ -92,7 +105,7 @@ class OwnLeases:
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`."""
-        self._epoch = epoch
+        self._epoch, self._part, self._next_part = epoch, self._next_part, {}
         self._ledger.open(epoch, states)
 
     def over(self, states: np.ndarray) -> bool:
@@ -107,11 +120,16 @@ class OwnLeases:
         """See `Leases.next_epoch`."""
         return self._epoch + 1
 
-    def sums(self, states: np.ndarray) -> tuple[int, int]:
+    def sums(self, states: np.ndarray) -> Sums:
         """See `Leases.sums`."""
-        return self.trained(states), images_in(states, SKIPPED, self._size, self._images)
+        failed = sum(self.failed_in(states).values())
+        return Sums(self.trained(states) - failed, images_in(states, SKIPPED, self._size, self._images), failed)
 
-    def missed(self) -> list[tuple[int, int, int]]:
+    def failed_in(self, states: np.ndarray) -> dict[int, int]:
+        """See `Leases.failed_in`."""
+        return {**self._part, **self._find_failed(np.flatnonzero(states == TRAINED))}
+
+    def missed(self) -> list[tuple[int, Sums]]:
         """See `Leases.missed`."""
         return []
 
@@ -152,11 +170,11 @@ class SharedLeases:
     def __init__(
         self, memory: RunMemory, store: ParameterStore, exchange: ExchangeMemory, link: CoordinatorLink,
         facts: Mapping[str, Any], news: Mapping[str, Any], patience: float, figures: Callable[[], dict[str, Any]],
-        brought: int,
+        brought: int, failed_in: FailedIn,
     ) -> None:  # fmt: skip
         self._memory, self._store, self._exchange = memory, store, exchange
         self._link, self._facts, self._patience, self._figures, self._brought = link, facts, patience, figures, brought
-        self._news = dict(news)
+        self._news, self._find_failed = dict(news), failed_in
         self._epoch = int(facts["epoch"]) - 1  # the last one that is behind it
         self._opened = self._granted = self._left = self._asks_for_done = False
         self._done: np.ndarray | None = None  # [batches], what all replicas have trained, if that was asked
@@ -195,14 +213,19 @@ class SharedLeases:
         """See `Leases.next_epoch`."""
         return int(self._news["epoch"])
 
-    def sums(self, states: np.ndarray) -> tuple[int, int]:
+    def sums(self, states: np.ndarray) -> Sums:
         """See `Leases.sums`."""
-        return self._ended("trained"), self._ended("skipped")
+        if int(self._news["epoch"]) == self._epoch:
+            return _sums({**self._news, "skipped": 0})
+        return _sums({name: self._ended(name) for name in ("trained", "skipped", "failed")})
 
-    def missed(self) -> list[tuple[int, int, int]]:
+    def failed_in(self, states: np.ndarray) -> dict[int, int]:
+        """See `Leases.failed_in`."""
+        return {**self._failed, **self._failed_elsewhere}
+
+    def missed(self) -> list[tuple[int, Sums]]:
         """See `Leases.missed`. It happens to a replica that validates, or looks for the coordinator, for long."""
-        entries = (entry for entry in self._news["finished"] if entry["epoch"] > self._epoch)
-        return [(int(entry["epoch"]), int(entry["trained"]), int(entry["skipped"])) for entry in entries]
+        return [(int(entry["epoch"]), _sums(entry)) for entry in self._news["finished"] if entry["epoch"] > self._epoch]
 
     def tick(self) -> None:
         """See `Leases.tick`. Raises TransportError if the coordinator is silent for too long."""
@@ -262,7 +285,11 @@ class SharedLeases:
         """See `Leases.leave`. What is trained and pushed is told first, or others would train it again."""
         if self._opened:
             self._look_for_trained(self._memory.ledger.states())
-            facts = {"epoch": self._epoch, "trained": [*self._telling, *self._ready], "statistics": self._figures()}
+            trained = [*self._telling, *self._ready]
+            facts = {
+                "epoch": self._epoch, "trained": trained, "failed": self._failed_of(trained),
+                "statistics": self._figures(),
+            }  # fmt: skip
             with contextlib.suppress(TransportError):
                 self._link.ask(Kind.REPORT, facts, _PARTING)
         self._link.leave()
@@ -272,6 +299,8 @@ class SharedLeases:
         """Begin an epoch of so many batches, with nothing known of it."""
         self._known: np.ndarray = np.zeros(batches, bool)  # which are trained here
         self._count = 0  # of them
+        self._failed: dict[int, int] = {}  # batch -> images that could not be had, of those
+        self._failed_elsewhere: dict[int, int] = {}  # of those of all replicas, if that was asked
         self._waiting: list[_Waiting] = []
         self._ready: list[int] = []  # the servers have them; the coordinator does not know yet
         self._telling: list[int] = []
@@ -284,9 +313,14 @@ class SharedLeases:
         if new:
             self._known[new] = True
             self._count += len(new)
+            self._failed.update(self._find_failed(np.array(new)))
             self._waiting.append(_Waiting(new, self._exchange.next_round()))
         while self._waiting and self._exchange.is_done(self._waiting[0].round):
             self._ready += self._waiting.pop(0).batches
+
+    def _failed_of(self, batches: list[int]) -> list[list[int]]:
+        """Return what is told of these batches' images that could not be had."""
+        return [[batch, self._failed[batch]] for batch in batches if batch in self._failed] if self._failed else []
 
     def _report(self, states: np.ndarray | None, interval: float) -> None:
         def make() -> dict[str, Any]:
@@ -300,8 +334,8 @@ class SharedLeases:
                 wanted = max(0, min(_MOST, max(least, round(_AHEAD * self._pace))) - backlog)
                 self._hungry = wanted > 0
             return {
-                "epoch": self._epoch, "trained": self._telling, "wanted": wanted, "statistics": self._figures(),
-                "states": self._asks_for_done,
+                "epoch": self._epoch, "trained": self._telling, "failed": self._failed_of(self._telling),
+                "wanted": wanted, "statistics": self._figures(), "states": self._asks_for_done,
             }  # fmt: skip
 
         news = self._link.report(make, self._rejoining, interval)
@@ -328,6 +362,7 @@ class SharedLeases:
         if int(news["epoch"]) == self._epoch and "done" in news:
             bits = np.unpackbits(np.frombuffer(bytes.fromhex(str(news["done"])), np.uint8))
             self._done = bits[:batches] == 1
+            self._failed_elsewhere = {int(batch): int(images) for batch, images in news["failed_in"]}
         if int(news["epoch"]) == self._epoch and granted:
             self._granted |= self._memory.ledger.admit(granted) > 0
 
@@ -352,9 +387,16 @@ class SharedLeases:
             "finished": self._news["finished"],
             "map": self.servers,
             "trained": trained,
+            "failed": self._failed_of(trained),
             "leased": leased,
         }
 
     def _ended(self, what: str) -> int:
         """Return a figure of this epoch, which is over."""
         return next((int(entry[what]) for entry in self._news["finished"] if entry["epoch"] == self._epoch), 0)
+
+
+def _sums(entry: Mapping[str, Any]) -> Sums:
+    """Return the images of an epoch as the coordinator tells them: all of its trained batches are `trained` there."""
+    failed = int(entry["failed"])
+    return Sums(int(entry["trained"]) - failed, int(entry["skipped"]), failed)

@@ -30,7 +30,7 @@ from adam_mp.training.copies import Tensors, restore, take_checkpoint, take_mode
 from adam_mp.training.crew import Crew
 from adam_mp.training.epoch import reopened, within_quorum
 from adam_mp.training.events import EpochProgress, Listener, Notice
-from adam_mp.training.figures import SERVING, Figures
+from adam_mp.training.figures import SERVING, Figures, Sums
 from adam_mp.training.guard import RATE, DivergedError, DivergenceGuard
 from adam_mp.training.hints import ServingHints
 from adam_mp.training.keeper import Keeper
@@ -93,7 +93,7 @@ class Supervisor:
         self.keeper = Keeper(self.folder, self._notice, self._ways_back > 0)
         ends.callback(self.keeper.close)
         workers, servers = make_specs(plan, shared, factors)
-        self.leases, synchronizer = share_batches(plan, self.cluster, shared, self._totals)
+        self.leases, synchronizer = share_batches(plan, self.cluster, shared, self._totals, self._failed_in)
         self.crew = Crew(
             self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
             plan.share, plan.settings.on_failure, shared.steps,
@@ -260,11 +260,12 @@ class Supervisor:
         account.end()
         states = self.leases.resumable(self.memory.ledger.states(), self.tick)
         self.figures.epoch_part = account.as_part()
+        self.figures.part_failed = sorted(self.leases.failed_in(states).items())
         self._checkpoint(epoch, states)
 
-    def trained_in_epoch(self) -> int:
-        """Return how many images of the epoch that an interruption cut are trained, by all machines."""
-        return self.leases.trained(self.memory.ledger.states())
+    def sums_of_part(self) -> Sums:
+        """Return the images of the epoch that an interruption cut, by all machines."""
+        return self.leases.sums(self.memory.ledger.states())
 
     def _progress(self, epoch: int, states: np.ndarray, account: EpochAccount) -> EpochProgress:
         plan, done = self.plan, self.leases.trained(states)
@@ -278,9 +279,7 @@ class Supervisor:
     def _end_epoch(self, epoch: int, states: np.ndarray, account: EpochAccount) -> None:
         plan, figures = self.plan, self.figures
         self._check_finite(epoch)
-        failed = self._failed(states)
-        trained, skipped = self.leases.sums(states)
-        trained -= failed
+        sums = self.leases.sums(states)  # before the next epoch opens
         self._count_missed()
         following = self._following = self.leases.next_epoch()
         if following < plan.settings.epochs:
@@ -291,15 +290,15 @@ class Supervisor:
         start = time.monotonic()
         result = self.evaluate("validation") if len(plan.data.validation) and self.leases.leads else None
         figures.staleness_counts = self._stale_counts().tolist()
-        figures.end_epoch(following, (trained, skipped, failed), account.seconds, measured)
+        figures.end_epoch(following, sums, account.seconds, measured)
         figures.seconds = self.elapsed()
         self.hints.look(measured, account.seconds)
         best = figures.note_validation(epoch, result[1] if result else None)
         self._say_who_leads(self.leases.leads)
         step = self.store.read_step()
         record = account.record(
-            measured, plan.network.connections, epoch=epoch + 1, images_trained=trained, images_skipped=skipped,
-            images_failed=failed, validation_loss=result[0] if result else None,
+            measured, plan.network.connections, epoch=epoch + 1, images_trained=sums.trained,
+            images_skipped=sums.skipped, images_failed=sums.failed, validation_loss=result[0] if result else None,
             validation_accuracy=result[1] if result else None, updates=step,
             lr=plan.schedule.value(epoch, step) * self.memory.board.rate_share,
             validation_seconds=time.monotonic() - start,
@@ -312,9 +311,8 @@ class Supervisor:
 
     def _count_missed(self) -> None:
         """Count the epochs that other replicas trained to their end while this one was busy with the last."""
-        for epoch, trained, skipped in self.leases.missed():
-            self.figures.images_trained += trained
-            self.figures.images_skipped += skipped
+        for epoch, sums in self.leases.missed():
+            self.figures.count(sums)
             self._notice(f"epoch {epoch + 1} was trained by other replicas while this one was away; not validated")
 
     def _say_who_leads(self, leads: bool) -> None:
@@ -394,10 +392,9 @@ class Supervisor:
                 return
             time.sleep(_TICK / 10)
 
-    def _failed(self, states: np.ndarray) -> int:
-        """Return how many images of the trained batches could not be had. To be asked before the next epoch opens."""
-        size = self.plan.settings.batch_size
-        return self.bad_samples.failed(self.memory.order[np.repeat(states == TRAINED, size)[: len(self.memory.order)]])
+    def _failed_in(self, batches: np.ndarray) -> dict[int, int]:
+        """Return batch -> images that could not be had, of these batches of the epoch that is open."""
+        return self.bad_samples.failed_in(batches, self.memory.order, self.plan.settings.batch_size)
 
     def _check_finite(self, epoch: int) -> None:
         if not np.isfinite(self.store.weights).all():
@@ -416,7 +413,10 @@ class Supervisor:
         """Return what copies the run's state, which must be paused, over an earlier copy if it is given one."""
         self.figures.seconds = self.elapsed()
         self.figures.staleness_counts = self._stale_counts().tolist()
-        figures = self.figures if part is None else dataclasses.replace(self.figures, epoch_part=part)
+        figures = self.figures
+        if part is not None:
+            failed = sorted(self.leases.failed_in(states).items())
+            figures = dataclasses.replace(figures, epoch_part=part, part_failed=failed)
         return functools.partial(take_checkpoint, self.plan, self.store, figures, epoch, states)
 
     def model(self, place: Tensors | None = None) -> Model:

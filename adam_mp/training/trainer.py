@@ -19,7 +19,7 @@ from adam_mp.process.interruption import Interruption, stacks_when_asked
 from adam_mp.training.checkpoint import checkpoint_path, find_checkpoints
 from adam_mp.training.cluster import Cluster, join_cluster, plan_factors, plan_protocols
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
-from adam_mp.training.figures import WorkerFigures, wait_fraction
+from adam_mp.training.figures import Sums, WorkerFigures, wait_fraction
 from adam_mp.training.hints import STARVED
 from adam_mp.training.launch import Launch, ReplicaTask
 from adam_mp.training.memory_need import launch_need
@@ -241,7 +241,7 @@ def _announce(plan: RunPlan, folder: RunFolder, cluster: Cluster | None) -> RunP
 def _result(supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accuracy: float | None) -> TrainResult:
     figures, total = supervisor.figures, supervisor.figures.total
     part = figures.epoch_part
-    trained = figures.images_trained + (supervisor.trained_in_epoch() if part else 0)
+    sums = supervisor.sums_of_part() if part else Sums()
     seconds = figures.training_seconds + part.get("seconds", 0.0)
     waited, busy = total("waited_ns"), total("busy_ns")
     rate = total("images") / seconds if seconds else 0.0
@@ -253,9 +253,9 @@ def _result(supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accur
         seconds=supervisor.elapsed(),
         images_per_second=rate,
         connections_per_second=rate * plan.network.connections,
-        images_trained=trained,
+        images_trained=figures.images_trained + sums.trained,
         images_skipped=figures.images_skipped,
-        images_failed=figures.images_failed,
+        images_failed=figures.images_failed + sums.failed,
         bad_samples=supervisor.bad_samples.count,
         images_decoded=int(total("decoded")),
         cache_hits=int(total("hits")),

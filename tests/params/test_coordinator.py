@@ -113,7 +113,7 @@ def test_the_first_replica_brings_what_its_checkpoint_has():
     assert done(granted) == [0, 1, 9]
     assert granted["granted"] == [2, 3, 4, 5]
     coordinator.report(1, 2, {"epoch": 2, "trained": [2, 3, 4, 5, 6, 7, 8]}, 0.0)
-    assert coordinator.finished == [{"epoch": 2, "trained": 95, "skipped": 0, "twice": 0}]
+    assert coordinator.finished == [{"epoch": 2, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}]
 
 
 def test_an_epoch_that_a_checkpoint_has_whole_is_ended_by_a_replica_that_opened_it():
@@ -123,7 +123,10 @@ def test_an_epoch_that_a_checkpoint_has_whole_is_ended_by_a_replica_that_opened_
     coordinator.report(100, 1, {}, 0.0)  # a parameter server's
     assert coordinator.finished == []
     news = coordinator.report(1, 2, {"epoch": 0}, 0.0)
-    assert (news["epoch"], news["finished"]) == (1, [{"epoch": 0, "trained": 95, "skipped": 0, "twice": 0}])
+    assert (news["epoch"], news["finished"]) == (
+        1,
+        [{"epoch": 0, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}],
+    )
 
 
 def test_who_was_in_a_run_that_is_done_may_come_back_to_it():
@@ -172,7 +175,7 @@ def test_the_epoch_ends_at_the_quorum():
     assert coordinator.epoch == 0
     news = coordinator.report(2, 2, {"epoch": 0, "trained": [4], "wanted": 3}, 0.0)
     assert (news["epoch"], news["granted"]) == (1, [])
-    assert news["finished"] == [{"epoch": 0, "trained": 55, "skipped": 40, "twice": 0}]
+    assert news["finished"] == [{"epoch": 0, "trained": 55, "skipped": 40, "failed": 0, "twice": 0}]
     late = coordinator.report(1, 2, {"epoch": 0, "trained": [5]}, 0.0)
     assert late["epoch"] == 1
     assert coordinator.images_in(TRAINED) == 0
@@ -298,7 +301,7 @@ def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say
     assert again.images_in(TRAINED) == 30
     assert np.count_nonzero(again.batches.states == LEASED) == 2
     ahead = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
-    over = [{"epoch": epoch, "trained": 95, "skipped": 0, "twice": 0} for epoch in range(2)]
+    over = [{"epoch": epoch, "trained": 95, "skipped": 0, "failed": 0, "twice": 0} for epoch in range(2)]
     ahead.join(2, {**facts(), "run": 5, "epoch": 2, "trained": [0], "leased": [], "finished": over}, 1.0)
     assert (ahead.epoch, ahead.images_in(TRAINED)) == (2, 10)
     assert ahead.finished == over
@@ -312,7 +315,7 @@ def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done(
         coordinator.report(1, epoch + 1, {"epoch": epoch, "trained": list(range(10))}, 0.0)
     again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
     assert again.phase == "training"
-    over = [{"epoch": epochs - 1, "trained": 95, "skipped": 0, "twice": 0}]
+    over = [{"epoch": epochs - 1, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}]
     news = again.join(1, {**facts(), "run": 5, "epoch": epochs, "finished": over}, 1.0)
     assert (news["epoch"], again.phase, again.changed) == (epochs, "done", True)
     assert [entry["epoch"] for entry in again.finished] == list(range(epochs))
@@ -462,6 +465,42 @@ def test_what_a_replica_trained_is_not_twice_trained_because_it_says_so_twice():
         assert each.batches.twice == 1
 
 
+def test_images_that_could_not_be_had_are_summed_up_over_all_replicas_and_outlive_a_restart():
+    coordinator = begin()
+    coordinator.report(1, 1, {"epoch": 0, "trained": [0, 1], "failed": [[1, 3]]}, 0.0)
+    coordinator.report(2, 1, {"epoch": 0, "trained": [1, 9], "failed": [[1, 2], [9, 5]]}, 0.0)  # 1 is trained twice
+    for each in (coordinator, Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))):
+        each.join(1, {**facts(), "run": 5, "trained": [0, 1, 2], "failed": [[1, 3], [2, 1]]}, 1.0)
+        news = each.join(2, {**facts(), "run": 5, "trained": [1, 9], "failed": [[1, 2], [9, 5]]}, 1.0)
+        assert (news["trained"], news["failed"]) == (35, 3 + 5 + 1)
+        told = each.report(1, 9, {"epoch": 0, "trained": [3, 4, 5], "failed": [[7, 1]], "states": True}, 1.0)
+        assert told["failed_in"] == [(1, 3), (2, 1), (9, 5)]  # 7 is not trained
+        each.report(2, 9, {"epoch": 0, "trained": [6, 7, 8], "failed": [[8, 10]]}, 1.0)
+        assert each.finished == [
+            {"epoch": 0, "trained": 95, "skipped": 0, "failed": 19, "twice": each.finished[0]["twice"]}
+        ]
+        assert each.report(1, 10, {"epoch": 1}, 1.0)["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    "failed",
+    ["x", {}, [1], [[1]], [[1, 2, 3]], [[10, 1]], [[-1, 1]], [[0, 0]], [[0, 11]], [[9, 6]], [[0, True]], [["0", 1]]],
+)
+def test_images_that_no_batch_holds_are_refused(failed):
+    coordinator = begin()
+    with pytest.raises(RefusedError, match="is malformed"):
+        coordinator.report(1, 1, {"epoch": 0, "trained": [0], "failed": failed}, 0.0)
+    assert coordinator.images_in(TRAINED) == 0
+
+
+def test_a_snapshot_of_before_knows_of_no_images_that_could_not_be_had():
+    coordinator = begin()
+    coordinator.report(1, 1, {"epoch": 0, "trained": list(range(10))}, 0.0)
+    kept = json.loads(json.dumps(coordinator.snapshot()))
+    del kept["failed"], kept["finished"][0]["failed"]
+    assert Coordinator.restored(kept).finished == coordinator.finished
+
+
 def test_a_member_keeps_its_role():
     coordinator = begin()
     with pytest.raises(RefusedError, match="has the role replica"):
@@ -503,8 +542,10 @@ def spoilt(**fields):
 
 MAP = spoilt(epoch=maybe(1), servers=maybe([[100, "127.0.0.1:7000"]])) | ANYTHING
 BATCHES = st.lists(st.integers(0, 9), max_size=4) | st.lists(maybe(3), max_size=2) | ANYTHING
+FAILED = st.lists(st.tuples(st.integers(0, 10), st.integers(0, 11)), max_size=3) | ANYTHING
 ENTRIES = st.lists(
-    spoilt(epoch=maybe(0, 1), trained=maybe(95), skipped=maybe(0), twice=maybe(0)) | ANYTHING, max_size=3
+    spoilt(epoch=maybe(0, 1), trained=maybe(95), skipped=maybe(0), failed=maybe(0, 3), twice=maybe(0)) | ANYTHING,
+    max_size=3,
 )
 RUN = spoilt(
     layout=maybe(LAYOUT), images=maybe(95), batch_size=maybe(10), epochs=maybe(3), quorum=maybe(1.0),
@@ -513,10 +554,10 @@ RUN = spoilt(
 JOIN = spoilt(
     role=maybe("replica", "replica", "params", "data"), name=maybe("a name"), address=maybe("127.0.0.1:1"),
     facts=RUN | st.just(facts()["facts"]) | ANYTHING, run=maybe(5, 0), epoch=maybe(0, 1), trained=BATCHES,
-    leased=BATCHES, finished=ENTRIES, map=MAP,
+    failed=FAILED, leased=BATCHES, finished=ENTRIES, map=MAP,
 )  # fmt: skip
 REPORT = spoilt(
-    epoch=maybe(0, 1), wanted=maybe(0, 3), trained=BATCHES,
+    epoch=maybe(0, 1), wanted=maybe(0, 3), trained=BATCHES, failed=FAILED,
     statistics=st.dictionaries(st.sampled_from(["updates", "bytes_in", "name", "role", "x"]), ANYTHING) | ANYTHING,
 )  # fmt: skip
 LEAVE = spoilt(member=maybe(1, 2, 100)) | st.just({})

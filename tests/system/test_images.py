@@ -15,6 +15,7 @@ from tests.system.conftest import metrics, wait_until
 
 TRAIN, VALIDATION, TEST = 300, 30, 60
 SIZE = ("--image-size", "28", "--model", "mnist", "--batch-size", "8", "--lr", "0.02")
+EPOCHS = 60  # of a run of two replicas, so that both have a part in it
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +131,19 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_trains_what_is_left(start, tmp_
     # The same pictures in the same order: with one worker, the same losses, but for how a cut epoch's are summed.
     losses = [row["loss"] for row in metrics(tmp_path / "whole")[: done + 2]]
     assert [row["loss"] for row in metrics(tmp_path / "run")] == pytest.approx(losses, rel=1e-11)
+
+
+def test_the_figures_of_an_epoch_are_of_all_machines(start, tmp_path, spoiled):
+    place, _ = spoiled
+    run = start("train", "--data", str(place), *SIZE, "--epochs", str(EPOCHS), "--validation", "0", "--cores", "2",
+                "--servers", "1", "--replicas", "2", "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert (ended.summary["images_trained"], ended.summary["images_failed"]) == (EPOCHS * 173, EPOCHS * 5)
+    rows = metrics(tmp_path / "run")
+    assert {(row["images_trained"], row["images_failed"], row["images_skipped"]) for row in rows} == {(173, 5, 0)}
+    helper = metrics(tmp_path / "run" / "replica-1")
+    assert {(row["images_trained"], row["images_failed"]) for row in helper} <= {(173, 5)}
 
 
 def test_a_model_of_photographs_is_evaluated_and_predicts_names(start, tmp_path, folder):

@@ -6,7 +6,7 @@ import numpy as np
 
 from adam_mp.memory.staleness import COLUMNS
 from adam_mp.training.accounts import EpochAccount
-from adam_mp.training.figures import SERVING, Figures
+from adam_mp.training.figures import SERVING, Figures, Sums
 
 NAMES = ("waited_ns", "busy_ns", "staleness", "updates", "images", "loss", *SERVING)
 
@@ -49,5 +49,5 @@ def test_the_record_of_an_epoch_that_was_cut_has_both_parts():
     assert ended.staleness == {"0": 4, "2": 3}
     assert ended.staleness_mean == 6 / 7
 
-    kept.end_epoch(2, (7 * 16, 0, 0), 1.0, second.measured())
+    kept.end_epoch(2, Sums(7 * 16), 1.0, second.measured())
     assert kept.staleness_before == kept.staleness_counts

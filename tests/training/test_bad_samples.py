@@ -38,7 +38,10 @@ def test_each_is_named_once(tmp_path, data):
     ]  # fmt: skip
     assert lines(tmp_path)[1]["sample"] == data.place(2)
     assert "cut short" in lines(tmp_path)[1]["reason"]
-    assert bad.failed(np.array([0, 2, 7, 8])) == 2
+    order = np.array([0, 2, 7, 8, 1, 3, 4, 5])  # three batches, the last of two
+    assert bad.failed_in(np.array([0, 1, 2]), order, 3) == {0: 2, 2: 1}
+    assert bad.failed_in(np.array([1]), order, 3) == bad.failed_in(np.array([], int), order, 3) == {}
+    assert BadSamples(data, None, None, False, pytest.fail).failed_in(np.array([0]), order, 3) == {}
 
 
 def test_a_resumed_run_knows_them_and_tries_again_what_may_have_come_back(tmp_path, data):

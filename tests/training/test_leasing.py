@@ -9,15 +9,25 @@ import numpy as np
 import pytest
 
 from adam_mp.errors import TransportError
-from adam_mp.memory.ledger import FREE, Ledger
+from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, Ledger
 from adam_mp.memory.segment import Segment
-from adam_mp.training.leasing import SharedLeases
+from adam_mp.training.figures import Sums
+from adam_mp.training.leasing import OwnLeases, SharedLeases
 
 BATCHES = 6
 MAP = {"epoch": 1, "servers": [[7, "127.0.0.1:7700"]]}
-NEWS = {"epoch": 0, "phase": "training", "trained": 0, "finished": [], "leader": True, "updates": 0, "map": MAP}
+NEWS = {
+    "epoch": 0,
+    "phase": "training",
+    "trained": 0,
+    "failed": 0,
+    "finished": [],
+    "leader": True,
+    "updates": 0,
+    "map": MAP,
+}
 BROUGHT = 100  # updates that the replica's checkpoint had
-ENDED = {"epoch": 0, "trained": 90, "skipped": 5, "twice": 0}
+ENDED = {"epoch": 0, "trained": 90, "skipped": 5, "failed": 3, "twice": 0}
 
 
 class Link:
@@ -58,6 +68,11 @@ class Exchange:
     want_round = next_round
 
 
+def failed_in(batches):
+    """Of every batch as many images as its number says could not be had."""
+    return {batch: batch for batch in batches.tolist() if batch}
+
+
 @pytest.fixture
 def replica():
     """Leases of an epoch that is open, and what they stand on."""
@@ -67,7 +82,7 @@ def replica():
     link, exchange = Link(), Exchange()
     store = SimpleNamespace(elsewhere=0)
     store.set_elsewhere = partial(setattr, store, "elsewhere")
-    leases = SharedLeases(memory, store, exchange, link, {"name": "r", "epoch": 0}, NEWS, 0.1, dict, BROUGHT)
+    leases = SharedLeases(memory, store, exchange, link, {"name": "r", "epoch": 0}, NEWS, 0.1, dict, BROUGHT, failed_in)
     leases.open(0, np.zeros(BATCHES, np.uint8))
     yield SimpleNamespace(leases=leases, link=link, exchange=exchange, ledger=ledger, store=store)
     del ledger, memory.ledger
@@ -81,12 +96,12 @@ def test_an_epochs_figures_outlive_a_coordinator_that_is_lost_while_it_is_closed
         leases.tick()
     assert link.joins[0]["epoch"] == 1
     assert link.joins[0]["finished"] == [ENDED]
-    assert leases.sums(replica.ledger.states()) == (90, 5)
+    assert leases.sums(replica.ledger.states()) == Sums(87, 5, 3)
     assert leases.missed() == []
     leases.open(1, np.zeros(BATCHES, np.uint8))
     link.said = [{**NEWS, "epoch": 3, "finished": [{**ENDED, "epoch": 1}, {**ENDED, "epoch": 2}]}]
     leases.tick()
-    assert leases.missed() == [(2, 90, 5)]
+    assert leases.missed() == [(2, Sums(87, 5, 3))]
 
 
 def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):
@@ -98,7 +113,7 @@ def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):
 
 def test_a_replica_that_never_opened_an_epoch_leaves_without_a_report(replica):
     memory, store = SimpleNamespace(), SimpleNamespace()
-    leases = SharedLeases(memory, store, replica.exchange, replica.link, {"epoch": 0}, NEWS, 0.1, dict, 0)
+    leases = SharedLeases(memory, store, replica.exchange, replica.link, {"epoch": 0}, NEWS, 0.1, dict, 0, failed_in)
     leases.leave()
     assert replica.link.left == 1
     leases.tick()
@@ -163,3 +178,54 @@ def test_a_replica_that_joins_again_tells_what_it_did_and_goes_on_meanwhile(repl
         assert not leases.over(ledger.states())
     assert (link.joins[0]["trained"], link.joins[0]["leased"]) == ([0, 1], [2])
     assert leases.trained(ledger.states()) == 32
+
+
+def train(ledger, *batches):
+    for batch in batches:
+        assert ledger.claim(0, 1) == batch
+        assert ledger.lease(0, batch, 1, 0)
+        assert ledger.finish(0, batch, 0)
+
+
+def test_images_that_could_not_be_had_are_told_with_their_batches(replica):
+    leases, link, ledger = replica.leases, replica.link, replica.ledger
+    link.said = [{**NEWS, "granted": [0, 1, 2, 3]}]
+    leases.over(ledger.states())
+    train(ledger, 0, 1, 2)
+    leases.over(ledger.states())
+    assert link.reports[-1]["failed"] == []
+    replica.exchange.words.update(round_begun=1, round_done=1)
+    link.said = [None]
+    leases.over(ledger.states())
+    assert (link.reports[-1]["trained"], link.reports[-1]["failed"]) == ([0, 1, 2], [[1, 1], [2, 2]])
+    train(ledger, 3)
+    link.said = ["rejoin", {**NEWS, "trained": 48, "failed": 7, "done": "e0", "failed_in": [[1, 1], [2, 2], [5, 4]]}]
+    leases.over(ledger.states())
+    assert (link.joins[0]["trained"], link.joins[0]["failed"]) == ([0, 1, 2], [[1, 1], [2, 2]])
+    leases.tick()
+    assert leases.failed_in(ledger.states()) == {1: 1, 2: 2, 3: 3, 5: 4}
+    assert leases.sums(ledger.states()) == Sums(41, 0, 7)
+
+
+def test_alone_too_what_could_not_be_had_is_not_trained():
+    segment = Segment.create("test", Ledger.bytes_needed(BATCHES))
+    ledger = Ledger(segment, 0, BATCHES)
+    leases = OwnLeases(SimpleNamespace(ledger=ledger), 10, 55, 1.0, failed_in, {4: 7})
+    leases.open(0, np.array([FREE, FREE, FREE, SKIPPED, TRAINED, FREE], np.uint8))
+    train(ledger, 0, 1, 2)
+    assert leases.failed_in(ledger.states()) == {1: 1, 2: 2, 4: 4}
+    assert leases.sums(ledger.states()) == Sums(33, 10, 7)
+    leases.open(1, np.zeros(BATCHES, np.uint8))
+    assert leases.sums(ledger.states()) == Sums()
+    del ledger, leases
+    segment.close()
+
+
+def test_what_another_machine_could_not_have_of_a_cut_epoch_stays_counted():
+    ledger = SimpleNamespace(open=lambda *_: None)
+    leases = OwnLeases(SimpleNamespace(ledger=ledger), 10, 60, 1.0, lambda batches: {}, {4: 7})
+    states = np.array([TRAINED] * 6, np.uint8)
+    leases.open(0, states)
+    assert leases.sums(states) == Sums(53, 0, 7)
+    leases.open(1, states)
+    assert leases.sums(states) == Sums(60, 0, 0)
