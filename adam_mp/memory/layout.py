@@ -1,9 +1,12 @@
 """Where each named tensor lives in the flat space, and how that space is cut into shards and buckets.
 
 The layout follows from the parameters' names and shapes alone, so every process and every machine computes the same.
-Tensors begin at multiples of 64 bytes (a cache line, a vector register). *Shards* of at most 1 MB are the unit of
-exchange and persistence; they are hashed into *buckets*, the unit of ownership (paper, section 3.3). A matrix has
-shards of its own, of whole rows, so that a server can multiply activations and errors straight into those it has.
+Tensors begin at multiples of 64 bytes (a cache line, a vector register). *Shards* are the unit of exchange and
+persistence; they are hashed into *buckets*, the unit of ownership (paper, section 3.3). A matrix has shards of its own,
+of whole rows, so that a server can multiply activations and errors straight into those it has.
+
+Shards have at most 1 MB, as in the paper. Several servers get a small network in smaller shards, so that each has about
+as much of it. One server does not: each shard is a message and an answer, which cost more than so few bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from functools import cached_property
 import numpy as np
 
 ALIGNMENT = 16  # float32 numbers in 64 bytes
-SHARD = (1 << 20) // 4  # float32 numbers in 1 MB
+SHARD = (1 << 20) // 4  # float32 numbers in 1 MB, of which a shard has no more
+_LEAST = (64 << 10) // 4  # numbers that a shard may always have
+_PARTS = 6  # into which a server's share is cut at least: the largest of four then has 1.1 times the mean
 BUCKETS = 64
 
 
@@ -62,10 +67,14 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Named tensors in a flat space of `size` float32 numbers, padded at the end to a whole cache line."""
+    """Named tensors in a flat space of `size` float32 numbers, padded at the end to a whole cache line.
+
+    Its shards are those for `servers` parameter servers.
+    """
 
     tensors: tuple[Tensor, ...]
     size: int
+    servers: int = 1
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
@@ -76,29 +85,34 @@ class Layout:
             offset += -(-tensors[-1].size // ALIGNMENT) * ALIGNMENT
         return cls(tuple(tensors), max(offset, ALIGNMENT))
 
+    def for_servers(self, servers: int) -> Layout:
+        """Return the same layout with shards for so many servers."""
+        return self if servers == self.servers else dataclasses.replace(self, servers=servers)
+
     @property
     def digest(self) -> int:
         """A 63-bit fingerprint: equal for equal layouts, so that arenas and peers can be checked against it."""
-        text = repr([(tensor.name, tensor.offset, tensor.shape) for tensor in self.tensors])
+        text = repr([(tensor.name, tensor.offset, tensor.shape) for tensor in self.tensors] + [self.servers])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
     @cached_property
     def shards(self) -> tuple[Shard, ...]:
         """The shards, in order; together they are the flat space."""
+        largest = SHARD
+        if self.servers > 1:
+            largest = min(SHARD, max(_LEAST, -(-self.size // (_PARTS * self.servers))))
         shards: list[Shard] = []
         packed = 0  # where the numbers begin that no shard has yet
         for index, tensor in enumerate(self.tensors):
             if len(tensor.shape) != 2:
                 continue
-            shards += _pieces(packed, tensor.offset)
+            shards += _pieces(packed, tensor.offset, largest)
             packed = self.tensors[index + 1].offset if index + 1 < len(self.tensors) else self.size
             rows, columns = tensor.shape
-            step = max(1, SHARD // columns)
-            for row in range(0, rows, step):
-                high = min(step, rows - row)
-                stop = packed if row + high == rows else tensor.offset + (row + high) * columns
-                shards.append(Shard(tensor.offset + row * columns, stop, index, row, high))
-        return (*shards, *_pieces(packed, self.size))
+            for row, end in _equal_parts(rows, max(1, largest // columns)):
+                stop = packed if end == rows else tensor.offset + end * columns
+                shards.append(Shard(tensor.offset + row * columns, stop, index, row, end - row))
+        return (*shards, *_pieces(packed, self.size, largest))
 
     def bucket(self, shard: int) -> int:
         """Return the bucket that shard number `shard` is hashed into."""
@@ -113,6 +127,13 @@ class Layout:
         }
 
 
-def _pieces(start: int, stop: int) -> list[Shard]:
-    """Cut numbers that belong to no matrix into shards."""
-    return [Shard(first, min(first + SHARD, stop)) for first in range(start, stop, SHARD)]
+def _pieces(start: int, stop: int, largest: int) -> list[Shard]:
+    """Cut numbers that belong to no matrix into shards of whole cache lines."""
+    parts = _equal_parts((stop - start) // ALIGNMENT, largest // ALIGNMENT)
+    return [Shard(start + ALIGNMENT * low, start + ALIGNMENT * high) for low, high in parts]
+
+
+def _equal_parts(count: int, most: int) -> list[tuple[int, int]]:
+    """Cut 0 to `count` into few parts of at most `most`, which differ by one at most; return (begin, end) of each."""
+    parts = -(-count // most)
+    return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]

@@ -34,13 +34,18 @@ class BucketMap:
     epoch: int
     servers: tuple[ServerPlace, ...]
 
+    def cut(self, layout: Layout) -> Layout:
+        """Return the layout with shards for these servers, by which all members of a run number them."""
+        return layout.for_servers(len(self.servers))
+
     def owners(self, layout: Layout) -> tuple[int, ...]:
-        """Return, for each shard of the layout, the index of the server that has it."""
+        """Return, for each shard of the layout as it is cut for these servers, the index of the server that has it."""
+        layout = self.cut(layout)
         buckets = spread_buckets(layout, len(self.servers))
         return tuple(buckets[layout.bucket(shard)] for shard in range(len(layout.shards)))
 
     def shards_of(self, layout: Layout, identity: int) -> tuple[int, ...]:
-        """Return the shards of one server, ascending; none if it is not in the map."""
+        """Return one server's shards of the layout as it is cut for all, ascending; none if it is not in the map."""
         places = [index for index, server in enumerate(self.servers) if server.identity == identity]
         return tuple(shard for shard, owner in enumerate(self.owners(layout)) if owner in places)
 

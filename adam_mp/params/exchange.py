@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from adam_mp.errors import TransportError
 from adam_mp.kernels.exchange import correct
 from adam_mp.memory.exchange import APPLYING, DISAGREED, PUSHED, SEEN, UNSEEN, ExchangeMemory
 from adam_mp.params.bucket_map import BucketMap
@@ -40,13 +41,17 @@ class Exchange:
 
     `peers` are the endpoint's names of the servers, in the order of the map; `wire` is the encoding of deltas. One
     thread may use it. `moved` is set when a server says that the map has changed; `answered` counts answers that were
-    of use.
+    of use. Raises TransportError if the run had another number of servers when `memory` was made.
     """
 
     def __init__(
         self, endpoint: Endpoint, memory: ExchangeMemory, weights: np.ndarray, peers: list[Peer], bucket_map: BucketMap,
         run: int, identity: int, wire: str = "float32",
     ) -> None:  # fmt: skip
+        if memory.layout.servers != len(peers):
+            raise TransportError(
+                f"the run began with {memory.layout.servers} parameter servers and has {len(peers)} now; start it again"
+            )
         self._endpoint, self._memory, self._weights = endpoint, memory, weights
         self._header = {"run": run, "sender": identity, "epoch": bucket_map.epoch}
         self._owners = [peers[owner] for owner in bucket_map.owners(memory.layout)]

@@ -30,7 +30,7 @@ from adam_mp.errors import CheckpointError, RunFolderError, refusal
 from adam_mp.params.server_memory import WAITING
 from adam_mp.params.shard_table import ShardTable
 
-_FORMAT = "adam_mp.shard.1"
+_FORMAT = "adam_mp.shard.2"
 _NAME = re.compile(r"shard-(\d{6})\.safetensors")
 _FACTS = "identity.json"
 _CLOSING = 60.0  # seconds
@@ -88,9 +88,9 @@ class SnapshotFolder:
     def load(self, table: ShardTable, run: int) -> int:
         """Fill the table with what is there for it and `run`, whose shards are written from now on; return how many.
 
-        Damaged files and those of another run are left out, and named.
+        Damaged files, those of an older format and those of another run are left out, and named.
         """
-        loaded, others, self._run = 0, 0, run
+        loaded, others, unusable, self._run = 0, 0, list[str](), run
         self._since.clear()  # of the table before
         for path in sorted(self._folder.iterdir()):
             match = _NAME.fullmatch(path.name)
@@ -107,11 +107,14 @@ class SnapshotFolder:
                 if tensors["weights"].shape != table.entries[int(match[1])].weights.shape:
                     continue
             except (CheckpointError, KeyError, ValueError, AttributeError) as error:
-                self.trouble = f"{path}: {error}; this shard begins anew"
+                unusable.append(f"{path}: {error}")
                 continue
             table.restore(int(match[1]), tensors["weights"], applied)
             loaded += 1
-        if others:
+        if unusable:
+            more = f", as do {len(unusable) - 1} more" if len(unusable) > 1 else ""
+            self.trouble = f"{unusable[0]}; this shard begins anew{more}"
+        elif others:
             self.trouble = f"{self._folder}: {others} shards are of another run and not used; they are written over"
         return loaded
 

@@ -335,12 +335,13 @@ class ParameterServer:
         if self.table is not None:
             self.table.close()
             self.table = self._answers = None
-        size = 4 * sum(layout.layout.shards[number].size for number in numbers)
-        largest = 4 * max((layout.layout.shards[number].size for number in numbers), default=16)
+        cut = self.map.cut(layout.layout)
+        size = 4 * sum(cut.shards[number].size for number in numbers)
+        largest = 4 * max((cut.shards[number].size for number in numbers), default=16)
         need = server_memory(size, largest, self.snapshots is not None)
         check_space(sum(need.values()), "this server", None, need)
         self._made = (self._run, layout, numbers)
-        self.table = ShardTable(layout.layout, numbers)
+        self.table = ShardTable(cut, numbers)
         self._answers = Answers(self.endpoint, self.table)
         loaded = self.snapshots.load(self.table, self._run) if self.snapshots is not None else 0
         snapshot = f"; {loaded} from the snapshot" if loaded else ""

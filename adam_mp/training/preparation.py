@@ -66,12 +66,14 @@ class Shared:
         self.memory.close()
 
 
-def prepare_memory(plan: RunPlan, factors: FactorShape | None = None, keeps: bool = True) -> Shared:
+def prepare_memory(
+    plan: RunPlan, factors: FactorShape | None = None, servers: int = 1, keeps: bool = True
+) -> Shared:  # fmt: skip
     """Make all that is shared, owned by the caller, and fill in the data set and first or resumed weights.
 
-    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do; `keeps` is
-    whether checkpoints and models will be written. Raises SpaceError, before taking any, if there is not enough for all
-    of the run.
+    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do; `servers` is
+    how many parameter servers the run has; `keeps` is whether checkpoints and models will be written. Raises
+    SpaceError, before taking any, if there is not enough for all of the run.
     """
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
@@ -94,7 +96,7 @@ def prepare_memory(plan: RunPlan, factors: FactorShape | None = None, keeps: boo
             )
             made.callback(cache.close)
         if plan.is_replica:
-            exchange = ExchangeMemory.create(plan.layout, folder)
+            exchange = ExchangeMemory.create(plan.layout.for_servers(servers), folder)
             made.callback(exchange.close)
         if factors is not None:
             slots = plan_outbox_slots(plan)

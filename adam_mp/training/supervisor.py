@@ -86,7 +86,8 @@ class Supervisor:
         plan = self.plan
         ends.enter_context(self.interruption.note_asking())
         factors = self.cluster.factors if self.cluster is not None else None
-        self.shared = shared = prepare_memory(plan, factors, self.folder is not None)
+        parameter_servers = len(self.cluster.map.servers) if self.cluster is not None else 1
+        self.shared = shared = prepare_memory(plan, factors, parameter_servers, self.folder is not None)
         ends.callback(shared.close)
         self.memory, self.store = shared.memory, shared.store
         self.memory.board.rate_share = self.figures.rate_share

@@ -22,7 +22,7 @@ from crc32c import crc32c
 from adam_mp.errors import AdamError
 
 MAGIC = b"AdMP"
-VERSION = 1
+VERSION = 2  # 1: shards of up to 1 MB, however many servers there were
 _HEADER = struct.Struct("<4sHHQQIIQQQHHI")
 HEADER_BYTES = _HEADER.size
 LONGEST = 64 << 20  # bytes of a payload

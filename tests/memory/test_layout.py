@@ -44,9 +44,9 @@ LARGE = st.lists(
 )  # fmt: skip
 
 
-@given(LARGE)
-def test_shards_cover_the_space_and_cut_matrices_at_rows(shapes):
-    layout = Layout.of({f"w{number}": shape for number, shape in enumerate(shapes)})
+@given(LARGE, st.integers(1, 9))
+def test_shards_cover_the_space_and_cut_matrices_at_rows(shapes, servers):
+    layout = Layout.of({f"w{number}": shape for number, shape in enumerate(shapes)}).for_servers(servers)
     shards = layout.shards
     assert shards[0].start == 0
     assert shards[-1].stop == layout.size
@@ -63,6 +63,23 @@ def test_shards_cover_the_space_and_cut_matrices_at_rows(shapes):
             row += shard.rows
         assert row == tensor.shape[0]
         assert own[-1].stop - tensor.offset - tensor.size < ALIGNMENT
+        rows = [shard.rows for shard in own]
+        assert max(rows) - min(rows) <= 1
+
+
+@given(LARGE, st.integers(2, 9))
+def test_a_server_more_makes_shards_smaller_and_never_too_small(shapes, servers):
+    layout = Layout.of({f"w{number}": shape for number, shape in enumerate(shapes)})
+    widest = max((tensor.shape[1] for tensor in layout.tensors if len(tensor.shape) == 2), default=1)
+    fewer, more = (layout.for_servers(count) for count in (servers - 1, servers))
+    largest = [max(shard.size for shard in each.shards) for each in (fewer, more)]
+    assert largest[1] <= largest[0] + ALIGNMENT  # the padding of another matrix's end may come with it
+    bound = max(1 << 14, layout.size / (6 * servers))
+    assert largest[1] <= max(bound, widest) + ALIGNMENT
+    assert len(more.shards) <= 1 + 2 * (layout.size / min(bound, SHARD)) + 2 * len(layout.tensors)
+    assert more.for_servers(servers) is more
+    assert more.for_servers(1) == layout
+    assert more.digest != fewer.digest
 
 
 def test_buckets_are_filled_about_equally():

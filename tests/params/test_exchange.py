@@ -25,7 +25,7 @@ class Cluster:
     """Servers and replicas of one process, on a simulated network."""
 
     def __init__(self, seed, weather, servers=2, replicas=2, wire="float32"):
-        self.network = Network(seed, weather)
+        self.network, self.layout = Network(seed, weather), LAYOUT.for_servers(servers)
         self.coordinator = Coordinator(run=77, expected=servers)
         facts = {"layout": LayoutFacts.of(LAYOUT).as_list(), "images": 100, "batch_size": 10, "epochs": 1,
                  "quorum": 1.0, "agreed": {}}  # fmt: skip
@@ -39,7 +39,7 @@ class Cluster:
         first = generator.integers(-50, 50, LAYOUT.size).astype(np.float32)
         self.first = first
         self.weights = [first.copy() for _ in range(replicas)]
-        self.memories = [ExchangeMemory.create(LAYOUT) for _ in range(replicas)]
+        self.memories = [ExchangeMemory.create(self.layout) for _ in range(replicas)]
         self.exchanges = [self.start_exchange(index, wire) for index in range(replicas)]
 
     def joining(self, index):
@@ -110,7 +110,7 @@ class Cluster:
         flat = np.zeros(LAYOUT.size, np.float32)
         for server in self.servers.values():
             for number, entry in server.table.entries.items():
-                flat[LAYOUT.shards[number].place] = entry.weights
+                flat[self.layout.shards[number].place] = entry.weights
         return flat
 
     def close(self):
@@ -295,7 +295,7 @@ def test_others_updates_are_counted_as_staleness(cluster):
     run.train(1)
     run.round()
     run.round()
-    shards = len(LAYOUT.shards)
+    shards = len(run.layout.shards)
     assert sum(memory.statistics().staleness for memory in run.memories) == 2 * shards
 
 
@@ -350,7 +350,7 @@ class Nonsense:
             peer, message = self.asked[-1]
             kind, payload, more = self.answers.pop(0)
             if payload is None:
-                payload = np.ones(LAYOUT.shards[message.shard].size, np.uint16)
+                payload = np.ones(LAYOUT.for_servers(2).shards[message.shard].size, np.uint16)
             return peer, Message(kind, payload, shard=message.shard, sequence=message.sequence, **more)
         return self.endpoint.receive(seconds)
 

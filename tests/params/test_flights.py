@@ -7,6 +7,7 @@ import collections
 import numpy as np
 import pytest
 
+from adam_mp.errors import TransportError
 from adam_mp.memory.exchange import SEEN, UNSEEN, ExchangeMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.params.bucket_map import BucketMap, ServerPlace
@@ -14,7 +15,7 @@ from adam_mp.params.buffers import WINDOW
 from adam_mp.params.exchange import Exchange
 from adam_mp.transport.messages import Kind, Message
 
-LAYOUT = Layout.of({f"w{number}": (64, 64) for number in range(50)})  # a shard each
+LAYOUT = Layout.of({f"w{number}": (64, 64) for number in range(50)}).for_servers(3)  # a shard each
 SERVERS = ("server0", "server1", "server2")
 MAP = BucketMap(1, tuple(ServerPlace(number, name) for number, name in enumerate(SERVERS)))
 OWNERS = [SERVERS[owner] for owner in MAP.owners(LAYOUT)]
@@ -85,6 +86,12 @@ def test_a_dead_server_does_not_hold_up_the_exchange_with_the_others(memory):
         exchange.turn(0.0, 0)
     assert exchange.unanswered() == {"server0": ""}
     assert memory.read("pushes") - before == len(OWNERS) - OWNERS.count("server0") + WINDOW
+
+
+def test_another_number_of_servers_is_refused(memory):
+    two = BucketMap(2, MAP.servers[:2])
+    with pytest.raises(TransportError, match="the run began with 3 parameter servers and has 2 now"):
+        Exchange(Servers(), memory, np.zeros(LAYOUT.size, np.float32), list(SERVERS[:2]), two, run=5, identity=9)
 
 
 def test_each_server_is_asked_in_turn(memory):

@@ -79,6 +79,20 @@ def test_a_damaged_file_is_left_out_and_named(table, tmp_path, cut):
     again.close(None)
 
 
+def test_the_snapshot_of_another_version_is_left_out_with_a_word(table, tmp_path, monkeypatch):
+    first = table()
+    with monkeypatch.context() as older:
+        older.setattr(persistence, "_FORMAT", "adam_mp.shard.1")
+        folder = SnapshotFolder(tmp_path, 0.0)
+        for number in NUMBERS:
+            first.fill(number, ones(number))
+        folder.close(first)
+    again = SnapshotFolder(tmp_path, 0.0)
+    assert again.load(table(), 0) == 0
+    assert "'adam_mp.shard.1', expected 'adam_mp.shard.2'; this shard begins anew, as do 2 more" in again.trouble
+    again.close(None)
+
+
 def test_the_snapshot_of_another_network_is_not_taken(table, tmp_path):
     other = Layout.of({"a": (600, 701), "b": (50,)})
     stranger, folder = ShardTable(other, range(len(other.shards))), SnapshotFolder(tmp_path, 0.0)
