@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
 from adam_mp.compute.tensor_file import write_file
+from adam_mp.data.makers import Makers
 from adam_mp.data.normalization import Normalization
+from adam_mp.data.picture_maker import Served
 from adam_mp.data.picture_service import PictureServer, PictureService, ServingStatistics
 from adam_mp.errors import SettingsError
 from adam_mp.kernels.compilation import cache_trouble, compile_kernels
@@ -20,6 +22,7 @@ from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.segment import check_space, megabytes
 from adam_mp.process.interruption import Interruption
+from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.report.text import several
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
@@ -29,7 +32,17 @@ from adam_mp.transport.addresses import check_listening, open_notice, parse_addr
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.tcp import TcpListener
 
-_SETTINGS = ("data", "image_size", "validation", "follow_links", "pixel_limit", "cache", "memory_dir", "seed")
+_SETTINGS = (
+    "data",
+    "image_size",
+    "validation",
+    "follow_links",
+    "pixel_limit",
+    "cache",
+    "memory_dir",
+    "seed",
+    "restarts",
+)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -48,34 +61,48 @@ def run(arguments: Sequence[str]) -> int:
     keys = read_keys(values.key_file)
     check_listening(address, keys is not None)
     settings = make_settings(given_settings(values))
-    threads = settings.cores or usable_cores()
-    data = _load(settings, threads, ProgressDisplay(sys.stdout, sys.stderr))
-    with _service(data, settings, threads) as service:
+    count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
+    data = _load(settings, count, tell)
+    with _served(data, settings, count) as (memory, served), contextlib.ExitStack() as held:
         listener = TcpListener(address, keys)
-        try:
-            with Interruption() as interruption:
-                server = PictureServer(service, listener, threads)
-                _announce(data, str(listener.address), threads, values.address_file)
-                if keys is None:
-                    print(open_notice(listener.address, "have its pictures"), flush=True)
-                server.run(lambda: interruption.requested is not None)
-        finally:
-            listener.close()
+        held.callback(listener.close)
+        interruption = held.enter_context(Interruption())
+        held.enter_context(interruption.note_asking())
+        folder = _memory_folder(settings)
+        makers = held.enter_context(
+            Makers(
+                count, served, memory, data.dataset.place, lambda text: tell(Notice(text)), settings.restarts, folder
+            )
+        )
+        server = PictureServer(PictureService(data.dataset), listener, makers)
+        makers.wait_ready(lambda: interruption.requested is not None)
+        _announce(data, str(listener.address), count, values.address_file)
+        if keys is None:
+            print(open_notice(listener.address, "have its pictures"), flush=True)
+        server.run(lambda: _asked_to_stop(interruption, makers, tell))
     print(_summary(server.statistics()))
     return 0
+
+
+def _asked_to_stop(interruption: Interruption, makers: Makers, tell: Listener) -> bool:
+    """Tell what the processes are doing, if that was asked, and whether to stop."""
+    if interruption.asked:
+        interruption.asked = False
+        tell(Notice("asked by SIGUSR1 what the processes are doing\n" + all_stacks(makers.children, {})))
+    return interruption.requested is not None
 
 
 def _add_serving(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--listen", metavar="HOST:PORT", help="where to listen; port 0 lets the system choose one")
     group.add_argument(
         "--cores", metavar="N", type=int, default=argparse.SUPPRESS,
-        help="threads that make pictures; as many as there are usable cores by default",
+        help="processes that make pictures; as many as there are usable cores by default",
     )  # fmt: skip
     group.add_argument("--key-file", metavar="FILE", help="the run's key file; without it only 127.0.0.1 may listen")
     group.add_argument("--address-file", metavar="FILE", help="write the address to this file once it is served")
 
 
-def _load(settings: TrainSettings, threads: int, tell: Listener) -> DataPlan:
+def _load(settings: TrainSettings, processes: int, tell: Listener) -> DataPlan:
     """Load the data; the replicas will say how to normalise and augment."""
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
@@ -83,14 +110,18 @@ def _load(settings: TrainSettings, threads: int, tell: Listener) -> DataPlan:
     dataset = load_dataset(settings)
     channels = dataset.image_shape[2]
     plain = Normalization((0.0,) * channels, (1.0,) * channels, 0.0)
-    return plan_data(dataset, settings, plain, threads, tell)
+    return plan_data(dataset, settings, plain, processes, tell)
 
 
-@contextmanager
-def _service(data: DataPlan, settings: TrainSettings, threads: int) -> Iterator[PictureService]:
+def _memory_folder(settings: TrainSettings) -> Path | None:
+    return None if settings.memory_dir is None else Path(settings.memory_dir)
+
+
+@contextlib.contextmanager
+def _served(data: DataPlan, settings: TrainSettings, processes: int) -> Iterator[tuple[RunMemory, Served]]:
     """Put the data set into memory, with a cache where images are decoded, for as long as it is served."""
-    folder = None if settings.memory_dir is None else Path(settings.memory_dir)
-    shape = RunShape(threads, 0, 0, 0, 0, RingShape(1, 1, data.dataset.image_shape), data.fields)
+    folder, dataset = _memory_folder(settings), data.dataset
+    shape = RunShape(processes, 0, 0, 0, 0, RingShape(1, 1, dataset.image_shape), data.fields)
     check_space(shape.offsets()[1], "the data set", folder)
     memory, cache = RunMemory.create(shape, folder), None
     try:
@@ -98,21 +129,22 @@ def _service(data: DataPlan, settings: TrainSettings, threads: int) -> Iterator[
         if data.source is not None:
             image_bytes = data.survey.stored_pixels * data.source.channels
             cache = ImageCache.create(data.cache_bytes, image_bytes, memory.arrays["cache_places"], folder)
-        yield PictureService(data.dataset, memory, data.source, None if cache is None else cache.handle)
+        handle = None if cache is None else cache.handle
+        yield memory, Served(dataset.name, dataset.image_shape, data.source, handle)
     finally:
         if cache is not None:
             cache.close()
         memory.close()
 
 
-def _announce(data: DataPlan, address: str, threads: int, file: str | None) -> None:
+def _announce(data: DataPlan, address: str, processes: int, file: str | None) -> None:
     if file is not None:
         try:
             write_file(Path(file), f"{address}\n".encode())
         except OSError as error:
             raise SettingsError(f"cannot write {file}: {error.strerror}; name another --address-file") from None
     images = several(data.dataset.count, "image")
-    print(f"serving {data.dataset.name}: {images} on {address}, {several(threads, 'thread')}", flush=True)
+    print(f"serving {data.dataset.name}: {images} on {address}, {several(processes, 'picture maker')}", flush=True)
 
 
 def _summary(done: ServingStatistics) -> str:

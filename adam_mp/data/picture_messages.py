@@ -29,6 +29,7 @@ from adam_mp.errors import TransportError
 from adam_mp.kernels.draw import RANGES
 
 MOST_SAMPLES = 4096  # of a request
+PART_BYTES = 8 << 20  # of the pictures of a request: so large batches are made by several processes
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -80,6 +81,16 @@ def short(value: Any) -> str:
     """Return what a stranger sent as text for a message of ours, of 80 characters at most."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def most_samples(shape: tuple[int, int, int]) -> int:
+    """Return how many pictures of `shape` a request may ask for."""
+    return min(MOST_SAMPLES, max(1, PART_BYTES // (4 * math.prod(shape))))
+
+
+def samples_in(payload: Any) -> int:
+    """Return how many samples a FETCH names, by its bytes alone."""
+    return max(0, memoryview(payload).nbytes // 8 - 2)
 
 
 def pack_request(samples: np.ndarray, key: int | None) -> np.ndarray:
@@ -148,13 +159,21 @@ def unpack_answer(payload: Any, count: int, shape: tuple[int, int, int]) -> Answ
     return Answer(positions, faults, labels, images.reshape(kept, *shape))
 
 
-def blank_answer(kept: int, bad: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the bytes of an answer, and in them the places of labels and images."""
-    content: np.ndarray = np.empty(answer_bytes(kept, bad, shape), np.uint8)
+def longest_answer(count: int, shape: tuple[int, int, int]) -> int:
+    """Return the bytes that an answer about `count` samples may have: all are good, or all are bad."""
+    return max(answer_bytes(count, 0, shape), answer_bytes(0, count, shape))
+
+
+def lay_out(
+    content: np.ndarray, kept: int, bad: int, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where an answer that begins `content`, uint8, has its faults int64 [bad, 2], labels and images."""
     begin, images = 16 + 16 * bad, _images_at(kept, bad)
-    content[begin:images] = 0  # labels and padding: no byte of this process's past goes out
+    end = answer_bytes(kept, bad, shape)
+    content[:16].view(np.int64)[:] = kept, bad
+    content[begin + 4 * kept : images] = 0  # padding: no byte of an earlier answer goes out
     return (
-        content,
+        content[16:begin].view(np.int64).reshape(bad, 2),
         content[begin : begin + 4 * kept].view(np.int32),
-        content[images:].view(np.float32).reshape(-1, *shape),
+        content[images:end].view(np.float32).reshape(kept, *shape),
     )

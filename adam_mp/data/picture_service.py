@@ -1,73 +1,45 @@
-"""The serving side of remote data servers: makes pictures of its own copy of a data set for machines that train.
+"""The serving side of remote data servers: has pictures of its own copy of a data set made for machines that train.
 
-`PictureService` answers what is asked, `PictureServer` carries questions and answers over TCP; `picture_messages` tells
-what they hold. What cannot be answered is refused with a reason, and the server goes on.
+`PictureService` knows the data set and the sessions, `PictureServer` carries questions and answers over TCP, processes
+of its own make the pictures (`makers`); `picture_messages` tells what the messages hold. What cannot be answered is
+refused with a reason, and the server goes on.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
-import math
-import queue
-import threading
-import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from adam_mp.data.dataset import DataSet
-from adam_mp.data.picture_messages import (
-    MOST_SAMPLES,
-    Look,
-    answer_bytes,
-    blank_answer,
-    parse_look,
-    short,
-    unpack_request,
-)
-from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
-from adam_mp.data.sources import SourceSpec
-from adam_mp.errors import AdamError, SettingsError, TransportError
-from adam_mp.memory.cache import CacheHandle, ImageCache
-from adam_mp.memory.run_memory import RunMemory
-from adam_mp.transport.messages import LONGEST, Kind, Message, with_facts
+from adam_mp.data.makers import MOST_SESSIONS, Finished, Job, Makers
+from adam_mp.data.picture_maker import Session
+from adam_mp.data.picture_messages import longest_answer, most_samples, parse_look, samples_in, short
+from adam_mp.errors import AdamError, TransportError
+from adam_mp.transport.endpoint import Sent
+from adam_mp.transport.messages import Kind, Message, with_facts
 from adam_mp.transport.tcp import TcpListener
 
-_MOST_SESSIONS = 16
 _MOST_REQUESTS = 256  # taken and not answered yet
 _REQUESTS_A_TURN = 16
-_IDLE, _BUSY = 0.1, 0.001  # seconds to wait for requests where nothing is being made, for answers where something is
-_TICK, _END = 0.5, 5.0
-
-
-class SessionError(TransportError):
-    """The server knows no session of this number: it is another one than before, or has forgotten it."""
+_IDLE = 0.1  # seconds without a message or an answer after which `stop` is asked
 
 
 class PictureService:
-    """Answers about one data set, which stands in `memory` (see `DataPlan.fill`). For any number of threads.
+    """The data set that a server makes pictures of, and how those of each session look.
 
-    `source` and `cache` are None where images are arrays. The cache holds images as the first session wants them
-    decoded; a session that wants another part of them (`keep`) has its images decoded each time.
+    The cache holds images as the first session wants them decoded; a session that wants another part of them (`keep`)
+    has its images decoded each time.
     """
 
-    def __init__(
-        self, dataset: DataSet, memory: RunMemory, source: SourceSpec | None = None, cache: CacheHandle | None = None
-    ) -> None:
-        self._digest, self._count, self._shape = dataset.digest, dataset.count, dataset.image_shape
-        self._name = dataset.name
-        self._memory, self._source, self._cache = memory, source, cache
+    def __init__(self, dataset: DataSet) -> None:
+        self._digest, self._count, self._name = dataset.digest, dataset.count, dataset.name
+        self.shape = dataset.image_shape
         self._cached_keep: float | None = None
-        self._lock = threading.Lock()
-        self._sessions: collections.OrderedDict[int, Look] = collections.OrderedDict()
-        self._mine = threading.local()  # a thread's pictures, by session
-        self._threads = itertools.count()
-        self._nothing = None if source is None else ImageCache.create(0, 1, np.zeros(self._count, np.int64))
-        if self._nothing is not None:
-            weakref.finalize(self, self._nothing.close)
+        self._sessions: collections.OrderedDict[int, Session] = collections.OrderedDict()
 
     @property
     def sessions(self) -> int:
@@ -79,97 +51,30 @@ class PictureService:
 
         Raises a child of AdamError if the data are others than here, or no picture can look like that.
         """
-        for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", list(self._shape))):
+        for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", list(self.shape))):
             if facts.get(name) != here:
                 raise TransportError(
                     f"the replica's data has {name} {short(facts.get(name))}, the data served here ({self._name}) "
                     f"{here}; give both sides the same data and --image-size"
                 )
-        look = parse_look(facts, self._shape[2])
+        look = parse_look(facts, self.shape[2])
         number = look.number
-        with self._lock:
-            if self._sessions.setdefault(number, look) != look:
-                raise TransportError(f"session {number} is another one's; start the data server again")
-            self._sessions.move_to_end(number)
-            if len(self._sessions) > _MOST_SESSIONS:
-                self._sessions.popitem(last=False)
-            if self._cached_keep is None:
-                self._cached_keep = look.keep
+        if self._cached_keep is None:
+            self._cached_keep = look.keep
+        session = Session(look, look.keep == self._cached_keep)
+        if self._sessions.setdefault(number, session) != session:
+            raise TransportError(f"session {number} is another one's; start the data server again")
+        self._sessions.move_to_end(number)
+        if len(self._sessions) > MOST_SESSIONS:
+            self._sessions.popitem(last=False)
         return {"session": number}
 
-    def fetch(self, session: int, payload: Any) -> memoryview:
-        """Return the payload of PICTURES for that of a FETCH; see `picture_messages` for both.
-
-        Raises SessionError, and TransportError for requests that cannot be answered.
-        """
-        with self._lock:
-            look = self._sessions.get(session)
-            if look is None:
-                raise SessionError(f"there is no session {session} here")
-            self._sessions.move_to_end(session)
-        samples, key = unpack_request(payload)
-        outside = samples[(samples < 0) | (samples >= self._count)]
-        if outside.size:
-            raise TransportError(f"there is no sample {outside[0]} in {self._name}; expected 0 to {self._count - 1}")
-        if answer_bytes(len(samples), 0, self._shape) > LONGEST:
-            raise TransportError(
-                f"{len(samples)} pictures of {self._shape} are more than {LONGEST} bytes; ask for fewer"
-            )
-        pictures, bad = self._pictures(session, look)
-        return _make_answer(pictures, bad, samples, key, self._shape)
-
-    def _pictures(self, session: int, look: Look) -> tuple[Pictures, np.ndarray | None]:
-        """Return this thread's pictures of a session, and its own array of faults, None for arrays."""
-        mine: dict[int, tuple[Pictures, np.ndarray | None]] | None = getattr(self._mine, "pictures", None)
-        if mine is None:
-            mine = self._mine.pictures = {}
-            self._mine.number = next(self._threads)
-        if session not in mine:
-            for old in [old for old in mine if old not in self._sessions]:
-                del mine[old]
-            mine[session] = self._open(look)
-        return mine[session]
-
-    def _open(self, look: Look) -> tuple[Pictures, np.ndarray | None]:
-        # A view of the memory with faults of its own: what could not be had once is tried again when a replica asks
-        # again, and the faults found by a request are those of its samples, whatever other threads find.
-        memory = RunMemory(self._memory.segment, self._memory.shape)
-        source, cache, bad = self._source, self._cache, None
-        if source is not None:
-            bad = memory.arrays["bad"] = np.zeros(self._count, np.uint8)
-            least = (math.ceil(self._shape[0] / look.keep), math.ceil(self._shape[1] / look.keep))
-            source = dataclasses.replace(source, least=least)
-            if cache is None or look.keep != self._cached_keep:
-                assert self._nothing is not None
-                cache = self._nothing.handle
-                memory.arrays["cache_places"] = np.zeros(self._count, np.int64)
-        spec = PictureSpec(look.normalization, look.augmentation, look.keep, source, cache)
-        counters = memory.board.counters
-        return open_pictures(spec, memory, counters[self._mine.number % len(counters)]), bad
-
-
-def _make_answer(
-    pictures: Pictures, bad: np.ndarray | None, samples: np.ndarray, key: int | None, shape: tuple[int, int, int]
-) -> memoryview:
-    """Return an answer: made in place as if all samples were good, moved up where some are not."""
-    count = len(samples)
-    content, labels, images = blank_answer(count, 0, shape)
-    if bad is not None:
-        bad[samples] = 0
-    pictures.prepare(samples, key=key)
-    kept = pictures.fill(samples, images, labels, key)
-    content[:16].view(np.int64)[:] = kept, count - kept
-    if kept == count:
-        return content.data
-    assert bad is not None, "arrays have all their samples"
-    positions = np.flatnonzero(bad[samples])
-    shorter, fewer_labels, fewer_images = blank_answer(kept, len(positions), shape)
-    shorter[:16] = content[:16]
-    shorter[16 : 16 + 16 * len(positions)].view(np.int64)[:] = np.stack(
-        [positions, bad[samples[positions]]], axis=1
-    ).reshape(-1)
-    fewer_labels[:], fewer_images[:] = labels[:kept], images[:kept]
-    return shorter.data
+    def session(self, number: int) -> Session | None:
+        """Return a session; None where this server has forgotten it, or is another one than the one that opened it."""
+        session = self._sessions.get(number)
+        if session is not None:
+            self._sessions.move_to_end(number)
+        return session
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,50 +105,37 @@ class _Request:
 
 
 class PictureServer:
-    """Serves pictures over TCP until it is told to stop.
+    """Serves pictures over TCP until it is told to stop. One thread does it all; `makers` has the processes.
 
-    The thread that calls `run` alone has the listener. It hands requests to `threads` others, which make pictures and
-    hand them back; kernels and decoders leave Python's lock to each other. Requests beyond `_MOST_REQUESTS` are
-    dropped: replicas ask again.
+    Requests beyond `_MOST_REQUESTS` are dropped: replicas ask again.
     """
 
-    def __init__(self, service: PictureService, listener: TcpListener, threads: int) -> None:
-        if threads < 1:
-            raise SettingsError(f"threads are {threads}; expected at least 1")
-        self._service, self._listener = service, listener
-        self._requests: queue.Queue[_Request] = queue.Queue(_MOST_REQUESTS)
-        self._answers: queue.Queue[tuple[_Request, Message]] = queue.Queue()  # as many as were taken, at most
+    def __init__(self, service: PictureService, listener: TcpListener, makers: Makers) -> None:
+        self._service, self._listener, self._makers = service, listener, makers
+        self._most = most_samples(service.shape)
         self._taken: set[tuple[bytes, int, int]] = set()  # asked and not answered yet
-        self._ending = threading.Event()
-        self._makers = [
-            threading.Thread(target=self._make, name=f"pictures {number}", daemon=True) for number in range(threads)
-        ]
+        self._leaving: list[tuple[Sent, int]] = []  # answers that are sent from their slots
         self._counts = dict.fromkeys(("pictures", "requests", "bytes", "refused", "dropped"), 0)
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Serve until `stop()`, which is asked at least every tenth of a second. To be called once."""
-        for maker in self._makers:
-            maker.start()
-        try:
-            while not stop():
-                self._take_requests(0 if self._taken else _IDLE)
-                self._send_answers(_BUSY)
-        finally:
-            self._ending.set()
-            for maker in self._makers:
-                maker.join(_END)
+        """Serve until `stop()`, which is asked at least every tenth of a second. Raises ProcessError; see `Makers`."""
+        while not stop():
+            ready = self._listener.wait(_IDLE, self._makers.files)
+            self._take_requests()
+            for finished in self._makers.collect(ready):
+                self._answer(finished)
+            self._makers.watch()
 
     def statistics(self) -> ServingStatistics:
         """Return the counters as of now."""
         return ServingStatistics(sessions=self._service.sessions, **self._counts)
 
-    def _take_requests(self, seconds: float) -> None:
+    def _take_requests(self) -> None:
         for _ in range(_REQUESTS_A_TURN):
-            found = self._listener.receive(seconds)
+            found = self._listener.receive(0)
             if found is None:
                 return
             self._take(*found)
-            seconds = 0
 
     def _take(self, peer: bytes, message: Message) -> None:
         if message.kind is Kind.FETCH:
@@ -260,58 +152,59 @@ class PictureServer:
         self._send(peer, answer)
 
     def _queue(self, request: _Request) -> None:
+        message = request.message
         if request.name in self._taken:
             return  # it is being made
-        if request.message.length > 8 * (2 + MOST_SAMPLES):  # large ones could fill the memory while they wait
-            self._send(request.peer, _refusal(request.message, f"request has more than {MOST_SAMPLES} samples"))
+        session, samples = self._service.session(message.shard), samples_in(message.payload)
+        if samples > self._most:  # large ones could fill the memory while they wait
+            self._send(request.peer, _refusal(message, f"request has more than {self._most} samples; ask for fewer"))
+        elif session is None:
+            reason = f"there is no session {message.shard} here"
+            self._send(request.peer, _refusal(message, reason, session=message.shard))
         elif len(self._taken) >= _MOST_REQUESTS:
             self._counts["dropped"] += 1
         else:
             self._taken.add(request.name)
-            self._requests.put_nowait(request)
+            size = longest_answer(samples, self._service.shape)
+            self._makers.add(Job(request, message.shard, session, bytes(message.payload), size))
 
-    def _send_answers(self, seconds: float) -> None:
-        """Send what is ready, waiting `seconds` at most for the first of it where something is being made."""
-        wait = bool(self._taken)
-        while self._taken:
-            try:
-                request, answer = self._answers.get(wait, seconds)
-            except queue.Empty:
-                return
-            wait = False
-            self._taken.discard(request.name)
-            self._send(request.peer, answer)
+    def _answer(self, finished: Finished) -> None:
+        """Send what was made from where it lies, and give the slot back once it has left.
 
-    def _send(self, peer: bytes, answer: Message) -> None:
+        A replica that takes none of its answers would hold up the others so: where too many slots are on their way
+        out, the answer is copied.
+        """
+        request: _Request = finished.job.request
+        slots, slot = self._makers.slots, finished.slot
+        self._taken.discard(request.name)
+        if slot is None:
+            self._send(request.peer, _refusal(request.message, str(finished.reason)))
+            return
+        for leaving in [each for each in self._leaving if each[0].done]:
+            self._leaving.remove(leaving)
+            slots.give_back(leaving[1])
+        content: Any = slots.contents[slot, : finished.size].data
+        if copied := len(self._leaving) >= self._makers.spare_slots:
+            content = bytes(content)
+        answer = Message(Kind.PICTURES, content, shard=finished.job.number, sequence=request.message.sequence)
+        sent = self._send(request.peer, answer)
+        if sent is None or sent.done or copied:
+            slots.give_back(slot)
+        else:
+            self._leaving.append((sent, slot))
+
+    def _send(self, peer: bytes, answer: Message) -> Sent | None:
         counts = self._counts
         if answer.kind is Kind.REFUSED:
             counts["refused"] += 1
-        if self._listener.send(peer, answer) is None:
+        sent = self._listener.send(peer, answer)
+        if sent is None:
             counts["dropped"] += 1
         elif answer.kind is Kind.PICTURES:
             counts["requests"] += 1
             counts["bytes"] += answer.length
             counts["pictures"] += int(np.frombuffer(answer.payload, "<i8", 1)[0])
-
-    def _make(self) -> None:
-        """Answer requests, in a thread of its own."""
-        while not self._ending.is_set():
-            try:
-                request = self._requests.get(timeout=_TICK)
-            except queue.Empty:
-                continue
-            self._answers.put((request, self._answer(request.message)))
-
-    def _answer(self, message: Message) -> Message:
-        try:
-            payload = self._service.fetch(message.shard, message.payload)
-        except SessionError as error:
-            return _refusal(message, str(error), session=message.shard)
-        except AdamError as error:
-            return _refusal(message, str(error))
-        except Exception as error:  # the other replicas are still to be served
-            return _refusal(message, f"the pictures cannot be made: {type(error).__name__}: {error}")
-        return Message(Kind.PICTURES, payload, shard=message.shard, sequence=message.sequence)
+        return sent
 
 
 def _refusal(message: Message, reason: str, **more: int) -> Message:

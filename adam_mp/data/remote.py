@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.data.picture_messages import MOST_SAMPLES, Answer, answer_bytes, pack_request, unpack_answer
+from adam_mp.data.picture_messages import Answer, answer_bytes, most_samples, pack_request, unpack_answer
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.errors import AdamError, SettingsError, TransportError
 from adam_mp.memory.board import Counters
@@ -27,7 +27,6 @@ from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, with_facts
 from adam_mp.transport.tcp import TcpDialer
 
-_PART_BYTES = 8 << 20  # of an answer: so large batches are made by several threads, and fit into a message
 _WINDOW = 8  # requests on their way; the queues of a connection hold 16 messages
 _AGAIN = 1.0  # seconds after which an unanswered question is asked again
 _SILENCE = 3.0  # seconds after which the next server is tried
@@ -77,7 +76,7 @@ class RemotePictures:
     def __init__(self, spec: PictureSpec, remote: RemoteSource, memory: RunMemory, counters: Counters) -> None:
         self._counters, self._shape = counters, remote.image_shape
         self._labels, self._bad = memory.arrays["labels"], memory.arrays.get("bad")
-        self._part = min(MOST_SAMPLES, max(1, _PART_BYTES // (4 * math.prod(self._shape))))
+        self._part = most_samples(self._shape)
         if answer_bytes(1, 0, self._shape) > LONGEST:
             raise SettingsError(
                 f"pictures of {self._shape} have more than {LONGEST} bytes, too many for remote data servers; use a "

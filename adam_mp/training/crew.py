@@ -8,12 +8,11 @@ workers: while all do), and data that a lost worker's ring still holds is taken 
 from __future__ import annotations
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adam_mp.data.faults import Fault
+from adam_mp.data.blame import Blame
 from adam_mp.data.server import DataServerSpec, serve
 from adam_mp.errors import ProcessError, refusal
 from adam_mp.machine import allowed_cores
@@ -28,9 +27,6 @@ from adam_mp.training.figures import WorkerFigures
 from adam_mp.training.synchronous import left_to_a_successor
 from adam_mp.training.worker import WorkerSpec, work
 
-# Ends that a decoder may be the cause of; SIGKILL comes from outside.
-_CRASHES = [-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)]
-_DEATHS_OF_A_SAMPLE = 2
 _EARLY_DEATH = 30.0  # seconds; who lived longer, and got something done, starts with a clean slate
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
@@ -73,7 +69,7 @@ class Crew:
         if synchronizer is not None:
             self.members.append(_Member("synchronizer", synchronize, synchronizer, None))
         self.first_failure: str | None = None
-        self._blamed: dict[int, int] = {}  # sample -> processes that died of a signal while they decoded it
+        self._blame = Blame(memory)
         self._retired = dict.fromkeys(_SUMS, 0.0)
         self._retired_workers: list[tuple[int, Progress]] = []  # place, and what a dead process did there
 
@@ -134,7 +130,9 @@ class Crew:
         self.first_failure = self.first_failure or f"{member.name} {how}"
         child.close()
         member.child = None
-        if code in _CRASHES and self._blame(number):
+        _, left_out = self._blame.note(number, code)
+        if left_out:
+            self._retired["bad"] += 1
             member.early_deaths = 0
         self._retire(number)
         if number < self.workers:
@@ -155,18 +153,6 @@ class Crew:
             return
         self.on_notice(f"{member.name} {how}; given up after {member.early_deaths} early deaths", last_words)
         self._give_up(number)
-
-    def _blame(self, number: int) -> bool:
-        """Leave out the sample that a crashed process was decoding, if another died of it before; tell whether so."""
-        sample = self.memory.board.counters[number].read().decoding - 1
-        if sample < 0:
-            return False
-        self._blamed[sample] = self._blamed.get(sample, 0) + 1
-        if self._blamed[sample] < _DEATHS_OF_A_SAMPLE:
-            return False
-        self.memory.arrays["bad"][sample] = Fault.CRASHED
-        self._retired["bad"] += 1
-        return True
 
     def _retire(self, number: int) -> None:
         """Keep a dead process's counters and give its row to its successor."""

@@ -16,7 +16,7 @@ import dataclasses
 import errno
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import zmq
@@ -121,6 +121,15 @@ class TcpListener:
             return None
         self._socket.send(header, zmq.SNDMORE)
         return _send_payload(self._socket, message, self._tally)
+
+    def wait(self, seconds: float, files: Collection[int]) -> set[int]:
+        """Wait until something can be received or one of `files` can be read, `seconds` at most; return which can."""
+        poller = zmq.Poller()
+        for each in (self._socket, self._connections.monitor, *files):
+            poller.register(each, zmq.POLLIN)
+        found = {each for each, _ in poller.poll(round(seconds * 1000)) if isinstance(each, int)}
+        self._connections.look()
+        return found
 
     def receive(self, seconds: float) -> tuple[bytes, Message] | None:
         """See `Endpoint.receive`."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -20,155 +17,40 @@ from hypothesis import strategies as st
 
 from adam_mp.cli.serve_data import run as serve_data
 from adam_mp.data.augmentation import PRESETS, parse_augmentation
-from adam_mp.data.dataset import epoch_order, make_dataset
+from adam_mp.data.dataset import epoch_order
 from adam_mp.data.faults import Fault
 from adam_mp.data.loading import LoadOptions, load_data
-from adam_mp.data.normalization import Normalization
 from adam_mp.data.picture_messages import MOST_SAMPLES, answer_bytes, pack_request, unpack_answer, unpack_request
-from adam_mp.data.picture_service import PictureServer, PictureService, SessionError
+from adam_mp.data.picture_service import PictureServer, PictureService
 from adam_mp.data.pictures import PictureSpec, open_pictures
-from adam_mp.data.records import RecordTable
-from adam_mp.data.remote import RemotePictures, RemoteSource
-from adam_mp.data.samples import Samples
+from adam_mp.data.remote import RemotePictures
 from adam_mp.data.server import DataServer, DataServerSpec
-from adam_mp.data.sources import SourceSpec
 from adam_mp.errors import AdamError, SettingsError, TransportError
-from adam_mp.memory.cache import ImageCache
-from adam_mp.memory.ring import RingShape
-from adam_mp.memory.run_memory import RunMemory, RunShape
+from adam_mp.memory.run_memory import RunMemory
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.keys import make_key_file
 from adam_mp.transport.messages import Kind, Message, with_facts
-from adam_mp.transport.tcp import TcpDialer, TcpListener
+from adam_mp.transport.tcp import TcpDialer
+from tests.data.odd_makers import make_faults, make_less_slowly, make_nonsense, make_slowly
 from tests.data.pictures_on_disk import write_folder
+from tests.data.sides import (
+    COLOUR,
+    COLOURS,
+    COUNT,
+    GREY,
+    SPEC,
+    Side,
+    arrays_data,
+    expect_same,
+    fill,
+    question,
+    remote,
+    serving,
+    source_of,
+)
 from tests.data.test_server import drain
 
-COUNT, GREY, COLOUR = 40, (9, 9, 1), (32, 32, 3)
-GREYS = Normalization((10.0,), (5.1,), 0.3)
-COLOURS = Normalization((100.0, 90.0, 80.0), (50.0, 60.0, 70.0), 5.0, ((9.0, 0, 0), (0, 8.0, 0), (0, 0, 7.0)))
-SPEC = PictureSpec(GREYS, PRESETS["mnist"])
 KEYS = st.none() | st.integers(0, 2**64 - 1)
-
-
-def arrays_data(seed=0):
-    generator = np.random.default_rng(seed)
-    images = generator.integers(0, 256, (COUNT, *GREY), dtype=np.uint8)
-    train = Samples(images, generator.integers(3, size=COUNT).astype(np.int32))
-    return make_dataset("bars", train, None, None)
-
-
-class Side:
-    """One machine's copy of a data set, in memory of its own."""
-
-    def __init__(self, data, keep=1.0, workers=3, servers=0, cache=1 << 24):
-        count, shape = data.count, data.image_shape
-        self.data, self.source, self.cache, table = data, None, None, None
-        arrays = {"labels": ("<i4", (count,))}
-        if isinstance(data.train, Samples):
-            arrays["images"] = ("|u1", data.train.images.shape)
-        else:
-            table = RecordTable.joined([part.table for part in data.parts])
-            arrays |= {"bad": ("|u1", (count,)), "cache_places": ("<i8", (count,))}
-            arrays |= {name: (array.dtype.str, array.shape) for name, array in table.arrays().items()}
-        batches = -(-count // 4)
-        ring = RingShape(16, 4, shape)
-        self.memory = memory = RunMemory.create(RunShape(workers, servers, batches, 0, count, ring, arrays))
-        memory.arrays["labels"][...] = data.labels
-        if table is None:
-            memory.arrays["images"][...] = data.train.images
-            return
-        for name, array in table.arrays().items():
-            memory.arrays[name][...] = array
-        self.source = SourceSpec(shape[2], (int(np.ceil(shape[0] / keep)), int(np.ceil(shape[1] / keep))))
-        self.cache = ImageCache.create(cache, 3000, memory.arrays["cache_places"])
-
-    @property
-    def handle(self):
-        return None if self.cache is None else self.cache.handle
-
-    def service(self, kind=PictureService):
-        return kind(self.data, self.memory, self.source, self.handle)
-
-    def close(self):
-        if self.cache is not None:
-            self.cache.close()
-        self.memory.close()
-
-
-@contextlib.contextmanager
-def serving(service, port=0, threads=2, keys=None):
-    """A server in a thread; gives its address and the server."""
-    listener = TcpListener(Address("127.0.0.1", port), keys)
-    server = PictureServer(service, listener, threads)
-    stop = threading.Event()
-    thread = threading.Thread(target=server.run, args=(stop.is_set,))
-    thread.start()
-    try:
-        yield str(listener.address), server
-    finally:
-        stop.set()
-        thread.join(20)
-        listener.close()
-        assert not thread.is_alive()
-
-
-def source_of(side, *addresses, deadline=10.0, keys=None):
-    data = side.data
-    return RemoteSource(addresses, keys, data.digest, data.image_shape, data.count, deadline)
-
-
-@contextlib.contextmanager
-def remote(side, *addresses, spec=SPEC, **options):
-    pictures = RemotePictures(spec, source_of(side, *addresses, **options), side.memory, side.memory.board.counters[0])
-    try:
-        yield pictures
-    finally:
-        pictures.close()
-
-
-@pytest.fixture
-def make_side():
-    made = []
-
-    def make(*arguments, **options):
-        made.append(Side(*arguments, **options))
-        return made[-1]
-
-    yield make
-    for side in made:
-        side.close()
-
-
-@pytest.fixture
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def fill(pictures, samples, shape, key):
-    """Return (images, labels) of what can be had."""
-    samples = np.asarray(samples, np.int64)
-    images, labels = np.zeros((len(samples), *shape), np.float32), np.zeros(len(samples), np.int32)
-    kept = pictures.fill(samples, images, labels, key)
-    return images[:kept], labels[:kept]
-
-
-def expect_same(pictures, local, batches, shape, key):
-    """Have batches made both ways, the next one prepared as the data server does it."""
-    for batch, following in zip(batches, [*batches[1:], batches[0]], strict=True):
-        pictures.prepare(np.asarray(batch), np.asarray(following), key=key)
-        for mine, theirs in zip(fill(local, batch, shape, key), fill(pictures, batch, shape, key), strict=True):
-            np.testing.assert_array_equal(mine, theirs)
-
-
-def question(side, spec=SPEC, **changes):
-    data = side.data
-    return {
-        "digest": data.digest, "image_shape": list(data.image_shape), "count": data.count,
-        "normalization": dataclasses.asdict(spec.normalization), "ranges": spec.augmentation.ranges.tolist(),
-        "keep": spec.keep, **changes,
-    }  # fmt: skip
 
 
 # The same pictures.
@@ -179,7 +61,7 @@ def test_pictures_of_arrays_are_those_made_here(make_side, key):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
     batches = np.random.default_rng(1).permutation(COUNT).reshape(-1, 5)
-    with serving(there.service()) as (address, server), remote(here, address) as pictures:
+    with serving(there) as (address, server), remote(here, address) as pictures:
         expect_same(pictures, local, batches, GREY, key)
     done = server.statistics()
     assert done.pictures >= COUNT
@@ -188,10 +70,10 @@ def test_pictures_of_arrays_are_those_made_here(make_side, key):
 
 
 def test_a_batch_that_is_larger_than_a_message_comes_in_parts(make_side, monkeypatch):
-    monkeypatch.setattr("adam_mp.data.remote._PART_BYTES", 4 * 81 * 2)
+    monkeypatch.setattr("adam_mp.data.picture_messages.PART_BYTES", 4 * 81 * 2)
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
-    with serving(there.service()) as (address, server), remote(here, address) as pictures:
+    with serving(there) as (address, server), remote(here, address) as pictures:
         expect_same(pictures, local, [np.arange(COUNT)], GREY, 3)
     assert server.statistics().requests >= COUNT // 2
 
@@ -212,9 +94,9 @@ def test_pictures_in_files_are_those_made_here_and_bad_ones_are_marked(make_side
         )  # fmt: skip
         spec = PictureSpec(COLOURS, augmentation, keep)
         mirror = make_side(data)
-        service = there.service()
+        service = PictureService(there.data)
         service.describe(question(there, PictureSpec(COLOURS, augmentation, 7 / 8)))
-        with serving(service) as (address, _), remote(mirror, address, spec=spec) as pictures:
+        with serving(there, service=service, count=2) as (address, _), remote(mirror, address, spec=spec) as pictures:
             for epoch in (1, 2):
                 expect_same(pictures, local, epoch_order(np.arange(15), 1, epoch).reshape(-1, 5), COLOUR, epoch)
         bad = mirror.memory.arrays["bad"]
@@ -231,7 +113,7 @@ def test_a_file_that_is_mended_is_had_when_it_is_asked_for_again(make_side, tmp_
     path.unlink()
     here, there = make_side(data), make_side(data)
     with (
-        serving(there.service(), threads=1) as (address, _),
+        serving(there) as (address, _),
         remote(here, address, spec=PictureSpec(COLOURS, PRESETS["none"])) as p,
     ):
         assert len(fill(p, range(6), COLOUR, 1)[0]) == 5
@@ -245,7 +127,7 @@ def test_a_file_that_is_mended_is_had_when_it_is_asked_for_again(make_side, tmp_
 def test_a_data_server_process_fills_its_rings_from_remote(make_side, monkeypatch):
     there = make_side(arrays_data())
     made = []
-    with serving(there.service()) as (address, _):
+    with serving(there) as (address, _):
         for far in (False, True):
             here = make_side(arrays_data(), workers=1, servers=1)
             here.memory.order[...] = epoch_order(np.arange(COUNT), 1, 0)
@@ -267,7 +149,7 @@ def test_a_data_server_process_fills_its_rings_from_remote(make_side, monkeypatc
 def test_with_keys_both_sides_need_the_same(make_side, tmp_path):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     keys, others = make_key_file(tmp_path / "key"), make_key_file(tmp_path / "other")
-    with serving(there.service(), keys=keys) as (address, _):
+    with serving(there, keys=keys) as (address, _):
         with remote(here, address, keys=keys) as pictures:
             assert len(fill(pictures, range(4), GREY, 1)[0]) == 4
         with (
@@ -282,7 +164,7 @@ def test_with_keys_both_sides_need_the_same(make_side, tmp_path):
 
 def test_other_data_are_refused_with_both_digests(make_side):
     here, there = make_side(arrays_data(1)), make_side(arrays_data(2))
-    with serving(there.service()) as (address, server), pytest.raises(TransportError) as caught:
+    with serving(there) as (address, server), pytest.raises(TransportError) as caught:
         RemotePictures(SPEC, source_of(here, address), here.memory, here.memory.board.counters[0])
     text = str(caught.value)
     assert f"data server {address} refuses" in text
@@ -295,7 +177,7 @@ def test_other_labels_are_noticed(make_side):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     here.memory.arrays["labels"][3] = 7
     with (
-        serving(there.service()) as (address, _),
+        serving(there) as (address, _),
         remote(here, address) as pictures,
         pytest.raises(TransportError, match=f"data server {address} has label . for sample 3, this machine 7"),
     ):
@@ -307,10 +189,10 @@ def test_a_server_that_was_replaced_gets_the_session_again(make_side, free_port)
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
     batches = np.arange(COUNT).reshape(-1, 8)
     with contextlib.ExitStack() as stack:
-        with serving(there.service(), free_port) as (address, first):
+        with serving(there, free_port) as (address, first):
             pictures = stack.enter_context(remote(here, address))
             expect_same(pictures, local, batches, GREY, 1)
-        with serving(other.service(), free_port) as (_, second):
+        with serving(other, free_port) as (_, second):
             expect_same(pictures, local, batches, GREY, 2)
     assert first.statistics().refused == 0
     assert second.statistics().refused >= 1  # for the session that it did not know
@@ -321,7 +203,7 @@ def test_a_server_that_was_replaced_gets_the_session_again(make_side, free_port)
 def test_a_dead_first_address_gives_way_to_the_second(make_side, free_port):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
-    with serving(there.service()) as (address, _), remote(here, f"127.0.0.1:{free_port}", address) as pictures:
+    with serving(there) as (address, _), remote(here, f"127.0.0.1:{free_port}", address) as pictures:
         expect_same(pictures, local, np.arange(COUNT).reshape(-1, 8), GREY, 1)
 
 
@@ -329,8 +211,8 @@ def test_a_server_that_falls_silent_gives_way_to_the_next(make_side):
     here, there, other = (make_side(arrays_data()) for _ in range(3))
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
     with contextlib.ExitStack() as stack:
-        second, _ = stack.enter_context(serving(other.service()))
-        with serving(there.service()) as (first, _):
+        second, _ = stack.enter_context(serving(other))
+        with serving(there) as (first, _):
             pictures = stack.enter_context(remote(here, first, second))
             expect_same(pictures, local, [np.arange(8)], GREY, 1)
         expect_same(pictures, local, np.arange(COUNT).reshape(-1, 8), GREY, 2)
@@ -352,7 +234,7 @@ def test_nobody_there_is_an_error_in_time_that_says_what_to_do(make_side, free_p
 def test_a_server_that_dies_is_an_error_in_time(make_side):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     with contextlib.ExitStack() as stack:
-        with serving(there.service()) as (address, _):
+        with serving(there) as (address, _):
             pictures = stack.enter_context(remote(here, address, deadline=0.7))
             fill(pictures, [1], GREY, 1)
         with pytest.raises(TransportError, match=f"data server {address} does not answer"):
@@ -364,18 +246,6 @@ def test_an_address_that_is_none_is_refused(make_side):
     for addresses in (("here",), ()):
         with pytest.raises(SettingsError, match="expected"), remote(here, *addresses):
             pass
-
-
-class Slow(PictureService):
-    """Takes longer over its first request than replicas wait before they ask again."""
-
-    seconds, fetched = 1.5, 0
-
-    def fetch(self, session, payload):
-        self.fetched += 1
-        if self.fetched == 1:
-            time.sleep(self.seconds)
-        return super().fetch(session, payload)
 
 
 class Once(PictureServer):
@@ -397,22 +267,20 @@ class Once(PictureServer):
 def test_a_slow_answer_is_asked_for_again_made_once_and_used_once(make_side):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
-    service = there.service(Slow)
-    with serving(service) as (address, server), remote(here, address) as pictures:
+    with serving(there, function=make_slowly) as (address, server), remote(here, address) as pictures:
         asked = count_sent(pictures)
         pictures.prepare(np.arange(4), np.arange(4, 8), key=1)
         for batch in (range(4), range(4, 8)):
             for mine, theirs in zip(fill(local, batch, GREY, 1), fill(pictures, batch, GREY, 1), strict=True):
                 np.testing.assert_array_equal(mine, theirs)
         assert len(asked) > len(set(asked)) == 2  # asked again
-    assert service.fetched == server.statistics().requests == 2
+        assert there.memory.board.counters[0].read().heartbeat == server.statistics().requests == 2
 
 
-def test_what_is_lost_comes_again_and_what_comes_twice_is_used_once(make_side, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "PictureServer", Once)
+def test_what_is_lost_comes_again_and_what_comes_twice_is_used_once(make_side):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
-    with serving(there.service()) as (address, server), remote(here, address) as pictures:
+    with serving(there, kind=Once) as (address, server), remote(here, address) as pictures:
         expect_same(pictures, local, np.arange(COUNT).reshape(-1, 4), GREY, 1)
     assert server.lost == 1
 
@@ -421,9 +289,7 @@ def test_what_finds_the_server_full_comes_later(make_side, monkeypatch):
     monkeypatch.setattr("adam_mp.data.picture_service._MOST_REQUESTS", 1)
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
-    service = there.service(Slow)
-    service.seconds = 0.2
-    with serving(service) as (address, server), remote(here, address) as pictures:
+    with serving(there, function=make_less_slowly) as (address, server), remote(here, address) as pictures:
         expect_same(pictures, local, np.arange(8).reshape(2, 4), GREY, 1)
     assert server.statistics().dropped >= 1
 
@@ -438,7 +304,7 @@ def count_sent(pictures):
 def test_what_was_forgotten_is_ignored_when_it_comes(make_side):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
-    with serving(there.service()) as (address, _), remote(here, address) as pictures:
+    with serving(there) as (address, _), remote(here, address) as pictures:
         pictures.prepare(np.arange(8), np.arange(8, 16), key=1)
         expect_same(pictures, local, [np.arange(4, 12)], GREY, 2)
         pictures.prepare(key=None)
@@ -481,27 +347,39 @@ def test_bytes_that_are_no_answer_are_refused(content, count, kept, bad):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"digest": None}, {"count": "x"}, {"image_shape": [9, 9]}, {"normalization": 3}, {"normalization": {}},
-        {"keep": 0}, {"keep": float("nan")}, {"keep": 1.5}, {"keep": True}, {"ranges": []}, {"ranges": [-1.0] * 12},
-        {"ranges": ["1"] * 12}, {"ranges": [float("inf")] + [0] * 11}, {"ranges": [10**400] + [0] * 11},
+        {"digest": None},
+        {"count": "x"},
+        {"image_shape": [9, 9]},
+        {"normalization": 3},
+        {"normalization": {}},
+        {"keep": 0},
+        {"keep": float("nan")},
+        {"keep": 1.5},
+        {"keep": True},
+        {"ranges": []},
+        {"ranges": [-1.0] * 12},
+        {"ranges": ["1"] * 12},
+        {"ranges": [float("inf")] + [0] * 11},
+        {"ranges": [10**400] + [0] * 11},
         {"normalization": {"mean": [0], "deviation": [0], "fill": 0, "directions": []}},
         {"normalization": {"mean": [0], "deviation": [1], "fill": [], "directions": []}},
         {"normalization": {"mean": [0], "deviation": [1], "fill": 0, "directions": [[1], [2]]}},
         {"normalization": {"mean": [0, 0], "deviation": [1, 1], "fill": 0, "directions": []}},
     ],
-)  # fmt: skip
+)
 def test_descriptions_that_cannot_be_are_refused(make_side, changes):
     side = make_side(arrays_data())
     with pytest.raises(AdamError) as caught:
-        side.service().describe(question(side, **changes))
+        PictureService(side.data).describe(question(side, **changes))
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=12) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=20,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=12) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=20,
+)
 
 
 @given(st.sampled_from(["normalization", "ranges", "keep", "mean", "deviation", "fill", "directions"]), JSON)
@@ -511,12 +389,12 @@ def test_any_description_is_taken_or_refused(field, value):
         facts = question(side)
         (facts if field in facts else facts["normalization"])[field] = value
         facts = json.loads(json.dumps(facts))
-        service = side.service()
+        service = PictureService(side.data)
         try:
             session = service.describe(facts)["session"]
         except AdamError:
             return
-        images = unpack_answer(service.fetch(session, pack_request(np.arange(2), 1)), 2, GREY).images
+        images = unpack_answer(side.fetcher(service)(session, pack_request(np.arange(2), 1)), 2, GREY).images
         assert images.shape == (2, *GREY)
     finally:
         side.close()
@@ -524,40 +402,36 @@ def test_any_description_is_taken_or_refused(field, value):
 
 def test_requests_that_cannot_be_are_refused(make_side):
     side = make_side(arrays_data())
-    service = side.service()
+    service = PictureService(side.data)
     session = service.describe(question(side))["session"]
+    fetch = side.fetcher(service)
     for samples in ([COUNT], [-1], [0, 2**40], [], [0] * (MOST_SAMPLES + 1)):
         with pytest.raises(TransportError):
-            service.fetch(session, pack_request(np.array(samples, np.int64), 1))
+            fetch(session, pack_request(np.array(samples, np.int64), 1))
     with pytest.raises(TransportError):
-        service.fetch(session, b"odd")
-    with pytest.raises(SessionError, match=f"no session {session + 1} "):
-        service.fetch(session + 1, pack_request(np.arange(1), 1))
-    assert len(service.fetch(session, pack_request(np.zeros(MOST_SAMPLES, np.int64), 1))) == answer_bytes(
-        MOST_SAMPLES, 0, GREY
-    )
+        fetch(session, b"odd")
+    assert service.session(session + 1) is None
+    assert len(fetch(session, pack_request(np.zeros(MOST_SAMPLES, np.int64), 1))) == answer_bytes(MOST_SAMPLES, 0, GREY)
 
 
 def test_the_same_description_is_the_same_session_and_the_oldest_goes(make_side):
     side = make_side(arrays_data())
-    service, other = side.service(), make_side(arrays_data()).service()
+    service, other = PictureService(side.data), PictureService(make_side(arrays_data()).data)
     sessions = [service.describe(question(side, keep=1 / n))["session"] for n in range(1, 17)]
     assert len(set(sessions)) == 16
     assert other.describe(question(side, keep=1 / 16))["session"] == sessions[-1]
-    request = pack_request(np.arange(1), 1)
-    service.fetch(sessions[0], request)
+    assert service.session(sessions[0])
     assert service.describe(question(side, keep=1 / 2))["session"] == sessions[1]
     service.describe(question(side, keep=1 / 17))
     assert service.sessions == 16
-    service.fetch(sessions[0], request)
-    with pytest.raises(SessionError):
-        service.fetch(sessions[2], request)
+    assert service.session(sessions[0])
+    assert service.session(sessions[2]) is None
 
 
 def test_garbage_is_refused_and_the_server_lives(make_side):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     generator = np.random.default_rng(5)
-    with serving(there.service()) as (address, server), remote(here, address) as pictures:
+    with serving(there) as (address, server), remote(here, address) as pictures:
         session = pictures._line.session
         dialer, peer = TcpDialer(None), Address("127.0.0.1", int(address.rpartition(":")[2]))
         dialer.dial(peer)
@@ -586,19 +460,13 @@ def test_garbage_is_refused_and_the_server_lives(make_side):
 
 
 def test_a_server_that_answers_nonsense_is_named(make_side):
-    class Nonsense(PictureService):
-        def fetch(self, session, payload):
-            return super().fetch(session, payload)[:-4]
-
-    class Broken(PictureService):
-        def fetch(self, session, payload):
-            raise ValueError("a\nfault")
-
     here = make_side(arrays_data())
-    for kind, message in ((Nonsense, "sent what cannot be used"), (Broken, "refuses: .*ValueError: a fault")):
+    for function, message in (
+        (make_nonsense, "sent what cannot be used"), (make_faults, "refuses: .*ValueError: a fault"),
+    ):  # fmt: skip
         there = make_side(arrays_data())
         with (
-            serving(there.service(kind)) as (address, _),
+            serving(there, function=function) as (address, _),
             remote(here, address) as pictures,
             pytest.raises(TransportError, match=f"data server {address} {message}"),
         ):
@@ -632,7 +500,8 @@ def test_the_command_serves_until_it_is_told_to_stop(make_side, tmp_path):
             server.kill()
     assert server.returncode == 0
     assert (
-        f"serving images: 12 images on {address}, 2 threads\n" in out or f"12 images on {address}, 2 threads\n" in out
+        f"serving images: 12 images on {address}, 2 picture makers\n" in out
+        or f"12 images on {address}, 2 picture makers\n" in out
     )
     assert "served 12 pictures in 1 answer, " in out
 

@@ -1,0 +1,98 @@
+"""Data servers as real processes, and runs that have their pictures made there: whoever dies, no sample is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.data.pictures_on_disk import write_folder
+from tests.system.conftest import metrics, wait_until
+
+SIZE = ("--image-size", "28")
+DEADLY = b"a picture that breaks the decoder"
+BREAKING = f"""
+import os
+import simplejpeg
+
+is_jpeg = simplejpeg.is_jpeg
+
+
+def is_jpeg_or_die(content):
+    if content.endswith({DEADLY!r}):
+        os.abort()
+    return is_jpeg(content)
+
+
+simplejpeg.is_jpeg = is_jpeg_or_die
+"""
+
+
+@pytest.fixture
+def serve(start, tmp_path):
+    """Start a data server, and wait until it serves; gives the command and its address."""
+
+    def begin(*arguments, listen="127.0.0.1:0"):
+        path = tmp_path / "address"
+        path.unlink(missing_ok=True)
+        command = start("serve-data", "--listen", listen, "--address-file", str(path), *arguments)
+
+        def serves():
+            assert command.process.poll() is None, command.read(command.err)
+            return path.exists()
+
+        wait_until(serves, "the data server", 120)
+        return command, path.read_text().strip()
+
+    return begin
+
+
+def test_a_picture_that_breaks_the_decoder_is_left_out_and_the_server_goes_on(serve, start, tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BREAKING)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    place = tmp_path / "pictures"
+    bad = write_folder(place, 20)[30]
+    bad.write_bytes(bad.read_bytes() + DEADLY)
+    server, address = serve("--data", str(place), *SIZE, "--cores", "2")
+    for number in range(2):
+        run = start(
+            "train", "--data", str(place), *SIZE, "--model", "mnist", "--batch-size", "4", "--lr", "0.02",
+            "--epochs", "3", "--validation", "0", "--cores", "1", "--data-from", address, "--json",
+            "--run-dir", str(tmp_path / f"run-{number}"),
+        )  # fmt: skip
+        ended = run.finish()
+        assert ended.code == 0, ended.err
+        assert [row["images_trained"] for row in metrics(tmp_path / f"run-{number}")] == [59] * 3
+        assert ended.summary["bad_samples"] == 1
+        named = (tmp_path / f"run-{number}" / "bad_samples.jsonl").read_text()
+        assert str(bad) in named
+        assert "CRASHED" in named
+    server.signal(signal.SIGTERM)
+    ended = server.finish()
+    assert ended.code == 0, ended.err
+    assert ended.err.count("was killed by SIGABRT; started again") == 2
+    assert ended.err.count(f"{bad}: decoding it killed the process, twice; it is left out") == 1
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_picture_makers_end_with_a_killed_server(serve, small_data, stopped):
+    server, _ = serve("--data", str(small_data), "--cores", "2")
+    assert set(server.see_children()) == {"picture maker 0", "picture maker 1"}
+    if stopped:
+        os.kill(server.wait_for_child("picture maker 0"), signal.SIGSTOP)
+    server.signal(signal.SIGKILL)
+    assert server.finish().code == -signal.SIGKILL
+
+
+def test_a_server_whose_makers_die_again_and_again_ends(serve, small_data):
+    server, _ = serve("--data", str(small_data), "--cores", "1", "--restarts", "1")
+    first = server.wait_for_child("picture maker 0")
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: server.see_children().get("picture maker 0") not in (None, first), "a successor")
+    os.kill(server.wait_for_child("picture maker 0"), signal.SIGKILL)
+    ended = server.finish()
+    assert ended.code == 1
+    assert "no pictures can be made: picture maker 0 died 2 times in a row soon after its start" in ended.err
+    assert "Traceback" not in ended.err
