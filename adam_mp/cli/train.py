@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from adam_mp.api import train_with
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
-from adam_mp.report.progress import ProgressDisplay, notices_only
 from adam_mp.process.interruption import EXIT_CODES
+from adam_mp.report.progress import ProgressDisplay, notices_only
 
 
 def run(arguments: Sequence[str]) -> int:
