@@ -24,7 +24,7 @@ from adam_mp.memory.board import Counters
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.transport.addresses import Address, parse_address
 from adam_mp.transport.keys import Keys
-from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, with_facts
+from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, shown, with_facts
 from adam_mp.transport.tcp import TcpDialer
 
 _WINDOW = 8  # requests on their way; the queues of a connection hold 16 messages
@@ -32,7 +32,6 @@ _AGAIN = 1.0  # seconds after which an unanswered question is asked again
 _SILENCE = 3.0  # seconds after which the next server is tried
 _LOOK, _RETRY = 0.05, 0.005  # seconds between looks at clocks, and where something could not be sent
 _DESCRIBING = 1  # the sequence number of DESCRIBE; requests have those behind it
-_LONGEST_REASON = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -301,7 +300,7 @@ class _Line:
             facts = message.facts()
         except AdamError:
             facts = {}
-        reason = " ".join(str(facts.get("reason", "it does not say why")).split())[:_LONGEST_REASON]
+        reason = " ".join(shown(facts.get("reason", "it does not say why")).split())
         if "session" in facts:
             if address == self._address and facts["session"] == self.session:
                 self.session, self._described = None, -math.inf

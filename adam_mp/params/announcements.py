@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+from adam_mp.transport.messages import shown
+
 _LONGEST = 300  # letters
 _REMEMBERED = 100  # lines that members cause
 _AGAIN = 60.0  # seconds after which such a line may come again
@@ -24,7 +26,7 @@ class Announcements:
 
     def say_seldom(self, line: str, now: float) -> None:
         """Say what anybody may cause again and again: once a minute, in letters that every terminal shows."""
-        line = "".join(letter if " " <= letter <= "~" else "?" for letter in line[:_LONGEST])
+        line = shown(line, _LONGEST)
         if now - self._said.get(line, float("-inf")) < _AGAIN:
             return
         self._said[line] = now

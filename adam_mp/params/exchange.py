@@ -29,7 +29,7 @@ from adam_mp.params.deltas import DeltaMaker
 from adam_mp.params.factors import Gathered, Inboxes
 from adam_mp.params.flights import Flight, Line
 from adam_mp.transport.endpoint import Endpoint, Peer
-from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, shown
 
 _AGAIN = 1.0  # seconds after which an unanswered message is sent again
 _FLOAT32 = ENCODINGS.index("float32")
@@ -381,6 +381,6 @@ def _useless(message: Message) -> str:
     if message.kind != Kind.REFUSED:
         return f"answers {message.kind.name} with {message.length} bytes"
     try:
-        return f"refuses: {str(message.facts().get('reason'))[:500]}"
+        return f"refuses: {shown(message.facts().get('reason'))}"
     except FrameError:
         return "refuses, and does not say why"

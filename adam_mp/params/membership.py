@@ -17,7 +17,7 @@ from typing import Any
 from adam_mp.errors import TransportError
 from adam_mp.params.listening import Listening
 from adam_mp.transport.addresses import Address
-from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
+from adam_mp.transport.messages import FrameError, Kind, Message, shown, with_facts
 from adam_mp.transport.tcp import NOBODY, TcpDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
@@ -80,7 +80,7 @@ class CoordinatorLink:
             answer = self.ask(Kind.JOIN, facts, deadline - self._listened(), stop)
             if self._member:
                 return answer
-            before, missing = missing, str(answer["waiting"])[:500]
+            before, missing = missing, shown(answer["waiting"])
             if self._listened() + _AGAIN > deadline:  # too late for another answer
                 raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {missing}")
             if missing != before:
@@ -178,7 +178,7 @@ class CoordinatorLink:
             return None
         self._open = None
         if message.kind == Kind.REFUSED:
-            reason = f"{self.address} refuses: {str(facts.get('reason'))[:500]}"
+            reason = f"{self.address} refuses: {shown(facts.get('reason'))}"
             if facts.get("rejoin"):
                 raise RejoinError(reason)
             raise (JoinError if asked.kind == Kind.JOIN else TransportError)(reason)

@@ -14,7 +14,7 @@ from typing import Any
 from adam_mp.errors import AdamError, SettingsError
 from adam_mp.memory.segment import megabytes
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts
-from adam_mp.transport.messages import LONGEST
+from adam_mp.transport.messages import LONGEST, shown
 
 REPLICA, SERVER, DATA = "replica", "params", "data"
 ROLES = (REPLICA, SERVER, DATA)
@@ -204,7 +204,7 @@ def _text(facts: Mapping[str, Any], name: str, otherwise: str) -> str:
     text = facts.get(name, otherwise)
     if not isinstance(text, str):
         raise RefusedError(f"{name} is {_shown(text)}; expected a text")
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:_LONGEST_ADDRESS])
+    return shown(text, _LONGEST_ADDRESS)
 
 
 def _batches(facts: Mapping[str, Any], name: str, run: RunFacts) -> list[int]:

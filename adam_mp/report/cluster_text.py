@@ -7,14 +7,18 @@ from typing import Any
 
 from adam_mp.memory.segment import megabytes
 from adam_mp.report.text import count, duration, percent, table
+from adam_mp.transport.messages import shown
+
+_LONGEST = 120  # letters of a cell
 
 
 def cluster_text(state: Mapping[str, Any]) -> str:
     """Return the block for a coordinator's state (`Coordinator.state`)."""
-    lines = [f"run {state['run']}, {state['phase']}" + _epoch(state)]
+    lines = [shown(f"run {state['run']}, {state['phase']}" + _epoch(state))]
     rows: list[tuple[str, ...]] = [("member", "role", "up", "heard", "work", "staleness", "in", "out", "queue")]
     rows += [_row(member) for member in state["members"]]
     rows += [_missing_row(member) for member in state["missing"]]
+    rows = [tuple(shown(cell, _LONGEST) for cell in row) for row in rows]
     return "\n".join([*lines, table(rows)])
 
 

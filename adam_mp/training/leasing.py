@@ -26,7 +26,7 @@ from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.statements import REPLICA
 from adam_mp.training.epoch import quorum_reached
 from adam_mp.training.figures import Sums
-from adam_mp.transport.messages import Kind
+from adam_mp.transport.messages import Kind, shown
 
 _REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does
 _LEAST, _MOST = 4, 4096  # batches that wait here to be trained, for each worker and in all
@@ -255,7 +255,7 @@ class SharedLeases:
             if (now_exchanged := self._exchanged()) != exchanged:
                 exchanged, since = now_exchanged, listened
             elif listened - since > self._patience:
-                servers = ", ".join(address for _, address in self.servers["servers"])
+                servers = ", ".join(shown(address) for _, address in self.servers["servers"])
                 raise TransportError(
                     f"no weights were exchanged for {self._patience:g} s, and the last updates wait for it; do the "
                     f"parameter servers run at {servers}?"

@@ -29,6 +29,7 @@ LONGEST = 64 << 20  # bytes of a payload
 _LONGEST_TEXT = 16 << 20  # bytes of a payload that is JSON
 _CRC_AT = HEADER_BYTES - 4
 _NO_CRC = bytes(4)
+_LONGEST_SHOWN = 500  # letters
 ENCODINGS = ("float32", "float16", "bfloat16")
 
 
@@ -107,6 +108,16 @@ class Message:
             f"{self.kind.name} from {self.sender} of run {self.run:x}: shard {self.shard} at version {self.version}, "
             f"sequence {self.sequence}, map {self.epoch}, {self.length} bytes"
         )
+
+
+def shown(text: object, longest: int = _LONGEST_SHOWN) -> str:
+    """Return what a peer sent as a line may show it: one line of at most `longest` letters that every terminal has.
+
+    All that came from the network and goes to a terminal passes here: else it could move the cursor, hide what stands
+    there, or fill the screen. White space becomes a blank, any other letter beyond ASCII a question mark.
+    """
+    letters = str(text)[:longest]
+    return "".join(each if " " <= each <= "~" else " " if each.isspace() else "?" for each in letters)
 
 
 def with_facts(kind: Kind, facts: Mapping[str, Any], **header: int) -> Message:

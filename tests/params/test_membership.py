@@ -49,6 +49,27 @@ def joined(answers):
     return link
 
 
+def test_what_a_coordinator_says_cannot_do_anything_to_a_terminal():
+    said = "\x1b[2J\x9b1A\r\n\u202eno" + 5000 * "!"
+
+    def answers(message):
+        if message.kind != Kind.JOIN:
+            return [(Kind.REFUSED, {"reason": said})]
+        return [(Kind.WELCOME, {**WELCOME, "waiting": said} if len(told) < 1 else WELCOME)]
+
+    told = []
+    link = CoordinatorLink(Line(answers), HERE, 9)
+    link.join({}, 20.0, say=told.append)
+    with pytest.raises(TransportError) as caught:
+        link.ask(Kind.STATUS, {}, 1.0)
+    for text in (*told, str(caught.value)):
+        assert text.isascii()
+        assert text.isprintable()
+        assert "no!!" in text
+        assert len(text) < 600
+    assert len(told) == 1
+
+
 def test_a_second_welcome_is_no_answer_to_a_report():
     link = joined(orders_and_two_welcomes)
     assert [link.report(dict, dict, 0.0) for _ in range(2)] == [None, {"granted": [1]}]

@@ -224,3 +224,22 @@ def test_connections_that_failed_or_were_lost_are_shown_where_there_are_any():
     assert "connections" not in cluster_text({**state, "members": [{**server, "connections_lost": 0}]})
     shown = cluster_text({**state, "members": [{**server, "connections_lost": 3, "connections_failed": 1200}]})
     assert "2 shards, 0.0 MB, 0 updates/s, 1,200 connections failed, 3 connections lost" in shown
+
+
+def test_what_members_say_of_themselves_cannot_do_anything_to_a_terminal():
+    said = "\x1b[2J\x9b1A\r\n\u202eno" + 5000 * "!"
+    member = {
+        "name": said,
+        "role": said,
+        "seconds": 3.0,
+        "silent_seconds": 0.1,
+        "silent": False,
+        "leader": True,
+        "queue": said,
+    }
+    state = {"run": said, "phase": said, "images": 0, "members": [member], "missing": []}
+    text = cluster_text(state)
+    lines = text.splitlines()
+    assert len(lines) == 3
+    assert all(line.isascii() and line.isprintable() and len(line) < 1000 for line in lines)
+    assert text.count("no!!") >= 3
