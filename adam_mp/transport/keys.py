@@ -1,7 +1,8 @@
 """The key file of a run: one CURVE key pair that all its parts hold. Who has the file may join; nobody else can read.
 
 Every part proves that it holds the pair, and messages are encrypted (CurveZMQ). The file is a secret: it is made
-readable by its owner alone, and one that others may read is refused.
+readable by its owner alone. One that others may read, or that belongs to another user than this one or root, is
+refused: its owner could read it, and put other keys in its place.
 """
 
 from __future__ import annotations
@@ -41,14 +42,24 @@ def make_key_file(path: Path) -> Keys:
 
 
 def read_keys(path: str | Path | None) -> Keys | None:
-    """Read a key pair, None for None; raises SettingsError if the file is missing, open to others, or no key file."""
+    """Read a key pair, None for None.
+
+    Raises SettingsError if the file is missing, open to others, another user's, or no key file. It looks at the file
+    that it reads, whatever becomes of the path meanwhile.
+    """
     if path is None:
         return None
     path = Path(path)
     try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise SettingsError(f"key file {path} can be read by others; run: chmod 600 {path}")
         with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if status.st_uid not in (os.geteuid(), 0):
+                raise SettingsError(
+                    f"key file {path} belongs to user {status.st_uid}; expected one of user {os.geteuid()}, who runs "
+                    "this, or of root; copy it as that user"
+                )
+            if stat.S_IMODE(status.st_mode) & 0o077:
+                raise SettingsError(f"key file {path} can be read by others; run: chmod 600 {path}")
             lines = file.read(1000).decode(errors="replace").splitlines()
     except OSError as error:
         raise SettingsError(

@@ -38,7 +38,7 @@ class Nonsense(PictureMaker):
 
 class Broken(PictureMaker):
     def make(self, *arguments):
-        raise ValueError("a\nfault")
+        raise ValueError("a\n\x1bfault")
 
 
 def make_slowly(spec: MakerSpec) -> None:

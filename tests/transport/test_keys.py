@@ -55,6 +55,32 @@ def test_a_link_does_not_hide_the_mode(path, tmp_path):
         read_keys(tmp_path / "link")
 
 
+def test_the_file_that_is_read_is_the_one_that_is_looked_at(path, tmp_path, monkeypatch):
+    make_key_file(path)
+    good = path.stat()
+    path.chmod(0o644)
+    for owner, name in ((os, "stat"), (type(path), "stat")):  # as if another file had stood there a moment before
+        monkeypatch.setattr(owner, name, lambda *_, **__: good)
+    with pytest.raises(SettingsError, match="can be read by others"):
+        read_keys(path)
+
+
+@pytest.mark.parametrize(("owner", "user", "taken"), [(7, 7, True), (0, 7, True), (8, 7, False), (7, 0, False)])
+def test_a_key_file_is_its_users_or_roots(path, monkeypatch, owner, user, taken):
+    keys, fstat = make_key_file(path), os.fstat
+
+    def owned(descriptor):
+        return os.stat_result((*fstat(descriptor)[:4], owner, *fstat(descriptor)[5:10]))
+
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "fstat", owned)
+    if taken:
+        assert read_keys(path) == keys
+        return
+    with pytest.raises(SettingsError, match=f"{path} belongs to user {owner}; expected one of user {user}"):
+        read_keys(path)
+
+
 def test_an_existing_file_is_not_written_over(path):
     path.write_text("precious")
     with pytest.raises(SettingsError, match=f"{path} exists already"):
