@@ -33,10 +33,14 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether it is of this machine alone."""
+        return _all_loopback(self.known_numbers())
+
+    def known_numbers(self) -> list[str]:
+        """Return `numbers`, empty if there is none."""
         try:
-            return all(ipaddress.ip_address(number).is_loopback for number in self.numbers())
+            return self.numbers()
         except OSError:
-            return False
+            return []
 
     def numbers(self) -> list[str]:
         """Return the IP addresses that the host stands for, version 4 first; raises OSError if there is none."""
@@ -45,16 +49,6 @@ class Address:
         except UnicodeError:  # a part of the name is longer than names may be
             raise OSError(f"{self.host} is no host name") from None
         return sorted({str(entry[4][0]) for entry in found}, key=lambda number: (":" in number, number))
-
-    def resolved(self) -> Address:
-        """Return it by number, so that what is listened on is what `is_loopback` saw; as it is if no number is known.
-
-        ZeroMQ reads names otherwise: `*` is everything to it, and the name of a network card its address.
-        """
-        try:
-            return Address(self.numbers()[0], self.port)
-        except OSError:
-            return self
 
 
 def parse_address(text: str, what: str, least_port: int = 1) -> Address:
@@ -67,14 +61,19 @@ def parse_address(text: str, what: str, least_port: int = 1) -> Address:
     return Address(parts[1] or parts[2], int(parts[3]))
 
 
-def check_listening(address: Address, has_keys: bool) -> None:
-    """Raise SettingsError if an address that others can reach would be listened on without keys."""
-    if has_keys or address.is_loopback:
-        return
-    raise SettingsError(
-        f"listening on {address} without keys would let anyone join; make a key file with 'adam-mp keygen FILE', copy "
-        "it to every machine of the run and give --key-file FILE everywhere, or listen on 127.0.0.1"
-    )
+def check_listening(address: Address, has_keys: bool) -> Address:
+    """Return what to listen on: the address by number, so that nothing else is listened on than what was checked.
+
+    ZeroMQ reads names otherwise: `*` is everything to it, and the name of a network card its address. A name that
+    nobody knows stays as it is. Raises SettingsError if others could reach the address and there are no keys.
+    """
+    numbers = address.known_numbers()
+    if not has_keys and not _all_loopback(numbers):
+        raise SettingsError(
+            f"listening on {address} without keys would let anyone join; make a key file with 'adam-mp keygen FILE', "
+            "copy it to every machine of the run and give --key-file FILE everywhere, or listen on 127.0.0.1"
+        )
+    return Address(numbers[0], address.port) if numbers else address
 
 
 def open_notice(address: Address, may: str) -> str:
@@ -85,7 +84,21 @@ def open_notice(address: Address, may: str) -> str:
     )
 
 
-def check_joining(address: Address, has_keys: bool) -> None:
-    """Raise SettingsError if messages would leave this machine without keys; an unknown name is no loopback."""
-    if not has_keys and not address.is_loopback:
+def check_joining(address: Address, has_keys: bool) -> Address:
+    """Return what to dial. Raises SettingsError if messages would leave this machine without keys.
+
+    Without keys that is the first number of those that were checked (version 4 first), for good: ZeroMQ would look a
+    name up again at each connection, unchecked. With keys it is the name: whoever answers has to prove that it holds
+    them, and a part that was started elsewhere under its name is found.
+    """
+    if has_keys:
+        return address
+    numbers = address.known_numbers()  # an unknown name is no loopback
+    if not _all_loopback(numbers):
         raise SettingsError(f"cannot join {address} without keys; give the run's --key-file")
+    return Address(numbers[0], address.port)
+
+
+def _all_loopback(numbers: list[str]) -> bool:
+    """Whether there are numbers, and all of them are of this machine alone."""
+    return bool(numbers) and all(ipaddress.ip_address(number).is_loopback for number in numbers)

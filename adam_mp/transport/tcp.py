@@ -85,7 +85,7 @@ class TcpListener:
     """
 
     def __init__(self, address: Address, keys: Keys | None) -> None:
-        check_listening(address, keys is not None)
+        place = check_listening(address, keys is not None)
         keep_freed_memory()
         self._tally = _Tally()
         self._context = zmq.Context()
@@ -94,7 +94,7 @@ class TcpListener:
             self._guard = zmq.auth.thread.ThreadAuthenticator(self._context)
             self._guard.start()
             self._guard.configure_curve_callback("*", credentials_provider=_Allowed(keys))
-        self._socket = _socket(self._context, zmq.ROUTER, keys, address)
+        self._socket = _socket(self._context, zmq.ROUTER, keys, place)
         self._socket.router_mandatory = True
         self._connections = Connections(self._socket, keys is not None)
         self._poller = zmq.Poller()
@@ -103,7 +103,7 @@ class TcpListener:
         if keys is not None:
             self._socket.curve_server = True
         try:
-            self._socket.bind(f"tcp://{address.resolved()}")
+            self._socket.bind(f"tcp://{place}")
         except zmq.ZMQError as error:
             self.close()
             raise TransportError(f"cannot listen on {address}: {_reason(error)}; choose another --listen") from None
@@ -186,8 +186,8 @@ class TcpDialer:
         """Connect to `address` in the background, now and whenever the connection is lost."""
         if address in self._sockets:
             return
-        check_joining(address, self._keys is not None)
-        socket = _socket(self._context, zmq.DEALER, self._keys, address)
+        place = check_joining(address, self._keys is not None)
+        socket = _socket(self._context, zmq.DEALER, self._keys, place)
         socket.immediate = True  # nothing waits for a peer that is not there
         if self._keys is not None:
             socket.curve_serverkey = self._keys.public
@@ -196,7 +196,7 @@ class TcpDialer:
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(connections.monitor, zmq.POLLIN)
         try:
-            socket.connect(f"tcp://{address}")
+            socket.connect(f"tcp://{place}")
         except zmq.ZMQError as error:
             self.hang_up(address)
             raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT") from None

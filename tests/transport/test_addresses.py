@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adam_mp.errors import SettingsError
-from adam_mp.transport.addresses import Address, check_listening, parse_address
+from adam_mp.transport.addresses import Address, check_joining, check_listening, parse_address
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,40 @@ def test_the_version_of_a_name_that_nobody_knows_is_no_error():
 def test_numbers_are_sorted_version_4_first(monkeypatch):
     names(monkeypatch, "2001:db8::1", "9.1.1.1", "10.1.1.1", "9.1.1.1")
     assert Address("many", 7).numbers() == ["10.1.1.1", "9.1.1.1", "2001:db8::1"]
-    assert Address("many", 7).resolved() == Address("10.1.1.1", 7)
 
 
-def test_an_unknown_name_resolves_to_itself():
-    assert Address("no-such-host.invalid", 7).resolved() == Address("no-such-host.invalid", 7)
+class Changing:
+    """A name server that gives other numbers at each look."""
+
+    def __init__(self, monkeypatch, *answers):
+        self.answers, self.looks = list(answers), 0
+        monkeypatch.setattr(socket, "getaddrinfo", self.look)
+
+    def look(self, *_, **__):
+        self.looks += 1
+        numbers = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (number, 7)) for number in numbers]
+
+
+@pytest.mark.parametrize("check", [check_joining, check_listening])
+def test_without_keys_what_is_used_is_what_was_checked(monkeypatch, check):
+    names = Changing(monkeypatch, ["::1", "127.0.0.3", "127.0.0.2"], ["10.0.0.5"])
+    assert check(Address("name", 7), has_keys=False) == Address("127.0.0.2", 7)
+    assert names.looks == 1
+    with pytest.raises(SettingsError):
+        check(Address("name", 7), has_keys=False)
+    assert names.looks == 2
+
+
+def test_with_keys_a_name_is_listened_on_by_number_and_dialled_as_it_is(monkeypatch):
+    Changing(monkeypatch, ["2001:db8::1", "10.1.1.1"])
+    assert check_listening(Address("many", 7), has_keys=True) == Address("10.1.1.1", 7)
+    assert check_joining(Address("many", 7), has_keys=True) == Address("many", 7)
+
+
+def test_an_unknown_name_is_listened_on_and_dialled_as_it_is_with_keys_and_not_without():
+    unknown = Address("no-such-host.invalid", 7)
+    for check in (check_listening, check_joining):
+        assert check(unknown, has_keys=True) == unknown
+        with pytest.raises(SettingsError):
+            check(unknown, has_keys=False)

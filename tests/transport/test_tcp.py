@@ -299,6 +299,26 @@ class TestConnections:
         with pytest.raises(SettingsError, match=r"cannot join 10.0.0.5:7 without keys; give the run's --key-file"):
             ends.dial(Address("10.0.0.5", 7))
 
+    @pytest.mark.parametrize("side", ["listen", "dial"])
+    def test_a_name_is_not_looked_up_again_after_it_was_checked(self, ends, monkeypatch, side):
+        other = ends.listen(address=Address("127.0.0.1", 0)).address
+        answers = [["127.0.0.1"], ["127.0.0.2"]]  # what ZeroMQ would ask for, and may have changed meanwhile
+
+        def look(*_, **__):
+            numbers = answers.pop(0) if len(answers) > 1 else answers[0]
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (number, 0)) for number in numbers]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look)
+        name = Address("this-machine.invalid", other.port if side == "dial" else 0)
+        if side == "dial":
+            dialer = ends.dial(name)
+            endpoint = wait_until(lambda: dialer._sockets[name].getsockopt_string(zmq.LAST_ENDPOINT), "the endpoint")
+            assert endpoint == f"tcp://{other}"
+            send(dialer, name, HELLO)
+        else:
+            listener = ends.listen(address=name)
+            assert listener._socket.getsockopt_string(zmq.LAST_ENDPOINT).startswith("tcp://127.0.0.1:")
+
     def test_dialling_what_is_no_address_is_an_error_and_leaves_nothing(self, ends):
         dialer = ends.keep(TcpDialer(new_keys()))
         with pytest.raises(TransportError, match="cannot dial a b:7"):
