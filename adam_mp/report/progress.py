@@ -87,10 +87,9 @@ class ProgressDisplay:
 
     def _figures(self, event: EpochProgress) -> str:
         accuracy = "" if self._accuracy is None else f", validation {percent(self._accuracy)}"
-        rate = event.images_per_second
-        left = f", {duration((event.images - event.done) / rate)} left" if rate > 0 else ""
+        left = "" if event.seconds_left is None else f", {duration(event.seconds_left)} left"
         return (
-            f"{rate:,.0f} images/s, {count(event.connections_per_second)} connections/s, "
+            f"{event.images_per_second:,.0f} images/s, {count(event.connections_per_second)} connections/s, "
             f"loss {event.loss:.3f}{accuracy}, waited {percent(event.wait_fraction)}{left}"
         )
 

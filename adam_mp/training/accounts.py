@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +15,17 @@ from adam_mp.training.events import EpochEnded, EpochProgress
 from adam_mp.training.figures import SERVING, wait_fraction
 
 Counters = Mapping[str, float]
+_RECENT = 10.0  # seconds
+_FEWEST_UPDATES = 5  # in what rates are told of, where an update takes long
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """The epoch as it was at a `time`: images `done` by all machines, and what was `measured` here."""
+
+    time: float
+    done: int
+    measured: Counters
 
 
 class EpochAccount:
@@ -31,6 +44,7 @@ class EpochAccount:
         self._began, self._before = time.monotonic(), totals()
         self._before = {**self._before, **{name: served[name] for name in SERVING}}
         self._ended: float | None = None
+        self._looks: collections.deque[_Look] = collections.deque()  # of the last seconds, one from before them
 
     def end(self) -> None:
         """Stop the clock: the epoch's training is over."""
@@ -56,9 +70,25 @@ class EpochAccount:
         return {**self.measured(), "seconds": self.seconds}
 
     def progress(self, epoch: int, epochs: int, done: int, images: int, connections: int) -> EpochProgress:
-        """Return how far the epoch is: `done` of `images`; `connections` are those of one image."""
-        measured = self.measured()
-        rate = (measured["images"] - self._part.get("images", 0.0)) / self.here  # of this machine
+        """Return how far the epoch is: `done` of `images`; `connections` are those of one image.
+
+        Rates are those of the last seconds: an average of the whole epoch would go on telling of images, and of an end
+        to come, where none are trained any more.
+        """
+        measured, looks = self.measured(), self._looks
+        if not looks:
+            part = {name: self._part.get(name, 0.0) for name in measured}
+            looks.append(_Look(self._began, done, part))
+        looks.append(_Look(time.monotonic(), done, measured))
+        updates = measured["updates"] - self._part.get("updates", 0.0)
+        recently = max(_RECENT, _FEWEST_UPDATES * self.here / max(updates, 1))
+        while looks[-1].time - looks[1].time >= recently:
+            looks.popleft()
+        first, last = looks[0], looks[-1]
+        seconds = max(last.time - first.time, 1e-9)
+        recent = {name: measured[name] - first.measured[name] for name in measured}
+        rate = recent["images"] / seconds
+        done_recently = last.done - first.done
         return EpochProgress(
             epoch=epoch + 1,
             epochs=epochs,
@@ -68,7 +98,8 @@ class EpochAccount:
             images_per_second=rate,
             connections_per_second=rate * connections,
             loss=measured["loss"] / max(measured["images"], 1),
-            wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+            wait_fraction=wait_fraction(recent["waited_ns"], recent["busy_ns"]),
+            seconds_left=(images - done) * seconds / done_recently if done_recently > 0 else None,
         )
 
     def record(self, measured: Counters, connections: int, **known: Any) -> EpochEnded:

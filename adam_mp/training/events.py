@@ -60,7 +60,11 @@ class DataSurveyed:
 
 @dataclasses.dataclass(frozen=True)
 class EpochProgress:
-    """How far the current epoch is: images done of `images`, seconds of it so far, since-epoch-start averages."""
+    """How far the current epoch is: images done of `images`, by all machines, and seconds of it so far.
+
+    Rates and the share of waiting are this machine's, of the last ten seconds, or of five updates where those take
+    longer. `loss` is the mean since the epoch began. `seconds_left` is None where nothing was done of late.
+    """
 
     epoch: int
     epochs: int
@@ -71,6 +75,7 @@ class EpochProgress:
     connections_per_second: float
     loss: float
     wait_fraction: float
+    seconds_left: float | None
 
 
 @dataclasses.dataclass(frozen=True)

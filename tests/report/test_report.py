@@ -52,8 +52,8 @@ RESULT = TrainResult(
 )  # fmt: skip
 EVENTS = [
     KernelCompiled(0, 2), KernelCompiled(2, 2), DataSurveyed(1, 5), DataSurveyed(5, 5), planned(),
-    EpochProgress(1, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02), Notice("worker 0 died; started again"), ended(1),
-    EpochProgress(2, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02), ended(2), RunEnded(RESULT),
+    EpochProgress(1, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02, 56.9), Notice("worker 0 died; started again"),
+    ended(1), EpochProgress(2, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02, 56.9), ended(2), RunEnded(RESULT),
 ]  # fmt: skip
 
 
@@ -88,11 +88,11 @@ def test_a_run_is_shown(bars, capsys):
         assert "looking at the images" in err.getvalue()
 
 
-@pytest.mark.parametrize(("rate", "left"), [(0.0, ""), (1000.0, ", 56.9 s left")])
-def test_the_time_left_is_told_once_something_was_trained(monkeypatch, rate, left):
+@pytest.mark.parametrize(("seconds", "left"), [(None, ""), (56.9, ", 56.9 s left")])
+def test_the_time_left_is_told_where_it_is_known(monkeypatch, seconds, left):
     monkeypatch.setattr(progress, "_PLAIN_SECONDS", -1.0)
     bars = io.StringIO()
-    ProgressDisplay(io.StringIO(), bars)(EpochProgress(1, 3, 100, 57000, 0.1, rate, 0.0, 2.3, 0.02))
+    ProgressDisplay(io.StringIO(), bars)(EpochProgress(1, 3, 100, 57000, 0.1, 1000.0, 0.0, 2.3, 0.02, seconds))
     assert bars.getvalue().endswith(f"waited 2.00%{left}\n")
 
 
