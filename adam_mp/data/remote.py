@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ class RemoteSource:
     """Which data servers make the pictures, and of what.
 
     `addresses` "HOST:PORT", the first preferred; `digest` of the data set (`DataSet.digest`), `image_shape` (height,
-    width, channels) of the pictures, `count` samples of all parts. `deadline` is in seconds: that none of the servers
-    answers for so long is an error.
+    width, channels) of the pictures, `count` samples of all parts. `deadline` is how many seconds the last server that
+    is tried has to answer; those before it have three each.
     """
 
     addresses: tuple[str, ...]
@@ -48,7 +48,7 @@ class RemoteSource:
     digest: int
     image_shape: tuple[int, int, int]
     count: int
-    deadline: float = 10.0
+    deadline: float = 5.0
 
 
 @dataclasses.dataclass(eq=False)
@@ -66,11 +66,10 @@ class _Request:
 class RemotePictures:
     """Pictures of the samples of a run that data servers on other machines make; see `ArrayPictures`.
 
-    Raises TransportError once no server has answered for `deadline` seconds, and at once where one refuses. A sample
-    that the server could not have is marked in the array `bad`, if there is one, and left out.
+    Making one waits until a server has answered, or none did in time: then they are all `silent`. Raises TransportError
+    where a server refuses. A sample that the server could not have is marked in the array `bad`, if there is one, and
+    left out.
     """
-
-    reads_ahead = True
 
     def __init__(self, spec: PictureSpec, remote: RemoteSource, memory: RunMemory, counters: Counters) -> None:
         self._counters, self._shape = counters, remote.image_shape
@@ -81,17 +80,45 @@ class RemotePictures:
                 f"pictures of {self._shape} have more than {LONGEST} bytes, too many for remote data servers; use a "
                 "smaller --image-size"
             )
+        self._answers = 0
         self._sequences = itertools.count(_DESCRIBING + 1)
         self._ahead: dict[tuple[int | None, bytes], list[_Request]] = {}
         self._waiting: dict[int, _Request] = {}  # by sequence, in the order in which they are wanted
         self._line = _Line(remote, _describe(spec, remote))
         try:
-            while not self._line.ready():
+            while not self._line.ready() and not self.silent:
                 self._receive(_RETRY)
                 self._line.watch()
         except BaseException:
             self._line.close()
             raise
+
+    @property
+    def silent(self) -> bool:
+        """Whether no server has answered in time."""
+        return self._line.silent
+
+    @property
+    def address(self) -> Address:
+        """The server that is asked at present."""
+        return self._line.address
+
+    def describe_silence(self) -> str:
+        """Say that no server answers, why, and what comes of it."""
+        return self._line.describe_silence()
+
+    def look(self, batches: Sequence[np.ndarray], key: int | None) -> bool:
+        """Tell whether a server has answered by now, without waiting; ask again.
+
+        What was not answered before is asked about, or where nothing was asked, `batches`.
+        """
+        before = self._answers
+        self._receive_all()
+        self._line.watch()
+        if not self._waiting:
+            self.prepare(*batches, key=key)
+        self._send_due()
+        return self._answers > before
 
     def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
         """Ask for the pictures of these batches, and forget what was asked for others."""
@@ -106,10 +133,11 @@ class RemotePictures:
         self._receive_all()
         self._send_due()
 
-    def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int:
+    def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int | None:
         """Write the pictures and labels of `samples`, those that can be had, in order; return how many.
 
-        `key` stands for (seed, epoch); with None nothing is drawn.
+        None: no server answered in time, and nothing is written. `key` stands for (seed, epoch); with None nothing is
+        drawn.
         """
         requests = self._ahead.pop(_name(samples, key), None)
         requests = self._requests(samples, key) if requests is None else requests
@@ -118,6 +146,8 @@ class RemotePictures:
         while any(request.answer is None for request in requests):
             self._receive(_LOOK if self._send_due() else _RETRY)
             self._line.watch()
+            if self.silent:
+                return None
         kept = 0
         for request in requests:
             answer = request.answer
@@ -174,6 +204,7 @@ class RemotePictures:
             if request is not None:
                 request.answer = self._checked(address, request, message)
                 del self._waiting[message.sequence]
+                self._answers += 1
                 self._line.answered(address)
         elif message.kind is Kind.DESCRIPTION:
             self._line.described(address, message)
@@ -233,7 +264,8 @@ class _Line:
         if not remote.addresses:
             raise SettingsError("no data server is named; expected at least one HOST:PORT")
         self._addresses = [parse_address(text, "the address of a data server") for text in remote.addresses]
-        self._facts, self._deadline = facts, remote.deadline
+        self._facts = facts
+        self._deadline = remote.deadline + _SILENCE * (len(remote.addresses) - 1)
         self._dialer = TcpDialer(remote.keys)
         self._turn = 0
         self._tried: list[Address] = []
@@ -245,13 +277,14 @@ class _Line:
         self.begin()
 
     @property
-    def _address(self) -> Address:
+    def address(self) -> Address:
+        """The server that is asked at present."""
         return self._addresses[self._turn]
 
     def _dial(self) -> None:
-        self._dialer.dial(self._address)
-        if self._address not in self._tried:
-            self._tried.append(self._address)
+        self._dialer.dial(self.address)
+        if self.address not in self._tried:
+            self._tried.append(self.address)
 
     def begin(self) -> None:
         """Count silence from now on: nobody listened before."""
@@ -262,13 +295,13 @@ class _Line:
         now = time.monotonic()
         if self.session is None and now - self._described >= _AGAIN:
             question = with_facts(Kind.DESCRIBE, self._facts, sequence=_DESCRIBING)
-            if self._dialer.send(self._address, question) is not None:
+            if self._dialer.send(self.address, question) is not None:
                 self._described = now
         return self.session is not None
 
     def send(self, message: Message) -> bool:
         """Send to the server that is asked at present; False if its queue is full or it is not there."""
-        return self._dialer.send(self._address, message) is not None
+        return self._dialer.send(self.address, message) is not None
 
     def receive(self, seconds: float) -> tuple[Address, Message] | None:
         """Return the next message, from whichever server, and who sent it; None if there is none in time."""
@@ -278,12 +311,12 @@ class _Line:
     def answered(self, address: Address) -> None:
         """Note that a server gave an answer that was waited for."""
         self._progress = time.monotonic()
-        if address == self._address:
+        if address == self.address:
             self._heard = self._progress
 
     def described(self, address: Address, message: Message) -> None:
         """Take up the session that a server opened."""
-        if address != self._address or self.session is not None:
+        if address != self.address or self.session is not None:
             return
         try:
             session = message.facts().get("session")
@@ -302,34 +335,38 @@ class _Line:
             facts = {}
         reason = " ".join(shown(facts.get("reason", "it does not say why")).split())
         if "session" in facts:
-            if address == self._address and facts["session"] == self.session:
+            if address == self.address and facts["session"] == self.session:
                 self.session, self._described = None, -math.inf
         elif waited_for or message.sequence == _DESCRIBING:
             raise TransportError(f"data server {address} refuses: {reason}")
         else:  # of bytes that were damaged on their way, or of a version that it does not speak
             self._why[address] = f"it refuses: {reason}"
 
+    @property
+    def silent(self) -> bool:
+        """Whether no server has answered in time."""
+        return time.monotonic() - self._progress > self._deadline
+
     def watch(self) -> None:
-        """Turn to the next server when this one is silent; raises TransportError once none has answered in time."""
+        """Turn to the next server when this one is silent."""
         now = time.monotonic()
-        if now - self._progress > self._deadline:
-            raise TransportError(self._silence())
         if now - self._heard > _SILENCE and len(self._addresses) > 1:
-            self._why[self._address] = self._reason(self._address)
+            self._why[self.address] = self._reason(self.address)
             self._turn = (self._turn + 1) % len(self._addresses)
             self.session, self._described, self._heard = None, -math.inf, now
             self._dial()
 
-    def _silence(self) -> str:
+    def describe_silence(self) -> str:
+        """Say which servers do not answer, as far as they were tried, and why."""
         first, *others = self._tried
         also = "".join(f", nor does {address} ({self._reason(address)})" for address in others)
         return (
-            f"data server {first} does not answer ({self._reason(first)}){also}; start it with: "
-            f"adam-mp serve-data --listen {first} ..."
+            f"data server {first} does not answer ({self._reason(first)}){also}; this machine makes the pictures until "
+            f"one answers; start it with: adam-mp serve-data --listen {first} ..."
         )
 
     def _reason(self, address: Address) -> str:
-        if address == self._address and self.session is not None:
+        if address == self.address and self.session is not None:
             return "it opened a session, and then was silent"
         return self._why.get(address) or self._dialer.trouble(address)
 

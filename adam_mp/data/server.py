@@ -4,12 +4,14 @@ It claims the next batch of the epoch, has its pictures made straight in a ring 
 of the workers by as many slots as the rings have, across the end of an epoch too: while the workers validate, the first
 batches of the next epoch are made. While it makes one batch, the files of the next are read.
 
-Where other machines make the pictures, it asks them for the batches instead, one ahead in the same way.
+Where other machines make the pictures, it asks them for the batches instead, one ahead in the same way, and makes them
+itself while none answers.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +24,15 @@ from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.waiting import Pace
 
 if TYPE_CHECKING:
-    from adam_mp.data.remote import RemotePictures, RemoteSource
+    from adam_mp.data.last_resort import PicturesOfServers
+    from adam_mp.data.remote import RemoteSource
 
 
 @dataclasses.dataclass(frozen=True)
 class DataServerSpec:
     """What a data server is told: its number among the processes, the run's memory, and how to make the batches.
 
-    `remote` are the machines that make them; None: this process does.
+    `remote` are the machines that make them, as long as one answers; None: this process does.
     """
 
     process: int
@@ -47,13 +50,13 @@ class DataServer:
         self.spec = spec
         self.memory = RunMemory.attach(spec.memory)
         self.counters = self.memory.board.counters[spec.process]
-        self.pictures: Pictures | RemotePictures
+        self.pictures: Pictures | PicturesOfServers
         if spec.remote is None:
             self.pictures = open_pictures(spec.pictures, self.memory, self.counters)
         else:
-            from adam_mp.data.remote import RemotePictures  # with ZeroMQ, which runs on one machine do without
+            from adam_mp.data.last_resort import PicturesOfServers  # with ZeroMQ, which runs on one machine do without
 
-            self.pictures = RemotePictures(spec.pictures, spec.remote, self.memory, self.counters)
+            self.pictures = PicturesOfServers(spec.pictures, spec.remote, self.memory, self.counters, _tell)
         self.next: dict[int, tuple[int, int]] = {}  # worker -> (epoch, batch) that is claimed and being read
 
     def run(self) -> None:
@@ -132,6 +135,11 @@ class DataServer:
             ring.publish()
         self.counters.add("augmented", count)
         self.counters.add("heartbeat", 1)
+
+
+def _tell(text: str) -> None:
+    """Leave a line for the supervisor, which reads it when a word on the board has changed."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def serve(spec: DataServerSpec) -> None:

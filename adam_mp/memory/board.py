@@ -19,12 +19,14 @@ from adam_mp.kernels.atomic import exchange, observe, observe_all, publish
 from adam_mp.memory.segment import Segment
 
 IDLE, TRAIN, VALIDATE, TEST, STOP = range(5)
+ELSEWHERE, HERE = 1, 2  # who makes a data server's pictures, where other machines are to
 _LINE = 8
 _ROW = 4 * _LINE
 _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
     "loss", "faults", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
     "hits", "decoded", "decode_ns", "augment_ns", "bad", "decoding", "held_ns", "clock", "lead",
+    "made_by",
 )  # fmt: skip
 _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 
@@ -37,6 +39,7 @@ class Progress:
     are images found in the cache, `bad` samples that could not be had; `decoding` is one more than the number of the
     sample that is being decoded, or 0. `waited_ns` is time without data, `held_ns` time with data but kept back for
     other workers; `clock` and `lead`, the most updates it was ahead of the slowest, are those of bounded staleness.
+    `made_by` is ELSEWHERE or HERE where other machines are to make a data server's pictures, else 0.
     """
 
     ready: int
@@ -64,6 +67,7 @@ class Progress:
     held_ns: int
     clock: int
     lead: int
+    made_by: int
 
 
 class Counters:

@@ -106,7 +106,8 @@ def plan_text(plan: RunPlanned) -> str:
             f"training   {several(settings.epochs, 'epoch')} of batches of {settings.batch_size}{first}; "
             f"{settings.optimizer}, learning rate {settings.lr}; {settings.consistency}",
             f"processes  {several(plan.workers, 'worker')} and {several(plan.data_servers, 'data server')} "
-            f"on {plan.cores} of {plan.usable_cores} usable cores",
+            f"on {plan.cores} of {plan.usable_cores} usable cores"
+            + (f"; pictures are made by {settings.data_from}" if settings.data_from else ""),
             f"kernels    {kernels_text(plan.kernels)}",
             f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
             f"{megabytes(plan.worker_bytes)} a worker beyond its interpreter",

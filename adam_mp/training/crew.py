@@ -16,7 +16,7 @@ from adam_mp.data.blame import Blame
 from adam_mp.data.server import DataServerSpec, serve
 from adam_mp.errors import ProcessError, refusal
 from adam_mp.machine import allowed_cores
-from adam_mp.memory.board import STOP, Progress
+from adam_mp.memory.board import HERE, STOP, Progress
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
@@ -70,6 +70,7 @@ class Crew:
             self.members.append(_Member("synchronizer", synchronize, synchronizer, None))
         self.first_failure: str | None = None
         self._blame = Blame(memory)
+        self._made_by = 0  # as far as the user was told
         self._retired = dict.fromkeys(_SUMS, 0.0)
         self._retired_workers: list[tuple[int, Progress]] = []  # place, and what a dead process did there
 
@@ -115,9 +116,25 @@ class Crew:
         for number, member in enumerate(self.members):
             if member.child is not None and member.child.exit_code is not None:
                 self._bury(number, member)
+        self._hear_who_makes_pictures()
         for ring, (_, worker) in zip(self.memory.rings, self.memory.shape.rings, strict=True):
             if self.members[worker].child is None:
                 self._drain(ring)
+
+    def _hear_who_makes_pictures(self) -> None:
+        """Say once that data servers on other machines make the pictures no more, and once that they do again."""
+        places = range(self.workers, self.workers + self.servers)
+        words = {number: self.memory.board.counters[number].observe("made_by") for number in places}
+        made_by = max(words.values(), default=0)  # one that makes its own counts for all
+        if made_by in (0, self._made_by):
+            return
+        if self._made_by or made_by == HERE:
+            number = next(number for number in places if words[number] == made_by)
+            child = self.members[number].child
+            if child is None:
+                return
+            self.on_notice(child.last_words().strip().splitlines()[-1], "")
+        self._made_by = made_by
 
     def _bury(self, number: int, member: _Member) -> None:
         child = member.child

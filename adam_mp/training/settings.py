@@ -145,7 +145,7 @@ class TrainSettings:
     data_from: str | None = _option(
         None, "many machines", "HOST:PORT,...",
         "have batches made by these data servers (adam-mp serve-data) instead of processes here; the next one takes "
-        "over when one does not answer",
+        "over when one does not answer, and this machine while none does",
     )  # fmt: skip
     exchange_images: int = _option(
         512, "many machines", "K", "images a replica trains between two exchanges with the parameter servers"

@@ -11,6 +11,7 @@ import numpy as np
 from adam_mp.data.augmentation import PRESETS
 from adam_mp.data.dataset import make_dataset
 from adam_mp.data.decoding import PIXEL_LIMIT
+from adam_mp.data.last_resort import PicturesOfServers
 from adam_mp.data.makers import Makers
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.picture_maker import PictureMaker, Served, make_pictures
@@ -129,6 +130,20 @@ def source_of(side, *addresses, deadline=60.0, keys=None):
 @contextlib.contextmanager
 def remote(side, *addresses, spec=SPEC, **options):
     pictures = RemotePictures(spec, source_of(side, *addresses, **options), side.memory, side.memory.board.counters[0])
+    try:
+        yield pictures
+    finally:
+        pictures.close()
+
+
+@contextlib.contextmanager
+def with_last_resort(side, *addresses, spec=SPEC, **options):
+    """Pictures that this side makes itself while no server answers; `told` has what was said of it."""
+    told = []
+    spec = dataclasses.replace(spec, source=side.source, cache=side.handle)
+    source = source_of(side, *addresses, **options)
+    pictures = PicturesOfServers(spec, source, side.memory, side.memory.board.counters[0], told.append)
+    pictures.told = told
     try:
         yield pictures
     finally:

@@ -96,3 +96,38 @@ def test_a_server_whose_makers_die_again_and_again_ends(serve, small_data):
     assert ended.code == 1
     assert "no pictures can be made: picture maker 0 died 2 times in a row soon after its start" in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_run_whose_only_data_server_dies_makes_its_pictures_itself_until_it_is_back(
+    serve, start, small_data, tmp_path
+):
+    arguments = ("train", "--data", str(small_data), "--cores", "1", "--lr", "0.02", "--consistency", "deterministic",
+                 "--json")  # fmt: skip
+    server, address = serve("--data", str(small_data), "--cores", "1")
+    run = start(*arguments, "--epochs", "500", "--data-from", address, "--run-dir", str(tmp_path / "run"))
+
+    def wait_for_epochs(count):
+        done = len(metrics(tmp_path / "run"))
+        wait_until(lambda: len(metrics(tmp_path / "run")) >= done + count, f"{count} epochs")
+
+    wait_for_epochs(1)
+    server.see_children()
+    server.signal(signal.SIGKILL)
+    assert server.finish().code == -signal.SIGKILL
+    wait_until(lambda: "this machine makes the pictures until one answers" in run.read(run.err), "the notice")
+    wait_for_epochs(2)
+    server, _ = serve("--data", str(small_data), "--cores", "1", listen=address)
+    wait_until(lambda: f"{address} answers and makes the pictures" in run.read(run.err), "the notice")
+    wait_for_epochs(2)
+    run.signal(signal.SIGTERM)
+    ended = run.finish()
+    assert ended.code == 143, ended.err
+    assert ended.err.count("makes the pictures") == 2
+    assert f"pictures are made by {address}" in ended.err + ended.out
+    assert "started again" not in ended.err
+    server.signal(signal.SIGTERM)
+    assert "served 0 pictures" not in server.finish().out
+    rows = metrics(tmp_path / "run")
+    assert [row["images_trained"] for row in rows] == [1900] * len(rows)
+    assert start(*arguments, "--epochs", str(len(rows)), "--run-dir", str(tmp_path / "whole")).finish(300).code == 0
+    assert [row["loss"] for row in rows] == [row["loss"] for row in metrics(tmp_path / "whole")]

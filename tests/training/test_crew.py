@@ -8,7 +8,7 @@ import pytest
 
 from adam_mp.data.faults import Fault
 from adam_mp.errors import ProcessError
-from adam_mp.memory.board import STOP
+from adam_mp.memory.board import ELSEWHERE, HERE, STOP
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER, RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
@@ -169,6 +169,28 @@ def test_a_sample_that_kills_two_processes_is_left_out(make_crew):
         child.exit_code = -9
         crew.watch()
     assert np.flatnonzero(memory.arrays["bad"]).tolist() == [4]
+
+
+def test_who_makes_the_pictures_is_said_once_for_all_data_servers(make_crew, monkeypatch):
+    crew, memory, started, notices = make_crew(1, 2)
+    monkeypatch.setattr(FakeChild, "last_words", lambda child: f"earlier\n{child.name} says\n")
+    first, second = memory.board.counters[1:]
+
+    def publish(row, made_by):
+        row.publish("made_by", made_by)
+        crew.watch()
+        return [text for text, _ in notices]
+
+    assert publish(first, ELSEWHERE) == publish(second, ELSEWHERE) == []
+    assert publish(second, HERE) == publish(first, HERE) == ["data server 1 says"]
+    assert len(publish(second, ELSEWHERE)) == 1  # the other still makes its own
+    started[1].exit_code = 1
+    crew.watch()
+    assert "data server 0 ended with exit code 1" in notices[1][0]
+    assert notices[2][0] == "data server 1 says"
+    notices.clear()
+    assert publish(first, ELSEWHERE) == []
+    assert publish(first, HERE) == ["data server 0 says"]
 
 
 def test_late_deaths_do_not_add_up(make_crew):
