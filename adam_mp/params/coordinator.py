@@ -112,17 +112,25 @@ class Coordinator:
             member.answer |= {"done": self.batches.done(), "failed_in": sorted(self.batches.failed.items())}
         return member.answer
 
-    def leave(self, identity: int, facts: Mapping[str, Any] | None = None) -> None:
+    def leave(self, identity: int, facts: Mapping[str, Any] | None = None, sequence: int = 0) -> None:
         """A member goes, or the one that `facts` name is dead: what it leased is free, its updates stay counted.
 
-        Raises RefusedError.
+        Raises RefusedError if no member says so: what `status` shows is enough to take a member's name, but not to know
+        the life that its sequences have.
         """
-        named = member_named(identity, facts)
+        named, sender = member_named(identity, facts), self.members.get(identity) or self.missing.get(identity)
+        if sender is None or not sender.lives_in(sequence):
+            raise RefusedError("who says that a member goes is no member itself")
         member = self._part_with(named) or self._replicas_missing().get(named)
         if member is not None:
             if member.role == REPLICA:
                 self.missing.pop(named, None)
             self.notices.append(f"{member.name} left" if named == identity else f"{member.name} died")
+
+    def is_replica(self, identity: int) -> bool:
+        """Tell whether a replica with this identity is a member."""
+        member = self.members.get(identity)
+        return member is not None and member.role == REPLICA
 
     def tick(self, now: float, behind: bool = False) -> list[Member]:
         """Take leave of members that are silent; return them. Servers keep their buckets: they may come back.
@@ -331,6 +339,7 @@ class Coordinator:
             "updates": self.updates.total(others),
             "map": self.map.as_dict() if self.map else None,
             "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,
+            "senders": [replica.identity for replica in self._replicas()] if member.role == SERVER else [],
         }
 
     @property

@@ -142,7 +142,8 @@ class CoordinatorLink:
         """Say goodbye, or that `member` is dead; whether it arrives is not known."""
         deadline = time.monotonic() + seconds
         facts = {} if member is None else {"member": member}
-        message = with_facts(Kind.LEAVE, facts, run=self.run, sender=self.identity)
+        self._sequence += 1
+        message = with_facts(Kind.LEAVE, facts, run=self.run, sender=self.identity, sequence=self._sequence)
         while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
             time.sleep(_LOOK / 5)
 

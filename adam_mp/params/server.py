@@ -16,6 +16,7 @@ from typing import Any
 
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
+from adam_mp.params.admission import find_obstacle
 from adam_mp.params.announcements import Announcements
 from adam_mp.params.answers import Answers
 from adam_mp.params.bucket_map import BucketMap, LayoutFacts, own_shards
@@ -30,6 +31,7 @@ from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.messages import ENCODINGS, Kind, Message, with_facts
 
 _REPORT = 0.5  # seconds
+_STRANGERS = 0.05  # the same, where somebody sends who may have joined just now
 _IDLE = 0.02
 _OWING = 0.002  # while answers are owed: a transport does not tell when it lets go of a buffer
 _PARTING = 3.0  # seconds that a coordinator waits for others once the run is done
@@ -68,6 +70,8 @@ class ParameterServer:
         self.refused = 0
         self.dropped_answers = 0
         self._answers: Answers | None = None  # about the shards of the table
+        self._replicas: frozenset[int] = frozenset()  # by their identities, as the coordinator said last
+        self._has_strangers = False  # whether others sent messages since: one of them may be new
         self._reported, self._traffic = 0.0, Traffic()
         self._depth = 0  # messages that waited at the last turn
         self._behind = False  # whether it left some that may have waited longer
@@ -146,40 +150,23 @@ class ParameterServer:
     # Weights.
 
     def _has(self, each: Arrived) -> bool:
-        """Tell whether a message about a shard is for this server and its run; if not, say so to the sender."""
-        message = each.message
-        if message.run != self._run:
-            self._answer_other_run(each)
-            return False
-        if self.table is None or self.map is None:
-            self._reply(each, Kind.EMPTY)
-            return False
-        known = (
-            self.table.parts_of(message.shard) if message.kind == Kind.FACTORS else message.shard in self.table.entries
-        )
-        if message.epoch != self.map.epoch or not known:
-            self._send(each, with_facts(Kind.MOVED, {"map": self.map.as_dict()}, **self._echo(each)))
-            return False
-        if message.kind == Kind.FACTORS:
-            filled = all(entry.version for entry in self.table.parts_of(message.shard))
-        else:
-            filled = message.kind == Kind.FIRST or self.table.entries[message.shard].version > 0
-        if not filled:
-            self._reply(each, Kind.EMPTY)
-        return bool(filled)
-
-    def _answer_other_run(self, each: Arrived) -> None:
-        """Refuse a message of another run, but not before replicas have told a restarted coordinator which one it is.
-
-        Until then the answer has a map older than all, which the sender takes no notice of: it asks again.
-        """
+        """Tell whether a message about a shard is for this server to take; if not, say so to the sender."""
         phase = self.phase if self.host is None else self.host.phase
-        if phase != "waiting":
-            self._refuse(each, f"the message is of run {each.message.run:x}, this server of run {self._run:x}")
-            return
-        header = self._echo(each)
-        header["epoch"] = 0
-        self._send(each, with_facts(Kind.MOVED, {"map": BucketMap(0, ()).as_dict()}, **header))
+        obstacle = find_obstacle(each.message, self._run, phase, self._is_replica, self.map, self.table)
+        if obstacle is None:
+            return True
+        self._has_strangers |= obstacle.stranger
+        if obstacle.kind == Kind.REFUSED:
+            self._refuse(each, obstacle.reason)
+        elif obstacle.kind == Kind.MOVED:
+            header = {**self._echo(each), "epoch": obstacle.map.epoch}
+            self._send(each, with_facts(Kind.MOVED, {"map": obstacle.map.as_dict()}, **header))
+        else:
+            self._reply(each, obstacle.kind)
+        return False
+
+    def _is_replica(self, identity: int) -> bool:
+        return self.host.is_replica(identity) if self.host is not None else identity in self._replicas
 
     def _apply(self, number: int, some: list[Arrived]) -> None:
         """Add the deltas that came for one shard, all in one pass, and answer each."""
@@ -273,7 +260,7 @@ class ParameterServer:
             return Kind.ORDERS, host.report(message.sender, message.sequence, facts, now)
         if message.kind == Kind.STATUS:
             return Kind.STATE, host.state(now)
-        host.leave(message.sender, facts)
+        host.leave(message.sender, facts, message.sequence)
         return None
 
     def _see_to_duties(self, now: float) -> None:
@@ -284,7 +271,7 @@ class ParameterServer:
             self.announcements.say_awaited(self.host.awaited)
         if self._answers is not None:
             self.dropped_answers += self._answers.tidy(now)
-        if now - self._reported >= _REPORT or (self.link is not None and self.link.busy):
+        if now - self._reported >= self._interval or (self.link is not None and self.link.busy):
             self._report(now)
         if self.snapshots is not None:
             if self.table is not None:
@@ -295,6 +282,11 @@ class ParameterServer:
         if snapshots.trouble:
             self.announcements.say(snapshots.trouble)
             snapshots.trouble = None
+
+    @property
+    def _interval(self) -> float:
+        """Seconds between two reports."""
+        return _STRANGERS if self._has_strangers else _REPORT
 
     def _report(self, now: float) -> None:
         """Tell the coordinator how this server is, and take its news."""
@@ -311,7 +303,7 @@ class ParameterServer:
             assert self.link is not None
             if not self.link.busy:
                 self._reported = now
-            answer = self.link.report(lambda: {"statistics": self.figures(now)}, lambda: self._joining, _REPORT)
+            answer = self.link.report(lambda: {"statistics": self.figures(now)}, lambda: self._joining, self._interval)
             if self.link.silence > _LOST:
                 raise TransportError(f"the coordinator at {self.link.address} is silent for {_LOST:g} s")
             if answer is None:
@@ -322,6 +314,7 @@ class ParameterServer:
     def _learn(self, news: dict[str, Any]) -> None:
         """Take over phase, map and layout; make the shards, anew if they are of another run or layout, or others."""
         phase, self.replicas = str(news.get("phase")), int(news.get("replicas", 0))
+        self._replicas, self._has_strangers = frozenset(news.get("senders", ())), False
         if self.host is None and phase != self.phase and phase == "done":
             self.announcements.say("the run is done")
         self.phase = phase

@@ -146,13 +146,14 @@ def replica_name(process: int) -> str:
     return f"replica {socket.gethostname()}-{process}"
 
 
-def say_dead(address: str, keys: Keys | None, process: int) -> None:
-    """Tell the coordinator that a replica of this machine died; what it had leased is free then. It may go unheard."""
+def say_dead(link: CoordinatorLink, keys: Keys | None, process: int) -> None:
+    """Tell the coordinator that a replica of this machine died; what it had leased is free then. It may go unheard.
+
+    `link` is a member's. The question who that replica was has a line of its own: a report may be on its way on `link`.
+    """
     dialer = TcpDialer(keys)
     try:
-        link = CoordinatorLink(dialer, parse_address(address, "the coordinator's address"), new_identity())
-        state = link.ask(Kind.STATUS, {}, _TELLING)
-        link.run = int(state["run"], 16)
+        state = CoordinatorLink(dialer, link.address, new_identity()).ask(Kind.STATUS, {}, _TELLING)
         for member in (*state["members"], *state["missing"]):
             if member["name"] == replica_name(process):
                 link.leave(_TELLING, member["identity"])

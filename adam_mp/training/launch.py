@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import ProcessError, RunFolderError, refusal
+from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
 from adam_mp.training.cluster import say_dead
@@ -77,8 +78,8 @@ class Launch:
     """The other parts of a run that `servers` and `replicas` of the settings ask for.
 
     Use as a context manager: leaving it ends all of them. `address` is the coordinator's, `run_key` has the run's
-    keys. `replica` is the function that trains as one more replica, given a ReplicaTask; `notice` takes lines for the
-    user.
+    keys; `link` is to be set once this process has joined the run. `replica` is the function that trains as one more
+    replica, given a ReplicaTask; `notice` takes lines for the user.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Launch:
         self._servers, self._replicas = servers, replicas
         self._parts: list[_Part] = []
         self.address = ""
+        self.link: CoordinatorLink | None = None  # of this process, once it is a member
         self.ending = False
 
     def __enter__(self) -> Launch:
@@ -162,6 +164,11 @@ class Launch:
             time.sleep(_LOOK)
         return path.read_text(encoding="utf-8")
 
+    def _say_dead(self, process: int) -> None:
+        """Say that a replica died; before this process is a member, the coordinator finds out by itself."""
+        if self.link is not None:
+            say_dead(self.link, self._keys, process)
+
     def _start(self, part: _Part) -> None:
         try:
             part.child = start_child(part.name, part.function, part.argument, [], None)
@@ -186,7 +193,7 @@ class Launch:
             if code == 0:
                 continue  # its part of the run is done
             if part.function is not serve_for_supervisor:
-                say_dead(self.address, self._keys, process)
+                self._say_dead(process)
             if part.early_deaths > self._restarts:
                 if part.function is serve_for_supervisor:
                     raise ProcessError(f"the run cannot go on: {part.name} {how}")

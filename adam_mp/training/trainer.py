@@ -175,6 +175,8 @@ def _run_replica(
         assert interruption.requested is not None
         stopped.exit_code = 128 + signal.Signals[interruption.requested]
         raise
+    if launch is not None:
+        launch.link = cluster.link
     try:
         return _run_in(plan, folder, interruption, tell, cluster, launch, asked)
     finally:

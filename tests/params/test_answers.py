@@ -85,6 +85,8 @@ class Run:
     def ask(self, kind, peer, shard, sequence, version=0):
         payload = np.ones(SIZE, np.float32) if kind == Kind.DELTA else b""
         sender = 1000 + int(peer[7:])
+        if not self.host.is_replica(sender):
+            self.host.join(sender, {"role": "replica", "facts": FACTS}, time.monotonic())
         message = Message(kind, payload, run=5, sender=sender, epoch=self.host.map.epoch, shard=shard,
                           sequence=sequence, version=version)  # fmt: skip
         self.endpoint.arrived.append((peer, message))

@@ -237,6 +237,30 @@ def test_a_second_server_with_the_identity_of_a_living_one_is_refused():
         coordinator.report(101, 2, {}, 0.9)
 
 
+LIFE = 1 << 32  # of a sequence: that of another process than the one that joined
+
+
+@pytest.mark.parametrize(("sender", "sequence"), [(7, 0), (7, LIFE), (2, LIFE), (100, LIFE + 1)])
+def test_who_is_no_member_says_of_nobody_that_it_goes(sender, sequence):
+    """Names of members are shown to who asks for the status; the life that their sequences have is not."""
+    coordinator = begin(servers=2)
+    for named in ({"member": 1}, {"member": 2}, {}):
+        with pytest.raises(RefusedError, match="no member itself"):
+            coordinator.leave(sender, named, sequence)
+    assert {1, 2, 100, 101} <= set(coordinator.members)
+    coordinator.leave(2, {"member": 1})
+    assert 1 not in coordinator.members
+
+
+def test_servers_are_told_who_the_replicas_are():
+    coordinator = begin(servers=2)
+    assert sorted(coordinator.report(101, 1, {}, 1.0)["senders"]) == [1, 2]
+    coordinator.leave(1)
+    assert coordinator.report(101, 2, {}, 1.0)["senders"] == [2]
+    assert coordinator.report(2, 1, {"epoch": 0}, 1.0)["senders"] == []
+    assert [coordinator.is_replica(identity) for identity in (1, 2, 100, 7)] == [False, True, False, False]
+
+
 def test_lines_tell_how_the_run_goes():
     coordinator = begin(servers=2, replicas=0, epochs=1)
     assert Coordinator(run=5, expected=2).awaited == "2 more parameter servers"
@@ -244,14 +268,13 @@ def test_lines_tell_how_the_run_goes():
     for identity in (1, 2):
         coordinator.join(identity, {**facts(epochs=1), "name": f"replica {identity}"}, 2.0)
     assert coordinator.awaited is None
-    coordinator.leave(7)
     coordinator.leave(2, {"member": 1})
     assert coordinator.awaited is None
     coordinator.report(2, 1, {"epoch": 0, "trained": list(range(10))}, 4.5)
     listen(coordinator, 4.5, 22.0, heard=(100, 101))
     assert coordinator.awaited == "replica 2, which is silent: it may be back within 60 s of its last word"
     coordinator.leave(100)
-    coordinator.leave(100, {"member": 2})
+    coordinator.leave(101, {"member": 2})
     assert list(coordinator.notices)[2:] == [
         "replica 1 joined",
         "replica 2 joined",

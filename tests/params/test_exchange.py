@@ -53,6 +53,7 @@ class Cluster:
         server.host = Coordinator.restored(self.coordinator.snapshot())  # for its run and map; nobody talks to it
         self.tell(server)
         server.host.tick = lambda now, behind: []
+        server.host.is_replica = lambda identity: identity >= 1000
         server._report = lambda now: None
         return server
 
@@ -305,10 +306,26 @@ def test_weights_and_activations_in_16_bits_are_refused(cluster, kind):
     run.round()
     stranger = run.network.endpoint("stranger")
     payload = np.ones(16 + 700 + 900, np.uint16)
-    stranger.send("server0", Message(kind, payload, run=77, sender=5, epoch=1, shard=1, sequence=1, encoding=2))
+    stranger.send("server0", Message(kind, payload, run=77, sender=1005, epoch=1, shard=1, sequence=1, encoding=2))
     for _ in range(3):
         run.turn()
     assert "expected float32" in stranger.receive(0)[1].facts()["reason"]
+    assert np.array_equal(run.served(), run.first)
+
+
+@pytest.mark.parametrize("kind", [Kind.PULL, Kind.FIRST, Kind.DELTA, Kind.FACTORS])
+def test_who_is_no_replica_reads_nothing_and_changes_nothing(cluster, kind):
+    run = cluster(9, FAIR, servers=1)
+    run.round()
+    stranger = run.network.endpoint("stranger")
+    for shard in range(len(run.layout.shards)):
+        payload = b"" if kind == Kind.PULL else np.ones(run.layout.shards[shard].size, np.float32)
+        stranger.send("server0", Message(kind, payload, run=77, sender=5, epoch=1, shard=shard, sequence=1))
+    for _ in range(9):
+        run.turn()
+    answers = [stranger.receive(0)[1] for _ in run.layout.shards]
+    assert {answer.kind for answer in answers} == {Kind.REFUSED}
+    assert "no replica of this run" in answers[0].facts()["reason"]
     assert np.array_equal(run.served(), run.first)
 
 
