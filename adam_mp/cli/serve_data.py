@@ -17,7 +17,7 @@ from adam_mp.data.picture_service import PictureServer, PictureService, ServingS
 from adam_mp.errors import SettingsError
 from adam_mp.kernels.compilation import cache_trouble, compile_kernels
 from adam_mp.machine import usable_cores
-from adam_mp.memory.cache import ImageCache
+from adam_mp.memory.cache import LEFT_FREE
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.segment import check_space, megabytes
@@ -127,8 +127,7 @@ def _served(data: DataPlan, settings: TrainSettings, processes: int) -> Iterator
     try:
         data.fill(memory.arrays)
         if data.source is not None:
-            image_bytes = data.survey.stored_pixels * data.source.channels
-            cache = ImageCache.create(data.cache_bytes, image_bytes, memory.arrays["cache_places"], folder)
+            cache = data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE)
         handle = None if cache is None else cache.handle
         yield memory, Served(dataset.name, dataset.image_shape, data.source, handle)
     finally:

@@ -20,6 +20,7 @@ from adam_mp.data.records import Records, RecordTable
 from adam_mp.data.samples import Samples
 from adam_mp.data.sources import SourceSpec, open_source
 from adam_mp.kernels.atomic import observe, publish
+from adam_mp.memory.cache import CacheHandle, ImageCache
 from adam_mp.memory.segment import Segment, SegmentHandle
 
 MOST_IMAGES = 5000  # means of so many are off by a hundredth of a deviation
@@ -33,7 +34,8 @@ class Survey:
     """What was found: `examples` float32 [k, h, w, c] are pictures, not normalised, of `labels` int32 [k].
 
     `decode_seconds` is what one image takes one process, `stored_pixels` the mean of height * width as stored; both 0
-    for arrays, which are neither decoded nor cached.
+    for arrays, which are neither decoded nor cached. Images of `kept`, numbers of samples, lie at `places` of the cache
+    that the survey was given.
     """
 
     normalization: Normalization
@@ -41,13 +43,16 @@ class Survey:
     labels: np.ndarray
     decode_seconds: float = 0.0
     stored_pixels: float = 0.0
+    kept: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    places: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclasses.dataclass(frozen=True)
 class SurveySpec:
     """What a surveying process is told: which number of how many it is, where results go, and how to decode.
 
-    `numbers` are the samples by the source's numbers, `table` the records of them alone, where they are records.
+    `numbers` are the samples by the source's numbers, `table` the records of them alone, where they are records;
+    `cache` takes decoded images, if there is one.
     """
 
     process: int
@@ -58,25 +63,30 @@ class SurveySpec:
     numbers: np.ndarray
     source: SourceSpec
     table: RecordTable | None
+    cache: CacheHandle | None
 
 
 class SurveyMemory:
-    """`status` int64 [n], `decoding` int64 [processes], `rows` float64 [n, ...], `examples` float32 [k, h, w, c]."""
+    """`status` int64 [n], `decoding` int64 [processes], `rows` float64 [n, ...], `examples` float32 [k, h, w, c].
+
+    `places` int64 [n] tells where in the cache the images are that are kept, 0 for the others.
+    """
 
     def __init__(self, segment: Segment, count: int, processes: int, image: tuple[int, int, int]) -> None:
         self.segment = segment
         length = row_length(image[2]) + 1  # and the nanoseconds it took
         self.status = segment.array(np.int64, (count,), 0)
         self.decoding = segment.array(np.int64, (processes,), 8 * count)
-        self.rows = segment.array(np.float64, (count, length), 8 * (count + processes))
+        self.places = segment.array(np.int64, (count,), 8 * (count + processes))
+        self.rows = segment.array(np.float64, (count, length), 8 * (2 * count + processes))
         self.examples = segment.array(
-            np.float32, (min(count, EXAMPLES), *image), 8 * (count + processes + count * length)
+            np.float32, (min(count, EXAMPLES), *image), 8 * (2 * count + processes + count * length)
         )
 
     @staticmethod
     def bytes_needed(count: int, processes: int, image: tuple[int, int, int]) -> int:
         """Return the bytes of a survey's memory."""
-        words = count + processes + count * (row_length(image[2]) + 1)
+        words = 2 * count + processes + count * (row_length(image[2]) + 1)
         return 8 * words + 4 * min(count, EXAMPLES) * int(np.prod(image))
 
     @property
@@ -92,8 +102,8 @@ class SurveyMemory:
             publish(self.decoding, process, 0)
         return word > 0
 
-    def result(self, labels: np.ndarray) -> Survey | None:
-        """Return what was found, of samples with these `labels` [n]; None if no image was good."""
+    def result(self, samples: np.ndarray, labels: np.ndarray) -> Survey | None:
+        """Return what was found, of `samples` [n] with these `labels` [n]; None if no image was good."""
         good = self.status == _GOOD
         if not good.any():
             return None
@@ -104,11 +114,12 @@ class SurveyMemory:
         return Survey(
             combine_rows(rows[:, :-1], self.examples.shape[3]), self.examples[shown].copy(),
             labels[: len(self.examples)][shown], float(rows[:, -1].mean()) * 1e-9, float(rows[:, 0].mean()),
+            samples[self.places > 0], self.places[self.places > 0],
         )  # fmt: skip
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self.status, self.decoding, self.rows, self.examples
+        del self.status, self.decoding, self.places, self.rows, self.examples
         self.segment.close()
 
 
@@ -116,6 +127,7 @@ def survey(spec: SurveySpec) -> None:
     """Look at this process's share of the images that nobody looked at yet."""
     memory = SurveyMemory(Segment.attach(spec.segment), len(spec.numbers), spec.processes, spec.image)
     source = open_source(spec.source, spec.table)
+    cache = None if spec.cache is None else ImageCache.attach(spec.cache, memory.places)
     mine = [place for place in range(spec.process, len(spec.numbers), spec.processes) if not memory.status[place]]
     for done, place in enumerate(mine):
         source.prepare(spec.numbers[mine[done : done + _READ_AHEAD]].tolist())
@@ -130,6 +142,8 @@ def survey(spec: SurveySpec) -> None:
             memory.rows[place] = [*colour_row(image), took]
             if place < len(memory.examples):
                 memory.examples[place] = picture_from(image, spec.image, spec.keep)
+            if cache is not None:
+                cache.add(place, image)
             status = _GOOD
         publish(memory.decoding, spec.process, 0)
         publish(memory.status, place, status)

@@ -57,11 +57,15 @@ class ImageCache:
 
     def __init__(self, segment: Segment, handle: CacheHandle, places: np.ndarray) -> None:
         self._segment, self.handle, self._places = segment, handle, places
-        self._claimed = segment.array(np.int64, (1,), 0)
-        self.pixels = segment.array(np.uint8, (segment.handle.size,), 0)
-        self._words = segment.array(np.int64, (segment.handle.size // 8,), 0)
         self._begin = self._end = 0  # what is left of this process's chunk
         self._full = False
+        self._view()
+
+    def _view(self) -> None:
+        size = self._segment.handle.size
+        self._claimed = self._segment.array(np.int64, (1,), 0)
+        self.pixels = self._segment.array(np.uint8, (size,), 0)
+        self._words = self._segment.array(np.int64, (size // 8,), 0)
 
     @classmethod
     def create(
@@ -130,6 +134,25 @@ class ImageCache:
             return False
         self._begin, self._end = begin, begin + self.handle.chunk
         return True
+
+    def resize(self, size: int) -> None:
+        """Let the cache take up to `size` bytes, but no less than what it holds.
+
+        For its owner, while no other process has it.
+        """
+        chunk = self.handle.chunk
+        held = min(int(self._claimed[0]), self.handle.chunks)
+        self._claimed[0] = held  # claims that found it full are forgotten: there may be room now
+        chunks = max(size // chunk, held)
+        self._segment.resize(_PAGE + chunk * chunks)
+        self.handle = dataclasses.replace(self.handle, segment=self._segment.handle, chunks=chunks)
+        self._full = False
+        self._view()
+
+    def adopt(self, places: np.ndarray, spare: int) -> None:
+        """Go on with another index, which has the places of all images, and leave so much memory free."""
+        self._places = places
+        self.handle = dataclasses.replace(self.handle, spare=spare)
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache holds now."""

@@ -75,6 +75,19 @@ class Segment:
         """Return a view of the segment as an array; `offset` in bytes."""
         return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
 
+    def resize(self, size: int) -> None:
+        """Make it longer or shorter, with no memory behind what is new. Raises SpaceError if the system refuses.
+
+        For its owner, while no other process maps it; arrays of before have to be made anew.
+        """
+        size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+        try:
+            os.ftruncate(self.handle.descriptor, size)
+            self._map = mmap.mmap(self.handle.descriptor, size)  # the old map goes with the last array of it
+        except OSError as error:
+            raise SpaceError(f"cannot resize a segment to {megabytes(size)}: {refusal(error)}") from None
+        self.handle = SegmentHandle(self.handle.descriptor, size)
+
     def close(self) -> None:
         """Give up the mapping and the descriptor. Arrays that still view the segment keep its memory until they go."""
         try:

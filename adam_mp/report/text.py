@@ -140,11 +140,9 @@ def epoch_line(epoch: EpochEnded, epochs: int) -> str:
 def serving_text(result: TrainResult) -> str:
     """Say how the data were served, and what held the run up."""
     wanted = result.images_decoded + result.cache_hits
-    decoded = (
-        f"{percent(result.cache_hits / wanted)} found in the cache, {result.decodes_per_second:,.0f} images/s decoded, "
-        if wanted
-        else ""
-    )
+    decoded = f"{percent(result.cache_hits / wanted)} found in the cache, " if wanted else ""
+    if result.images_decoded:
+        decoded += f"{result.decodes_per_second:,.0f} images/s decoded, "
     return (
         f"data       {decoded}{result.augments_per_second:,.0f} images/s augmented, a core; "
         f"the bottleneck was {result.bottleneck}"

@@ -20,10 +20,11 @@ from adam_mp.data.samples import Samples
 from adam_mp.data.sources import SourceSpec, pickle_items
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError, SettingsError
-from adam_mp.memory.cache import CacheHandle, expected_bytes
+from adam_mp.memory.cache import LEFT_FREE, CacheHandle, ImageCache, expected_bytes
 from adam_mp.memory.run_memory import Field
 from adam_mp.memory.segment import free_space
 from adam_mp.training.events import Listener
+from adam_mp.training.kept_images import KeptImages
 from adam_mp.training.settings import TrainSettings, parse_cache
 from adam_mp.training.surveying import survey_data
 
@@ -35,7 +36,7 @@ class DataPlan:
     """What is trained, validated and tested on: sample numbers int64, and how samples become pictures.
 
     `source` is None where the images are arrays; `table` has the records of all parts, where they are records;
-    `cache_bytes` is what decoded images may take.
+    `cache_bytes` is what decoded images may take; `kept_images` owns those of the survey until a run takes them.
     """
 
     dataset: DataSet
@@ -48,6 +49,7 @@ class DataPlan:
     table: RecordTable | None
     survey: Survey
     cache_bytes: int
+    kept_images: KeptImages | None = None
 
     @property
     def normalization(self) -> Normalization:
@@ -84,6 +86,20 @@ class DataPlan:
             for name, array in self.table.arrays().items():
                 arrays[name][...] = array
 
+    def open_cache(self, places: np.ndarray, folder: Path | None, spare: int) -> ImageCache:
+        """Return a cache for decoded images, owned by the caller: the survey's, or else an empty one.
+
+        `places` is its index in the run's memory; `spare` bytes of memory are left free.
+        """
+        assert self.source is not None
+        cache = self.kept_images.take() if self.kept_images is not None else None
+        if cache is None:
+            image_bytes = self.survey.stored_pixels * self.source.channels
+            return ImageCache.create(self.cache_bytes, image_bytes, places, folder, spare)
+        places[self.survey.kept] = self.survey.places
+        cache.adopt(places, spare)
+        return cache
+
     def pictures(self, cache: CacheHandle | None) -> PictureSpec:
         """Return how the run's processes make pictures."""
         return PictureSpec(self.normalization, self.augmentation, self.keep, self.source, cache)
@@ -114,21 +130,36 @@ def split_samples(dataset: DataSet, settings: TrainSettings) -> tuple[np.ndarray
 
 
 def plan_data(
-    dataset: DataSet, settings: TrainSettings, known: Normalization | None, cores: int, listener: Listener
-) -> DataPlan:
-    """Decide all about the data; `known` is the normalisation of a run to be resumed."""
+    dataset: DataSet, settings: TrainSettings, known: Normalization | None, cores: int, listener: Listener,
+    kept: KeptImages | None = None, spare: int = LEFT_FREE,
+) -> DataPlan:  # fmt: skip
+    """Decide all about the data; `known` is the normalisation of a run to be resumed.
+
+    The images that the survey decodes go into `kept`, if it is given, as far as `spare` bytes of memory stay free.
+    """
     training, validation = split_samples(dataset, settings)
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
     keep = _KEPT if augmentation.crop > 0 else 1.0
-    source, cache_bytes = make_source(dataset, keep, settings.pixel_limit), 0
-    survey = survey_data(dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener)
+    source, cache_bytes, cache = make_source(dataset, keep, settings.pixel_limit), 0, None
     if source is not None:
         folder = None if settings.memory_dir is None else Path(settings.memory_dir)
-        wanted = expected_bytes(dataset.count, survey.stored_pixels, source.channels)
-        cache_bytes = min(parse_cache(settings.cache, free_space(folder)), wanted)
+        allowed = parse_cache(settings.cache, free_space(folder))
+        if kept is not None:
+            assert source.least is not None
+            pixels = 2 * math.prod(source.least)  # as decoded, few are longer than that
+            size = min(allowed, expected_bytes(dataset.count, pixels, source.channels))
+            cache = kept.make(size, pixels * source.channels, folder, spare)
+    survey = survey_data(
+        dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener,
+        None if cache is None else cache.handle,
+    )  # fmt: skip
+    if source is not None:
+        cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
+        if cache is not None:
+            cache.resize(cache_bytes)
     return DataPlan(
         dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, join_records(dataset),
-        survey, cache_bytes,
+        survey, cache_bytes, kept,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from adam_mp.training.plan import RunPlan
 STARVED = 0.1  # share of the workers' time spent waiting for data from which on data is called the bottleneck
 _IDLE = 0.15  # share of the cores' time that nobody uses from which on another process would find room
 _SHORTEST = 2.0  # seconds of an epoch that tell something
+_AHEAD = 0.05  # of an epoch's images: they may be served for the next one when it ends
 _FULL = 0.9  # of the images, in the cache: more memory would not change much
 
 
@@ -42,6 +43,7 @@ class ServingHints:
                 f"decoding takes most of the serving, and --cache holds {100 * plan.costs.cached:.0f}% of the images "
                 f"in {megabytes(plan.data.cache_bytes)}: give it more"
             )
-        if measured["decode_ns"] > measured["augment_ns"] and measured["hits"] == 0:
+        found = measured["hits"] / max(measured["hits"] + measured["decoded"], 1)
+        if measured["decode_ns"] > measured["augment_ns"] and found <= plan.costs.ready + _AHEAD:
             return "images are decoded for the first time; later epochs find them in the cache"
         return f"cores are busy: --data-servers {more} would take some from the workers"

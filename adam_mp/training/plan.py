@@ -16,6 +16,7 @@ from adam_mp.compute.optimizer import Optimizer, make_optimizer
 from adam_mp.errors import SettingsError
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
+from adam_mp.memory.cache import LEFT_FREE
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunShape
@@ -29,6 +30,7 @@ from adam_mp.training.consistency import Consistency, parse_consistency
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data, split_samples
 from adam_mp.training.epoch import quorum_batches
 from adam_mp.training.events import KernelCompiled, Listener, Notice
+from adam_mp.training.kept_images import KeptImages
 from adam_mp.training.resuming import check_same_run, recorded_choices, resume_settings
 from adam_mp.training.schedule import Schedule
 from adam_mp.training.settings import TrainSettings, make_settings
@@ -39,6 +41,7 @@ _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer
 _MOST_SLOTS = 16
 _BATCH_LIMIT = 1 << 20
 _RECEIVED = 8  # workers whose batches from other machines one process receives
+_FORESEEN = 5  # times the store: that and its copies, and gradients, for which a survey leaves memory free
 _SERVED = 8  # workers for whom one process augments images that are in memory
 
 
@@ -116,9 +119,10 @@ class RunPlan:
         return 4 * self.layout.size * (1 + len(self.optimizer.states))
 
 
-def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
+def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages | None = None) -> RunPlan:
     """Check everything and decide; `explicit` are the settings that were given, the rest have their defaults.
 
+    Images that are decoded on the way go into `kept`, if it is given, for the run that takes them.
     Raises a child of AdamError for anything that cannot work. Compiles kernels that are not cached, telling `listener`.
     """
     settings = make_settings(explicit)
@@ -137,11 +141,12 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener) -> RunPlan:
     _check_rate(settings, len(split_samples(dataset, settings)[0]))
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = max(1, (settings.cores or usable_cores()) // settings.replicas)
-    data = plan_data(
-        dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener
-    )
-    settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     _check_network(settings, network, optimizer)
+    data = plan_data(
+        dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
+        LEFT_FREE + _FORESEEN * 4 * network.parameter_count * (1 + len(optimizer.states)),
+    )  # fmt: skip
+    settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     choices = recorded_choices(settings) if resumed else None
     timeless = parse_consistency(settings.consistency).timeless
     choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))

@@ -89,11 +89,7 @@ def prepare_memory(
         plan.data.fill(memory.arrays)
         _fill_store(plan, store)
         if plan.data.source is not None:
-            arrays = memory.arrays
-            image_bytes = plan.data.survey.stored_pixels * plan.data.source.channels
-            cache = ImageCache.create(
-                plan.data.cache_bytes, image_bytes, arrays["cache_places"], folder, LEFT_FREE + need.kept
-            )
+            cache = plan.data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE + need.kept)
             made.callback(cache.close)
         if plan.is_replica:
             exchange = ExchangeMemory.create(plan.layout.for_servers(servers), folder)

@@ -26,7 +26,7 @@ _FEW_PICTURES = 4
 class Costs:
     """Seconds one core takes to train one image, to augment one, and to decode one; bytes of a worker's context.
 
-    `cached` is the share of the images that the cache holds once it is full.
+    `cached` is the share of the images that the cache holds once it is full, `ready` the share that it has at first.
     """
 
     train_seconds: float
@@ -34,10 +34,11 @@ class Costs:
     context_bytes: int
     decode_seconds: float = 0.0
     cached: float = 0.0
+    ready: float = 0.0
 
     def serve_seconds(self, epochs: int) -> float:
         """Return the seconds a data server takes for an image, in the mean of `epochs` passes over the images."""
-        decoded = (1 + (epochs - 1) * (1 - self.cached)) / epochs
+        decoded = (1 - self.ready + (epochs - 1) * (1 - self.cached)) / epochs
         return self.augment_seconds + decoded * self.decode_seconds
 
 
@@ -69,7 +70,8 @@ def measure_costs(
         return Costs(train_seconds, _warp_seconds(data, count), context.nbytes)
     cached = data.cache_bytes / max(1.0, data.dataset.count * survey.stored_pixels * data.source.channels)
     return Costs(
-        train_seconds, _picture_seconds(data), context.nbytes, survey.decode_seconds, min(1.0, cached)
+        train_seconds, _picture_seconds(data), context.nbytes, survey.decode_seconds, min(1.0, cached),
+        len(survey.kept) / len(data.training),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from adam_mp.data.survey import (
     surveyed_table,
 )
 from adam_mp.errors import DataError, ProcessError, StalledError, refusal
+from adam_mp.memory.cache import CacheHandle
 from adam_mp.memory.segment import Segment
 from adam_mp.process.child import Child, start_child
 from adam_mp.training.events import DataSurveyed
@@ -38,8 +39,12 @@ _TICK, _REPORT = 0.01, 0.2
 def survey_data(
     data: DataSet, training: np.ndarray, source: SourceSpec | None, keep: float, known: Normalization | None,
     processes: int, seed: int, stall_seconds: float, tell: Callable[[DataSurveyed], None],
+    cache: CacheHandle | None = None,
 ) -> Survey:  # fmt: skip
-    """Measure the normalisation (unless it is `known`) and what images cost; raises DataError if none can be read."""
+    """Measure the normalisation (unless it is `known`) and what images cost; put what is decoded into `cache`.
+
+    Raises DataError if no image can be read.
+    """
     if isinstance(data.train, Samples):
         return survey_arrays(data.train, training, known or measure_normalization(data.train, training))
     assert source is not None
@@ -49,13 +54,13 @@ def survey_data(
     segment = Segment.create("survey", SurveyMemory.bytes_needed(len(samples), processes, image))
     numbers, table = source_numbers(data, samples), surveyed_table(data, samples)
     specs = [
-        SurveySpec(number, processes, segment.handle, image, keep, numbers, source, table)
+        SurveySpec(number, processes, segment.handle, image, keep, numbers, source, table, cache)
         for number in range(processes)
     ]
     memory = SurveyMemory(segment, len(samples), processes, image)
     try:
         _Surveyors(memory, specs, stall_seconds, tell).run()
-        found = memory.result(data.train.labels[samples])
+        found = memory.result(samples, data.train.labels[samples])
     finally:
         memory.close()
     if found is None:
@@ -99,10 +104,9 @@ class _Surveyors:
                 child.close()
 
     def _start(self, spec: SurveySpec) -> None:
+        files = [segment.descriptor for segment in (spec.segment, spec.cache and spec.cache.segment) if segment]
         try:
-            self.children[spec.process] = start_child(
-                f"surveyor {spec.process}", survey, spec, [spec.segment.descriptor], None
-            )
+            self.children[spec.process] = start_child(f"surveyor {spec.process}", survey, spec, files, None)
         except OSError as error:
             raise ProcessError(f"cannot start surveyor {spec.process}: {refusal(error)}") from None
 

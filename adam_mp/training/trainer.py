@@ -21,6 +21,7 @@ from adam_mp.training.cluster import Cluster, join_cluster, plan_factors, plan_p
 from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
 from adam_mp.training.figures import Sums, WorkerFigures, wait_fraction
 from adam_mp.training.hints import STARVED
+from adam_mp.training.kept_images import KeptImages
 from adam_mp.training.launch import Launch, ReplicaTask
 from adam_mp.training.memory_need import launch_need
 from adam_mp.training.plan import RunPlan, make_plan
@@ -93,16 +94,17 @@ def run_training(
 
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
-    plan = dataclasses.replace(make_plan(explicit, tell), share=share, run_key=run_key)
-    folder = _take_folder(plan)
-    try:
-        folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
-        with Interruption() as interruption:
-            result = _run_with_others(plan, folder, interruption, tell)
-        tell(RunEnded(result))
-        return result
-    finally:
-        folder.discard_if_empty()
+    with KeptImages() as kept:
+        plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share, run_key=run_key)
+        folder = _take_folder(plan)
+        try:
+            folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
+            with Interruption() as interruption:
+                result = _run_with_others(plan, folder, interruption, tell)
+            tell(RunEnded(result))
+            return result
+        finally:
+            folder.discard_if_empty()
 
 
 def _take_folder(plan: RunPlan) -> RunFolder:

@@ -118,3 +118,30 @@ def test_several_fill_it_at_once():
 @pytest.mark.parametrize(("count", "pixels"), [(1, 10), (1000, 250_000)])
 def test_what_is_expected_is_enough(count, pixels):
     assert expected_bytes(count, pixels, 3) > count * pixels * 3
+
+
+def test_it_is_cut_and_extended_and_what_it_holds_stays():
+    cache = make(64 * 4096, image_bytes=400)
+    other = attach(cache)
+    kept = [sample for sample in range(12) if other.add(sample, image_of(sample))]
+    other.close()
+    held = cache.statistics().bytes
+    small = next(sample for sample in range(12, SAMPLES) if image_of(sample).size < 3000)
+    for size in (0, 16 * 4096, 400 * 4096):
+        cache.resize(size)
+        assert os.fstat(cache.handle.segment.descriptor).st_size == cache.handle.segment.size
+        assert cache.handle.segment.size == 4096 + max(size // cache.handle.chunk * cache.handle.chunk, held)
+        another = attach(cache)
+        for sample in kept:
+            np.testing.assert_array_equal(found(cache, sample), image_of(sample))
+            np.testing.assert_array_equal(found(another, sample), image_of(sample))
+        if size < held:
+            assert not another.add(small, image_of(small))  # a cut one is full, and has room when it is extended
+        another.close()
+    assert cache.add(small, image_of(small))
+    places = np.zeros(2 * SAMPLES, np.int64)
+    places[SAMPLES:] = cache._places
+    cache.adopt(places, 1 << 20)
+    assert cache.handle.spare == 1 << 20
+    np.testing.assert_array_equal(found(cache, SAMPLES + kept[0]), image_of(kept[0]))
+    cache.close()

@@ -171,3 +171,16 @@ def test_what_goes_during_the_run_is_left_out(start, tmp_path):
     rows = metrics(tmp_path / "run")
     assert rows[-1]["images_failed"] == 18
     assert all(row["images_trained"] + row["images_failed"] == 180 for row in rows)
+
+
+@pytest.mark.parametrize("cache", ["60%", "0"])
+def test_what_the_survey_decodes_is_not_decoded_again(start, tmp_path, folder, cache):
+    run = start("train", "--data", str(folder), *SIZE, "--epochs", "2", "--cores", "2", "--cache", cache, "--run-dir",
+                str(tmp_path / "run"), "--json")  # fmt: skip
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    rows = metrics(tmp_path / "run")
+    decoded, hits = (sum(row[name] for row in rows) for name in ("images_decoded", "cache_hits"))
+    wanted = 2 * TRAIN + VALIDATION  # the second validation comes after the last row
+    assert decoded + hits == wanted
+    assert decoded == (VALIDATION if cache == "60%" else wanted)  # all training images are surveyed

@@ -8,19 +8,25 @@ import pytest
 from adam_mp.data import survey as surveys
 from adam_mp.data.loading import LoadOptions, load_data
 from adam_mp.data.normalization import Normalization, colour_row, combine_rows
-from adam_mp.data.sources import SourceSpec, pickle_items
+from adam_mp.data.sources import RecordSource, SourceSpec, pickle_items
 from adam_mp.errors import DataError
+from adam_mp.memory.segment import live_segments
 from adam_mp.training import surveying
+from adam_mp.training.kept_images import KeptImages
 from adam_mp.training.surveying import survey_data
 from tests.data.pictures_on_disk import write_folder
 from tests.data.test_loading import Items
 
 
-def survey(data, processes=2, known=None, items=b""):
+def own_segments():
+    return [segment for segment in live_segments() if segment.owner == os.getpid()]
+
+
+def survey(data, processes=2, known=None, items=b"", cache=None):
     events = []
     source = SourceSpec(3, (37, 37), 10**6, items)
     training = np.arange(len(data.train))
-    found = survey_data(data, training, source, 7 / 8, known, processes, 1, 60.0, events.append)
+    found = survey_data(data, training, source, 7 / 8, known, processes, 1, 60.0, events.append, cache)
     assert events[-1].done == events[-1].total
     return found
 
@@ -67,9 +73,41 @@ def test_an_image_that_kills_its_process_is_left_out():
             return np.full(self.shape, 80, np.uint8), self.targets[index]
 
     data = load_data(Deadly(100), LoadOptions("32"))
-    found = survey(data, items=pickle_items(data.parts))
+    with KeptImages() as kept:
+        found = survey(data, items=pickle_items(data.parts), cache=kept.make(1 << 20, 3 * 37 * 37, None, 0).handle)
+    assert sorted(found.kept.tolist()) == [sample for sample in range(100) if sample != 80]
     assert found.normalization.mean == pytest.approx([80.0] * 3)
     assert len(found.examples) == surveys.EXAMPLES - (80 in surveys.surveyed_samples(np.arange(100), 100, 1)[:32])
+
+
+@pytest.mark.parametrize("room", [1 << 20, 20_000, 0])
+def test_what_is_decoded_is_kept_as_far_as_there_is_room(tmp_path, room):
+    write_folder(tmp_path, 20, height=50, width=70)
+    (tmp_path / "blue" / "0002.jpg").write_bytes(b"no image")
+    data, before = load_data(tmp_path, LoadOptions("32")), own_segments()
+    with KeptImages() as kept:
+        found = survey(data, cache=kept.make(room, 3 * 37 * 37, None, 0).handle)
+        places = np.zeros(data.count, np.int64)
+        places[found.kept] = found.places
+        cache = kept.take()
+        cache.adopt(places, 0)
+    source = RecordSource(SourceSpec(3, (37, 37), 10**6), data.train.table)
+    for sample in found.kept.tolist():
+        begin, height, width = cache.find(sample)
+        pixels = cache.pixels[begin : begin + 3 * height * width].reshape(height, width, 3)
+        np.testing.assert_array_equal(pixels, source.pixels(sample))
+    expected = {1 << 20: 59, 0: 0}
+    assert len(found.kept) == expected.get(room, len(found.kept)) < 60
+    cache.close()
+    assert own_segments() == before
+
+
+def test_kept_images_that_no_run_takes_are_freed():
+    before = own_segments()
+    with KeptImages() as kept:
+        kept.make(1 << 20, 1000, None, 0)
+        assert len(own_segments()) == len(before) + 1
+    assert own_segments() == before
 
 
 def test_when_nothing_can_be_read(tmp_path):
