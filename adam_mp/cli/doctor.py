@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -23,25 +22,32 @@ from adam_mp.machine import (
     usable_cores,
 )
 from adam_mp.memory.segment import LiveSegment, live_segments, megabytes
+from adam_mp.training.child import is_child
+
+_DEADLINE = 5.0  # seconds that a killed process has to end
 
 
 def run(arguments: Sequence[str]) -> int:
     """Show cores, vectors, memory, kernel cache and segments; with --sweep, end what lost its supervisor."""
     parser = Parser(prog="adam-mp doctor", description="Show what this machine offers, and what runs left behind.")
-    parser.add_argument("--sweep", action="store_true", help="end processes that hold segments of a dead supervisor")
+    parser.add_argument(
+        "--sweep", action="store_true", help="end children of runs that hold segments of a dead supervisor"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
     values = parse(parser, arguments)
     segments = live_segments()
-    swept = sweep(segments) if values.sweep else []
+    swept, left = sweep(segments) if values.sweep else ([], {})
     facts = examine(live_segments() if swept else segments)
     if values.json:
-        print(json.dumps({**facts, "swept": swept}))
+        print(json.dumps({**facts, "swept": swept, "left": left}))
         return 0
     for name, text in describe(facts):
         print(f"{name:<16} {text}")
     if values.sweep:
         print(f"{'swept':<16} {', '.join(map(str, swept)) or 'nothing to sweep'}")
+        for process, why in left.items():
+            print(f"{'left alone':<16} process {process} {why}")
     return 0
 
 
@@ -107,13 +113,29 @@ def _segment(segment: dict[str, Any]) -> str:
     return f"{segment['purpose']} of process {segment['owner']} ({megabytes(segment['bytes'])}, held by {holders})"
 
 
-def sweep(segments: list[LiveSegment]) -> list[int]:
-    """Kill the processes that hold segments whose supervisor is dead; return their ids."""
-    swept = sorted({holder for segment in segments if segment.stale for holder in segment.holders})
-    for process in swept:
+def sweep(segments: list[LiveSegment]) -> tuple[list[int], dict[int, str]]:
+    """Kill the children of runs that hold segments whose supervisor is dead.
+
+    Returns their ids, and of the other holders why each was left alone: anybody can make a file that is called as a
+    segment is, and hand it to a process that has nothing to do with adam_mp.
+    """
+    swept, left = [], {}
+    users = {holder: segment.user for segment in segments if segment.stale for holder in segment.holders}
+    for number, user in sorted(users.items()):
         try:
-            os.kill(process, signal.SIGKILL)
-            psutil.Process(process).wait(5)
-        except (ProcessLookupError, psutil.NoSuchProcess, psutil.TimeoutExpired):
+            process = psutil.Process(number)
+            if not is_child(process.cmdline()):
+                left[number] = "is no child of a run of this version of adam_mp"
+            elif process.uids().real != user:
+                left[number] = "belongs to another user than the segment that it holds"
+            else:
+                process.kill()
+                swept.append(number)
+                process.wait(_DEADLINE)
+        except psutil.AccessDenied:
+            left[number] = "is not yours to end"
+        except psutil.NoSuchProcess:
             continue  # it ended by itself meanwhile
-    return swept
+        except psutil.TimeoutExpired:
+            left[number] = f"was killed, and has not ended after {_DEADLINE:g} s"
+    return swept, left

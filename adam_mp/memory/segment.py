@@ -23,6 +23,10 @@ from adam_mp.errors import SpaceError, refusal
 from adam_mp.machine import free_memory
 
 _PREFIX = "adam_mp"
+# What /proc/PID/fd shows of a segment: a memory file, or one that was made in a folder and deleted at once.
+_LINK = re.compile(
+    rf"/memfd:{_PREFIX}:(\d+):([a-z ]+) \(deleted\)|.*/{_PREFIX}-(\d+)-([a-z ]+)-[a-z0-9_]+ \(deleted\)", re.DOTALL
+)
 # Left to the rest of the machine: a run that takes the last page is the next one to be killed.
 _RESERVE = 32 << 20
 
@@ -163,31 +167,47 @@ def _beyond_standard_streams(descriptor: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class LiveSegment:
-    """A segment that some process of this machine holds: what for, which supervisor made it, who holds it now."""
+    """A segment that some process of this machine holds: what for, which supervisor made it, who holds it now.
+
+    `user` is whose file it is; `stale` tells whether its supervisor is gone while others still hold it. Names are not
+    proof: any process can make a file that is called so, and give it to any other.
+    """
 
     purpose: str
     owner: int
     size: int
+    user: int
     holders: tuple[int, ...]
-
-    @property
-    def stale(self) -> bool:
-        """Whether the supervisor that made it is gone while others still hold it."""
-        return self.owner not in self.holders
+    stale: bool
 
 
 def live_segments() -> list[LiveSegment]:
     """Find all segments on this machine that this user may see; empty where there is no /proc."""
-    pattern = re.compile(rf"{_PREFIX}[:-](\d+)[:-]([a-z ]+)")
-    found: dict[tuple[int, int], tuple[int, str, int, set[int]]] = {}
+    found: dict[tuple[int, int], tuple[int, str, os.stat_result, set[int]]] = {}
     for process in psutil.pids():
         try:
             for link in Path(f"/proc/{process}/fd").iterdir():
-                match = pattern.search(os.readlink(link))
+                match = _LINK.fullmatch(os.readlink(link))
                 if match:
                     status = link.stat()
-                    entry = (int(match[1]), match[2].strip(), status.st_size, set[int]())
+                    entry = (int(match[1] or match[3]), match[2] or match[4], status, set[int]())
                     found.setdefault((status.st_dev, status.st_ino), entry)[3].add(process)
         except OSError:
             continue  # it ended meanwhile, or belongs to someone else
-    return [LiveSegment(purpose, owner, size, tuple(sorted(who))) for owner, purpose, size, who in found.values()]
+    return [
+        LiveSegment(
+            purpose, owner, status.st_size, status.st_uid, tuple(sorted(who)), owner not in map(_own_number, who)
+        )
+        for owner, purpose, status, who in found.values()
+    ]  # fmt: skip
+
+
+def _own_number(process: int) -> int:
+    """Return the number by which a process knows itself: in a container that is another one than from outside."""
+    try:
+        for line in Path(f"/proc/{process}/status").read_text().splitlines():
+            if line.startswith("NSpid:"):
+                return int(line.split()[-1])
+    except OSError:
+        pass  # it ended meanwhile
+    return process

@@ -145,6 +145,11 @@ def _keep(task: tuple[Any, ...]) -> int:
         return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
 
 
+def is_child(command: Sequence[str]) -> bool:
+    """Tell whether a command line is that of a process that `start_child` of this version started."""
+    return list(command[1:3]) == ["-c", _START]
+
+
 def main() -> None:
     """Run the function that the supervisor sent; the entry of every child process."""
     faulthandler.enable()

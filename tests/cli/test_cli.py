@@ -167,6 +167,7 @@ def test_doctor(capsys):
     facts = json.loads(run(capsys, "doctor", "--json")[1])
     assert facts["usable_cores"] >= 1
     assert facts["swept"] == []
+    assert facts["left"] == {}
 
 
 def test_tracebacks_only_with_debug(capsys, monkeypatch):

@@ -67,6 +67,34 @@ def test_a_segment_without_its_supervisor_is_stale():
         os.kill(child, signal.SIGKILL)
 
 
+def test_files_whose_names_only_resemble_a_segments_are_none(tmp_path):
+    path = tmp_path / "adam_mp-123-notes.txt"
+    with open(path, "w"), open(tmp_path / "adam_mp:123:run", "w"):
+        assert not [segment for segment in live_segments() if os.getpid() in segment.holders and segment.owner == 123]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="makes a process namespace")
+def test_a_supervisor_in_a_container_is_seen_from_outside():
+    program = (
+        "import os, sys, time\n"
+        "from adam_mp.memory.segment import Segment\n"
+        "s = Segment.create('contained', 100)\n"
+        "print(os.getpid(), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", program]
+    if subprocess.run([*command[:4], "true"], capture_output=True, timeout=30, check=False).returncode:
+        pytest.skip("no process namespaces here")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inside:
+        assert inside.stdout is not None
+        owner = int(inside.stdout.readline())
+        (found,) = [segment for segment in live_segments() if segment.purpose == "contained"]
+        assert found.owner == owner
+        assert owner not in found.holders  # it has another number outside
+        assert not found.stale
+        inside.communicate(timeout=30)
+
+
 def test_too_much_is_refused(tmp_path, monkeypatch):
     with pytest.raises(SpaceError, match=r"the moon needs .* MB, but memory has"):
         Segment.create("the moon", 1 << 50)

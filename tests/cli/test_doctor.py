@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+
+import pytest
+
+from adam_mp.cli import doctor
+from adam_mp.cli.main import main
+from adam_mp.memory.segment import live_segments
+from adam_mp.training.child import start_child
+from tests.system.conftest import wait_until
+from tests.training import tasks
+
+
+@pytest.fixture
+def orphan():
+    """A memory file that is named as a segment of a supervisor that is gone, and the segment as it is found."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    descriptor = os.memfd_create(f"adam_mp:{gone.pid}:test")
+    holders = []
+
+    def find():
+        return [segment for segment in live_segments() if segment.owner == gone.pid and segment.purpose == "test"]
+
+    def hold(process):
+        holders.append(process)
+        wait_until(lambda: any(process.pid in segment.holders for segment in find()), "the holder")
+        return process
+
+    yield descriptor, hold, find
+    os.close(descriptor)
+    for process in holders:
+        process.kill()
+
+
+@pytest.fixture
+def innocent(orphan):
+    """A process that has nothing to do with adam_mp, and was handed the file."""
+    descriptor, hold, _ = orphan
+    with subprocess.Popen(["sleep", "60"], pass_fds=[descriptor]) as process:
+        yield hold(process)
+        process.kill()
+
+
+def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path):
+    descriptor, hold, find = orphan
+    child = hold(start_child("test", tasks.sleep, str(tmp_path / "pid"), [descriptor], None))
+    (segment,) = find()
+    assert segment.stale
+    wait_until((tmp_path / "pid").exists, "the child")
+    others = dataclasses.replace(segment, user=segment.user + 1, holders=(child.pid,))
+    assert doctor.sweep([others]) == ([], {child.pid: "belongs to another user than the segment that it holds"})
+    lives = dataclasses.replace(segment, stale=False)
+    assert doctor.sweep([lives]) == ([], {})
+    swept, left = doctor.sweep([segment])
+    assert swept == [child.pid]
+    assert innocent.pid in left
+    assert set(left) == {innocent.pid, os.getpid()}
+    assert "is no child of a run" in left[innocent.pid]
+    assert innocent.poll() is None
+    assert child.exit_code is not None
+    child.close()
+
+
+def test_a_sweep_says_whom_it_left_alone(orphan, innocent, capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "live_segments", orphan[2])
+    assert main(["doctor", "--sweep"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing to sweep" in out
+    assert f"left alone       process {innocent.pid} is no child of a run" in out
+    assert innocent.poll() is None
