@@ -22,7 +22,7 @@ from adam_mp.machine import (
     usable_cores,
 )
 from adam_mp.memory.segment import LiveSegment, live_segments, megabytes
-from adam_mp.training.child import is_child
+from adam_mp.process.child import is_child
 
 _DEADLINE = 5.0  # seconds that a killed process has to end
 

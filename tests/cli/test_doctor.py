@@ -9,9 +9,9 @@ import pytest
 from adam_mp.cli import doctor
 from adam_mp.cli.main import main
 from adam_mp.memory.segment import live_segments
-from adam_mp.training.child import start_child
+from adam_mp.process.child import start_child
+from tests.process import tasks
 from tests.system.conftest import wait_until
-from tests.training import tasks
 
 
 @pytest.fixture
