@@ -4,7 +4,7 @@ Two flat spaces beside the weights: `base`, the servers' weights as they were la
 delta that was pushed. For each shard three words: its state, the sequence of its last push, the version of `base`. A
 synchronizer that dies leaves them; its successor sends what was on its way once more, under the same sequence, and the
 server knows it again. A shard that was being corrected (APPLYING) is taken whole from the server. A word tells whether
-what lies in the outboxes is what the servers do not have yet.
+what lies in the outboxes is what the servers do not have yet. A word a server tells for how long it has been silent.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ class ExchangeHandle:
 class ExchangeMemory:
     """`base` and `sent` [layout.size], and the words. The synchronizer writes; the supervisor asks for rounds.
 
+    `silences` [layout.servers] are the milliseconds for which each server of the map has owed an answer, while the
+    synchronizer listened, and was not heard; 0 where it was heard last, or nothing was asked since.
+
     The word `agreed` is how many updates all outboxes had lost when they last agreed with the weights: while no more
     are lost, what lies in them is what a matrix's `local` has beyond its `base` (or `sent`, if that is pushed).
     The word `map` is the epoch of the newest bucket map that the supervisor knows, 0 before it learns of a second one.
@@ -82,19 +85,19 @@ class ExchangeMemory:
         self.states = words.array(np.int64, (shards,), 8 * _HEADER_WORDS)
         self.sequences = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + shards))
         self.versions = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + 2 * shards))
+        self.silences = words.array(np.int64, (self.layout.servers,), 8 * (_HEADER_WORDS + 3 * shards))
 
     @staticmethod
     def bytes_needed(layout: Layout) -> int:
         """Return the bytes it takes."""
-        return Arena.bytes_needed(layout, 2) + 8 * (_HEADER_WORDS + 3 * len(layout.shards))
+        return Arena.bytes_needed(layout, 2) + _bytes_of_words(layout)
 
     @classmethod
     def create(cls, layout: Layout, folder: Path | None = None) -> ExchangeMemory:
         """Make it, owned by the caller. Raises SpaceError if there is no room."""
         arena = Arena.create("exchange", layout, 2, folder)
         try:
-            size = 8 * (_HEADER_WORDS + 3 * len(layout.shards))
-            return cls(arena, Segment.create("exchange words", size, folder))
+            return cls(arena, Segment.create("exchange words", _bytes_of_words(layout), folder))
         except BaseException:
             arena.close()
             raise
@@ -146,6 +149,10 @@ class ExchangeMemory:
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self.base, self.sent, self._header, self.states, self.sequences, self.versions
+        del self.base, self.sent, self._header, self.states, self.sequences, self.versions, self.silences
         self._arena.close()
         self._segment.close()
+
+
+def _bytes_of_words(layout: Layout) -> int:
+    return 8 * (_HEADER_WORDS + 3 * len(layout.shards) + layout.servers)

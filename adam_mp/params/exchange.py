@@ -28,6 +28,7 @@ from adam_mp.params.cut import Cut
 from adam_mp.params.deltas import DeltaMaker
 from adam_mp.params.factors import Gathered, Inboxes
 from adam_mp.params.flights import Flight, Line
+from adam_mp.params.listening import Listening
 from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, shown
 
@@ -41,7 +42,8 @@ class Exchange:
 
     `peers` are the endpoint's names of the servers, in the order of the map; `wire` is the encoding of deltas. One
     thread may use it. `moved` is set when a server says that the map has changed; `answered` counts answers that were
-    of use. Raises TransportError if the run had another number of servers when `memory` was made.
+    of use; `silences` are the seconds for which servers that owe an answer were not heard. Raises TransportError if
+    the run had another number of servers when `memory` was made.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class Exchange:
         self._exact: frozenset[int] = frozenset()  # shards whose deltas stand for products, and are not rounded
         self._cut = Cut(memory, weights)
         self._maker = DeltaMaker(largest)
+        self.silences = dict.fromkeys(peers, 0.0)
+        self._listening = Listening()
         self._trouble: dict[Peer, str] = {}  # what servers answered last, if that was of no use
         self.moved = False
         self.answered = 0
@@ -121,6 +125,7 @@ class Exchange:
 
     def turn(self, now: float, seconds: float) -> None:
         """Send what is due and take one answer, waiting `seconds` for it at most; `now` of time.monotonic."""
+        self._count_silence(now)
         lines = list(self._lines.values())
         while lines:  # each server is asked one thing in turn
             lines = [line for line in lines if line.has_room and self._ask_next(line, now)]
@@ -131,7 +136,15 @@ class Exchange:
                 self._send(flight, now)
         received = self._endpoint.receive(seconds)
         if received is not None:
+            self.silences[received[0]] = 0.0
             self._take(received[1], now)
+
+    def _count_silence(self, now: float) -> None:
+        """Count the time since the last turn for the servers that owed an answer all the while."""
+        before = self._listening.seconds
+        passed = self._listening.look(now) - before
+        for peer in {flight.peer for flight in self._flying.values()}:
+            self.silences[peer] += passed
 
     def unanswered(self) -> dict[Peer, str]:
         """Return the servers that owe an answer; of each, what it said instead, or nothing."""

@@ -68,6 +68,8 @@ class Synchronizer:
             self.dialer, self.words, self.store.weights, list(self.addresses), bucket_map, spec.run, spec.identity,
             spec.wire,
         )  # fmt: skip
+        milliseconds = self.words.silences.tolist()  # as a predecessor left it
+        self.exchange.silences = {peer: each / 1000 for peer, each in zip(self.addresses, milliseconds, strict=True)}
         self.inboxes = None if spec.factors is None else Inboxes(spec.outboxes, spec.factors)
         self.listening = Listening()
         self.heard = 0.0  # seconds of listening
@@ -83,6 +85,7 @@ class Synchronizer:
             sequence, order = self.memory.board.order()
             if order == STOP:
                 return
+            self.tell_silences()
             self.check_map()
             if sequence != acknowledged:
                 self.counters.publish("acknowledged", sequence)
@@ -135,6 +138,7 @@ class Synchronizer:
             now = time.monotonic()
             listened = self.listening.look(now)
             self.exchange.turn(now, _PAUSE)
+            self.tell_silences()
             self.check_map()
             if self.exchange.answered != answered:
                 answered, self.heard = self.exchange.answered, listened
@@ -153,6 +157,11 @@ class Synchronizer:
         """
         if self.exchange.moved or self.words.read("map") > self.map_epoch:
             raise TransportError("the bucket map has changed; this synchronizer's successor gets the new one")
+
+    def tell_silences(self) -> None:
+        """Tell the supervisor, in whole milliseconds, which servers are silent and for how long."""
+        for number, seconds in enumerate(self.exchange.silences.values()):
+            self.words.silences[number] = round(1000 * seconds)
 
     def silence(self) -> str:
         """Say who does not answer, or not as it should."""

@@ -21,7 +21,8 @@ from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.protocols import LayerProtocol, choose_protocols, factor_tensors
 from adam_mp.params.statements import REPLICA, RunFacts
 from adam_mp.params.synchronizer import SynchronizerSpec
-from adam_mp.training.leasing import FailedIn, Leases, OwnLeases, SharedLeases
+from adam_mp.training.leases import FailedIn, Leases, OwnLeases
+from adam_mp.training.leasing import SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import Shared
 from adam_mp.transport.addresses import parse_address

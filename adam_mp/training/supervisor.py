@@ -39,6 +39,7 @@ from adam_mp.training.leasing import SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import make_specs, prepare_memory
 from adam_mp.training.resuming import find_best
+from adam_mp.training.silences import SilenceNotices
 from adam_mp.training.watchdog import Watchdog
 
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
@@ -65,6 +66,7 @@ class Supervisor:
         self._stale_before = np.array(self.figures.staleness_counts)
         self._evaluations = 0
         self._leads = True  # as far as the user was told
+        self._silences = SilenceNotices(plan.settings.stall_seconds, self._notice)
         self._following = 0  # the epoch to train after the one that ended last
         self._ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
         self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, self._ways_back)
@@ -369,6 +371,7 @@ class Supervisor:
             self.launch.watch()
         self.crew.watch()
         self.leases.tick()
+        self._silences.look(self.leases.silences())
         self._follow_servers()
         self._watchdog.answer()
 

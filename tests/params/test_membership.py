@@ -145,3 +145,16 @@ def test_what_is_waited_for_is_said_once_and_again_when_it_changes():
     link = CoordinatorLink(Line(lambda message: [(Kind.WELCOME, answers.pop(0))]), HERE, 9)
     assert link.join({}, 30.0, say=told.append) == WELCOME
     assert told == [f"waiting to join {HERE}: {reason}" for reason in ("0 of 2", "1 of 2")]
+
+
+def test_a_member_that_was_stopped_takes_nobody_for_silent(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    link = joined(lambda message: [(Kind.WELCOME, WELCOME)] if message.kind == Kind.JOIN else [])
+    for _ in range(100):
+        clock[0] += 0.05
+        assert link.report(dict, dict, 0.0) is None
+    assert 4.8 < link.silence < 5.0
+    clock[0] += 600
+    link.report(dict, dict, 0.0)
+    assert link.silence < 6.1

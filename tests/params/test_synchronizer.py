@@ -34,6 +34,7 @@ class Exchange:
 
     def __init__(self, turns, owing=()):
         self.turns, self.owing, self.answered, self.moved = turns, dict(owing), 0, False
+        self.silences = dict.fromkeys((WELL, SILENT, REFUSING), 0.0)
         self.touched = []  # the orders under which weights were touched
 
     def begin(self):
@@ -49,6 +50,7 @@ class Exchange:
             self.answered += 1
         else:
             time.sleep(0.01)
+            self.silences[SILENT] += 0.01
 
     def unanswered(self):
         return self.owing
@@ -86,7 +88,7 @@ class Counters:
 
 @pytest.fixture
 def make():
-    words = ExchangeMemory.create(Layout.of({"w": (3, 4)}))
+    words = ExchangeMemory.create(Layout.of({"w": (3, 4)}).for_servers(3))
 
     def build(board, exchange):
         made = object.__new__(Synchronizer)  # without processes, memory of a run and connections
@@ -160,3 +162,6 @@ def test_the_servers_that_are_well_are_not_blamed(make):
     assert str(REFUSING) + ": refuses: the message is of run 1" in str(caught.value)
     assert str(WELL) not in str(caught.value)
     assert made.counters.values["heartbeat"] == 2
+    well, silent, refusing = made.words.silences
+    assert (well, refusing) == (0, 0)
+    assert silent == round(1000 * made.exchange.silences[SILENT]) >= 100

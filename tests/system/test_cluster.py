@@ -319,6 +319,41 @@ def test_a_server_without_snapshots_is_started_again_and_no_image_is_lost(by_han
     assert max(ended.summary["test_accuracy"] or 0 for ended in ends) > 0.9
 
 
+def test_a_replica_says_who_is_silent_and_back_unless_it_was_stopped_itself(by_hand):
+    servers = [by_hand.params(0), by_hand.params(1)]
+    replica = by_hand.replica(0, 5000)
+    wait_until(lambda: metrics(by_hand.run_dir(0)), "an epoch")
+
+    def says(words):
+        assert replica.process.poll() is None, replica.read(replica.err)
+        return words in replica.read(replica.err)
+
+    others = (by_hand.folder / "params-1.address").read_text().strip()
+    for server, name in zip(
+        servers, (f"the coordinator at {by_hand.first}", f"the parameter server at {others}"), strict=True
+    ):
+        server.signal(signal.SIGSTOP)
+        wait_until(
+            lambda name=name: says(f"{name} has not answered for 4 s; it is waited for, 60 s at most"), "a notice"
+        )
+        server.signal(signal.SIGCONT)
+        wait_until(lambda name=name: says(f"{name} answers again, after"), "another")
+    processes = [replica.process.pid, *replica.see_children().values()]
+    for order, seconds in ((signal.SIGSTOP, 10), (signal.SIGCONT, 0)):
+        for process in processes:
+            os.kill(process, order)
+        time.sleep(seconds)
+    done = len(metrics(by_hand.run_dir(0)))
+    wait_until(lambda: len(metrics(by_hand.run_dir(0))) > done + 2, "it to go on")
+    replica.signal(signal.SIGTERM)
+    ended = replica.finish()
+    assert ended.code == 143, ended.err
+    assert (ended.err.count("has not answered"), ended.err.count("answers again")) == (2, 2), ended.err
+    for server in servers:
+        server.signal(signal.SIGTERM)
+        assert server.finish().code == 0
+
+
 def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
     servers = [by_hand.params(0), by_hand.params(1)]
     replicas = [by_hand.replica(number, 8) for number in range(2)]

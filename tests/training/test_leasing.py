@@ -12,7 +12,8 @@ from adam_mp.errors import TransportError
 from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, Ledger
 from adam_mp.memory.segment import Segment
 from adam_mp.training.figures import Sums
-from adam_mp.training.leasing import OwnLeases, SharedLeases
+from adam_mp.training.leases import OwnLeases
+from adam_mp.training.leasing import SharedLeases
 
 BATCHES = 6
 MAP = {"epoch": 1, "servers": [[7, "127.0.0.1:7700"]]}
@@ -54,6 +55,7 @@ class Exchange:
     """The words of an exchange that does nothing."""
 
     def __init__(self):
+        self.silences = np.zeros(1, np.int64)
         self.words = dict.fromkeys(("round_begun", "round_done", "rounds", "sequence"), 0)
 
     def read(self, name):
@@ -229,3 +231,32 @@ def test_what_another_machine_could_not_have_of_a_cut_epoch_stays_counted():
     assert leases.sums(states) == Sums(53, 0, 7)
     leases.open(1, states)
     assert leases.sums(states) == Sums(60, 0, 0)
+
+
+def test_the_first_server_is_the_coordinator_too_and_silent_as_whichever_is(replica):
+    leases, link, exchange = replica.leases, replica.link, replica.exchange
+    servers = [[7, "127.0.0.1:7700"], [8, "127.0.0.1:7701"]]
+    link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
+    leases.tick()
+    exchange.silences = np.array([1500, 2500])
+    link.silence = 0.05
+    one, other = "the coordinator at 127.0.0.1:7700", "the parameter server at 127.0.0.1:7701"
+    assert leases.silences() == {one: 1.5, other: 2.5}
+    link.silence = 3.0
+    assert leases.silences() == {one: 3.0, other: 2.5}
+
+
+def test_a_replica_that_was_stopped_gives_up_on_nobody(replica, monkeypatch):
+    """All that it waits for comes late by its clock, after a minute in which it was stopped."""
+    leases, words, clock = replica.leases, replica.exchange.words, [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    looks = []
+
+    def tick():
+        looks.append(1)
+        clock[0] += 60.0 if len(looks) == 2 else 0.01
+        words["round_done"] = len(looks) // 4
+
+    leases._patience = 2.0
+    leases.settle(tick)
+    assert len(looks) == 4

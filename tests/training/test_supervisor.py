@@ -14,7 +14,7 @@ from adam_mp.process.interruption import Interruption
 from adam_mp.training import preparation, supervisor
 from adam_mp.training.crew import Crew
 from adam_mp.training.figures import Figures
-from adam_mp.training.leasing import OwnLeases
+from adam_mp.training.leases import OwnLeases
 from adam_mp.training.plan import make_plan
 from adam_mp.training.supervisor import Supervisor
 from tests.conftest import LAYERS, make_images
