@@ -129,7 +129,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     _check_forms(settings)
     resumed = None
     if settings.resume:
-        settings, resumed = resume_settings(settings, explicit)
+        settings, resumed = resume_settings(settings, explicit, lambda text: listener(Notice(text)))
     if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
         raise SettingsError(
             "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from adam_mp.errors import CheckpointError, RunFolderError
 from adam_mp.network.network import Network
 from adam_mp.training.checkpoint import RunState, StoredCheckpoint, read_checkpoint
 from adam_mp.training.run_folder import GIVEN, RUN_FILE, read_record
-from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
+from adam_mp.training.settings import FIELDS, OF_MANY, TrainSettings, make_settings
 
 # A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
 _FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
@@ -28,8 +28,13 @@ def recorded_choices(settings: TrainSettings) -> KernelChoices | None:
         return None
 
 
-def resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tuple[TrainSettings, StoredCheckpoint]:
-    """Take the settings of the run in the folder, and over them what was given now."""
+def resume_settings(
+    settings: TrainSettings, explicit: Mapping[str, Any], say: Callable[[str], None]
+) -> tuple[TrainSettings, StoredCheckpoint]:
+    """Take the settings of the run in the folder, and over them what was given now: `settings`, of them `explicit`.
+
+    `say` is told if a run of many machines goes on alone.
+    """
     folder = settings.folder
     assert folder is not None
     if folder.is_file():
@@ -53,8 +58,34 @@ def resume_settings(settings: TrainSettings, explicit: Mapping[str, Any]) -> tup
     checkpoint = read_checkpoint(folder)
     if stored.get("model") == GIVEN:
         stored.pop("model")
-    merged = {**stored, **explicit, "run_dir": str(folder), "resume": True}
-    return make_settings(merged), checkpoint
+    place = _without_others(stored, settings, explicit)
+    merged = make_settings({**stored, **explicit, "run_dir": str(folder), "resume": True})
+    if place is not None:
+        say(f"the run goes on alone from its checkpoint in epoch {checkpoint.epoch + 1}, without {place}")
+    return merged, checkpoint
+
+
+def _without_others(stored: dict[str, Any], settings: TrainSettings, explicit: Mapping[str, Any]) -> str | None:
+    """Leave out of the `stored` settings those of other machines that do not fit what is given now.
+
+    Returns what a run of many machines goes on without, if it goes on alone.
+    """
+    before = {name: stored.get(name) for name in ("join", "servers")}
+    for name, other in (("join", "servers"), ("servers", "join")):
+        if getattr(settings, name) is not None:  # the run may be joined that had servers of its own, or the reverse
+            stored.pop(other, None)
+    after = {name: getattr(settings, name) if name in explicit else stored.get(name) for name in before}
+    if after["servers"] is None:
+        stored.pop("replicas", None)
+    if after != {"join": None, "servers": None}:
+        return None
+    for name in OF_MANY:
+        stored.pop(name, None)
+    if (settings.data_from if "data_from" in explicit else stored.get("data_from")) is None:
+        stored.pop("key_file", None)
+    if before["join"] is not None:
+        return f"the run of many machines at {before['join']}"
+    return f"its {before['servers']} parameter servers" if before["servers"] is not None else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,8 @@ else:
 
 _MOST_PROCESSES = 4096
 _MOST_PARTS = 64
-_OF_MANY = ("wire", "protocol", "exchange_images")  # settings that mean nothing without servers or a run to join
+OF_MANY = ("wire", "protocol", "exchange_images")  # settings that mean nothing without servers or a run to join
+_ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_from", "none"))  # what means None
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
@@ -133,19 +134,21 @@ class TrainSettings:
     )  # fmt: skip
     servers: int | None = _option(
         None, "many machines", "N",
-        "start N parameter servers here, and train as many replicas as --replicas says, with TCP between them",
+        "start N parameter servers here, and train as many replicas as --replicas says, with TCP between them; 0 with "
+        "--resume goes on alone",
     )  # fmt: skip
     replicas: int = _option(1, "many machines", "N", "replicas to train with --servers; they share --cores")
     join: str | None = _option(
-        None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens there"
-    )
+        None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens "
+        "there; 'none' with --resume goes on alone",
+    )  # fmt: skip
     key_file: str | Path | None = _option(
         None, "many machines", "FILE", "the run's keys (see adam-mp keygen); needed beyond this machine"
     )
     data_from: str | None = _option(
         None, "many machines", "HOST:PORT,...",
         "have batches made by these data servers (adam-mp serve-data) instead of processes here; the next one takes "
-        "over when one does not answer, and this machine while none does",
+        "over when one does not answer, and this machine while none does; 'none' with --resume goes on without",
     )  # fmt: skip
     exchange_images: int = _option(
         512, "many machines", "K", "images a replica trains between two exchanges with the parameter servers"
@@ -171,8 +174,12 @@ class TrainSettings:
                 object.__setattr__(self, name, getattr(self, name).item())
         for name in ("epochs", "batch_size"):
             _whole(name, getattr(self, name), 1)
-        if self.data_servers == "auto":
-            object.__setattr__(self, "data_servers", None)
+        for (
+            name,
+            text,
+        ) in _ABSENT:  # a run that is resumed had a value, and goes on without; TOML and flags have no None
+            if getattr(self, name) == text and not isinstance(getattr(self, name), bool):
+                object.__setattr__(self, name, None)
         for name in ("cores", "data_servers"):
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
@@ -234,7 +241,7 @@ class TrainSettings:
         if self.replicas > 1 and self.servers is None:
             raise SettingsError("replicas needs parameter servers between them; give --servers N too")
         if self.servers is None and self.join is None:
-            for name in _OF_MANY:
+            for name in OF_MANY:
                 if getattr(self, name) != FIELDS[name].default:
                     raise SettingsError(
                         f"{name} is for runs of many machines; give --servers N or --join HOST:PORT too"
@@ -262,7 +269,7 @@ class TrainSettings:
 
     def alone(self) -> TrainSettings:
         """These settings without other machines that train."""
-        of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", "replicas", *_OF_MANY)}
+        of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", "replicas", *OF_MANY)}
         return dataclasses.replace(self, **of_many)
 
     @property

@@ -442,6 +442,41 @@ def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
     assert all(server.finish().code == 0 for server in servers)
 
 
+def test_a_replica_whose_cluster_is_gone_goes_on_alone(by_hand, start):
+    epochs = 20
+    servers = [by_hand.params(0), by_hand.params(1)]
+    replica = by_hand.replica(0, epochs)
+    wait_until(lambda: len(metrics(by_hand.run_dir(0))) > 2, "two epochs and more")
+    wait_until(lambda: list(by_hand.run_dir(0).glob("checkpoint-*")), "a checkpoint")
+    replica.see_children()
+    for part in (replica, *servers):
+        part.signal(signal.SIGKILL)
+        assert part.finish().code == -signal.SIGKILL
+    resumed = start("train", "--resume", str(by_hand.run_dir(0)), "--join", "none", "--json").finish()
+    assert resumed.code == 0, resumed.err
+    assert f"without the run of many machines at {by_hand.first}" in resumed.err
+    assert (resumed.summary["images_trained"], resumed.summary["epochs"]) == (epochs * IMAGES, epochs)
+    assert resumed.summary["updates"] == epochs * BATCHES
+    rows = metrics(by_hand.run_dir(0))
+    assert seen_epochs(by_hand.run_dir(0)) == set(range(1, epochs + 1))
+    assert [row["updates"] for row in rows] == [row["epoch"] * BATCHES for row in rows]
+    assert [row["lr"] for row in rows[2:]] == pytest.approx([0.07 * (1 - row["epoch"] / epochs) for row in rows[2:]])
+
+
+def test_a_run_of_own_servers_goes_on_alone(begin, start, tmp_path):
+    epochs = 12
+    run = begin(epochs)
+    both_train(run, tmp_path / "run")
+    run.signal(signal.SIGTERM)
+    assert run.finish().code == 143
+    resumed = start("train", "--resume", str(tmp_path / "run"), "--servers", "0", "--json").finish()
+    assert resumed.code == 0, resumed.err
+    assert "without its 2 parameter servers" in resumed.err
+    assert resumed.summary["images_trained"] == epochs * IMAGES
+    assert epochs * BATCHES <= resumed.summary["updates"] < epochs * BATCHES + 60  # what was under way is trained again
+    assert metrics(tmp_path / "run")[-1]["lr"] < 0.07 * 60 / (epochs * BATCHES)
+
+
 def test_a_run_whose_model_the_disk_refused_is_resumed_with_nothing_to_train(begin, start, tmp_path):
     assert begin(2).finish().code == 0
     rows = metrics(tmp_path / "run")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 import adam_mp
 from adam_mp.compute.model import MODEL_FILE, load, write_model
-from adam_mp.errors import CheckpointError, RunFolderError
-from adam_mp.training.checkpoint import find_checkpoints, read_checkpoint
+from adam_mp.errors import CheckpointError, RunFolderError, SettingsError
+from adam_mp.training.checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
 from adam_mp.training.figures import Figures
 from adam_mp.training.resuming import BestModel, check_same_run, find_best, resume_settings
 from adam_mp.training.run_folder import RUN_FILE
-from adam_mp.training.settings import TrainSettings
+from adam_mp.training.settings import FIELDS, TrainSettings, make_settings
 from tests.compute.test_model import make
 from tests.conftest import LAYERS, make_images
 from tests.training.test_checkpoint import make as make_checkpoint
@@ -64,9 +65,54 @@ def test_a_file_is_no_folder_to_resume(tmp_path, run):
     if run:
         (tmp_path / RUN_FILE).write_text("{}")
     with pytest.raises(RunFolderError) as caught:
-        resume_settings(TrainSettings(resume=tmp_path / MODEL_FILE), {})
+        resume_settings(TrainSettings(resume=tmp_path / MODEL_FILE), {}, pytest.fail)
     named = f", {tmp_path}" if run else ""
     assert str(caught.value) == f"{tmp_path / MODEL_FILE} is a file; give the folder of the run to resume{named}"
+
+
+JOINED = {"join": "127.0.0.1:7700", "wire": "float16", "exchange_images": 64, "key_file": "run.key"}
+FED = {"data_from": "127.0.0.1:7800"}
+SERVED = {"servers": 2, "replicas": 3, "protocol": "deltas"}
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "expected", "without"),
+    [
+        (JOINED, {}, JOINED, None),
+        (JOINED, {"join": "none"}, {}, "the run of many machines at 127.0.0.1:7700"),
+        (JOINED, {"join": None}, {}, "the run of many machines at 127.0.0.1:7700"),
+        (JOINED, {"servers": 0}, JOINED, None),
+        (JOINED, {"join": "127.0.0.1:7701"}, {**JOINED, "join": "127.0.0.1:7701"}, None),
+        (JOINED, {"servers": 1}, {**JOINED, "join": None, "servers": 1}, None),
+        (JOINED | FED, {"join": "none"}, {**FED, "key_file": "run.key"}, "the run"),
+        (JOINED | FED, {"join": "none", "data_from": "none"}, {}, "the run"),
+        (SERVED, {"join": "none"}, SERVED, None),
+        (SERVED, {"servers": 0}, {}, "its 2 parameter servers"),
+        (SERVED, {"servers": None}, {}, "its 2 parameter servers"),
+        (SERVED, {"servers": 1}, {**SERVED, "servers": 1}, None),
+        (SERVED, {"join": "127.0.0.1:7700"}, {"join": "127.0.0.1:7700", "protocol": "deltas"}, None),
+        ({}, {"join": "none", "servers": 0, "data_from": "none"}, {}, None),
+    ],
+)  # fmt: skip
+def test_a_run_of_many_machines_may_go_on_alone_or_with_others(tmp_path, stored, given, expected, without):
+    write_checkpoint(tmp_path, make_checkpoint())
+    names = {"servers", "replicas", "join", "key_file", "data_from", "wire", "protocol", "exchange_images"}
+    defaults = {name: FIELDS[name].default for name in names}
+    (tmp_path / RUN_FILE).write_text(json.dumps({"settings": {**defaults, **stored}}))
+    told = []
+    given = {**given, "resume": str(tmp_path)}
+    settings, _ = resume_settings(make_settings(given), given, told.append)
+    assert {name: getattr(settings, name) for name in names} == {**defaults, **expected}
+    assert len(told) == (without is not None)
+    assert all("goes on alone from its checkpoint in epoch" in line and without in line for line in told)
+
+
+def test_who_goes_on_alone_may_not_say_what_is_for_many(tmp_path):
+    write_checkpoint(tmp_path, make_checkpoint())
+    (tmp_path / RUN_FILE).write_text(json.dumps({"settings": JOINED}))
+    given = {"resume": str(tmp_path), "join": "none", "wire": "float16"}
+    with pytest.raises(SettingsError, match="wire is for runs of many machines"):
+        resume_settings(TrainSettings(resume=str(tmp_path)), given, pytest.fail)
 
 
 def test_a_damaged_model_is_told_before_anything_is_trained(tmp_path):
