@@ -26,6 +26,7 @@ _DEAF = 3.0  # seconds without any answer of the peer's kernel
 _ATTEMPTS = 3  # to send the same bytes, none of them answered
 _PROBES = 2  # of a peer that had no room for more bytes
 _LOOK = 0.5  # seconds between looks at the connections
+_SELDOM = 0.02  # seconds between looks at the monitor by who is not told that it has something
 # In the kernel's struct tcp_info: probes without an answer; milliseconds since an answer; segments sent again.
 _PROBES_AT, _HEARD_AT, _RESENT_AT, _INFO_BYTES = 3, 56, 100, 104
 # What a failed handshake means to one that was given keys, and to one that was given none.
@@ -54,7 +55,8 @@ class Connections:
     """All connections of one socket, from now on; used by the thread that uses the socket.
 
     `failed` counts handshakes that failed, `lost` connections that ended after theirs, whoever ended them. `trouble`
-    says what was wrong with the last handshake. `monitor` has something to receive when `look` should be called.
+    says what was wrong with the last handshake. Whoever uses the socket calls `look_if_due` each time, and `look` when
+    `monitor` has something to receive: untaken, what ZeroMQ tells stops all of the socket's traffic at some point.
     """
 
     def __init__(self, of: zmq.Socket[bytes], has_keys: bool) -> None:
@@ -64,16 +66,18 @@ class Connections:
         self._socket, self._has_keys = of, has_keys
         self._failing = 0  # connections whose handshake failed, and whose end is told next
         self._open: dict[int, _Heard] = {}  # by their descriptors
-        self._looked = time.monotonic()
+        self._taken = self._looked = time.monotonic()
+
+    def look_if_due(self) -> None:
+        """Do as `look` does, unless that was done just now: a look takes longer than to send a small message."""
+        if time.monotonic() - self._taken >= _SELDOM:
+            self.look()
 
     def look(self) -> None:
-        """Take what ZeroMQ tells, and end connections that are dead. To be called whenever the socket is used.
-
-        Untaken, what ZeroMQ tells stops all of this socket's traffic at some point.
-        """
+        """Take what ZeroMQ tells, and end connections that are dead."""
         while not self.monitor.closed and int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._take(recv_monitor_message(self.monitor))
-        now = time.monotonic()
+        now = self._taken = time.monotonic()
         if now - self._looked >= _LOOK:
             self._looked = now
             for descriptor, heard in self._open.items():

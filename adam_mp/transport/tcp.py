@@ -113,7 +113,7 @@ class TcpListener:
     def send(self, peer: bytes, message: Message) -> Sent | None:
         """See `Endpoint.send`."""
         header = encode(message)  # what raises must do so before the first frame: there is no way back from it
-        self._connections.look()
+        self._connections.look_if_due()
         try:
             self._socket.send(peer, zmq.SNDMORE | zmq.DONTWAIT)
         except zmq.ZMQError:  # its queue is full, or it is gone
@@ -150,7 +150,7 @@ class TcpListener:
         while late:
             left = deadline - time.monotonic()
             found = {socket for socket, _ in self._poller.poll(max(0, round(left * 1000)))}
-            self._connections.look()
+            _look(self._connections, found)
             if self._socket in found:
                 late -= left <= 0
                 yield
@@ -215,7 +215,7 @@ class TcpDialer:
     def send(self, peer: Address, message: Message) -> Sent | None:
         """See `Endpoint.send`; None too while the connection is not there yet."""
         socket = self._sockets[peer]
-        self._connections[peer].look()
+        self._connections[peer].look_if_due()
         try:
             socket.send(encode(message), zmq.SNDMORE | zmq.DONTWAIT)
         except zmq.ZMQError:
@@ -246,7 +246,7 @@ class TcpDialer:
                 late -= 1
             self._ready = [address for address, socket in self._sockets.items() if socket in found]
             for connections in self._connections.values():
-                connections.look()
+                _look(connections, found)
         return None
 
     def trouble(self, address: Address) -> str:
@@ -266,6 +266,14 @@ class TcpDialer:
         for address in list(self._sockets):
             self.hang_up(address)
         _end(self._context)
+
+
+def _look(connections: Connections, found: Collection[Any]) -> None:
+    """See to a socket's connections after a poll that `found` what can be received."""
+    if connections.monitor in found:
+        connections.look()
+    else:
+        connections.look_if_due()
 
 
 def _reason(error: zmq.ZMQError) -> str:
