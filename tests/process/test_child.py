@@ -52,6 +52,7 @@ def test_its_end_is_described(run_child, tmp_path):
     assert "Fatal Python error: Aborted" in child.last_words()
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     assert child.describe_end() == "still runs"
+    assert psutil.Process(child.pid).cmdline()[-1] == "child"  # so `ps` tells them apart
     wait_until((tmp_path / "pid").exists, "the child")
     os.kill(child.pid, signal.SIGTERM)
     assert ended(child).describe_end() == "was killed by SIGTERM"
