@@ -22,6 +22,7 @@ IDLE, TRAIN, VALIDATE, TEST, STOP = range(5)
 ELSEWHERE, HERE = 1, 2  # who makes a data server's pictures, where other machines are to
 _LINE = 8
 _ROW = 4 * _LINE
+_MOST_LOSS = 1000.0  # of an image, as far as it is counted
 _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
     "loss", "faults", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
@@ -85,9 +86,12 @@ class Counters:
         """Note `value` if it is the largest up to now."""
         self._row[_INDEX[name]] = max(self._row[_INDEX[name]], value)
 
-    def add_loss(self, amount: float) -> None:
-        """Add to the sum of losses, kept as a float64 in the same row."""
-        self._reals[_INDEX["loss"]] += amount
+    def add_loss(self, amount: float, images: int) -> None:
+        """Add the loss of so many images to the sum, kept as a float64 in the same row; at most 1000 an image.
+
+        Without a bound the huge loss of one diverging batch would hide all later losses in the sum's rounding.
+        """
+        self._reals[_INDEX["loss"]] += min(amount, _MOST_LOSS * images)
 
     def publish(self, name: str, value: int) -> None:
         """Store a word after all earlier writes."""

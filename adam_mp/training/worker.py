@@ -175,7 +175,7 @@ class Worker:
         self.counters.add("forward_ns", forwarded - start)
         if self.memory.ledger.finish(epoch, batch, self.spec.process):
             self.counters.add("images", count)
-            self.counters.add_loss(loss)
+            self.counters.add_loss(loss, count)
         self.counters.add("updates", 1)
         self.counters.add("staleness", before - read)
         self.staleness[column(before - read)] += 1
@@ -228,7 +228,7 @@ class Worker:
             return False
         self.counters.add("update_ns", time.perf_counter_ns() - began)
         self.counters.add("images", own.images)
-        self.counters.add_loss(own.loss)
+        self.counters.add_loss(own.loss, own.images)
         if self.spec.process == 0:  # it has a part in every step
             self.counters.add("updates", 1)
             self.staleness[0] += 1
