@@ -259,7 +259,7 @@ class Run:
         led = [summary for summary in summaries if summary["test_accuracy"] is not None]
         if not led:
             raise DrillError("no replica evaluated the model")
-        return dict(led[0])
+        return dict(max(led, key=lambda summary: int(summary["images_trained"])))
 
 
 # Faults. Each does its harm and mends it; the run must go on after it.
