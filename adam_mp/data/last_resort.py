@@ -20,7 +20,7 @@ from adam_mp.memory.run_memory import RunMemory
 class PicturesOfServers:
     """Pictures of the samples of a run; see `ArrayPictures`.
 
-    Who makes them stands in `made_by` of the counters; `tell` takes a line that says so before that word changes.
+    The counter `made_by` says who makes them now. Before it changes, `tell` is given a line that says the same.
     Raises TransportError at once where a server refuses.
     """
 

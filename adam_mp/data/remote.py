@@ -110,7 +110,7 @@ class RemotePictures:
     def look(self, batches: Sequence[np.ndarray], key: int | None) -> bool:
         """Tell whether a server has answered by now, without waiting; ask again.
 
-        What was not answered before is asked about, or where nothing was asked, `batches`.
+        It asks again about batches that no server answered; if there are none, it asks about `batches`.
         """
         before = self._answers
         self._receive_all()

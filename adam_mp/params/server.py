@@ -70,7 +70,7 @@ class ParameterServer:
         self.refused = 0
         self.dropped_answers = 0
         self._answers: Answers | None = None  # about the shards of the table
-        self._replicas: frozenset[int] = frozenset()  # by their identities, as the coordinator said last
+        self._senders: frozenset[int] = frozenset()  # identities of the replicas, as the coordinator said last
         self._has_strangers = False  # whether others sent messages since: one of them may be new
         self._reported, self._traffic = 0.0, Traffic()
         self._depth = 0  # messages that waited at the last turn
@@ -166,7 +166,7 @@ class ParameterServer:
         return False
 
     def _is_replica(self, identity: int) -> bool:
-        return self.host.is_replica(identity) if self.host is not None else identity in self._replicas
+        return self.host.is_replica(identity) if self.host is not None else identity in self._senders
 
     def _apply(self, number: int, some: list[Arrived]) -> None:
         """Add the deltas that came for one shard, all in one pass, and answer each."""
@@ -314,7 +314,7 @@ class ParameterServer:
     def _learn(self, news: dict[str, Any]) -> None:
         """Take over phase, map and layout; make the shards, anew if they are of another run or layout, or others."""
         phase, self.replicas = str(news.get("phase")), int(news.get("replicas", 0))
-        self._replicas, self._has_strangers = frozenset(news.get("senders", ())), False
+        self._senders, self._has_strangers = frozenset(news.get("senders", ())), False
         if self.host is None and phase != self.phase and phase == "done":
             self.announcements.say("the run is done")
         self.phase = phase

@@ -116,8 +116,8 @@ class Synchronizer:
     def round(self, allowed: Callable[[], bool]) -> None:
         """Exchange all shards; pauses while that is not allowed, and ends early on STOP.
 
-        What a predecessor that died had on its way is answered first, without the updates that were made since: those
-        go with the next round, so this one counts as done for nobody who waits.
+        A predecessor that died may have left deltas on their way. This round then sends those again, without the
+        updates made since, which go with the next round. So it is not told as done to those who wait for a round.
         """
         began = time.monotonic_ns()
         self.exchanged = self.store.read_updates()

@@ -1,8 +1,8 @@
 """What memory a run will take, part by part: the one place that counts it, and refuses a run that has not enough.
 
-What a run may take for a moment is counted as if it were there all the time, such as the second copy of a checkpoint:
-the disk may be slow when memory is shortest. The cache of decoded images is not counted: it takes what is left, and
-leaves the rest of the run what `kept` says.
+It counts memory that a run takes for a moment only, such as the second copy of a checkpoint, as if the run had it all
+the time: the disk may be slow when memory is shortest. The cache of decoded images is not counted: it takes what is
+left, and leaves the rest of the run what `kept` says.
 """
 
 from __future__ import annotations

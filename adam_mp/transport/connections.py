@@ -120,8 +120,8 @@ def _end_if_dead(descriptor: int, heard: _Heard, now: float) -> None:
 def is_dead(info: bytes, heard: _Heard, now: float) -> bool:
     """Tell from the kernel's `info` whether a connection is dead; bring `heard` up to date.
 
-    What was sent again is counted from the peer's last answer: to be silent it must leave several attempts unanswered.
-    That its last answer is old means little, since the kernel soon waits longer between attempts.
+    The connection is dead if the peer left several attempts unanswered since its last answer. The age of that answer is
+    not enough: the kernel soon waits longer between attempts.
     """
     silence, resent = (struct.unpack_from("=I", info, place)[0] for place in (_HEARD_AT, _RESENT_AT))
     at = now - silence / 1000
