@@ -33,9 +33,9 @@ from adam_mp.params.factors import Gathered
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.params.shard_table import Delta, ShardTable
 from adam_mp.params.statements import REPLICA
-from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import make_key_file, read_keys
 from adam_mp.transport.messages import Kind, Message
+from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.tcp import TcpDialer
 from benchmarks.goals import Row, ratio_row, run_groups
 from benchmarks.peers.ping_pong import receive_into
@@ -46,38 +46,57 @@ _WINDOW = 4  # pushes on their way, as a synchronizer has
 _ROUNDS = 5
 
 
-class Server:
-    """A parameter server in a process of its own, and a replica's line to it. Use as a context manager."""
+class Replica:
+    """A replica's lines to a parameter server: one for weights, one to be a member."""
 
-    def __init__(self, layout: Layout, folder: Path, key_file: Path | None = None) -> None:
+    def __init__(self, address: Place, layout: Layout, key_file: Path | None) -> None:
+        self.dialer, self._said = TcpDialer(read_keys(key_file)), TcpDialer(read_keys(key_file))
+        self.dialer.dial(address)
+        self.link = CoordinatorLink(self._said, address, new_identity())
+        facts = {"layout": LayoutFacts.of(layout).as_list(), "images": 16, "batch_size": 16, "epochs": 1,
+                 "quorum": 1.0, "agreed": {}}  # fmt: skip
+        self._joining = {"role": REPLICA, "facts": facts}
+        self.map = BucketMap.from_dict(self.link.join(self._joining, 60)["map"])
+        self.header = {"run": self.link.run, "sender": self.link.identity, "epoch": self.map.epoch}
+
+    def stay(self) -> None:
+        """Say that it lives, where that is due."""
+        self.link.report(lambda: {"epoch": 0, "wanted": 0, "statistics": {}}, lambda: self._joining, 1.0)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.dialer.close()
+        self._said.close()
+
+
+class Server:
+    """A parameter server in a process of its own, and a replica of it. Use as a context manager."""
+
+    def __init__(
+        self, layout: Layout, folder: Path, key_file: Path | None = None, listen: str = "127.0.0.1:0"
+    ) -> None:  # fmt: skip
         address_file = folder / "address"
-        arguments = ["--listen", "127.0.0.1:0", "--address-file", str(address_file)]
+        arguments = ["--listen", listen, "--address-file", str(address_file)]
         arguments += ["--key-file", str(key_file)] if key_file else []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "adam_mp", "serve-params", *arguments], stdout=subprocess.DEVNULL
         )
         while not address_file.exists():
             time.sleep(0.02)
-        self.address = parse_address(address_file.read_text(), "address")
-        self.dialer = TcpDialer(read_keys(key_file))
-        self.link = CoordinatorLink(self.dialer, self.address, new_identity())
-        facts = {"layout": LayoutFacts.of(layout).as_list(), "images": 16, "batch_size": 16, "epochs": 1,
-                 "quorum": 1.0, "agreed": {}}  # fmt: skip
-        self.news = self.link.join({"role": REPLICA, "facts": facts}, 60)
-        self.map = BucketMap.from_dict(self.news["map"])
+        self.address = parse_place(address_file.read_text(), "address")
+        self.replica = Replica(self.address, layout, key_file)
         self.layout, self.sequence = layout, 0
-        self.header = {"run": self.link.run, "sender": self.link.identity, "epoch": self.map.epoch}
         for number, shard in enumerate(layout.shards):
             self.sequence += 1
             self.ask(Message(Kind.FIRST, np.zeros(shard.size, np.float32), shard=number, sequence=self.sequence,
-                             **self.header))  # fmt: skip
+                             **self.replica.header))  # fmt: skip
 
     def ask(self, message: Message) -> Message:
         """Send a message until it is answered with weights; the server may still be making its shards."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            self.dialer.send(self.address, message)
-            received = self.dialer.receive(0.5)
+            self.replica.dialer.send(self.address, message)
+            received = self.replica.dialer.receive(0.5)
             if received is not None and received[1].kind == Kind.FRESH:
                 return received[1]
         raise SystemExit("the server does not answer")
@@ -85,14 +104,18 @@ class Server:
     def push_and_pull(self, delta: np.ndarray, count: int) -> None:
         """Push `count` deltas, round the shards, and take the fresh weights that answer each."""
         shards, asked, answered = len(self.layout.shards), 0, 0
+        header, dialer = self.replica.header, self.replica.dialer
+        self.replica.stay()
         while answered < count:
             while asked < count and asked - answered < _WINDOW:
                 self.sequence += 1
-                message = Message(Kind.DELTA, delta, shard=asked % shards, sequence=self.sequence, **self.header)
-                if self.dialer.send(self.address, message) is None:
+                message = Message(
+                    Kind.DELTA, delta, shard=asked % shards, sequence=self.sequence, **header
+                )
+                if dialer.send(self.address, message) is None:
                     break
                 asked += 1
-            received = self.dialer.receive(10)
+            received = dialer.receive(10)
             if received is None or received[1].kind != Kind.FRESH:
                 raise SystemExit(f"the server answers {received}")
             answered += 1
@@ -101,7 +124,7 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.dialer.close()
+        self.replica.close()
         self.process.terminate()
         self.process.wait(20)
 
@@ -131,33 +154,41 @@ class Socket:
 
 
 def loopback_rows() -> Iterator[Row]:
-    """Push and pull of 1 MB shards, with and without keys."""
+    """Push and pull of 1 MB shards: over TCP, without keys and with them, and over a socket file."""
     layout, delta, count = Layout.of({"w": (_SHARDS * SHARD,)}), np.ones(SHARD, np.float32), 64
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for part in ("plain", "keyed"):
-            (folder / part).mkdir()
+        for part in ("plain", "keyed", "file"):
+            (folder / part).mkdir(mode=0o700)
         make_key_file(folder / "key")
         bare = Socket()
         with (
             Server(layout, folder / "plain") as plain,
             Server(layout, folder / "keyed", folder / "key") as keyed,
+            Server(layout, folder / "file", listen=f"unix:{folder / 'file' / 'server'}") as file,
         ):
             compared = alternate(
                 {
                     "socket": lambda: bare.push_and_pull(delta, count),
                     "plain": lambda: plain.push_and_pull(delta, count),
                     "keyed": lambda: keyed.push_and_pull(delta, count),
+                    "socket file": lambda: file.push_and_pull(delta, count),
                 },
-                seconds=15,
+                seconds=20,
             )
         bare.close()
-    rates = {side: 2 * count * 4 * SHARD / compared.median(side) / 1e9 for side in ("socket", "plain", "keyed")}
+    rates = {
+        side: 2 * count * 4 * SHARD / compared.median(side) / 1e9
+        for side in ("socket", "plain", "keyed", "socket file")
+    }
     figures = ", ".join(f"{side} {rate:.2f}" for side, rate in rates.items())
     what = "push + pull of 1 MB shards on loopback, update applied"
     yield ratio_row(what, "blocking socket ping-pong", 0.7, compared.ratios("socket", "plain"), f"GB/s: {figures}")
     yield ratio_row(
         f"{what}, with keys (CURVE)", "without keys", 0, compared.ratios("plain", "keyed"), f"GB/s: {figures}"
+    )
+    yield ratio_row(
+        f"{what}, over a socket file", "over TCP", 0, compared.ratios("plain", "socket file"), f"GB/s: {figures}"
     )
 
 
@@ -210,8 +241,9 @@ def wire_rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name, Server(layout, Path(name)) as server:
         weights: np.ndarray = np.zeros(layout.size, np.float32)
         memory = ExchangeMemory.create(layout)
+        replica = server.replica
         exchange = Exchange(
-            server.dialer, memory, weights, [server.address], server.map, server.link.run, server.link.identity
+            replica.dialer, memory, weights, [server.address], replica.map, replica.link.run, replica.link.identity
         )
         memory.add("sequence", server.sequence)
         _exchange(exchange, None)
@@ -278,19 +310,17 @@ def memory_rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name, Server(layout, Path(name)) as server:
         process = psutil.Process(server.process.pid)
         whole = process.memory_info().rss
-        base, dialers, most = whole - size, [TcpDialer(None) for _ in range(4)], 0
-        for dialer in dialers:
-            dialer.dial(server.address)
+        base, replicas, most = whole - size, [Replica(server.address, layout, None) for _ in range(4)], 0
         end, sequence = time.monotonic() + 15, 0
         while time.monotonic() < end:
-            for sender, dialer in enumerate(dialers, 1):
+            for replica in replicas:
+                replica.stay()
                 sequence += 1
-                header = {**server.header, "sender": sender}
-                message = Message(Kind.DELTA, delta, shard=sequence % shards, sequence=sequence, **header)
-                dialer.send(server.address, message)
+                message = Message(Kind.DELTA, delta, shard=sequence % shards, sequence=sequence, **replica.header)
+                replica.dialer.send(server.address, message)
             most = max(most, process.memory_info().rss)
-        for dialer in dialers:
-            dialer.close()
+        for replica in replicas:
+            replica.close()
     queues = (4 * 16 + 24) << 20  # 16 messages a peer, and 24 answers on their way
     value = (most - base - queues) / size
     figures = f"weights {size / 1e6:.0f} MB, server {most / 1e6:.0f} MB, interpreter and libraries {base / 1e6:.0f} MB"

@@ -41,9 +41,8 @@ from adam_mp.params.statements import REPLICA
 from adam_mp.training.cluster import run_facts
 from adam_mp.training.launch import find_launched
 from adam_mp.training.plan import make_plan
-from adam_mp.transport.addresses import parse_address
-from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
+from adam_mp.transport.places import parse_place
 from adam_mp.transport.tcp import TcpDialer
 
 _STEP = np.float32(2**-12)  # small beside the weights, large beside their rounding
@@ -75,15 +74,15 @@ class Stranger:
     """A replica that trains nothing: it adds a step to all weights in one round, and takes it away in the next."""
 
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
-        address, key = find_launched(folder)
-        plan = make_plan({**settings, "join": address, "key_file": key}, lambda _: None)
-        self.dialer = TcpDialer(read_keys(key))
-        self.link = CoordinatorLink(self.dialer, parse_address(address, "address"), new_identity())
+        address = find_launched(folder)
+        plan = make_plan({**settings, "join": address}, lambda _: None)
+        self.dialer = TcpDialer(None)
+        self.link = CoordinatorLink(self.dialer, parse_place(address, "address"), new_identity())
         self.facts = {"role": REPLICA, "facts": run_facts(plan).as_dict()}
         self.news = self.link.join(self.facts, _DEADLINE)
         bucket_map = BucketMap.from_dict(self.news["map"])
-        self.peers = TcpDialer(read_keys(key))  # of the exchange alone
-        peers = [parse_address(server.address, "address") for server in bucket_map.servers]
+        self.peers = TcpDialer(None)  # of the exchange alone
+        peers = [parse_place(server.address, "address") for server in bucket_map.servers]
         for peer in peers:
             self.peers.dial(peer)
         self.memory = ExchangeMemory.create(plan.layout)

@@ -28,8 +28,9 @@ from adam_mp.report.text import several
 from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings import TrainSettings, make_settings
-from adam_mp.transport.addresses import check_listening, open_notice, parse_address
+from adam_mp.transport.addresses import Address, open_notice
 from adam_mp.transport.keys import read_keys
+from adam_mp.transport.places import parse_place, way_to_listen
 from adam_mp.transport.tcp import TcpListener
 
 _SETTINGS = (
@@ -57,9 +58,9 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments)
     if values.listen is None:
         raise SettingsError("--listen is missing; expected HOST:PORT, such as --listen 10.0.0.5:7700")
-    address = parse_address(values.listen, "--listen", 0)
+    address = parse_place(values.listen, "--listen", 0)
     keys = read_keys(values.key_file)
-    check_listening(address, keys is not None)
+    way_to_listen(address, keys is not None).close()  # raises now what it would raise once all is read
     settings = make_settings(given_settings(values))
     count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
     data = _load(settings, count, tell)
@@ -77,7 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         server = PictureServer(PictureService(data.dataset), listener, makers)
         makers.wait_ready(lambda: interruption.requested is not None)
         _announce(data, str(listener.address), count, values.address_file)
-        if keys is None:
+        if keys is None and isinstance(listener.address, Address):
             print(open_notice(listener.address, "have its pictures"), flush=True)
         server.run(lambda: _asked_to_stop(interruption, makers, tell))
     print(_summary(server.statistics()))
@@ -93,7 +94,11 @@ def _asked_to_stop(interruption: Interruption, makers: Makers, tell: Listener) -
 
 
 def _add_serving(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--listen", metavar="HOST:PORT", help="where to listen; port 0 lets the system choose one")
+    group.add_argument(
+        "--listen", metavar="HOST:PORT",
+        help="where to listen; port 0 lets the system choose one; or unix:FILE, for "
+        "parts of yours on this machine",
+    )  # fmt: skip
     group.add_argument(
         "--cores", metavar="N", type=int, default=argparse.SUPPRESS,
         help="processes that make pictures; as many as there are usable cores by default",

@@ -19,7 +19,10 @@ def run(arguments: Sequence[str]) -> int:
         description="Run a parameter server. The first of a run is also its coordinator: further servers join it with "
         "--join, replicas with 'adam-mp train --join'. It ends when the run is done.",
     )
-    parser.add_argument("--listen", metavar="HOST:PORT", required=True, help="where to listen; port 0 for any")
+    parser.add_argument(
+        "--listen", metavar="HOST:PORT", required=True,
+        help="where to listen; port 0 for any; or unix:FILE, for parts of yours on this machine",
+    )  # fmt: skip
     parser.add_argument(
         "--advertise", metavar="HOST[:PORT]", help="where others find this server (default: as --listen)"
     )

@@ -15,9 +15,9 @@ from adam_mp.params.membership import CoordinatorLink, StoppedError, new_identit
 from adam_mp.process.interruption import Interruption
 from adam_mp.report.cluster_text import cluster_text
 from adam_mp.training.launch import find_launched
-from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
+from adam_mp.transport.places import parse_place
 from adam_mp.transport.tcp import TcpDialer
 
 _LOOK = 0.05  # seconds between looks for Ctrl-C
@@ -35,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
         "address", metavar="HOST:PORT|DIR",
         help="the run's first parameter server; or the run folder of a run that 'train --servers' started here",
     )  # fmt: skip
-    parser.add_argument("--key-file", metavar="FILE", help="the run's keys; a run folder has its own")
+    parser.add_argument("--key-file", metavar="FILE", help="the run's keys")
     parser.add_argument("--watch", action="store_true", help="show it again every --seconds, until Ctrl-C")
     parser.add_argument("--seconds", metavar="S", type=float, default=1.0, help="time between looks (default: 1)")
     parser.add_argument("--deadline", metavar="S", type=float, default=10.0, help="time to wait for an answer")
@@ -44,13 +44,12 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments)
     if not values.seconds > 0 or not values.deadline > 0:
         raise SettingsError("--seconds and --deadline must be above 0")
-    address, key_file = values.address, values.key_file
+    address = values.address
     if Path(address).is_dir():
-        address, own_key = find_launched(Path(address))
-        key_file = key_file or own_key
-    dialer = TcpDialer(read_keys(key_file))
+        address = find_launched(Path(address))
+    dialer = TcpDialer(read_keys(values.key_file))
     try:
-        link = CoordinatorLink(dialer, parse_address(address, "the address"), new_identity())
+        link = CoordinatorLink(dialer, parse_place(address, "the address"), new_identity())
         with Interruption() as interruption, contextlib.suppress(StoppedError):
 
             def stop() -> bool:

@@ -22,9 +22,9 @@ from adam_mp.data.pictures import PictureSpec
 from adam_mp.errors import AdamError, SettingsError, TransportError
 from adam_mp.memory.board import Counters
 from adam_mp.memory.run_memory import RunMemory
-from adam_mp.transport.addresses import Address, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, shown, with_facts
+from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.tcp import TcpDialer
 
 _WINDOW = 8  # requests on their way; the queues of a connection hold 16 messages
@@ -99,7 +99,7 @@ class RemotePictures:
         return self._line.silent
 
     @property
-    def address(self) -> Address:
+    def address(self) -> Place:
         """The server that is asked at present."""
         return self._line.address
 
@@ -212,7 +212,7 @@ class RemotePictures:
             self._line.refused(address, message, message.sequence in self._waiting)
         return True
 
-    def _checked(self, address: Address, request: _Request, message: Message) -> Answer:
+    def _checked(self, address: Place, request: _Request, message: Message) -> Answer:
         """Return what an answer holds; raises TransportError if it cannot be the answer to this request."""
         try:
             answer = unpack_answer(message.payload, len(request.samples), self._shape)
@@ -263,13 +263,13 @@ class _Line:
     def __init__(self, remote: RemoteSource, facts: Mapping[str, Any]) -> None:
         if not remote.addresses:
             raise SettingsError("no data server is named; expected at least one HOST:PORT")
-        self._addresses = [parse_address(text, "the address of a data server") for text in remote.addresses]
+        self._addresses = [parse_place(text, "the address of a data server") for text in remote.addresses]
         self._facts = facts
         self._deadline = remote.deadline + _SILENCE * (len(remote.addresses) - 1)
         self._dialer = TcpDialer(remote.keys)
         self._turn = 0
-        self._tried: list[Address] = []
-        self._why: dict[Address, str] = {}
+        self._tried: list[Place] = []
+        self._why: dict[Place, str] = {}
         self.session: int | None = None
         self.opened = 0
         self._described = -math.inf
@@ -277,7 +277,7 @@ class _Line:
         self.begin()
 
     @property
-    def address(self) -> Address:
+    def address(self) -> Place:
         """The server that is asked at present."""
         return self._addresses[self._turn]
 
@@ -303,18 +303,18 @@ class _Line:
         """Send to the server that is asked at present; False if its queue is full or it is not there."""
         return self._dialer.send(self.address, message) is not None
 
-    def receive(self, seconds: float) -> tuple[Address, Message] | None:
+    def receive(self, seconds: float) -> tuple[Place, Message] | None:
         """Return the next message, from whichever server, and who sent it; None if there is none in time."""
-        found: tuple[Address, Message] | None = self._dialer.receive(seconds)
+        found: tuple[Place, Message] | None = self._dialer.receive(seconds)
         return found
 
-    def answered(self, address: Address) -> None:
+    def answered(self, address: Place) -> None:
         """Note that a server gave an answer that was waited for."""
         self._progress = time.monotonic()
         if address == self.address:
             self._heard = self._progress
 
-    def described(self, address: Address, message: Message) -> None:
+    def described(self, address: Place, message: Message) -> None:
         """Take up the session that a server opened."""
         if address != self.address or self.session is not None:
             return
@@ -327,7 +327,7 @@ class _Line:
         self.session, self._heard = session, time.monotonic()
         self.opened += 1
 
-    def refused(self, address: Address, message: Message, waited_for: bool) -> None:
+    def refused(self, address: Place, message: Message, waited_for: bool) -> None:
         """Open a session again where it was unknown; raise TransportError where a question of ours was refused."""
         try:
             facts = message.facts()
@@ -365,7 +365,7 @@ class _Line:
             f"one answers; start it with: adam-mp serve-data --listen {first} ..."
         )
 
-    def _reason(self, address: Address) -> str:
+    def _reason(self, address: Place) -> str:
         if address == self.address and self.session is not None:
             return "it opened a session, and then was silent"
         return self._why.get(address) or self._dialer.trouble(address)

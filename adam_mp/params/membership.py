@@ -16,8 +16,8 @@ from typing import Any
 
 from adam_mp.errors import TransportError
 from adam_mp.params.listening import Listening
-from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import FrameError, Kind, Message, shown, with_facts
+from adam_mp.transport.places import Place
 from adam_mp.transport.tcp import NOBODY, TcpDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
@@ -55,7 +55,7 @@ class _Request:
 class CoordinatorLink:
     """One member's line. Used by one thread; `run` is 0 until the coordinator has told it."""
 
-    def __init__(self, dialer: TcpDialer, address: Address, identity: int) -> None:
+    def __init__(self, dialer: TcpDialer, address: Place, identity: int) -> None:
         self.address, self.identity, self.run = address, identity, 0
         self._dialer = dialer
         self._sequence = (int.from_bytes(os.urandom(4), "little") or 1) << _LIFE

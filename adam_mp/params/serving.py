@@ -19,6 +19,7 @@ from adam_mp.params.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server import ALONE, STOPPED, ParameterServer
 from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
+from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.tcp import TcpDialer, TcpListener
 
 _EVERYWHERE = ("0.0.0.0", "::")
@@ -32,10 +33,11 @@ class RunDoneError(RunFolderError):
 class ServerSpec:
     """What a parameter server is told.
 
-    `listen` HOST:PORT, port 0 for any; `advertise` is where others find it, by default the same; `join` the first
-    server's address, None for the first itself, which waits for `servers` in all. `snapshots` is its folder, None for
-    none; `seconds` how often a shard is written at most. `address_file` gets the address once it listens. `patience` is
-    how many seconds it may take to join, `wait` how many the first server stays while no replica is there.
+    `listen` is HOST:PORT, port 0 for any, or unix:FILE; `advertise` is where others find it, by default the same;
+    `join` the first server's address, None for the first itself, which waits for `servers` in all. `snapshots` is its
+    folder, None for none; `seconds` how often a shard is written at most. `address_file` gets the address once it
+    listens. `patience` is how many seconds it may take to join, `wait` how many the first server stays while no replica
+    is there.
     """
 
     listen: str
@@ -55,10 +57,10 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
 
     Raises AdamError, before anything is served where it can, and when no replica comes in `spec.wait` seconds.
     """
-    address = parse_address(spec.listen, "--listen", 0)
-    if spec.advertise is None and address.host in _EVERYWHERE:
+    address = parse_place(spec.listen, "--listen", 0)
+    if spec.advertise is None and _is_everywhere(address):
         raise SettingsError(f"listening on {address}: say with --advertise HOST:PORT where others find this server")
-    first = parse_address(spec.join, "--join") if spec.join is not None else None
+    first = parse_place(spec.join, "--join") if spec.join is not None else None
     if first is not None:
         _check_other(first, address, spec.advertise)
     with contextlib.ExitStack() as held:
@@ -68,7 +70,7 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
 
 
 def _serve(
-    spec: ServerSpec, address: Address, first: Address | None, stop: Callable[[], bool], tell: Callable[[str], None]
+    spec: ServerSpec, address: Place, first: Place | None, stop: Callable[[], bool], tell: Callable[[str], None]
 ) -> bool:  # fmt: skip
     facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
     identity = int(facts.get("identity", 0)) or new_identity()
@@ -89,7 +91,7 @@ def _serve(
         server = ParameterServer(listener, known, identity, host, link, snapshots, tell)
         role = "coordinator and parameter server" if host is not None else "parameter server"
         tell(f"{role} on {listener.address}")
-        if spec.keys is None:
+        if spec.keys is None and isinstance(listener.address, Address):
             tell(open_notice(listener.address, "join the run, read its weights and change them"))
         if spec.address_file is not None:
             _write_address(spec.address_file, str(listener.address))
@@ -134,18 +136,29 @@ def _coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
     return host
 
 
-def _check_other(first: Address, own: Address, advertise: str | None) -> None:
+def _is_everywhere(place: Place) -> bool:
+    """Whether it stands for all addresses of this machine."""
+    return isinstance(place, Address) and place.host in _EVERYWHERE
+
+
+def _check_other(first: Place, own: Place, advertise: str | None) -> None:
     """Raise SettingsError if the first server's address is this server's own."""
-    try:
-        shared = bool({*first.numbers()} & {*own.numbers()}) or (own.host in _EVERYWHERE and first.is_loopback)
-    except OSError:
-        shared = first.host == own.host
     advertised = advertise is not None and str(first) == _advertised(advertise, own)
-    if first.port == own.port and (shared or advertised):
+    if first == own or advertised or (isinstance(first, Address) and isinstance(own, Address) and _shared(first, own)):
         raise SettingsError(
             f"--join {first} is where this server listens itself; give the first server's address, or start the first "
             "without --join"
         )
+
+
+def _shared(first: Address, own: Address) -> bool:
+    """Whether two addresses are, or one of them includes, the same."""
+    if first.port != own.port:
+        return False
+    try:
+        return bool({*first.numbers()} & {*own.numbers()}) or (_is_everywhere(own) and first.is_loopback)
+    except OSError:
+        return first.host == own.host
 
 
 def _try_folder(folder: Path, facts: dict[str, Any]) -> None:
@@ -163,11 +176,13 @@ def _write_address(file: Path, address: str) -> None:
         raise SettingsError(f"cannot write {file}: {error.strerror}; name another --address-file") from None
 
 
-def _advertised(text: str | None, bound: Address) -> str:
+def _advertised(text: str | None, bound: Place) -> str:
     """Return where others find the server; a text without a port means the one that is listened on."""
     if text is None:
         return str(bound)
-    return str(parse_address(text if ":" in text else f"{text}:{bound.port}", "--advertise"))
+    if ":" not in text and isinstance(bound, Address):
+        text = f"{text}:{bound.port}"
+    return str(parse_address(text, "--advertise"))
 
 
 def serve_for_supervisor(spec: ServerSpec) -> None:

@@ -21,9 +21,9 @@ from adam_mp.params.bucket_map import BucketMap
 from adam_mp.params.exchange import Exchange
 from adam_mp.params.factors import FactorShape, Inboxes
 from adam_mp.params.listening import Listening
-from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.local import ChannelHandle
+from adam_mp.transport.places import parse_place
 from adam_mp.transport.tcp import TcpDialer
 
 _PAUSE = 0.002
@@ -61,7 +61,7 @@ class Synchronizer:
         self.dialer = TcpDialer(spec.keys)
         bucket_map = BucketMap.from_dict(spec.servers)
         self.map_epoch = bucket_map.epoch
-        self.addresses = [parse_address(server.address, "the server's address") for server in bucket_map.servers]
+        self.addresses = [parse_place(server.address, "the server's address") for server in bucket_map.servers]
         for address in self.addresses:
             self.dialer.dial(address)
         self.exchange = Exchange(

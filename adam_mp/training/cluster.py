@@ -25,9 +25,9 @@ from adam_mp.training.leases import FailedIn, Leases, OwnLeases
 from adam_mp.training.leasing import SharedLeases
 from adam_mp.training.plan import RunPlan
 from adam_mp.training.preparation import Shared
-from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.keys import Keys, read_keys
 from adam_mp.transport.messages import Kind
+from adam_mp.transport.places import parse_place
 from adam_mp.transport.tcp import TcpDialer
 
 _JOINING = 60.0  # seconds: servers and replicas may be started in any order
@@ -65,10 +65,10 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
     """
     settings = plan.settings
     assert settings.join is not None
-    keys = read_keys(plan.run_key or settings.key_file)
+    keys = read_keys(settings.key_file)
     dialer = TcpDialer(keys)
     try:
-        link = CoordinatorLink(dialer, parse_address(settings.join, "--join"), new_identity())
+        link = CoordinatorLink(dialer, parse_place(settings.join, "--join"), new_identity())
         facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict(), "epoch": 0}
         trained, failed = [], []
         if plan.resumed is not None:  # it tells of its checkpoint: the epoch, and what of it is trained
@@ -147,12 +147,13 @@ def replica_name(process: int) -> str:
     return f"replica {socket.gethostname()}-{process}"
 
 
-def say_dead(link: CoordinatorLink, keys: Keys | None, process: int) -> None:
+def say_dead(link: CoordinatorLink, process: int) -> None:
     """Tell the coordinator that a replica of this machine died; what it had leased is free then. It may go unheard.
 
-    `link` is a member's. The question who that replica was has a line of its own: a report may be on its way on `link`.
+    `link` is a member's, to a coordinator on this machine. The question who that replica was has a line of its own: a
+    report may be on its way on `link`.
     """
-    dialer = TcpDialer(keys)
+    dialer = TcpDialer(None)
     try:
         state = CoordinatorLink(dialer, link.address, new_identity()).ask(Kind.STATUS, {}, _TELLING)
         for member in (*state["members"], *state["missing"]):

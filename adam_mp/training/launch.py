@@ -1,11 +1,12 @@
-"""A run of many machines on this one: parameter servers and further replicas as child processes, TCP between them.
+"""A run of many machines on this one: parameter servers and further replicas as child processes.
 
 The process that the user started is the first replica, and looks after the others: a server that dies is started again
 at its address, from its snapshot; a replica that dies is said to the coordinator, so that what it had leased is free at
 once, and another takes its place.
 
-Loopback is open to every user of the machine, so the run has keys: those that it is given, or a key file of its own in
-the run folder, which ends with the run.
+Loopback is open to every user of the machine. So the servers listen on socket files in a folder of this user alone, and
+the parts need no keys among themselves. The folder ends with the run; what a killed run left of its own, the next
+removes.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from adam_mp.params.membership import CoordinatorLink
 from adam_mp.params.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
 from adam_mp.training.cluster import say_dead
-from adam_mp.transport.keys import make_key_file, read_keys
+from adam_mp.transport.places import parse_place
+from adam_mp.transport.socket_files import SocketFile, SocketFolder
 
 _STARTING = 120.0  # seconds; the first server may have to compile kernels
 _ENDING = 20.0
 _ORPHANED = 3.0
 _EARLY_DEATH = 30.0
 _LOOK = 0.01
-_KEY_FILE = "run.key"
 _ADDRESS_FILE = "address"
 
 
@@ -46,11 +47,10 @@ class _Part:
 
 @dataclasses.dataclass(frozen=True)
 class ReplicaTask:
-    """What a further replica is told: its settings, which of how many on this machine it is, and the run's keys."""
+    """What a further replica is told: its settings, and which of how many on this machine it is."""
 
     settings: Mapping[str, Any]
     share: tuple[int, int]
-    run_key: Path
 
 
 def server_folder(folder: Path, number: int) -> Path:
@@ -58,28 +58,30 @@ def server_folder(folder: Path, number: int) -> Path:
     return folder / f"server-{number}"
 
 
-def find_launched(folder: Path) -> tuple[str, Path | None]:
-    """Return the coordinator's address and the key file of the run that `train --servers` runs in `folder`.
+def find_launched(folder: Path) -> str:
+    """Return where the coordinator listens of the run that `train --servers` runs in `folder`.
 
-    The key file is None where the run was given one. Raises RunFolderError if no such run goes on there.
+    Raises RunFolderError if no such run goes on there.
     """
-    key = folder / _KEY_FILE
     try:
         address = (server_folder(folder, 0) / _ADDRESS_FILE).read_text(encoding="utf-8")
+        place = parse_place(address, "the address")
+        if isinstance(place, SocketFile):
+            place.path.parent.stat()  # which ends with the run
     except OSError as error:
         raise RunFolderError(
             f"no run with parameter servers goes on in {folder}: {refusal(error)}; give the folder of a run that was "
             "started with --servers, or HOST:PORT"
         ) from None
-    return address, key if key.exists() else None
+    return address
 
 
 class Launch:
     """The other parts of a run that `servers` and `replicas` of the settings ask for.
 
-    Use as a context manager: leaving it ends all of them. `address` is the coordinator's, `run_key` has the run's
-    keys; `link` is to be set once this process has joined the run. `replica` is the function that trains as one more
-    replica, given a ReplicaTask; `notice` takes lines for the user.
+    Use as a context manager: leaving it ends all of them. `address` is the coordinator's; `link` is to be set once this
+    process has joined the run. `replica` is the function that trains as one more replica, given a ReplicaTask; `notice`
+    takes lines for the user.
     """
 
     def __init__(
@@ -87,9 +89,6 @@ class Launch:
         replica: Callable[[Any], None], notice: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self._folder, self._settings = folder, settings
-        given = settings.get("key_file")
-        self.run_key = folder / _KEY_FILE if given is None else Path(given)
-        self._own_key = given is None
         self._restarts, self._notice, self._replica = restarts, notice, replica
         self._servers, self._replicas = servers, replicas
         self._parts: list[_Part] = []
@@ -100,10 +99,7 @@ class Launch:
     def __enter__(self) -> Launch:
         for old in (*self._folder.glob("server-*"), *self._folder.glob("replica-*")):
             shutil.rmtree(old, ignore_errors=True)
-        if self._own_key:
-            self.run_key.unlink(missing_ok=True)  # of a run that was killed
-            make_key_file(self.run_key)
-        self._keys = read_keys(self.run_key)
+        self._sockets = SocketFolder()
         try:
             self._start_all()
         except BaseException:
@@ -119,8 +115,7 @@ class Launch:
                     part.child.kill()
                 part.child.close()
                 part.child = None
-        if self._own_key:
-            self.run_key.unlink(missing_ok=True)
+        self._sockets.close()
 
     def _ends(self, child: Child, deadline: float) -> bool:
         """Wait for a child's end; a replica whose servers are gone, which came too late to join, has little time."""
@@ -137,37 +132,36 @@ class Launch:
         for number in range(self._servers):
             folder = server_folder(self._folder, number)
             folder.mkdir(parents=True)
+            address = str(SocketFile(self._sockets.path / folder.name))
             spec = ServerSpec(
-                "127.0.0.1:0", join=self.address or None, servers=self._servers, keys=self._keys, snapshots=folder,
+                address, join=self.address or None, servers=self._servers, snapshots=folder,
                 address_file=folder / _ADDRESS_FILE,
             )  # fmt: skip
             part = _Part(f"parameter server {number}", serve_for_supervisor, spec)
             self._parts.append(part)
             self._start(part)
-            address = self._wait_for(part, folder / _ADDRESS_FILE)
-            part.argument = dataclasses.replace(spec, listen=address)  # where a successor has to be found
+            self._wait_for(part, folder / _ADDRESS_FILE)
             self.address = self.address or address
         for number in range(1, self._replicas):
             settings = {**self._settings, "join": self.address, "run_dir": str(self._folder / f"replica-{number}")}
-            task = ReplicaTask(settings, (number, self._replicas), self.run_key)
+            task = ReplicaTask(settings, (number, self._replicas))
             part = _Part(f"replica {number}", self._replica, task)
             self._parts.append(part)
             self._start(part)
 
-    def _wait_for(self, part: _Part, path: Path) -> str:
-        """Wait until a server listens, starting it again if it dies; return where. Raises ProcessError."""
+    def _wait_for(self, part: _Part, path: Path) -> None:
+        """Wait until a server listens, and has written `path`; start it again if it dies. Raises ProcessError."""
         deadline = time.monotonic() + _STARTING
         while not path.exists():
             if time.monotonic() > deadline:
                 raise ProcessError(f"{part.name} was not ready {_STARTING:g} s after its start")
             self.watch()
             time.sleep(_LOOK)
-        return path.read_text(encoding="utf-8")
 
     def _say_dead(self, process: int) -> None:
         """Say that a replica died; before this process is a member, the coordinator finds out by itself."""
         if self.link is not None:
-            say_dead(self.link, self._keys, process)
+            say_dead(self.link, process)
 
     def _start(self, part: _Part) -> None:
         try:

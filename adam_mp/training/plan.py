@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,7 @@ from adam_mp.training.resuming import check_same_run, recorded_choices, resume_s
 from adam_mp.training.schedule import Schedule
 from adam_mp.training.settings import TrainSettings, make_settings
 from adam_mp.training.split import Costs, Split, divide_cores, measure_costs
-from adam_mp.transport.addresses import check_joining, parse_address
+from adam_mp.transport.places import parse_place, way_to_dial
 
 _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
 _MOST_SLOTS = 16
@@ -50,8 +49,7 @@ class RunPlan:
     """All decisions of a run. It has no arrays of its own: first weights are drawn, or read, straight into the store.
 
     `resumed` is the checkpoint that the run goes on from, `weights` those of a model that it evaluates; where both are
-    None, weights are drawn from the seed. `share` is which of how many replicas on this machine this is; `run_key` is
-    the key file of a run that `train --servers` started, None of any other.
+    None, weights are drawn from the seed. `share` is which of how many replicas on this machine this is.
     """
 
     settings: TrainSettings
@@ -66,7 +64,6 @@ class RunPlan:
     resumed: StoredCheckpoint | None
     weights: Mapping[str, np.ndarray] | None = None
     share: tuple[int, int] = (0, 1)
-    run_key: Path | None = None
 
     @property
     def batches(self) -> int:
@@ -171,7 +168,7 @@ def _check_forms(settings: TrainSettings) -> None:
     """Raise SettingsError for what can be seen to be wrong before anything is read."""
     for text in (settings.join, *(settings.data_from or "").split(",")):
         if text:
-            check_joining(parse_address(text, "the address"), settings.key_file is not None)
+            way_to_dial(parse_place(text, "the address"), settings.key_file is not None).close()
     if isinstance(settings.data, str) and not settings.data:
         raise SettingsError("data is empty; expected a folder, or 'mnist'")
     if settings.batch_size > _BATCH_LIMIT:

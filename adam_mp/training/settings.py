@@ -15,8 +15,8 @@ from adam_mp.compute.expression import check_expression
 from adam_mp.errors import SettingsError, nearest
 from adam_mp.training.consistency import parse_consistency
 from adam_mp.training.schedule import NAMES
-from adam_mp.transport.addresses import parse_address
 from adam_mp.transport.messages import ENCODINGS
+from adam_mp.transport.places import parse_place
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -249,9 +249,9 @@ class TrainSettings:
         if self.servers is not None and self.join is not None:
             raise SettingsError("servers starts parameter servers, join uses those of others; give one of them")
         if self.join is not None:
-            parse_address(self.join, "--join")
+            parse_place(self.join, "--join")
         for address in (self.data_from or "").split(",") if self.data_from is not None else ():
-            parse_address(address, "--data-from")
+            parse_place(address, "--data-from")
 
     def _check_together(self) -> None:
         """Raise SettingsError if the workers cannot keep together as asked."""

@@ -79,13 +79,12 @@ class TrainResult:
 
 @stacks_when_asked()
 def run_training(
-    explicit: Mapping[str, Any], listeners: list[Listener], share: tuple[int, int] = (0, 1), run_key: Path | None = None
-) -> TrainResult:
+    explicit: Mapping[str, Any], listeners: list[Listener], share: tuple[int, int] = (0, 1)
+) -> TrainResult:  # fmt: skip
     """Train as the settings in `explicit` say, telling `listeners`; the rest of the settings have their defaults.
 
     Raises children of AdamError, before any process starts where it can be known then. Ctrl-C and SIGTERM end the run
-    in good order with a checkpoint; a second one at once, with KeyboardInterrupt. `share` and `run_key` are those of
-    `RunPlan`.
+    in good order with a checkpoint; a second one at once, with KeyboardInterrupt. `share` is that of `RunPlan`.
     """
 
     def tell(event: Event) -> None:
@@ -95,7 +94,7 @@ def run_training(
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
     with KeptImages() as kept:
-        plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share, run_key=run_key)
+        plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share)
         folder = _take_folder(plan)
         try:
             folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
@@ -128,7 +127,7 @@ def train_replica(task: ReplicaTask) -> None:
         if isinstance(event, Notice):
             print(event.text, file=sys.stderr, flush=True)
 
-    run_training(task.settings, [say], task.share, task.run_key)
+    run_training(task.settings, [say], task.share)
 
 
 def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
@@ -152,7 +151,7 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
         lambda text, details: tell(Notice(text, details)),
     ) as launch:  # fmt: skip
         mine = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
-        joined = dataclasses.replace(plan, settings=mine, share=(0, settings.replicas), run_key=launch.run_key)
+        joined = dataclasses.replace(plan, settings=mine, share=(0, settings.replicas))
         result = _run_replica(joined, folder, interruption, tell, launch, settings)
         launch.ending = result.stopped_by is None
         return result

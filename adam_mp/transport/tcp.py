@@ -1,12 +1,12 @@
-"""Messages between machines: ZeroMQ over TCP.
+"""Messages between machines: ZeroMQ over TCP; between processes of one user, over a socket that a file is the name of.
 
 A listener (ROUTER) answers whoever dials it (DEALER). A message is two frames, header and payload; large payloads leave
 from and arrive in the memory that the caller sees, with no copy. Queues hold `_QUEUE` messages a peer in each
 direction, then `send` says no. Dead connections are found while they should carry something (`connections`), and by the
 kernel while they should not (TCP keep-alive); they are dialled again for as long as the endpoint lives. ZeroMQ's own
 heartbeats take a connection under back-pressure for dead. Payloads that were queued for a dead connection are `done`
-once the endpoint is next used. With keys, both sides prove that they hold the same key file, and all is encrypted
-(CURVE).
+once the endpoint is next used. With keys, both sides prove that they hold the same key file, and all that goes over TCP
+is encrypted (CURVE).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import zmq.auth.thread
 
 from adam_mp.errors import TransportError
 from adam_mp.machine import keep_freed_memory
-from adam_mp.transport.addresses import Address, check_joining, check_listening
+from adam_mp.transport.addresses import Address
 from adam_mp.transport.connections import Connections
 from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, decode, encode, with_facts
+from adam_mp.transport.places import Place, Way, way_to_dial, way_to_listen
 
 _QUEUE = 16  # messages
 _COPIED = 32 << 10  # bytes up to which a copy is cheaper than keeping track
@@ -84,31 +85,35 @@ class TcpListener:
     One thread may use it. `address` is where it listens, the port filled in.
     """
 
-    def __init__(self, address: Address, keys: Keys | None) -> None:
-        place = check_listening(address, keys is not None)
+    def __init__(self, address: Place, keys: Keys | None) -> None:
+        self._way = way = way_to_listen(address, keys is not None)
+        self._listens = False
         keep_freed_memory()
         self._tally = _Tally()
         self._context = zmq.Context()
         self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
-        if keys is not None:
+        if keys is not None and way.with_keys:
             self._guard = zmq.auth.thread.ThreadAuthenticator(self._context)
             self._guard.start()
             self._guard.configure_curve_callback("*", credentials_provider=_Allowed(keys))
-        self._socket = _socket(self._context, zmq.ROUTER, keys, place)
+        self._socket = _socket(self._context, zmq.ROUTER, keys, way)
         self._socket.router_mandatory = True
-        self._connections = Connections(self._socket, keys is not None)
+        self._connections = Connections(self._socket, way.with_keys)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._connections.monitor, zmq.POLLIN)
-        if keys is not None:
+        if way.with_keys:
             self._socket.curve_server = True
         try:
-            self._socket.bind(f"tcp://{place}")
+            self._socket.bind(way.endpoint)
         except zmq.ZMQError as error:
             self.close()
             raise TransportError(f"cannot listen on {address}: {_reason(error)}; choose another --listen") from None
-        bound = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
-        self.address = Address(address.host, int(bound.rpartition(":")[2]))
+        self._listens = True
+        self.address = address
+        if isinstance(address, Address):
+            bound = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            self.address = Address(address.host, int(bound.rpartition(":")[2]))
 
     def send(self, peer: bytes, message: Message) -> Sent | None:
         """See `Endpoint.send`."""
@@ -163,11 +168,15 @@ class TcpListener:
 
     def close(self) -> None:
         """See `Endpoint.close`."""
+        if self._listens:
+            self._way.end_listening()
+            self._listens = False
         self._connections.close()
         self._socket.close(_LINGER)
         if self._guard is not None:
             self._guard.stop()
         _end(self._context)
+        self._way.close()
 
 
 class TcpDialer:
@@ -177,31 +186,33 @@ class TcpDialer:
         keep_freed_memory()
         self._keys, self._tally = keys, _Tally()
         self._context = zmq.Context()
-        self._sockets: dict[Address, zmq.Socket[bytes]] = {}
-        self._connections: dict[Address, Connections] = {}
+        self._sockets: dict[Place, zmq.Socket[bytes]] = {}
+        self._connections: dict[Place, Connections] = {}
+        self._ways: list[Way] = []
         self._poller = zmq.Poller()
-        self._ready: list[Address] = []
+        self._ready: list[Place] = []
 
-    def dial(self, address: Address) -> None:
+    def dial(self, address: Place) -> None:
         """Connect to `address` in the background, now and whenever the connection is lost."""
         if address in self._sockets:
             return
-        place = check_joining(address, self._keys is not None)
-        socket = _socket(self._context, zmq.DEALER, self._keys, place)
+        way = way_to_dial(address, self._keys is not None)
+        self._ways.append(way)
+        socket = _socket(self._context, zmq.DEALER, self._keys, way)
         socket.immediate = True  # nothing waits for a peer that is not there
-        if self._keys is not None:
+        if self._keys is not None and way.with_keys:
             socket.curve_serverkey = self._keys.public
-        connections = Connections(socket, self._keys is not None)
+        connections = Connections(socket, way.with_keys)
         self._sockets[address], self._connections[address] = socket, connections
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(connections.monitor, zmq.POLLIN)
         try:
-            socket.connect(f"tcp://{place}")
+            socket.connect(way.endpoint)
         except zmq.ZMQError as error:
             self.hang_up(address)
             raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT") from None
 
-    def hang_up(self, address: Address) -> None:
+    def hang_up(self, address: Place) -> None:
         """Forget a peer."""
         socket, connections = self._sockets.pop(address, None), self._connections.pop(address, None)
         if socket is not None and connections is not None:
@@ -212,7 +223,7 @@ class TcpDialer:
             connections.close()
             socket.close(_LINGER)
 
-    def send(self, peer: Address, message: Message) -> Sent | None:
+    def send(self, peer: Place, message: Message) -> Sent | None:
         """See `Endpoint.send`; None too while the connection is not there yet."""
         socket = self._sockets[peer]
         self._connections[peer].look_if_due()
@@ -223,7 +234,7 @@ class TcpDialer:
             return None
         return _send_payload(socket, message, self._tally)
 
-    def receive(self, seconds: float) -> tuple[Address, Message] | None:
+    def receive(self, seconds: float) -> tuple[Place, Message] | None:
         """See `Endpoint.receive`."""
         deadline = time.monotonic() + seconds
         late = _QUEUE  # looks after the time is over: unusable frames hide no message, and do not hold us either
@@ -249,7 +260,7 @@ class TcpDialer:
                 _look(connections, found)
         return None
 
-    def trouble(self, address: Address) -> str:
+    def trouble(self, address: Place) -> str:
         """Say why a peer is not reached, as far as its connection tells."""
         connections = self._connections.get(address)
         if connections is None:
@@ -266,6 +277,9 @@ class TcpDialer:
         for address in list(self._sockets):
             self.hang_up(address)
         _end(self._context)
+        for way in self._ways:  # a socket that was hung up may have used its own until now
+            way.close()
+        self._ways.clear()
 
 
 def _look(connections: Connections, found: Collection[Any]) -> None:
@@ -283,8 +297,8 @@ def _reason(error: zmq.ZMQError) -> str:
     return str(zmq.strerror(error.errno)) if error.errno is not None else str(error.strerror)
 
 
-def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, address: Address) -> zmq.Socket[bytes]:
-    """Return a socket with bounded queues, keep-alive and keys."""
+def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, way: Way) -> zmq.Socket[bytes]:
+    """Return a socket with bounded queues, keep-alive and, where the way asks for them, keys."""
     socket: zmq.Socket[bytes] = context.socket(kind)
     socket.sndhwm = socket.rcvhwm = _QUEUE
     socket.maxmsgsize = LONGEST + _CURVE_BYTES
@@ -292,8 +306,8 @@ def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, address: Ad
     socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = _ALIVE_EVERY, _ALIVE_TIMES
     socket.connect_timeout, socket.handshake_ivl = _DIAL, _HELLO
     socket.reconnect_ivl, socket.reconnect_ivl_max = _REDIAL, _SLOWEST_REDIAL
-    socket.ipv6 = address.is_version_6
-    if keys is not None:
+    socket.ipv6 = way.is_version_6
+    if keys is not None and way.with_keys:
         socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
     return socket
 

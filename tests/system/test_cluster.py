@@ -1,4 +1,4 @@
-"""Many machines' runs on this one: parameter servers, replicas and data servers as real processes, TCP between them."""
+"""Many machines' runs on this one: parameter servers, replicas and data servers, all of them real processes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from adam_mp.cli.main import main
 from adam_mp.params.membership import CoordinatorLink, new_identity
 from adam_mp.training import cluster
 from adam_mp.training.launch import find_launched
-from adam_mp.transport.addresses import parse_address
-from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
+from adam_mp.transport.places import parse_place
+from adam_mp.transport.socket_files import SocketFolder
 from adam_mp.transport.tcp import TcpDialer
 from tests.system.conftest import metrics, wait_until
 
@@ -142,11 +142,11 @@ def begin(start, small_data, tmp_path):
     return begin
 
 
-def ask_status(address, key=None):
+def ask_status(address):
     """Return what `adam-mp status --json` shows, asked from here, which is quicker."""
-    dialer = TcpDialer(read_keys(key))
+    dialer = TcpDialer(None)
     try:
-        return CoordinatorLink(dialer, parse_address(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
+        return CoordinatorLink(dialer, parse_place(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
     finally:
         dialer.close()
 
@@ -162,7 +162,7 @@ def both_train(run, folder):
 
     def other():
         assert run.process.poll() is None, run.read(run.err)
-        return any(not member["leader"] for member in replicas_at_work(ask_status(*find_launched(folder))))
+        return any(not member["leader"] for member in replicas_at_work(ask_status(find_launched(folder))))
 
     wait_until(other, "the other replica to train")
     os.kill(worker, signal.SIGCONT)
@@ -180,24 +180,44 @@ def own_child(run, name):
 
 
 def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
-    """Who finds its port, in a folder that all can read, is shown nothing and changes nothing without its key file."""
+    """Who finds its address, in a folder that all can read, comes to a folder that nobody else can enter."""
     folder = tmp_path / "run"
     run = begin(2000)
     both_train(run, folder)
-    address, key = find_launched(folder)
-    assert key is not None
-    assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    stranger = start("status", address, "--deadline", "2").finish()
-    assert stranger.code == 1
-    assert "it expects keys" in stranger.err
+    path = parse_place(find_launched(folder), "address").path
+    sockets = path.parent
+    assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
+    parts = [psutil.Process(run.process.pid), *psutil.Process(run.process.pid).children(recursive=True)]
+    assert [part.net_connections("inet") for part in parts] == [[]] * len(parts)
+    if os.geteuid() == 0:
+        os.seteuid(54321)
+        try:
+            with socket.socket(socket.AF_UNIX) as stranger, pytest.raises(PermissionError):
+                stranger.connect(str(path))
+        finally:
+            os.seteuid(0)
     owner = start("status", str(folder), "--json").finish()
     assert owner.code == 0, owner.err
     assert len(owner.summary["members"]) == 4
     run.signal(signal.SIGTERM)
     assert run.finish().code == 143
-    assert not key.exists()
+    assert not sockets.exists()
     late = start("status", str(folder), "--deadline", "1").finish()
-    assert late.code != 0
+    assert late.code == 2
+    assert "no run with parameter servers goes on in" in late.err
+
+
+def test_what_a_killed_run_leaves_among_temporary_files_the_next_removes(begin, start, tmp_path):
+    folder = tmp_path / "run"
+    run = begin(2000)
+    wait_until((folder / "server-1" / "address").exists, "both servers")
+    sockets = parse_place(find_launched(folder), "address").path.parent
+    run.see_children()
+    run.signal(signal.SIGKILL)
+    run.finish()
+    assert sockets.exists()
+    with contextlib.closing(SocketFolder()):
+        assert not sockets.exists()
 
 
 def test_parts_by_hand_without_keys_say_to_whom_they_are_open(by_hand):

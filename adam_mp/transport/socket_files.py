@@ -1,0 +1,149 @@
+"""Sockets that are known by a file, unix:FILE: reached by the processes of one user, who owns the file's folder.
+
+The kernel lets nobody else into a folder of mode 0700. So parts of a run that are all on one machine need no keys, and
+what they send is not encrypted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import os
+import shutil
+import socket
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+from adam_mp.errors import SettingsError, TransportError, refusal
+
+PREFIX = "unix:"
+_FOLDER = "adam_mp-sockets-"  # how the names of folders that are made for socket files begin
+_THROUGH_DESCRIPTOR = sys.platform == "linux"
+
+
+@dataclasses.dataclass(frozen=True)
+class SocketFile:
+    """The file that a socket is known by; its path is absolute."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{PREFIX}{self.path}"
+
+
+def parse_socket_file(text: str, what: str) -> SocketFile:
+    """Return the socket file in `text`; `what` names it in messages. Raises SettingsError if it is none."""
+    path = Path(text.removeprefix(PREFIX))
+    if not text.startswith(PREFIX) or not text.isprintable() or not path.name:
+        raise SettingsError(f"{what} is {text!r}; expected {PREFIX} and the name of a file")
+    return SocketFile(path.absolute())
+
+
+class PrivateFolder:
+    """The folder of a socket file, held open until `close`; raises SettingsError if it is not this user's alone.
+
+    `endpoint` is what ZeroMQ calls the socket. On Linux it leads through the open folder: so what is used is what was
+    checked, whatever becomes of the path, and paths may be longer than the 107 bytes that a socket's name may have.
+    """
+
+    def __init__(self, file: SocketFile) -> None:
+        self._file, folder = file, file.path.parent
+        try:
+            self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SettingsError(f"cannot use {file}: {refusal(error)}; name a file in a folder of yours") from None
+        status = os.fstat(self._descriptor)
+        if status.st_uid not in (os.geteuid(), 0):
+            self.close()
+            raise SettingsError(
+                f"{folder}, the folder of {file}, belongs to user {status.st_uid}; expected one of user "
+                f"{os.geteuid()}, who runs this"
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            self.close()
+            raise SettingsError(f"{folder}, the folder of {file}, is open to other users; run: chmod 700 {folder}")
+        self._path = f"/proc/self/fd/{self._descriptor}/{file.path.name}" if _THROUGH_DESCRIPTOR else str(file.path)
+        self.endpoint = f"ipc://{self._path}"
+
+    def check_unused(self) -> None:
+        """Raise TransportError if somebody listens there, or if it is another file: ZeroMQ would put its own there."""
+        try:
+            if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
+                raise TransportError(f"cannot listen on {self._file}: a file has that name; choose another --listen")
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)
+                probe.connect(self._path)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED):  # the socket of one that was killed
+                return
+            reason = refusal(error) if error.errno != errno.EAGAIN else "address already in use"
+            raise TransportError(f"cannot listen on {self._file}: {reason}; choose another --listen") from None
+        raise TransportError(f"cannot listen on {self._file}: address already in use; choose another --listen")
+
+    def remove_file(self) -> None:
+        """Take the socket's name away, while this process still listens: after that it may be a successor's."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._path)
+
+    def close(self) -> None:
+        """Let go of the folder, once no socket uses `endpoint` any more."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class SocketFolder:
+    """A new folder for the socket files of one run, until `close`; `path` is where, among the system's temporary files.
+
+    Its lock goes with this process, however that ends: the next of this user's folders to be made removes those of
+    processes that were killed. Raises TransportError if none can be made.
+    """
+
+    def __init__(self) -> None:
+        _remove_left_over()
+        try:
+            self.path, self._lock = _make_locked()
+        except OSError as error:
+            raise TransportError(f"cannot make a folder for sockets: {refusal(error)}; set TMPDIR to another") from None
+
+    def close(self) -> None:
+        """Remove the folder, and what is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _make_locked() -> tuple[Path, int]:
+    """Make a folder and lock it; where another process took it for left over just then, one more."""
+    while True:
+        path = Path(tempfile.mkdtemp(prefix=_FOLDER))
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            return path, _lock(path)
+
+
+def _lock(path: Path) -> int:
+    """Return a descriptor that holds the lock on a folder.
+
+    Raises BlockingIOError if another process has it, FileNotFoundError if that has removed the folder since.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.stat()
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_left_over() -> None:
+    """Remove folders of this user whose process was killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid == os.geteuid():
+                lock = _lock(path)
+                shutil.rmtree(path, ignore_errors=True)
+                os.close(lock)
