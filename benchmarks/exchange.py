@@ -109,9 +109,7 @@ class Server:
         while answered < count:
             while asked < count and asked - answered < _WINDOW:
                 self.sequence += 1
-                message = Message(
-                    Kind.DELTA, delta, shard=asked % shards, sequence=self.sequence, **header
-                )
+                message = Message(Kind.DELTA, delta, shard=asked % shards, sequence=self.sequence, **header)
                 if dialer.send(self.address, message) is None:
                     break
                 asked += 1
