@@ -32,9 +32,9 @@ from adam_mp.network import (
 if TYPE_CHECKING:
     from adam_mp.api import train
     from adam_mp.compute.model import Model, load
-    from adam_mp.data.dataset import DataSet
-    from adam_mp.data.loading import load_data
-    from adam_mp.training.settings import TrainSettings
+    from adam_mp.data.reading.dataset import DataSet
+    from adam_mp.data.reading.loading import load_data
+    from adam_mp.training.settings.settings import TrainSettings
     from adam_mp.training.trainer import TrainResult
 
 # Imported when first used: they bring numba with them, which costs a quarter of a second that `--help` need not pay.
@@ -42,9 +42,9 @@ _LAZY = {
     "train": "adam_mp.api",
     "Model": "adam_mp.compute.model",
     "load": "adam_mp.compute.model",
-    "DataSet": "adam_mp.data.dataset",
-    "load_data": "adam_mp.data.loading",
-    "TrainSettings": "adam_mp.training.settings",
+    "DataSet": "adam_mp.data.reading.dataset",
+    "load_data": "adam_mp.data.reading.loading",
+    "TrainSettings": "adam_mp.training.settings.settings",
     "TrainResult": "adam_mp.training.trainer",
 }
 

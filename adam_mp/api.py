@@ -9,7 +9,7 @@ from adam_mp.report.curves import CurvesFile
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile
 from adam_mp.report.progress import ProgressDisplay, notices_only
-from adam_mp.training.events import Listener
+from adam_mp.training.settings.events import Listener
 from adam_mp.training.trainer import TrainResult, run_training
 
 

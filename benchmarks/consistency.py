@@ -18,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import adam_mp
-from adam_mp.data.dataset import DataSet, make_dataset
-from adam_mp.data.loading import load_data
+from adam_mp.data.reading.dataset import DataSet, make_dataset
+from adam_mp.data.reading.loading import load_data
 from adam_mp.errors import DivergenceError
 from adam_mp.report.metrics import read_metrics
 from benchmarks import page

@@ -22,7 +22,7 @@ from adam_mp.network.initialization import initial_weights
 from adam_mp.process.child import start_child
 from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed
-from adam_mp.training.plan import make_plan
+from adam_mp.training.plan.plan import make_plan
 from benchmarks.children import StepTask, train_steps
 from benchmarks.step import zoo_network
 

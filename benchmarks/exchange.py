@@ -27,12 +27,12 @@ import psutil
 
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import SHARD, Layout
-from adam_mp.params.bucket_map import BucketMap, LayoutFacts
-from adam_mp.params.exchange import Exchange
-from adam_mp.params.factors import Gathered
-from adam_mp.params.membership import CoordinatorLink, new_identity
-from adam_mp.params.shard_table import Delta, ShardTable
-from adam_mp.params.statements import REPLICA
+from adam_mp.params.replica.exchange import Exchange
+from adam_mp.params.replica.factors import Gathered
+from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
+from adam_mp.params.run.membership import CoordinatorLink, new_identity
+from adam_mp.params.run.statements import REPLICA
+from adam_mp.params.server.shard_table import Delta, ShardTable
 from adam_mp.transport.keys import make_key_file, read_keys
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.places import Place, parse_place

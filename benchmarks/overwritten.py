@@ -34,13 +34,13 @@ from typing import Any
 import numpy as np
 
 from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.params.bucket_map import BucketMap
-from adam_mp.params.exchange import Exchange
-from adam_mp.params.membership import CoordinatorLink, new_identity
-from adam_mp.params.statements import REPLICA
-from adam_mp.training.cluster import run_facts
-from adam_mp.training.launch import find_launched
-from adam_mp.training.plan import make_plan
+from adam_mp.params.replica.exchange import Exchange
+from adam_mp.params.run.bucket_map import BucketMap
+from adam_mp.params.run.membership import CoordinatorLink, new_identity
+from adam_mp.params.run.statements import REPLICA
+from adam_mp.training.plan.plan import make_plan
+from adam_mp.training.replica.joining import run_facts
+from adam_mp.training.replica.launch import find_launched
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.tcp import TcpDialer

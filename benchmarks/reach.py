@@ -29,7 +29,7 @@ from typing import Any
 from adam_mp.network.initialization import initial_weights
 from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed, sgemm_gigaflops, training_flops
-from adam_mp.training.plan import make_plan
+from adam_mp.training.plan.plan import make_plan
 from benchmarks.goals import Row, ratio_row, run_groups
 from benchmarks.step import step_of, zoo_network
 from benchmarks.timing import alternate, spread
@@ -200,7 +200,7 @@ def accuracy_rows() -> Iterator[Row]:
 _FIRST_BATCH = """
 import sys, tempfile, time
 import adam_mp
-from adam_mp.training.events import EpochProgress
+from adam_mp.training.settings.events import EpochProgress
 def listen(event):
     if isinstance(event, EpochProgress) and event.done:
         print("trained", flush=True)
@@ -224,7 +224,7 @@ def start_rows() -> Iterator[Row]:
     yield Row("from the command to the first trained batch", "", "< 3 s", middle, low, high, middle < 3)
     plan = make_plan({"model": "lenet", "batch_size": 64, "epochs": 1, "cores": 2}, notices_only)
     used = [measure_speed(plan, 2, 1.0, notices_only).worker_bytes / 2**20 for _ in range(3)]
-    code = "import adam_mp.training.worker, psutil; print(psutil.Process().memory_full_info().uss)"
+    code = "import adam_mp.training.worker.worker, psutil; print(psutil.Process().memory_full_info().uss)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     bare = int(done.stdout) / 2**20
     beyond = statistics.median(used) - bare

@@ -20,7 +20,7 @@ from adam_mp.network.layers import Conv, Dense, Flatten, Layer, MaxPool, ReLU, S
 from adam_mp.network.network import Network
 from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed
-from adam_mp.training.plan import make_plan
+from adam_mp.training.plan.plan import make_plan
 from benchmarks import page
 from benchmarks.step import step_of, zoo_network
 from benchmarks.timing import alternate

@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from adam_mp.data.dataset import epoch_order
-from adam_mp.data.server import DataServerSpec, serve
+from adam_mp.data.reading.dataset import epoch_order
+from adam_mp.data.serving.server import DataServerSpec, serve
 from adam_mp.memory.board import STOP
 from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.ring import RingShape
@@ -39,8 +39,8 @@ from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.waiting import Backoff
 from adam_mp.process.child import start_child
 from adam_mp.report.progress import notices_only
-from adam_mp.training.data_plan import load_dataset, plan_data
-from adam_mp.training.settings import make_settings
+from adam_mp.training.data.data_plan import load_dataset, plan_data
+from adam_mp.training.settings.settings import make_settings
 from benchmarks.goals import Row, ratio_row, run_groups
 from benchmarks.timing import spread
 

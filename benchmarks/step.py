@@ -15,7 +15,7 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
-from adam_mp.training.worker import bind_updates, make_hyper
+from adam_mp.training.worker.worker import bind_updates, make_hyper
 
 INPUTS = {"mnist": ((28, 28, 1), 10), "lenet": ((28, 28, 1), 10), "mlp": ((28, 28, 1), 10),
           "alexnet": ((224, 224, 3), 1000)}  # fmt: skip

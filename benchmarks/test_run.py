@@ -9,7 +9,7 @@ import pytest
 from adam_mp.machine import usable_cores
 from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed
-from adam_mp.training.plan import make_plan
+from adam_mp.training.plan.plan import make_plan
 
 SECONDS = 2.0
 WORKERS = sorted({1, min(2, usable_cores()), usable_cores()})

@@ -13,7 +13,7 @@ from adam_mp.machine import usable_cores
 from adam_mp.report.progress import notices_only
 from adam_mp.report.speed import SpeedTable, draw_speed, speed_text, worker_counts
 from adam_mp.training.benchmark import measure_speed, sgemm_gigaflops
-from adam_mp.training.plan import make_plan
+from adam_mp.training.plan.plan import make_plan
 
 _SETTINGS = (
     "model", "data", "augment", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "seed", "data_servers",

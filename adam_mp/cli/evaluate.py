@@ -13,7 +13,7 @@ from adam_mp.errors import RunFolderError, SettingsError
 from adam_mp.report.progress import notices_only
 from adam_mp.report.text import percent
 from adam_mp.training.evaluation import evaluate_model
-from adam_mp.training.run_folder import RUN_FILE, read_record
+from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.report.metrics import read_metrics
 from adam_mp.report.text import count, kernels_text, network_table, percent
-from adam_mp.training.run_folder import RUN_FILE, read_record
+from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
 
 def run(arguments: Sequence[str]) -> int:

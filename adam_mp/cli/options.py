@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adam_mp.errors import SettingsError, nearest
-from adam_mp.training.settings import FIELDS, read_settings_file
+from adam_mp.training.settings.settings import FIELDS, read_settings_file
 
 
 class Parser(argparse.ArgumentParser):

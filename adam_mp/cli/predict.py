@@ -11,10 +11,10 @@ import numpy as np
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.model import Model, load
-from adam_mp.data.decoding import PIXEL_LIMIT, byte_limit
-from adam_mp.data.faults import SampleError
 from adam_mp.data.pictures import picture_of
-from adam_mp.data.records import WHOLE_FILE, read_part
+from adam_mp.data.reading.decoding import PIXEL_LIMIT, byte_limit
+from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.records import WHOLE_FILE, read_part
 from adam_mp.errors import DataError, NetworkError, SettingsError
 from adam_mp.report.text import percent
 

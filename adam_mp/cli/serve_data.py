@@ -10,10 +10,10 @@ from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
 from adam_mp.compute.tensor_file import write_file
-from adam_mp.data.makers import Makers
 from adam_mp.data.normalization import Normalization
-from adam_mp.data.picture_maker import Served
-from adam_mp.data.picture_service import PictureServer, PictureService, ServingStatistics
+from adam_mp.data.serving.makers import Makers
+from adam_mp.data.serving.picture_maker import Served
+from adam_mp.data.serving.picture_service import PictureServer, PictureService, ServingStatistics
 from adam_mp.errors import SettingsError
 from adam_mp.kernels.compilation import cache_trouble, compile_kernels
 from adam_mp.machine import usable_cores
@@ -25,9 +25,9 @@ from adam_mp.process.interruption import Interruption
 from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.report.text import several
-from adam_mp.training.data_plan import DataPlan, load_dataset, plan_data
-from adam_mp.training.events import KernelCompiled, Listener, Notice
-from adam_mp.training.settings import TrainSettings, make_settings
+from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data
+from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
+from adam_mp.training.settings.settings import TrainSettings, make_settings
 from adam_mp.transport.addresses import Address, open_notice
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_listen

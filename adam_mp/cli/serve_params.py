@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
-from adam_mp.params.serving import ServerSpec, serve_parameters
+from adam_mp.params.server.serving import ServerSpec, serve_parameters
 from adam_mp.process.interruption import EXIT_CODES, Interruption
 from adam_mp.transport.keys import read_keys
 

@@ -13,10 +13,10 @@ from adam_mp.machine import usable_cores
 from adam_mp.report.contact_sheet import contact_sheet
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.report.text import several
-from adam_mp.training.data_plan import load_dataset, plan_data
-from adam_mp.training.events import KernelCompiled
-from adam_mp.training.preview import preview
-from adam_mp.training.settings import make_settings
+from adam_mp.training.data.data_plan import load_dataset, plan_data
+from adam_mp.training.data.preview import preview
+from adam_mp.training.settings.events import KernelCompiled
+from adam_mp.training.settings.settings import make_settings
 
 _SETTINGS = ("data", "image_size", "augment", "validation", "follow_links", "pixel_limit", "seed")
 _MOST = 400

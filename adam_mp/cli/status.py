@@ -11,10 +11,10 @@ from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
-from adam_mp.params.membership import CoordinatorLink, StoppedError, new_identity
+from adam_mp.params.run.membership import CoordinatorLink, StoppedError, new_identity
 from adam_mp.process.interruption import Interruption
 from adam_mp.report.cluster_text import cluster_text
-from adam_mp.training.launch import find_launched
+from adam_mp.training.replica.launch import find_launched
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place

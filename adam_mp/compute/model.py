@@ -21,6 +21,9 @@ _BATCH = 64
 MODEL_FILE = "model.safetensors"  # in a run folder
 
 
+Tensors = Mapping[str, np.ndarray]
+
+
 @dataclasses.dataclass(frozen=True)
 class Model:
     """A network with its weights (name -> float32 array) and the normalisation of its inputs.

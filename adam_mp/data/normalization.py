@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from adam_mp.data.samples import Samples
+from adam_mp.data.reading.samples import Samples
 from adam_mp.kernels.statistics import channel_moments
 
 _COLOUR_SAMPLES = 1000  # images enough to know the directions of their colours

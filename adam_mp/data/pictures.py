@@ -14,11 +14,11 @@ import time
 import numpy as np
 
 from adam_mp.data.augmentation import Augmentation
-from adam_mp.data.decoding import decode
-from adam_mp.data.faults import SampleError
 from adam_mp.data.normalization import Normalization
-from adam_mp.data.records import RecordTable
-from adam_mp.data.sources import SourceSpec, open_source
+from adam_mp.data.reading.decoding import decode
+from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.records import RecordTable
+from adam_mp.data.reading.sources import SourceSpec, open_source
 from adam_mp.kernels.warp import frame_room, warp_batch, warp_picture
 from adam_mp.memory.board import Counters
 from adam_mp.memory.cache import CacheHandle, ImageCache

@@ -11,14 +11,14 @@ import time
 
 import numpy as np
 
-from adam_mp.data.dataset import DataSet
-from adam_mp.data.faults import Fault, SampleError
-from adam_mp.data.items import Items
 from adam_mp.data.normalization import Normalization, colour_row, combine_rows, row_length
 from adam_mp.data.pictures import picture_from
-from adam_mp.data.records import Records, RecordTable
-from adam_mp.data.samples import Samples
-from adam_mp.data.sources import SourceSpec, open_source
+from adam_mp.data.reading.dataset import DataSet
+from adam_mp.data.reading.faults import Fault, SampleError
+from adam_mp.data.reading.items import Items
+from adam_mp.data.reading.records import Records, RecordTable
+from adam_mp.data.reading.samples import Samples
+from adam_mp.data.reading.sources import SourceSpec, open_source
 from adam_mp.kernels.atomic import observe, publish
 from adam_mp.memory.cache import CacheHandle, ImageCache
 from adam_mp.memory.segment import Segment, SegmentHandle

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from adam_mp.training.preview import Preview
+from adam_mp.training.data.preview import Preview
 
 _SMALLEST, _LARGEST = 96, 256  # pixels of a tile
 _GAP, _LINE = 8, 16

@@ -9,8 +9,8 @@ from typing import Any
 from adam_mp.errors import refusal
 from adam_mp.memory.staleness import LABELS
 from adam_mp.report.metrics import read_metrics
-from adam_mp.training.events import RunEnded
-from adam_mp.training.run_folder import CURVES_FILE
+from adam_mp.training.folder.run_folder import CURVES_FILE
+from adam_mp.training.settings.events import RunEnded
 
 
 class CurvesFile:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import refusal
-from adam_mp.training.events import Notice, RunPlanned
+from adam_mp.training.settings.events import Notice, RunPlanned
 
 FAILURES_FILE = "failures.log"
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, refusal
-from adam_mp.training.events import EpochEnded, RunPlanned
-from adam_mp.training.run_folder import METRICS_FILE
+from adam_mp.training.folder.run_folder import METRICS_FILE
+from adam_mp.training.settings.events import EpochEnded, RunPlanned
 
 
 class MetricsFile:

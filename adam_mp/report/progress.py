@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from adam_mp.report.text import count, duration, epoch_line, percent, plan_text, summary_text
-from adam_mp.training.events import (
+from adam_mp.training.settings.events import (
     DataSurveyed,
     EpochEnded,
     EpochProgress,

@@ -10,7 +10,7 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
 from adam_mp.network.network import Network
-from adam_mp.training.events import EpochEnded, RunPlanned
+from adam_mp.training.settings.events import EpochEnded, RunPlanned
 from adam_mp.training.trainer import TrainResult
 
 

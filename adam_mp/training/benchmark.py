@@ -18,11 +18,11 @@ from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.network.network import Network
 from adam_mp.process.interruption import Interruption
-from adam_mp.training.events import Listener
-from adam_mp.training.guard import DivergedError
-from adam_mp.training.plan import RunPlan
-from adam_mp.training.split import Split
-from adam_mp.training.supervisor import Supervisor
+from adam_mp.training.epoch.guard import DivergedError
+from adam_mp.training.epoch.supervisor import Supervisor
+from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.split import Split
+from adam_mp.training.settings.events import Listener
 
 PHASES = ("wait", "forward", "backward", "update", "other")
 _TICK = 0.002

@@ -12,20 +12,20 @@ from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import BUILT_IN
 from adam_mp.data.augmentation import Augmentation
-from adam_mp.data.dataset import DataSet
-from adam_mp.data.loading import LoadOptions, load_data
 from adam_mp.data.normalization import Normalization
+from adam_mp.data.reading.dataset import DataSet
+from adam_mp.data.reading.loading import LoadOptions, load_data
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
 from adam_mp.process.interruption import Interruption
-from adam_mp.training.data_plan import DataPlan, join_records, make_source
-from adam_mp.training.events import Listener
-from adam_mp.training.plan import RunPlan
-from adam_mp.training.schedule import Schedule
-from adam_mp.training.settings import TrainSettings
-from adam_mp.training.split import Costs, Split
-from adam_mp.training.supervisor import Supervisor
+from adam_mp.training.data.data_plan import DataPlan, join_records, make_source
+from adam_mp.training.epoch.supervisor import Supervisor
+from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.split import Costs, Split
+from adam_mp.training.settings.events import Listener
+from adam_mp.training.settings.schedule import Schedule
+from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
 

@@ -14,20 +14,20 @@ from adam_mp.errors import RunFolderError
 from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
-from adam_mp.params.membership import StoppedError
+from adam_mp.params.run.membership import StoppedError
 from adam_mp.process.interruption import Interruption, stacks_when_asked
-from adam_mp.training.checkpoint import checkpoint_path, find_checkpoints
-from adam_mp.training.cluster import Cluster, join_cluster, plan_factors, plan_protocols
-from adam_mp.training.events import Event, Listener, Notice, RunEnded, RunPlanned
-from adam_mp.training.figures import Sums, WorkerFigures, wait_fraction
-from adam_mp.training.hints import STARVED
-from adam_mp.training.kept_images import KeptImages
-from adam_mp.training.launch import Launch, ReplicaTask
-from adam_mp.training.memory_need import launch_need
-from adam_mp.training.plan import RunPlan, make_plan
-from adam_mp.training.run_folder import RunFolder, write_record
-from adam_mp.training.settings import FIELDS, TrainSettings
-from adam_mp.training.supervisor import Supervisor
+from adam_mp.training.data.kept_images import KeptImages
+from adam_mp.training.epoch.hints import STARVED
+from adam_mp.training.epoch.supervisor import Supervisor
+from adam_mp.training.folder.checkpoint import checkpoint_path, find_checkpoints
+from adam_mp.training.folder.figures import Sums, WorkerFigures, wait_fraction
+from adam_mp.training.folder.run_folder import RunFolder, write_record
+from adam_mp.training.plan.memory_need import launch_need
+from adam_mp.training.plan.plan import RunPlan, make_plan
+from adam_mp.training.replica.joining import Cluster, join_cluster, plan_factors, plan_protocols
+from adam_mp.training.replica.launch import Launch, ReplicaTask
+from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned
+from adam_mp.training.settings.settings import FIELDS, TrainSettings
 
 _CHECKPOINTS_ON_DISK = 3  # two kept, one being written
 

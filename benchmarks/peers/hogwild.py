@@ -20,7 +20,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 from torch import nn
 
-from adam_mp.data.loading import load_data
+from adam_mp.data.reading.loading import load_data
 from adam_mp.network.initialization import initial_weights
 from benchmarks.peers.torch_net import LAYOUTS, torch_twin
 from benchmarks.step import zoo_network

@@ -19,7 +19,7 @@ from PIL import Image
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from adam_mp.data.loading import load_data
+from adam_mp.data.reading.loading import load_data
 
 TRANSLATE, ROTATE, SCALE = 2.0, 10.0, 0.1
 SIDE, SHARE = 224, 0.08

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from adam_mp.cli.main import COMMANDS, main
-from adam_mp.training.settings import FIELDS
+from adam_mp.training.settings.settings import FIELDS
 
 
 def run(capsys, *arguments):

@@ -20,7 +20,7 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.layers import AveragePool, Conv, LocalResponseNorm, Sigmoid, Tanh
-from adam_mp.training.worker import bind_updates, make_hyper
+from adam_mp.training.worker.worker import bind_updates, make_hyper
 
 SIZES = st.integers(1, 3)
 IMAGE_LAYERS = st.lists(

@@ -11,8 +11,8 @@ import sys
 import numpy as np
 from pictures_on_disk import encode, pixels
 
-from adam_mp.data.decoding import decode
-from adam_mp.data.faults import SampleError
+from adam_mp.data.reading.decoding import decode
+from adam_mp.data.reading.faults import SampleError
 
 KINDS = (("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"subsampling": 0, "restart_marker_rows": 1}),
          ("PNG", {}), ("WEBP", {}), ("BMP", {}))  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from adam_mp.data import picture_maker
-from adam_mp.data.picture_maker import MakerSpec, PictureMaker, make_pictures
+from adam_mp.data.serving import picture_maker
+from adam_mp.data.serving.picture_maker import MakerSpec, PictureMaker, make_pictures
 
 
 def _make_as(kind: type[PictureMaker], spec: MakerSpec) -> None:

@@ -9,21 +9,21 @@ import threading
 import numpy as np
 
 from adam_mp.data.augmentation import PRESETS
-from adam_mp.data.dataset import make_dataset
-from adam_mp.data.decoding import PIXEL_LIMIT
-from adam_mp.data.last_resort import PicturesOfServers
-from adam_mp.data.makers import Makers
 from adam_mp.data.normalization import Normalization
-from adam_mp.data.picture_maker import PictureMaker, Served, make_pictures
-from adam_mp.data.picture_messages import longest_answer, samples_in
-from adam_mp.data.picture_service import PictureServer, PictureService
 from adam_mp.data.pictures import PictureSpec
-from adam_mp.data.remote import RemotePictures, RemoteSource
-from adam_mp.data.samples import Samples
+from adam_mp.data.reading.dataset import make_dataset
+from adam_mp.data.reading.decoding import PIXEL_LIMIT
+from adam_mp.data.reading.samples import Samples
+from adam_mp.data.serving.last_resort import PicturesOfServers
+from adam_mp.data.serving.makers import Makers
+from adam_mp.data.serving.picture_maker import PictureMaker, Served, make_pictures
+from adam_mp.data.serving.picture_messages import longest_answer, samples_in
+from adam_mp.data.serving.picture_service import PictureServer, PictureService
+from adam_mp.data.serving.remote import RemotePictures, RemoteSource
 from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
-from adam_mp.training.data_plan import join_records, make_source
+from adam_mp.training.data.data_plan import join_records, make_source
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.tcp import TcpListener
 

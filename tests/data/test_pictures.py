@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 
 from adam_mp.data.augmentation import parse_augmentation
-from adam_mp.data.dataset import epoch_order
-from adam_mp.data.faults import Fault
-from adam_mp.data.loading import LoadOptions, load_data
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec, open_pictures, picture_of
-from adam_mp.data.records import RecordTable
-from adam_mp.data.server import DataServer, DataServerSpec
-from adam_mp.data.sources import SourceSpec, pickle_items
+from adam_mp.data.reading.dataset import epoch_order
+from adam_mp.data.reading.faults import Fault
+from adam_mp.data.reading.loading import LoadOptions, load_data
+from adam_mp.data.reading.records import RecordTable
+from adam_mp.data.reading.sources import SourceSpec, pickle_items
+from adam_mp.data.serving.server import DataServer, DataServerSpec
 from adam_mp.errors import DataError
 from adam_mp.memory.cache import ImageCache
 from adam_mp.memory.ring import NO_PRODUCER, RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from tests.data.pictures_on_disk import write_folder
-from tests.data.test_loading import Items
-from tests.data.test_server import drain
+from tests.data.reading.test_loading import Items
+from tests.data.serving.test_server import drain
 
 IMAGE = (32, 32, 3)
 BATCH = 4

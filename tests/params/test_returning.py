@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from adam_mp.params.coordinator import RETURNING
-from adam_mp.params.statements import RefusedError
-from tests.params.test_coordinator import begin, facts, listen, restored
+from adam_mp.params.run.coordinator import RETURNING
+from adam_mp.params.run.statements import RefusedError
+from tests.params.run.test_coordinator import begin, facts, listen, restored
 
 ENDS = 30.0  # when the run is done; replica 2 was heard 20 s before
 

@@ -18,7 +18,8 @@ from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
 from adam_mp.report.progress import ProgressDisplay, notices_only
 from adam_mp.report.text import count, duration, network_table, percent, table
-from adam_mp.training.events import (
+from adam_mp.training.folder.figures import WorkerFigures
+from adam_mp.training.settings.events import (
     DataSurveyed,
     EpochEnded,
     EpochProgress,
@@ -27,8 +28,7 @@ from adam_mp.training.events import (
     RunEnded,
     RunPlanned,
 )
-from adam_mp.training.figures import WorkerFigures
-from adam_mp.training.settings import TrainSettings
+from adam_mp.training.settings.settings import TrainSettings
 from adam_mp.training.trainer import TrainResult
 
 

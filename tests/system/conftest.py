@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from adam_mp.data.loading import load_data
+from adam_mp.data.reading.loading import load_data
 from adam_mp.memory.segment import live_segments
 
 DEADLINE = 60.0

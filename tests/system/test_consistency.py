@@ -12,9 +12,9 @@ import pytest
 
 from adam_mp.memory.layout import Layout
 from adam_mp.network.initialization import initial_weights
-from adam_mp.training.checkpoint import read_checkpoint
+from adam_mp.training.folder.checkpoint import read_checkpoint
 from tests.system.conftest import metrics, wait_until
-from tests.training.test_checkpoint import read_spaces
+from tests.training.folder.test_checkpoint import read_spaces
 
 IMAGES, BATCHES = 1900, 119  # of an epoch
 

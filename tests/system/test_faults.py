@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from adam_mp.training.checkpoint import read_checkpoint
+from adam_mp.training.folder.checkpoint import read_checkpoint
 from tests.system.conftest import metrics, wait_until
 from tests.system.reliability import Row, recorded
 

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from adam_mp.training.checkpoint import read_checkpoint
+from adam_mp.training.folder.checkpoint import read_checkpoint
 from tests.system.conftest import metrics, wait_until
 
 IMAGES = 1900

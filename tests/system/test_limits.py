@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from adam_mp.errors import CheckpointError
-from adam_mp.training.checkpoint import find_checkpoints, read_checkpoint
+from adam_mp.training.folder.checkpoint import find_checkpoints, read_checkpoint
 from tests.data.pictures_on_disk import write_folder
 from tests.system.conftest import metrics, wait_until
 from tests.system.limits import BLOCK, Disk, Limited, MemoryGroup

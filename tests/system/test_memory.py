@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adam_mp.training.memory_need import run_need
-from adam_mp.training.plan import make_plan
+from adam_mp.training.plan.memory_need import run_need
+from adam_mp.training.plan.plan import make_plan
 
 DEADLINE = 300.0
 NETWORK = """

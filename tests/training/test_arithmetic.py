@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from adam_mp.errors import SettingsError
 from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED, images_in
-from adam_mp.training.epoch import quorum_batches, quorum_reached, reopened, within_quorum
-from adam_mp.training.schedule import Rates, Schedule, share_of_rate
-from adam_mp.training.split import Costs, Split, divide_cores
+from adam_mp.training.plan.quorum import quorum_batches, quorum_reached, reopened, within_quorum
+from adam_mp.training.plan.split import Costs, Split, divide_cores
+from adam_mp.training.settings.schedule import Rates, Schedule, share_of_rate
 
 
 def test_rates():

@@ -7,8 +7,8 @@ import numpy as np
 from adam_mp.compute.model import Model
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
+from adam_mp.training.epoch.guard import DivergedError, DivergenceGuard
 from adam_mp.training.evaluation import evaluate_model
-from adam_mp.training.guard import DivergedError, DivergenceGuard
 
 
 def test_a_finished_model_is_tested_whatever_its_training_met(monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 
 from adam_mp.errors import TransportError
 from adam_mp.training import trainer
-from adam_mp.training.events import Notice
+from adam_mp.training.settings.events import Notice
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""Data sets: what there is to train, validate and test on, and how a training set is split and ordered."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adam_mp.data.reading.faults import BadSample
+from adam_mp.data.reading.items import Items
+from adam_mp.data.reading.records import Records
+from adam_mp.data.reading.samples import Samples
+from adam_mp.errors import DataError, SettingsError
+
+Part = Samples | Records | Items
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """Samples to train on and, perhaps, to validate and to test on; all parts are of one kind.
+
+    `image_shape` is (height, width, channels) of what the network sees. `classes` is one more than the highest
+    training label; `class_names` has a name for each class, or is empty.
+    """
+
+    name: str
+    train: Part
+    validation: Part | None
+    test: Part | None
+    image_shape: tuple[int, int, int]
+    classes: int
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> list[Part]:
+        """The parts that there are, in the order in which samples are numbered."""
+        return [part for part in (self.train, self.validation, self.test) if part is not None]
+
+    @property
+    def count(self) -> int:
+        """Samples of all parts."""
+        return sum(len(part) for part in self.parts)
+
+    def numbers(self, part: Part | None) -> np.ndarray:
+        """Return the sample numbers of one of the parts, int64."""
+        if part is None:
+            return np.zeros(0, np.int64)
+        first = 0
+        for other in self.parts:
+            if other is part:
+                break
+            first += len(other)
+        return np.arange(first, first + len(part))
+
+    def place(self, number: int) -> str:
+        """Say where the sample of this number is: its file, or which item or image of which part."""
+        names = {id(self.train): "training", id(self.validation): "validation", id(self.test): "test"}
+        for part in self.parts:
+            if number < len(part):
+                if isinstance(part, Records):
+                    return part.table.place(number)
+                if isinstance(part, Items):
+                    return f"item {part.numbers[number]} of the {names[id(part)]} data"
+                return f"image {number} of the {names[id(part)]} data"
+            number -= len(part)
+        raise IndexError(number)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The labels of all parts, int32 [count]."""
+        return np.concatenate([part.labels for part in self.parts])
+
+    @property
+    def rejected(self) -> list[BadSample]:
+        """Files and items that were found where images are and left out."""
+        return [bad for part in self.parts if isinstance(part, (Records, Items)) for bad in part.rejected]
+
+    @property
+    def stored_type(self) -> str:
+        """The type of stored values."""
+        return str(self.train.images.dtype) if isinstance(self.train, Samples) else "uint8"
+
+    @property
+    def digest(self) -> int:
+        """A fingerprint of the training samples, by which a resumed run knows its data again."""
+        if isinstance(self.train, Records):
+            return zlib.crc32(self.train.labels.data, self.train.table.digest)
+        return self.train.digest
+
+
+def make_dataset(
+    name: str, train: Part, validation: Part | None, test: Part | None,
+    image_shape: tuple[int, int, int] | None = None, class_names: Sequence[str] = (),
+) -> DataSet:  # fmt: skip
+    """Put parts together, checking that labels and shapes agree; arrays tell their own `image_shape`."""
+    classes = max(int(train.labels.max()) + 1, len(class_names))
+    if classes < 2:
+        raise DataError(
+            f"training labels of {name} are all {classes - 1}; expected at least two classes, counted from 0"
+        )
+    for what, part in (("training", train), ("validation", validation), ("test", test)):
+        if part is None:
+            continue
+        wrong = np.flatnonzero((part.labels < 0) | (part.labels >= classes))
+        if wrong.size:
+            label = part.labels[wrong[0]]
+            raise DataError(
+                f"{what} image {wrong[0]} of {name} has label {label}, outside the classes 0 to {classes - 1}"
+            )
+        if isinstance(train, Samples):
+            assert isinstance(part, Samples), "all parts are of one kind"
+            _check_same_form(name, what, train.images, part.images)
+    shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
+    return DataSet(name, train, validation, test, shape, classes, tuple(class_names))
+
+
+def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray) -> None:
+    if images.shape[1:] != train.shape[1:] or images.dtype != train.dtype:
+        raise DataError(
+            f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
+            f"training images {train.dtype} {train.shape[1:]}; expected the same"
+        )
+
+
+def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the training and validation indices, int64 and sorted, of `count` samples; drawn from the seed alone."""
+    held_out = round(count * validation)
+    if validation > 0 and held_out == 0:
+        raise SettingsError(f"validation is {validation:g}, which is less than one of {count} images; give more, or 0")
+    if held_out >= count:
+        raise SettingsError(f"validation is {validation:g}, which leaves none of {count} images to train on")
+    order = np.random.Generator(np.random.PCG64([seed, 0x5917])).permutation(count)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def epoch_order(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Return the order in which `indices` are trained in `epoch`, drawn from (seed, epoch) alone."""
+    generator = np.random.Generator(np.random.PCG64([seed, 0x0EDE, epoch]))
+    return generator.permutation(indices)

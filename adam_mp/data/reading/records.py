@@ -1,0 +1,164 @@
+"""Encoded images in files: where each sample's bytes lie, in a form that fits in shared memory.
+
+A folder of images and a set of tar shards are the same thing here: files, and for each sample which file, from which
+byte on, how many bytes. A million samples take some 60 MB, most of it the names of their files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from adam_mp.data.reading.faults import BadSample, Fault, SampleError
+
+WHOLE_FILE = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordTable:
+    """Files below `root` by name, and samples by file and place.
+
+    `names` uint8, all file names one after the other, of which `starts` int64 [files + 1] tells the limits; `file`
+    int32 [n], `offset` int64 [n], `length` int64 [n], WHOLE_FILE for all of the file.
+    """
+
+    root: str
+    names: np.ndarray
+    starts: np.ndarray
+    file: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+
+    @classmethod
+    def of_files(cls, root: Path, names: Sequence[str]) -> RecordTable:
+        """One sample a file."""
+        count = len(names)
+        whole: np.ndarray = np.full(count, WHOLE_FILE, np.int64)
+        return cls(
+            os.path.abspath(root), *_pack(names), np.arange(count, dtype=np.int32), np.zeros(count, np.int64), whole
+        )
+
+    @classmethod
+    def of_parts(cls, root: Path, names: Sequence[str], parts: Sequence[tuple[int, int, int]]) -> RecordTable:
+        """Samples as (file number, offset, length)."""
+        columns = np.array(parts, np.int64).reshape(-1, 3)
+        file, offset, length = columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].copy()
+        return cls(os.path.abspath(root), *_pack(names), file, offset, length)
+
+    @classmethod
+    def joined(cls, tables: Sequence[RecordTable]) -> RecordTable:
+        """The samples of several tables, one table after the other."""
+        names, starts, file = [], [np.zeros(1, np.int64)], []
+        bytes_before = files_before = 0
+        for table in tables:
+            root = os.fsencode(table.root)
+            absolute = [os.path.join(root, table._name(index)) for index in range(len(table.starts) - 1)]
+            names.append(np.frombuffer(b"".join(absolute), np.uint8))
+            ends = np.cumsum([len(name) for name in absolute], dtype=np.int64)
+            starts.append(bytes_before + ends)
+            file.append(table.file + files_before)
+            bytes_before += int(ends[-1]) if len(ends) else 0
+            files_before += len(absolute)
+        return cls(
+            "", np.concatenate(names), np.concatenate(starts), np.concatenate(file).astype(np.int32),
+            np.concatenate([table.offset for table in tables]), np.concatenate([table.length for table in tables]),
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+    def _name(self, file: int) -> bytes:
+        return self.names[self.starts[file] : self.starts[file + 1]].tobytes()
+
+    def path(self, sample: int) -> str:
+        """The file that holds a sample."""
+        return os.path.join(self.root, os.fsdecode(self._name(int(self.file[sample]))))
+
+    def place(self, sample: int) -> str:
+        """Where a sample is, for a person: its file, and the byte where it begins in a shard."""
+        begin = "" if self.length[sample] == WHOLE_FILE else f", byte {self.offset[sample]}"
+        return self.path(sample) + begin
+
+    def read(self, sample: int, limit: int) -> bytes:
+        """Return a sample's bytes; raises SampleError if they are not to be had, or are more than `limit`."""
+        return read_part(self.path(sample), int(self.offset[sample]), int(self.length[sample]), limit)
+
+    @property
+    def digest(self) -> int:
+        """A fingerprint of names and places; the images themselves are not read for it."""
+        value = 0
+        for part in (self.names, self.starts, self.file, self.offset, self.length):
+            value = zlib.crc32(np.ascontiguousarray(part).data, value)
+        return value
+
+    def arrays(self) -> Mapping[str, np.ndarray]:
+        """The table's arrays by name, to be put into shared memory."""
+        return {f"record_{name}": getattr(self, name) for name in _ARRAYS}
+
+    @classmethod
+    def in_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RecordTable | None:
+        """The table, of absolute names, that is among `arrays`, without a copy; None if there is none."""
+        if f"record_{_ARRAYS[0]}" not in arrays:
+            return None
+        return cls("", *(arrays[f"record_{name}"] for name in _ARRAYS))
+
+    def selected(self, samples: np.ndarray) -> RecordTable:
+        """A table of these samples alone, numbered from 0 in their order."""
+        names, file = [self.path(sample) for sample in samples.tolist()], np.arange(len(samples), dtype=np.int32)
+        return RecordTable("", *_pack(names), file, self.offset[samples], self.length[samples])
+
+
+_ARRAYS = ("names", "starts", "file", "offset", "length")
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Encoded images with labels int32 [n]; `rejected` are files that were found beside them and left out."""
+
+    table: RecordTable
+    labels: np.ndarray
+    rejected: tuple[BadSample, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_part(path: str | os.PathLike[str], begin: int, length: int, limit: int) -> bytes:
+    """Return `length` bytes of a regular file from `begin` on, WHOLE_FILE for all of it.
+
+    Never waits: a pipe by the name of an image is refused. Raises SampleError if the bytes are not to be had, or are
+    more than `limit`.
+    """
+    try:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise SampleError(Fault.UNREADABLE)
+            length = facts.st_size if length == WHOLE_FILE else length
+            if length > limit:
+                raise SampleError(Fault.TOO_LARGE)
+            content = os.pread(file.fileno(), length, begin)
+    except FileNotFoundError:
+        raise SampleError(Fault.MISSING) from None
+    except OSError:
+        raise SampleError(Fault.UNREADABLE) from None
+    if len(content) < length:
+        raise SampleError(Fault.DAMAGED)
+    return content
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _pack(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    encoded = [os.fsencode(name) for name in names]
+    starts: np.ndarray = np.zeros(len(encoded) + 1, np.int64)
+    starts[1:] = np.cumsum([len(name) for name in encoded])
+    return np.frombuffer(b"".join(encoded), np.uint8), starts

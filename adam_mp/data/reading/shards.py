@@ -1,0 +1,121 @@
+"""WebDataset shards: tar files in which `key.jpg` and `key.cls` (or `key.json`) stand one after the other."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from adam_mp.data.reading.faults import BadSample, Fault
+from adam_mp.data.reading.image_folder import ENDINGS, PARTS
+from adam_mp.data.reading.records import Records, RecordTable
+from adam_mp.errors import DataError
+
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_LABEL_LIMIT = 1 << 20  # bytes of a label file
+
+
+def is_shard_name(source: str) -> bool:
+    """Tell whether `source` names shards: `name.tar`, or `name-{0000..0146}.tar`."""
+    return source.endswith(".tar")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Return the names that `name-{0000..0146}.tar` stands for; several braces count like the wheels of a clock."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last = match[1], match[2]
+    if int(last) < int(first):
+        raise DataError(f"{pattern}: {match[0]} counts down; expected the smaller number first")
+    width = len(first) if first.startswith("0") or len(first) == len(last) else 0
+    numbers = (str(number).zfill(width) for number in range(int(first), int(last) + 1))
+    head, tail = pattern[: match.start()], pattern[match.end() :]
+    return [name for number in numbers for name in expand_braces(head + number + tail)]
+
+
+def shards_by_part(folder: Path) -> dict[str, list[Path]]:
+    """Return the shards of a folder by part, told by names that begin with train, val or test; else all to train."""
+    shards = sorted(folder.glob("*.tar"))
+    parts: dict[str, list[Path]] = {}
+    for shard in shards:
+        part = next((part for part, names in PARTS.items() if shard.name.lower().startswith(tuple(names))), None)
+        parts.setdefault(part or "train", []).append(shard)
+    return parts
+
+
+def read_shards(paths: Sequence[Path]) -> Records:
+    """Return the samples of all shards, in their order. Raises DataError if a shard is missing or no tar file."""
+    parts: list[tuple[int, int, int]] = []
+    labels: list[int] = []
+    rejected: list[BadSample] = []
+    for number, path in enumerate(paths):
+        for key, members in _samples(path):
+            image = next((members[ending] for ending in members if f".{ending}".endswith(ENDINGS)), None)
+            if image is None:
+                rejected.append(BadSample(f"{path.absolute()}: {key}", Fault.NOT_AN_IMAGE))
+                continue
+            label = _label(path, members)
+            if label is None:
+                rejected.append(BadSample(f"{path.absolute()}: {image.name}", Fault.NO_LABEL))
+                continue
+            parts.append((number, image.offset_data, image.size))
+            labels.append(label)
+    if not parts:
+        raise DataError(f"{paths[0]} and {len(paths) - 1} more shards have no image with a label (.jpg with .cls)")
+    table = RecordTable.of_parts(Path(), [str(path.absolute()) for path in paths], parts)
+    return Records(table, np.array(labels, np.int32), tuple(rejected))
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Yield each key of a shard with its members by ending, in lower case."""
+    key = ""
+    members: dict[str, tarfile.TarInfo] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if not member.isfile():
+                    continue
+                folder, _, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                if f"{folder}/{stem}" != key:
+                    if members:
+                        yield key, members
+                    key, members = f"{folder}/{stem}", {}
+                members[ending.lower()] = member
+    except FileNotFoundError:
+        raise DataError(f"shard {path} does not exist") from None
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"shard {path} is not a whole tar file: {error}") from None
+    if members:
+        yield key, members
+
+
+def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
+    """Return the label that .cls or .json tells, None if neither does or if they disagree."""
+    told = set()
+    for ending in ("cls", "json"):
+        member = members.get(ending)
+        if member is None:
+            continue
+        if member.size > _LABEL_LIMIT:
+            return None
+        with open(path, "rb") as file:
+            file.seek(member.offset_data)
+            content = file.read(member.size)
+        try:
+            if ending == "cls":
+                label = int(content)
+            else:
+                facts = json.loads(content)
+                label = facts["label"] if "label" in facts else facts["cls"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None
+        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
+            return None
+        told.add(label)
+    return told.pop() if len(told) == 1 else None

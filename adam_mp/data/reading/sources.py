@@ -1,0 +1,103 @@
+"""Where the pixels of a sample come from: encoded files and shards, or Python objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import cloudpickle
+import numpy as np
+
+from adam_mp.data.reading.decoding import PIXEL_LIMIT, byte_limit, decode, reduce
+from adam_mp.data.reading.faults import Fault, SampleError
+from adam_mp.data.reading.items import Items, item_pixels
+from adam_mp.data.reading.records import RecordTable
+from adam_mp.errors import DataError
+
+_READERS = 4  # threads that wait for the disk
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSpec:
+    """How samples are decoded, as a process is told.
+
+    `channels` 1 or 3; `least` (height, width) below which no image is shrunk; `datasets` the pickled data-set objects,
+    each with its items and the number of its first sample, or empty where samples are records.
+    """
+
+    channels: int
+    least: tuple[int, int] | None
+    pixel_limit: int = PIXEL_LIMIT
+    datasets: bytes = b""
+
+
+class RecordSource:
+    """Reads files ahead in threads, which wait for the disk while this process works, and decodes."""
+
+    def __init__(self, spec: SourceSpec, table: RecordTable) -> None:
+        self._spec, self._table, self._limit = spec, table, byte_limit(spec.pixel_limit)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead")
+        self._ahead: dict[int, Future[bytes]] = {}
+
+    def prepare(self, samples: Iterable[int]) -> None:
+        """Begin to read these samples, and forget the others."""
+        self._ahead = {
+            sample: self._ahead.get(sample) or self._readers.submit(self._table.read, sample, self._limit)
+            for sample in samples
+        }
+
+    def pixels(self, sample: int) -> np.ndarray:
+        """Return the decoded image, uint8 [h, w, c]; raises SampleError."""
+        waiting = self._ahead.pop(sample, None)
+        try:
+            content = self._table.read(sample, self._limit) if waiting is None else waiting.result()
+            return decode(content, self._spec.channels, self._spec.least, self._spec.pixel_limit)
+        except MemoryError:
+            raise SampleError(Fault.TOO_LARGE) from None
+
+
+class ItemSource:
+    """Items of data-set objects, numbered one object after the other."""
+
+    def __init__(self, spec: SourceSpec) -> None:
+        self._spec = spec
+        # From the supervisor, through the pipe that started this process.
+        self._datasets: list[tuple[Any, np.ndarray, int]] = pickle.loads(spec.datasets)
+
+    def prepare(self, samples: Iterable[int]) -> None:
+        """Nothing: what an item costs is the object's own affair."""
+
+    def pixels(self, sample: int) -> np.ndarray:
+        """Return the item's image, uint8 [h, w, c]; raises SampleError."""
+        dataset, numbers, first = next(part for part in reversed(self._datasets) if part[2] <= sample)
+        pixels = item_pixels(dataset, int(numbers[sample - first]), self._spec.channels)
+        return pixels if pixels.shape[:2] == self._spec.least else reduce(pixels, self._spec.least)
+
+
+Source = RecordSource | ItemSource
+
+
+def open_source(spec: SourceSpec, table: RecordTable | None) -> Source:
+    """Return the source that `spec` tells; `table` has the records, where samples are records."""
+    if table is None:
+        return ItemSource(spec)
+    return RecordSource(spec, table)
+
+
+def pickle_items(parts: Sequence[Items]) -> bytes:
+    """Return the data-set objects of `parts` as `SourceSpec.datasets`; raises DataError if one cannot be sent."""
+    first, sent = 0, []
+    for part in parts:
+        sent.append((part.dataset, part.numbers, first))
+        first += len(part)
+    try:
+        return bytes(cloudpickle.dumps(sent))
+    except Exception as error:
+        kind = type(parts[0].dataset).__name__
+        raise DataError(
+            f"the data set {kind} cannot be sent to the data servers: {error}; keep open files, locks and connections "
+            "out of it, or open them in __getitem__"
+        ) from None

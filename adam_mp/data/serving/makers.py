@@ -1,0 +1,241 @@
+"""The processes that make pictures for a data server of other machines: started, given work, replaced when they die.
+
+Each has two tasks at most, one that it works on and the next. Those of a process that died are given to others. A
+sample that two processes died of, while they decoded it, is left out from then on.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import pickle
+import time
+from collections.abc import Callable, Collection
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+from adam_mp.data.reading.faults import REASONS, Fault
+from adam_mp.data.serving.answer_slots import AnswerSlots
+from adam_mp.data.serving.blame import Blame
+from adam_mp.data.serving.picture_maker import Forget, Made, MakerSpec, Open, Served, Session, Task, make_pictures
+from adam_mp.data.serving.picture_messages import longest_answer, most_samples
+from adam_mp.errors import ProcessError, SpaceError, refusal
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.process.child import Child, start_child
+
+_SPARE_BYTES, _MOST_SPARE = 128 << 20, 16  # of answers on their way out
+_TASKS = 2  # of a process: so that it need not wait for the server between two
+MOST_SESSIONS = 16  # that the server, and each process, has open
+_EARLY_DEATH = 30.0  # seconds; who lived longer starts with a clean slate
+_LOOK = 0.05  # seconds between looks at whether the processes live; a death that ends a line is seen at once
+_START_DEADLINE, _STOP_DEADLINE = 120.0, 5.0
+_START_LOOK = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An answer to be made: for which request (the server's own affair), in which session, `size` bytes at most."""
+
+    request: Any
+    number: int
+    session: Session
+    payload: bytes
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """A job that is done: its answer has `size` bytes and lies in `slot`; or there is none, for a `reason`."""
+
+    job: Job
+    slot: int | None
+    size: int
+    reason: str | None
+
+
+@dataclasses.dataclass(eq=False)
+class _Maker:
+    """One process's place: the process in it, the server's end of its line, what it was told and not answered yet."""
+
+    name: str
+    process: int
+    child: Child
+    line: Connection
+    hung_up: bool = False
+    tasks: dict[int, tuple[Job, int]] = dataclasses.field(default_factory=dict)  # number -> job, slot
+    sessions: collections.OrderedDict[int, Session] = dataclasses.field(default_factory=collections.OrderedDict)
+
+
+class Makers:
+    """`count` processes that make pictures of `served`, whose data set stands in `memory`.
+
+    `place` tells where a sample is, `notice` takes lines for the user, `function` is what the processes run. A process
+    that dies `restarts` + 1 times in a row, each time soon after its start and of no sample, is a ProcessError.
+
+    Answers are made in `slots`, in memory or in a deleted file of `folder`; `spare_slots` are as many more than the
+    processes can use at once. Use as a context manager: leaving it ends the processes. For one thread.
+    """
+
+    def __init__(
+        self, count: int, served: Served, memory: RunMemory, place: Callable[[int], str],
+        notice: Callable[[str], None], restarts: int, folder: Path | None = None,
+        function: Callable[[MakerSpec], None] = make_pictures,
+    ) -> None:  # fmt: skip
+        self._served, self._memory = served, memory
+        most = longest_answer(most_samples(served.shape), served.shape)
+        self.spare_slots = min(max(_SPARE_BYTES // most, 1), _MOST_SPARE)
+        self.slots = AnswerSlots.create(count * _TASKS + self.spare_slots, most, folder)
+        self._descriptors = [memory.segment.handle.descriptor, self.slots.handle.segment.descriptor]
+        if served.cache is not None:
+            self._descriptors.append(served.cache.segment.descriptor)
+        self._place, self._notice, self._restarts, self._function = place, notice, restarts, function
+        self._count = count
+        self._blame = Blame(memory)
+        self._early_deaths = [0] * count
+        self._makers: list[_Maker] = []
+        self._jobs: collections.deque[Job] = collections.deque()  # that no process has
+        self._failed: list[Finished] = []  # for which there was no memory
+        self._numbers = itertools.count()
+        self._looked = 0.0
+
+    def __enter__(self) -> Makers:
+        try:
+            for process in range(self._count):
+                self._makers.append(self._start(process))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def wait_ready(self, stop: Callable[[], bool]) -> None:
+        """Wait until one of the processes can make pictures, or `stop()`; raises ProcessError."""
+        deadline = time.monotonic() + _START_DEADLINE
+        while not any(row.read().ready for row in self._memory.board.counters[: self._count]) and not stop():
+            self.watch()
+            if time.monotonic() > deadline:
+                raise ProcessError(
+                    f"no picture maker was ready {_START_DEADLINE:g} s after its start; see if the machine is "
+                    "overloaded"
+                )
+            time.sleep(_START_LOOK)
+
+    def __exit__(self, *_: object) -> None:
+        deadline = time.monotonic() + _STOP_DEADLINE
+        for maker in self._makers:
+            maker.line.close()  # at which it ends
+        for maker in self._makers:
+            if not maker.child.wait(deadline):
+                maker.child.kill()
+            maker.child.close()
+        self.slots.close()
+
+    def _start(self, process: int) -> _Maker:
+        name = f"picture maker {process}"
+        here, there = Pipe()
+        with there:
+            spec = MakerSpec(process, self._served, self._memory.handle, self.slots.handle, there.fileno())
+            try:
+                child = start_child(name, self._function, spec, [*self._descriptors, spec.line], None)
+            except OSError as error:
+                here.close()
+                raise ProcessError(f"cannot start {name}: {refusal(error)}") from None
+        return _Maker(name, process, child, here)
+
+    @property
+    def children(self) -> dict[str, Child]:
+        """Name -> process."""
+        return {maker.name: maker.child for maker in self._makers}
+
+    @property
+    def files(self) -> list[int]:
+        """The files that can be read when `collect` has something to do."""
+        return [maker.line.fileno() for maker in self._makers if not maker.hung_up]
+
+    def add(self, job: Job) -> None:
+        """Have a job done, after those that were added before."""
+        self._jobs.append(job)
+        self._hand_out()
+
+    def collect(self, ready: Collection[int]) -> list[Finished]:
+        """Return what is finished, by those of `files` that can be read. Its slots are the caller's to give back."""
+        finished, self._failed = self._failed, []
+        for maker in self._makers:
+            if not maker.hung_up and maker.line.fileno() in ready:
+                try:
+                    made: Made = pickle.loads(maker.line.recv_bytes())
+                except (EOFError, OSError):
+                    maker.hung_up, self._looked = True, 0.0
+                    continue
+                job, slot = maker.tasks.pop(made.number)
+                if made.reason is not None:
+                    self.slots.give_back(slot)
+                finished.append(Finished(job, slot if made.reason is None else None, made.size, made.reason))
+        self._hand_out()
+        return finished
+
+    def watch(self) -> None:
+        """Replace those that died, and give what they had to do to others; raises ProcessError when it is no use."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return
+        self._looked = now
+        for maker in list(self._makers):
+            if maker.child.exit_code is not None:
+                self._bury(maker)
+        self._hand_out()
+
+    def _bury(self, maker: _Maker) -> None:
+        child, process = maker.child, maker.process
+        how = child.describe_end()
+        sample, left_out = self._blame.note(process, child.exit_code)
+        early = time.monotonic() - child.started < _EARLY_DEATH
+        self._early_deaths[process] = self._early_deaths[process] + 1 if early and sample is None else 0
+        child.close()
+        maker.line.close()
+        for job, slot in reversed(maker.tasks.values()):
+            self.slots.give_back(slot)
+            self._jobs.appendleft(job)
+        self._memory.board.counters[process].clear()
+        if self._early_deaths[process] > self._restarts:
+            raise ProcessError(
+                f"no pictures can be made: {maker.name} died {self._early_deaths[process]} times in a row soon after "
+                f"its start; now it {how}"
+            )
+        self._notice(f"{maker.name} {how}; started again")
+        if left_out and sample is not None:
+            self._notice(f"{self._place(sample)}: {REASONS[Fault.CRASHED]}; it is left out")
+        self._makers[process] = self._start(process)
+
+    def _hand_out(self) -> None:
+        """Give jobs to the processes that have fewest to do."""
+        while self._jobs:
+            able = [maker for maker in self._makers if len(maker.tasks) < _TASKS and not maker.hung_up]
+            if not able:
+                return
+            self._give(self._jobs.popleft(), min(able, key=lambda maker: len(maker.tasks)))
+
+    def _give(self, job: Job, maker: _Maker) -> None:
+        try:
+            slot = self.slots.take(job.size)
+        except SpaceError as error:
+            self._failed.append(Finished(job, None, 0, str(error)))
+            return
+        task = Task(next(self._numbers), job.number, slot, job.payload)
+        maker.tasks[task.number] = job, slot
+        try:
+            self._open(maker, job)
+            maker.line.send_bytes(pickle.dumps(task))
+        except OSError:  # it died: `watch` gives its tasks to others
+            maker.hung_up, self._looked = True, 0.0
+
+    def _open(self, maker: _Maker, job: Job) -> None:
+        """Have a session open in a process, in the place of the one that was not used for longest."""
+        if job.number not in maker.sessions:
+            if len(maker.sessions) >= MOST_SESSIONS:
+                number, _ = maker.sessions.popitem(last=False)
+                maker.line.send_bytes(pickle.dumps(Forget(number)))
+            maker.line.send_bytes(pickle.dumps(Open(job.number, job.session)))
+        maker.sessions[job.number] = job.session
+        maker.sessions.move_to_end(job.number)

@@ -1,0 +1,179 @@
+"""What machines that train and remote data servers say to each other about pictures.
+
+A replica first describes what it trains on and how its pictures look; that is a *session*, whose number follows from
+the description, so that every server of the same data gives the same one. Then it asks for pictures:
+
+    FETCH     int64: drawn (0 or 1), key (64 bits), then sample numbers
+    PICTURES  int64: kept, bad | bad x (position, fault) | int32 labels [kept], padded to 8 bytes |
+              float32 images [kept, h, w, c]
+
+`position` counts the samples of the request; those that cannot be had are missing from labels and images. Nothing that
+comes in is trusted, on either side: what cannot be raises a child of AdamError with a reason.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from adam_mp.data.augmentation import Augmentation
+from adam_mp.data.normalization import Normalization
+from adam_mp.data.reading.faults import Fault
+from adam_mp.errors import TransportError
+from adam_mp.kernels.draw import RANGES
+
+MOST_SAMPLES = 4096  # of a request
+PART_BYTES = 8 << 20  # of the pictures of a request: so large batches are made by several processes
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """How the pictures of a session look."""
+
+    normalization: Normalization
+    augmentation: Augmentation
+    keep: float
+
+    @property
+    def number(self) -> int:
+        """The session's number, of 32 bits."""
+        text = json.dumps([dataclasses.asdict(self.normalization), self.augmentation.ranges.tolist(), self.keep])
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
+
+
+def parse_look(facts: Mapping[str, Any], channels: int) -> Look:
+    """Return how pictures are to look; raises a child of AdamError for what cannot be."""
+    given = facts.get("normalization")
+    if not isinstance(given, dict):
+        raise TransportError(f"normalization is {short(given)}; expected a table")
+    mean, deviation = (_numbers(given.get(name), channels, name) for name in ("mean", "deviation"))
+    (fill,) = _numbers([given.get("fill")], 1, "fill")
+    rows = given.get("directions")
+    if not isinstance(rows, (list, tuple)) or len(rows) not in (0, channels):
+        raise TransportError(f"directions are {short(rows)}; expected none, or {channels} rows")
+    directions = tuple(_numbers(row, channels, "directions") for row in rows)
+    ranges = _numbers(facts.get("ranges"), len(RANGES), "ranges")
+    (keep,) = _numbers([facts.get("keep")], 1, "keep")
+    if not 0 < keep <= 1 or min(deviation) <= 0:
+        raise TransportError(f"keep is {keep:g}, deviation {short(deviation)}; expected keep 0 to 1, both more than 0")
+    return Look(
+        Normalization(mean, deviation, fill, directions), Augmentation(**dict(zip(RANGES, ranges, strict=True))), keep
+    )
+
+
+def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
+    """Return `count` finite numbers that fit float32; raises TransportError if they are something else."""
+    if isinstance(values, (list, tuple)) and len(values) == count:
+        plain = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in values]
+        if all(plain) and all(abs(value) < _LARGEST for value in values):
+            return tuple(float(value) for value in values)
+    raise TransportError(f"{what} is {short(values)}; expected {count} finite numbers")
+
+
+def short(value: Any) -> str:
+    """Return what a stranger sent as text for a message of ours, of 80 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def most_samples(shape: tuple[int, int, int]) -> int:
+    """Return how many pictures of `shape` a request may ask for."""
+    return min(MOST_SAMPLES, max(1, PART_BYTES // (4 * math.prod(shape))))
+
+
+def samples_in(payload: Any) -> int:
+    """Return how many samples a FETCH names, by its bytes alone."""
+    return max(0, memoryview(payload).nbytes // 8 - 2)
+
+
+def pack_request(samples: np.ndarray, key: int | None) -> np.ndarray:
+    """Return the payload of a FETCH; with `key` None, nothing is drawn."""
+    words: np.ndarray = np.zeros(2 + len(samples), "<i8")
+    words[0] = key is not None
+    words[1:2].view("<u8")[0] = key or 0
+    words[2:] = samples
+    return words
+
+
+def unpack_request(payload: Any) -> tuple[np.ndarray, int | None]:
+    """Return (sample numbers int64 [n], key) of a FETCH; raises TransportError if it is none."""
+    size = memoryview(payload).nbytes
+    if size % 8 or not 24 <= size <= 8 * (2 + MOST_SAMPLES):
+        raise TransportError(
+            f"request has {size} bytes; expected 8 for each of 1 to {MOST_SAMPLES} samples and two more"
+        )
+    words = np.frombuffer(payload, "<i8").astype(np.int64)  # a copy that kernels may have: received bytes are read-only
+    if words[0] not in (0, 1):
+        raise TransportError(f"request begins with {words[0]}; expected 0, or 1 where something is drawn")
+    return words[2:], int(words[1:2].view(np.uint64)[0]) if words[0] else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Pictures that were asked for.
+
+    `positions` int64 and `faults` int64 [bad] tell which samples of the request could not be had and why; `labels`
+    int32 [kept] and `images` float32 [kept, h, w, c] are of the others, in order.
+    """
+
+    positions: np.ndarray
+    faults: np.ndarray
+    labels: np.ndarray
+    images: np.ndarray
+
+
+def answer_bytes(kept: int, bad: int, shape: tuple[int, int, int]) -> int:
+    """Return the bytes of an answer with `kept` pictures of `shape`."""
+    return _images_at(kept, bad) + 4 * kept * math.prod(shape)
+
+
+def _images_at(kept: int, bad: int) -> int:
+    return 16 + 16 * bad + -(-4 * kept // 8) * 8
+
+
+def unpack_answer(payload: Any, count: int, shape: tuple[int, int, int]) -> Answer:
+    """Return the views of an answer about `count` samples; raises TransportError for any other bytes."""
+    size = memoryview(payload).nbytes
+    if size < 16:
+        raise TransportError(f"answer has {size} bytes; expected at least 16")
+    kept, bad = np.frombuffer(payload, "<i8", 2).tolist()
+    if kept < 0 or bad < 0 or kept + bad != count or size != answer_bytes(kept, bad, shape):
+        raise TransportError(
+            f"answer of {size} bytes has {kept} pictures and {bad} bad samples; {count} were asked for"
+        )
+    pairs = np.frombuffer(payload, "<i8", 2 * bad, 16).reshape(bad, 2)
+    positions, faults = pairs[:, 0], pairs[:, 1]
+    if bad and not (positions[0] >= 0 and positions[-1] < count and (np.diff(positions) > 0).all()):
+        raise TransportError(f"answer names bad samples that are not among the {count} asked for")
+    if not np.isin(faults, [int(fault) for fault in Fault if fault]).all():
+        raise TransportError("answer names a fault that there is not")
+    labels = np.frombuffer(payload, "<i4", kept, 16 + 16 * bad)
+    images = np.frombuffer(payload, "<f4", kept * math.prod(shape), _images_at(kept, bad))
+    return Answer(positions, faults, labels, images.reshape(kept, *shape))
+
+
+def longest_answer(count: int, shape: tuple[int, int, int]) -> int:
+    """Return the bytes that an answer about `count` samples may have: all are good, or all are bad."""
+    return max(answer_bytes(count, 0, shape), answer_bytes(0, count, shape))
+
+
+def lay_out(
+    content: np.ndarray, kept: int, bad: int, shape: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where an answer that begins `content`, uint8, has its faults int64 [bad, 2], labels and images."""
+    begin, images = 16 + 16 * bad, _images_at(kept, bad)
+    end = answer_bytes(kept, bad, shape)
+    content[:16].view(np.int64)[:] = kept, bad
+    content[begin + 4 * kept : images] = 0  # padding: no byte of an earlier answer goes out
+    return (
+        content[16:begin].view(np.int64).reshape(bad, 2),
+        content[begin : begin + 4 * kept].view(np.int32),
+        content[images:end].view(np.float32).reshape(kept, *shape),
+    )

@@ -1,0 +1,212 @@
+"""The serving side of remote data servers: has pictures of its own copy of a data set made for machines that train.
+
+`PictureService` knows the data set and the sessions, `PictureServer` carries questions and answers over TCP, processes
+of its own make the pictures (`makers`); `picture_messages` tells what the messages hold. What cannot be answered is
+refused with a reason, and the server goes on.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from adam_mp.data.reading.dataset import DataSet
+from adam_mp.data.serving.makers import MOST_SESSIONS, Finished, Job, Makers
+from adam_mp.data.serving.picture_maker import Session
+from adam_mp.data.serving.picture_messages import longest_answer, most_samples, parse_look, samples_in, short
+from adam_mp.errors import AdamError, TransportError
+from adam_mp.transport.endpoint import Sent
+from adam_mp.transport.messages import Kind, Message, with_facts
+from adam_mp.transport.tcp import TcpListener
+
+_MOST_REQUESTS = 256  # taken and not answered yet
+_REQUESTS_A_TURN = 16
+_IDLE = 0.1  # seconds without a message or an answer after which `stop` is asked
+
+
+class PictureService:
+    """The data set that a server makes pictures of, and how those of each session look.
+
+    The cache holds images as the first session wants them decoded; a session that wants another part of them (`keep`)
+    has its images decoded each time.
+    """
+
+    def __init__(self, dataset: DataSet) -> None:
+        self._digest, self._count, self._name = dataset.digest, dataset.count, dataset.name
+        self.shape = dataset.image_shape
+        self._cached_keep: float | None = None
+        self._sessions: collections.OrderedDict[int, Session] = collections.OrderedDict()
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions are kept now."""
+        return len(self._sessions)
+
+    def describe(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Open the session of a DESCRIPTION, the same for the same facts; return {"session": number}.
+
+        Raises a child of AdamError if the data are others than here, or no picture can look like that.
+        """
+        for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", list(self.shape))):
+            if facts.get(name) != here:
+                raise TransportError(
+                    f"the replica's data has {name} {short(facts.get(name))}, the data served here ({self._name}) "
+                    f"{here}; give both sides the same data and --image-size"
+                )
+        look = parse_look(facts, self.shape[2])
+        number = look.number
+        if self._cached_keep is None:
+            self._cached_keep = look.keep
+        session = Session(look, look.keep == self._cached_keep)
+        if self._sessions.setdefault(number, session) != session:
+            raise TransportError(f"session {number} is another one's; start the data server again")
+        self._sessions.move_to_end(number)
+        if len(self._sessions) > MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return {"session": number}
+
+    def session(self, number: int) -> Session | None:
+        """Return a session; None where this server has forgotten it, or is another one than the one that opened it."""
+        session = self._sessions.get(number)
+        if session is not None:
+            self._sessions.move_to_end(number)
+        return session
+
+
+@dataclasses.dataclass(frozen=True)
+class ServingStatistics:
+    """What a server did so far: pictures and payload bytes sent, requests answered, sessions kept now, refusals.
+
+    `dropped` are requests that found too many others waiting, and answers that nobody was there to take.
+    """
+
+    pictures: int
+    requests: int
+    sessions: int
+    bytes: int
+    refused: int
+    dropped: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """A FETCH that was taken; the same one asked again meanwhile has the same `name`."""
+
+    peer: bytes
+    message: Message
+
+    @property
+    def name(self) -> tuple[bytes, int, int]:
+        return self.peer, self.message.shard, self.message.sequence
+
+
+class PictureServer:
+    """Serves pictures over TCP until it is told to stop. One thread does it all; `makers` has the processes.
+
+    Requests beyond `_MOST_REQUESTS` are dropped: replicas ask again.
+    """
+
+    def __init__(self, service: PictureService, listener: TcpListener, makers: Makers) -> None:
+        self._service, self._listener, self._makers = service, listener, makers
+        self._most = most_samples(service.shape)
+        self._taken: set[tuple[bytes, int, int]] = set()  # asked and not answered yet
+        self._leaving: list[tuple[Sent, int]] = []  # answers that are sent from their slots
+        self._counts = dict.fromkeys(("pictures", "requests", "bytes", "refused", "dropped"), 0)
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Serve until `stop()`, which is asked at least every tenth of a second. Raises ProcessError; see `Makers`."""
+        while not stop():
+            ready = self._listener.wait(_IDLE, self._makers.files)
+            self._take_requests()
+            for finished in self._makers.collect(ready):
+                self._answer(finished)
+            self._makers.watch()
+
+    def statistics(self) -> ServingStatistics:
+        """Return the counters as of now."""
+        return ServingStatistics(sessions=self._service.sessions, **self._counts)
+
+    def _take_requests(self) -> None:
+        for _ in range(_REQUESTS_A_TURN):
+            found = self._listener.receive(0)
+            if found is None:
+                return
+            self._take(*found)
+
+    def _take(self, peer: bytes, message: Message) -> None:
+        if message.kind is Kind.FETCH:
+            self._queue(_Request(peer, message))
+            return
+        try:
+            if message.kind is not Kind.DESCRIBE:
+                raise TransportError(f"a data server takes no {message.kind.name}")
+            answer = with_facts(
+                Kind.DESCRIPTION, self._service.describe(message.facts()), sequence=message.sequence
+            )  # fmt: skip
+        except AdamError as error:
+            answer = _refusal(message, str(error))
+        self._send(peer, answer)
+
+    def _queue(self, request: _Request) -> None:
+        message = request.message
+        if request.name in self._taken:
+            return  # it is being made
+        session, samples = self._service.session(message.shard), samples_in(message.payload)
+        if samples > self._most:  # large ones could fill the memory while they wait
+            self._send(request.peer, _refusal(message, f"request has more than {self._most} samples; ask for fewer"))
+        elif session is None:
+            reason = f"there is no session {message.shard} here"
+            self._send(request.peer, _refusal(message, reason, session=message.shard))
+        elif len(self._taken) >= _MOST_REQUESTS:
+            self._counts["dropped"] += 1
+        else:
+            self._taken.add(request.name)
+            size = longest_answer(samples, self._service.shape)
+            self._makers.add(Job(request, message.shard, session, bytes(message.payload), size))
+
+    def _answer(self, finished: Finished) -> None:
+        """Send what was made from where it lies, and give the slot back once it has left.
+
+        A replica that takes none of its answers would hold up the others so: where too many slots are on their way
+        out, the answer is copied.
+        """
+        request: _Request = finished.job.request
+        slots, slot = self._makers.slots, finished.slot
+        self._taken.discard(request.name)
+        if slot is None:
+            self._send(request.peer, _refusal(request.message, str(finished.reason)))
+            return
+        for leaving in [each for each in self._leaving if each[0].done]:
+            self._leaving.remove(leaving)
+            slots.give_back(leaving[1])
+        content: Any = slots.contents[slot, : finished.size].data
+        if copied := len(self._leaving) >= self._makers.spare_slots:
+            content = bytes(content)
+        answer = Message(Kind.PICTURES, content, shard=finished.job.number, sequence=request.message.sequence)
+        sent = self._send(request.peer, answer)
+        if sent is None or sent.done or copied:
+            slots.give_back(slot)
+        else:
+            self._leaving.append((sent, slot))
+
+    def _send(self, peer: bytes, answer: Message) -> Sent | None:
+        counts = self._counts
+        if answer.kind is Kind.REFUSED:
+            counts["refused"] += 1
+        sent = self._listener.send(peer, answer)
+        if sent is None:
+            counts["dropped"] += 1
+        elif answer.kind is Kind.PICTURES:
+            counts["requests"] += 1
+            counts["bytes"] += answer.length
+            counts["pictures"] += int(np.frombuffer(answer.payload, "<i8", 1)[0])
+        return sent
+
+
+def _refusal(message: Message, reason: str, **more: int) -> Message:
+    facts = {"reason": reason, **more}
+    return with_facts(Kind.REFUSED, facts, shard=message.shard, sequence=message.sequence)

@@ -1,0 +1,76 @@
+"""How a layer's updates reach the servers, chosen by bytes (paper, section 3.3; Poseidon's rule).
+
+*Deltas*: the change of the weights, gathered over `k` images, M*N numbers a dense layer, and as many back.
+*Activations*: the layer's inputs and errors of those images, k*(M+N) numbers, multiplied at the server, and M*N back.
+Activations are possible where the update is plain descent, because the server then needs nothing but the product.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from adam_mp.errors import SettingsError, nearest
+from adam_mp.memory.layout import Layout
+from adam_mp.network.layers import Dense
+from adam_mp.network.network import Network
+from adam_mp.params.replica.factors import fits_message
+
+PROTOCOLS = ("auto", "deltas", "activations")
+DELTAS, ACTIVATIONS = "deltas", "activations"
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerProtocol:
+    """The protocol of a layer, and the payload bytes of an exchange with each, both directions together.
+
+    `activations_bytes` is None where activations are not possible.
+    """
+
+    layer: str
+    protocol: str
+    deltas_bytes: int
+    activations_bytes: int | None
+
+
+def choose_protocols(
+    network: Network, images: int, servers: int, wanted: str, plain_descent: bool, delta_number_bytes: int = 4
+) -> tuple[LayerProtocol, ...]:
+    """Choose for each layer with parameters; `images` is k, `wanted` one of `PROTOCOLS`.
+
+    Each of `servers` needs all errors, but only the inputs of its own rows. Where `images` are too many for a message,
+    deltas are sent. Raises SettingsError for an unknown name, or for activations with an optimizer that keeps state.
+    """
+    if wanted not in PROTOCOLS:
+        raise SettingsError(f"protocol is {wanted!r}; {nearest(wanted, PROTOCOLS)}")
+    if wanted == ACTIVATIONS and not plain_descent:
+        raise SettingsError(
+            "protocol activations needs --optimizer sgd: other rules keep state that the servers do not have; "
+            "use --protocol deltas"
+        )
+    chosen = []
+    for name, layer, shape in zip(network.names, network.layers, network.shapes, strict=False):
+        sizes = layer.parameters(shape)
+        if not sizes:
+            continue
+        numbers = sum(math.prod(size) for size in sizes.values())
+        deltas, activations = (delta_number_bytes + 4) * numbers, None
+        if isinstance(layer, Dense) and plain_descent and fits_message(images, *sizes["weight"]):
+            inputs, outputs = sizes["weight"]
+            rest = (delta_number_bytes + 4) * (numbers - inputs * outputs)
+            activations = 4 * images * (inputs + servers * outputs) + 4 * inputs * outputs + rest
+        better = activations is not None and activations < deltas
+        protocol = (
+            ACTIVATIONS
+            if activations is not None and (wanted == ACTIVATIONS or (wanted == "auto" and better))
+            else DELTAS
+        )
+        chosen.append(LayerProtocol(name, protocol, deltas, activations))
+    return tuple(chosen)
+
+
+def factor_tensors(layout: Layout, protocols: Sequence[LayerProtocol]) -> tuple[int, ...]:
+    """Return the indices of the tensors whose updates go as activations and errors, ascending."""
+    names = {f"{each.layer}.weight" for each in protocols if each.protocol == ACTIVATIONS}
+    return tuple(index for index, tensor in enumerate(layout.tensors) if tensor.name in names)

@@ -1,0 +1,47 @@
+"""Which replica of a run leads: it validates, and keeps checkpoints and the model. Part of the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adam_mp.params.run.member import MEMBER_DEADLINE, Member
+
+
+class Leadership:
+    """`identity` is the leader's, 0 for none. One from before a restart of the coordinator has time to come back.
+
+    Times are seconds in which the coordinator listened. `replicas` are the members, in any order.
+    """
+
+    def __init__(self, identity: int = 0) -> None:
+        self.identity = identity
+        self._awaited_until: float | None = MEMBER_DEADLINE if identity else None
+
+    def choose(self, replicas: Sequence[Member]) -> bool:
+        """Let the replica that has been a member for longest lead, unless another does or is to come back to it.
+
+        Return whether that was decided now.
+        """
+        if any(replica.identity == self.identity for replica in replicas):
+            self._awaited_until = None
+        elif self._awaited_until is None:
+            oldest = _oldest(replicas)
+            self.identity = oldest.identity if oldest is not None else 0
+            return True
+        return False
+
+    def look(self, replicas: Sequence[Member], listened: float) -> bool:
+        """Choose another leader if the one before the restart is not back in time; return whether it was decided."""
+        if self._awaited_until is None or listened <= self._awaited_until:
+            return False
+        self._awaited_until = None
+        return self.choose(replicas)
+
+    def holder(self, replicas: Sequence[Member], done: bool) -> Member | None:
+        """Return who leads; in a run that is `done`, the oldest replica if the leader is not here."""
+        leader = next((replica for replica in replicas if replica.identity == self.identity), None)
+        return _oldest(replicas) if leader is None and done else leader
+
+
+def _oldest(replicas: Sequence[Member]) -> Member | None:
+    return min(replicas, key=lambda member: member.number, default=None)

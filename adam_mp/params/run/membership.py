@@ -1,0 +1,188 @@
+"""A member's line to the coordinator: join, report at intervals, leave; lost messages are sent again.
+
+A request is sent again under the same sequence until it is answered, and the coordinator answers a sequence it has seen
+as it did before; so a request counts once however often it arrives. Sequences count on for as long as the line lives,
+and begin at a random height, so that an answer fits one request alone, and another process with the same identity has
+sequences of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adam_mp.errors import TransportError
+from adam_mp.params.run.listening import Listening
+from adam_mp.transport.messages import FrameError, Kind, Message, shown, with_facts
+from adam_mp.transport.places import Place
+from adam_mp.transport.tcp import NOBODY, TcpDialer
+
+_AGAIN = 0.5  # seconds after which a request is sent again
+_LOOK = 0.05
+_LIFE = 32  # bits of a sequence that count requests
+_ANSWERS = {Kind.JOIN: Kind.WELCOME, Kind.REPORT: Kind.ORDERS, Kind.STATUS: Kind.STATE}
+_Facts = Mapping[str, Any]
+
+
+class RejoinError(TransportError):
+    """The coordinator does not know this member (any more): it must join again."""
+
+
+class StoppedError(TransportError):
+    """The caller wanted no answer any more."""
+
+
+class JoinError(TransportError):
+    """The run does not take this member: what it was given is not what the run has."""
+
+    exit_code = 2
+
+
+def new_identity() -> int:
+    """Return a number by which a member is known, for as long as it lives."""
+    return int.from_bytes(os.urandom(8), "little") >> 1 | 1
+
+
+@dataclasses.dataclass
+class _Request:
+    message: Message
+    sent: float
+
+
+class CoordinatorLink:
+    """One member's line. Used by one thread; `run` is 0 until the coordinator has told it."""
+
+    def __init__(self, dialer: TcpDialer, address: Place, identity: int) -> None:
+        self.address, self.identity, self.run = address, identity, 0
+        self._dialer = dialer
+        self._sequence = (int.from_bytes(os.urandom(4), "little") or 1) << _LIFE
+        self._open: _Request | None = None
+        self._said = float("-inf")
+        self._member = False
+        self._listening = Listening()
+        self._heard = 0.0
+        dialer.dial(address)
+
+    def join(
+        self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Join, waiting for what is still missing, which `say` is told when it changes; return the coordinator's news.
+
+        Raises JoinError if it refuses, TransportError if it has not answered or let in this member after `seconds`,
+        StoppedError.
+        """
+        deadline, self._member, missing = self._listened() + seconds, False, ""
+        while True:
+            answer = self.ask(Kind.JOIN, facts, deadline - self._listened(), stop)
+            if self._member:
+                return answer
+            before, missing = missing, shown(answer["waiting"])
+            if self._listened() + _AGAIN > deadline:  # too late for another answer
+                raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {missing}")
+            if missing != before:
+                say(f"waiting to join {self.address}: {missing}")
+            time.sleep(0.1)
+
+    def ask(
+        self, kind: Kind, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises TransportError after `seconds`, StoppedError when `stop` says so, RejoinError if not known there.
+        """
+        began = self._listened()
+        self._begin(kind, facts)
+        while not stop():
+            answer = self._look(_LOOK)
+            if answer is not None:
+                return answer
+            if (listened := self._listened() - began) > seconds:
+                self._open = None
+                trouble = self._dialer.trouble(self.address)
+                hint = "; is 'adam-mp serve-params' running there?" if trouble == NOBODY else ""
+                waited = f"{listened:.0f} s"
+                raise TransportError(f"{self.address} does not answer for {waited}: {trouble}{hint}")
+        self._open = None
+        raise StoppedError(f"interrupted before {self.address} answered; start it again to go on")
+
+    def report(
+        self, make: Callable[[], _Facts], joining: Callable[[], _Facts], interval: float
+    ) -> dict[str, Any] | None:
+        """Without waiting: take an answer that has come, or send the next report once `interval` seconds have passed.
+
+        A member that is not known there any more joins again with what `joining` returns. Returns the answer, None if
+        there is none now. Raises TransportError if it is refused.
+        """
+        if self._open is None and time.monotonic() - self._said >= (interval if self._member else _AGAIN):
+            self._begin(*((Kind.REPORT, make()) if self._member else (Kind.JOIN, joining())))
+        try:
+            answer = self._look(0)
+        except RejoinError:
+            self._member, self._said = False, float("-inf")
+            return None
+        except JoinError as error:
+            raise TransportError(str(error)) from None  # it was in the run: its input was right
+        return answer if self._member else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is on its way."""
+        return self._open is not None
+
+    @property
+    def silence(self) -> float:
+        """Seconds in which this member listened since the coordinator was last heard."""
+        return self._listening.seconds - self._heard
+
+    def leave(self, seconds: float = 1.0, member: int | None = None) -> None:
+        """Say goodbye, or that `member` is dead; whether it arrives is not known."""
+        deadline = time.monotonic() + seconds
+        facts = {} if member is None else {"member": member}
+        self._sequence += 1
+        message = with_facts(Kind.LEAVE, facts, run=self.run, sender=self.identity, sequence=self._sequence)
+        while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
+            time.sleep(_LOOK / 5)
+
+    def _listened(self) -> float:
+        return self._listening.look(time.monotonic())
+
+    def _begin(self, kind: Kind, facts: _Facts) -> None:
+        self._sequence += 1
+        run = 0 if kind == Kind.JOIN else self.run
+        message = with_facts(kind, facts, run=run, sender=self.identity, sequence=self._sequence)
+        self._open = _Request(message, 0.0)
+        self._said = time.monotonic()
+
+    def _look(self, seconds: float) -> dict[str, Any] | None:
+        """Send the open request if it is due, and return its answer if it comes within `seconds`."""
+        self._listened()
+        if self._open is not None and time.monotonic() - self._open.sent > _AGAIN:
+            if self._dialer.send(self.address, self._open.message) is not None:
+                self._open.sent = time.monotonic()
+            elif seconds:
+                time.sleep(_LOOK / 5)
+        received = self._dialer.receive(seconds)
+        if received is None or self._open is None:
+            return None
+        message = received[1]
+        self._heard = self._listening.seconds
+        asked = self._open.message
+        if message.sequence != asked.sequence or message.kind not in (_ANSWERS[asked.kind], Kind.REFUSED):
+            return None  # an answer that came twice, or too late
+        try:
+            facts = message.facts()
+        except FrameError:
+            return None
+        self._open = None
+        if message.kind == Kind.REFUSED:
+            reason = f"{self.address} refuses: {shown(facts.get('reason'))}"
+            if facts.get("rejoin"):
+                raise RejoinError(reason)
+            raise (JoinError if asked.kind == Kind.JOIN else TransportError)(reason)
+        if message.kind == Kind.WELCOME and not facts.get("waiting"):
+            self.run, self._member = int(facts["run"]), True
+        return facts

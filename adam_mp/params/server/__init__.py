@@ -1,0 +1,1 @@
+"""One parameter server: its shards, its answers, its snapshots, its process."""

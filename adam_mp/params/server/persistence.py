@@ -1,0 +1,243 @@
+"""Delayed persistence: dirty shards go to a snapshot folder in the background (paper, section 3.3.3).
+
+A shard's file holds its weights and, beside them, the last sequence of each sender, so that a restarted server knows
+what it has applied. Files are whole or absent. A shard is written at most once in `seconds`, however many updates came
+meanwhile; what came after the last writing is lost with a process that is killed, which training tolerates. At a clean
+stop all is written. `identity.json` says
+which server of which run this is; shards say of which run they are, and those of another are left alone until they are
+written over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import queue
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.tensor_file import read_tensors, write_file, write_tensors
+from adam_mp.errors import CheckpointError, RunFolderError, refusal
+from adam_mp.params.server.server_memory import WAITING
+from adam_mp.params.server.shard_table import ShardTable
+
+_FORMAT = "adam_mp.shard.2"
+_NAME = re.compile(r"shard-(\d{6})\.safetensors")
+_FACTS = "identity.json"
+_CLOSING = 60.0  # seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class PersistenceStatistics:
+    """Counters: shards written, writings that failed, shards that changed since they were last written.
+
+    `window` is how many seconds of updates would be lost if the server were killed now.
+    """
+
+    written: int
+    failed: int
+    dirty: int
+    window: float
+
+
+@dataclasses.dataclass
+class _Copy:
+    number: int
+    weights: np.ndarray
+    applied: dict[int, int]
+    run: int
+    layout: int  # its digest
+
+
+class SnapshotFolder:
+    """A server's snapshot in `folder`. `look` is called from the server's loop; a thread of its own writes.
+
+    `seconds` is how often a shard is written at most. `trouble` is a line for the user, who takes it away; `outdated`
+    says that the disk refused the last facts that were noted.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"cannot use snapshot folder {folder}: {refusal(error)}; name another") from None
+        self._folder, self._seconds = folder, seconds
+        self._run = 0
+        self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(WAITING)
+        self._written = self._failed = 0
+        self._since: dict[int, float] = {}  # shard -> when the first change came that was not copied; oldest first
+        self._busy: set[int] = set()  # shards whose copy is queued or being written
+        self._unwritten: deque[int] = deque()  # shards that the disk refused
+        self._refusing = False  # whether that was the last that it did
+        self._reason = ""  # why it refused last
+        self._progress = threading.Event()  # set whenever the writer is through with something
+        self.trouble: str | None = None
+        self.outdated = False
+        self._thread = threading.Thread(target=self._write_all, name="snapshot", daemon=True)
+        self._thread.start()
+
+    def load(self, table: ShardTable, run: int) -> int:
+        """Fill the table with what is there for it and `run`, whose shards are written from now on; return how many.
+
+        Damaged files, those of an older format and those of another run are left out, and named.
+        """
+        loaded, others, unusable, self._run = 0, 0, list[str](), run
+        self._since.clear()  # of the table before
+        for path in sorted(self._folder.iterdir()):
+            match = _NAME.fullmatch(path.name)
+            if match is None or int(match[1]) not in table.entries:
+                continue
+            try:
+                tensors, metadata = read_tensors(path, _FORMAT)
+                if metadata.get("run") != str(run):
+                    others += 1
+                    continue
+                if int(metadata["layout"]) != table.layout.digest:
+                    continue  # of another network: written over when its turn comes
+                applied = {int(sender): int(last) for sender, last in json.loads(metadata["applied"]).items()}
+                if tensors["weights"].shape != table.entries[int(match[1])].weights.shape:
+                    continue
+            except (CheckpointError, KeyError, ValueError, AttributeError) as error:
+                unusable.append(f"{path}: {error}")
+                continue
+            table.restore(int(match[1]), tensors["weights"], applied)
+            loaded += 1
+        if unusable:
+            more = f", as do {len(unusable) - 1} more" if len(unusable) > 1 else ""
+            self.trouble = f"{unusable[0]}; this shard begins anew{more}"
+        elif others:
+            self.trouble = f"{self._folder}: {others} shards are of another run and not used; they are written over"
+        return loaded
+
+    def look(self, table: ShardTable, now: float, all_of_it: bool = False) -> None:
+        """Hand a copy of a shard to the writer, if one is due and the writer has room; `now` of time.monotonic."""
+        while self._unwritten:
+            number = self._unwritten.popleft()
+            if number in table.entries and table.entries[number].version:  # not one of an earlier table alone
+                table.changed.add(number)
+        for number in table.changed:
+            self._since.setdefault(number, now)
+        table.changed.clear()
+        for number in self._due(now, all_of_it):
+            entry = table.entries[number]
+            self._busy.add(number)
+            del self._since[number]
+            copy = _Copy(number, entry.weights.copy(), dict(entry.applied), self._run, table.layout.digest)
+            self._queue.put(copy, timeout=_CLOSING)
+
+    def _due(self, now: float, all_of_it: bool) -> list[int]:
+        """Return the shards to be copied now, as many as the writer has room for, or all that it has no copy of."""
+        if all_of_it:
+            return [number for number in self._since if number not in self._busy]
+        old = itertools.takewhile(lambda changed: now - changed[1] >= self._seconds, self._since.items())
+        free = (number for number, _ in old if number not in self._busy)
+        return list(itertools.islice(free, max(0, WAITING - self._queue.qsize())))
+
+    def note(self, facts: dict[str, Any]) -> bool:
+        """Have `identity.json` written in the background; False if the writer has no room now."""
+        try:
+            self._queue.put_nowait(facts)
+        except queue.Full:
+            return False
+        return True
+
+    def statistics(self) -> PersistenceStatistics:
+        """Return the counters as of now."""
+        oldest = next(iter(self._since.values()), None)
+        window = 0.0 if oldest is None else time.monotonic() - oldest
+        return PersistenceStatistics(self._written, self._failed, len(self._since.keys() | self._busy), window)
+
+    def close(self, table: ShardTable | None, facts: dict[str, Any] | None = None) -> None:
+        """Write what is left, and these facts, and end the writer. `trouble` says afterwards what is not on disk.
+
+        A disk that takes longer than a minute for a shard is not waited for.
+        """
+        with contextlib.suppress(queue.Full):
+            if table is None or self._write_rest(table):
+                if facts is not None:
+                    self._queue.put(facts, timeout=_CLOSING)
+                self._queue.put(None, timeout=_CLOSING)
+                self._thread.join(_CLOSING)
+        if self._thread.is_alive():
+            self._tell_missing(len(self._since.keys() | self._busy), f"the disk did not take them in {_CLOSING:g} s")
+        elif self._unwritten or self.outdated:
+            self._tell_missing(len(set(self._unwritten)), self._reason)
+
+    def _write_rest(self, table: ShardTable) -> bool:
+        """Queue all shards that changed, each once its older copy is written; False if the disk takes too long."""
+        while True:
+            self._progress.clear()
+            self.look(table, time.monotonic(), all_of_it=True)
+            if not self._since:
+                return True
+            if not self._progress.wait(_CLOSING):
+                return False
+
+    def _tell_missing(self, shards: int, reason: str) -> None:
+        what = f"the newest updates of {shards} shard{'s' * (shards != 1)}" if shards else f"the newest {_FACTS}"
+        self.trouble = f"{self._folder} lacks {what}: {reason}"
+
+    def _write_all(self) -> None:
+        while (job := self._queue.get()) is not None:
+            try:
+                self._write(job)
+                self._refusing = False
+            except OSError as error:
+                self._failed += 1
+                if isinstance(job, _Copy):
+                    self._unwritten.append(job.number)
+                else:
+                    self.outdated = True
+                if not self._refusing:  # it is tried again and again, and said once
+                    self.trouble = (
+                        f"cannot write a snapshot to {self._folder}: {refusal(error)}; the server goes on without"
+                    )
+                self._refusing, self._reason = True, refusal(error)
+            finally:
+                if isinstance(job, _Copy):
+                    self._busy.discard(job.number)
+                self._progress.set()
+
+    def _write(self, job: _Copy | dict[str, Any]) -> None:
+        if isinstance(job, dict):
+            self.outdated = False
+            write_facts(self._folder, job)
+            return
+        metadata = {
+            "format": _FORMAT,
+            "run": str(job.run),
+            "layout": str(job.layout),
+            "applied": json.dumps({str(sender): last for sender, last in job.applied.items()}),
+        }
+        write_tensors(self._folder / f"shard-{job.number:06d}.safetensors", {"weights": job.weights}, metadata)
+        self._written += 1
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write `identity.json`, whole or not at all. Raises OSError if the disk refuses."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / _FACTS, json.dumps(facts).encode())
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Return what `identity.json` says; nothing if there is none. Raises CheckpointError or RunFolderError."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        if not isinstance(facts, dict):
+            raise ValueError("not an object")
+        return facts
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise RunFolderError(f"cannot use snapshot folder {folder}: {refusal(error)}; name another") from None
+    except ValueError as error:
+        raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to begin anew") from None

@@ -1,0 +1,175 @@
+"""From a plan to shared memory with everything in it, and to what each process is told."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from adam_mp.data.serving.remote import RemoteSource
+from adam_mp.data.serving.server import DataServerSpec
+from adam_mp.memory.cache import LEFT_FREE, ImageCache
+from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.ledger import TRAINED
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.segment import Segment
+from adam_mp.memory.steps import StepMemory
+from adam_mp.memory.store import ParameterStore
+from adam_mp.network.initialization import draw_weights
+from adam_mp.params.replica.factors import FactorShape, make_outboxes
+from adam_mp.training.crew.copies import spaces_of
+from adam_mp.training.folder.checkpoint import RunState
+from adam_mp.training.plan.memory_need import plan_outbox_slots, run_need, step_shape
+from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.worker.worker import WorkerSpec
+from adam_mp.transport.keys import read_keys
+from adam_mp.transport.local import ChannelHandle
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """All that the processes of a run share: its memory, its weights, and decoded images where any are decoded."""
+
+    memory: RunMemory
+    store: ParameterStore
+    cache: ImageCache | None
+    exchange: ExchangeMemory | None = None
+    outboxes: Segment | None = None
+    channels: tuple[ChannelHandle, ...] = ()
+    steps: StepMemory | None = None
+
+    @property
+    def descriptors(self) -> list[int]:
+        """The open files that every process of the run inherits."""
+        files = [self.memory.handle.segment.descriptor, self.store.handle.arena.segment.descriptor]
+        if self.cache is not None:
+            files.append(self.cache.handle.segment.descriptor)
+        if self.outboxes is not None:
+            files.append(self.outboxes.handle.descriptor)
+        if self.steps is not None:
+            files.append(self.steps.handle.segment.descriptor)
+        return files if self.exchange is None else [*files, *self.exchange.descriptors]
+
+    def close(self) -> None:
+        """Free it all; what a child still maps goes with that child."""
+        if self.steps is not None:
+            self.steps.close()
+        if self.outboxes is not None:
+            self.outboxes.close()
+        if self.exchange is not None:
+            self.exchange.close()
+        if self.cache is not None:
+            self.cache.close()
+        self.store.close()
+        self.memory.close()
+
+
+def prepare_memory(
+    plan: RunPlan, factors: FactorShape | None = None, servers: int = 1, keeps: bool = True
+) -> Shared:  # fmt: skip
+    """Make all that is shared, owned by the caller, and fill in the data set and first or resumed weights.
+
+    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do; `servers` is
+    how many parameter servers the run has; `keeps` is whether checkpoints and models will be written. Raises
+    SpaceError, before taking any, if there is not enough for all of the run.
+    """
+    shape = plan.run_shape
+    folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
+    need = run_need(plan, factors, keeps)
+    need.check("the run", folder)
+    cache, exchange, outboxes, steps = None, None, None, None
+    channels: tuple[ChannelHandle, ...] = ()
+    with contextlib.ExitStack() as made:
+        memory = RunMemory.create(shape, folder)
+        made.callback(memory.close)
+        store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
+        made.callback(store.close)
+        plan.data.fill(memory.arrays)
+        _fill_store(plan, store)
+        if plan.data.source is not None:
+            cache = plan.data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE + need.kept)
+            made.callback(cache.close)
+        if plan.is_replica:
+            exchange = ExchangeMemory.create(plan.layout.for_servers(servers), folder)
+            made.callback(exchange.close)
+        if factors is not None:
+            slots = plan_outbox_slots(plan)
+            outboxes = Segment.create("outboxes", need.shared["outboxes"], folder)
+            made.callback(outboxes.close)
+            channels = tuple(each.handle for each in make_outboxes(outboxes, plan.split.workers, slots, factors))
+        if plan.consistency.in_steps:
+            steps = StepMemory.create(step_shape(plan), folder)
+        made.pop_all()
+    return Shared(memory, store, cache, exchange, outboxes, channels, steps)
+
+
+def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
+    """Put the weights that the run begins with, and optimizer state, straight into the store."""
+    if plan.resumed is not None:
+        plan.resumed.read_into(spaces_of(store))
+        store.set_updates(_updates_so_far(plan, plan.resumed))
+    elif plan.weights is not None:
+        store.load(plan.weights)
+    else:
+        draw_weights(plan.network, plan.settings.seed, store.tensors)
+
+
+def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
+    """Return where the run stands in its schedule; steps of another number of workers were more or fewer."""
+    if not plan.consistency.in_steps:
+        return resumed.updates
+    done = int(np.count_nonzero(resumed.ledger == TRAINED))
+    return resumed.epoch * plan.schedule.steps_per_epoch + done // plan.split.workers
+
+
+def make_specs(
+    plan: RunPlan, shared: Shared, factors: FactorShape | None = None
+) -> tuple[list[WorkerSpec], list[DataServerSpec]]:
+    """Return what each worker and each data server is told; workers are numbered first."""
+    settings = plan.settings
+    pictures = plan.data.pictures(None if shared.cache is None else shared.cache.handle)
+    remote = _remote_source(plan)
+    workers = [
+        WorkerSpec(
+            process=number,
+            memory=shared.memory.handle,
+            store=shared.store.handle,
+            network=plan.network,
+            choices=plan.choices,
+            pictures=pictures,
+            optimizer=plan.optimizer,
+            schedule=plan.schedule,
+            batch_size=settings.batch_size,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            seed=settings.seed,
+            factors=factors,
+            outbox=shared.channels[number] if shared.channels else None,
+            bound=plan.consistency.bound,
+            steps=None if shared.steps is None else shared.steps.handle,
+        )
+        for number in range(plan.split.workers)
+    ]
+    servers = [
+        DataServerSpec(
+            process=plan.split.workers + number,
+            memory=shared.memory.handle,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            pictures=pictures,
+            remote=remote,
+        )
+        for number in range(plan.split.data_servers)
+    ]
+    return workers, servers
+
+
+def _remote_source(plan: RunPlan) -> RemoteSource | None:
+    """Return which data servers on other machines make the batches, None where those here do."""
+    settings, dataset = plan.settings, plan.data.dataset
+    if settings.data_from is None:
+        return None
+    addresses = tuple(settings.data_from.split(","))
+    return RemoteSource(addresses, read_keys(settings.key_file), dataset.digest, dataset.image_shape, dataset.count)

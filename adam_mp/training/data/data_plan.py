@@ -1,0 +1,179 @@
+"""The data side of a plan: which samples, in which size, normalised and augmented how, cached where."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from adam_mp.data.augmentation import Augmentation, parse_augmentation
+from adam_mp.data.normalization import Normalization
+from adam_mp.data.pictures import PictureSpec
+from adam_mp.data.reading.dataset import DataSet, split
+from adam_mp.data.reading.items import Items
+from adam_mp.data.reading.loading import LoadOptions, load_data, parse_image_size
+from adam_mp.data.reading.records import Records, RecordTable
+from adam_mp.data.reading.samples import Samples
+from adam_mp.data.reading.sources import SourceSpec, pickle_items
+from adam_mp.data.survey import Survey
+from adam_mp.errors import DataError, SettingsError
+from adam_mp.memory.cache import LEFT_FREE, CacheHandle, ImageCache, expected_bytes
+from adam_mp.memory.run_memory import Field
+from adam_mp.memory.segment import free_space
+from adam_mp.training.data.kept_images import KeptImages
+from adam_mp.training.data.surveying import survey_data
+from adam_mp.training.settings.events import Listener
+from adam_mp.training.settings.settings import TrainSettings, parse_cache
+
+_KEPT = 7 / 8  # of an image's side, where training crops: what is left at the edges is seen there alone
+
+
+@dataclasses.dataclass(frozen=True)
+class DataPlan:
+    """What is trained, validated and tested on: sample numbers int64, and how samples become pictures.
+
+    `source` is None where the images are arrays; `table` has the records of all parts, where they are records;
+    `cache_bytes` is what decoded images may take; `kept_images` owns those of the survey until a run takes them.
+    """
+
+    dataset: DataSet
+    training: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    augmentation: Augmentation
+    keep: float
+    source: SourceSpec | None
+    table: RecordTable | None
+    survey: Survey
+    cache_bytes: int
+    kept_images: KeptImages | None = None
+
+    @property
+    def normalization(self) -> Normalization:
+        """What is done to stored values."""
+        return self.survey.normalization
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The arrays that the data set has in the run's memory."""
+        dataset = self.dataset
+        count = dataset.count
+        fields: dict[str, Field] = {
+            "labels": ("<i4", (count,)), "validation": ("<i8", self.validation.shape), "test": ("<i8", self.test.shape),
+        }  # fmt: skip
+        if self.source is None:
+            return {**fields, "images": (dataset.stored_type, (count, *dataset.image_shape))}
+        fields.update({"bad": ("|u1", (count,)), "cache_places": ("<i8", (count,))})
+        if self.table is not None:
+            fields.update({name: (array.dtype.str, array.shape) for name, array in self.table.arrays().items()})
+        return fields
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the data set into its arrays in the run's memory."""
+        dataset = self.dataset
+        arrays["labels"][...] = dataset.labels
+        arrays["validation"][...], arrays["test"][...] = self.validation, self.test
+        if self.source is None:
+            first = 0
+            for part in dataset.parts:
+                assert isinstance(part, Samples)
+                arrays["images"][first : first + len(part)] = part.images
+                first += len(part)
+        elif self.table is not None:
+            for name, array in self.table.arrays().items():
+                arrays[name][...] = array
+
+    def open_cache(self, places: np.ndarray, folder: Path | None, spare: int) -> ImageCache:
+        """Return a cache for decoded images, owned by the caller: the survey's, or else an empty one.
+
+        `places` is its index in the run's memory; `spare` bytes of memory are left free.
+        """
+        assert self.source is not None
+        cache = self.kept_images.take() if self.kept_images is not None else None
+        if cache is None:
+            image_bytes = self.survey.stored_pixels * self.source.channels
+            return ImageCache.create(self.cache_bytes, image_bytes, places, folder, spare)
+        places[self.survey.kept] = self.survey.places
+        cache.adopt(places, spare)
+        return cache
+
+    def pictures(self, cache: CacheHandle | None) -> PictureSpec:
+        """Return how the run's processes make pictures."""
+        return PictureSpec(self.normalization, self.augmentation, self.keep, self.source, cache)
+
+
+def load_dataset(settings: TrainSettings) -> DataSet:
+    """Load what the settings name; raises DataError for bad files where they are to be `strict`."""
+    size = None if settings.image_size is None else str(settings.image_size)
+    dataset = load_data(settings.data, LoadOptions(size, settings.follow_links))
+    if size is not None and dataset.image_shape[:2] != parse_image_size(size):
+        height, width, _ = dataset.image_shape
+        raise SettingsError(
+            f"image_size is {size}, but {dataset.name} has arrays of {height}x{width}; it is for images in files"
+        )
+    if settings.strict and dataset.rejected:
+        bad = dataset.rejected[0]
+        raise DataError(
+            f"{bad.path}: {bad.reason} (the first of {len(dataset.rejected)}; without --strict it is left out)"
+        )
+    return dataset
+
+
+def split_samples(dataset: DataSet, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers of the samples to train and to validate on."""
+    if dataset.validation is not None:
+        return dataset.numbers(dataset.train), dataset.numbers(dataset.validation)
+    return split(len(dataset.train), settings.validation, settings.seed)
+
+
+def plan_data(
+    dataset: DataSet, settings: TrainSettings, known: Normalization | None, cores: int, listener: Listener,
+    kept: KeptImages | None = None, spare: int = LEFT_FREE,
+) -> DataPlan:  # fmt: skip
+    """Decide all about the data; `known` is the normalisation of a run to be resumed.
+
+    The images that the survey decodes go into `kept`, if it is given, as far as `spare` bytes of memory stay free.
+    """
+    training, validation = split_samples(dataset, settings)
+    augmentation = parse_augmentation(settings.augment, dataset.image_shape)
+    keep = _KEPT if augmentation.crop > 0 else 1.0
+    source, cache_bytes, cache = make_source(dataset, keep, settings.pixel_limit), 0, None
+    if source is not None:
+        folder = None if settings.memory_dir is None else Path(settings.memory_dir)
+        allowed = parse_cache(settings.cache, free_space(folder))
+        if kept is not None:
+            assert source.least is not None
+            pixels = 2 * math.prod(source.least)  # as decoded, few are longer than that
+            size = min(allowed, expected_bytes(dataset.count, pixels, source.channels))
+            cache = kept.make(size, pixels * source.channels, folder, spare)
+    survey = survey_data(
+        dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener,
+        None if cache is None else cache.handle,
+    )  # fmt: skip
+    if source is not None:
+        cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
+        if cache is not None:
+            cache.resize(cache_bytes)
+    return DataPlan(
+        dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, join_records(dataset),
+        survey, cache_bytes, kept,
+    )  # fmt: skip
+
+
+def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec | None:
+    """Return how images are decoded, so large that `keep` of a side has the network's size; None for arrays."""
+    if isinstance(dataset.train, Samples):
+        return None
+    height, width, channels = dataset.image_shape
+    height, width = math.ceil(height / keep), math.ceil(width / keep)
+    items = [part for part in dataset.parts if isinstance(part, Items)]
+    return SourceSpec(channels, (height, width), pixel_limit, pickle_items(items) if items else b"")
+
+
+def join_records(dataset: DataSet) -> RecordTable | None:
+    """Return the records of all parts, None where samples are no records."""
+    tables = [part.table for part in dataset.parts if isinstance(part, Records)]
+    return RecordTable.joined(tables) if tables else None

@@ -1,0 +1,1 @@
+"""What happens in an epoch and after it: orders, validation, checkpoints, divergence, figures."""

@@ -1,0 +1,119 @@
+"""The account of an epoch: what the processes' counters say of it, the part before an interruption included."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from adam_mp.memory.staleness import labelled
+from adam_mp.training.folder.figures import SERVING, wait_fraction
+from adam_mp.training.settings.events import EpochEnded, EpochProgress
+
+Counters = Mapping[str, float]
+_RECENT = 10.0  # seconds
+_FEWEST_UPDATES = 5  # in what rates are told of, where an update takes long
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """The epoch as it was at a `time`: images `done` by all machines, and what was `measured` here."""
+
+    time: float
+    done: int
+    measured: Counters
+
+
+class EpochAccount:
+    """Opened as an epoch begins or goes on.
+
+    `totals` returns all counters' sums since the start, `staleness` the histogram; `part` is what was measured of the
+    epoch before an interruption; `served` are the sums as the epoch before ended, since data servers work ahead, and
+    `stale` the histogram as it was then.
+    """
+
+    def __init__(
+        self, totals: Callable[[], Counters], staleness: Callable[[], np.ndarray], part: Counters, served: Counters,
+        stale: np.ndarray,
+    ) -> None:  # fmt: skip
+        self._totals, self._staleness, self._part, self._stale = totals, staleness, part, stale
+        self._began, self._before = time.monotonic(), totals()
+        self._before = {**self._before, **{name: served[name] for name in SERVING}}
+        self._ended: float | None = None
+        self._looks: collections.deque[_Look] = collections.deque()  # of the last seconds, one from before them
+
+    def end(self) -> None:
+        """Stop the clock: the epoch's training is over."""
+        self._ended = time.monotonic()
+
+    @property
+    def here(self) -> float:
+        """Seconds since it was opened."""
+        return (self._ended or time.monotonic()) - self._began
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that were spent training the epoch."""
+        return self.here + self._part.get("seconds", 0.0)
+
+    def measured(self, totals: Counters | None = None) -> dict[str, float]:
+        """Return the counters' sums of the epoch up to now, or up to when they were `totals`."""
+        totals = totals or self._totals()
+        return {name: totals[name] - self._before[name] + self._part.get(name, 0.0) for name in totals}
+
+    def as_part(self) -> dict[str, float]:
+        """Return what is measured up to now, for the account of the epoch's rest."""
+        return {**self.measured(), "seconds": self.seconds}
+
+    def progress(self, epoch: int, epochs: int, done: int, images: int, connections: int) -> EpochProgress:
+        """Return how far the epoch is: `done` of `images`; `connections` are those of one image.
+
+        Rates are those of the last seconds: an average of the whole epoch would go on telling of images, and of an end
+        to come, where none are trained any more.
+        """
+        measured, looks = self.measured(), self._looks
+        if not looks:
+            part = {name: self._part.get(name, 0.0) for name in measured}
+            looks.append(_Look(self._began, done, part))
+        looks.append(_Look(time.monotonic(), done, measured))
+        updates = measured["updates"] - self._part.get("updates", 0.0)
+        recently = max(_RECENT, _FEWEST_UPDATES * self.here / max(updates, 1))
+        while looks[-1].time - looks[1].time >= recently:
+            looks.popleft()
+        first, last = looks[0], looks[-1]
+        seconds = max(last.time - first.time, 1e-9)
+        recent = {name: measured[name] - first.measured[name] for name in measured}
+        rate = recent["images"] / seconds
+        done_recently = last.done - first.done
+        return EpochProgress(
+            epoch=epoch + 1,
+            epochs=epochs,
+            done=done,
+            images=images,
+            seconds=self.here,
+            images_per_second=rate,
+            connections_per_second=rate * connections,
+            loss=measured["loss"] / max(measured["images"], 1),
+            wait_fraction=wait_fraction(recent["waited_ns"], recent["busy_ns"]),
+            seconds_left=(images - done) * seconds / done_recently if done_recently > 0 else None,
+        )
+
+    def record(self, measured: Counters, connections: int, **known: Any) -> EpochEnded:
+        """Return the record of the epoch, which has ended; `known` are the fields that no counter tells."""
+        rate = measured["images"] / self.seconds
+        return EpochEnded(
+            seconds=self.seconds,
+            images_decoded=int(measured["decoded"]),
+            cache_hits=int(measured["hits"]),
+            loss=measured["loss"] / max(measured["images"], 1),
+            images_per_second=rate,
+            connections_per_second=rate * connections,
+            data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+            staleness_mean=measured["staleness"] / max(measured["updates"], 1),
+            staleness=labelled(self._staleness() - self._stale),
+            **known,
+        )

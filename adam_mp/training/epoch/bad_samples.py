@@ -1,0 +1,111 @@
+"""Samples that cannot be had: counted, named in `bad_samples.jsonl` as they are found, and left out; or the end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.data.reading.dataset import DataSet
+from adam_mp.data.reading.faults import BadSample, Fault
+from adam_mp.errors import DataError, refusal
+from adam_mp.training.folder.run_folder import BAD_SAMPLES_FILE
+
+_PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE)]
+
+
+class BadSamples:
+    """The bad samples of a run, as the supervisor learns of them from the flags `bad`, uint8 [samples].
+
+    What was left out when the data set was loaded is named at once. A resumed run knows those of before from the file.
+    One that was gone or could not be read is tried again in the next epoch: disks and networks recover.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        flags: np.ndarray | None,
+        folder: Path | None,
+        strict: bool,
+        notice: Callable[[str], None],
+    ) -> None:
+        self._dataset, self._strict, self._notice = dataset, strict, notice
+        self._path = None if folder is None else folder / BAD_SAMPLES_FILE
+        self._flags: np.ndarray = np.zeros(0, np.uint8) if flags is None else flags
+        self._seen = np.zeros_like(self._flags)
+        known = self._read()
+        self._named = {line["sample"] for line in known}
+        for line in known:
+            number, fault = line.get("number"), Fault.__members__.get(str(line.get("fault")))
+            if isinstance(number, int) and 0 <= number < len(self._flags) and fault is not None:
+                self._flags[number] = self._seen[number] = fault
+        self._write([(bad, None) for bad in dataset.rejected])
+
+    @property
+    def count(self) -> int:
+        """How many samples, and files beside them, were found to be bad so far."""
+        return len(self._named)
+
+    def forgive(self) -> None:
+        """Have samples tried again whose files were gone or could not be read. To be called between two epochs."""
+        self.look()  # what is forgiven is named first
+        passing = np.isin(self._flags, _PASSING)
+        self._flags[passing] = self._seen[passing] = Fault.GOOD
+
+    def failed_in(self, batches: np.ndarray, order: np.ndarray, size: int) -> dict[int, int]:
+        """Return how many samples are bad in each of these batches, of `size` samples in the epoch's `order`.
+
+        Batches without any are left out.
+        """
+        if not len(self._flags) or not len(batches):
+            return {}
+        places = batches[:, None] * size + np.arange(size)
+        bad = self._flags[order[np.minimum(places, len(order) - 1)]] != 0
+        counts = np.count_nonzero(bad & (places < len(order)), axis=1)
+        return dict(zip(batches[counts > 0].tolist(), counts[counts > 0].tolist(), strict=True))
+
+    def look(self) -> None:
+        """Name those that were found since the last look; raises DataError at the first where they are not allowed."""
+        numbers = np.flatnonzero(self._flags != self._seen)
+        if not numbers.size:
+            return
+        faults = self._flags[numbers].copy()
+        self._seen[numbers] = faults
+        found = [
+            (BadSample(self._dataset.place(number), Fault(fault)), number)
+            for number, fault in zip(numbers.tolist(), faults.tolist(), strict=True)
+        ]
+        if self._strict:
+            bad = found[0][0]
+            raise DataError(f"{bad.path}: {bad.reason}; mend or remove it, or leave out --strict")
+        self._write(found)
+
+    def _write(self, found: Sequence[tuple[BadSample, int | None]]) -> None:
+        new = [(bad, number) for bad, number in found if bad.path not in self._named]
+        self._named.update(bad.path for bad, _ in new)
+        if self._path is None or not new:
+            return
+        try:
+            with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
+                for bad, number in new:
+                    line = {"sample": bad.path, "fault": bad.fault.name, "reason": bad.reason, "number": number}
+                    file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            self._notice(f"cannot write {self._path}: {refusal(error)}; the run goes on without it")
+
+    def _read(self) -> list[dict[str, Any]]:
+        """Return the lines of an earlier part of the run; a damaged one, of a run that was killed, is left out."""
+        if self._path is None or not self._path.exists():
+            return []
+        lines = []
+        for text in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and isinstance(line.get("sample"), str):
+                lines.append(line)
+        return lines

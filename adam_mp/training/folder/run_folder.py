@@ -1,0 +1,209 @@
+"""The run folder: who may use it, what is in it, and the record `run.json`.
+
+model.safetensors          the model of the best epoch
+checkpoint-N.safetensors   the last two checkpoints, the N-th of the run
+metrics.jsonl              one object an epoch
+run.json                   settings, versions, machine, and at the end the summary
+curves.png                 loss, accuracy and throughput over the epochs
+bad_samples.jsonl          images that were left out, and why, if there were any
+server-N, replica-N        snapshots of parameter servers, and the other replicas' folders (train --servers)
+failures.log               last words of processes that died, if any did
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from adam_mp.compute.tensor_file import write_file
+from adam_mp.errors import RunFolderError, SpaceError, refusal
+from adam_mp.machine import cpu_name, usable_cores
+from adam_mp.memory.segment import megabytes
+from adam_mp.network.description import to_json
+from adam_mp.network.network import Network
+from adam_mp.training.folder.checkpoint import find_checkpoints
+from adam_mp.training.settings.settings import FIELDS, TrainSettings
+
+RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
+BAD_SAMPLES_FILE = "bad_samples.jsonl"
+GIVEN = "given by the caller"
+_LOCK, _HOLDER = ".lock", "process "  # the file, and how what it says of who holds it begins
+_EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
+_PARTS = re.compile(r"(server|replica)-\d+")  # folders that a launch makes anew
+_PARTIAL = re.compile(r"\.(run\.json|metrics\.jsonl|(model|checkpoint-\d{10})\.safetensors)\.partial")
+_PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors", "simplejpeg", "pillow")
+
+
+@contextlib.contextmanager
+def _refusals_told(path: Path) -> Iterator[None]:
+    """Turn what the system says against using `path` into RunFolderError."""
+    try:
+        yield
+    except FileExistsError:
+        raise RunFolderError(f"cannot use run folder {path}: it is a file; give the name of a folder") from None
+    except OSError as error:
+        why = "it cannot be made there" if isinstance(error, FileNotFoundError) else refusal(error)
+        raise RunFolderError(f"cannot use run folder {path}: {why}; name a folder where you may write") from None
+
+
+class RunFolder:
+    """A folder held by this process alone, until `close`. The lock goes with the process, however it ends."""
+
+    def __init__(self, path: Path, lock: IO[str]) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path | None, model: str) -> RunFolder:
+        """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
+        path = path if path is not None else _unused_folder(model)
+        with _refusals_told(path):
+            if path.is_dir() and not (path / _LOCK).exists():
+                _check_unused(path, of_a_run=False)  # before a lock is left in what may be anybody's
+        folder = cls._take(path)
+        try:
+            _check_unused(path, of_a_run=(path / _LOCK).read_bytes().startswith(_HOLDER.encode()))
+        except RunFolderError:
+            folder.close()
+            raise
+        folder._begin()
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Take an existing run's folder. Raises RunFolderError if it is none, or in use."""
+        if not (path / RUN_FILE).is_file():
+            raise RunFolderError(f"{path} is not a run folder that can be resumed: it has no {RUN_FILE}")
+        folder = cls._take(path)
+        folder._begin()
+        return folder
+
+    @classmethod
+    def _take(cls, path: Path) -> RunFolder:
+        with _refusals_told(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = open(path / _LOCK, "a+")  # noqa: SIM115, held until close
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            lock.close()
+            raise RunFolderError(f"run folder {path} is in use by {holder}; wait for it, or name another") from None
+        return cls(path, lock)
+
+    def _begin(self) -> None:
+        """Remove what a run that was killed was writing, and say who holds the folder."""
+        for entry in self.path.iterdir():
+            if _PARTIAL.fullmatch(entry.name):
+                with contextlib.suppress(OSError):  # of a disk; what follows tells that better
+                    entry.unlink()
+        with contextlib.suppress(OSError):
+            os.truncate(self._lock.fileno(), 0)
+            os.write(self._lock.fileno(), f"{_HOLDER}{os.getpid()}".encode())
+
+    def check_space(self, needed: int) -> None:
+        """Raise SpaceError unless the disk has `needed` bytes free."""
+        free = shutil.disk_usage(self.path).free
+        if needed > free:
+            raise SpaceError(
+                f"checkpoints and model need {megabytes(needed)}, but the disk of {self.path} has {megabytes(free)} "
+                "free; free some, or name another --run-dir"
+            )
+
+    def close(self) -> None:
+        """Let others use the folder. The lock file stays: who deletes one may delete another's."""
+        self._lock.close()
+
+    def discard_if_empty(self) -> None:
+        """Close, and remove the folder if nothing was written to it."""
+        with contextlib.suppress(OSError):  # an empty folder is no harm, and what ended the run is to be heard
+            if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
+                (self.path / _LOCK).unlink()
+                self.path.rmdir()
+        self.close()
+
+
+def _check_unused(path: Path, of_a_run: bool) -> None:
+    """Raise RunFolderError if a folder has more than a run leaves that ended before its first checkpoint.
+
+    That may be written over: there is nothing to resume. Parts' folders are a run's where the folder is.
+    """
+
+    def early(name: str) -> bool:
+        if of_a_run and _PARTS.fullmatch(name):
+            return (path / name).is_dir() and not find_checkpoints(path / name)
+        return name in _EARLY_FILES or bool(_PARTIAL.fullmatch(name))
+
+    others = sorted(entry.name for entry in path.iterdir() if not early(entry.name))
+    if others:
+        raise RunFolderError(f"run folder {path} is not empty (it has {others[0]}); name another, or use --resume")
+
+
+def _unused_folder(model: str) -> Path:
+    stem = "".join(letter if letter.isalnum() else "-" for letter in model.removesuffix(".toml").split("/")[-1])
+    name = f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    path, number = Path("runs") / name, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{name}-{number}"
+    return path
+
+
+def write_record(
+    folder: Path, settings: TrainSettings, network: Network, plan: dict[str, Any], summary: dict[str, Any] | None
+) -> None:
+    """Write run.json: what was asked for, on which machine, with which versions, and what came of it.
+
+    Raises RunFolderError if the disk does not take it.
+    """
+    record = {
+        "adam_mp": importlib.metadata.version("adam_mp"),
+        "settings": {name: _plain(getattr(settings, name)) for name in FIELDS},
+        "seed": settings.seed,
+        "network": json.loads(to_json(network)),
+        "plan": plan,
+        "machine": {
+            "cpu": cpu_name(), "usable_cores": usable_cores(), "system": platform.platform(),
+            "python": platform.python_version(),
+        },
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "summary": summary,
+    }  # fmt: skip
+    try:
+        write_file(folder / RUN_FILE, (json.dumps(record, indent=2) + "\n").encode())
+    except OSError as error:
+        raise RunFolderError(f"cannot write {folder / RUN_FILE}: {refusal(error)}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold of a setting; arrays, layers and other objects are only said to have been given."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)  # ranges of an augmentation
+    return value if isinstance(value, (str, int, float, type(None))) else GIVEN
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read run.json; raises RunFolderError if it is missing or damaged."""
+    path = folder / RUN_FILE
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or not isinstance(record["settings"], dict):
+            raise ValueError("no settings")
+    except OSError as error:
+        raise RunFolderError(f"{folder} is not a run folder: cannot read {RUN_FILE} ({error.strerror})") from None
+    except (ValueError, KeyError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
+    return record

@@ -1,0 +1,222 @@
+"""From settings to a plan: everything is checked and decided here, before any process starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.choice import KernelChoices, likely_choices
+from adam_mp.compute.measurement import choose_kernels
+from adam_mp.compute.optimizer import Optimizer, make_optimizer
+from adam_mp.errors import SettingsError
+from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.machine import usable_cores
+from adam_mp.memory.cache import LEFT_FREE
+from adam_mp.memory.layout import Layout
+from adam_mp.memory.ring import RingShape
+from adam_mp.memory.run_memory import RunShape
+from adam_mp.memory.segment import check_space
+from adam_mp.network.description import load_network
+from adam_mp.network.initialization import initial_weights
+from adam_mp.network.network import Network
+from adam_mp.params.replica.protocols import choose_protocols
+from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data, split_samples
+from adam_mp.training.data.kept_images import KeptImages
+from adam_mp.training.folder.checkpoint import StoredCheckpoint
+from adam_mp.training.plan.quorum import quorum_batches
+from adam_mp.training.plan.resuming import check_same_run, recorded_choices, resume_settings
+from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
+from adam_mp.training.settings.consistency import Consistency, parse_consistency
+from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
+from adam_mp.training.settings.schedule import Schedule
+from adam_mp.training.settings.settings import TrainSettings, make_settings
+from adam_mp.transport.places import parse_place, way_to_dial
+
+_RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
+_MOST_SLOTS = 16
+_BATCH_LIMIT = 1 << 20
+_RECEIVED = 8  # workers whose batches from other machines one process receives
+_FORESEEN = 5  # times the store: that and its copies, and gradients, for which a survey leaves memory free
+_SERVED = 8  # workers for whom one process augments images that are in memory
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
+    """All decisions of a run. It has no arrays of its own: first weights are drawn, or read, straight into the store.
+
+    `resumed` is the checkpoint that the run goes on from, `weights` those of a model that it evaluates; where both are
+    None, weights are drawn from the seed. `share` is which of how many replicas on this machine this is.
+    """
+
+    settings: TrainSettings
+    network: Network
+    data: DataPlan
+    optimizer: Optimizer
+    schedule: Schedule
+    split: Split
+    choices: KernelChoices
+    costs: Costs
+    cores: int
+    resumed: StoredCheckpoint | None
+    weights: Mapping[str, np.ndarray] | None = None
+    share: tuple[int, int] = (0, 1)
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+        return math.ceil(len(self.data.training) / self.settings.batch_size)
+
+    @property
+    def layout(self) -> Layout:
+        """The layout of weights and optimizer state."""
+        return Layout.of(self.network.parameters)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be resumed under this plan."""
+        settings = self.settings
+        return {
+            "data_digest": self.data.dataset.digest,
+            "validation": settings.validation,
+            "batch_size": settings.batch_size,
+            "seed": settings.seed,
+            "optimizer": settings.optimizer,
+        }
+
+    @property
+    def consistency(self) -> Consistency:
+        """How the workers keep together."""
+        return parse_consistency(self.settings.consistency)
+
+    @property
+    def is_replica(self) -> bool:
+        """Whether the weights are exchanged with parameter servers."""
+        return self.settings.join is not None or self.settings.servers is not None
+
+    @property
+    def run_shape(self) -> RunShape:
+        """The sizes of the shared memory."""
+        data, batch = self.data, self.settings.batch_size
+        slot = RingShape(1, batch, self.network.input_shape).slot_bytes
+        slots = max(2, min(_MOST_SLOTS, _RING_BYTES // slot))
+        evaluated = max(len(data.validation), len(data.test))
+        return RunShape(
+            self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
+            len(data.training), RingShape(slots, batch, self.network.input_shape), data.fields,
+            int(self.is_replica), self.consistency.in_steps,
+        )  # fmt: skip
+
+    @property
+    def store_bytes(self) -> int:
+        """Bytes of weights and optimizer state."""
+        return 4 * self.layout.size * (1 + len(self.optimizer.states))
+
+
+def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages | None = None) -> RunPlan:
+    """Check everything and decide; `explicit` are the settings that were given, the rest have their defaults.
+
+    Images that are decoded on the way go into `kept`, if it is given, for the run that takes them.
+    Raises a child of AdamError for anything that cannot work. Compiles kernels that are not cached, telling `listener`.
+    """
+    settings = make_settings(explicit)
+    _check_forms(settings)
+    resumed = None
+    if settings.resume:
+        settings, resumed = resume_settings(settings, explicit, lambda text: listener(Notice(text)))
+    if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
+        raise SettingsError(
+            "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
+        )
+    optimizer = make_optimizer(settings.optimizer)
+    dataset = load_dataset(settings)
+    source = resumed.network if resumed and "model" not in explicit else settings.model
+    network = load_network(source, dataset.image_shape, dataset.classes)
+    _check_rate(settings, len(split_samples(dataset, settings)[0]))
+    compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
+    cores = max(1, (settings.cores or usable_cores()) // settings.replicas)
+    _check_network(settings, network, optimizer)
+    data = plan_data(
+        dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
+        LEFT_FREE + _FORESEEN * 4 * network.parameter_count * (1 + len(optimizer.states)),
+    )  # fmt: skip
+    settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
+    choices = recorded_choices(settings) if resumed else None
+    timeless = parse_consistency(settings.consistency).timeless
+    choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
+    costs = measure_costs(network, initial_weights(network, settings.seed), data, settings.batch_size, choices)
+    if cores > usable_cores():
+        listener(
+            Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them")
+        )
+    split = _split(settings, cores, costs, data.source is not None)
+    plan = RunPlan(
+        settings=settings, network=network, data=data, optimizer=optimizer,
+        schedule=_schedule(settings, len(data.training), split.workers), split=split, choices=choices, costs=costs,
+        cores=cores, resumed=resumed,
+    )  # fmt: skip
+    if resumed:
+        assert settings.folder is not None, "it was read from there"
+        check_same_run(settings.folder, resumed, network, plan.identity, plan.batches, settings.epochs)
+    return plan
+
+
+def _check_forms(settings: TrainSettings) -> None:
+    """Raise SettingsError for what can be seen to be wrong before anything is read."""
+    for text in (settings.join, *(settings.data_from or "").split(",")):
+        if text:
+            way_to_dial(parse_place(text, "the address"), settings.key_file is not None).close()
+    if isinstance(settings.data, str) and not settings.data:
+        raise SettingsError("data is empty; expected a folder, or 'mnist'")
+    if settings.batch_size > _BATCH_LIMIT:
+        raise SettingsError(f"batch_size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
+
+
+def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer) -> None:
+    """Raise SpaceError or SettingsError where a network cannot be trained so, before its weights are made."""
+    weights = 4 * network.parameter_count
+    # The costs of a step are measured on first weights, in this process; all of a run is counted when it is planned.
+    need = {
+        "weights and optimizer state": weights * (1 + len(optimizer.states)),
+        "weights to measure with": 2 * weights,
+    }
+    check_space(sum(need.values()), f"network {network.name!r}", None, need)
+    choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # raises what it would raise later
+
+
+def _check_rate(settings: TrainSettings, images: int) -> None:
+    """Raise SettingsError for a bad learning rate before kernels are compiled, which takes a minute on a new machine.
+
+    Where the updates of an epoch are as many as workers leave, a rate that follows them is checked in the plan alone.
+    """
+    assert settings.lr is not None, "settings fill in the optimizer's own"
+    in_steps = parse_consistency(settings.consistency).in_steps
+    if not (in_steps and Schedule(settings.lr, settings.epochs, 1).follows_steps):
+        _schedule(settings, images, 1)
+
+
+def _schedule(settings: TrainSettings, images: int, workers: int) -> Schedule:
+    """Return the learning rate over so many images an epoch; workers in steps make each update together."""
+    assert settings.lr is not None, "settings fill in the optimizer's own"
+    batches = math.ceil(images / settings.batch_size)
+    if parse_consistency(settings.consistency).in_steps:
+        batches = math.ceil(quorum_batches(settings.quorum, settings.batch_size, images) / workers)
+    schedule = Schedule(settings.lr, settings.epochs, batches)
+    schedule.check()
+    return schedule
+
+
+def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool) -> Split:
+    """Divide the cores; where other machines make the batches, a process here receives those of eight workers.
+
+    Where nothing may hang on a measurement there is a worker for each core, and a rule for data servers.
+    """
+    assert not isinstance(settings.data_servers, str), "settings turn 'auto' into None"
+    if parse_consistency(settings.consistency).timeless:
+        return Split(cores, settings.data_servers or (cores if reads_files else math.ceil(cores / _SERVED)))
+    if settings.data_from is not None:
+        return Split(cores, settings.data_servers or math.ceil(cores / _RECEIVED))
+    return divide_cores(cores, costs, settings.epochs, settings.data_servers)

@@ -1,0 +1,153 @@
+"""Going on with a run: what its folder says of it, and whether it is the run that the settings now describe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adam_mp.compute.choice import KernelChoices
+from adam_mp.compute.model import MODEL_FILE, load
+from adam_mp.errors import CheckpointError, RunFolderError
+from adam_mp.network.network import Network
+from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_checkpoint
+from adam_mp.training.folder.run_folder import GIVEN, RUN_FILE, read_record
+from adam_mp.training.settings.settings import FIELDS, OF_MANY, TrainSettings, make_settings
+
+# A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
+_FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
+
+
+def recorded_choices(settings: TrainSettings) -> KernelChoices | None:
+    """Return the kernels a run to be resumed has used so far: others would round differently."""
+    assert settings.folder is not None
+    try:
+        return KernelChoices.from_dict(read_record(settings.folder)["plan"]["kernels"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def resume_settings(
+    settings: TrainSettings, explicit: Mapping[str, Any], say: Callable[[str], None]
+) -> tuple[TrainSettings, StoredCheckpoint]:
+    """Take the settings of the run in the folder, and over them what was given now: `settings`, of them `explicit`.
+
+    `say` is told if a run of many machines goes on alone.
+    """
+    folder = settings.folder
+    assert folder is not None
+    if folder.is_file():
+        it = f", {folder.parent}" if (folder.parent / RUN_FILE).is_file() else ""
+        raise RunFolderError(f"{folder} is a file; give the folder of the run to resume{it}")
+    if not folder.is_dir():
+        raise RunFolderError(f"run folder {folder} does not exist; give the folder of the run to resume")
+    record = read_record(folder)
+    stored = {name: value for name, value in record["settings"].items() if name in FIELDS}
+    for name in _FIXED:
+        given = explicit.get(name)
+        if name in ("model", "data") and not isinstance(given, (str, Path)):
+            continue  # objects are compared by what they are, in check_same_run
+        if given is not None and stored.get(name) != (str(given) if isinstance(given, Path) else given):
+            raise RunFolderError(
+                f"run folder {folder} belongs to a run with {name} {stored.get(name)!r}, not {given!r}; "
+                f"leave {name} out, or name another folder"
+            )
+    if stored.get("data") == GIVEN and "data" not in explicit:
+        raise RunFolderError(f"the run in {folder} was given its data by the caller; give the same data again")
+    checkpoint = read_checkpoint(folder)
+    if stored.get("model") == GIVEN:
+        stored.pop("model")
+    place = _without_others(stored, settings, explicit)
+    merged = make_settings({**stored, **explicit, "run_dir": str(folder), "resume": True})
+    if place is not None:
+        say(f"the run goes on alone from its checkpoint in epoch {checkpoint.epoch + 1}, without {place}")
+    return merged, checkpoint
+
+
+def _without_others(stored: dict[str, Any], settings: TrainSettings, explicit: Mapping[str, Any]) -> str | None:
+    """Leave out of the `stored` settings those of other machines that do not fit what is given now.
+
+    Returns what a run of many machines goes on without, if it goes on alone.
+    """
+    before = {name: stored.get(name) for name in ("join", "servers")}
+    for name, other in (("join", "servers"), ("servers", "join")):
+        if getattr(settings, name) is not None:  # the run may be joined that had servers of its own, or the reverse
+            stored.pop(other, None)
+    after = {name: getattr(settings, name) if name in explicit else stored.get(name) for name in before}
+    if after["servers"] is None:
+        stored.pop("replicas", None)
+    if after != {"join": None, "servers": None}:
+        return None
+    for name in OF_MANY:
+        stored.pop(name, None)
+    if (settings.data_from if "data_from" in explicit else stored.get("data_from")) is None:
+        stored.pop("key_file", None)
+    if before["join"] is not None:
+        return f"the run of many machines at {before['join']}"
+    return f"its {before['servers']} parameter servers" if before["servers"] is not None else None
+
+
+@dataclasses.dataclass(frozen=True)
+class BestModel:
+    """The best model that a run to be resumed has: its epoch and accuracy, None where there is none.
+
+    `in_checkpoint`: its weights are those of the checkpoint, and not in the model's file.
+    """
+
+    epoch: int | None
+    accuracy: float | None
+    in_checkpoint: bool
+
+
+def find_best(folder: Path, checkpoint: RunState) -> BestModel:
+    """Find the best model of a run: its file and the checkpoint are written one after the other, and a crash or a full
+    disk may come between. Raises CheckpointError if the file is damaged.
+    """
+    path, progress = folder / MODEL_FILE, checkpoint.progress
+    try:
+        saved = load(path) if path.exists() else None
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; remove it to resume without") from None
+    epoch, accuracy = progress["best_epoch"], progress["validation_accuracy"]
+    if saved is not None and saved.epoch is None:
+        return BestModel(epoch, accuracy, False)  # of a version that did not note it
+    at_an_end = progress["epochs_done"] > 0 and not progress["epoch_part"]  # the weights are those of a whole epoch
+    if at_an_end and (saved is None or saved.epoch != epoch == checkpoint.epoch):
+        return BestModel(progress["epochs_done"], progress["last_validation_accuracy"], True)
+    if saved is None:
+        return BestModel(None, None, False)
+    return BestModel(saved.epoch or None, saved.validation_accuracy, False)
+
+
+def check_same_run(
+    folder: Path,
+    checkpoint: RunState,
+    network: Network,
+    identity: Mapping[str, Any],
+    batches: int,
+    epochs: int,
+) -> None:
+    """Raise RunFolderError unless `checkpoint` fits the network, what it must agree with, and batches of an epoch.
+
+    Or if all is done, the model written too.
+    """
+    if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
+        raise RunFolderError(
+            f"run folder {folder} belongs to another network, {checkpoint.network.name!r}; name another folder"
+        )
+    for name, value in identity.items():
+        if checkpoint.identity.get(name) != value:
+            raise RunFolderError(
+                f"run folder {folder} belongs to a run with {name} {checkpoint.identity.get(name)!r}, now {value!r}; "
+                "resume with the same data and settings, or name another folder"
+            )
+    if len(checkpoint.ledger) != batches:
+        raise RunFolderError(
+            f"run folder {folder} has {len(checkpoint.ledger)} batches an epoch, now {batches}; "
+            "resume with as many training images and the same batch_size, or name another folder"
+        )
+    if not find_best(folder, checkpoint).in_checkpoint and checkpoint.epoch >= epochs:
+        raise RunFolderError(
+            f"the run in {folder} has done its {checkpoint.epoch} epochs; give --epochs more than that to go on"
+        )

@@ -1,0 +1,138 @@
+"""Dividing cores between workers and data servers, by measuring what an image costs each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from adam_mp.compute.choice import KernelChoices
+from adam_mp.compute.context import TrainingContext
+from adam_mp.data.pictures import PictureWarp
+from adam_mp.data.reading.samples import Samples
+from adam_mp.kernels.warp import warp_batch
+from adam_mp.network.network import Network
+from adam_mp.training.data.data_plan import DataPlan
+
+# Data servers are given this much more than they need: a waiting worker costs more than an idle server.
+_SERVER_MARGIN = 1.2
+_FEW_PICTURES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Seconds one core takes to train one image, to augment one, and to decode one; bytes of a worker's context.
+
+    `cached` is the share of the images that the cache holds once it is full, `ready` the share that it has at first.
+    """
+
+    train_seconds: float
+    augment_seconds: float
+    context_bytes: int
+    decode_seconds: float = 0.0
+    cached: float = 0.0
+    ready: float = 0.0
+
+    def serve_seconds(self, epochs: int) -> float:
+        """Return the seconds a data server takes for an image, in the mean of `epochs` passes over the images."""
+        decoded = (1 - self.ready + (epochs - 1) * (1 - self.cached)) / epochs
+        return self.augment_seconds + decoded * self.decode_seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """How many processes of each kind."""
+
+    workers: int
+    data_servers: int
+
+
+def measure_costs(
+    network: Network, weights: Mapping[str, np.ndarray], data: DataPlan, batch_size: int, choices: KernelChoices
+) -> Costs:
+    """Train and augment one block of real images, without touching `weights`, and time it."""
+    context = TrainingContext(network, weights, batch_size, choices=choices)
+    survey = data.survey
+    count = min(batch_size, context.block, len(survey.examples))
+    mean, deviation, _ = data.normalization.arrays()
+    images = np.ascontiguousarray((survey.examples[:count] - mean) / deviation)
+    program = context.program(images, np.ascontiguousarray(survey.labels[:count]))
+
+    def train() -> None:
+        program.run_forward()
+        program.run_backward()
+
+    train_seconds = _best_time(train) / count
+    if data.source is None:
+        return Costs(train_seconds, _warp_seconds(data, count), context.nbytes)
+    cached = data.cache_bytes / max(1.0, data.dataset.count * survey.stored_pixels * data.source.channels)
+    return Costs(
+        train_seconds, _picture_seconds(data), context.nbytes, survey.decode_seconds, min(1.0, cached),
+        len(survey.kept) / len(data.training),
+    )  # fmt: skip
+
+
+def _warp_seconds(data: DataPlan, count: int) -> float:
+    """Return what augmenting one of the images in memory takes."""
+    samples = data.dataset.train
+    assert isinstance(samples, Samples)
+    out = np.zeros((count, *data.dataset.image_shape), np.float32)
+    indices, colours = np.ascontiguousarray(data.training[:count]), data.normalization.arrays()
+    count = len(indices)
+
+    def augment() -> None:
+        warp_batch(
+            samples.images, indices, out[:count], data.augmentation.ranges, np.uint64(0), *colours, np.float32(0)
+        )  # fmt: skip
+
+    return _best_time(augment) / count
+
+
+def _picture_seconds(data: DataPlan) -> float:
+    """Return what augmenting one decoded image of the usual stored size takes."""
+    assert data.source is not None
+    assert data.source.least is not None
+    (height, width), channels = data.source.least, data.source.channels
+    pixels: np.ndarray = np.random.default_rng(0).integers(0, 256, height * width * channels, np.uint8)
+    out = np.zeros(data.dataset.image_shape, np.float32)
+    warp, colours = PictureWarp(channels), data.normalization.arrays()
+
+    def augment() -> None:
+        for sample in range(_FEW_PICTURES):
+            warp(pixels, height, width, out, data.augmentation.ranges, data.keep, 0, sample, colours, np.float32(0))
+
+    return _best_time(augment) / _FEW_PICTURES
+
+
+def divide_cores(cores: int, costs: Costs, epochs: int, data_servers: int | None) -> Split:
+    """Divide `cores`; `data_servers` is what the user asked for, or None.
+
+    Serving takes `s / (s + t)` of all time. As many whole cores are set aside for data servers as that fills; what is
+    left over runs beside the workers, of which there is one for each other core. Where images are decoded once and then
+    cached, there are data servers enough for the first epoch, and cores set aside for the mean of all.
+    """
+    if cores == 1 and data_servers is None:
+        return Split(1, 1)  # one of each keeps the order of batches, and so the run repeatable
+    first = _share(cores, costs.serve_seconds(1), costs.train_seconds)
+    needed = max(1, math.ceil(first * _SERVER_MARGIN)) if data_servers is None else data_servers
+    aside = min(needed, math.floor(_share(cores, costs.serve_seconds(epochs), costs.train_seconds)))
+    return Split(max(1, cores - aside), min(needed, cores) if data_servers is None else needed)
+
+
+def _share(cores: int, serve_seconds: float, train_seconds: float) -> float:
+    """Return how many cores serving fills."""
+    return cores * serve_seconds / (serve_seconds + train_seconds)
+
+
+def _best_time(action: Callable[[], object]) -> float:
+    """Return the shortest of three timed runs after a first one, in seconds."""
+    action()
+    best = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        action()
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,128 @@
+"""What a run tells the outside while it goes: plain frozen records, handed to any number of listeners.
+
+A listener is called by the supervisor between its other duties; it must not take long. Training knows nothing of how
+its events are shown.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from adam_mp.compute.choice import KernelChoices
+from adam_mp.network.network import Network
+from adam_mp.params.replica.protocols import LayerProtocol
+from adam_mp.training.settings.settings import TrainSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class RunPlanned:
+    """What will run, known before any process starts. Memory in bytes."""
+
+    settings: TrainSettings
+    network: Network
+    data_name: str
+    image_type: str
+    train_images: int
+    validation_images: int
+    test_images: int
+    augmentation: str
+    cores: int
+    usable_cores: int
+    workers: int
+    data_servers: int
+    shared_bytes: int
+    cache_bytes: int
+    worker_bytes: int
+    kernels: KernelChoices
+    folder: Path
+    first_epoch: int
+    protocols: tuple[LayerProtocol, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelCompiled:
+    """Kernel number `done` of `total` is about to be compiled; done == total: all are."""
+
+    done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSurveyed:
+    """`done` of `total` images were looked at for means and deviations; done == total: all were."""
+
+    done: int
+    total: int
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochProgress:
+    """How far the current epoch is: images done of `images`, by all machines, and seconds of it so far.
+
+    Rates and the share of waiting are this machine's, of the last ten seconds, or of five updates where those take
+    longer. `loss` is the mean since the epoch began. `seconds_left` is None where nothing was done of late.
+    """
+
+    epoch: int
+    epochs: int
+    done: int
+    images: int
+    seconds: float
+    images_per_second: float
+    connections_per_second: float
+    loss: float
+    wait_fraction: float
+    seconds_left: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochEnded:
+    """The figures of a finished epoch; `as_dict` is one object of metrics.jsonl."""
+
+    epoch: int
+    seconds: float
+    images_trained: int
+    images_skipped: int
+    images_failed: int
+    images_decoded: int
+    cache_hits: int
+    loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    lr: float
+    images_per_second: float
+    connections_per_second: float
+    data_wait_fraction: float
+    staleness_mean: float
+    updates: int
+    validation_seconds: float
+    staleness: dict[str, int] = dataclasses.field(default_factory=dict)  # label of a column -> updates
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as a dictionary of plain values."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Notice:
+    """One line that the user should see: a warning, a process that died, a checkpoint that failed.
+
+    `details` may hold more, such as the last words of a process that died.
+    """
+
+    text: str
+    details: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunEnded:
+    """The run is over; `summary` holds the counted figures of the whole run."""
+
+    summary: Any
+
+
+Event = RunPlanned | KernelCompiled | DataSurveyed | EpochProgress | EpochEnded | Notice | RunEnded
+Listener = Callable[[Any], None]

@@ -1,0 +1,339 @@
+"""Everything a user can choose about a run, once: flags, TOML keys and keyword arguments are these fields."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.expression import check_expression
+from adam_mp.errors import SettingsError, nearest
+from adam_mp.training.settings.consistency import parse_consistency
+from adam_mp.training.settings.schedule import NAMES
+from adam_mp.transport.messages import ENCODINGS
+from adam_mp.transport.places import parse_place
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+_MOST_PROCESSES = 4096
+_MOST_PARTS = 64
+OF_MANY = ("wire", "protocol", "exchange_images")  # settings that mean nothing without servers or a run to join
+_ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_from", "none"))  # what means None
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_MOST_PERCENT = 95
+
+
+def _option(default: Any, group: str, unit: str, text: str, **more: Any) -> Any:
+    """Declare a field with what the help says of it."""
+    return dataclasses.field(default=default, metadata={"group": group, "unit": unit, "help": text, **more})
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """The settings of `adam_mp.train` and of `adam_mp train`; raises SettingsError for an impossible value."""
+
+    model: Any = _option(
+        "mnist", "what to train", "NAME|FILE.toml|MODULE:FUNCTION",
+        "network: mnist, mnist-best, lenet, mlp or alexnet; or a TOML file; or package.module:function",
+    )  # fmt: skip
+    data: Any = _option(
+        "mnist", "what to train", "DIR|SHARDS|FILE",
+        "folder of class folders with images (train/, val/ and test/ above them if there), of IDX files, tar shards or "
+        ".npy files; shards, 'name-{0000..0146}.tar'; an .npz file; 'mnist' is embedded",
+    )  # fmt: skip
+    image_size: int | str | None = _option(
+        None, "what to train", "N|HxW", "pixels of the pictures that images in files become; by default the images' "
+        "own where they are small and all alike, else 224",
+    )  # fmt: skip
+    augment: Any = _option(
+        "auto", "what to train", "NAME|RANGES",
+        "none, mnist, imagenet, auto (imagenet for photographs, mnist for other images, none for features), or ranges "
+        "such as 'translate=2,rotate=10,scale=0.1,shear=5,reflect=0.5,elastic=1' (pixels, degrees, fraction, degrees, "
+        "probability, pixels), crop=0.08 (smallest share of the area), brightness=0.2, contrast=0.2 (fractions), "
+        "colour=0.1, noise=5 (deviations), cutout=0.25 (share of the side); a table of them in TOML",
+    )  # fmt: skip
+    validation: float = _option(
+        0.05, "what to train", "FRACTION",
+        "share of the training images held out to validate on, 0 for none; data with a val/ of its own uses that",
+    )  # fmt: skip
+    strict: bool = _option(
+        False, "what to train", "", "stop at the first image that cannot be read, instead of going on"
+    )
+    follow_links: bool = _option(False, "what to train", "", "follow links that leave the data folder")
+    pixel_limit: int = _option(
+        100_000_000, "what to train", "PIXELS", "refuse images that declare more than this, before they are decoded"
+    )
+    epochs: int = _option(5, "how to train", "N", "passes over the training images")
+    batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
+    lr: float | str | None = _option(
+        None, "how to train", "NUMBER|FORMULA",
+        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
+        "over the run) and warmup (0 to 1 over its first 300 updates or first half); by default '0.07 * warmup * "
+        "(1 - progress)', with a tenth of it for momentum and nesterov and a seventieth for the others; a batch whose "
+        "loss is far above that of guessing is trained with a part of it",
+    )  # fmt: skip
+    momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
+    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
+    optimizer: str = _option(
+        "sgd", "how to train", "NAME|FORMULA",
+        "sgd, momentum, nesterov, adagrad, rmsprop, adam (Kingma and Ba's, no relation to Project Adam), adamw; or a "
+        "formula for the new w over w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'",
+    )  # fmt: skip
+    consistency: str = _option(
+        "async", "how to train", "MODE",
+        "how workers keep together: async, ssp:K (none more than K updates ahead of the slowest), sync (one update for "
+        "a batch of every worker), deterministic (the same, repeatable bit for bit)",
+    )  # fmt: skip
+    quorum: float = _option(
+        1.0, "how to train", "FRACTION", "share of an epoch's images after which the epoch ends; the rest are skipped"
+    )
+    rollbacks: int = _option(
+        3, "how to train", "N",
+        "times a run that diverges goes back to its last good state with half the learning rate before it is given up",
+    )  # fmt: skip
+    target_accuracy: float | None = _option(
+        None, "how to train", "FRACTION", "stop once validation accuracy reaches this"
+    )
+    seed: int = _option(1, "how to train", "N", "seed of weights, order, augmentation and dropout")
+    cores: int | None = _option(
+        None, "where to run", "N", "cores to use, divided between workers and data servers; all usable ones by default"
+    )
+    data_servers: int | str | None = _option(
+        None,
+        "where to run",
+        "N|auto",
+        "data-server processes; auto, the default, chooses by a measurement at the start",
+    )
+    cache: str = _option(
+        "60%", "where to run", "SIZE|PERCENT",
+        "memory for decoded images, such as 2GB or a share of what is free; what does not fit is decoded each time",
+    )  # fmt: skip
+    memory_dir: str | Path | None = _option(
+        None, "where to run", "DIR", "keep the shared memory in a file of this folder instead of in memory"
+    )
+    restarts: int = _option(
+        5, "where to run", "N", "times in a row a process may die within 30 seconds of its start before it is given up"
+    )
+    on_failure: str = _option(
+        "restart", "where to run", "WHAT",
+        "when a worker dies: restart it, continue with the others, or stop; what it held is trained in any case",
+    )  # fmt: skip
+    stall_seconds: float = _option(
+        60.0, "where to run", "SECONDS",
+        "end the run when no process has got anything done for so long (for slow networks: for 20 batches' time)",
+    )  # fmt: skip
+    servers: int | None = _option(
+        None, "many machines", "N",
+        "start N parameter servers here, and train as many replicas as --replicas says, with TCP between them; 0 with "
+        "--resume goes on alone",
+    )  # fmt: skip
+    replicas: int = _option(1, "many machines", "N", "replicas to train with --servers; they share --cores")
+    join: str | None = _option(
+        None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens "
+        "there; 'none' with --resume goes on alone",
+    )  # fmt: skip
+    key_file: str | Path | None = _option(
+        None, "many machines", "FILE", "the run's keys (see adam-mp keygen); needed beyond this machine"
+    )
+    data_from: str | None = _option(
+        None, "many machines", "HOST:PORT,...",
+        "have batches made by these data servers (adam-mp serve-data) instead of processes here; the next one takes "
+        "over when one does not answer, and this machine while none does; 'none' with --resume goes on without",
+    )  # fmt: skip
+    exchange_images: int = _option(
+        512, "many machines", "K", "images a replica trains between two exchanges with the parameter servers"
+    )
+    protocol: str = _option(
+        "auto", "many machines", "NAME",
+        "deltas or activations of dense layers go to the servers; auto takes for each layer what is fewer bytes",
+    )  # fmt: skip
+    wire: str = _option("float32", "many machines", "TYPE", "numbers of deltas: float32, float16 or bfloat16")
+    run_dir: str | Path | None = _option(
+        None, "what is left", "DIR", "run folder for model, checkpoints, metrics and curves; runs/MODEL-DATE by default"
+    )
+    resume: bool | str | Path = _option(
+        False, "what is left", "[DIR]", "continue the run in --run-dir (or in DIR) from its last checkpoint"
+    )
+    checkpoint_seconds: float = _option(
+        60.0, "what is left", "SECONDS", "time between checkpoints within an epoch; each epoch's end has one anyway"
+    )
+
+    def __post_init__(self) -> None:
+        for name in FIELDS:
+            if isinstance(getattr(self, name), np.generic):
+                object.__setattr__(self, name, getattr(self, name).item())
+        for name in ("epochs", "batch_size"):
+            _whole(name, getattr(self, name), 1)
+        for (
+            name,
+            text,
+        ) in _ABSENT:  # a run that is resumed had a value, and goes on without; TOML and flags have no None
+            if getattr(self, name) == text and not isinstance(getattr(self, name), bool):
+                object.__setattr__(self, name, None)
+        for name in ("cores", "data_servers"):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name), 1)
+                if getattr(self, name) > _MOST_PROCESSES:
+                    raise SettingsError(f"{name} is {getattr(self, name)}; expected at most {_MOST_PROCESSES}")
+        _whole("restarts", self.restarts, 0)
+        _whole("rollbacks", self.rollbacks, 0)
+        _whole("seed", self.seed, 0)
+        _whole("pixel_limit", self.pixel_limit, 1)
+        _whole("exchange_images", self.exchange_images, 1)
+        _whole("replicas", self.replicas, 1)
+        if self.servers is not None:
+            _whole("servers", self.servers, 1)
+        self._check_machines()
+        self._check_together()
+        for name in ("strict", "follow_links"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
+        parse_cache(self.cache, 0)
+        _number("validation", self.validation, 0, 1, upper_excluded=True)
+        _number("momentum", self.momentum, 0, 1, upper_excluded=True)
+        _number("weight_decay", self.weight_decay, 0, 1)
+        _number("quorum", self.quorum, 0, 1, lower_excluded=True)
+        for name in ("checkpoint_seconds", "stall_seconds"):
+            _number(name, getattr(self, name), 0, 1e9, lower_excluded=True)
+        if self.target_accuracy is not None:
+            _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
+            if self.validation == 0:
+                raise SettingsError("target_accuracy needs validation images; give --validation more than 0")
+        if self.lr is None:
+            object.__setattr__(self, "lr", default_rate(self.optimizer))
+        elif isinstance(self.lr, str):
+            check_expression(self.lr, NAMES, "--lr")
+        else:
+            _number("lr", self.lr, 0, 1e6, lower_excluded=True)
+        if not isinstance(self.optimizer, str):
+            raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
+        if not isinstance(self.augment, (str, Mapping)):
+            raise SettingsError(f"augment is {self.augment!r}; expected text, or a table of ranges")
+        for name in ("memory_dir", "run_dir"):
+            if not isinstance(getattr(self, name), (str, Path, type(None))) or getattr(self, name) == "":
+                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected a folder")
+        if not isinstance(self.resume, bool) and self.run_dir not in (None, self.resume, str(self.resume)):
+            raise SettingsError(f"resume says {str(self.resume)!r} and run_dir {str(self.run_dir)!r}; give one of them")
+        if not isinstance(self.resume, (bool, str, Path)):
+            raise SettingsError(f"resume is {self.resume!r}; expected true, false or a folder")
+        if self.resume == "":
+            raise SettingsError("resume is empty; expected the folder of the run to continue")
+        if self.resume is True and self.run_dir is None:
+            raise SettingsError("resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
+
+    def _check_machines(self) -> None:
+        """Raise SettingsError if the settings for many machines do not fit together."""
+        if self.wire not in ENCODINGS:
+            raise SettingsError(f"wire is {self.wire!r}; expected one of {', '.join(ENCODINGS)}")
+        for name, least in (("servers", self.servers), ("replicas", self.replicas)):
+            if least is not None and least > _MOST_PARTS:
+                raise SettingsError(f"{name} is {least}; expected at most {_MOST_PARTS}")
+        if self.replicas > 1 and self.servers is None:
+            raise SettingsError("replicas needs parameter servers between them; give --servers N too")
+        if self.servers is None and self.join is None:
+            for name in OF_MANY:
+                if getattr(self, name) != FIELDS[name].default:
+                    raise SettingsError(
+                        f"{name} is for runs of many machines; give --servers N or --join HOST:PORT too"
+                    )
+        if self.servers is not None and self.join is not None:
+            raise SettingsError("servers starts parameter servers, join uses those of others; give one of them")
+        if self.join is not None:
+            parse_place(self.join, "--join")
+        for address in (self.data_from or "").split(",") if self.data_from is not None else ():
+            parse_place(address, "--data-from")
+
+    def _check_together(self) -> None:
+        """Raise SettingsError if the workers cannot keep together as asked."""
+        consistency = parse_consistency(self.consistency)
+        if self.on_failure not in ("restart", "continue", "stop"):
+            raise SettingsError(f"on_failure is {self.on_failure!r}; expected restart, continue or stop")
+        if consistency.in_steps and self.on_failure == "continue":
+            raise SettingsError(
+                f"consistency {self.consistency} needs all its workers; give --on-failure restart or stop"
+            )
+        if consistency.in_steps and (self.join is not None or self.servers is not None):
+            raise SettingsError(
+                f"consistency {self.consistency} is for the workers of one machine; replicas take async or ssp:K"
+            )
+
+    def alone(self) -> TrainSettings:
+        """These settings without other machines that train."""
+        of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", "replicas", *OF_MANY)}
+        return dataclasses.replace(self, **of_many)
+
+    @property
+    def folder(self) -> Path | None:
+        """The run folder that was asked for, None for a new one."""
+        chosen = self.run_dir if isinstance(self.resume, bool) else self.resume
+        return None if chosen is None else Path(chosen)
+
+
+def default_rate(optimizer: str) -> str:
+    """Return the learning rate for an optimizer by name; formulas are taken for plain descent."""
+    factor = {"momentum": 0.007, "nesterov": 0.007, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
+    return f"{factor.get(optimizer, 0.07)} * warmup * (1 - progress)"
+
+
+def parse_cache(text: Any, free: int) -> int:
+    """Return the bytes of "60%" of `free`, "2GB", "500 MB" or a plain number of bytes; raises SettingsError."""
+    match = _SIZE.fullmatch(str(text).strip())
+    if match is None or isinstance(text, bool):
+        raise SettingsError(f"cache is {text!r}; expected a size such as 2GB or 500MB, or a share such as 60%")
+    number, unit = float(match[1]), match[2].upper().removesuffix("B")
+    if unit == "%":
+        if number > _MOST_PERCENT:
+            raise SettingsError(f"cache is {text!r}; expected at most {_MOST_PERCENT}% of what is free")
+        return int(free * number / 100)
+    return int(number * _UNITS[unit])
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
+
+
+def make_settings(values: Mapping[str, Any]) -> TrainSettings:
+    """Make settings of keyword arguments; raises SettingsError for unknown names, with the nearest known one."""
+    for name in values:
+        if name not in FIELDS:
+            raise SettingsError(f"unknown setting {name!r}; {nearest(name, FIELDS)}")
+    return TrainSettings(**values)
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """Read a TOML file of settings; keys are those of `TrainSettings`, with - or _ between words."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} is not TOML: {error}") from None
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    for name in values:
+        if name not in FIELDS:
+            raise SettingsError(f"settings file {path}: unknown key {name!r}; {nearest(name, FIELDS)}")
+    return values
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise SettingsError(f"{name} is {value!r}; expected a whole number of at least {least}")
+
+
+def _number(
+    name: str, value: Any, low: float, high: float, lower_excluded: bool = False, upper_excluded: bool = False
+) -> None:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+    if not fits or (lower_excluded and value == low) or (upper_excluded and value == high):
+        start = "more than" if lower_excluded else "from"
+        end = "less than" if upper_excluded else "up to"
+        raise SettingsError(f"{name} is {value!r}; expected a number {start} {low:g} and {end} {high:g}")

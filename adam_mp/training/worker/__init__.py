@@ -1,0 +1,1 @@
+"""The worker: the paper's training loop, and the ways in which workers keep together."""

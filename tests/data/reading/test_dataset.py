@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adam_mp.data.normalization import measure_normalization
+from adam_mp.data.reading.dataset import epoch_order, split
+from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.samples import Samples, make_samples
+from adam_mp.errors import DataError, SettingsError
+
+IMAGES, LABELS = np.zeros((4, 5, 6), np.uint8), np.array([0, 1, 2, 0])
+
+
+def test_the_embedded_set():
+    data = load_data()
+    assert (len(data.train), len(data.test), data.classes, data.image_shape) == (60_000, 10_000, 10, (28, 28, 1))
+    assert np.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [(IMAGES, LABELS), [IMAGES, LABELS], (IMAGES, LABELS, IMAGES, LABELS), ((IMAGES, LABELS), (IMAGES, LABELS))],
+)
+def test_arrays(source):
+    data = load_data(source)
+    assert data.classes == 3
+    assert data.image_shape == (5, 6, 1)
+    assert (data.test is None) == (len(source) == 2 and not isinstance(source[0], tuple))
+    assert load_data(data) is data
+
+
+@pytest.mark.parametrize(
+    ("images", "shape", "dtype"),
+    [
+        (np.zeros((4, 5, 6, 3), np.uint8), (5, 6, 3), np.uint8),
+        (np.zeros((4, 5, 6), np.float64), (5, 6, 1), np.float32),
+        (np.zeros((4, 5, 6), bool), (5, 6, 1), np.float32),
+        (np.zeros((4, 7), np.int64), (1, 1, 7), np.float32),
+        ([[0.5, 1], [1, 2], [3, 4], [5, 6]], (1, 1, 2), np.float32),
+    ],
+)
+def test_shapes_and_types_are_brought_in_order(images, shape, dtype):
+    samples = make_samples(images, LABELS, "set")
+    assert samples.images.shape == (4, *shape)
+    assert samples.images.dtype == dtype
+    assert samples.labels.dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ((IMAGES, LABELS[:3]), "one label an image"),
+        ((IMAGES[:0], LABELS[:0]), "empty"),
+        ((IMAGES, LABELS.astype(float) + 0.5), "whole numbers"),
+        ((IMAGES, np.array(list("abcd"))), "whole numbers"),
+        ((np.full((4, 2, 2), np.nan), LABELS), "image 0 holds NaN"),
+        ((np.array([["a"] * 3] * 4), LABELS), "expected numbers"),
+        ((np.zeros((4, 2, 2), complex), LABELS), "expected numbers"),
+        ((np.zeros((4, 0, 2)), LABELS), "at least one pixel"),
+        ((np.zeros(4), LABELS), "expected \\[n, h, w\\]"),
+        ((IMAGES, LABELS - 1), "label -1, outside the classes 0 to 1"),
+        ((IMAGES, LABELS * 0), "at least two classes"),
+        ((IMAGES, LABELS, IMAGES, LABELS + 1), "test image 2 .* label 3"),
+        ((IMAGES, LABELS, IMAGES[:, :4], LABELS), "expected the same"),
+        ((IMAGES,), "expected a folder"),
+        (3, "expected a folder"),
+        ("nowhere", "does not exist"),
+    ],
+)
+def test_what_is_wrong_is_said(source, message):
+    with pytest.raises(DataError, match=message):
+        load_data(source)
+
+
+@given(st.integers(2, 300), st.floats(0, 0.99), st.integers(0, 9))
+def test_a_split_holds_out_its_share(count, share, seed):
+    try:
+        training, validation = split(count, share, seed)
+    except SettingsError:
+        assert round(count * share) in (0, count)
+        return
+    assert len(validation) == round(count * share)
+    assert sorted([*training, *validation]) == list(range(count))
+    again = split(count, share, seed)
+    np.testing.assert_array_equal(training, again[0])
+
+
+@given(st.lists(st.integers(0, 999), unique=True, max_size=50), st.integers(0, 5), st.integers(0, 5))
+def test_an_epoch_is_a_permutation_by_seed_and_epoch(indices, seed, epoch):
+    order = epoch_order(np.array(indices, np.int64), seed, epoch)
+    assert sorted(order) == sorted(indices)
+    np.testing.assert_array_equal(order, epoch_order(np.array(indices, np.int64), seed, epoch))
+    if len(indices) > 20:
+        assert (order != epoch_order(np.array(indices, np.int64), seed, epoch + 1)).any()
+
+
+def test_normalization_is_measured_on_the_training_part():
+    images = np.random.default_rng(0).integers(0, 200, (30, 4, 4, 2), dtype=np.uint8)
+    images[:, [0, 0, -1, -1], [0, -1, 0, -1]] = 250
+    images[..., 1] = 9
+    chosen = np.arange(0, 30, 2)
+    measured = measure_normalization(Samples(images, np.zeros(30, np.int32)), chosen)
+    assert measured.mean == pytest.approx((images[chosen, ..., 0].mean(), 9))
+    assert measured.deviation == pytest.approx((images[chosen, ..., 0].std(), 1))
+    assert measured.fill in (9.0, 250.0, 129.5)
+
+
+def test_data_is_known_again_by_its_digest():
+    assert load_data((IMAGES, LABELS)).digest == load_data((IMAGES.copy(), LABELS)).digest
+    other = IMAGES.copy()
+    other[3, 2, 1] = 1
+    assert load_data((IMAGES, LABELS)).digest != load_data((other, LABELS)).digest

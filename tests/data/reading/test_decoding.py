@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import ast
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from adam_mp.data.reading.decoding import decode, image_size, reduce
+from adam_mp.data.reading.faults import Fault, SampleError
+from adam_mp.kernels.shrink import shrink
+from tests.data.pictures_on_disk import encode, pixels
+
+PICTURE = pixels("green", 3, 60, 90)
+
+
+def fault_of(content, limit=10**7):
+    with pytest.raises(SampleError) as caught:
+        decode(content, 3, None, limit)
+    return caught.value.fault
+
+
+@pytest.mark.parametrize(("kind", "error"), [("PNG", 0), ("BMP", 0), ("JPEG", 12), ("WEBP", 30)])
+def test_formats(kind, error):
+    out = decode(encode(PICTURE, kind), 3, None)
+    assert out.shape == PICTURE.shape
+    assert out.flags.c_contiguous
+    assert np.abs(out.astype(int) - PICTURE).max() <= error
+    grey = decode(encode(PICTURE, kind), 1, None)
+    assert grey.shape == (60, 90, 1)
+    assert np.abs(grey[..., 0].astype(int) - np.asarray(Image.fromarray(PICTURE).convert("L"))).max() <= error + 1
+    assert image_size(encode(PICTURE, kind)) == (60, 90, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_modes_of_png(mode):
+    source = Image.fromarray(PICTURE)
+    image = source.convert("L").convert("I;16") if mode == "I;16" else source.convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    out = decode(buffer.getvalue(), 3, None)
+    assert out.shape == (60, 90, 3)
+    assert image_size(buffer.getvalue())[2] == (1 if mode in ("1", "L", "LA", "I;16") else 3)
+
+
+def test_other_kinds_of_jpeg():
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).convert("CMYK").save(buffer, "JPEG")
+    assert np.abs(decode(buffer.getvalue(), 3, None).astype(int) - PICTURE).mean() < 12
+    grey = encode(PICTURE[..., 1])
+    assert image_size(grey) == (60, 90, 1)
+    assert decode(grey, 3, None).shape == (60, 90, 3)
+    progressive = encode(PICTURE, progressive=True)
+    np.testing.assert_allclose(decode(progressive, 3, None).astype(int), decode(encode(PICTURE), 3, None), atol=3)
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 100), st.integers(1, 100))
+def test_images_are_made_smaller_but_not_too_small(height, width, rows, columns):
+    image = np.full((height, width, 3), 77, np.uint8)
+    out = reduce(image, (rows, columns))
+    assert (out == 77).all()
+    if max(height, width) > 4 * min(height, width):
+        return  # its ends are cut off
+    for side, least, now in zip((height, width), (rows, columns), out.shape[:2], strict=True):
+        assert now >= min(side, least)
+        assert now <= side
+    ratio = min(out.shape[0] / rows, out.shape[1] / columns)
+    assert ratio < 1.26 or min(out.shape[:2]) == min(height, width)
+    assert out.shape[0] / out.shape[1] == pytest.approx(height / width, rel=0.6 / min(out.shape[:2]))
+
+
+def test_a_large_photograph_is_decoded_small():
+    large = encode(pixels("red", 1, 900, 1200))
+    out = decode(large, 3, (100, 100))
+    assert 100 <= min(out.shape[:2]) <= 125
+    whole = decode(large, 3, None)
+    expected = np.asarray(Image.fromarray(whole).resize((out.shape[1], out.shape[0]), Image.Resampling.BOX))
+    assert np.abs(out.astype(int) - expected).mean() < 4
+
+
+@given(st.integers(2, 60), st.integers(2, 60), st.integers(0, 99))
+def test_shrinking_takes_the_mean_of_areas(height, width, seed):
+    generator = np.random.default_rng(seed)
+    image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    rows, columns = int(generator.integers(1, height + 1)), int(generator.integers(1, width + 1))
+    out = np.zeros((rows, columns, 3), np.uint8)
+    shrink(image, out, np.zeros(width * 3, np.float32))
+
+    def weights(size, parts):
+        edges = np.arange(parts + 1) * size / parts
+        low, high = np.maximum(edges[:-1, None], np.arange(size)), np.minimum(edges[1:, None], np.arange(size) + 1)
+        return np.maximum(high - low, 0) * parts / size
+
+    expected = np.einsum("yi,ijc,xj->yxc", weights(height, rows), image.astype(float), weights(width, columns))
+    assert np.abs(out - expected).max() <= 0.51
+
+
+def test_what_is_no_image_is_told_apart():
+    whole = encode(PICTURE)
+    assert fault_of(b"") == Fault.EMPTY
+    assert fault_of(b"hello, I am a text") == Fault.NOT_AN_IMAGE
+    assert fault_of(whole[: len(whole) // 2]) == Fault.DAMAGED
+    assert fault_of(whole[:400] + bytes(50) + whole[450:]) == Fault.DAMAGED
+    assert fault_of(whole, limit=60 * 90 - 1) == Fault.TOO_LARGE
+    png = encode(PICTURE, "PNG")
+    assert fault_of(png[: len(png) // 2]) == Fault.DAMAGED
+    assert fault_of(png, limit=60 * 90 - 1) == Fault.TOO_LARGE
+    assert fault_of(encode(PICTURE, "GIF")) == Fault.NOT_AN_IMAGE
+
+
+def test_a_bomb_is_refused_before_it_goes_off():
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    assert fault_of(png + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))) == Fault.TOO_LARGE
+    jpeg = bytearray(encode(PICTURE))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    assert fault_of(bytes(jpeg)) == Fault.TOO_LARGE
+
+
+def test_mutated_files_crash_nothing():
+    script = Path(__file__).with_name("fuzz_decoding.py")
+    ended = subprocess.run(
+        [sys.executable, str(script), "2000", "7"], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert sum(ast.literal_eval(ended.stdout).values()) == 2000

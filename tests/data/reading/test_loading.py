@@ -1,0 +1,277 @@
+"""Folders, shards, array files and objects: what is found, and what is said of what is not right."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from adam_mp.data.reading.faults import Fault, SampleError
+from adam_mp.data.reading.loading import LoadOptions, load_data, parse_image_size
+from adam_mp.data.reading.records import RecordTable
+from adam_mp.data.reading.shards import expand_braces
+from adam_mp.data.reading.sources import SourceSpec, open_source, pickle_items
+from adam_mp.errors import DataError, SettingsError
+from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
+
+LIMIT = 10**6
+ENDINGS = {"JPEG": "jpeg", "PNG": "PNG", "BMP": "bmp", "WEBP": "webp"}
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_class_folders(tmp_path, kind):
+    paths = write_folder(tmp_path, 3, kind, ENDINGS[kind])
+    data = load_data(tmp_path)
+    assert data.class_names == ("blue", "green", "red")
+    assert data.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert [data.place(number) for number in range(9)] == [str(path) for path in paths]
+    assert data.train.table.read(4, LIMIT) == paths[4].read_bytes()
+    assert data.image_shape == (40, 48, 3)  # all alike and small: their own size
+    assert (data.validation, data.test, data.rejected) == (None, None, [])
+
+
+def test_parts_of_a_folder(tmp_path):
+    for part, count in (("train", 4), ("val", 2), ("test", 1)):
+        write_folder(tmp_path / part, count)
+    data = load_data(str(tmp_path), LoadOptions("64"))
+    assert [len(part) for part in data.parts] == [12, 6, 3]
+    assert data.numbers(data.test).tolist() == [18, 19, 20]
+    assert data.place(18) == str(tmp_path / "test" / "blue" / "0000.jpg")
+    assert data.image_shape == (64, 64, 3)
+    assert load_data(tmp_path).digest == data.digest
+    (tmp_path / "train" / "blue" / "0000.jpg").rename(tmp_path / "train" / "blue" / "9.jpg")
+    assert load_data(tmp_path).digest != data.digest
+    (tmp_path / "val" / "pink").mkdir()
+    with pytest.raises(DataError, match=r"val has the class 'pink', which the training images lack"):
+        load_data(tmp_path)
+
+
+def test_images_of_different_sizes_become_224(tmp_path):
+    write_folder(tmp_path, 2)
+    write_folder(tmp_path, 1, height=70)
+    assert load_data(tmp_path).image_shape == (224, 224, 3)
+    assert load_data(tmp_path, LoadOptions("30x20")).image_shape == (30, 20, 3)
+
+
+def test_what_is_left_out_of_a_folder_is_told(tmp_path):
+    write_folder(tmp_path / "data", 2)
+    red = tmp_path / "data" / "red"
+    (red / "notes.txt").write_text("hello")
+    (red / ".hidden").write_text("not looked at")
+    (tmp_path / "data" / "white").mkdir()
+    (tmp_path / "away.jpg").write_bytes(encode(pixels("red", 9)))
+    (red / "link.jpg").symlink_to(tmp_path / "away.jpg")
+    (red / "inside.jpg").symlink_to(red / "0000.jpg")
+    (red / "circle").symlink_to(red)
+    (red / "up").symlink_to(tmp_path / "data")
+    (red / "itself.jpg").symlink_to(red / "itself.jpg")
+    (red / "nowhere.jpg").symlink_to(red / "nothing")
+    os.mkfifo(red / "pipe.jpg")
+    (red / "deeper").mkdir()
+    (red / "deeper" / "x.jpg").write_bytes(encode(pixels("red", 8)))
+    data = load_data(tmp_path / "data")
+    assert {(os.path.basename(bad.path), bad.fault) for bad in data.rejected} == {
+        ("notes.txt", Fault.NOT_AN_IMAGE), ("white", Fault.NO_IMAGE), ("link.jpg", Fault.LINK), ("circle", Fault.LINK),
+        ("up", Fault.LINK), ("itself.jpg", Fault.UNREADABLE), ("nowhere.jpg", Fault.MISSING),
+        ("pipe.jpg", Fault.UNREADABLE),
+    }  # fmt: skip
+    assert len(data.train) == 8
+    assert data.classes == 4
+    followed = load_data(tmp_path / "data", LoadOptions(follow_links=True))
+    assert len(followed.train) == 9
+    (tmp_path / "data" / "elsewhere").symlink_to(tmp_path)
+    with pytest.raises(DataError, match="--follow-links"):
+        load_data(tmp_path / "data")
+
+
+def test_a_folder_with_nothing_to_train_on(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="put its images into a folder for each class"):
+        load_data(tmp_path)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(DataError, match="1 class folders; expected two or more"):
+        load_data(tmp_path)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(DataError, match="has an image"):
+        load_data(tmp_path)
+    for name in "ab":
+        (tmp_path / name / "x.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the first images"):
+        load_data(tmp_path)
+
+
+def test_a_file_that_goes_or_shrinks_is_told_apart(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"abcdef")
+    table = RecordTable.of_parts(tmp_path, ["a.jpg"], [(0, 2, 3), (0, 4, 9)])
+    assert table.read(0, LIMIT) == b"cde"
+    for sample, fault in ((1, Fault.DAMAGED), (0, Fault.MISSING)):
+        with pytest.raises(SampleError) as caught:
+            table.read(sample, LIMIT)
+        assert caught.value.fault == fault
+        path.unlink(missing_ok=True)
+    path.mkdir()
+    with pytest.raises(SampleError) as caught:
+        table.read(0, LIMIT)
+    assert caught.value.fault == Fault.UNREADABLE
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(SampleError) as caught:
+        table.read(0, LIMIT)
+    assert caught.value.fault == Fault.UNREADABLE
+    path.unlink()
+    path.write_bytes(bytes(100))
+    with pytest.raises(SampleError) as caught:
+        table.read(0, 2)
+    assert caught.value.fault == Fault.TOO_LARGE
+
+
+def test_tables_join_and_are_cut(tmp_path):
+    first = RecordTable.of_files(tmp_path / "a", ["1", "22"])
+    second = RecordTable.of_parts(tmp_path / "c", [str(tmp_path / "b" / "shard")], [(0, 5, 6), (0, 11, 2)])
+    joined = RecordTable.joined([first, second])
+    assert [joined.path(sample) for sample in range(4)] == [
+        str(tmp_path / "a" / "1"), str(tmp_path / "a" / "22"), *[str(tmp_path / "b" / "shard")] * 2,
+    ]  # fmt: skip
+    assert joined.place(3) == f"{tmp_path}/b/shard, byte 11"
+    few = joined.selected(np.array([3, 0]))
+    assert [few.place(0), few.place(1)] == [joined.place(3), joined.place(0)]
+    again = RecordTable.in_arrays(joined.arrays())
+    assert again is not None
+    assert again.digest == joined.digest
+
+
+def samples_of(count, seed=0):
+    return [
+        {"jpg": encode(pixels(name, seed + number)), "cls": str(label).encode()}
+        for number in range(count)
+        for label, name in enumerate(COLOURS)
+    ]
+
+
+def test_shards(tmp_path):
+    whole = samples_of(4)
+    write_shard(tmp_path / "train-000.tar", whole[:5])
+    write_shard(tmp_path / "train-001.tar", whole[5:])
+    write_shard(tmp_path / "val-000.tar", samples_of(1, seed=50))
+    data = load_data(tmp_path)
+    assert [len(part) for part in data.parts] == [12, 3]
+    assert data.train.labels.tolist() == [0, 1, 2] * 4
+    assert data.train.table.read(7, LIMIT) == whole[7]["jpg"]
+    assert data.place(5).startswith(f"{tmp_path}/train-001.tar, byte ")
+    braces = load_data(f"{tmp_path}/train-{{000..001}}.tar")
+    assert [len(part) for part in braces.parts] == [12]
+    with pytest.raises(DataError, match=r"train-002.tar does not exist"):
+        load_data(f"{tmp_path}/train-{{000..002}}.tar")
+
+
+def test_what_is_wrong_in_a_shard_is_left_out(tmp_path):
+    good = samples_of(1)
+    image = good[0]["jpg"]
+    bad = [
+        {"jpg": image}, {"cls": b"1"}, {"jpg": image, "cls": b"one"}, {"jpg": image, "cls": b"-1"},
+        {"jpg": image, "json": b"[1"}, {"jpg": image, "json": b'{"label": true}'},
+        {"jpg": image, "cls": b"1", "json": b'{"label": 2}'},
+    ]  # fmt: skip
+    fine = [{"png": image, "json": b'{"label": 2, "x": [1]}'}, {"jpg": image, "cls": b"1", "json": b'{"cls": 1}'}]
+    data = load_data(write_shard(tmp_path / "a.tar", good + bad + fine))
+    assert data.train.labels.tolist() == [0, 1, 2, 2, 1]
+    assert [rejected.fault for rejected in data.rejected] == [Fault.NO_LABEL, Fault.NOT_AN_IMAGE] + [Fault.NO_LABEL] * 5
+    write_shard(tmp_path / "none.tar", bad)
+    with pytest.raises(DataError, match="no image with a label"):
+        load_data(tmp_path / "none.tar")
+    content = (tmp_path / "a.tar").read_bytes()
+    for cut in (b"no tar file at all" * 100, content[: len(content) // 2 + 700]):
+        (tmp_path / "cut.tar").write_bytes(cut)
+        with pytest.raises(DataError, match=r"not a whole tar file|no image with a label"):
+            load_data(tmp_path / "cut.tar")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
+        ("{9..11}.tar", ["9.tar", "10.tar", "11.tar"]),
+        ("{0..1}-{0..1}.tar", ["0-0.tar", "0-1.tar", "1-0.tar", "1-1.tar"]),
+    ],
+)
+def test_braces(pattern, names):
+    assert expand_braces(pattern) == names
+    with pytest.raises(DataError, match="counts down"):
+        expand_braces("{3..1}.tar")
+
+
+def test_array_files(tmp_path):
+    images, labels = np.zeros((6, 5, 4), np.uint8), np.arange(6) % 3
+    np.savez(tmp_path / "a.npz", x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
+    data = load_data(tmp_path / "a.npz")
+    assert (len(data.train), len(data.test), data.image_shape) == (6, 2, (5, 4, 1))
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    np.save(folder / "images.npy", images)
+    with pytest.raises(DataError, match="IDX"):
+        load_data(folder)
+    np.save(folder / "labels.npy", labels)
+    assert len(load_data(folder).train) == 6
+    with pytest.raises(DataError, match="alone has no labels"):
+        load_data(folder / "images.npy")
+    np.savez(tmp_path / "b.npz", pictures=images)
+    with pytest.raises(DataError, match="has the arrays pictures; expected x_train and y_train"):
+        load_data(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", x=np.array([object()]), y=labels)
+    with pytest.raises(DataError, match="cannot be read"):
+        load_data(tmp_path / "c.npz")
+    (tmp_path / "d.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:200])
+    with pytest.raises(DataError, match="cannot be read"):
+        load_data(tmp_path / "d.npz")
+
+
+class Items:
+    """A data set as PyTorch's users write them."""
+
+    def __init__(self, count=9, shape=(40, 48, 3)):
+        self.targets = [number % 3 for number in range(count)]
+        self.classes = list(COLOURS)
+        self.shape = shape
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return np.full(self.shape, 20 * index, np.uint8), self.targets[index]
+
+
+def test_objects():
+    data = load_data(Items())
+    assert (len(data.train), data.image_shape, data.class_names) == (9, (40, 48, 3), tuple(COLOURS))
+    assert data.place(4) == "item 4 of the training data"
+    pair = load_data((Items(), Items(3)))
+    assert [len(part) for part in pair.parts] == [9, 3]
+    plain = load_data([(np.zeros((4, 4), np.uint8), number % 2) for number in range(8)])
+    assert plain.train.labels.tolist() == [0, 1] * 4
+    assert plain.image_shape == (4, 4, 1)
+    with pytest.raises(DataError, match=r"float64 \(4, 4\); expected uint8"):
+        load_data([(np.zeros((4, 4)), number % 2) for number in range(8)])
+    with pytest.raises(DataError, match=r"no item is \(image, label\); the first: TypeError"):
+        load_data([(np.zeros((4, 4), np.uint8), "a")] * 8)
+
+
+def test_items_without_a_label_are_left_out():
+    image = np.zeros((4, 4), np.uint8)
+    data = load_data([(image, 1), (image, "a"), (image, np.int64(0)), 5, (image, 1.5), (image, 0)])
+    assert data.train.labels.tolist() == [1, 0, 0]
+    assert [bad.path for bad in data.rejected] == [f"item {number} of the training data" for number in (1, 3, 4)]
+    assert {bad.fault for bad in data.rejected} == {Fault.BAD_ITEM}
+    assert data.place(1) == "item 2 of the training data"
+    source = pickle_items([data.train])
+    assert open_source(SourceSpec(1, (4, 4), datasets=source), None).pixels(2).shape == (4, 4, 1)
+
+
+def test_sizes_of_pictures():
+    assert parse_image_size("224") == (224, 224)
+    assert parse_image_size("30x40") == (30, 40)
+    for text in ("0", "5000", "3x", "x", "-1", "2.5", ""):
+        with pytest.raises(SettingsError, match="expected pixels such as 224"):
+            parse_image_size(text)

@@ -1,0 +1,405 @@
+"""Replicas and servers over a network that loses, doubles and reorders: every delta is applied once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
+from adam_mp.memory.layout import Layout
+from adam_mp.params.replica.exchange import Exchange
+from adam_mp.params.run.bucket_map import LayoutFacts
+from adam_mp.params.run.coordinator import Coordinator
+from adam_mp.params.server.server import ParameterServer
+from adam_mp.transport.messages import Kind, Message
+from adam_mp.transport.sim import Network, Weather
+
+LAYOUT = Layout.of({"conv.weight": (3, 3, 1, 8), "dense.weight": (700, 900), "dense.bias": (900,)})
+STORM = Weather(loss=0.15, doubling=0.15, delay=0.5)
+FAIR = Weather(delay=0.01)
+
+
+class Cluster:
+    """Servers and replicas of one process, on a simulated network."""
+
+    def __init__(self, seed, weather, servers=2, replicas=2, wire="float32"):
+        self.network, self.layout = Network(seed, weather), LAYOUT.for_servers(servers)
+        self.coordinator = Coordinator(run=77, expected=servers)
+        facts = {"layout": LayoutFacts.of(LAYOUT).as_list(), "images": 100, "batch_size": 10, "epochs": 1,
+                 "quorum": 1.0, "agreed": {}}  # fmt: skip
+        self.identities = list(range(1, servers + 1))
+        for index in range(servers):
+            self.coordinator.join(index + 1, self.joining(index), 0.0)
+        self.coordinator.join(99, {"role": "replica", "facts": facts}, 0.0)
+        self.map = self.coordinator.map
+        self.servers = {index: self.start_server(index) for index in range(servers)}
+        generator = np.random.default_rng(seed)
+        first = generator.integers(-50, 50, LAYOUT.size).astype(np.float32)
+        self.first = first
+        self.weights = [first.copy() for _ in range(replicas)]
+        self.memories = [ExchangeMemory.create(self.layout) for _ in range(replicas)]
+        self.exchanges = [self.start_exchange(index, wire) for index in range(replicas)]
+
+    def joining(self, index):
+        return {"role": "params", "address": f"server{index}"}
+
+    def start_server(self, index):
+        identity = self.identities[index]
+        server = ParameterServer(
+            self.network.endpoint(f"server{index}"), f"server{index}", identity, None, None, None, lambda text: None
+        )
+        server.host = Coordinator.restored(self.coordinator.snapshot())  # for its run and map; nobody talks to it
+        self.tell(server)
+        server.host.tick = lambda now, behind: []
+        server.host.is_replica = lambda identity: identity >= 1000
+        server._report = lambda now: None
+        return server
+
+    def tell(self, server):
+        """Give a server the coordinator's news."""
+        server._learn({"phase": "training", "map": self.map.as_dict(), "layout": LayoutFacts.of(LAYOUT).as_list()})
+
+    def restart_server(self, index):
+        """Start a server again without snapshots: under another identity. The others do not learn of it yet."""
+        self.servers[index].table.close()
+        self.identities[index] = max(self.identities) + 1
+        for number in range(8):  # until the one before is silent for long enough
+            self.coordinator.tick(self.network.now + number / 2)
+        self.coordinator.join(self.identities[index], self.joining(index), self.network.now)
+        self.map = self.coordinator.map
+        assert self.map.servers[index].identity == self.identities[index]
+        self.servers[index] = self.start_server(index)
+
+    def start_exchange(self, index, wire="float32"):
+        peers = [server.address for server in self.map.servers]
+        endpoint = self.network.endpoint(f"replica{index}")
+        return Exchange(endpoint, self.memories[index], self.weights[index], peers, self.map, 77, 1000 + index, wire)
+
+    def succeed(self, index):
+        """Have another synchronizer go on with the newest map, as the supervisor does."""
+        self.exchanges[index] = self.start_exchange(index)
+        self.exchanges[index].begin()
+
+    def turn(self, seconds=0.05):
+        for index, exchange in enumerate(self.exchanges):
+            if exchange.moved:
+                self.succeed(index)
+            elif not exchange.done:
+                exchange.turn(self.network.now, 0)
+        self.network.advance(seconds)
+        for server in self.servers.values():
+            if server is not None:
+                server.turn(0)
+        self.network.advance(seconds)
+
+    def round(self, turns=4000):
+        for exchange in self.exchanges:
+            exchange.begin()
+        for _ in range(turns):
+            self.turn()
+            if all(exchange.done for exchange in self.exchanges):
+                return
+        raise AssertionError("the round does not end")
+
+    def train(self, step):
+        for index in range(len(self.weights)):
+            self.weights[index] += step
+
+    def served(self):
+        flat = np.zeros(LAYOUT.size, np.float32)
+        for server in self.servers.values():
+            for number, entry in server.table.entries.items():
+                flat[self.layout.shards[number].place] = entry.weights
+        return flat
+
+    def close(self):
+        for memory in self.memories:
+            memory.close()
+        for server in self.servers.values():
+            server.table.close()
+
+
+@pytest.fixture
+def cluster():
+    made = []
+
+    def make(*arguments, **more):
+        made.append(Cluster(*arguments, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_every_delta_is_applied_once_in_a_storm(cluster, seed):
+    run = cluster(seed, STORM)
+    run.round()
+    expected, generator = run.first.copy(), np.random.default_rng(seed + 1)
+    for _ in range(4):
+        for index in range(2):
+            step = generator.integers(-3, 4, LAYOUT.size).astype(np.float32)  # whole numbers add up exactly
+            run.weights[index] += step
+            expected += step
+        run.round()
+    assert np.array_equal(run.served(), expected)
+    run.round()
+    for weights in run.weights:
+        assert np.array_equal(weights, expected)
+    repeated = sum(server.table.statistics().repeated for server in run.servers.values())
+    assert repeated > 0  # else the storm was none
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_synchronizer_that_dies_at_any_moment_pushes_nothing_twice(cluster, seed):
+    run = cluster(seed, Weather(loss=0.1, doubling=0.1, delay=0.2))
+    run.round()
+    expected, generator = run.first.copy(), np.random.default_rng(seed)
+    for _ in range(6):
+        for index in range(2):
+            step = generator.integers(-3, 4, LAYOUT.size).astype(np.float32)
+            run.weights[index] += step
+            expected += step
+        for exchange in run.exchanges:
+            exchange.begin()
+        for _ in range(int(generator.integers(1, 12))):
+            run.turn()
+        victim = int(generator.integers(2))
+        run.exchanges[victim] = run.start_exchange(victim)
+        run.round()
+    run.round()
+    run.round()
+    assert np.array_equal(run.served(), expected)
+    for weights in run.weights:
+        assert np.array_equal(weights, expected)
+
+
+def test_a_synchronizer_that_dies_while_it_corrects_takes_the_servers_weights(cluster):
+    run = cluster(1, FAIR)
+    run.round()
+    run.memories[0].states[:] = APPLYING
+    run.weights[0][:] = 12345.0
+    run.exchanges[0] = run.start_exchange(0)
+    run.round()
+    assert np.array_equal(run.weights[0], run.first)
+    assert set(run.memories[0].states.tolist()) == {SEEN}
+
+
+def test_a_server_that_lost_its_weights_gets_them_from_the_replicas(cluster):
+    run = cluster(3, FAIR)
+    run.round()
+    run.train(1)
+    run.round()
+    run.round()
+    run.restart_server(0)
+    run.tell(run.servers[1])
+    run.train(1)
+    run.round()
+    run.round()
+    assert np.array_equal(run.served(), run.first + 4)
+    assert all(np.array_equal(weights, run.first + 4) for weights in run.weights)
+
+
+def test_a_delta_to_a_server_that_lost_its_weights_is_not_lost(cluster):
+    run = cluster(4, FAIR, replicas=1)
+    run.round()
+    run.weights[0] += 5
+    run.exchanges[0].begin()
+    run.exchanges[0].turn(run.network.now, 0)
+    assert PUSHED in run.memories[0].states
+    for index in (0, 1):
+        run.restart_server(index)
+    run.tell(run.servers[0])
+    run.round()
+    assert np.array_equal(run.served(), run.first + 5)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_servers_that_come_again_as_others_at_any_moment_get_the_weights(cluster, seed, replicas):
+    run = cluster(seed, Weather(loss=0.1, doubling=0.1, delay=0.2), replicas=replicas)
+    run.round()
+    expected, generator = run.first.copy(), np.random.default_rng(seed)
+    for _ in range(6):
+        for index in range(replicas):
+            step = generator.integers(-3, 4, LAYOUT.size).astype(np.float32)
+            run.weights[index] += step
+            expected += step
+        for exchange in run.exchanges:
+            exchange.begin()
+        for _ in range(int(generator.integers(1, 12))):
+            run.turn()
+        victim = int(generator.integers(2))
+        run.restart_server(victim)
+        for _ in range(int(generator.integers(0, 5))):
+            run.turn()
+        run.tell(run.servers[1 - victim])
+        run.round()
+    run.round()
+    run.round()
+    for weights in run.weights:
+        assert np.array_equal(weights, run.served())
+    if replicas == 1:  # of others' updates, the newest may be lost with a server
+        assert np.array_equal(run.served(), expected)
+
+
+def test_a_cut_network_heals(cluster):
+    run = cluster(5, FAIR)
+    run.round()
+    run.network.cut("replica0")
+    run.weights[0] += 1
+    for exchange in run.exchanges:
+        exchange.begin()
+    for _ in range(200):
+        run.turn()
+    assert run.exchanges[1].done
+    assert not run.exchanges[0].done
+    run.weights[0] += 1  # its workers go on
+    run.network.cut()
+    run.round()
+    run.round()
+    run.round()
+    assert np.array_equal(run.served(), run.first + 2)
+
+
+def test_nothing_is_pulled_that_did_not_change(cluster):
+    run = cluster(6, FAIR, replicas=1)
+    run.round()
+    pulled = run.memories[0].statistics().pulled_bytes
+    run.weights[0] += 1
+    run.round()
+    run.round()
+    assert run.memories[0].statistics().pulled_bytes == pulled
+    assert np.array_equal(run.served(), run.first + 1)
+
+
+@pytest.mark.parametrize("wire", ["float16", "bfloat16"])
+def test_what_rounding_loses_goes_with_a_later_delta(cluster, wire):
+    run = cluster(7, FAIR, replicas=1, wire=wire)
+    run.round()
+    step = np.random.default_rng(0).standard_normal(LAYOUT.size).astype(np.float32)
+    run.weights[0] += step
+    run.round()
+    assert np.abs(run.served() - (run.first + step)).max() > 1e-4
+    for _ in range(4):
+        run.round()
+    assert np.abs(run.served() - run.weights[0]).max() < 1e-4
+    assert np.abs(run.weights[0] - (run.first + step)).max() < 1e-3
+
+
+def test_others_updates_are_counted_as_staleness(cluster):
+    run = cluster(8, FAIR)
+    run.round()
+    run.train(1)
+    run.round()
+    run.round()
+    shards = len(run.layout.shards)
+    assert sum(memory.statistics().staleness for memory in run.memories) == 2 * shards
+
+
+@pytest.mark.parametrize("kind", [Kind.FIRST, Kind.FACTORS])
+def test_weights_and_activations_in_16_bits_are_refused(cluster, kind):
+    run = cluster(9, FAIR, servers=1)
+    run.round()
+    stranger = run.network.endpoint("stranger")
+    payload = np.ones(16 + 700 + 900, np.uint16)
+    stranger.send("server0", Message(kind, payload, run=77, sender=1005, epoch=1, shard=1, sequence=1, encoding=2))
+    for _ in range(3):
+        run.turn()
+    assert "expected float32" in stranger.receive(0)[1].facts()["reason"]
+    assert np.array_equal(run.served(), run.first)
+
+
+@pytest.mark.parametrize("kind", [Kind.PULL, Kind.FIRST, Kind.DELTA, Kind.FACTORS])
+def test_who_is_no_replica_reads_nothing_and_changes_nothing(cluster, kind):
+    run = cluster(9, FAIR, servers=1)
+    run.round()
+    stranger = run.network.endpoint("stranger")
+    for shard in range(len(run.layout.shards)):
+        payload = b"" if kind == Kind.PULL else np.ones(run.layout.shards[shard].size, np.float32)
+        stranger.send("server0", Message(kind, payload, run=77, sender=5, epoch=1, shard=shard, sequence=1))
+    for _ in range(9):
+        run.turn()
+    answers = [stranger.receive(0)[1] for _ in run.layout.shards]
+    assert {answer.kind for answer in answers} == {Kind.REFUSED}
+    assert "no replica of this run" in answers[0].facts()["reason"]
+    assert np.array_equal(run.served(), run.first)
+
+
+def test_a_server_that_does_not_know_the_newest_map_yet_is_asked_again(cluster):
+    run = cluster(10, FAIR, replicas=1)
+    run.round()
+    old, run.map = run.map, dataclasses.replace(run.map, epoch=run.map.epoch + 1)
+    run.exchanges[0] = run.start_exchange(0)
+    run.weights[0] += 1
+    run.exchanges[0].begin()
+    for _ in range(30):
+        run.turn()
+    assert not run.exchanges[0].moved
+    assert not run.exchanges[0].done
+    for server in run.servers.values():
+        server.map = run.map
+    run.round()
+    assert np.array_equal(run.served(), run.first + 1)
+    run.map = old
+    run.exchanges[0] = run.start_exchange(0)
+    run.exchanges[0].begin()
+    for _ in range(5):
+        run.turn()
+    assert run.exchanges[0].moved
+
+
+class Nonsense:
+    """An endpoint whose peers answer every question with what is not expected, while `answers` lasts."""
+
+    def __init__(self, endpoint, answers):
+        self.endpoint, self.answers, self.asked = endpoint, list(answers), []
+
+    def send(self, peer, message):
+        self.asked.append((peer, message))
+        return self.endpoint.send(peer, message)
+
+    def receive(self, seconds):
+        if self.answers and self.asked:
+            peer, message = self.asked[-1]
+            kind, payload, more = self.answers.pop(0)
+            if payload is None:
+                payload = np.ones(LAYOUT.for_servers(2).shards[message.shard].size, np.uint16)
+            return peer, Message(kind, payload, shard=message.shard, sequence=message.sequence, **more)
+        return self.endpoint.receive(seconds)
+
+
+def test_answers_that_are_not_expected_change_nothing(cluster):
+    run = cluster(11, FAIR, replicas=1)
+    run.round()
+    run.weights[0] += 1
+    exchange = run.exchanges[0]
+    short = np.ones(5, np.float32).tobytes()
+    answers = [(Kind.REFUSED, b'{"reason": "not\\u001b\\ntoday"}', {}), (Kind.REFUSED, b"no JSON", {}),
+               (Kind.FRESH, short, {}), (Kind.FRESH, None, {"encoding": 2}), (Kind.PICTURES, b"", {})]  # fmt: skip
+    exchange._endpoint = Nonsense(exchange._endpoint, answers)
+    exchange.begin()
+    told, answered = [], exchange.answered
+    for _ in answers:
+        exchange.turn(run.network.now, 0)
+        told += exchange.unanswered().values()
+        assert exchange.answered == answered
+    for text in ("refuses: not? today", "refuses, and does not say why", "answers FRESH with 20 bytes", "PICTURES"):
+        assert any(text in each for each in told)
+    run.round()
+    assert np.array_equal(run.served(), run.first + 1)
+    assert exchange.answered > answered
+    assert exchange.unanswered() == {}
+
+
+def test_only_servers_that_owe_an_answer_are_named(cluster):
+    run = cluster(12, FAIR, replicas=1)
+    run.round()
+    run.network.cut("server1")
+    run.exchanges[0].begin()
+    for _ in range(60):
+        run.turn()
+    assert run.exchanges[0].unanswered() == {"server1": ""}

@@ -1,0 +1,167 @@
+"""The synchronizer's loop: what orders allow, how long it waits, and whom it blames."""
+
+from __future__ import annotations
+
+import threading
+import time
+import types
+
+import pytest
+
+from adam_mp.errors import TransportError
+from adam_mp.memory.board import STOP, TRAIN, VALIDATE
+from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
+from adam_mp.memory.layout import Layout
+from adam_mp.params.replica.synchronizer import Synchronizer
+from adam_mp.params.run.listening import Listening
+from adam_mp.transport.addresses import parse_address
+
+WELL, SILENT, REFUSING = (parse_address(f"127.0.0.1:{port}", "server") for port in (7701, 7702, 7703))
+
+
+class Board:
+    """Gives the orders of a list, one a look; the last one stands."""
+
+    def __init__(self, *orders):
+        self.orders = list(enumerate(orders))
+
+    def order(self):
+        return self.orders.pop(0) if len(self.orders) > 1 else self.orders[0]
+
+
+class Exchange:
+    """A round that takes `turns` turns with an answer each, and then has none for the servers in `owing`."""
+
+    def __init__(self, turns, owing=()):
+        self.turns, self.owing, self.answered, self.moved = turns, dict(owing), 0, False
+        self.silences = dict.fromkeys((WELL, SILENT, REFUSING), 0.0)
+        self.touched = []  # the orders under which weights were touched
+
+    def begin(self):
+        """A round."""
+
+    @property
+    def done(self):
+        return self.answered == self.turns and not self.owing
+
+    def turn(self, now, seconds):
+        self.touched.append(self.board.orders[0][1])
+        if self.answered < self.turns:
+            self.answered += 1
+        else:
+            time.sleep(0.01)
+            self.silences[SILENT] += 0.01
+
+    def unanswered(self):
+        return self.owing
+
+
+class Rounds(Exchange):
+    """Rounds of a turn each, after which all shards are seen; `death` is the number of the one in which it dies."""
+
+    def __init__(self, death=0):
+        super().__init__(1)
+        self.death, self.begun = death, 0
+
+    def begin(self):
+        self.begun, self.answered = self.begun + 1, 0
+
+    def turn(self, now, seconds):
+        super().turn(now, 0)
+        if self.begun == self.death:
+            raise KeyError("it dies")
+        self.words.states[:] = SEEN
+
+
+class Counters:
+    """Counters in a dictionary."""
+
+    def __init__(self):
+        self.values = {}
+
+    def add(self, name, amount):
+        self.values[name] = self.values.get(name, 0) + amount
+
+    def publish(self, name, value):
+        self.values[name] = value
+
+
+@pytest.fixture
+def make():
+    words = ExchangeMemory.create(Layout.of({"w": (3, 4)}).for_servers(3))
+
+    def build(board, exchange):
+        made = object.__new__(Synchronizer)  # without processes, memory of a run and connections
+        made.spec = types.SimpleNamespace(patience=0.2, batch_size=1, images=10)
+        made.memory = types.SimpleNamespace(board=board)
+        made.store = types.SimpleNamespace(read_updates=lambda: 0)
+        made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
+        made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
+        made.listening, made.heard, made.map_epoch = Listening(), 0.0, 3
+        exchange.board, exchange.words = board, words
+        return made
+
+    yield build
+    words.close()
+
+
+def test_a_successor_touches_no_weights_that_are_evaluated(make):
+    exchange = Exchange(3)
+    made = make(Board(*[VALIDATE] * 20, *[TRAIN] * 20, STOP), exchange)
+    made.words.states[:] = SEEN
+    made.run()
+    assert exchange.touched
+    assert set(exchange.touched) == {TRAIN}
+    assert made.counters.values["acknowledged"] > 0
+
+
+def test_the_first_of_all_takes_the_weights_whatever_the_order(make):
+    exchange = Exchange(3)
+    made = make(Board(*[0] * 12, STOP), exchange)
+    made.run()
+    assert len(exchange.touched) == 3
+    assert made.counters.values == {"ready": 1, "heartbeat": 3, "acknowledged": 0} | made.counters.values
+
+
+@pytest.mark.parametrize(("left", "more"), [(SEEN, 0), (PUSHED, 1), (APPLYING, 1)])
+def test_a_round_that_is_wanted_is_done_once_all_is_there(make, left, more):
+    words = make(Board(), Rounds()).words
+    words.states[:] = SEEN
+    for _ in range(3):  # synchronizers that die in their first round
+        words.want_round()
+        with pytest.raises(KeyError):
+            make(Board(TRAIN), Rounds(1)).run()
+    words.states[:] = left
+    wanted = words.want_round()
+    assert not words.is_done(wanted)
+    exchange = Rounds()
+    made = make(Board(*[TRAIN] * 100, STOP), exchange)
+    made.run()
+    assert words.is_done(wanted)
+    assert exchange.begun == 1 + more  # what a predecessor had pushed is without later updates
+    assert not words.is_done(words.want_round())
+    assert words.statistics().rounds == exchange.begun
+
+
+@pytest.mark.parametrize("turns", [0, 10**6])
+def test_a_synchronizer_ends_when_the_supervisor_knows_another_map(make, turns):
+    made = make(Board(TRAIN), Exchange(turns, {SILENT: ""} if turns else ()))
+    made.words.states[:] = SEEN
+    made.spec.patience = 60.0
+    made.words.note("map", 3)  # the one it has
+    threading.Timer(0.2, made.words.note, ("map", 4)).start()
+    with pytest.raises(TransportError, match="the bucket map has changed"):
+        made.run()
+
+
+def test_the_servers_that_are_well_are_not_blamed(make):
+    made = make(Board(TRAIN), Exchange(2, {SILENT: "", REFUSING: "refuses: the message is of run 1"}))
+    with pytest.raises(TransportError) as caught:
+        made.run()
+    assert str(SILENT) + ": nobody answers there" in str(caught.value)
+    assert str(REFUSING) + ": refuses: the message is of run 1" in str(caught.value)
+    assert str(WELL) not in str(caught.value)
+    assert made.counters.values["heartbeat"] == 2
+    well, silent, refusing = made.words.silences
+    assert (well, refusing) == (0, 0)
+    assert silent == round(1000 * made.exchange.silences[SILENT]) >= 100

@@ -1,0 +1,81 @@
+"""What a run is said to need, and that it is refused by one line that names the parts."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+
+from adam_mp import Dense, Flatten, Softmax
+from adam_mp.errors import SpaceError
+from adam_mp.memory import segment as segments
+from adam_mp.memory.segment import live_segments
+from adam_mp.training.crew import preparation
+from adam_mp.training.plan.memory_need import launch_need, run_need
+from adam_mp.training.plan.plan import make_plan
+from tests.conftest import make_images
+
+WIDE = (Flatten(), Dense(2048), Dense(2048), Dense(), Softmax())
+COPIES = "2 copies of a checkpoint"
+
+
+def own_segments():
+    return [segment for segment in live_segments() if segment.owner == os.getpid()]
+
+
+def plan(**settings):
+    given = {"model": list(WIDE), "data": make_images(400, 1), "cores": 1, "epochs": 1, **settings}
+    return make_plan(given, lambda event: None)
+
+
+@pytest.mark.parametrize(("optimizer", "spaces"), [("sgd", 1), ("momentum", 2), ("adam", 3)])
+def test_all_copies_of_the_weights_are_counted(optimizer, spaces):
+    made = plan(optimizer=optimizer)
+    weights = 4 * made.layout.size
+    kept, unkept = (run_need(made, None, keeps) for keeps in (True, False))
+    assert kept.shared["weights and optimizer state"] == spaces * weights
+    assert (kept.private[COPIES], kept.private["the best model"]) == (2 * spaces * weights, weights)
+    assert kept.kept == kept.total - unkept.total == 2 * spaces * weights + weights
+    working = kept.private["gradients and activations"]
+    assert working > weights if spaces > 1 else working < weights / 4  # plain descent goes without dense gradients
+
+
+def test_more_workers_steps_and_other_machines_need_more():
+    one, two = run_need(plan(), None, True), run_need(plan(cores=2), None, True)
+    assert two.private["gradients and activations"] > one.private["gradients and activations"]
+    steps = plan(consistency="sync", cores=2)
+    assert run_need(steps, None, True).shared["gradients of a step"] > 4 * steps.layout.size * 3
+    replica = plan(servers=2, replicas=2)
+    alone, all_of_it = run_need(replica, None, True), launch_need(replica, None)
+    assert alone.shared["the exchange with the servers"] > 2 * 4 * replica.layout.size
+    assert all_of_it.total > 2 * alone.total + 4 * replica.layout.size
+
+
+def test_a_run_is_refused_before_any_memory_is_taken(monkeypatch, tmp_path):
+    made = plan(optimizer="adam")
+    need, before = run_need(made, None, True), own_segments()
+    monkeypatch.setattr(segments, "free_memory", lambda: need.total)  # and a reserve is missing
+    with pytest.raises(SpaceError) as refused:
+        preparation.prepare_memory(made)
+    text = str(refused.value)
+    assert "\n" not in text
+    parts = r"\(.*2 copies of a checkpoint \d+ MB, weights and optimizer state \d+ MB, .*the best model \d+ MB.*\)"
+    assert re.fullmatch(rf"the run needs \d+ MB {parts}, but memory has \d+ MB free; use a smaller .*", text), text
+    assert own_segments() == before
+    monkeypatch.setattr(segments, "free_memory", lambda: need.total + (64 << 20))
+    preparation.prepare_memory(made).close()
+    folded = plan(optimizer="adam", memory_dir=tmp_path)
+    monkeypatch.setattr(segments, "free_memory", lambda: sum(need.private.values()) + (64 << 20))
+    preparation.prepare_memory(folded).close()  # what is shared lies on the disk
+    monkeypatch.setattr(segments, "free_memory", lambda: sum(need.private.values()))
+    with pytest.raises(SpaceError, match="2 copies of a checkpoint"):
+        preparation.prepare_memory(folded)
+
+
+def test_a_run_that_keeps_nothing_needs_less(monkeypatch):
+    made = plan(optimizer="adam")
+    monkeypatch.setattr(segments, "free_memory", lambda: run_need(made, None, False).total + (64 << 20))
+    preparation.prepare_memory(made, keeps=False).close()
+    with pytest.raises(SpaceError):
+        preparation.prepare_memory(made)

@@ -1,0 +1,61 @@
+"""What is found to be wrong before kernels are compiled, which takes a minute on a new machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from adam_mp.errors import AdamError, DataError, NetworkError, SettingsError
+from adam_mp.training.plan import plan
+from tests.conftest import LAYERS, make_images
+
+
+class CompilingError(Exception):
+    """Kernels would be compiled now."""
+
+
+@pytest.fixture(autouse=True)
+def compiling(monkeypatch):
+    def compile_kernels(*_):
+        raise CompilingError
+
+    monkeypatch.setattr(plan, "compile_kernels", compile_kernels)
+
+
+def make(**settings):
+    settings = {"model": list(LAYERS), "data": make_images(400, 1), "epochs": 3, **settings}
+    return plan.make_plan(settings, lambda event: None)
+
+
+@pytest.mark.parametrize("consistency", ["async", "sync"])
+@pytest.mark.parametrize(
+    ("settings", "kind", "message"),
+    [
+        ({"lr": "1 / 0"}, SettingsError, "fails: division by zero"),
+        ({"lr": "epoch / (epoch - 2)"}, SettingsError, r"in epoch 1 \(from 0\) is -1"),
+        ({"data": "nowhere"}, DataError, "does not exist"),
+        ({"model": "lenett"}, NetworkError, "did you mean 'lenet'"),
+        ({"key_file": "key"}, SettingsError, "give --servers N, --join HOST:PORT or --data-from HOST:PORT too"),
+    ],
+)
+def test_mistakes_are_told_before_kernels_are_compiled(consistency, settings, kind, message):
+    with pytest.raises(kind, match=message):
+        make(consistency=consistency, **settings)
+
+
+def test_a_rate_over_updates_is_checked_first_where_their_number_is_known():
+    with pytest.raises(SettingsError, match=r"in epoch 0 \(from 0\), update 23 is -"):
+        make(lr="1 - step / 20", consistency="async")
+    with pytest.raises(CompilingError):  # how many workers there are hangs on a measurement
+        make(lr="1 - step / 20", consistency="sync")
+
+
+@pytest.mark.parametrize("place", [{"servers": 1}, {"join": "127.0.0.1:7"}, {"data_from": "127.0.0.1:7"}])
+def test_a_key_file_is_taken_where_there_is_somebody_to_use_it_with(place):
+    with pytest.raises(CompilingError):
+        make(key_file="key", **place)
+
+
+def test_what_is_right_comes_to_the_kernels():
+    assert not issubclass(CompilingError, AdamError)
+    with pytest.raises(CompilingError):
+        make()

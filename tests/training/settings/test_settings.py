@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from adam_mp.errors import SettingsError
+from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings, parse_cache, read_settings_file
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("epochs", [0, -1, 1.5, "3", True, None]),
+        ("batch_size", [0, -3, 2.0]),
+        ("cores", [0, -1, 1.5, 10**9]),
+        ("data_servers", [0, "2"]),
+        ("restarts", [-1]),
+        ("seed", [-1, 0.5]),
+        ("validation", [-0.1, 1, 1.5, "half", math.nan]),
+        ("momentum", [1, -0.1, math.inf]),
+        ("weight_decay", [-1, 2]),
+        ("quorum", [0, 1.1]),
+        ("target_accuracy", [0, 1.1, "all"]),
+        ("checkpoint_seconds", [0, -5]),
+        ("stall_seconds", [0]),
+        ("lr", [0, -0.1, math.nan, math.inf, "0.1 * epok", "", "9 ** 9 ** 9 ** 9", "1 + " * 200 + "1"]),
+        ("run_dir", [3, ""]),
+        ("memory_dir", [3, ""]),
+        ("resume", [3, ""]),
+        ("augment", [3]),
+        ("optimizer", [None]),
+    ],
+)
+def test_impossible_values(name, values):
+    for value in values:
+        with pytest.raises(SettingsError, match="lr" if name == "lr" else name):
+            TrainSettings(**{name: value})
+
+
+def test_settings_that_need_each_other():
+    with pytest.raises(SettingsError, match="validation images"):
+        TrainSettings(target_accuracy=0.9, validation=0)
+    with pytest.raises(SettingsError, match="give one of them"):
+        TrainSettings(resume="a", run_dir="b")
+    for alone in ({"replicas": 2}, {"wire": "float16"}):
+        with pytest.raises(SettingsError, match="give --servers N"):
+            TrainSettings(**alone)
+    with pytest.raises(SettingsError, match="--run-dir"):
+        TrainSettings(resume=True)
+    assert str(TrainSettings(resume="there").folder) == "there"
+    assert TrainSettings().folder is None
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = TrainSettings(epochs=np.int64(2), lr=np.float32(0.5))
+    assert (type(settings.epochs), settings.lr) == (int, 0.5)
+
+
+def test_each_optimizer_has_its_rate():
+    assert TrainSettings().lr == "0.07 * warmup * (1 - progress)"
+    assert TrainSettings(optimizer="adam").lr == "0.001 * warmup * (1 - progress)"
+    assert TrainSettings(optimizer="adam", lr=0.5).lr == 0.5
+
+
+def test_every_setting_is_explained():
+    for name, field in FIELDS.items():
+        assert field.metadata["group"], name
+        assert field.metadata["unit"] or field.type == "bool", name
+        assert len(field.metadata["help"]) > 10, name
+
+
+def test_unknown_names_and_files(tmp_path):
+    with pytest.raises(SettingsError, match="did you mean 'epochs'"):
+        make_settings({"epoch": 3})
+    path = tmp_path / "settings.toml"
+    path.write_text("epochs = 3\nbatch-size = 8\nlr = '0.1 * warmup'\n")
+    assert read_settings_file(path) == {"epochs": 3, "batch_size": 8, "lr": "0.1 * warmup"}
+    for text, message in (("batchsize = 3", "did you mean 'batch_size'"), ("= 3", "is not TOML")):
+        path.write_text(text)
+        with pytest.raises(SettingsError, match=message):
+            read_settings_file(path)
+    with pytest.raises(SettingsError, match="cannot read"):
+        read_settings_file(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("60%", 600), ("2GB", 2 * 10**9), ("500 MB", 5 * 10**8), ("1.5k", 1500), ("4096", 4096), ("0", 0), ("95%", 950)],
+)
+def test_sizes_of_the_cache(text, size):
+    assert parse_cache(text, 1000) == size
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "96%", "2 tons", "%", True, None])
+def test_what_is_no_size_is_said(text):
+    with pytest.raises(SettingsError, match="cache is"):
+        parse_cache(text, 1000)
+
+
+def test_data_servers_may_be_left_to_the_machine():
+    assert TrainSettings(data_servers="auto").data_servers is None
+    with pytest.raises(SettingsError, match="data_servers is 'many'"):
+        TrainSettings(data_servers="many")
+
+
+def test_what_a_resumed_run_goes_on_without_may_be_given_as_text():
+    made = TrainSettings(join="none", data_from="none", servers=0)
+    assert (made.join, made.data_from, made.servers) == (None, None, None)
+    with pytest.raises(SettingsError, match="servers is False"):
+        TrainSettings(servers=False)
