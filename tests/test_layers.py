@@ -13,6 +13,11 @@ ORDER = [
     "errors", "machine", "process", "kernels", "network", "memory", "transport", "compute", "data", "params",
     "training", "report", "interop", "api", "cli",
 ]  # fmt: skip
+ROOMS = [  # of some layers; what lies beside them in their layer may import from all of them
+    "data.reading", "data", "data.serving", "params.run", "params.server", "params.replica", "training.settings",
+    "training.folder", "training.data", "training.plan", "training.worker", "training.crew", "training.replica",
+    "training.epoch", "training",
+]  # fmt: skip
 
 
 def imports(path):
@@ -45,10 +50,36 @@ def test_imports_point_one_way():
     assert not wrong
 
 
+def room(name):
+    """The place in ROOMS of a module of adam_mp, None for one of a layer without rooms."""
+    inside, _, _ = name.removeprefix("adam_mp.").rpartition(".")
+    return ROOMS.index(inside) if inside in ROOMS else None
+
+
+def test_rooms_import_from_those_before_them():
+    wrong = []
+    files = dict(modules())
+    for name, path in files.items():
+        if path.name == "__init__.py" or room(name) is None:
+            continue
+        for imported in imports(path):
+            if imported in files and files[imported].name != "__init__.py" and (room(imported) or 0) > room(name):
+                wrong.append(f"{name} imports {imported}")
+    assert not wrong
+
+
+def test_every_folder_of_a_layer_with_rooms_is_one():
+    layers = {entry.split(".")[0] for entry in ROOMS}
+    folders = {".".join(path.relative_to(ROOT).parts[:-1]) for layer in layers for path in (ROOT / layer).rglob("*.py")}
+    assert folders - set(ROOMS) <= {"params"}  # in which itself nothing lies
+
+
 def test_the_map_lists_the_layers_in_this_order():
     text = (ROOT.parent / "docs" / "architecture.md").read_text()
     listed = re.findall(r"^  ([a-z_]+)(?:/|\.py) ", text, re.MULTILINE)
     assert listed == [layer for layer in ORDER if layer != "interop"]  # which has a place, and nothing in it yet
+    rooms = re.findall(r"^    ([a-z_]+)/ ", text, re.MULTILINE)
+    assert rooms == [entry.rpartition(".")[2] for entry in ROOMS if "." in entry]
 
 
 def test_no_module_imports_itself_by_a_detour():
