@@ -201,6 +201,16 @@ class Coordinator:
         return self.listened - self._accompanied
 
     @property
+    def awaited_replicas(self) -> int:
+        """For how many replicas the servers stay: members, and those that are silent and may come back."""
+        return len(self._replicas()) + len(self._replicas_missing())
+
+    @property
+    def over(self) -> bool:
+        """Whether the run is done, and no replica is in it or may come back to it."""
+        return self.phase == "done" and not self.awaited_replicas
+
+    @property
     def map(self) -> BucketMap | None:
         """Which server has which bucket; None before a replica has told the layout."""
         return self.places.map
@@ -344,7 +354,7 @@ class Coordinator:
             "failed": sum(self.batches.failed.values()),
             "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
-            "replicas": len(self._replicas()) + len(self._replicas_missing()),  # for which servers stay
+            "replicas": self.awaited_replicas,
             "updates": self.updates.total(others),
             "map": self.map.as_dict() if self.map else None,
             "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,

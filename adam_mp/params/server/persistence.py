@@ -150,10 +150,10 @@ class SnapshotFolder:
             return False
         return True
 
-    def statistics(self) -> PersistenceStatistics:
-        """Return the counters as of now."""
+    def statistics(self, now: float) -> PersistenceStatistics:
+        """Return the counters as of `now`."""
         oldest = next(iter(self._since.values()), None)
-        window = 0.0 if oldest is None else time.monotonic() - oldest
+        window = 0.0 if oldest is None else now - oldest
         return PersistenceStatistics(self._written, self._failed, len(self._since.keys() | self._busy), window)
 
     def close(self, table: ShardTable | None, facts: dict[str, Any] | None = None) -> None:

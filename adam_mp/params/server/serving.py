@@ -15,8 +15,9 @@ from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.server.folder_lock import FolderLock
+from adam_mp.params.server.loop import ALONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, read_facts, write_facts
-from adam_mp.params.server.server import ALONE, STOPPED, ParameterServer
+from adam_mp.params.server.run_view import RunView
 from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.places import Place, parse_place
@@ -74,48 +75,48 @@ def _serve(
 ) -> bool:  # fmt: skip
     facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
     identity = int(facts.get("identity", 0)) or new_identity()
-    host = _coordinator(spec, facts.get("coordinator")) if first is None else None
+    coordinator = _make_coordinator(spec, facts.get("coordinator")) if first is None else None
     compile_kernels()
     listener = TcpListener(address, spec.keys)
-    dialer = None
-    server = None
-    try:
+    with contextlib.ExitStack() as ends:
+        ends.callback(listener.close)
         snapshots = SnapshotFolder(spec.snapshots, spec.seconds) if spec.snapshots is not None else None
-        link = None
+        at: Coordinator | CoordinatorLink | None = coordinator
         if first is not None:
             dialer = TcpDialer(spec.keys)
-            link = CoordinatorLink(dialer, first, identity)
+            ends.callback(dialer.close)
+            at = CoordinatorLink(dialer, first, identity)
+        assert at is not None
         if spec.snapshots is not None:
             _try_folder(spec.snapshots, {**facts, "identity": identity})
-        known = _advertised(spec.advertise, listener.address)
-        server = ParameterServer(listener, known, identity, host, link, snapshots, tell)
-        role = "coordinator and parameter server" if host is not None else "parameter server"
-        tell(f"{role} on {listener.address}")
-        if spec.keys is None and isinstance(listener.address, Address):
-            tell(open_notice(listener.address, "join the run, read its weights and change them"))
-        if spec.address_file is not None:
-            _write_address(spec.address_file, str(listener.address))
-        outcome = server.run(stop, spec.patience, spec.wait)
-        if outcome == ALONE and host is not None:
-            raise TransportError(f"waited {spec.wait:g} s for {host.awaited}: {how_it_ends(server, spec)}")
+        loop = make_loop(listener, _advertised(spec.advertise, listener.address), identity, at, snapshots, tell)
+        ends.callback(loop.close)
+        _announce(spec, listener, coordinator is not None, tell)
+        outcome = loop.run(stop, spec.patience, spec.wait)
+        view = loop.server.view
+        if outcome == ALONE and coordinator is not None:
+            how = how_it_ends(view, coordinator, spec)
+            raise TransportError(f"waited {spec.wait:g} s for {coordinator.awaited}: {how}")
         if outcome == STOPPED:
-            tell(f"stopped: {how_it_ends(server, spec)}")
+            tell(f"stopped: {how_it_ends(view, coordinator, spec)}")
         return outcome not in (ALONE, STOPPED)
-    finally:
-        if server is not None:
-            server.close()
-        if dialer is not None:
-            dialer.close()
-        listener.close()
 
 
-def how_it_ends(server: ParameterServer, spec: ServerSpec) -> str:
-    """Say how far the run is that this server leaves, and how to go on."""
-    host = server.host
-    phase = server.phase if host is None else host.phase
-    if phase == "done":
-        return f"the run is done, but replicas have not left: {server.replicas}; their last updates may be lost"
-    if phase == "waiting":
+def _announce(spec: ServerSpec, listener: TcpListener, coordinates: bool, tell: Callable[[str], None]) -> None:
+    """Say where this server listens, and write it to the address file."""
+    role = "coordinator and parameter server" if coordinates else "parameter server"
+    tell(f"{role} on {listener.address}")
+    if spec.keys is None and isinstance(listener.address, Address):
+        tell(open_notice(listener.address, "join the run, read its weights and change them"))
+    if spec.address_file is not None:
+        _write_address(spec.address_file, str(listener.address))
+
+
+def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> str:
+    """Say how far the run is that a server leaves, and how to go on; `host` is the coordinator if it runs there."""
+    if view.phase == "done":
+        return f"the run is done, but replicas have not left: {view.replicas}; their last updates may be lost"
+    if view.phase == "waiting":
         return "the run has not begun; the same command starts this server again"
     epoch = f" (epoch {host.epoch + 1} of {host.facts.epochs})" if host is not None and host.facts is not None else ""
     if spec.snapshots is not None:
@@ -126,7 +127,7 @@ def how_it_ends(server: ParameterServer, spec: ServerSpec) -> str:
     )
 
 
-def _coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
+def _make_coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
     """Return a new coordinator, or the one that `kept` is of; raises RunDoneError or RefusedError."""
     if not kept:
         return Coordinator(new_identity(), spec.servers)

@@ -10,8 +10,11 @@ import pytest
 from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.params.replica.exchange import Exchange
+from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.coordinator import Coordinator
+from adam_mp.params.run.replies import Replies
+from adam_mp.params.server.loop import ServerLoop
 from adam_mp.params.server.server import ParameterServer
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.sim import Network, Weather
@@ -19,6 +22,18 @@ from adam_mp.transport.sim import Network, Weather
 LAYOUT = Layout.of({"conv.weight": (3, 3, 1, 8), "dense.weight": (700, 900), "dense.bias": (900,)})
 STORM = Weather(loss=0.15, doubling=0.15, delay=0.5)
 FAIR = Weather(delay=0.01)
+
+
+class View:
+    """What the servers know of the run; the test tells them all else."""
+
+    run, phase, coordinator = 77, "training", "nowhere"
+
+    def is_replica(self, identity):
+        return identity >= 1000
+
+    def report(self, make, interval, now):
+        return None
 
 
 class Cluster:
@@ -34,6 +49,7 @@ class Cluster:
             self.coordinator.join(index + 1, self.joining(index), 0.0)
         self.coordinator.join(99, {"role": "replica", "facts": facts}, 0.0)
         self.map = self.coordinator.map
+        self.loops = {}
         self.servers = {index: self.start_server(index) for index in range(servers)}
         generator = np.random.default_rng(seed)
         first = generator.integers(-50, 50, LAYOUT.size).astype(np.float32)
@@ -47,19 +63,16 @@ class Cluster:
 
     def start_server(self, index):
         identity = self.identities[index]
-        server = ParameterServer(
-            self.network.endpoint(f"server{index}"), f"server{index}", identity, None, None, None, lambda text: None
-        )
-        server.host = Coordinator.restored(self.coordinator.snapshot())  # for its run and map; nobody talks to it
+        endpoint = self.network.endpoint(f"server{index}")
+        replies, announcements = Replies(endpoint), Announcements(lambda text: None)
+        server = ParameterServer(endpoint, identity, View(), replies, None, announcements)
         self.tell(server)
-        server.host.tick = lambda now, behind: []
-        server.host.is_replica = lambda identity: identity >= 1000
-        server._report = lambda now: None
+        self.loops[index] = ServerLoop(endpoint, server, None, replies, lambda: self.network.now)
         return server
 
     def tell(self, server):
         """Give a server the coordinator's news."""
-        server._learn({"phase": "training", "map": self.map.as_dict(), "layout": LayoutFacts.of(LAYOUT).as_list()})
+        server.learn({"phase": "training", "map": self.map.as_dict(), "layout": LayoutFacts.of(LAYOUT).as_list()})
 
     def restart_server(self, index):
         """Start a server again without snapshots: under another identity. The others do not learn of it yet."""
@@ -89,9 +102,8 @@ class Cluster:
             elif not exchange.done:
                 exchange.turn(self.network.now, 0)
         self.network.advance(seconds)
-        for server in self.servers.values():
-            if server is not None:
-                server.turn(0)
+        for loop in self.loops.values():
+            loop.turn(0)
         self.network.advance(seconds)
 
     def round(self, turns=4000):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import time
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.server.answers import BUFFERS, Answers
 from adam_mp.params.server.buffers import WINDOW, BufferPool
-from adam_mp.params.server.server import ParameterServer
+from adam_mp.params.server.loop import make_loop
 from adam_mp.params.server.shard_table import ShardTable
 from adam_mp.transport.endpoint import TransportStatistics
 from adam_mp.transport.messages import Kind, Message, with_facts
@@ -74,26 +73,33 @@ class Run:
     def __init__(self):
         self.endpoint = SlowEndpoint()
         self.host = Coordinator(run=5, expected=1)
-        self.server = ParameterServer(self.endpoint, "server", 100, self.host, None, None, lambda text: None)
-        self.host.join(100, self.server._joining, time.monotonic())
-        self.host.join(7, {"role": "replica", "facts": FACTS}, time.monotonic())
-        self.server._report(time.monotonic())
+        self.time = 0.0
+        self.loop = make_loop(self.endpoint, "server", 100, self.host, None, lambda text: None, lambda: self.time)
+        self.server = self.loop.server
+        self.server.view.join(self.time)
+        self.host.join(7, {"role": "replica", "facts": FACTS}, self.time)
+        self.report()
         assert [shard.size for shard in LAYOUT.shards] == [SIZE] * WINDOW
         for number in range(WINDOW):
             self.server.table.fill(number, np.zeros(SIZE, np.float32))
+
+    def report(self):
+        """Let the server hear the coordinator's news."""
+        self.time += 1.0
+        self.server.tend(self.time)
 
     def ask(self, kind, peer, shard, sequence, version=0):
         payload = np.ones(SIZE, np.float32) if kind == Kind.DELTA else b""
         sender = 1000 + int(peer[7:])
         if not self.host.is_replica(sender):
-            self.host.join(sender, {"role": "replica", "facts": FACTS}, time.monotonic())
+            self.host.join(sender, {"role": "replica", "facts": FACTS}, self.time)
         message = Message(kind, payload, run=5, sender=sender, epoch=self.host.map.epoch, shard=shard,
                           sequence=sequence, version=version)  # fmt: skip
         self.endpoint.arrived.append((peer, message))
 
     def turns(self):
-        while self.endpoint.arrived or self.server.turn(0):
-            self.server.turn(0)
+        while self.endpoint.arrived or self.loop.turn(0):
+            self.loop.turn(0)
 
 
 @pytest.fixture
@@ -123,7 +129,7 @@ def test_no_answer_is_dropped_for_want_of_a_buffer(run):
         run.turns()
     assert sorted((peer, shard) for peer, shard, *_ in answered) == [(p, s) for p in PEERS for s in range(WINDOW)]
     figures = run.server.table.statistics()
-    assert (figures.deltas, figures.repeated, run.server.dropped_answers) == (len(PEERS) * WINDOW, 0, 0)
+    assert (figures.deltas, figures.repeated, run.server.figures(run.time)["unsent"]) == (len(PEERS) * WINDOW, 0, 0)
 
 
 def test_an_owed_answer_has_the_weights_of_the_moment_when_it_leaves(run):
@@ -223,7 +229,7 @@ def test_what_a_full_queue_does_not_take_leaves_once_there_is_room(run):
     kinds = {h.message.shard: (h.message.kind, h.message.version) for h in run.endpoint.sent if h.peer == "replica0"}
     assert kinds[0] == (Kind.UNCHANGED, version + 1)
     assert kinds[1][0] == Kind.FRESH
-    assert run.server.dropped_answers == 0
+    assert run.server.figures(run.time)["unsent"] == 0
 
 
 def test_what_nobody_asks_for_any_more_is_forgotten():
@@ -245,7 +251,7 @@ def test_answers_about_other_shards_are_none_of_a_new_tables(run):
     push_all(run)
     assert run.server._answers.count
     run.host.run = 6
-    run.server._report(time.monotonic())
+    run.report()
     run.endpoint.leave(*PEERS)
     run.turns()
     assert run.endpoint.sent == []

@@ -57,11 +57,11 @@ def test_several_updates_fold_into_one_writing(table, tmp_path):
     for sequence in range(1, 50):
         first.apply_deltas(0, [Delta(1, sequence, ones(0))])
         folder.look(first, now + sequence / 1000)
-    assert folder.statistics().written == 0
-    assert folder.statistics().dirty == 1
+    assert folder.statistics(time.monotonic()).written == 0
+    assert folder.statistics(time.monotonic()).dirty == 1
     folder.look(first, now + 6)
     folder.close(None)
-    assert folder.statistics().written == 1
+    assert folder.statistics(time.monotonic()).written == 1
 
 
 @pytest.mark.parametrize("cut", [0, 1, 100, 5000, -1])
@@ -110,7 +110,7 @@ def test_a_disk_that_refuses_is_named_and_serving_goes_on(table, tmp_path):
     (tmp_path / "gone").rmdir()
     first.fill(0, ones(0))
     folder.close(first)
-    assert folder.statistics().failed == 1
+    assert folder.statistics(time.monotonic()).failed == 1
     assert "lacks the newest updates of 1 shard: No such file" in folder.trouble
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match="cannot use snapshot folder"):
@@ -148,7 +148,7 @@ def test_what_the_disk_refused_is_written_once_it_does_not(table, tmp_path):
     told = []
     for tries in (1, 2, 3):
         folder.look(first, time.monotonic())
-        wait_until(lambda tries=tries: folder.statistics().failed > tries and not folder._busy)
+        wait_until(lambda tries=tries: folder.statistics(time.monotonic()).failed > tries and not folder._busy)
         told.append(folder.trouble)
         folder.trouble = None
     assert [text is None for text in told] == [False, True, True]  # said once
@@ -157,7 +157,7 @@ def test_what_the_disk_refused_is_written_once_it_does_not(table, tmp_path):
     folder.note({"identity": 5})
     folder.look(first, time.monotonic())
     folder.close(first)
-    assert (folder.statistics().dirty, folder.outdated) == (0, False)
+    assert (folder.statistics(time.monotonic()).dirty, folder.outdated) == (0, False)
     second, again = table(), SnapshotFolder(place, 0.0)
     assert again.load(second, 0) == 1
     again.close(None)
@@ -188,7 +188,7 @@ class HeldDisk:
         for number in range(3):
             table.apply_deltas(number, [Delta(7, 3, ones(number))])
             folder.look(table, time.monotonic())
-        assert folder.statistics().dirty == 3
+        assert folder.statistics(time.monotonic()).dirty == 3
 
 
 def test_a_clean_stop_writes_what_changed_while_it_was_written(table, tmp_path, monkeypatch):
@@ -250,13 +250,13 @@ def test_a_look_costs_what_changed(table, tmp_path, monkeypatch):
     first.entries = Unwalked(entries)
     folder.look(first, now)
     folder.look(first, now + 1)
-    assert folder.statistics().dirty == len(NUMBERS)
+    assert folder.statistics(time.monotonic()).dirty == len(NUMBERS)
     folder.look(first, now + 6)
-    wait_until(lambda: folder.statistics().written > 0)
+    wait_until(lambda: folder.statistics(time.monotonic()).written > 0)
     first.apply_factors(0, 1, 1, np.ones(16 + 600 + 700, np.float32))
     first.entries = entries
     folder.close(first)
-    assert folder.statistics().dirty == 0
+    assert folder.statistics(time.monotonic()).dirty == 0
 
 
 def test_a_shard_of_another_table_that_the_disk_refused_is_not_written(table, tmp_path):
@@ -264,7 +264,7 @@ def test_a_shard_of_another_table_that_the_disk_refused_is_not_written(table, tm
     (tmp_path / "gone").rmdir()
     first.fill(0, ones(0))
     folder.look(first, time.monotonic())
-    wait_until(lambda: folder.statistics().failed and not folder._busy)
+    wait_until(lambda: folder.statistics(time.monotonic()).failed and not folder._busy)
     (tmp_path / "gone").mkdir()
     second = table()
     folder.load(second, 0)

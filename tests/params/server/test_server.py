@@ -14,15 +14,15 @@ import pytest
 
 from adam_mp.cli.main import main
 from adam_mp.memory.layout import Layout
+from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.run.statements import STATISTICS
-from adam_mp.params.server.announcements import Announcements
 from adam_mp.params.server.folder_lock import FolderLock
+from adam_mp.params.server.loop import ALONE, DONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, write_facts
-from adam_mp.params.server.server import ALONE, DONE, STOPPED, ParameterServer
 from adam_mp.params.server.serving import ServerSpec, how_it_ends, serve_for_supervisor
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, Message, with_facts
@@ -41,16 +41,23 @@ class Served:
         self.network, self.told = Network(1, Weather(delay=0.0)), []
         self.host = Coordinator(run=5, expected=expected)
         endpoint = self.network.endpoint("server")
-        self.server = ParameterServer(endpoint, "server", 100, self.host, None, None, self.told.append)
+        self.time = 0.0
+        self.loop = make_loop(endpoint, "server", 100, self.host, None, self.told.append, self.tick)
+        self.server = self.loop.server
         self.peer = self.network.endpoint("peer")
-        self.host.join(100, self.server._joining, time.monotonic())
+        self.server.view.join(self.tick())
+
+    def tick(self):
+        """The clock: each look takes a moment."""
+        self.time += 0.01
+        return self.time
 
     def ask(self, message):
         """Return the server's answers."""
         self.peer.send("server", message)
         self.network.advance(0.1)
-        self.server._reported = 0.0
-        self.server.turn(0)
+        self.time += 0.5  # a report of the server itself is due
+        self.loop.turn(0)
         self.network.advance(0.1)
         return [received[1] for received in iter(lambda: self.peer.receive(0), None)]
 
@@ -112,7 +119,7 @@ def test_statistics_that_are_none_are_left_out(served, updates):
 def test_a_name_is_one_that_every_terminal_shows(served):
     served.ask(with_facts(Kind.JOIN, {**JOIN, "name": "\ud800\x1b[2J" + 1000 * "x"}, sender=7, sequence=1))
     served.host.members[7].seen = -MEMBER_DEADLINE - 1
-    served.server.turn(0)
+    served.loop.turn(0)
     silent = next(line for line in served.told if "is silent" in line)
     assert silent.startswith("??[2Jxxx")
     assert len(silent) < 200
@@ -121,8 +128,8 @@ def test_a_name_is_one_that_every_terminal_shows(served):
 
 def test_who_comes_goes_and_is_refused_is_said_once(served):
     replica = {**JOIN, "name": "replica a"}
-    served.server.turn(0)
-    served.server.turn(0)
+    served.loop.turn(0)
+    served.loop.turn(0)
     served.ask(with_facts(Kind.JOIN, replica, sender=7, sequence=1))
     for sequence in (1, 2):
         served.ask(with_facts(Kind.JOIN, {**joining(epochs=9), "name": "\x1b b"}, sender=8, sequence=sequence))
@@ -134,7 +141,6 @@ def test_who_comes_goes_and_is_refused_is_said_once(served):
     lines = [line for line in served.told if "epoch 1 of 3: 95 images in" not in line]
     assert len(lines) == len(served.told) - 1
     assert lines == [
-        "params server joined",
         "waiting for the first replica",
         "replica a joined",
         "2 shards, 0.0 MB",
@@ -194,10 +200,10 @@ def test_shards_are_made_anew_for_another_run_and_kept_for_another_address(serve
     served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
     server = served.server
     table, news = server.table, {"phase": "training", "layout": LAYOUT, "map": served.host.map.as_dict()}
-    server._learn({**news, "map": {"epoch": 2, "servers": [[100, "elsewhere"]]}})
+    server.learn({**news, "map": {"epoch": 2, "servers": [[100, "elsewhere"]]}})
     assert server.table is table
     served.host.run = 6
-    server._learn(news)
+    server.learn(news)
     assert server.table is not table
 
 
@@ -206,40 +212,40 @@ def test_a_server_that_is_to_end_before_it_has_joined_ends_quietly():
         dial = send = receive = trouble = staticmethod(lambda *_: None)
 
     link = CoordinatorLink(Silent(), Address("127.0.0.1", 1), 9)
-    server = ParameterServer(Network(1, Weather()).endpoint("s"), "s", 9, None, link, None, lambda text: None)
+    loop = make_loop(Network(1, Weather()).endpoint("s"), "s", 9, link, None, lambda text: None)
     began = time.monotonic()
-    server.run(lambda: True)
+    assert loop.run(lambda: True) == STOPPED
     assert time.monotonic() - began < 10
 
 
 def test_how_a_server_ends_is_told(served):
-    server, replica = served.server, with_facts(Kind.JOIN, joining(epochs=1), sender=7, sequence=1)
-    assert server.run(lambda: False, wait=0.05) == ALONE
+    loop, replica = served.loop, with_facts(Kind.JOIN, joining(epochs=1), sender=7, sequence=1)
+    assert loop.run(lambda: False, wait=0.05) == ALONE
     assert served.host.awaited == "the first replica"
     served.ask(replica)
     looks = iter([False] * 10 + [True])
-    assert server.run(lambda: next(looks), wait=0.05) == STOPPED  # a replica was there all the time
+    assert loop.run(lambda: next(looks), wait=0.05) == STOPPED  # a replica was there all the time
     served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
-    assert server.run(lambda: False, wait=0.05) == ALONE
+    assert loop.run(lambda: False, wait=0.05) == ALONE
     assert served.host.awaited == "a replica"
     served.ask(replica)
     served.ask(with_facts(Kind.REPORT, {"trained": list(range(10))}, run=5, sender=7, sequence=2))
     served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
-    assert server.run(lambda: False, wait=0.0) == DONE
+    assert loop.run(lambda: False, wait=0.0) == DONE
 
 
 @pytest.mark.parametrize("snapshots", [None, "state"])
 def test_a_server_that_is_stopped_says_how_to_go_on(served, snapshots):
-    spec = ServerSpec("127.0.0.1:0", snapshots=snapshots)
-    assert how_it_ends(served.server, spec) == "the run has not begun; the same command starts this server again"
+    spec, view = ServerSpec("127.0.0.1:0", snapshots=snapshots), served.server.view
+    line = how_it_ends(view, served.host, spec)
+    assert line == "the run has not begun; the same command starts this server again"
     served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
-    line = how_it_ends(served.server, spec)
+    line = how_it_ends(view, served.host, spec)
     assert line.startswith("the run is not done (epoch 1 of 3)")
     assert ("state is in state, and the same command goes on" in line) == (snapshots is not None)
     assert ("no --snapshots, so its state is lost; the same command" in line) == (snapshots is None)
     served.host.epoch = 3
-    served.server._report(0.0)
-    assert "the run is done, but replicas have not left: 1;" in how_it_ends(served.server, spec)
+    assert "the run is done, but replicas have not left: 1;" in how_it_ends(view, served.host, spec)
 
 
 # The commands.
@@ -322,9 +328,8 @@ def ends_quietly(process):
 
 def test_ctrl_c_ends_a_status_that_sleeps(status):
     listener, stop = TcpListener(Address("127.0.0.1", 0), None), threading.Event()
-    host = Coordinator(run=5, expected=1)
-    server = ParameterServer(listener, str(listener.address), 100, host, None, None, lambda text: None)
-    thread = threading.Thread(target=server.run, args=(stop.is_set,))
+    loop = make_loop(listener, str(listener.address), 100, Coordinator(run=5, expected=1), None, lambda text: None)
+    thread = threading.Thread(target=loop.run, args=(stop.is_set,))
     thread.start()
     try:
         process = status(str(listener.address), "--watch", "--json", "--seconds", "3600")

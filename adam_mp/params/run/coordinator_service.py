@@ -1,0 +1,122 @@
+"""The coordinator as an endpoint: takes JOIN, REPORT, LEAVE and STATUS, and sees to it at every turn of the loop.
+
+All decisions are the `Coordinator`'s. This driver reads messages for it, answers, tells the user what it says, and has
+its state written. It knows nothing of the parameter server that runs in the same process.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from adam_mp.errors import AdamError
+from adam_mp.params.run.announcements import Announcements
+from adam_mp.params.run.coordinator import Coordinator
+from adam_mp.params.run.replies import Arrived, Replies
+from adam_mp.params.run.statements import DATA, RefusedError, name_in
+from adam_mp.transport.messages import Kind, Message
+
+CONTROL = frozenset((Kind.JOIN, Kind.REPORT, Kind.LEAVE, Kind.STATUS))
+_KEEPING = 0.5  # seconds between two writings of the state
+_PARTING = 3.0  # seconds for which others are told that the run is done
+
+
+class StateFolder(Protocol):
+    """Where the state is written; `outdated` says that the disk refused the last one."""
+
+    outdated: bool
+
+    def note(self, facts: dict[str, Any]) -> bool:
+        """Have these facts written in the background; False if there is no room for them now."""
+
+
+class CoordinatorService:
+    """Serves one coordinator. Used by one thread; the clock is an argument.
+
+    `identity` is that of this process: answers have it as their sender, and a successor finds it in `folder`, beside
+    the coordinator's state. `folder` may be None: then a restarted coordinator asks the replicas.
+    """
+
+    def __init__(
+        self, coordinator: Coordinator, identity: int, replies: Replies, announcements: Announcements,
+        folder: StateFolder | None,
+    ) -> None:  # fmt: skip
+        self.coordinator, self._identity = coordinator, identity
+        self._replies, self._announcements, self._folder = replies, announcements, folder
+        self._kept_at = 0.0
+        self._over_since: float | None = None  # in seconds of listening
+
+    def take(self, each: Arrived, now: float) -> None:
+        """Answer a message, whatever it holds."""
+        message = each.message
+        try:
+            answer = self._answer(message, now)
+            if answer is not None:
+                self._replies.answer(each, answer[0], self._header, answer[1])
+        except RefusedError as error:
+            if message.kind in (Kind.JOIN, Kind.REPORT) and not error.rejoin:
+                self._announcements.say_seldom(f"refused {self._name_of(message)}: {error}", now)
+            self._replies.refuse(each, self._header, str(error), error.rejoin)
+        except (AdamError, ValueError, TypeError, OverflowError, MemoryError, RecursionError) as error:
+            self._replies.refuse(each, self._header, f"{message.kind.name} cannot be answered: {error}")
+
+    def _answer(self, message: Message, now: float) -> tuple[Kind, dict[str, Any]] | None:
+        """Return what the coordinator answers, None for nothing; raises RefusedError."""
+        coordinator = self.coordinator
+        if message.kind not in (Kind.JOIN, Kind.STATUS) and message.run != coordinator.run:
+            reason = f"the message is of run {message.run:x}, this server of run {coordinator.run:x}"
+            raise RefusedError(reason, rejoin=message.kind == Kind.REPORT)
+        facts = message.facts()
+        if message.kind == Kind.JOIN:
+            return Kind.WELCOME, coordinator.join(message.sender, facts, now, message.sequence)
+        if message.kind == Kind.REPORT:
+            return Kind.ORDERS, coordinator.report(message.sender, message.sequence, facts, now)
+        if message.kind == Kind.STATUS:
+            return Kind.STATE, coordinator.state(now)
+        coordinator.leave(message.sender, facts, message.sequence)
+        return None
+
+    def tend(self, now: float, behind: bool) -> None:
+        """Take leave of silent members, say what there is to say, and have the state written if it is due.
+
+        To be called after each look for messages; `behind` says that the look left some unread.
+        """
+        coordinator = self.coordinator
+        coordinator.tick(now, behind)
+        while coordinator.notices:
+            self._announcements.say(coordinator.notices.popleft())
+        self._announcements.say_awaited(coordinator.awaited)
+        if not coordinator.over:
+            self._over_since = None
+        elif self._over_since is None:
+            self._over_since = coordinator.listened
+        if self._folder is not None and now - self._kept_at >= _KEEPING:
+            self._kept_at = now
+            facts = self.unwritten()
+            if facts is not None and not self._folder.note(facts):
+                coordinator.changed = True  # the writer has no room: again next time
+
+    def unwritten(self) -> dict[str, Any] | None:
+        """Return the facts for the folder, if they are others than those written last; they count as written then."""
+        if not self.coordinator.changed and (self._folder is None or not self._folder.outdated):
+            return None
+        return {"identity": self._identity, "coordinator": self.coordinator.snapshot()}
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over, and its other servers have left or had time to hear of it."""
+        if self._over_since is None:
+            return False
+        others = sum(member.role != DATA for member in self.coordinator.members.values()) > 1
+        return not others or self.coordinator.listened - self._over_since > _PARTING
+
+    @property
+    def _header(self) -> dict[str, int]:
+        bucket_map = self.coordinator.map
+        return {
+            "run": self.coordinator.run, "sender": self._identity, "epoch": bucket_map.epoch if bucket_map else 0,
+        }  # fmt: skip
+
+    def _name_of(self, message: Message) -> str:
+        """Return who sent it, as it says, or as it joined."""
+        member = self.coordinator.members.get(message.sender)
+        return name_in(message.facts()) if member is None or message.kind == Kind.JOIN else member.name
