@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adam_mp.params.run.coordinator import RETURNING
+from adam_mp.params.run.roster import RETURNING
 from adam_mp.params.run.statements import RefusedError
 from tests.params.run.test_coordinator import begin, facts, listen, restored
 
@@ -13,7 +13,7 @@ ENDS = 30.0  # when the run is done; replica 2 was heard 20 s before
 
 def stay_for(coordinator):
     """For how many replicas a parameter server is told to stay."""
-    return coordinator.report(101, coordinator.members[101].sequence + 1, {}, ENDS)["replicas"]
+    return coordinator.report(101, coordinator.roster.members[101].sequence + 1, {}, ENDS)["replicas"]
 
 
 def end(coordinator):

@@ -15,17 +15,18 @@ a message is taken whole or refused.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adam_mp.machine import free_memory
 from adam_mp.params.run.bucket_map import BucketMap
-from adam_mp.params.run.epoch_batches import LEASED, TRAINED, EpochBatches
+from adam_mp.params.run.course import Course
+from adam_mp.params.run.epoch_batches import LEASED
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
-from adam_mp.params.run.member import MEMBER_DEADLINE, Member
+from adam_mp.params.run.member import Member
+from adam_mp.params.run.roster import RETURNING, Roster
 from adam_mp.params.run.server_places import ServerPlaces
 from adam_mp.params.run.statements import (
     LARGEST,
@@ -39,7 +40,6 @@ from adam_mp.params.run.statements import (
 )
 from adam_mp.params.run.update_counts import UpdateCounts
 
-RETURNING = 60.0  # seconds for which a replica that is silent may come back; its own patience by default
 _MOST_MEMBERS = 10_000
 _MOST_NOTICES = 1000  # that wait to be shown
 
@@ -53,72 +53,63 @@ class Coordinator:
     def __init__(self, run: int, expected: int, room: Callable[[], int] = free_memory) -> None:
         self.run, self._room = run, room
         self.places = ServerPlaces(expected)
-        self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
-        self.facts: RunFacts | None = None
-        self.epoch = 0
-        self.batches = EpochBatches()  # of the epoch
-        self.members: dict[int, Member] = {}
-        self.missing: dict[int, Member] = {}  # no members now: servers of the map, and replicas that may come back
-        self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, failed, ...
+        self.roster = Roster()
+        self.course = Course()
         self.updates = UpdateCounts()
-        self.changed = False  # since the last snapshot
         self.leadership = Leadership()
-        self._joined = 0
-        self._now, self._listening = 0.0, Listening()
+        self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
+        self.changed = False  # since the last snapshot
+        self._listening = Listening()
         self._accompanied = 0.0  # when a replica was a member last, in seconds of listening
-        self._opened: float | None = None  # when the epoch began; None if that was before a restart
 
     # Messages.
 
     def join(self, identity: int, facts: Mapping[str, Any], now: float, sequence: int = 0) -> dict[str, Any]:
         """Answer JOIN; raises RefusedError. What comes again under a `sequence` (0 for none) has no effect."""
-        asked, member, self._now = Joining.from_dict(facts), self.members.get(identity), now
+        asked, member = Joining.from_dict(facts), self.roster.members.get(identity)
         self._check_place(identity, member, asked)
         if member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence):
             return self._welcome(member)
         if asked.role == SERVER and (waiting := self._place_server(identity, member, asked.address)):
             return {"waiting": waiting}
-        begins = self.facts is None
-        if asked.facts is not None and (waiting := self._agree(asked, asked.facts)):
+        begins = self.course.facts is None
+        if asked.facts is not None and (waiting := self._agree(asked, asked.facts, now)):
             return {"waiting": waiting}
         if member is None:
-            self._joined += 1
-            member = Member(identity, self._joined, asked.role, asked.name, asked.address, self.listened, now)
-            self.members[identity] = member
-            self.missing.pop(identity, None)
+            member = self.roster.add(identity, asked.role, asked.name, asked.address, self.listened, now)
             self.notices.append(f"{member.name} joined")
         member.seen, member.sequence, member.answer = self.listened, sequence, {}
         if asked.role == REPLICA:
             if (made := self.updates.come_back(identity)) is not None:  # it was not dead
                 member.report = {"updates": made}
             member.epoch = asked.epoch
-            self.changed |= self.leadership.choose(self._replicas())
-            self._take_up(member, asked, begins)
+            self.changed |= self.leadership.choose(self.roster.replicas())
+            self._take_up(member, asked, begins, now)
         return self._welcome(member)
 
     def report(self, identity: int, sequence: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
         """Answer REPORT: note what is trained, lease more. The same sequence gets the same answer, with no effect."""
-        member = self.members.get(identity)
+        course, member = self.course, self.roster.members.get(identity)
         if member is None or not member.lives_in(sequence):
             raise RefusedError("this member is not known here", rejoin=True)
         if sequence <= member.sequence:
             member.seen = self.listened
             return member.answer
-        said = Reporting.from_dict(facts, self.facts if member.role == REPLICA else None)
-        self._now, member.seen = now, self.listened
+        said = Reporting.from_dict(facts, course.facts if member.role == REPLICA else None)
+        member.seen = self.listened
         member.sequence, member.report = sequence, dict(said.statistics)
         granted: list[int] = []
         if member.role == REPLICA:
             member.epoch = said.epoch
-            if member.epoch == self.epoch:
+            if member.epoch == course.epoch:
                 self._note_trained(member, said.trained, said.failed)
-                self._end_epoch_at_quorum()
-        present = member.epoch == self.epoch and self.phase == "training"
-        if present:
-            granted = self.batches.grant(identity, said.wanted, len(self._replicas())) if said.wanted else []
+                self._end_epoch_at_quorum(now)
+        present = member.epoch == course.epoch and course.phase == "training"
+        if present and said.wanted:
+            granted = course.batches.grant(identity, said.wanted, len(self.roster.replicas()))
         member.answer = {**self._news(member), "granted": granted}
         if said.states and present:
-            member.answer |= {"done": self.batches.done(), "failed_in": sorted(self.batches.failed.items())}
+            member.answer |= {"done": course.batches.done(), "failed_in": sorted(course.batches.failed.items())}
         return member.answer
 
     def leave(self, identity: int, facts: Mapping[str, Any] | None = None, sequence: int = 0) -> None:
@@ -127,18 +118,20 @@ class Coordinator:
         Raises RefusedError if no member says so: what `status` shows is enough to take a member's name, but not to know
         the life that its sequences have.
         """
-        named, sender = member_named(identity, facts), self.members.get(identity) or self.missing.get(identity)
+        named, sender = member_named(identity, facts), self.roster.known(identity)
         if sender is None or not sender.lives_in(sequence):
             raise RefusedError("who says that a member goes is no member itself")
-        member = self._part_with(named) or self._replicas_missing().get(named)
+        member = self._part_with(named)
+        if member is None and (missing := self.roster.missing.get(named)) is not None and missing.role == REPLICA:
+            member = missing
         if member is not None:
             if member.role == REPLICA:
-                self.missing.pop(named, None)
+                self.roster.missing.pop(named, None)
             self.notices.append(f"{member.name} left" if named == identity else f"{member.name} died")
 
     def is_replica(self, identity: int) -> bool:
         """Tell whether a replica with this identity is a member."""
-        member = self.members.get(identity)
+        member = self.roster.members.get(identity)
         return member is not None and member.role == REPLICA
 
     def tick(self, now: float, behind: bool = False) -> list[Member]:
@@ -147,53 +140,52 @@ class Coordinator:
         To be called after each look for messages; `behind` says that the look left some unread.
         """
         listened = self._listening.look(now, behind)
-        if self._replicas() or self.phase == "done":
+        if self.roster.replicas() or self.phase == "done":
             self._accompanied = listened
-        for member in self._replicas_missing().values():
-            if listened - member.seen > RETURNING:
-                del self.missing[member.identity]
-        self.changed |= self.leadership.look(self._replicas(), listened)
-        silent = [member for member in self.members.values() if listened - member.seen > MEMBER_DEADLINE]
+        self.roster.give_up_replicas(listened)
+        self.changed |= self.leadership.look(self.roster.replicas(), listened)
+        silent = self.roster.silent(listened)
         for member in silent:
             self._part_with(member.identity)
-            self.missing[member.identity] = member
+            self.roster.missing[member.identity] = member
             leased = ": what it had leased is free again" if member.role == REPLICA else ""
             self.notices.append(f"{member.name} is silent{leased}")
         return silent
 
     def state(self, now: float) -> dict[str, Any]:
         """Return what `status` shows."""
-        done = self.images_in(TRAINED)
+        course = self.course
         return {
             "run": f"{self.run:016x}",
-            "phase": self.phase,
-            "epoch": self.epoch,
-            "epochs": self.facts.epochs if self.facts else None,
-            "images": self.facts.images if self.facts else None,
-            "trained": done,
-            "leased": self.images_in(LEASED),
-            "finished": self.finished,
+            "phase": course.phase,
+            "epoch": course.epoch,
+            "epochs": course.facts.epochs if course.facts else None,
+            "images": course.facts.images if course.facts else None,
+            "trained": course.trained,
+            "leased": course.batches.images_in(LEASED),
+            "finished": course.finished,
             "map": self.map.as_dict() if self.map else None,
             "members": [
                 {**member.as_dict(now, self.listened), "leader": member is self._leader()}
-                for member in sorted(self.members.values(), key=lambda member: member.number)
+                for member in sorted(self.roster.members.values(), key=lambda member: member.number)
             ],
-            "missing": [member.as_missing(self.listened) for member in self.missing.values()],
+            "missing": [member.as_missing(self.listened) for member in self.roster.missing.values()],
         }  # fmt: skip
 
     @property
     def awaited(self) -> str | None:
         """Who has to come before the run goes on; None if nobody has to."""
-        if self.map is None and (missing := self.places.expected - len(self._servers())) > 0:
+        if self.map is None and (missing := self.places.expected - len(self.roster.servers())) > 0:
             return f"{missing} more parameter server{'s' if missing > 1 else ''}"
-        if self.facts is None:
+        if self.phase == "waiting":
             return "the first replica"
-        if (
-            self.phase == "done" and not self._replicas()
-        ):  # those that were cut off at the end of the run have their last updates to give
-            silent = min((member.name for member in self._replicas_missing().values()), default=None)
-            return silent and f"{silent}, which is silent: it may be back within {RETURNING:g} s of its last word"
-        return None if self.phase == "done" or self._replicas() else "a replica"
+        if self.roster.replicas():
+            return None
+        if self.phase == "training":
+            return "a replica"
+        # Those that were cut off at the end of the run have their last updates to give.
+        silent = min((member.name for member in self.roster.replicas_missing()), default=None)
+        return silent and f"{silent}, which is silent: it may be back within {RETURNING:g} s of its last word"
 
     @property
     def alone(self) -> float:
@@ -203,7 +195,7 @@ class Coordinator:
     @property
     def awaited_replicas(self) -> int:
         """For how many replicas the servers stay: members, and those that are silent and may come back."""
-        return len(self._replicas()) + len(self._replicas_missing())
+        return len(self.roster.replicas()) + len(self.roster.replicas_missing())
 
     @property
     def over(self) -> bool:
@@ -218,25 +210,24 @@ class Coordinator:
     @property
     def phase(self) -> str:
         """One of "waiting" (for servers or a first replica), "training", "done"."""
-        if self.facts is None:
-            return "waiting"
-        return "done" if self.epoch >= self.facts.epochs else "training"
+        return self.course.phase
 
-    def images_in(self, state: int) -> int:
-        """Return how many images the batches in `state` hold."""
-        return self.batches.images_in(state)
+    @property
+    def listened(self) -> float:
+        """Seconds in which messages were taken, by which members are judged."""
+        return self._listening.seconds
 
     # A snapshot of it.
 
     def snapshot(self) -> dict[str, Any]:
         """Return all that must outlive the process, as plain values."""
         self.changed = False
+        replicas = (*self.roster.replicas_missing(), *self.roster.replicas())
         return {
-            "run": self.run, **self.places.snapshot(), "epoch": self.epoch, "finished": self.finished,
-            "departed": self.updates.snapshot(self._made()),
-            "replicas": {str(m.identity): m.name for m in (*self._replicas_missing().values(), *self._replicas())},
-            "leader": self.leadership.identity, "facts": self.facts.as_dict() if self.facts else None,
-            "trained": self.batches.done(), "failed": sorted(self.batches.failed.items()),
+            "run": self.run, **self.places.snapshot(), **self.course.snapshot(),
+            "departed": self.updates.snapshot(self.roster.made()),
+            "replicas": {str(member.identity): member.name for member in replicas},
+            "leader": self.leadership.identity,
         }  # fmt: skip
 
     @classmethod
@@ -244,19 +235,14 @@ class Coordinator:
         """Rebuild a coordinator from its snapshot, without members; raises RefusedError if it is malformed."""
         try:
             self = cls(int(facts["run"]), int(facts["expected"]))
-            self.finished = [{"failed": 0, **entry} for entry in facts["finished"]]
             self.updates = UpdateCounts({int(each): int(updates) for each, updates in facts["departed"].items()})
             self.places = ServerPlaces.restored(facts)
             for server in self.map.servers if self.map is not None else ():
-                self._miss(Member(server.identity, 0, SERVER, f"params {server.address}", server.address, 0.0, 0.0))
+                self.roster.expect(server.identity, SERVER, f"params {server.address}", server.address)
             for identity, name in facts.get("replicas", {}).items():
-                self.missing[int(identity)] = Member(int(identity), 0, REPLICA, str(name), "", 0.0, 0.0)
+                self.roster.expect(int(identity), REPLICA, str(name), "")
             self.leadership = Leadership(int(facts.get("leader", 0)))
-            if facts["facts"]:
-                self.facts = RunFacts.from_dict(facts["facts"])
-                self._open(int(facts["epoch"]))
-                self.batches.restore(facts["trained"], {int(b): int(images) for b, images in facts.get("failed", [])})
-                self._opened = None
+            self.course = Course.restored(facts)
             return self
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
             raise RefusedError(f"the coordinator's snapshot is malformed: {error!r}") from None
@@ -267,9 +253,9 @@ class Coordinator:
         """Raise RefusedError if there is no place for this member."""
         if not 0 < identity <= LARGEST:
             raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
-        if member is None and len(self.members) >= _MOST_MEMBERS:
+        if member is None and len(self.roster.members) >= _MOST_MEMBERS:
             raise RefusedError(f"the run has {_MOST_MEMBERS} members already")
-        known = member or self.missing.get(identity)
+        known = self.roster.known(identity)
         if known is not None and known.role != asked.role:
             raise RefusedError(f"{known.name} has the role {known.role}, and joins as {asked.role}; start it again")
 
@@ -278,9 +264,9 @@ class Coordinator:
 
         Raises RefusedError if there is no place for it.
         """
-        held = self._servers()
+        held = self.roster.servers()
         if self.map is not None:
-            known = {**self.missing, **self.members}
+            known = {**self.roster.missing, **self.roster.members}
             held = [known[server.identity] for server in self.map.servers]
         entry = self.places.enter(identity, address, held, self.listened)
         if entry.waiting:
@@ -291,143 +277,101 @@ class Coordinator:
         if (old := entry.replaced) is not None:
             self.changed = True
             self._part_with(old.identity)
-            self.missing.pop(old.identity, None)
+            self.roster.missing.pop(old.identity, None)
             silent = f"silent for {self.listened - old.seen:.0f} s"
             self.notices.append(f"the parameter server at {address} takes the place of {old.name}, {silent}")
         if member is not None:
             member.address, member.name = address, member.name.replace(member.address, address)
         return None
 
-    def _agree(self, asked: Joining, offered: RunFacts) -> str | None:
+    def _agree(self, asked: Joining, offered: RunFacts, now: float) -> str | None:
         """Agree with a replica on the run, and make the map; return what is waited for, if anything."""
-        if self.facts is not None and (difference := self.facts.difference(offered)):
+        facts = self.course.facts
+        if facts is not None and (difference := facts.difference(offered)):
             raise RefusedError(f"this replica has {difference}; start it with the settings of the run")
         if self.phase == "done" and asked.run != self.run:  # who was in it may still have to validate it
             raise RefusedError("the run is done; start new parameter servers for another")
-        if self.facts is None:
+        if facts is None:
             offered.check_room(self.places.expected, self._room())
         if self.map is None:
-            servers = self._servers()
+            servers = self.roster.servers()
             if len(servers) < self.places.expected:
                 return f"{len(servers)} of {self.places.expected} parameter servers are there"
             self.places.make_map(servers, asked.map if asked.run else None)
             self.changed = True
-        if self.facts is None:
-            self.facts, self.changed = offered, True
-            self.run = asked.run or self.run
-            self._open(min(asked.epoch, offered.epochs - 1))
+        if facts is None:
+            self.run, self.changed = asked.run or self.run, True
+            self.course.begin(offered, asked.epoch, now)
         return None
 
-    def _take_up(self, member: Member, asked: Joining, begins: bool) -> None:
+    def _take_up(self, member: Member, asked: Joining, begins: bool, now: float) -> None:
         """Note what a replica brings: what it did before the coordinator was restarted.
 
         One that `begins` the run may bring a checkpoint, with what is trained in it. What others bring that never were
         in this run is not in its weights.
         """
-        assert self.facts is not None
-        if asked.run == self.run and self.epoch < asked.epoch <= self.facts.epochs:
-            # The snapshot was older than the end of the epoch before.
-            self.finished += [entry for entry in asked.finished if self.epoch <= entry["epoch"] < asked.epoch]
-            self._open(asked.epoch)
-            self.changed = True
+        course, was_here = self.course, asked.run == self.run
+        if was_here:
+            self.changed |= course.catch_up(asked.epoch, asked.finished, now)
         # What a checkpoint counts, the run has made; what of it is not known here came before, or its count was lost.
-        unknown = asked.updates - self.updates.total(self._made())
-        if unknown > 0 and (begins or (asked.run != self.run and asked.epoch <= self.epoch)):
+        unknown = asked.updates - self.updates.total(self.roster.made())
+        if unknown > 0 and (begins or (not was_here and asked.epoch <= course.epoch)):
             self.updates.bring(unknown)
             self.changed = True
-        self.batches.free(member.identity)  # what it was granted and does not name, it never heard of
-        if asked.epoch != self.epoch or not (begins or asked.run == self.run):
+        course.batches.free(member.identity)  # a batch granted but not listed: the replica never received that answer
+        if asked.epoch != course.epoch or not (begins or was_here):
             return
         # An epoch that is all trained so ends with the next report: by then a replica has opened it, and validates it.
         self._note_trained(member, asked.trained, asked.failed)
-        self.batches.take(member.identity, asked.leased)
+        course.batches.take(member.identity, asked.leased)
+
+    def _note_trained(self, member: Member, batches: Sequence[int], failed: Mapping[int, int]) -> None:
+        if batches:
+            member.trained += self.course.batches.note_trained(member.identity, batches, failed)
+            self.changed = True
+
+    def _end_epoch_at_quorum(self, now: float) -> None:
+        if (line := self.course.end_epoch_at_quorum(now)) is not None:
+            self.notices.append(line)
+            self.changed = True
+            if self.phase == "done":
+                self.notices.append("the run is done")
+
+    def _part_with(self, identity: int) -> Member | None:
+        """A member is none any more: what it leased is free, its updates stay counted."""
+        self.course.batches.free(identity)
+        member = self.roster.members.pop(identity, None)
+        if member is None:
+            return None
+        if member.role == REPLICA:
+            self.updates.depart(identity, member.updates)
+        elif self.map is not None and any(server.identity == identity for server in self.map.servers):
+            member.gone = True
+            self.roster.missing[identity] = member
+        self.changed |= self.leadership.choose(self.roster.replicas())
+        return member
+
+    # What members are told.
 
     def _welcome(self, member: Member) -> dict[str, Any]:
         return {"run": self.run, **self._news(member)}
 
     def _news(self, member: Member) -> dict[str, Any]:
-        others = {identity: updates for identity, updates in self._made().items() if identity != member.identity}
+        course, is_server = self.course, member.role == SERVER
+        others = {identity: made for identity, made in self.roster.made().items() if identity != member.identity}
         return {
-            "epoch": self.epoch,
-            "phase": self.phase,
-            "trained": self.images_in(TRAINED),
-            "failed": sum(self.batches.failed.values()),
-            "finished": [entry for entry in self.finished if entry["epoch"] >= member.epoch],
+            "epoch": course.epoch,
+            "phase": course.phase,
+            "trained": course.trained,
+            "failed": course.failed,
+            "finished": [entry for entry in course.finished if entry["epoch"] >= member.epoch],
             "leader": member is self._leader(),
             "replicas": self.awaited_replicas,
             "updates": self.updates.total(others),
             "map": self.map.as_dict() if self.map else None,
-            "layout": self.facts.layout.as_list() if self.facts and member.role == SERVER else None,
-            "senders": [replica.identity for replica in self._replicas()] if member.role == SERVER else [],
+            "layout": course.facts.layout.as_list() if course.facts and is_server else None,
+            "senders": [replica.identity for replica in self.roster.replicas()] if is_server else [],
         }
 
-    @property
-    def listened(self) -> float:
-        """Seconds in which messages were taken, by which members are judged."""
-        return self._listening.seconds
-
-    def _servers(self) -> list[Member]:
-        """The parameter servers, in the order in which they came."""
-        servers = (member for member in self.members.values() if member.role == SERVER)
-        return sorted(servers, key=lambda member: member.number)
-
-    def _made(self) -> dict[int, int]:
-        """Return how many updates each replica has made since it joined, as far as it has told."""
-        return {member.identity: int(member.report.get("updates", 0)) for member in self._replicas()}
-
-    def _replicas(self) -> list[Member]:
-        return [member for member in self.members.values() if member.role == REPLICA]
-
-    def _replicas_missing(self) -> dict[int, Member]:
-        """Those that are silent but did not leave, and may come back."""
-        return {identity: member for identity, member in self.missing.items() if member.role == REPLICA}
-
     def _leader(self) -> Member | None:
-        return self.leadership.holder(self._replicas(), self.phase == "done")
-
-    def _open(self, epoch: int) -> None:
-        assert self.facts is not None
-        self.epoch = epoch
-        self.batches = EpochBatches(self.facts.batches, self.facts.batch_size, self.facts.images)
-        self._opened = self._now
-
-    def _note_trained(self, member: Member, batches: Sequence[int], failed: Mapping[int, int]) -> None:
-        if batches:
-            member.trained += self.batches.note_trained(member.identity, batches, failed)
-            self.changed = True
-
-    def _end_epoch_at_quorum(self) -> None:
-        if self.facts is None or self.phase == "done":
-            return
-        trained = self.images_in(TRAINED)
-        if trained < math.ceil(self.facts.quorum * self.facts.images):
-            return
-        entry = {"epoch": self.epoch, "trained": trained, "skipped": self.facts.images - trained}
-        self.finished.append({**entry, "failed": sum(self.batches.failed.values()), "twice": self.batches.twice})
-        self._tell_of_epoch(trained)
-        self._open(self.epoch + 1)
-        self.changed = True
-        if self.phase == "done":
-            self.notices.append("the run is done")
-
-    def _tell_of_epoch(self, trained: int) -> None:
-        assert self.facts is not None
-        took = "" if self._opened is None else f" in {self._now - self._opened:,.1f} s"
-        self.notices.append(f"epoch {self.epoch + 1} of {self.facts.epochs}: {trained:,} images{took}")
-
-    def _miss(self, member: Member) -> None:
-        """Note one that is no member now and may come back."""
-        if self.map is not None and any(server.identity == member.identity for server in self.map.servers):
-            member.gone = True
-            self.missing[member.identity] = member
-
-    def _part_with(self, identity: int) -> Member | None:
-        """A member is none any more: what it leased is free, its updates stay counted."""
-        self.batches.free(identity)
-        member = self.members.pop(identity, None)
-        if member is not None and member.role == REPLICA:
-            self.updates.depart(identity, int(member.report.get("updates", 0)))
-        if member is not None:
-            self._miss(member)
-            self.changed |= self.leadership.choose(self._replicas())
-        return member
+        return self.leadership.holder(self.roster.replicas(), self.phase == "done")

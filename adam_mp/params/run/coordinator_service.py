@@ -106,7 +106,7 @@ class CoordinatorService:
         """Whether the run is over, and its other servers have left or had time to hear of it."""
         if self._over_since is None:
             return False
-        others = sum(member.role != DATA for member in self.coordinator.members.values()) > 1
+        others = sum(member.role != DATA for member in self.coordinator.roster.members.values()) > 1
         return not others or self.coordinator.listened - self._over_since > _PARTING
 
     @property
@@ -118,5 +118,5 @@ class CoordinatorService:
 
     def _name_of(self, message: Message) -> str:
         """Return who sent it, as it says, or as it joined."""
-        member = self.coordinator.members.get(message.sender)
+        member = self.coordinator.roster.members.get(message.sender)
         return name_in(message.facts()) if member is None or message.kind == Kind.JOIN else member.name

@@ -31,6 +31,11 @@ class Member:
     epoch: int = 0  # in which it believes the run to be
     gone: bool = False  # it is no member now, and may come back
 
+    @property
+    def updates(self) -> int:
+        """How many updates it has made since it joined, as far as it has told."""
+        return int(self.report.get("updates", 0))
+
     def lives_in(self, sequence: int) -> bool:
         """Tell whether a sequence is of the life in which the member joined."""
         return sequence >> _LIFE == self.sequence >> _LIFE

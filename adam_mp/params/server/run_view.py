@@ -109,7 +109,7 @@ class HostedRun:
         if now - self._reported < interval:
             return None
         self._reported = now
-        member = self._coordinator.members.get(self._identity)
+        member = self._coordinator.roster.members.get(self._identity)
         if member is None:  # the process was stopped for so long that the coordinator took it for dead
             self._coordinator.join(self._identity, _joining(self._address), now)
             return None

@@ -118,7 +118,11 @@ def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> st
         return f"the run is done, but replicas have not left: {view.replicas}; their last updates may be lost"
     if view.phase == "waiting":
         return "the run has not begun; the same command starts this server again"
-    epoch = f" (epoch {host.epoch + 1} of {host.facts.epochs})" if host is not None and host.facts is not None else ""
+    epoch = (
+        f" (epoch {host.course.epoch + 1} of {host.course.facts.epochs})"
+        if host is not None and host.course.facts is not None
+        else ""
+    )
     if spec.snapshots is not None:
         return f"the run is not done{epoch}; this server's state is in {spec.snapshots}, and the same command goes on"
     return (

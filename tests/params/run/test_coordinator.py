@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adam_mp.params.run import update_counts
-from adam_mp.params.run.coordinator import MEMBER_DEADLINE, Coordinator
+from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.epoch_batches import FREE, LEASED, TRAINED
+from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.statements import RefusedError
 from adam_mp.report.cluster_text import cluster_text
 
@@ -48,7 +49,7 @@ def listen(coordinator, since, until, heard=()):
     for now in np.arange(since, until + 0.25, 0.5):
         silent += [member.identity for member in coordinator.tick(float(now))]
         for identity in heard:
-            member = coordinator.members[identity]
+            member = coordinator.roster.members[identity]
             coordinator.report(identity, member.sequence + 1, {"epoch": member.epoch}, float(now))
     return silent
 
@@ -80,7 +81,7 @@ def test_a_replica_that_differs_is_refused(more, message):
     coordinator = begin(replicas=1)
     with pytest.raises(Exception, match=message):
         coordinator.join(2, facts(**more), 0.0)
-    assert len(coordinator.members) == 2
+    assert len(coordinator.roster.members) == 2
 
 
 def done(news):
@@ -95,7 +96,7 @@ def test_a_replica_that_asks_learns_what_is_trained():
     assert done(news) == [0, 8, 9]
     assert news["trained"] == 25
     for facts_given in ({"epoch": 0}, {"epoch": 1, "states": True}, {"epoch": 0, "states": "yes"}):
-        sequence = coordinator.members[1].sequence + 1
+        sequence = coordinator.roster.members[1].sequence + 1
         assert "done" not in coordinator.report(1, sequence, facts_given, 0.0)
     assert "done" not in coordinator.report(100, 1, {"states": True}, 0.0)
     last = coordinator.report(2, 2, {"epoch": 0, "trained": [1, 2, 3, 4, 5, 6, 7], "states": True}, 0.0)
@@ -113,7 +114,7 @@ def test_the_first_replica_brings_what_its_checkpoint_has():
     assert done(granted) == [0, 1, 9]
     assert granted["granted"] == [2, 3, 4, 5]
     coordinator.report(1, 2, {"epoch": 2, "trained": [2, 3, 4, 5, 6, 7, 8]}, 0.0)
-    assert coordinator.finished == [{"epoch": 2, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}]
+    assert coordinator.course.finished == [{"epoch": 2, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}]
 
 
 def test_an_epoch_that_a_checkpoint_has_whole_is_ended_by_a_replica_that_opened_it():
@@ -121,7 +122,7 @@ def test_an_epoch_that_a_checkpoint_has_whole_is_ended_by_a_replica_that_opened_
     news = coordinator.join(1, {**facts(), "epoch": 0, "trained": list(range(10))}, 0.0, 1)
     assert (news["epoch"], news["trained"], news["finished"]) == (0, 95, [])
     coordinator.report(100, 1, {}, 0.0)  # a parameter server's
-    assert coordinator.finished == []
+    assert coordinator.course.finished == []
     news = coordinator.report(1, 2, {"epoch": 0}, 0.0)
     assert (news["epoch"], news["finished"]) == (
         1,
@@ -144,14 +145,14 @@ def test_a_report_that_comes_twice_counts_once():
     coordinator = begin()
     first = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)
     assert coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.5) == first
-    assert np.count_nonzero(coordinator.batches.states == LEASED) == len(first["granted"]) == 2
+    assert np.count_nonzero(coordinator.course.batches.states == LEASED) == len(first["granted"]) == 2
 
 
 def test_what_a_silent_replica_leased_is_free_again():
     coordinator = begin()
     granted = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 1.0)["granted"]
     assert listen(coordinator, 1.0, 2.0 + MEMBER_DEADLINE, heard=(2, 100)) == [1]
-    assert all(coordinator.batches.states[batch] == FREE for batch in granted)
+    assert all(coordinator.course.batches.states[batch] == FREE for batch in granted)
     with pytest.raises(RefusedError) as refused:
         coordinator.report(1, 2, {"epoch": 0, "trained": granted}, 20.0)
     assert refused.value.rejoin
@@ -170,15 +171,15 @@ def test_the_oldest_replica_leads():
 def test_the_epoch_ends_at_the_quorum():
     coordinator = begin(quorum=0.5)
     coordinator.report(1, 1, {"epoch": 0, "trained": [0, 1, 2, 3]}, 0.0)
-    assert coordinator.epoch == 0
+    assert coordinator.course.epoch == 0
     news = coordinator.report(2, 1, {"epoch": 0, "trained": [9]}, 0.0)  # the last batch has 5 images
-    assert coordinator.epoch == 0
+    assert coordinator.course.epoch == 0
     news = coordinator.report(2, 2, {"epoch": 0, "trained": [4], "wanted": 3}, 0.0)
     assert (news["epoch"], news["granted"]) == (1, [])
     assert news["finished"] == [{"epoch": 0, "trained": 55, "skipped": 40, "failed": 0, "twice": 0}]
     late = coordinator.report(1, 2, {"epoch": 0, "trained": [5]}, 0.0)
     assert late["epoch"] == 1
-    assert coordinator.images_in(TRAINED) == 0
+    assert coordinator.course.batches.images_in(TRAINED) == 0
 
 
 @pytest.mark.parametrize("batches", [[10], [-1], ["a"], [True], "all", {"0": 1}, [0.5]])
@@ -233,7 +234,7 @@ def test_a_second_server_with_the_identity_of_a_living_one_is_refused():
         coordinator.report(101, 1, {}, 0.7)
         with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9999 has the identity of the one at 127\.0\.0\.1:7001"):
             coordinator.join(101, second, 0.8, 11)
-        assert coordinator.members[101].address == "127.0.0.1:7001"
+        assert coordinator.roster.members[101].address == "127.0.0.1:7001"
         coordinator.report(101, 2, {}, 0.9)
 
 
@@ -247,9 +248,9 @@ def test_who_is_no_member_says_of_nobody_that_it_goes(sender, sequence):
     for named in ({"member": 1}, {"member": 2}, {}):
         with pytest.raises(RefusedError, match="no member itself"):
             coordinator.leave(sender, named, sequence)
-    assert {1, 2, 100, 101} <= set(coordinator.members)
+    assert {1, 2, 100, 101} <= set(coordinator.roster.members)
     coordinator.leave(2, {"member": 1})
-    assert 1 not in coordinator.members
+    assert 1 not in coordinator.roster.members
 
 
 def test_servers_are_told_who_the_replicas_are():
@@ -316,24 +317,24 @@ def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say
     granted = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 0.0)["granted"]
     coordinator.report(2, 1, {"epoch": 0, "trained": [5, 6]}, 0.0)
     again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
-    assert (again.run, again.epoch, again.images_in(TRAINED)) == (5, 0, 20)
+    assert (again.run, again.course.epoch, again.course.batches.images_in(TRAINED)) == (5, 0, 20)
     with pytest.raises(RefusedError) as refused:
         again.report(1, 2, {"epoch": 0}, 1.0)
     assert refused.value.rejoin
     again.join(1, {**facts(), "run": 5, "epoch": 0, "trained": [7], "leased": granted}, 1.0)
-    assert again.images_in(TRAINED) == 30
-    assert np.count_nonzero(again.batches.states == LEASED) == 2
+    assert again.course.batches.images_in(TRAINED) == 30
+    assert np.count_nonzero(again.course.batches.states == LEASED) == 2
     ahead = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
     over = [{"epoch": epoch, "trained": 95, "skipped": 0, "failed": 0, "twice": 0} for epoch in range(2)]
     ahead.join(2, {**facts(), "run": 5, "epoch": 2, "trained": [0], "leased": [], "finished": over}, 1.0)
-    assert (ahead.epoch, ahead.images_in(TRAINED)) == (2, 10)
-    assert ahead.finished == over
+    assert (ahead.course.epoch, ahead.course.batches.images_in(TRAINED)) == (2, 10)
+    assert ahead.course.finished == over
     assert ahead.join(1, {**facts(), "run": 5, "epoch": 1}, 1.0)["finished"] == over[1:]
 
 
 def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done():
     coordinator = begin()
-    epochs = coordinator.facts.epochs
+    epochs = coordinator.course.facts.epochs
     for epoch in range(epochs - 1):
         coordinator.report(1, epoch + 1, {"epoch": epoch, "trained": list(range(10))}, 0.0)
     again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
@@ -341,12 +342,12 @@ def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done(
     over = [{"epoch": epochs - 1, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}]
     news = again.join(1, {**facts(), "run": 5, "epoch": epochs, "finished": over}, 1.0)
     assert (news["epoch"], again.phase, again.changed) == (epochs, "done", True)
-    assert [entry["epoch"] for entry in again.finished] == list(range(epochs))
+    assert [entry["epoch"] for entry in again.course.finished] == list(range(epochs))
 
 
 def test_another_leads_at_the_end_of_a_run_whose_leader_is_not_back():
     coordinator = begin()
-    last = coordinator.facts.epochs - 1
+    last = coordinator.course.facts.epochs - 1
     for epoch in range(last):
         coordinator.report(1, epoch + 1, {"epoch": epoch, "trained": list(range(10))}, 0.0)
     again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
@@ -421,7 +422,7 @@ def test_every_image_is_counted_once_whatever_happens(seed, quorum):
         if coordinator.phase == "done":
             break
         now += float(random.exponential(0.3))
-        coordinator.report(100, coordinator.members[100].sequence + 1, {}, now)
+        coordinator.report(100, coordinator.roster.members[100].sequence + 1, {}, now)
         identity = int(random.integers(1, 4))
         if random.random() < 0.02:  # it dies, and another comes in its place
             coordinator.leave(identity)
@@ -444,10 +445,10 @@ def test_every_image_is_counted_once_whatever_happens(seed, quorum):
         if news["epoch"] != epochs[identity]:
             epochs[identity], held[identity] = news["epoch"], []
         leased = [batch for batches in held.values() for batch in batches]
-        current = [b for i, batches in held.items() if epochs[i] == coordinator.epoch for b in batches]
+        current = [b for i, batches in held.items() if epochs[i] == coordinator.course.epoch for b in batches]
         assert len(current) == len(set(current)), leased
     assert coordinator.phase == "done"
-    for entry in coordinator.finished:
+    for entry in coordinator.course.finished:
         assert entry["trained"] + entry["skipped"] == 95
         assert entry["trained"] >= quorum * 95
         assert entry["twice"] == 0
@@ -459,7 +460,7 @@ def test_a_join_that_comes_twice_has_no_effect():
     granted = coordinator.report(1, 6, {"epoch": 0, "wanted": 2}, 1.0)["granted"]
     coordinator.join(1, facts(), 1.0, 5)
     assert coordinator.report(1, 6, {"epoch": 0, "wanted": 2}, 1.0)["granted"] == granted
-    assert [batch for batch in range(10) if coordinator.batches.states[batch] == LEASED] == granted
+    assert [batch for batch in range(10) if coordinator.course.batches.states[batch] == LEASED] == granted
 
 
 def test_another_process_with_the_same_identity_has_sequences_of_its_own():
@@ -468,7 +469,7 @@ def test_another_process_with_the_same_identity_has_sequences_of_its_own():
     coordinator.join(1, facts(), 1.0, before + 1)
     coordinator.report(1, before + 900, {"epoch": 0, "wanted": 2}, 1.0)
     coordinator.join(1, facts(), 2.0, after + 1)
-    assert not (coordinator.batches.states == LEASED).any()  # it knows of no batches
+    assert not (coordinator.course.batches.states == LEASED).any()  # it knows of no batches
     with pytest.raises(RefusedError) as refused:
         coordinator.report(1, before + 901, {"epoch": 0, "wanted": 2}, 2.0)
     assert refused.value.rejoin
@@ -483,9 +484,9 @@ def test_what_a_replica_trained_is_not_twice_trained_because_it_says_so_twice():
     for each in (coordinator, again):
         each.join(1, {**facts(), "run": 5, "trained": [0, 1]}, 1.0)
         each.join(2, {**facts(), "run": 5, "trained": [2]}, 1.0)
-        assert each.batches.twice == 0
+        assert each.course.batches.twice == 0
         each.report(2, 9, {"epoch": 0, "trained": [1]}, 1.0)
-        assert each.batches.twice == 1
+        assert each.course.batches.twice == 1
 
 
 def test_images_that_could_not_be_had_are_summed_up_over_all_replicas_and_outlive_a_restart():
@@ -499,8 +500,8 @@ def test_images_that_could_not_be_had_are_summed_up_over_all_replicas_and_outliv
         told = each.report(1, 9, {"epoch": 0, "trained": [3, 4, 5], "failed": [[7, 1]], "states": True}, 1.0)
         assert told["failed_in"] == [(1, 3), (2, 1), (9, 5)]  # 7 is not trained
         each.report(2, 9, {"epoch": 0, "trained": [6, 7, 8], "failed": [[8, 10]]}, 1.0)
-        assert each.finished == [
-            {"epoch": 0, "trained": 95, "skipped": 0, "failed": 19, "twice": each.finished[0]["twice"]}
+        assert each.course.finished == [
+            {"epoch": 0, "trained": 95, "skipped": 0, "failed": 19, "twice": each.course.finished[0]["twice"]}
         ]
         assert each.report(1, 10, {"epoch": 1}, 1.0)["failed"] == 0
 
@@ -513,7 +514,7 @@ def test_images_that_no_batch_holds_are_refused(failed):
     coordinator = begin()
     with pytest.raises(RefusedError, match="is malformed"):
         coordinator.report(1, 1, {"epoch": 0, "trained": [0], "failed": failed}, 0.0)
-    assert coordinator.images_in(TRAINED) == 0
+    assert coordinator.course.batches.images_in(TRAINED) == 0
 
 
 def test_a_snapshot_of_before_knows_of_no_images_that_could_not_be_had():
@@ -521,7 +522,7 @@ def test_a_snapshot_of_before_knows_of_no_images_that_could_not_be_had():
     coordinator.report(1, 1, {"epoch": 0, "trained": list(range(10))}, 0.0)
     kept = json.loads(json.dumps(coordinator.snapshot()))
     del kept["failed"], kept["finished"][0]["failed"]
-    assert Coordinator.restored(kept).finished == coordinator.finished
+    assert Coordinator.restored(kept).course.finished == coordinator.course.finished
 
 
 def test_a_member_keeps_its_role():
@@ -536,7 +537,7 @@ def test_what_is_refused_changes_nothing():
     for more in ({"quorum": math.nan}, {"epoch": -1}, {"trained": [10]}, {"finished": [{}, 5]}):
         with pytest.raises(RefusedError):
             coordinator.join(1, {**facts(**more), **more}, 0.0)
-        assert (coordinator.facts, coordinator.map, coordinator.phase) == (None, None, "waiting")
+        assert (coordinator.course.facts, coordinator.map, coordinator.phase) == (None, None, "waiting")
 
 
 HARD = [
@@ -596,8 +597,8 @@ def test_whatever_is_said_is_answered_or_refused(messages, began):
     for now, (sender, sequence, (kind, facts_given)) in enumerate(messages):
         before = (
             json.dumps(coordinator.snapshot()),
-            coordinator.batches.states.tobytes(),
-            coordinator.batches.holders.tobytes(),
+            coordinator.course.batches.states.tobytes(),
+            coordinator.course.batches.holders.tobytes(),
         )
         said = json.loads(json.dumps(facts_given))
         try:
@@ -611,13 +612,13 @@ def test_whatever_is_said_is_answered_or_refused(messages, began):
         except RefusedError:
             after = (
                 json.dumps(coordinator.snapshot()),
-                coordinator.batches.states.tobytes(),
-                coordinator.batches.holders.tobytes(),
+                coordinator.course.batches.states.tobytes(),
+                coordinator.course.batches.holders.tobytes(),
             )
             assert after == before
-        leased = coordinator.batches.holders[coordinator.batches.states == LEASED]
-        assert set(leased.tolist()) <= {m.identity for m in coordinator.members.values() if m.role == "replica"}
-        assert all(member.name.isprintable() for member in coordinator.members.values())
+        leased = coordinator.course.batches.holders[coordinator.course.batches.states == LEASED]
+        assert set(leased.tolist()) <= {m.identity for m in coordinator.roster.members.values() if m.role == "replica"}
+        assert all(member.name.isprintable() for member in coordinator.roster.members.values())
     text = json.dumps(coordinator.state(1.0), allow_nan=False)
     cluster_text(json.loads(text)).encode("ascii")
     Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
-from adam_mp.params.run.coordinator import MEMBER_DEADLINE, Coordinator
+from adam_mp.params.run.coordinator import Coordinator
+from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.statements import RefusedError
 from tests.params.run.test_coordinator import begin, facts, listen, restored
 
@@ -46,10 +47,10 @@ def test_a_server_that_lost_its_identity_takes_the_place_at_its_address(run):
         "servers": [[100, "127.0.0.1:7000"], [201, "127.0.0.1:7001"], [102, "127.0.0.1:7002"]],
     }
     assert news["layout"]
-    assert 101 not in run.members
+    assert 101 not in run.roster.members
     assert run.changed
     assert any("127.0.0.1:7001 takes the place of params" in line for line in run.notices)
-    assert run.report(1, run.members[1].sequence + 1, {"epoch": 0}, BEFORE + 4)["map"]["epoch"] == 2
+    assert run.report(1, run.roster.members[1].sequence + 1, {"epoch": 0}, BEFORE + 4)["map"]["epoch"] == 2
 
 
 def test_a_server_at_an_address_where_one_is_heard_is_refused(run):
@@ -117,7 +118,7 @@ def test_two_servers_are_replaced_in_any_order(run):
 
 def test_a_server_with_its_identity_comes_back_to_its_place_whenever_nobody_took_it(run):
     go_on(run, BEFORE, MEMBER_DEADLINE + 1)
-    assert 101 not in run.members
+    assert 101 not in run.roster.members
     assert run.join(101, server(1), BEFORE + 16, 9)["map"]["epoch"] == 1
     assert "waiting" not in run.join(102, server(0, 9999), BEFORE + 16, 9)  # at a new port
     assert places(run) == [(100, "7000"), (101, "7001"), (102, "9999")]
@@ -207,7 +208,7 @@ def test_whoever_is_killed_and_started_again_the_map_ends_with_the_living(seed):
             living[victim] = (identity, port)
         for identity, port in (*living.values(), *((each, 7001) for each in ended & replaced)):
             sequence += 1
-            member = coordinator.members.get(identity)
+            member = coordinator.roster.members.get(identity)
             try:
                 if member is None or member.address != f"127.0.0.1:{port}":
                     coordinator.join(identity, server(0, port), float(now), sequence << 32)
@@ -215,11 +216,11 @@ def test_whoever_is_killed_and_started_again_the_map_ends_with_the_living(seed):
                     coordinator.report(identity, member.sequence + 1, {}, float(now))
             except RefusedError as error:
                 refused.append((identity, str(error)))
-        member = coordinator.members[1]
+        member = coordinator.roster.members[1]
         coordinator.report(1, member.sequence + 1, {"epoch": 0}, float(now))
         replaced |= coordinator.places.replaced.keys()
     assert sorted(places(coordinator)) == sorted((identity, str(port)) for identity, port in living.values())
-    assert not coordinator.missing
+    assert not coordinator.roster.missing
     assert {identity for identity, _ in refused} <= ended, refused
 
 

@@ -90,7 +90,7 @@ def test_a_process_ends_by_its_own_clock():
     assert 100.0 < clock.now < 102.0
     coordinator.join(7, JOIN, clock.now)
     coordinator.join(8, {"role": "params", "address": "other:1"}, clock.now)
-    assert coordinator.members.keys() == {7, 9}  # the run has its server
+    assert coordinator.roster.members.keys() == {7, 9}  # the run has its server
     coordinator.report(7, 1, {"epoch": 0, "trained": list(range(10))}, clock.now)
     coordinator.leave(7)
     assert loop.run(lambda: False, wait=100.0) == DONE
@@ -131,7 +131,7 @@ def test_a_disk_that_is_full_is_tried_again():
         loop.turn(0)
     assert folder.noted == 3
     assert folder.facts["identity"] == 9
-    assert Coordinator.restored(folder.facts["coordinator"]).facts == coordinator.facts
+    assert Coordinator.restored(folder.facts["coordinator"]).course.facts == coordinator.course.facts
     folder.outdated = True  # the disk refused what was noted
     for _ in range(10):
         loop.turn(0)

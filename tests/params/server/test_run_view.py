@@ -62,7 +62,7 @@ def test_a_server_learns_of_replicas_and_map_and_end(run):
     assert news["map"]["servers"] == [[100, "here:1"]]
     assert news["layout"] == LAYOUT
     assert (view.phase, view.replicas, view.is_replica(7), view.is_replica(8)) == ("training", 1, True, False)
-    assert coordinator.members[100].report == {"queue": 3}
+    assert coordinator.roster.members[100].report == {"queue": 3}
     coordinator.report(7, 1, {"epoch": 0, "trained": list(range(10))}, 1.0)
     view.report(dict, 0.5, 2.0)
     assert (view.phase, view.over) == ("done", False)
@@ -85,9 +85,9 @@ def test_a_server_that_took_leave_of_itself_joins_again():
     view.join(0.0)
     for number in range(round(MEMBER_DEADLINE) + 2):
         coordinator.tick(float(number))
-    assert 100 not in coordinator.members
+    assert 100 not in coordinator.roster.members
     assert view.report(dict, 0.5, 20.0) is None
-    assert coordinator.members[100].address == "here:1"
+    assert coordinator.roster.members[100].address == "here:1"
     assert view.report(dict, 0.5, 21.0) is not None
 
 

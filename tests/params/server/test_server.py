@@ -113,12 +113,12 @@ def test_statistics_that_are_none_are_left_out(served, updates):
     assert (member["role"], member["name"], member["rounds"]) == ("replica", "replica", 3)
     assert not {"updates", "text"} & member.keys()
     served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
-    assert not (served.host.batches.states == 1).any()
+    assert not (served.host.course.batches.states == 1).any()
 
 
 def test_a_name_is_one_that_every_terminal_shows(served):
     served.ask(with_facts(Kind.JOIN, {**JOIN, "name": "\ud800\x1b[2J" + 1000 * "x"}, sender=7, sequence=1))
-    served.host.members[7].seen = -MEMBER_DEADLINE - 1
+    served.host.roster.members[7].seen = -MEMBER_DEADLINE - 1
     served.loop.turn(0)
     silent = next(line for line in served.told if "is silent" in line)
     assert silent.startswith("??[2Jxxx")
@@ -244,7 +244,7 @@ def test_a_server_that_is_stopped_says_how_to_go_on(served, snapshots):
     assert line.startswith("the run is not done (epoch 1 of 3)")
     assert ("state is in state, and the same command goes on" in line) == (snapshots is not None)
     assert ("no --snapshots, so its state is lost; the same command" in line) == (snapshots is None)
-    served.host.epoch = 3
+    served.host.course.epoch = 3
     assert "the run is done, but replicas have not left: 1;" in how_it_ends(view, served.host, spec)
 
 

@@ -1,0 +1,91 @@
+"""How far a run is: which epoch it is in, which of its batches are trained, and how the epochs before it ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adam_mp.params.run.epoch_batches import TRAINED, EpochBatches
+from adam_mp.params.run.statements import RunFacts
+
+
+class Course:
+    """`facts` are what all replicas agreed on, None before the first has come. `now` is the time by the clock."""
+
+    def __init__(self) -> None:
+        self.facts: RunFacts | None = None
+        self.epoch = 0
+        self.batches = EpochBatches()  # of the epoch
+        self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, failed, ...
+        self._opened: float | None = None  # when the epoch began; None if that was before a restart
+
+    @property
+    def phase(self) -> str:
+        """One of "waiting" (for servers or a first replica), "training", "done"."""
+        if self.facts is None:
+            return "waiting"
+        return "done" if self.epoch >= self.facts.epochs else "training"
+
+    @property
+    def trained(self) -> int:
+        """Images of the epoch that are trained."""
+        return self.batches.images_in(TRAINED)
+
+    @property
+    def failed(self) -> int:
+        """Images of trained batches that could not be had."""
+        return sum(self.batches.failed.values())
+
+    def begin(self, facts: RunFacts, epoch: int, now: float) -> None:
+        """Begin the run, in this epoch or, if that is behind the last, in the last."""
+        self.facts = facts
+        self._open(min(epoch, facts.epochs - 1), now)
+
+    def catch_up(self, epoch: int, finished: Sequence[dict[str, int]], now: float) -> bool:
+        """Go on to an epoch that a replica is in already, as it tells of those before; return whether that is news.
+
+        A coordinator that was restarted has a snapshot that may be older than the end of the epoch before.
+        """
+        if self.facts is None or not self.epoch < epoch <= self.facts.epochs:
+            return False
+        self.finished += [entry for entry in finished if self.epoch <= entry["epoch"] < epoch]
+        self._open(epoch, now)
+        return True
+
+    def end_epoch_at_quorum(self, now: float) -> str | None:
+        """End the epoch once as much is trained as the quorum asks for; return a line about it, None if it goes on."""
+        if self.facts is None or self.phase == "done":
+            return None
+        trained, epoch = self.trained, self.epoch
+        if trained < math.ceil(self.facts.quorum * self.facts.images):
+            return None
+        entry = {"epoch": epoch, "trained": trained, "skipped": self.facts.images - trained}
+        self.finished.append({**entry, "failed": self.failed, "twice": self.batches.twice})
+        took = "" if self._opened is None else f" in {now - self._opened:,.1f} s"
+        self._open(epoch + 1, now)
+        return f"epoch {epoch + 1} of {self.facts.epochs}: {trained:,} images{took}"
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what must outlive the process, as plain values."""
+        return {
+            "epoch": self.epoch, "finished": self.finished, "facts": self.facts.as_dict() if self.facts else None,
+            "trained": self.batches.done(), "failed": sorted(self.batches.failed.items()),
+        }  # fmt: skip
+
+    @classmethod
+    def restored(cls, facts: Mapping[str, Any]) -> Course:
+        """Rebuild it; raises KeyError, TypeError, ValueError, IndexError or RefusedError if the facts are malformed."""
+        self = cls()
+        self.finished = [{"failed": 0, **entry} for entry in facts["finished"]]
+        if facts["facts"]:
+            self.facts = RunFacts.from_dict(facts["facts"])
+            self._open(int(facts["epoch"]), 0.0)
+            self.batches.restore(facts["trained"], {int(b): int(images) for b, images in facts.get("failed", [])})
+            self._opened = None
+        return self
+
+    def _open(self, epoch: int, now: float) -> None:
+        assert self.facts is not None
+        self.epoch, self._opened = epoch, now
+        self.batches = EpochBatches(self.facts.batches, self.facts.batch_size, self.facts.images)
