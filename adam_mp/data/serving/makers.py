@@ -24,11 +24,11 @@ from adam_mp.data.serving.picture_messages import longest_answer, most_samples
 from adam_mp.errors import ProcessError, SpaceError, refusal
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.process.child import Child, start_child
+from adam_mp.process.early_deaths import EarlyDeaths
 
 _SPARE_BYTES, _MOST_SPARE = 128 << 20, 16  # of answers on their way out
 _TASKS = 2  # of a process: so that it need not wait for the server between two
 MOST_SESSIONS = 16  # that the server, and each process, has open
-_EARLY_DEATH = 30.0  # seconds; who lived longer starts with a clean slate
 _LOOK = 0.05  # seconds between looks at whether the processes live; a death that ends a line is seen at once
 _START_DEADLINE, _STOP_DEADLINE = 120.0, 5.0
 _START_LOOK = 0.01
@@ -90,10 +90,10 @@ class Makers:
         self._descriptors = [memory.segment.handle.descriptor, self.slots.handle.segment.descriptor]
         if served.cache is not None:
             self._descriptors.append(served.cache.segment.descriptor)
-        self._place, self._notice, self._restarts, self._function = place, notice, restarts, function
+        self._place, self._notice, self._function = place, notice, function
         self._count = count
         self._blame = Blame(memory)
-        self._early_deaths = [0] * count
+        self._deaths = [EarlyDeaths(restarts) for _ in range(count)]
         self._makers: list[_Maker] = []
         self._jobs: collections.deque[Job] = collections.deque()  # that no process has
         self._failed: list[Finished] = []  # for which there was no memory
@@ -190,17 +190,20 @@ class Makers:
         child, process = maker.child, maker.process
         how = child.describe_end()
         sample, left_out = self._blame.note(process, child.exit_code)
-        early = time.monotonic() - child.started < _EARLY_DEATH
-        self._early_deaths[process] = self._early_deaths[process] + 1 if early and sample is None else 0
+        deaths = self._deaths[process]
+        if sample is None:
+            deaths.note(time.monotonic() - child.started)
+        else:
+            deaths.forgive()
         child.close()
         maker.line.close()
         for job, slot in reversed(maker.tasks.values()):
             self.slots.give_back(slot)
             self._jobs.appendleft(job)
         self._memory.board.counters[process].clear()
-        if self._early_deaths[process] > self._restarts:
+        if deaths.too_many:
             raise ProcessError(
-                f"no pictures can be made: {maker.name} died {self._early_deaths[process]} times in a row soon after "
+                f"no pictures can be made: {maker.name} died {deaths.in_a_row} times in a row soon after "
                 f"its start; now it {how}"
             )
         self._notice(f"{maker.name} {how}; started again")

@@ -23,11 +23,11 @@ from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.steps import StepMemory
 from adam_mp.params.replica.synchronizer import SynchronizerSpec, synchronize
 from adam_mp.process.child import Child, start_child
+from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.folder.figures import WorkerFigures
 from adam_mp.training.worker.synchronous import left_to_a_successor
 from adam_mp.training.worker.worker import WorkerSpec, work
 
-_EARLY_DEATH = 30.0  # seconds; who lived longer, and got something done, starts with a clean slate
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
 _SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", "loss", "augmented",
@@ -36,14 +36,14 @@ _SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", 
 
 @dataclasses.dataclass
 class _Member:
-    """One place in the crew: its specification, its present process (None once given up), its early deaths in a row."""
+    """One place in the crew: its specification, its deaths, and its present process (None once given up)."""
 
     name: str
     function: Callable[[Any], None]
     spec: Any
     core: int | None
+    deaths: EarlyDeaths
     child: Child | None = None
-    early_deaths: int = 0
 
 
 class Crew:
@@ -59,15 +59,16 @@ class Crew:
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
     ) -> None:  # fmt: skip
         self.memory, self.descriptors = memory, descriptors
-        self.restarts, self.on_notice = restarts, on_notice
-        self.on_failure, self.steps = on_failure, steps
-        pinned = _worker_cores(len(workers), share)
-        self.members = [
-            _Member(f"worker {spec.process}", work, spec, core) for spec, core in zip(workers, pinned, strict=True)
-        ] + [_Member(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
-        self.workers, self.servers = len(workers), len(servers)
+        self.on_notice, self.on_failure, self.steps = on_notice, on_failure, steps
+        tasks: list[tuple[str, Callable[[Any], None], Any, int | None]] = [
+            (f"worker {spec.process}", work, spec, core)
+            for spec, core in zip(workers, _worker_cores(len(workers), share), strict=True)
+        ]
+        tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
         if synchronizer is not None:
-            self.members.append(_Member("synchronizer", synchronize, synchronizer, None))
+            tasks.append(("synchronizer", synchronize, synchronizer, None))
+        self.members = [_Member(*task, EarlyDeaths(restarts)) for task in tasks]
+        self.workers, self.servers = len(workers), len(servers)
         self.first_failure: str | None = None
         self._blame = Blame(memory)
         self._made_by = 0  # as far as the user was told
@@ -142,15 +143,14 @@ class Crew:
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
         # A synchronizer that no server answers lives for long, and gets nothing done.
         idle = number >= self.workers + self.servers and not self.memory.board.counters[number].read().heartbeat
-        early = idle or time.monotonic() - child.started < _EARLY_DEATH
-        member.early_deaths = member.early_deaths + 1 if early else 1
+        member.deaths.note(time.monotonic() - child.started, idle)
         self.first_failure = self.first_failure or f"{member.name} {how}"
         child.close()
         member.child = None
         _, left_out = self._blame.note(number, code)
         if left_out:
             self._retired["bad"] += 1
-            member.early_deaths = 0
+            member.deaths.forgive()
         self._retire(number)
         if number < self.workers:
             if self.steps is None or not left_to_a_successor(self.steps, self.memory.ledger, number):
@@ -164,11 +164,11 @@ class Crew:
                 return
         elif number < self.workers + self.servers:
             self.memory.ledger.take_back(HELD, number)
-        if member.early_deaths <= self.restarts:
+        if not member.deaths.too_many:
             self.on_notice(f"{member.name} {how}; started again", last_words)
             self._start(member)
             return
-        self.on_notice(f"{member.name} {how}; given up after {member.early_deaths} early deaths", last_words)
+        self.on_notice(f"{member.name} {how}; given up after {member.deaths.in_a_row} early deaths", last_words)
         self._give_up(number)
 
     def _retire(self, number: int) -> None:

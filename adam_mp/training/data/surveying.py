@@ -28,6 +28,7 @@ from adam_mp.errors import DataError, ProcessError, StalledError, refusal
 from adam_mp.memory.cache import CacheHandle
 from adam_mp.memory.segment import Segment
 from adam_mp.process.child import Child, start_child
+from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.settings.events import DataSurveyed
 
 _IMAGES_A_PROCESS = 100  # fewer are done before another process has started
@@ -76,7 +77,7 @@ class _Surveyors:
     ) -> None:
         self.memory, self.specs, self.stall_seconds, self.tell = memory, specs, stall_seconds, tell
         self.children: dict[int, Child] = {}
-        self.deaths = 0
+        self.deaths = EarlyDeaths(_RESTARTS)  # of all the processes together
 
     def run(self) -> None:
         total = len(self.memory.status)
@@ -116,12 +117,12 @@ class _Surveyors:
             if child.exit_code is None:
                 continue
             del self.children[number]
-            how, failed = child.describe_end(), child.exit_code != 0
+            how, failed, lived = child.describe_end(), child.exit_code != 0, time.monotonic() - child.started
             child.close()
             if not failed:
                 continue
             if not self.memory.mark_crashed(number):
-                self.deaths += 1
-                if self.deaths > _RESTARTS:
+                self.deaths.note(lived)
+                if self.deaths.too_many:
                     raise ProcessError(f"the images cannot be surveyed: surveyor {number} {how}")
             self._start(self.specs[number])

@@ -22,6 +22,7 @@ from adam_mp.errors import ProcessError, RunFolderError, refusal
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
+from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.replica.joining import say_dead
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.socket_files import SocketFile, SocketFolder
@@ -29,7 +30,6 @@ from adam_mp.transport.socket_files import SocketFile, SocketFolder
 _STARTING = 120.0  # seconds; the first server may have to compile kernels
 _ENDING = 20.0
 _ORPHANED = 3.0
-_EARLY_DEATH = 30.0
 _LOOK = 0.01
 _ADDRESS_FILE = "address"
 
@@ -41,8 +41,8 @@ class _Part:
     name: str
     function: Callable[[Any], None]
     argument: Any
+    deaths: EarlyDeaths
     child: Child | None = None
-    early_deaths: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Launch:
                 address, join=self.address or None, servers=self._servers, snapshots=folder,
                 address_file=folder / _ADDRESS_FILE,
             )  # fmt: skip
-            part = _Part(f"parameter server {number}", serve_for_supervisor, spec)
+            part = _Part(f"parameter server {number}", serve_for_supervisor, spec, EarlyDeaths(self._restarts))
             self._parts.append(part)
             self._start(part)
             self._wait_for(part, folder / _ADDRESS_FILE)
@@ -145,7 +145,7 @@ class Launch:
         for number in range(1, self._replicas):
             settings = {**self._settings, "join": self.address, "run_dir": str(self._folder / f"replica-{number}")}
             task = ReplicaTask(settings, (number, self._replicas))
-            part = _Part(f"replica {number}", self._replica, task)
+            part = _Part(f"replica {number}", self._replica, task, EarlyDeaths(self._restarts))
             self._parts.append(part)
             self._start(part)
 
@@ -179,8 +179,7 @@ class Launch:
             if part.child is None or part.child.exit_code is None:
                 continue
             code, how, words = part.child.exit_code, part.child.describe_end(), part.child.last_words()
-            early = time.monotonic() - part.child.started < _EARLY_DEATH
-            part.early_deaths = part.early_deaths + 1 if early else 1
+            part.deaths.note(time.monotonic() - part.child.started)
             process = part.child.pid
             part.child.close()
             part.child = None
@@ -188,10 +187,10 @@ class Launch:
                 continue  # its part of the run is done
             if part.function is not serve_for_supervisor:
                 self._say_dead(process)
-            if part.early_deaths > self._restarts:
+            if part.deaths.too_many:
                 if part.function is serve_for_supervisor:
                     raise ProcessError(f"the run cannot go on: {part.name} {how}")
-                self._notice(f"{part.name} {how}; given up after {part.early_deaths} early deaths", words)
+                self._notice(f"{part.name} {how}; given up after {part.deaths.in_a_row} early deaths", words)
                 continue
             self._notice(f"{part.name} {how}; started again", words)
             if part.function is not serve_for_supervisor:
