@@ -20,9 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adam_mp.machine import free_memory
+from adam_mp.memory.ledger import LEASED
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.course import Course
-from adam_mp.params.run.epoch_batches import LEASED
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.member import Member

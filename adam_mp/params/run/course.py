@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adam_mp.params.run.epoch_batches import TRAINED, EpochBatches
+from adam_mp.memory.ledger import TRAINED
+from adam_mp.params.run.epoch_batches import EpochBatches
 from adam_mp.params.run.statements import RunFacts
 
 

@@ -1,4 +1,7 @@
-"""The batches of an epoch as the coordinator sees them: which are free, leased, trained, and by whom."""
+"""The batches of an epoch as the coordinator sees them: which are free, leased, trained, and by whom.
+
+The states are three of those that a replica's ledger has; a batch is LEASED to a replica here, to a worker there.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from adam_mp.memory.ledger import images_in
+from adam_mp.memory.ledger import FREE, LEASED, TRAINED, images_in
 
-FREE, LEASED, TRAINED = range(3)
 _MOST_GRANTED = 4096  # batches in one answer
 
 
@@ -21,7 +23,7 @@ class EpochBatches:
 
     def __init__(self, count: int = 0, batch_size: int = 0, images: int = 0) -> None:
         self._size, self._images = batch_size, images
-        self.states: np.ndarray = np.zeros(count, np.uint8)
+        self.states: np.ndarray = np.full(count, FREE, np.uint8)
         self.holders: np.ndarray = np.zeros(count, np.uint64)
         self.twice = 0
         self.failed: dict[int, int] = {}

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adam_mp.memory.ledger import FREE, LEASED, TRAINED
 from adam_mp.params.run import update_counts
 from adam_mp.params.run.coordinator import Coordinator
-from adam_mp.params.run.epoch_batches import FREE, LEASED, TRAINED
 from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.statements import RefusedError
 from adam_mp.report.cluster_text import cluster_text

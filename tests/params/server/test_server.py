@@ -14,6 +14,7 @@ import pytest
 
 from adam_mp.cli.main import main
 from adam_mp.memory.layout import Layout
+from adam_mp.memory.ledger import LEASED
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.coordinator import Coordinator
@@ -113,7 +114,7 @@ def test_statistics_that_are_none_are_left_out(served, updates):
     assert (member["role"], member["name"], member["rounds"]) == ("replica", "replica", 3)
     assert not {"updates", "text"} & member.keys()
     served.ask(with_facts(Kind.LEAVE, {}, run=5, sender=7))
-    assert not (served.host.course.batches.states == 1).any()
+    assert not (served.host.course.batches.states == LEASED).any()
 
 
 def test_a_name_is_one_that_every_terminal_shows(served):
