@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import os
 import shutil
 import socket
@@ -19,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from adam_mp.errors import SettingsError, TransportError, refusal
+from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 
 PREFIX = "unix:"
 _FOLDER = "adam_mp-sockets-"  # how the names of folders that are made for socket files begin
@@ -113,37 +113,22 @@ class SocketFolder:
     def close(self) -> None:
         """Remove the folder, and what is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
+        self._lock.close()
 
 
-def _make_locked() -> tuple[Path, int]:
+def _make_locked() -> tuple[Path, FolderLock]:
     """Make a folder and lock it; where another process took it for left over just then, one more."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=_FOLDER))
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
-            return path, _lock(path)
-
-
-def _lock(path: Path) -> int:
-    """Return a descriptor that holds the lock on a folder.
-
-    Raises BlockingIOError if another process has it, FileNotFoundError if that has removed the folder since.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.stat()
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+        with contextlib.suppress(FileNotFoundError, FolderHeldError):
+            return path, FolderLock(path)
 
 
 def _remove_left_over() -> None:
     """Remove folders of this user whose process was killed."""
     for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
-        with contextlib.suppress(OSError):
-            if path.lstat().st_uid == os.geteuid():
-                lock = _lock(path)
-                shutil.rmtree(path, ignore_errors=True)
-                os.close(lock)
+        with contextlib.suppress(OSError, FolderHeldError):
+            status = path.lstat()
+            if status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode):
+                with contextlib.closing(FolderLock(path)):
+                    shutil.rmtree(path, ignore_errors=True)

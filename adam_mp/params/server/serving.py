@@ -14,10 +14,10 @@ from adam_mp.errors import RunFolderError, SettingsError, TransportError
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
-from adam_mp.params.server.folder_lock import FolderLock
 from adam_mp.params.server.loop import ALONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server.run_view import RunView
+from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.places import Place, parse_place
@@ -66,7 +66,7 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
         _check_other(first, address, spec.advertise)
     with contextlib.ExitStack() as held:
         if spec.snapshots is not None:
-            held.callback(FolderLock(spec.snapshots).close)
+            held.callback(_hold(spec.snapshots).close)
         return _serve(spec, address, first, stop, tell)
 
 
@@ -166,12 +166,31 @@ def _shared(first: Address, own: Address) -> bool:
         return first.host == own.host
 
 
+def _hold(folder: Path) -> FolderLock:
+    """Lock a snapshot folder, which is made if it is missing. Raises RunFolderError if it is in use."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+    except FolderHeldError as error:
+        raise RunFolderError(
+            f"snapshot folder {folder} is in use by {error.holder}; give each server a folder of its own"
+        ) from None
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    lock.sign()
+    return lock
+
+
 def _try_folder(folder: Path, facts: dict[str, Any]) -> None:
     """Write the facts, so that a folder that cannot be written is known before anything is served."""
     try:
         write_facts(folder, facts)
     except OSError as error:
-        raise RunFolderError(f"cannot write {folder}: {error.strerror}; name another folder for snapshots") from None
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> RunFolderError:
+    return RunFolderError(f"cannot write {folder}: {error.strerror}; name another folder for snapshots")
 
 
 def _write_address(file: Path, address: str) -> None:

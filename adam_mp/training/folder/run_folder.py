@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import fcntl
 import importlib.metadata
 import json
-import os
 import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, SpaceError, refusal
@@ -31,14 +29,14 @@ from adam_mp.machine import cpu_name, usable_cores
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.network.network import Network
+from adam_mp.process.folder_lock import LOCK_FILE, FolderHeldError, FolderLock
 from adam_mp.training.folder.checkpoint import find_checkpoints
 from adam_mp.training.settings.settings import FIELDS, TrainSettings
 
 RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
 GIVEN = "given by the caller"
-_LOCK, _HOLDER = ".lock", "process "  # the file, and how what it says of who holds it begins
-_EARLY_FILES = {_LOCK, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
+_EARLY_FILES = {LOCK_FILE, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
 _PARTS = re.compile(r"(server|replica)-\d+")  # folders that a launch makes anew
 _PARTIAL = re.compile(r"\.(run\.json|metrics\.jsonl|(model|checkpoint-\d{10})\.safetensors)\.partial")
 _PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors", "simplejpeg", "pillow")
@@ -59,7 +57,7 @@ def _refusals_told(path: Path) -> Iterator[None]:
 class RunFolder:
     """A folder held by this process alone, until `close`. The lock goes with the process, however it ends."""
 
-    def __init__(self, path: Path, lock: IO[str]) -> None:
+    def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
         self._lock = lock
 
@@ -68,11 +66,11 @@ class RunFolder:
         """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
         path = path if path is not None else _unused_folder(model)
         with _refusals_told(path):
-            if path.is_dir() and not (path / _LOCK).exists():
+            if path.is_dir() and not (path / LOCK_FILE).exists():
                 _check_unused(path, of_a_run=False)  # before a lock is left in what may be anybody's
         folder = cls._take(path)
         try:
-            _check_unused(path, of_a_run=(path / _LOCK).read_bytes().startswith(_HOLDER.encode()))
+            _check_unused(path, of_a_run=folder._lock.was_held)
         except RunFolderError:
             folder.close()
             raise
@@ -92,15 +90,12 @@ class RunFolder:
     def _take(cls, path: Path) -> RunFolder:
         with _refusals_told(path):
             path.mkdir(parents=True, exist_ok=True)
-            lock = open(path / _LOCK, "a+")  # noqa: SIM115, held until close
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            lock.close()
-            raise RunFolderError(f"run folder {path} is in use by {holder}; wait for it, or name another") from None
-        return cls(path, lock)
+            try:
+                return cls(path, FolderLock(path))
+            except FolderHeldError as error:
+                raise RunFolderError(
+                    f"run folder {path} is in use by {error.holder}; wait for it, or name another"
+                ) from None
 
     def _begin(self) -> None:
         """Remove what a run that was killed was writing, and say who holds the folder."""
@@ -108,9 +103,7 @@ class RunFolder:
             if _PARTIAL.fullmatch(entry.name):
                 with contextlib.suppress(OSError):  # of a disk; what follows tells that better
                     entry.unlink()
-        with contextlib.suppress(OSError):
-            os.truncate(self._lock.fileno(), 0)
-            os.write(self._lock.fileno(), f"{_HOLDER}{os.getpid()}".encode())
+        self._lock.sign()
 
     def check_space(self, needed: int) -> None:
         """Raise SpaceError unless the disk has `needed` bytes free."""
@@ -128,8 +121,8 @@ class RunFolder:
     def discard_if_empty(self) -> None:
         """Close, and remove the folder if nothing was written to it."""
         with contextlib.suppress(OSError):  # an empty folder is no harm, and what ended the run is to be heard
-            if [entry.name for entry in self.path.iterdir()] == [_LOCK]:
-                (self.path / _LOCK).unlink()
+            if [entry.name for entry in self.path.iterdir()] == [LOCK_FILE]:
+                (self.path / LOCK_FILE).unlink()
                 self.path.rmdir()
         self.close()
 

@@ -21,10 +21,10 @@ from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.run.statements import STATISTICS
-from adam_mp.params.server.folder_lock import FolderLock
 from adam_mp.params.server.loop import ALONE, DONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, write_facts
 from adam_mp.params.server.serving import ServerSpec, how_it_ends, serve_for_supervisor
+from adam_mp.process.folder_lock import FolderLock
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, Message, with_facts
 from adam_mp.transport.sim import Network, Weather
@@ -285,6 +285,7 @@ def test_a_server_that_is_to_join_itself_is_refused_at_once(capsys, flags, join)
 
 def test_a_snapshot_folder_has_one_server(capsys, tmp_path):
     lock = FolderLock(tmp_path)
+    lock.sign()
     for _ in range(2):
         assert main(["serve-params", "--listen", "127.0.0.1:0", "--snapshots", str(tmp_path)]) == 2
         error = capsys.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adam_mp.errors import RunFolderError, SpaceError
-from adam_mp.training.folder import run_folder
+from adam_mp.process import folder_lock
 from adam_mp.training.folder.run_folder import RUN_FILE, RunFolder, read_record
 
 
@@ -107,7 +107,7 @@ def test_what_a_killed_run_was_writing_is_removed_and_nothing_else(tmp_path, mon
         def refuse(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(run_folder.os, "write", refuse)
+        monkeypatch.setattr(folder_lock.os, "pwrite", refuse)
     RunFolder.reopen(tmp_path).close()
     assert set(contents(tmp_path)) == {".lock", ".other.partial", RUN_FILE}
 

@@ -1,0 +1,81 @@
+"""A folder that one process holds: whoever else comes is told, and the lock goes with its process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+
+import pytest
+
+from adam_mp.process.folder_lock import LOCK_FILE, FolderHeldError, FolderLock
+
+
+def _hold(path, ready):
+    FolderLock(path).sign()
+    ready.send(os.getpid())
+    ready.poll(60)
+
+
+def test_a_second_process_is_told_who_holds_it_until_that_one_is_killed(tmp_path):
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("spawn").Process(target=_hold, args=(tmp_path, there))
+    child.start()
+    try:
+        assert here.poll(60)
+        process = here.recv()
+        with pytest.raises(FolderHeldError) as held:
+            FolderLock(tmp_path)
+        assert held.value.holder == f"process {process}"
+    finally:
+        child.kill()
+        child.join(20)
+    lock = FolderLock(tmp_path)
+    assert lock.was_held
+    assert (tmp_path / LOCK_FILE).read_text() == f"process {process}"  # until the new holder signs
+    lock.close()
+
+
+@pytest.mark.parametrize(("said", "was_held"), [("", False), ("theirs", False), ("process 5", True), (b"\xff", False)])
+def test_a_lock_file_tells_whether_a_process_of_ours_had_the_folder(tmp_path, said, was_held):
+    (tmp_path / LOCK_FILE).write_bytes(said if isinstance(said, bytes) else said.encode())
+    lock = FolderLock(tmp_path)
+    assert lock.was_held == was_held
+    with pytest.raises(FolderHeldError):
+        FolderLock(tmp_path)
+    lock.sign()
+    lock.close()
+    again = FolderLock(tmp_path)
+    assert again.was_held
+    again.close()
+    again.close()
+
+
+def test_a_folder_that_its_holder_removed_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """The second opens the lock file, then the first removes the folder and lets go: that lock is on nothing."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    flock = FolderLock._lock
+
+    def late(self, path):
+        shutil.rmtree(folder)
+        flock(self, path)
+
+    monkeypatch.setattr(FolderLock, "_lock", late)
+    with pytest.raises(FileNotFoundError):
+        FolderLock(folder)
+    folder.mkdir()
+
+    def later(self, path):
+        (folder / LOCK_FILE).unlink()
+        (folder / LOCK_FILE).touch()  # another process began again
+        flock(self, path)
+
+    monkeypatch.setattr(FolderLock, "_lock", later)
+    with pytest.raises(FileNotFoundError, match="another file"):
+        FolderLock(folder)
+
+
+def test_a_folder_that_is_not_there_cannot_be_locked(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        FolderLock(tmp_path / "none")
