@@ -29,7 +29,7 @@ from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import SHARD, Layout
 from adam_mp.params.replica.exchange import Exchange
 from adam_mp.params.replica.factors import Gathered
-from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
+from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.run.statements import REPLICA
 from adam_mp.params.server.shard_table import Delta, ShardTable
@@ -56,7 +56,7 @@ class Replica:
         facts = {"layout": LayoutFacts.of(layout).as_list(), "images": 16, "batch_size": 16, "epochs": 1,
                  "quorum": 1.0, "agreed": {}}  # fmt: skip
         self._joining = {"role": REPLICA, "facts": facts}
-        self.map = BucketMap.from_dict(self.link.join(self._joining, 60)["map"])
+        self.map = self.link.join(self._joining, 60).map
         self.header = {"run": self.link.run, "sender": self.link.identity, "epoch": self.map.epoch}
 
     def stay(self) -> None:

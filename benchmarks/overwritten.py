@@ -35,7 +35,6 @@ import numpy as np
 
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.params.replica.exchange import Exchange
-from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.run.statements import REPLICA
 from adam_mp.training.plan.plan import make_plan
@@ -80,7 +79,7 @@ class Stranger:
         self.link = CoordinatorLink(self.dialer, parse_place(address, "address"), new_identity())
         self.facts = {"role": REPLICA, "facts": run_facts(plan).as_dict()}
         self.news = self.link.join(self.facts, _DEADLINE)
-        bucket_map = BucketMap.from_dict(self.news["map"])
+        bucket_map = self.news.map
         self.peers = TcpDialer(None)  # of the exchange alone
         peers = [parse_place(server.address, "address") for server in bucket_map.servers]
         for peer in peers:
@@ -104,7 +103,7 @@ class Stranger:
     def report(self) -> None:
         """Tell the coordinator that this replica lives, and take its news."""
         news = self.link.report(
-            lambda: {"epoch": self.news["epoch"], "wanted": 0, "statistics": {}}, lambda: self.facts, 0.25
+            lambda: {"epoch": self.news.epoch, "wanted": 0, "statistics": {}}, lambda: self.facts, 0.25
         )
         self.news = news or self.news
 

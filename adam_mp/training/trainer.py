@@ -217,7 +217,7 @@ def _run_in(
 def _announce(plan: RunPlan, folder: RunFolder, cluster: Cluster | None) -> RunPlanned:
     first = plan.resumed.epoch if plan.resumed else 0
     if cluster is not None:
-        first = int(cluster.news["epoch"])
+        first = cluster.news.epoch
     return RunPlanned(
         settings=plan.settings,
         network=plan.network,

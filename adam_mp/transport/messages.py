@@ -22,7 +22,7 @@ from crc32c import crc32c
 from adam_mp.errors import AdamError
 
 MAGIC = b"AdMP"
-VERSION = 2  # 1: shards of up to 1 MB, however many servers there were
+VERSION = 3  # 2: news had lists of pairs for a map, and empty values; 1: shards of up to 1 MB
 _HEADER = struct.Struct("<4sHHQQIIQQQHHI")
 HEADER_BYTES = _HEADER.size
 LONGEST = 64 << 20  # bytes of a payload

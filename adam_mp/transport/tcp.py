@@ -28,8 +28,9 @@ from adam_mp.transport.addresses import Address
 from adam_mp.transport.connections import Connections
 from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
 from adam_mp.transport.keys import Keys
-from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, decode, encode, with_facts
+from adam_mp.transport.messages import LONGEST, FrameError, Message, decode, encode
 from adam_mp.transport.places import Place, Way, way_to_dial, way_to_listen
+from adam_mp.transport.refusal import Refusal, refusal_message
 
 _QUEUE = 16  # messages
 _COPIED = 32 << 10  # bytes up to which a copy is cheaper than keeping track
@@ -143,7 +144,7 @@ class TcpListener:
             try:
                 message = _message(parts, self._tally)
             except FrameError as error:
-                self.send(peer, with_facts(Kind.REFUSED, {"reason": str(error)}))
+                self.send(peer, refusal_message(Refusal(str(error))))
                 continue
             return peer, message
         return None

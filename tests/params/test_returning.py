@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adam_mp.params.run.roster import RETURNING
-from adam_mp.params.run.statements import RefusedError
+from adam_mp.transport.refusal import RefusedError
 from tests.params.run.test_coordinator import begin, facts, listen, restored
 
 ENDS = 30.0  # when the run is done; replica 2 was heard 20 s before

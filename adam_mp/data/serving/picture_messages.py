@@ -17,7 +17,6 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,28 @@ from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.faults import Fault
 from adam_mp.errors import TransportError
 from adam_mp.kernels.draw import RANGES
+from adam_mp.transport.forms import (
+    Inner,
+    ListOf,
+    Made,
+    MalformedError,
+    Number,
+    Numbers,
+    Seen,
+    Whole,
+    Wholes,
+    entry,
+    read,
+    short,
+)
 
 MOST_SAMPLES = 4096  # of a request
 PART_BYTES = 8 << 20  # of the pictures of a request: so large batches are made by several processes
-_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _channels(seen: Seen) -> int:
+    channels: int = seen["channels"]
+    return channels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,39 +65,68 @@ class Look:
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
-def parse_look(facts: Mapping[str, Any], channels: int) -> Look:
-    """Return how pictures are to look; raises a child of AdamError for what cannot be."""
-    given = facts.get("normalization")
-    if not isinstance(given, dict):
-        raise TransportError(f"normalization is {short(given)}; expected a table")
-    mean, deviation = (_numbers(given.get(name), channels, name) for name in ("mean", "deviation"))
-    (fill,) = _numbers([given.get("fill")], 1, "fill")
-    rows = given.get("directions")
-    if not isinstance(rows, (list, tuple)) or len(rows) not in (0, channels):
-        raise TransportError(f"directions are {short(rows)}; expected none, or {channels} rows")
-    directions = tuple(_numbers(row, channels, "directions") for row in rows)
-    ranges = _numbers(facts.get("ranges"), len(RANGES), "ranges")
-    (keep,) = _numbers([facts.get("keep")], 1, "keep")
-    if not 0 < keep <= 1 or min(deviation) <= 0:
-        raise TransportError(f"keep is {keep:g}, deviation {short(deviation)}; expected keep 0 to 1, both more than 0")
-    return Look(
-        Normalization(mean, deviation, fill, directions), Augmentation(**dict(zip(RANGES, ranges, strict=True))), keep
-    )
+@dataclasses.dataclass(frozen=True)
+class Colours:
+    """A `Normalization` as DESCRIBE has it."""
+
+    mean: tuple[float, ...] = entry(Numbers(_channels))
+    deviation: tuple[float, ...] = entry(Numbers(_channels))
+    fill: tuple[float, ...] = entry(Made(lambda value, seen: Numbers(1).read([value], seen), lambda fill: fill[0]))
+    directions: tuple[tuple[float, ...], ...] = entry(ListOf(Numbers(_channels), "rows"), ())
 
 
-def _numbers(values: Any, count: int, what: str) -> tuple[float, ...]:
-    """Return `count` finite numbers that fit float32; raises TransportError if they are something else."""
-    if isinstance(values, (list, tuple)) and len(values) == count:
-        plain = [isinstance(value, (int, float)) and not isinstance(value, bool) for value in values]
-        if all(plain) and all(abs(value) < _LARGEST for value in values):
-            return tuple(float(value) for value in values)
-    raise TransportError(f"{what} is {short(values)}; expected {count} finite numbers")
+@dataclasses.dataclass(frozen=True)
+class Describing:
+    """What DESCRIBE holds: the data set (its digest, samples, shape of the pictures), and how the pictures look."""
+
+    digest: int = entry(Whole(0, (1 << 64) - 1))
+    count: int = entry(Whole(0, 1 << 62))
+    image_shape: tuple[int, ...] = entry(Wholes("height, width and channels", 1, 1 << 30))
+    normalization: Colours = entry(Inner(Colours))
+    ranges: tuple[float, ...] = entry(Numbers(len(RANGES)))
+    keep: float = entry(Number(0, 1))
+
+    def __post_init__(self) -> None:
+        colours = self.normalization
+        if min(colours.deviation) <= 0:
+            raise MalformedError(f"deviation is {short(colours.deviation)}; expected numbers above 0")
+        if len(colours.directions) not in (0, len(colours.mean)):
+            raise MalformedError(
+                f"directions have {len(colours.directions)} rows; expected none or {len(colours.mean)}"
+            )
+
+    @classmethod
+    def of(
+        cls, digest: int, count: int, shape: tuple[int, ...], normalization: Normalization,
+        augmentation: Augmentation, keep: float,
+    ) -> Describing:  # fmt: skip
+        """Return the description of such pictures."""
+        colours = Colours(
+            normalization.mean, normalization.deviation, (normalization.fill,), normalization.directions
+        )  # fmt: skip
+        return cls(digest, count, shape, colours, tuple(augmentation.ranges.tolist()), keep)
+
+    @property
+    def look(self) -> Look:
+        """How the pictures look; raises a child of AdamError for ranges that cannot be."""
+        colours = self.normalization
+        return Look(
+            Normalization(colours.mean, colours.deviation, colours.fill[0], colours.directions),
+            Augmentation(**dict(zip(RANGES, self.ranges, strict=True))),
+            self.keep,
+        )
 
 
-def short(value: Any) -> str:
-    """Return what a stranger sent as text for a message of ours, of 80 characters at most."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+def read_description(facts: Any, channels: int) -> Describing:
+    """Return what a DESCRIBE says of pictures with so many channels; raises TransportError if that cannot be."""
+    return read(Describing, facts, TransportError, seen={"channels": channels})
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """What DESCRIPTION holds: the number of the session that was opened."""
+
+    session: int = entry(Whole(0, (1 << 32) - 1))
 
 
 def most_samples(shape: tuple[int, int, int]) -> int:

@@ -17,10 +17,12 @@ import numpy as np
 from adam_mp.data.reading.dataset import DataSet
 from adam_mp.data.serving.makers import MOST_SESSIONS, Finished, Job, Makers
 from adam_mp.data.serving.picture_maker import Session
-from adam_mp.data.serving.picture_messages import longest_answer, most_samples, parse_look, samples_in, short
+from adam_mp.data.serving.picture_messages import Opened, longest_answer, most_samples, read_description, samples_in
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.transport.endpoint import Sent
+from adam_mp.transport.forms import short, write
 from adam_mp.transport.messages import Kind, Message, with_facts
+from adam_mp.transport.refusal import Refusal, refusal_message
 from adam_mp.transport.tcp import TcpListener
 
 _MOST_REQUESTS = 256  # taken and not answered yet
@@ -46,18 +48,19 @@ class PictureService:
         """How many sessions are kept now."""
         return len(self._sessions)
 
-    def describe(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Open the session of a DESCRIPTION, the same for the same facts; return {"session": number}.
+    def describe(self, facts: Mapping[str, Any]) -> Opened:
+        """Open the session that a DESCRIBE asks for, the same for the same facts.
 
         Raises a child of AdamError if the data are others than here, or no picture can look like that.
         """
-        for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", list(self.shape))):
-            if facts.get(name) != here:
+        said = read_description(facts, self.shape[2])
+        for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", tuple(self.shape))):
+            if getattr(said, name) != here:
                 raise TransportError(
-                    f"the replica's data has {name} {short(facts.get(name))}, the data served here ({self._name}) "
+                    f"the replica's data has {name} {short(getattr(said, name))}, the data served here ({self._name}) "
                     f"{here}; give both sides the same data and --image-size"
                 )
-        look = parse_look(facts, self.shape[2])
+        look = said.look
         number = look.number
         if self._cached_keep is None:
             self._cached_keep = look.keep
@@ -67,7 +70,7 @@ class PictureService:
         self._sessions.move_to_end(number)
         if len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)
-        return {"session": number}
+        return Opened(number)
 
     def session(self, number: int) -> Session | None:
         """Return a session; None where this server has forgotten it, or is another one than the one that opened it."""
@@ -144,9 +147,8 @@ class PictureServer:
         try:
             if message.kind is not Kind.DESCRIBE:
                 raise TransportError(f"a data server takes no {message.kind.name}")
-            answer = with_facts(
-                Kind.DESCRIPTION, self._service.describe(message.facts()), sequence=message.sequence
-            )  # fmt: skip
+            opened = self._service.describe(message.facts())
+            answer = with_facts(Kind.DESCRIPTION, write(opened), sequence=message.sequence)
         except AdamError as error:
             answer = _refusal(message, str(error))
         self._send(peer, answer)
@@ -160,7 +162,7 @@ class PictureServer:
             self._send(request.peer, _refusal(message, f"request has more than {self._most} samples; ask for fewer"))
         elif session is None:
             reason = f"there is no session {message.shard} here"
-            self._send(request.peer, _refusal(message, reason, session=message.shard))
+            self._send(request.peer, _refusal(message, reason, message.shard))
         elif len(self._taken) >= _MOST_REQUESTS:
             self._counts["dropped"] += 1
         else:
@@ -207,6 +209,5 @@ class PictureServer:
         return sent
 
 
-def _refusal(message: Message, reason: str, **more: int) -> Message:
-    facts = {"reason": reason, **more}
-    return with_facts(Kind.REFUSED, facts, shard=message.shard, sequence=message.sequence)
+def _refusal(message: Message, reason: str, session: int | None = None) -> Message:
+    return refusal_message(Refusal(reason, session=session), shard=message.shard, sequence=message.sequence)

@@ -18,13 +18,23 @@ from typing import Any
 import numpy as np
 
 from adam_mp.data.pictures import PictureSpec
-from adam_mp.data.serving.picture_messages import Answer, answer_bytes, most_samples, pack_request, unpack_answer
-from adam_mp.errors import AdamError, SettingsError, TransportError
+from adam_mp.data.serving.picture_messages import (
+    Answer,
+    Describing,
+    Opened,
+    answer_bytes,
+    most_samples,
+    pack_request,
+    unpack_answer,
+)
+from adam_mp.errors import SettingsError, TransportError
 from adam_mp.memory.board import Counters
 from adam_mp.memory.run_memory import RunMemory
+from adam_mp.transport.forms import read, write
 from adam_mp.transport.keys import Keys
-from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, shown, with_facts
+from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place, parse_place
+from adam_mp.transport.refusal import Refusal, read_refusal
 from adam_mp.transport.tcp import TcpDialer
 
 _WINDOW = 8  # requests on their way; the queues of a connection hold 16 messages
@@ -243,14 +253,11 @@ def _name(samples: np.ndarray, key: int | None) -> tuple[int | None, bytes]:
 
 
 def _describe(spec: PictureSpec, remote: RemoteSource) -> Mapping[str, Any]:
-    return {
-        "digest": remote.digest,
-        "image_shape": list(remote.image_shape),
-        "count": remote.count,
-        "normalization": dataclasses.asdict(spec.normalization),
-        "ranges": spec.augmentation.ranges.tolist(),
-        "keep": spec.keep,
-    }
+    return write(
+        Describing.of(
+            remote.digest, remote.count, remote.image_shape, spec.normalization, spec.augmentation, spec.keep
+        )
+    )  # fmt: skip
 
 
 class _Line:
@@ -319,23 +326,21 @@ class _Line:
         if address != self.address or self.session is not None:
             return
         try:
-            session = message.facts().get("session")
+            opened = read(Opened, message.facts(), FrameError)
         except FrameError as error:
             raise TransportError(f"data server {address} sent what cannot be used: {error}") from None
-        if not isinstance(session, int) or not 0 <= session < 1 << 32:
-            raise TransportError(f"data server {address} opened session {session!r:.80}; expected a number of 32 bits")
-        self.session, self._heard = session, time.monotonic()
+        self.session, self._heard = opened.session, time.monotonic()
         self.opened += 1
 
     def refused(self, address: Place, message: Message, waited_for: bool) -> None:
         """Open a session again where it was unknown; raise TransportError where a question of ours was refused."""
         try:
-            facts = message.facts()
-        except AdamError:
-            facts = {}
-        reason = " ".join(shown(facts.get("reason", "it does not say why")).split())
-        if "session" in facts:
-            if address == self.address and facts["session"] == self.session:
+            refusal = read_refusal(message)
+        except FrameError:
+            refusal = Refusal()
+        reason = " ".join(refusal.reason.split())
+        if refusal.session is not None:
+            if address == self.address and refusal.session == self.session:
                 self.session, self._described = None, -math.inf
         elif waited_for or message.sequence == _DESCRIBING:
             raise TransportError(f"data server {address} refuses: {reason}")

@@ -30,7 +30,8 @@ from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.server.buffers import WINDOW, BufferPool
 from adam_mp.transport.endpoint import Endpoint, Peer
-from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, shown
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message
+from adam_mp.transport.refusal import read_refusal
 
 _AGAIN = 1.0  # seconds after which an unanswered message is sent again
 _FLOAT32 = ENCODINGS.index("float32")
@@ -394,6 +395,6 @@ def _useless(message: Message) -> str:
     if message.kind != Kind.REFUSED:
         return f"answers {message.kind.name} with {message.length} bytes"
     try:
-        return f"refuses: {shown(message.facts().get('reason'))}"
+        return f"refuses: {read_refusal(message).reason}"
     except FrameError:
         return "refuses, and does not say why"

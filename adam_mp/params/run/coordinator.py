@@ -15,6 +15,7 @@ a message is taken whole or refused.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,19 +27,14 @@ from adam_mp.params.run.course import Course
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.member import Member
+from adam_mp.params.run.news import ENDED, News
 from adam_mp.params.run.roster import RETURNING, Roster
+from adam_mp.params.run.run_facts import LARGEST, RunFacts
 from adam_mp.params.run.server_places import ServerPlaces
-from adam_mp.params.run.statements import (
-    LARGEST,
-    REPLICA,
-    SERVER,
-    Joining,
-    RefusedError,
-    Reporting,
-    RunFacts,
-    member_named,
-)
+from adam_mp.params.run.statements import REPLICA, SERVER, Joining, Leaving, read_joining, read_reporting
 from adam_mp.params.run.update_counts import UpdateCounts
+from adam_mp.transport.forms import MalformedError, read, write
+from adam_mp.transport.refusal import RefusedError
 
 _MOST_MEMBERS = 10_000
 _MOST_NOTICES = 1000  # that wait to be shown
@@ -66,15 +62,15 @@ class Coordinator:
 
     def join(self, identity: int, facts: Mapping[str, Any], now: float, sequence: int = 0) -> dict[str, Any]:
         """Answer JOIN; raises RefusedError. What comes again under a `sequence` (0 for none) has no effect."""
-        asked, member = Joining.from_dict(facts), self.roster.members.get(identity)
+        asked, member = read_joining(facts), self.roster.members.get(identity)
         self._check_place(identity, member, asked)
         if member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence):
             return self._welcome(member)
         if asked.role == SERVER and (waiting := self._place_server(identity, member, asked.address)):
-            return {"waiting": waiting}
+            return write(News(waiting=waiting))
         begins = self.course.facts is None
         if asked.facts is not None and (waiting := self._agree(asked, asked.facts, now)):
-            return {"waiting": waiting}
+            return write(News(waiting=waiting))
         if member is None:
             member = self.roster.add(identity, asked.role, asked.name, asked.address, self.listened, now)
             self.notices.append(f"{member.name} joined")
@@ -95,10 +91,10 @@ class Coordinator:
         if sequence <= member.sequence:
             member.seen = self.listened
             return member.answer
-        said = Reporting.from_dict(facts, course.facts if member.role == REPLICA else None)
+        said = read_reporting(facts, course.facts if member.role == REPLICA else None)
         member.seen = self.listened
         member.sequence, member.report = sequence, dict(said.statistics)
-        granted: list[int] = []
+        granted: Sequence[int] = ()
         if member.role == REPLICA:
             member.epoch = said.epoch
             if member.epoch == course.epoch:
@@ -107,9 +103,11 @@ class Coordinator:
         present = member.epoch == course.epoch and course.phase == "training"
         if present and said.wanted:
             granted = course.batches.grant(identity, said.wanted, len(self.roster.replicas()))
-        member.answer = {**self._news(member), "granted": granted}
+        news = dataclasses.replace(self._news(member), granted=tuple(granted))
         if said.states and present:
-            member.answer |= {"done": course.batches.done(), "failed_in": sorted(course.batches.failed.items())}
+            done = bytes.fromhex(course.batches.done())
+            news = dataclasses.replace(news, done=done, failed_in=course.batches.failed)
+        member.answer = write(news)
         return member.answer
 
     def leave(self, identity: int, facts: Mapping[str, Any] | None = None, sequence: int = 0) -> None:
@@ -118,7 +116,8 @@ class Coordinator:
         Raises RefusedError if no member says so: what `status` shows is enough to take a member's name, but not to know
         the life that its sequences have.
         """
-        named, sender = member_named(identity, facts), self.roster.known(identity)
+        said, sender = read(Leaving, facts or {}, RefusedError), self.roster.known(identity)
+        named = identity if said.member is None else said.member
         if sender is None or not sender.lives_in(sequence):
             raise RefusedError("who says that a member goes is no member itself")
         member = self._part_with(named)
@@ -163,7 +162,7 @@ class Coordinator:
             "images": course.facts.images if course.facts else None,
             "trained": course.trained,
             "leased": course.batches.images_in(LEASED),
-            "finished": course.finished,
+            "finished": ENDED.write(course.finished),
             "map": self.map.as_dict() if self.map else None,
             "members": [
                 {**member.as_dict(now, self.listened), "leader": member is self._leader()}
@@ -244,7 +243,7 @@ class Coordinator:
             self.leadership = Leadership(int(facts.get("leader", 0)))
             self.course = Course.restored(facts)
             return self
-        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError, MalformedError) as error:
             raise RefusedError(f"the coordinator's snapshot is malformed: {error!r}") from None
 
     # What the messages come to.
@@ -354,24 +353,18 @@ class Coordinator:
     # What members are told.
 
     def _welcome(self, member: Member) -> dict[str, Any]:
-        return {"run": self.run, **self._news(member)}
+        return write(self._news(member))
 
-    def _news(self, member: Member) -> dict[str, Any]:
+    def _news(self, member: Member) -> News:
         course, is_server = self.course, member.role == SERVER
         others = {identity: made for identity, made in self.roster.made().items() if identity != member.identity}
-        return {
-            "epoch": course.epoch,
-            "phase": course.phase,
-            "trained": course.trained,
-            "failed": course.failed,
-            "finished": [entry for entry in course.finished if entry["epoch"] >= member.epoch],
-            "leader": member is self._leader(),
-            "replicas": self.awaited_replicas,
-            "updates": self.updates.total(others),
-            "map": self.map.as_dict() if self.map else None,
-            "layout": course.facts.layout.as_list() if course.facts and is_server else None,
-            "senders": [replica.identity for replica in self.roster.replicas()] if is_server else [],
-        }
+        return News(
+            run=self.run, epoch=course.epoch, phase=course.phase, trained=course.trained, failed=course.failed,
+            finished=tuple(entry for entry in course.finished if entry.epoch >= member.epoch),
+            leader=member is self._leader(), replicas=self.awaited_replicas, updates=self.updates.total(others),
+            map=self.map, layout=course.facts.layout if course.facts and is_server else None,
+            senders=tuple(replica.identity for replica in self.roster.replicas()) if is_server else (),
+        )  # fmt: skip
 
     def _leader(self) -> Member | None:
         return self.leadership.holder(self.roster.replicas(), self.phase == "done")

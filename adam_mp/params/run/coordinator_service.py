@@ -12,8 +12,9 @@ from adam_mp.errors import AdamError
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.replies import Arrived, Replies
-from adam_mp.params.run.statements import DATA, RefusedError, name_in
+from adam_mp.params.run.statements import DATA, name_in
 from adam_mp.transport.messages import Kind, Message
+from adam_mp.transport.refusal import RefusedError
 
 CONTROL = frozenset((Kind.JOIN, Kind.REPORT, Kind.LEAVE, Kind.STATUS))
 _KEEPING = 0.5  # seconds between two writings of the state

@@ -8,7 +8,10 @@ from typing import Any
 
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.params.run.epoch_batches import EpochBatches
-from adam_mp.params.run.statements import RunFacts
+from adam_mp.params.run.news import ENDED, EndedEpoch
+from adam_mp.params.run.run_facts import RunFacts
+from adam_mp.transport.forms import read
+from adam_mp.transport.refusal import RefusedError
 
 
 class Course:
@@ -18,7 +21,7 @@ class Course:
         self.facts: RunFacts | None = None
         self.epoch = 0
         self.batches = EpochBatches()  # of the epoch
-        self.finished: list[dict[str, Any]] = []  # an entry for each epoch: images trained, failed, ...
+        self.finished: list[EndedEpoch] = []
         self._opened: float | None = None  # when the epoch began; None if that was before a restart
 
     @property
@@ -43,14 +46,14 @@ class Course:
         self.facts = facts
         self._open(min(epoch, facts.epochs - 1), now)
 
-    def catch_up(self, epoch: int, finished: Sequence[dict[str, int]], now: float) -> bool:
+    def catch_up(self, epoch: int, finished: Sequence[EndedEpoch], now: float) -> bool:
         """Go on to an epoch that a replica is in already, as it tells of those before; return whether that is news.
 
         A coordinator that was restarted has a snapshot that may be older than the end of the epoch before.
         """
         if self.facts is None or not self.epoch < epoch <= self.facts.epochs:
             return False
-        self.finished += [entry for entry in finished if self.epoch <= entry["epoch"] < epoch]
+        self.finished += [entry for entry in finished if self.epoch <= entry.epoch < epoch]
         self._open(epoch, now)
         return True
 
@@ -61,26 +64,27 @@ class Course:
         trained, epoch = self.trained, self.epoch
         if trained < math.ceil(self.facts.quorum * self.facts.images):
             return None
-        entry = {"epoch": epoch, "trained": trained, "skipped": self.facts.images - trained}
-        self.finished.append({**entry, "failed": self.failed, "twice": self.batches.twice})
+        skipped, twice = self.facts.images - trained, self.batches.twice
+        self.finished.append(EndedEpoch(epoch, trained, skipped, self.failed, twice))
         took = "" if self._opened is None else f" in {now - self._opened:,.1f} s"
         self._open(epoch + 1, now)
         return f"epoch {epoch + 1} of {self.facts.epochs}: {trained:,} images{took}"
 
     def snapshot(self) -> dict[str, Any]:
         """Return what must outlive the process, as plain values."""
+        facts = self.facts.as_dict() if self.facts else None
         return {
-            "epoch": self.epoch, "finished": self.finished, "facts": self.facts.as_dict() if self.facts else None,
+            "epoch": self.epoch, "finished": ENDED.write(self.finished), "facts": facts,
             "trained": self.batches.done(), "failed": sorted(self.batches.failed.items()),
         }  # fmt: skip
 
     @classmethod
     def restored(cls, facts: Mapping[str, Any]) -> Course:
-        """Rebuild it; raises KeyError, TypeError, ValueError, IndexError or RefusedError if the facts are malformed."""
+        """Rebuild it; raises KeyError, TypeError, ValueError or a child of AdamError if the facts are malformed."""
         self = cls()
-        self.finished = [{"failed": 0, **entry} for entry in facts["finished"]]
+        self.finished = list(ENDED.read(facts["finished"], {}))
         if facts["facts"]:
-            self.facts = RunFacts.from_dict(facts["facts"])
+            self.facts = read(RunFacts, facts["facts"], RefusedError)
             self._open(int(facts["epoch"]), 0.0)
             self.batches.restore(facts["trained"], {int(b): int(images) for b, images in facts.get("failed", [])})
             self._opened = None

@@ -12,12 +12,16 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from adam_mp.errors import TransportError
 from adam_mp.params.run.listening import Listening
-from adam_mp.transport.messages import FrameError, Kind, Message, shown, with_facts
+from adam_mp.params.run.news import News
+from adam_mp.params.run.statements import Leaving
+from adam_mp.transport.forms import read, write
+from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place
+from adam_mp.transport.refusal import Refusal
 from adam_mp.transport.tcp import NOBODY, TcpDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
@@ -25,6 +29,7 @@ _LOOK = 0.05
 _LIFE = 32  # bits of a sequence that count requests
 _ANSWERS = {Kind.JOIN: Kind.WELCOME, Kind.REPORT: Kind.ORDERS, Kind.STATUS: Kind.STATE}
 _Facts = Mapping[str, Any]
+_Answer = TypeVar("_Answer")
 
 
 class RejoinError(TransportError):
@@ -69,7 +74,7 @@ class CoordinatorLink:
     def join(
         self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> News:  # fmt: skip
         """Join, waiting for what is still missing, which `say` is told when it changes; return the coordinator's news.
 
         Raises JoinError if it refuses, TransportError if it has not answered or let in this member after `seconds`,
@@ -77,20 +82,18 @@ class CoordinatorLink:
         """
         deadline, self._member, missing = self._listened() + seconds, False, ""
         while True:
-            answer = self.ask(Kind.JOIN, facts, deadline - self._listened(), stop)
+            news: News = self.ask(Kind.JOIN, facts, deadline - self._listened(), stop)
             if self._member:
-                return answer
-            before, missing = missing, shown(answer["waiting"])
+                return news
+            before, missing = missing, str(news.waiting)
             if self._listened() + _AGAIN > deadline:  # too late for another answer
                 raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {missing}")
             if missing != before:
                 say(f"waiting to join {self.address}: {missing}")
             time.sleep(0.1)
 
-    def ask(
-        self, kind: Kind, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False
-    ) -> dict[str, Any]:
-        """Send a request and wait for its answer.
+    def ask(self, kind: Kind, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False) -> Any:
+        """Send a request and wait for its answer, which is returned: the facts of STATE, else News.
 
         Raises TransportError after `seconds`, StoppedError when `stop` says so, RejoinError if not known there.
         """
@@ -109,9 +112,7 @@ class CoordinatorLink:
         self._open = None
         raise StoppedError(f"interrupted before {self.address} answered; start it again to go on")
 
-    def report(
-        self, make: Callable[[], _Facts], joining: Callable[[], _Facts], interval: float
-    ) -> dict[str, Any] | None:
+    def report(self, make: Callable[[], _Facts], joining: Callable[[], _Facts], interval: float) -> News | None:
         """Without waiting: take an answer that has come, or send the next report once `interval` seconds have passed.
 
         A member that is not known there any more joins again with what `joining` returns. Returns the answer, None if
@@ -141,9 +142,10 @@ class CoordinatorLink:
     def leave(self, seconds: float = 1.0, member: int | None = None) -> None:
         """Say goodbye, or that `member` is dead; whether it arrives is not known."""
         deadline = time.monotonic() + seconds
-        facts = {} if member is None else {"member": member}
         self._sequence += 1
-        message = with_facts(Kind.LEAVE, facts, run=self.run, sender=self.identity, sequence=self._sequence)
+        message = with_facts(
+            Kind.LEAVE, write(Leaving(member)), run=self.run, sender=self.identity, sequence=self._sequence
+        )
         while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
             time.sleep(_LOOK / 5)
 
@@ -157,7 +159,7 @@ class CoordinatorLink:
         self._open = _Request(message, 0.0)
         self._said = time.monotonic()
 
-    def _look(self, seconds: float) -> dict[str, Any] | None:
+    def _look(self, seconds: float) -> Any:
         """Send the open request if it is due, and return its answer if it comes within `seconds`."""
         self._listened()
         if self._open is not None and time.monotonic() - self._open.sent > _AGAIN:
@@ -179,10 +181,22 @@ class CoordinatorLink:
             return None
         self._open = None
         if message.kind == Kind.REFUSED:
-            reason = f"{self.address} refuses: {shown(facts.get('reason'))}"
-            if facts.get("rejoin"):
+            refusal = self._read(Refusal, facts)
+            reason = f"{self.address} refuses: {refusal.reason}"
+            if refusal.rejoin:
                 raise RejoinError(reason)
             raise (JoinError if asked.kind == Kind.JOIN else TransportError)(reason)
-        if message.kind == Kind.WELCOME and not facts.get("waiting"):
-            self.run, self._member = int(facts["run"]), True
-        return facts
+        if message.kind == Kind.STATE:
+            return facts
+        news = self._read(News, facts)
+        if message.kind == Kind.WELCOME and not news.waiting:
+            self.run, self._member = news.run, True
+        return news
+
+    def _read(self, kind: type[_Answer], facts: _Facts) -> _Answer:
+        try:
+            return read(kind, facts, FrameError)
+        except FrameError as error:
+            raise TransportError(
+                f"{self.address} sent what cannot be used: {error}; is it of another version?"
+            ) from None

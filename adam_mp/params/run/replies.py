@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 
 from adam_mp.transport.endpoint import Endpoint, Peer
+from adam_mp.transport.forms import write
 from adam_mp.transport.messages import Kind, Message, with_facts
-
-_LONGEST_REASON = 500  # letters
+from adam_mp.transport.refusal import LONGEST_REASON, Refusal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Replies:
     def refuse(self, to: Arrived, header: Mapping[str, int], reason: str, rejoin: bool = False) -> None:
         """Say why a message is not taken; `rejoin` asks its sender to join again."""
         self.refused += 1
-        self.answer(to, Kind.REFUSED, header, {"reason": reason[:_LONGEST_REASON], "rejoin": rejoin})
+        self.answer(to, Kind.REFUSED, header, write(Refusal(reason[:LONGEST_REASON], rejoin)))

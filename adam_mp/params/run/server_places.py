@@ -13,7 +13,7 @@ from typing import Any
 
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.params.run.member import LIVING, MEMBER_DEADLINE, Member
-from adam_mp.params.run.statements import RefusedError
+from adam_mp.transport.refusal import RefusedError
 
 _MOST_REMEMBERED = 1000  # servers that were replaced, and servers that wait for a place
 

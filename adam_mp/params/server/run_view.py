@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from adam_mp.errors import TransportError
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.membership import CoordinatorLink
-from adam_mp.params.run.statements import SERVER
+from adam_mp.params.run.news import News
+from adam_mp.params.run.statements import SERVER, Joining, Reporting
+from adam_mp.transport.forms import read, write
+from adam_mp.transport.messages import FrameError
 
 _LOST = 60.0  # seconds without the coordinator after which a server gives up
-_News = Mapping[str, Any]
 MakeStatistics = Callable[[], Mapping[str, float]]
 
 
@@ -42,13 +44,13 @@ class RunView(Protocol):
     def is_replica(self, identity: int) -> bool:
         """Tell whether a replica with this identity is a member."""
 
-    def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> _News | None:
+    def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> News | None:
         """Join, and return the coordinator's news if there are any yet; it may take `seconds`.
 
         Raises TransportError, and StoppedError when `stop` says so.
         """
 
-    def report(self, make: MakeStatistics, interval: float, now: float) -> _News | None:
+    def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
         """Tell the coordinator what `make` returns, where `interval` seconds have passed since the last time.
 
         Returns its news, None if there are none now. Never waits. Raises TransportError.
@@ -58,9 +60,9 @@ class RunView(Protocol):
         """Say goodbye."""
 
 
-def _joining(address: str) -> dict[str, str]:
+def _joining(address: str) -> dict[str, object]:
     """Return what a parameter server at `address` joins with, the first time and again."""
-    return {"role": SERVER, "address": address, "name": f"params {address}"}
+    return write(Joining(SERVER, f"params {address}", address))
 
 
 class HostedRun:
@@ -104,7 +106,7 @@ class HostedRun:
         self._coordinator.join(self._identity, _joining(self._address), now)
         self._coordinator.notices.clear()  # that it is a member itself goes without saying
 
-    def report(self, make: MakeStatistics, interval: float, now: float) -> _News | None:
+    def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
         if now - self._reported < interval:
             return None
@@ -113,7 +115,8 @@ class HostedRun:
         if member is None:  # the process was stopped for so long that the coordinator took it for dead
             self._coordinator.join(self._identity, _joining(self._address), now)
             return None
-        return self._coordinator.report(self._identity, member.sequence + 1, {"statistics": make()}, now)
+        facts = write(Reporting(statistics=make()))
+        return read(News, self._coordinator.report(self._identity, member.sequence + 1, facts, now), FrameError)
 
     def leave(self) -> None:
         """See `RunView.leave`; the coordinator ends with this process."""
@@ -124,7 +127,7 @@ class RemoteRun:
 
     def __init__(self, link: CoordinatorLink, address: str, announcements: Announcements) -> None:
         self._link, self._joining, self._announcements = link, _joining(address), announcements
-        self._news: _News = {}
+        self._news = News()
         self._senders: frozenset[int] = frozenset()  # identities of the replicas
         self._reported = float("-inf")
 
@@ -136,7 +139,7 @@ class RemoteRun:
     @property
     def phase(self) -> str:
         """See `RunView.phase`."""
-        return str(self._news.get("phase", "waiting"))
+        return self._news.phase
 
     @property
     def over(self) -> bool:
@@ -146,7 +149,7 @@ class RemoteRun:
     @property
     def replicas(self) -> int:
         """See `RunView.replicas`."""
-        return int(self._news.get("replicas", 0))
+        return self._news.replicas
 
     @property
     def coordinator(self) -> str:
@@ -157,18 +160,18 @@ class RemoteRun:
         """See `RunView.is_replica`; true of those that the coordinator named last."""
         return identity in self._senders
 
-    def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> _News:
+    def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> News:
         """See `RunView.join`."""
         self._announcements.say(f"joining the run of {self._link.address}")
         return self._take(self._link.join(self._joining, seconds, stop))
 
-    def report(self, make: MakeStatistics, interval: float, now: float) -> _News | None:
+    def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
         if not self._link.busy:
             if now - self._reported < interval:
                 return None
             self._reported = now
-        news = self._link.report(lambda: {"statistics": make()}, lambda: self._joining, interval)
+        news = self._link.report(lambda: write(Reporting(statistics=make())), lambda: self._joining, interval)
         if self._link.silence > _LOST:
             raise TransportError(f"the coordinator at {self._link.address} is silent for {_LOST:g} s")
         return None if news is None else self._take(news)
@@ -177,9 +180,9 @@ class RemoteRun:
         """See `RunView.leave`."""
         self._link.leave()
 
-    def _take(self, news: _News) -> _News:
+    def _take(self, news: News) -> News:
         before, self._news = self.phase, news
-        self._senders = frozenset(news.get("senders", ()))
+        self._senders = frozenset(news.senders)
         if self.phase == "done" != before:
             self._announcements.say("the run is done")
         return news

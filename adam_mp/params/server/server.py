@@ -7,13 +7,13 @@ copy for the disk is of one moment; more cores are used by more servers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from adam_mp.errors import TransportError
 from adam_mp.memory.segment import check_space
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts, own_shards
+from adam_mp.params.run.news import Moved, News
 from adam_mp.params.run.replies import Arrived, Replies
 from adam_mp.params.server.admission import find_obstacle
 from adam_mp.params.server.answers import Answers
@@ -23,6 +23,7 @@ from adam_mp.params.server.server_memory import server_memory
 from adam_mp.params.server.shard_table import Delta, ShardTable
 from adam_mp.params.server.traffic import Traffic
 from adam_mp.transport.endpoint import Endpoint
+from adam_mp.transport.forms import write
 from adam_mp.transport.messages import ENCODINGS, Kind
 
 _REPORT = 0.5  # seconds between two reports
@@ -114,7 +115,7 @@ class ParameterServer:
             self._replies.refuse(each, self.header, obstacle.reason)
         elif obstacle.kind == Kind.MOVED:
             header = {**self.header, "epoch": obstacle.map.epoch}
-            self._replies.answer(each, Kind.MOVED, header, {"map": obstacle.map.as_dict()})
+            self._replies.answer(each, Kind.MOVED, header, write(Moved(obstacle.map)))
         else:
             self._replies.answer(each, obstacle.kind, self.header)
         return False
@@ -165,17 +166,16 @@ class ParameterServer:
 
     # The run.
 
-    def learn(self, news: Mapping[str, Any]) -> None:
+    def learn(self, news: News) -> None:
         """Take over map and layout; make the shards, anew if they are of another run or layout, or others."""
         self._has_strangers = False
-        if not news.get("map") or not news.get("layout"):
+        if news.map is None or news.layout is None:
             return
-        self.map = BucketMap.from_dict(news["map"])
-        layout = LayoutFacts.from_list(news["layout"])
-        numbers = own_shards(self.map, layout, self.identity)
-        made = (self.view.run, layout, numbers)
+        self.map = news.map
+        numbers = own_shards(self.map, news.layout, self.identity)
+        made = (self.view.run, news.layout, numbers)
         if self._made != made:
-            self._make_table(self.map, layout, numbers)
+            self._make_table(self.map, news.layout, numbers)
             self._made = made
 
     def _make_table(self, bucket_map: BucketMap, layout: LayoutFacts, numbers: tuple[int, ...]) -> None:

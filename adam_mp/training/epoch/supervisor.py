@@ -378,13 +378,12 @@ class Supervisor:
     def _follow_servers(self) -> None:
         """When the coordinator has another bucket map, let the synchronizer's successor use it."""
         leases, exchange = self.leases, self.shared.exchange
-        if isinstance(leases, SharedLeases) and self.cluster is not None and exchange is not None:
-            servers = leases.servers
-            if servers != self.cluster.news["map"]:
-                self.cluster.news["map"] = servers
-                spec = synchronizer_spec(self.plan, self.cluster, servers, self.shared)
-                self.crew.respecify(spec)
-                exchange.note("map", int(servers["epoch"]))
+        if not isinstance(leases, SharedLeases) or self.cluster is None or exchange is None:
+            return
+        if leases.map != self.cluster.map:
+            self.cluster.map = leases.map
+            self.crew.respecify(synchronizer_spec(self.plan, self.cluster, leases.map.as_dict(), self.shared))
+            exchange.note("map", leases.map.epoch)
 
     def _pause(self, guarded: bool = True) -> None:
         """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""

@@ -20,11 +20,14 @@ from adam_mp.params.replica.protocols import LayerProtocol, choose_protocols, fa
 from adam_mp.params.replica.synchronizer import SynchronizerSpec
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
-from adam_mp.params.run.statements import REPLICA, RunFacts
+from adam_mp.params.run.news import News
+from adam_mp.params.run.run_facts import RunFacts
+from adam_mp.params.run.statements import REPLICA, Joining
 from adam_mp.training.crew.preparation import Shared
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.replica.leases import FailedIn, Leases, OwnLeases
 from adam_mp.training.replica.shared_leases import SharedLeases
+from adam_mp.transport.forms import write
 from adam_mp.transport.keys import Keys, read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
@@ -42,16 +45,12 @@ class Cluster:
 
     dialer: TcpDialer
     link: CoordinatorLink
-    facts: Mapping[str, Any]
-    news: dict[str, Any]
+    joining: Joining
+    map: BucketMap  # the servers, as they were when the replica joined
+    news: News
     keys: Keys | None
     protocols: tuple[LayerProtocol, ...]
     factors: FactorShape | None
-
-    @property
-    def map(self) -> BucketMap:
-        """The servers, as they were when the replica joined."""
-        return BucketMap.from_dict(self.news["map"])
 
     def close(self) -> None:
         """Hang up."""
@@ -69,18 +68,20 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
     dialer = TcpDialer(keys)
     try:
         link = CoordinatorLink(dialer, parse_place(settings.join, "--join"), new_identity())
-        facts = {"role": REPLICA, "name": replica_name(os.getpid()), "facts": run_facts(plan).as_dict(), "epoch": 0}
-        trained, failed = [], []
+        joining = brought = Joining(REPLICA, replica_name(os.getpid()), facts=run_facts(plan))
         if plan.resumed is not None:  # it tells of its checkpoint: the epoch, and what of it is trained
-            facts.update(epoch=plan.resumed.epoch, updates=plan.resumed.updates)
+            joining = dataclasses.replace(joining, epoch=plan.resumed.epoch, updates=plan.resumed.updates)
             trained = np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()
-            failed = plan.resumed.progress.get("part_failed", [])
-        news = link.join({**facts, "trained": trained, "failed": failed}, _JOINING, stop, say)
+            failed = dict(plan.resumed.progress.get("part_failed", []))
+            brought = dataclasses.replace(joining, trained=trained, failed=failed)
+        news = link.join(write(brought), _JOINING, stop, say)
+        if news.map is None:
+            raise TransportError(f"{settings.join} has no bucket map; is it of another version?")
     except BaseException:
         dialer.close()
         raise
-    protocols = plan_protocols(plan, len(news["map"]["servers"]))
-    return Cluster(dialer, link, facts, news, keys, protocols, plan_factors(plan, protocols))
+    protocols = plan_protocols(plan, len(news.map.servers))
+    return Cluster(dialer, link, joining, news.map, news, keys, protocols, plan_factors(plan, protocols))
 
 
 def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
@@ -135,7 +136,7 @@ def share_batches(
         return OwnLeases(memory, settings.batch_size, images, settings.quorum, failed_in, part), None
     brought = store.read_updates()
     leases = SharedLeases(
-        memory, store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
+        memory, store, exchange, cluster.link, cluster.joining, cluster.news, settings.stall_seconds,
         lambda: replica_figures(exchange, store, memory, totals(), brought), brought,
         failed_in,
     )  # fmt: skip

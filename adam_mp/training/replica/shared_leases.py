@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,14 @@ from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
+from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.membership import CoordinatorLink
-from adam_mp.params.run.statements import REPLICA
+from adam_mp.params.run.news import EndedEpoch, News
+from adam_mp.params.run.statements import Joining, Reporting
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.replica.leases import FailedIn
+from adam_mp.transport.forms import write
 from adam_mp.transport.messages import Kind, shown
 
 _REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does
@@ -45,20 +48,20 @@ class _Waiting:
 class SharedLeases:
     """Batches leased by the coordinator.
 
-    `facts` is what this replica joins with; `news` what the coordinator answered; `patience` how many seconds it may be
-    silent; `figures` returns what `status` shows of this replica; `brought` of the updates in the store came with its
-    checkpoint, and are counted by the coordinator already.
+    `joining` is what this replica joined with; `news` what the coordinator answered; `patience` how many seconds it may
+    be silent; `figures` returns what `status` shows of this replica; `brought` of the updates in the store came with
+    its checkpoint, and are counted by the coordinator already.
     """
 
     def __init__(
         self, memory: RunMemory, store: ParameterStore, exchange: ExchangeMemory, link: CoordinatorLink,
-        facts: Mapping[str, Any], news: Mapping[str, Any], patience: float, figures: Callable[[], dict[str, Any]],
+        joining: Joining, news: News, patience: float, figures: Callable[[], dict[str, Any]],
         brought: int, failed_in: FailedIn,
     ) -> None:  # fmt: skip
         self._memory, self._store, self._exchange = memory, store, exchange
-        self._link, self._facts, self._patience, self._figures, self._brought = link, facts, patience, figures, brought
-        self._news, self._find_failed = dict(news), failed_in
-        self._epoch = int(facts["epoch"]) - 1  # the last one that is behind it
+        self._link, self._joining, self._patience, self._figures = link, joining, patience, figures
+        self._news, self._find_failed, self._brought = news, failed_in, brought
+        self._epoch = joining.epoch - 1  # the last one that is behind it
         self._opened = self._granted = self._left = self._asks_for_done = False
         self._done: np.ndarray | None = None  # [batches], what all replicas have trained, if that was asked
         self._pulse: tuple[int, ...] = ()
@@ -70,7 +73,7 @@ class SharedLeases:
     @property
     def leads(self) -> bool:
         """See `Leases.leads`."""
-        return bool(self._news.get("leader"))
+        return self._news.leader
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`; which batches are done, the coordinator knows."""
@@ -86,21 +89,22 @@ class SharedLeases:
             self._wanted_round = self._exchange.want_round()
         interval = _QUIET_REPORT if idle and not self._ready and not self._hungry else _REPORT
         self._report(states, interval)
-        return int(self._news["epoch"]) != self._epoch
+        return self._news.epoch != self._epoch
 
     def trained(self, states: np.ndarray) -> int:
         """See `Leases.trained`."""
-        return int(self._news["trained"]) if int(self._news["epoch"]) == self._epoch else int(self._ended("trained"))
+        return self._news.trained if self._news.epoch == self._epoch else self._ended().trained
 
     def next_epoch(self) -> int:
         """See `Leases.next_epoch`."""
-        return int(self._news["epoch"])
+        return self._news.epoch
 
     def sums(self, states: np.ndarray) -> Sums:
         """See `Leases.sums`."""
-        if int(self._news["epoch"]) == self._epoch:
-            return _sums({**self._news, "skipped": 0})
-        return _sums({name: self._ended(name) for name in ("trained", "skipped", "failed")})
+        if self._news.epoch == self._epoch:
+            return _sums(self._news.trained, 0, self._news.failed)
+        ended = self._ended()
+        return _sums(ended.trained, ended.skipped, ended.failed)
 
     def failed_in(self, states: np.ndarray) -> dict[int, int]:
         """See `Leases.failed_in`."""
@@ -108,7 +112,8 @@ class SharedLeases:
 
     def missed(self) -> list[tuple[int, Sums]]:
         """See `Leases.missed`. It happens to a replica that validates, or looks for the coordinator, for long."""
-        return [(int(entry["epoch"]), _sums(entry)) for entry in self._news["finished"] if entry["epoch"] > self._epoch]
+        later = (entry for entry in self._news.finished if entry.epoch > self._epoch)
+        return [(entry.epoch, _sums(entry.trained, entry.skipped, entry.failed)) for entry in later]
 
     def tick(self) -> None:
         """See `Leases.tick`. Raises TransportError if the coordinator is silent for too long."""
@@ -116,14 +121,15 @@ class SharedLeases:
             self._report(None, _QUIET_REPORT)
 
     @property
-    def servers(self) -> dict[str, Any]:
-        """The newest bucket map, as plain values."""
-        return dict(self._news["map"])
+    def map(self) -> BucketMap:
+        """The newest bucket map."""
+        assert self._news.map is not None
+        return self._news.map
 
     def moved(self) -> bool:
         """See `Leases.moved`. That the coordinator answers is not enough: the run must get on, or an exchange."""
-        news = (int(self._news[name]) for name in ("epoch", "trained", "updates"))
-        pulse = (*news, *self._exchanged())
+        news = self._news
+        pulse = (news.epoch, news.trained, news.updates, *self._exchanged())
         moved = self._granted or pulse != self._pulse
         self._granted, self._pulse = False, pulse
         return moved
@@ -131,9 +137,9 @@ class SharedLeases:
     def silences(self) -> dict[str, float]:
         """See `Leases.silences`. The first parameter server is the coordinator too."""
         silences: dict[str, float] = {}
-        for (_, address), milliseconds in zip(self.servers["servers"], self._exchange.silences.tolist(), strict=True):
+        for server, milliseconds in zip(self.map.servers, self._exchange.silences.tolist(), strict=True):
             role = "parameter server" if silences else "coordinator"
-            silences[f"the {role} at {address}"] = milliseconds / 1000
+            silences[f"the {role} at {server.address}"] = milliseconds / 1000
         coordinator = next(iter(silences))
         return {**silences, coordinator: max(silences[coordinator], self._link.silence)}
 
@@ -147,7 +153,7 @@ class SharedLeases:
             if (now_exchanged := self._exchanged()) != exchanged:
                 exchanged, since = now_exchanged, listened
             elif listened - since > self._patience:
-                servers = ", ".join(shown(address) for _, address in self.servers["servers"])
+                servers = ", ".join(shown(server.address) for server in self.map.servers)
                 raise TransportError(
                     f"no weights were exchanged for {self._patience:g} s, and the last updates wait for it; do the "
                     f"parameter servers run at {servers}?"
@@ -158,7 +164,7 @@ class SharedLeases:
         """See `Leases.resumable`. What is done by all is asked first, so that the weights after settling have it."""
         self._done, self._asks_for_done = None, True
         listening = Listening()
-        while self._done is None and int(self._news["epoch"]) == self._epoch:
+        while self._done is None and self._news.epoch == self._epoch:
             tick()
             if listening.look(time.monotonic()) > self._patience:
                 raise TransportError(f"the coordinator at {self._link.address} does not say what is trained")
@@ -178,12 +184,9 @@ class SharedLeases:
         if self._opened:
             self._look_for_trained(self._memory.ledger.states())
             trained = [*self._telling, *self._ready]
-            facts = {
-                "epoch": self._epoch, "trained": trained, "failed": self._failed_of(trained),
-                "statistics": self._figures(),
-            }  # fmt: skip
+            last = Reporting(self._figures(), self._epoch, 0, trained, self._failed_of(trained))
             with contextlib.suppress(TransportError):
-                self._link.ask(Kind.REPORT, facts, _PARTING)
+                self._link.ask(Kind.REPORT, write(last), _PARTING)
         self._link.leave()
         self._left = True
 
@@ -210,9 +213,9 @@ class SharedLeases:
         while self._waiting and self._exchange.is_done(self._waiting[0].round):
             self._ready += self._waiting.pop(0).batches
 
-    def _failed_of(self, batches: list[int]) -> list[list[int]]:
+    def _failed_of(self, batches: list[int]) -> dict[int, int]:
         """Return what is told of these batches' images that could not be had."""
-        return [[batch, self._failed[batch]] for batch in batches if batch in self._failed] if self._failed else []
+        return {batch: self._failed[batch] for batch in batches if batch in self._failed} if self._failed else {}
 
     def _report(self, states: np.ndarray | None, interval: float) -> None:
         def make() -> dict[str, Any]:
@@ -225,10 +228,8 @@ class SharedLeases:
                 least = _LEAST * self._memory.shape.workers
                 wanted = max(0, min(_MOST, max(least, round(_AHEAD * self._pace))) - backlog)
                 self._hungry = wanted > 0
-            return {
-                "epoch": self._epoch, "trained": self._telling, "failed": self._failed_of(self._telling),
-                "wanted": wanted, "statistics": self._figures(), "states": self._asks_for_done,
-            }  # fmt: skip
+            failed = self._failed_of(self._telling)
+            return write(Reporting(self._figures(), self._epoch, wanted, self._telling, failed, self._asks_for_done))
 
         news = self._link.report(make, self._rejoining, interval)
         if news is not None:
@@ -236,32 +237,33 @@ class SharedLeases:
         elif self._link.silence > self._patience:
             raise TransportError(f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s")
 
-    def _take(self, news: Mapping[str, Any]) -> None:
+    def _take(self, news: News) -> None:
         """Take over what the coordinator says. Raises TransportError if it makes no sense."""
-        granted, batches = news.get("granted", []), len(self._memory.ledger.states())
-        if not all(isinstance(batch, int) and 0 <= batch < batches for batch in granted):
+        batches = len(self._memory.ledger.states())
+        if any(batch >= batches for batch in news.granted) or news.map is None:
             raise TransportError(
-                f"the coordinator at {self._link.address} leases batches beyond the {batches} of the epoch; "
-                "is it of another version?"
+                f"the coordinator at {self._link.address} leases batches beyond the {batches} of the epoch, or has no "
+                "bucket map; is it of another version?"
             )
-        known = {entry["epoch"] for entry in news["finished"]}
-        # To one that joined again, nothing is said of the epoch that is being closed here.
-        kept = [e for e in self._news["finished"] if e["epoch"] >= self._epoch and e["epoch"] not in known]
-        self._news = {**news, "finished": [*kept, *news["finished"]]}
+        known = {entry.epoch for entry in news.finished}
+        # A replica that joined again is told nothing of the epoch that is being closed here.
+        kept = [entry for entry in self._news.finished if entry.epoch >= self._epoch and entry.epoch not in known]
+        self._news = dataclasses.replace(news, finished=(*kept, *news.finished))
         self._telling = []
-        self._elsewhere = max(self._elsewhere, min(int(news["updates"]), _MOST_UPDATES))  # a restarted one learns them
+        self._elsewhere = max(self._elsewhere, min(news.updates, _MOST_UPDATES))  # a restarted one learns them
         self._store.set_elsewhere(self._elsewhere - self._brought)
-        if int(news["epoch"]) == self._epoch and "done" in news:
-            bits = np.unpackbits(np.frombuffer(bytes.fromhex(str(news["done"])), np.uint8))
-            self._done = bits[:batches] == 1
-            self._failed_elsewhere = {int(batch): int(images) for batch, images in news["failed_in"]}
-        if int(news["epoch"]) == self._epoch and granted:
-            self._granted |= self._memory.ledger.admit(granted) > 0
+        if news.epoch != self._epoch:
+            return
+        if news.done is not None:
+            bits = np.unpackbits(np.frombuffer(news.done, np.uint8))
+            self._done, self._failed_elsewhere = bits[:batches] == 1, dict(news.failed_in)
+        if news.granted:
+            self._granted |= self._memory.ledger.admit(news.granted) > 0
 
     def _rejoining(self) -> dict[str, Any]:
         """Return what to join with again, after the coordinator was restarted or took this replica for dead."""
         states = self._memory.ledger.states()
-        epoch = int(self._news["epoch"])
+        epoch = self._news.epoch
         trained: list[int] = []
         leased: list[int] = []
         if epoch == self._epoch:  # else all is said: it had ended before the coordinator was lost
@@ -271,24 +273,19 @@ class SharedLeases:
             trained = np.flatnonzero(pushed).tolist()
             leased = [*np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist(), *unpushed]
         self._ready = []
-        return {
-            **self._facts,
-            "role": REPLICA,
-            "run": self._link.run,
-            "epoch": epoch,
-            "finished": self._news["finished"],
-            "map": self.servers,
-            "trained": trained,
-            "failed": self._failed_of(trained),
-            "leased": leased,
-        }
+        return write(
+            dataclasses.replace(
+                self._joining, run=self._link.run, epoch=epoch, finished=self._news.finished, map=self.map,
+                trained=trained, failed=self._failed_of(trained), leased=leased,
+            )
+        )  # fmt: skip
 
-    def _ended(self, what: str) -> int:
-        """Return a figure of this epoch, which is over."""
-        return next((int(entry[what]) for entry in self._news["finished"] if entry["epoch"] == self._epoch), 0)
+    def _ended(self) -> EndedEpoch:
+        """Return the figures of this epoch, which is over."""
+        over = (entry for entry in self._news.finished if entry.epoch == self._epoch)
+        return next(over, EndedEpoch(self._epoch))
 
 
-def _sums(entry: Mapping[str, Any]) -> Sums:
+def _sums(trained: int, skipped: int, failed: int) -> Sums:
     """Return the images of an epoch as the coordinator tells them: all of its trained batches are `trained` there."""
-    failed = int(entry["failed"])
-    return Sums(int(entry["trained"]) - failed, int(entry["skipped"]), failed)
+    return Sums(trained - failed, skipped, failed)

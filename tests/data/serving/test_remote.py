@@ -373,7 +373,7 @@ def test_any_description_is_taken_or_refused(field, value):
         facts = json.loads(json.dumps(facts))
         service = PictureService(side.data)
         try:
-            session = service.describe(facts)["session"]
+            session = service.describe(facts).session
         except AdamError:
             return
         images = unpack_answer(side.fetcher(service)(session, pack_request(np.arange(2), 1)), 2, GREY).images
@@ -385,7 +385,7 @@ def test_any_description_is_taken_or_refused(field, value):
 def test_requests_that_cannot_be_are_refused(make_side):
     side = make_side(arrays_data())
     service = PictureService(side.data)
-    session = service.describe(question(side))["session"]
+    session = service.describe(question(side)).session
     fetch = side.fetcher(service)
     for samples in ([COUNT], [-1], [0, 2**40], [], [0] * (MOST_SAMPLES + 1)):
         with pytest.raises(TransportError):
@@ -399,11 +399,11 @@ def test_requests_that_cannot_be_are_refused(make_side):
 def test_the_same_description_is_the_same_session_and_the_oldest_goes(make_side):
     side = make_side(arrays_data())
     service, other = PictureService(side.data), PictureService(make_side(arrays_data()).data)
-    sessions = [service.describe(question(side, keep=1 / n))["session"] for n in range(1, 17)]
+    sessions = [service.describe(question(side, keep=1 / n)).session for n in range(1, 17)]
     assert len(set(sessions)) == 16
-    assert other.describe(question(side, keep=1 / 16))["session"] == sessions[-1]
+    assert other.describe(question(side, keep=1 / 16)).session == sessions[-1]
     assert service.session(sessions[0])
-    assert service.describe(question(side, keep=1 / 2))["session"] == sessions[1]
+    assert service.describe(question(side, keep=1 / 2)).session == sessions[1]
     service.describe(question(side, keep=1 / 17))
     assert service.sessions == 16
     assert service.session(sessions[0])

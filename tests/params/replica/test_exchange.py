@@ -13,6 +13,7 @@ from adam_mp.params.replica.exchange import Exchange
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.coordinator import Coordinator
+from adam_mp.params.run.news import News
 from adam_mp.params.run.replies import Replies
 from adam_mp.params.server.loop import ServerLoop
 from adam_mp.params.server.server import ParameterServer
@@ -72,7 +73,7 @@ class Cluster:
 
     def tell(self, server):
         """Give a server the coordinator's news."""
-        server.learn({"phase": "training", "map": self.map.as_dict(), "layout": LayoutFacts.of(LAYOUT).as_list()})
+        server.learn(News(phase="training", map=self.map, layout=LayoutFacts.of(LAYOUT)))
 
     def restart_server(self, index):
         """Start a server again without snapshots: under another identity. The others do not learn of it yet."""

@@ -14,8 +14,9 @@ from adam_mp.memory.ledger import FREE, LEASED, TRAINED
 from adam_mp.params.run import update_counts
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
-from adam_mp.params.run.statements import RefusedError
+from adam_mp.params.run.news import ENDED, EndedEpoch
 from adam_mp.report.cluster_text import cluster_text
+from adam_mp.transport.refusal import RefusedError
 
 LAYOUT = [["w", [10, 10]], ["b", [10]]]
 
@@ -114,7 +115,7 @@ def test_the_first_replica_brings_what_its_checkpoint_has():
     assert done(granted) == [0, 1, 9]
     assert granted["granted"] == [2, 3, 4, 5]
     coordinator.report(1, 2, {"epoch": 2, "trained": [2, 3, 4, 5, 6, 7, 8]}, 0.0)
-    assert coordinator.course.finished == [{"epoch": 2, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}]
+    assert coordinator.course.finished == [EndedEpoch(epoch=2, trained=95)]
 
 
 def test_an_epoch_that_a_checkpoint_has_whole_is_ended_by_a_replica_that_opened_it():
@@ -328,7 +329,7 @@ def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say
     over = [{"epoch": epoch, "trained": 95, "skipped": 0, "failed": 0, "twice": 0} for epoch in range(2)]
     ahead.join(2, {**facts(), "run": 5, "epoch": 2, "trained": [0], "leased": [], "finished": over}, 1.0)
     assert (ahead.course.epoch, ahead.course.batches.images_in(TRAINED)) == (2, 10)
-    assert ahead.course.finished == over
+    assert ENDED.write(ahead.course.finished) == over
     assert ahead.join(1, {**facts(), "run": 5, "epoch": 1}, 1.0)["finished"] == over[1:]
 
 
@@ -342,7 +343,7 @@ def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done(
     over = [{"epoch": epochs - 1, "trained": 95, "skipped": 0, "failed": 0, "twice": 0}]
     news = again.join(1, {**facts(), "run": 5, "epoch": epochs, "finished": over}, 1.0)
     assert (news["epoch"], again.phase, again.changed) == (epochs, "done", True)
-    assert [entry["epoch"] for entry in again.course.finished] == list(range(epochs))
+    assert [entry.epoch for entry in again.course.finished] == list(range(epochs))
 
 
 def test_another_leads_at_the_end_of_a_run_whose_leader_is_not_back():
@@ -449,9 +450,9 @@ def test_every_image_is_counted_once_whatever_happens(seed, quorum):
         assert len(current) == len(set(current)), leased
     assert coordinator.phase == "done"
     for entry in coordinator.course.finished:
-        assert entry["trained"] + entry["skipped"] == 95
-        assert entry["trained"] >= quorum * 95
-        assert entry["twice"] == 0
+        assert entry.trained + entry.skipped == 95
+        assert entry.trained >= quorum * 95
+        assert entry.twice == 0
 
 
 def test_a_join_that_comes_twice_has_no_effect():
@@ -498,10 +499,10 @@ def test_images_that_could_not_be_had_are_summed_up_over_all_replicas_and_outliv
         news = each.join(2, {**facts(), "run": 5, "trained": [1, 9], "failed": [[1, 2], [9, 5]]}, 1.0)
         assert (news["trained"], news["failed"]) == (35, 3 + 5 + 1)
         told = each.report(1, 9, {"epoch": 0, "trained": [3, 4, 5], "failed": [[7, 1]], "states": True}, 1.0)
-        assert told["failed_in"] == [(1, 3), (2, 1), (9, 5)]  # 7 is not trained
+        assert told["failed_in"] == [[1, 3], [2, 1], [9, 5]]  # 7 is not trained
         each.report(2, 9, {"epoch": 0, "trained": [6, 7, 8], "failed": [[8, 10]]}, 1.0)
-        assert each.course.finished == [
-            {"epoch": 0, "trained": 95, "skipped": 0, "failed": 19, "twice": each.course.finished[0]["twice"]}
+        assert ENDED.write(each.course.finished) == [
+            {"epoch": 0, "trained": 95, "skipped": 0, "failed": 19, "twice": each.course.finished[0].twice}
         ]
         assert each.report(1, 10, {"epoch": 1}, 1.0)["failed"] == 0
 

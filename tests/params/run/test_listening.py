@@ -10,6 +10,7 @@ from adam_mp.errors import StalledError, TransportError
 from adam_mp.params.run import membership
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.membership import CoordinatorLink
+from adam_mp.params.run.news import News
 from adam_mp.training.crew import watchdog
 from adam_mp.training.crew.watchdog import Watchdog
 from adam_mp.training.replica import shared_leases as leasing
@@ -64,7 +65,7 @@ def test_a_member_that_is_stopped_while_it_asks_listens_afterwards(clock):
             return super().receive(seconds) if len(said) > 20 else None
 
     link = CoordinatorLink(Slow(lambda message: [(Kind.WELCOME, WELCOME)]), HERE, 9)
-    assert link.join({}, 30.0) == WELCOME
+    assert link.join({}, 30.0) == News(run=5)
     silent = CoordinatorLink(Slow(lambda message: []), HERE, 9)
     with pytest.raises(TransportError, match="does not answer for 30 s"):
         silent.join({}, 30.0)

@@ -10,6 +10,7 @@ import pytest
 from adam_mp.errors import TransportError
 from adam_mp.params.run import membership
 from adam_mp.params.run.membership import CoordinatorLink, StoppedError
+from adam_mp.params.run.news import News
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, with_facts
 
@@ -72,7 +73,7 @@ def test_what_a_coordinator_says_cannot_do_anything_to_a_terminal():
 
 def test_a_second_welcome_is_no_answer_to_a_report():
     link = joined(orders_and_two_welcomes)
-    assert [link.report(dict, dict, 0.0) for _ in range(2)] == [None, {"granted": [1]}]
+    assert [link.report(dict, dict, 0.0) for _ in range(2)] == [None, News(granted=(1,))]
 
 
 def test_an_answer_of_another_kind_is_not_taken():
@@ -103,7 +104,7 @@ def test_a_member_that_is_not_known_any_more_joins_again_without_waiting(monkeyp
 
     link = joined(answers)
     taken = [link.report(dict, lambda: {"again": True}, 0.0) for _ in range(4)]
-    assert taken == [None, None, {"run": 8, "epoch": 3}, {}]
+    assert taken == [None, None, News(run=8, epoch=3), News()]
     assert link.run == 8
 
 
@@ -143,7 +144,7 @@ def test_joining_ends_in_time_naming_what_is_waited_for():
 def test_what_is_waited_for_is_said_once_and_again_when_it_changes():
     answers, told = [{"waiting": "0 of 2"}, {"waiting": "0 of 2"}, {"waiting": "1 of 2"}, WELCOME], []
     link = CoordinatorLink(Line(lambda message: [(Kind.WELCOME, answers.pop(0))]), HERE, 9)
-    assert link.join({}, 30.0, say=told.append) == WELCOME
+    assert link.join({}, 30.0, say=told.append) == News(run=5)
     assert told == [f"waiting to join {HERE}: {reason}" for reason in ("0 of 2", "1 of 2")]
 
 

@@ -10,7 +10,7 @@ import pytest
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
-from adam_mp.params.run.statements import RefusedError
+from adam_mp.transport.refusal import RefusedError
 from tests.params.run.test_coordinator import begin, facts, listen, restored
 
 BEFORE = 30.0  # when the other servers were last heard
@@ -163,7 +163,7 @@ def test_a_map_of_another_run_or_size_does_not_count():
 @pytest.mark.parametrize("told", [5, [], {}, {"epoch": 0, "servers": []}, {"epoch": 1 << 32, "servers": []},
                                   {"epoch": 1, "servers": [5]}, {"epoch": 1, "servers": [["x", "y"]]}])  # fmt: skip
 def test_a_map_that_is_none_is_refused(told):
-    with pytest.raises(RefusedError, match="the map is"):
+    with pytest.raises(RefusedError, match="map is"):
         begin(replicas=0).join(1, {**facts(), "run": 5, "map": told}, 0.0, 1)
 
 

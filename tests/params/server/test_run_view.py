@@ -10,7 +10,9 @@ from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
+from adam_mp.params.run.news import News
 from adam_mp.params.server.run_view import HostedRun, RemoteRun
+from adam_mp.transport.forms import read
 
 LAYOUT = LayoutFacts.of(Layout.of({"a": (30, 7)})).as_list()
 FACTS = {"layout": LAYOUT, "images": 95, "batch_size": 10, "epochs": 1, "quorum": 1.0, "agreed": {}}
@@ -28,14 +30,14 @@ class Link:
     def join(self, facts, seconds, stop):
         self.run = self.coordinator.run
         self.sequence += 1
-        return self.coordinator.join(self.identity, facts, 0.0, self.sequence)
+        return read(News, self.coordinator.join(self.identity, facts, 0.0, self.sequence), TransportError)
 
     def report(self, make, joining, interval):
         if self.cut:
             self.silence += 30.0
             return None
         self.sequence += 1
-        return self.coordinator.report(self.identity, self.sequence, make(), 0.0)
+        return read(News, self.coordinator.report(self.identity, self.sequence, make(), 0.0), TransportError)
 
     def leave(self):
         self.left = True
@@ -59,8 +61,8 @@ def test_a_server_learns_of_replicas_and_map_and_end(run):
     assert not view.is_replica(7)
     coordinator.join(7, {"role": "replica", "facts": FACTS}, 1.0)
     news = view.report(lambda: {"queue": 3}, 0.5, 1.0)
-    assert news["map"]["servers"] == [[100, "here:1"]]
-    assert news["layout"] == LAYOUT
+    assert [(server.identity, server.address) for server in news.map.servers] == [(100, "here:1")]
+    assert news.layout == LayoutFacts.from_list(LAYOUT)
     assert (view.phase, view.replicas, view.is_replica(7), view.is_replica(8)) == ("training", 1, True, False)
     assert coordinator.roster.members[100].report == {"queue": 3}
     coordinator.report(7, 1, {"epoch": 0, "trained": list(range(10))}, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -16,10 +17,11 @@ from adam_mp.cli.main import main
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.ledger import LEASED
 from adam_mp.params.run.announcements import Announcements
-from adam_mp.params.run.bucket_map import LayoutFacts
+from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts, ServerPlace
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.membership import CoordinatorLink
+from adam_mp.params.run.news import News
 from adam_mp.params.run.statements import STATISTICS
 from adam_mp.params.server.loop import ALONE, DONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, write_facts
@@ -146,7 +148,7 @@ def test_who_comes_goes_and_is_refused_is_said_once(served):
         "replica a joined",
         "2 shards, 0.0 MB",
         "refused ? b: this replica has epochs 9, the run has 3; start it with the settings of the run",
-        "refused somebody: unknown role 5; expected one of replica, params, data",
+        "refused somebody: role is 5; expected one of replica, params, data",
         "refused replica a: epoch is malformed: 'x'; expected a whole number from 0 to 3",
         "replica a left",
         "waiting for a replica",
@@ -200,8 +202,8 @@ def test_a_message_of_another_run_is_not_refused_before_the_run_is_known():
 def test_shards_are_made_anew_for_another_run_and_kept_for_another_address(served):
     served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
     server = served.server
-    table, news = server.table, {"phase": "training", "layout": LAYOUT, "map": served.host.map.as_dict()}
-    server.learn({**news, "map": {"epoch": 2, "servers": [[100, "elsewhere"]]}})
+    table, news = server.table, News(phase="training", layout=LayoutFacts.from_list(LAYOUT), map=served.host.map)
+    server.learn(dataclasses.replace(news, map=BucketMap(2, (ServerPlace(100, "elsewhere"),))))
     assert server.table is table
     served.host.run = 6
     server.learn(news)
