@@ -5,6 +5,11 @@ delta that was pushed. For each shard three words: its state, the sequence of it
 synchronizer that dies leaves them; its successor sends what was on its way once more, under the same sequence, and the
 server knows it again. A shard that was being corrected (APPLYING) is taken whole from the server. A word tells whether
 what lies in the outboxes is what the servers do not have yet. A word a server tells for how long it has been silent.
+
+The bucket map is here too, as bytes: the supervisor notes each newer one, and the synchronizer, or its successor, finds
+the newest. There are two places for it. The supervisor writes into the one that is not the newest, then counts the map
+in the word `maps`. So a reader never sees half a map, whenever the writer dies; and a reader whose place was written
+over meanwhile sees it by that word, and reads again.
 """
 
 from __future__ import annotations
@@ -25,9 +30,10 @@ _FIELDS = (
     "sequence", "round_begun", "round_done", "rounds", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls",
     "resent", "staleness", "round_ns", "overflows",
 )  # fmt: skip
-_INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "map"))}
+_INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "maps"))}
 DISAGREED = -1  # the word `agreed`, while outboxes and weights do not tell of the same updates
 _HEADER_WORDS = 2 * _LINE
+_MAP_HEAD, _MAP_ENTRY = 128, 1024  # bytes of a bucket map: of itself, and of a server in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +79,7 @@ class ExchangeMemory:
 
     The word `agreed` is how many updates all outboxes had lost when they last agreed with the weights: while no more
     are lost, what lies in them is what a matrix's `local` has beyond its `base` (or `sent`, if that is pushed).
-    The word `map` is the epoch of the newest bucket map that the supervisor knows, 0 before it learns of a second one.
+    The word `maps` is how many bucket maps the supervisor has noted.
     """
 
     def __init__(self, arena: Arena, words: Segment) -> None:
@@ -85,7 +91,9 @@ class ExchangeMemory:
         self.states = words.array(np.int64, (shards,), 8 * _HEADER_WORDS)
         self.sequences = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + shards))
         self.versions = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + 2 * shards))
-        self.silences = words.array(np.int64, (self.layout.servers,), 8 * (_HEADER_WORDS + 3 * shards))
+        servers = self.layout.servers
+        self.silences = words.array(np.int64, (servers,), 8 * (_HEADER_WORDS + 3 * shards))
+        self._maps = words.array(np.uint8, (2, _map_bytes(servers)), 8 * (_HEADER_WORDS + 3 * shards + servers))
 
     @staticmethod
     def bytes_needed(layout: Layout) -> int:
@@ -129,6 +137,25 @@ class ExchangeMemory:
         """Set a counter, after all earlier writes."""
         publish(self._header, _INDEX[name], value)
 
+    def note_map(self, text: bytes) -> None:
+        """Note the newest bucket map. Supervisor only. Raises ValueError if it is too long for so many servers."""
+        count = self.read("maps")
+        place = self._maps[(count + 1) % 2]
+        if len(text) > place.size - 8:
+            raise ValueError(f"the bucket map has {len(text)} bytes; expected at most {place.size - 8}")
+        place[:8].view(np.int64)[0] = len(text)
+        place[8 : 8 + len(text)] = np.frombuffer(text, np.uint8)
+        self.note("maps", count + 1)
+
+    def read_map(self) -> tuple[int, bytes]:
+        """Return how many maps were noted, and the newest, empty if there is none yet."""
+        while True:
+            count = self.read("maps")
+            place = self._maps[count % 2]
+            text = place[8 : 8 + int(place[:8].view(np.int64)[0])].tobytes()
+            if self.read("maps") == count:
+                return count, text if count else b""
+
     def next_round(self) -> int:
         """Return the number of the round that begins next, and has all that is in the weights by now."""
         return self.read("round_begun") + 1
@@ -149,10 +176,16 @@ class ExchangeMemory:
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self.base, self.sent, self._header, self.states, self.sequences, self.versions, self.silences
+        del self.base, self.sent, self._header, self.states, self.sequences, self.versions, self.silences, self._maps
         self._arena.close()
         self._segment.close()
 
 
 def _bytes_of_words(layout: Layout) -> int:
-    return 8 * (_HEADER_WORDS + 3 * len(layout.shards) + layout.servers)
+    words = _HEADER_WORDS + 3 * len(layout.shards) + layout.servers
+    return 8 * words + 2 * _map_bytes(layout.servers)
+
+
+def _map_bytes(servers: int) -> int:
+    """Return the bytes of a place for the bucket map of so many servers."""
+    return _MAP_HEAD + servers * _MAP_ENTRY

@@ -7,8 +7,9 @@ What is said in a round stands in `exchange`.
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,13 +32,12 @@ _PAUSE = 0.002
 
 @dataclasses.dataclass(frozen=True)
 class SynchronizerSpec:
-    """What a synchronizer is told: its number among the processes, shared memory, servers, and when to exchange."""
+    """What a synchronizer is told: its number among the processes, shared memory, and when to exchange."""
 
     process: int
     memory: RunHandle
     store: StoreHandle
     exchange: ExchangeHandle
-    servers: Mapping[str, object]  # BucketMap.as_dict()
     keys: Keys | None
     run: int
     identity: int
@@ -50,7 +50,11 @@ class SynchronizerSpec:
 
 
 class Synchronizer:
-    """The process: follows the board's orders, and exchanges while they allow it."""
+    """The process: follows the board's orders, and exchanges while they allow it.
+
+    The bucket map is in shared memory. Where the supervisor notes another, everything that is not answered is asked
+    again, on new connections, as a successor of this process would.
+    """
 
     def __init__(self, spec: SynchronizerSpec) -> None:
         self.spec = spec
@@ -58,22 +62,35 @@ class Synchronizer:
         self.store = ParameterStore.attach(spec.store)
         self.words = ExchangeMemory.attach(spec.exchange)
         self.counters = self.memory.board.counters[spec.process]
-        self.dialer = TcpDialer(spec.keys)
-        bucket_map = BucketMap.from_dict(spec.servers)
-        self.map_epoch = bucket_map.epoch
-        self.addresses = [parse_place(server.address, "the server's address") for server in bucket_map.servers]
-        for address in self.addresses:
-            self.dialer.dial(address)
-        self.exchange = Exchange(
-            self.dialer, self.words, self.store.weights, list(self.addresses), bucket_map, spec.run, spec.identity,
-            spec.wire,
-        )  # fmt: skip
-        milliseconds = self.words.silences.tolist()  # as a predecessor left it
-        self.exchange.silences = {peer: each / 1000 for peer, each in zip(self.addresses, milliseconds, strict=True)}
         self.inboxes = None if spec.factors is None else Inboxes(spec.outboxes, spec.factors)
         self.listening = Listening()
         self.heard = 0.0  # seconds of listening
         self.exchanged = self.store.read_updates()
+        self.maps, text = self.words.read_map()
+        self.connect(read_map(text))
+
+    def connect(self, bucket_map: BucketMap) -> None:
+        """Begin the exchange with these servers. Raises TransportError if they are more or fewer than before."""
+        self.dialer = TcpDialer(self.spec.keys)
+        peers = [parse_place(server.address, "the server's address") for server in bucket_map.servers]
+        for peer in peers:
+            self.dialer.dial(peer)
+        self.exchange = Exchange(
+            self.dialer, self.words, self.store.weights, list(peers), bucket_map, self.spec.run, self.spec.identity,
+            self.spec.wire,
+        )  # fmt: skip
+        milliseconds = self.words.silences.tolist()  # as a predecessor left it
+        silences = {peer: each / 1000 for peer, each in zip(peers, milliseconds, strict=True)}
+        self.exchange.flights.silences.update(silences)
+
+    def follow_map(self) -> bool:
+        """Turn to the servers of a newer bucket map, if the supervisor has noted one; tell whether it has."""
+        if self.words.read("maps") == self.maps:
+            return False
+        self.maps, text = self.words.read_map()
+        self.dialer.close()
+        self.connect(read_map(text))
+        return True
 
     def run(self) -> None:
         """Take the servers' weights, then exchange until STOP. Raises TransportError if a server stays silent."""
@@ -86,11 +103,10 @@ class Synchronizer:
             if order == STOP:
                 return
             self.tell_silences()
-            self.check_map()
             if sequence != acknowledged:
                 self.counters.publish("acknowledged", sequence)
                 acknowledged = sequence
-            if self.due(order):
+            if self.follow_map() or self.due(order):
                 self.round(self.allowed)
             else:
                 time.sleep(_PAUSE)
@@ -116,21 +132,37 @@ class Synchronizer:
     def round(self, allowed: Callable[[], bool]) -> None:
         """Exchange all shards; pauses while that is not allowed, and ends early on STOP.
 
-        A predecessor that died may have left deltas on their way. This round then sends those again, without the
-        updates made since, which go with the next round. So it is not told as done to those who wait for a round.
+        A predecessor that died may have left deltas on their way, and so does this process where it turns to other
+        servers. The round then sends those again, without the updates made since, which go with the next round. So it
+        is not told as done to those who wait for a round.
         """
-        began = time.monotonic_ns()
-        self.exchanged = self.store.read_updates()
-        number = self.words.add("round_begun")
-        complete = not np.isin(self.words.states, (PUSHED, APPLYING)).any()
-        if self.inboxes is None:
-            self.exchange.begin()
-        else:
-            self.exchange.begin_from(self.inboxes)
+        ended = None
+        while ended is None:
+            began = time.monotonic_ns()
+            self.exchanged = self.store.read_updates()
+            number = self.words.add("round_begun")
+            complete = not np.isin(self.words.states, (PUSHED, APPLYING)).any()
+            if self.inboxes is None:
+                self.exchange.begin()
+            else:
+                self.exchange.begin_from(self.inboxes)
+            ended = self.see_through(allowed)
+        if not ended:
+            return
+        self.words.add("rounds")
+        self.words.add("round_ns", time.monotonic_ns() - began)
+        if complete:
+            self.words.note("round_done", number)
+
+    def see_through(self, allowed: Callable[[], bool]) -> bool | None:
+        """Exchange until the round is over; False if it is to STOP, None if there are other servers to begin with."""
         answered = self.exchange.answered
         while not self.exchange.done:
             if self.memory.board.order()[1] == STOP:
-                return
+                return False
+            if self.follow_map():
+                self.heard = self.listening.seconds
+                return None
             if not allowed():
                 time.sleep(_PAUSE)
                 self.heard = self.listening.look(time.monotonic())
@@ -139,28 +171,16 @@ class Synchronizer:
             listened = self.listening.look(now)
             self.exchange.turn(now, _PAUSE)
             self.tell_silences()
-            self.check_map()
             if self.exchange.answered != answered:
                 answered, self.heard = self.exchange.answered, listened
                 self.counters.add("heartbeat", 1)
             elif listened - self.heard > self.spec.patience:
                 raise TransportError(self.silence())
-        self.words.add("rounds")
-        self.words.add("round_ns", time.monotonic_ns() - began)
-        if complete:
-            self.words.note("round_done", number)
-
-    def check_map(self) -> None:
-        """Raise TransportError if there is another bucket map: a server says so, or the supervisor does.
-
-        A server that was replaced by one at another address says nothing.
-        """
-        if self.exchange.moved or self.words.read("map") > self.map_epoch:
-            raise TransportError("the bucket map has changed; this synchronizer's successor gets the new one")
+        return True
 
     def tell_silences(self) -> None:
         """Tell the supervisor, in whole milliseconds, which servers are silent and for how long."""
-        for number, seconds in enumerate(self.exchange.silences.values()):
+        for number, seconds in enumerate(self.exchange.flights.silences.values()):
             self.words.silences[number] = round(1000 * seconds)
 
     def silence(self) -> str:
@@ -170,6 +190,16 @@ class Synchronizer:
             for address, trouble in self.exchange.unanswered().items()
         )
         return f"no use could be made of a parameter server for {self.spec.patience:g} s ({told})"
+
+
+def note_map(words: ExchangeMemory, bucket_map: BucketMap) -> None:
+    """Tell the synchronizer, the one of now and those after it, which servers there are."""
+    words.note_map(json.dumps(bucket_map.as_dict()).encode())
+
+
+def read_map(text: bytes) -> BucketMap:
+    """Return the bucket map that `note_map` noted."""
+    return BucketMap.from_dict(json.loads(text))
 
 
 def synchronize(spec: SynchronizerSpec) -> None:

@@ -203,10 +203,6 @@ class Crew:
             self.memory.ledger.give_back(epoch, batch, server)
             ring.consume()
 
-    def respecify(self, synchronizer: SynchronizerSpec) -> None:
-        """Give the synchronizer's successors another task: the servers have moved."""
-        self.members[-1].spec = synchronizer
-
     def totals(self) -> Mapping[str, float]:
         """Return the sums of all workers' and data servers' counters since the start, the dead included."""
         totals = dict(self._retired)

@@ -37,9 +37,8 @@ from adam_mp.training.folder.keeper import Keeper
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import reopened, within_quorum
 from adam_mp.training.plan.resuming import find_best
-from adam_mp.training.replica.joining import Cluster, share_batches, synchronizer_spec
+from adam_mp.training.replica.joining import Cluster, share_batches
 from adam_mp.training.replica.launch import Launch
-from adam_mp.training.replica.shared_leases import SharedLeases
 from adam_mp.training.settings.events import EpochProgress, Listener, Notice
 
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
@@ -372,18 +371,7 @@ class Supervisor:
         self.crew.watch()
         self.leases.tick()
         self._silences.look(self.leases.silences())
-        self._follow_servers()
         self._watchdog.answer()
-
-    def _follow_servers(self) -> None:
-        """When the coordinator has another bucket map, let the synchronizer's successor use it."""
-        leases, exchange = self.leases, self.shared.exchange
-        if not isinstance(leases, SharedLeases) or self.cluster is None or exchange is None:
-            return
-        if leases.map != self.cluster.map:
-            self.cluster.map = leases.map
-            self.crew.respecify(synchronizer_spec(self.plan, self.cluster, leases.map.as_dict(), self.shared))
-            exchange.note("map", leases.map.epoch)
 
     def _pause(self, guarded: bool = True) -> None:
         """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""

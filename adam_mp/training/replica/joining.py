@@ -140,7 +140,7 @@ def share_batches(
         lambda: replica_figures(exchange, store, memory, totals(), brought), brought,
         failed_in,
     )  # fmt: skip
-    return leases, synchronizer_spec(plan, cluster, cluster.map.as_dict(), shared)
+    return leases, synchronizer_spec(plan, cluster, shared)
 
 
 def replica_name(process: int) -> str:
@@ -182,8 +182,8 @@ def run_facts(plan: RunPlan) -> RunFacts:
     )
 
 
-def synchronizer_spec(plan: RunPlan, cluster: Cluster, servers: Mapping[str, Any], shared: Shared) -> SynchronizerSpec:
-    """Return what the synchronizer is told; `servers` is the bucket map as plain values."""
+def synchronizer_spec(plan: RunPlan, cluster: Cluster, shared: Shared) -> SynchronizerSpec:
+    """Return what the synchronizer is told; the bucket map it finds in shared memory."""
     assert shared.exchange is not None
     settings = plan.settings
     return SynchronizerSpec(
@@ -191,7 +191,6 @@ def synchronizer_spec(plan: RunPlan, cluster: Cluster, servers: Mapping[str, Any
         memory=shared.memory.handle,
         store=shared.store.handle,
         exchange=shared.exchange.handle,
-        servers=servers,
         keys=cluster.keys,
         run=cluster.link.run,
         identity=cluster.link.identity,

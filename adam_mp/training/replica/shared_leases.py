@@ -20,6 +20,7 @@ from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
+from adam_mp.params.replica.synchronizer import note_map
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.membership import CoordinatorLink
@@ -68,6 +69,7 @@ class SharedLeases:
         self._wanted_round = self._elsewhere = 0
         self._hungry = True
         self._pace = 0.0  # batches trained between two reports
+        note_map(exchange, self.map)
         self._forget(0)
 
     @property
@@ -245,10 +247,12 @@ class SharedLeases:
                 f"the coordinator at {self._link.address} leases batches beyond the {batches} of the epoch, or has no "
                 "bucket map; is it of another version?"
             )
-        known = {entry.epoch for entry in news.finished}
+        known, before = {entry.epoch for entry in news.finished}, self.map
         # A replica that joined again is told nothing of the epoch that is being closed here.
         kept = [entry for entry in self._news.finished if entry.epoch >= self._epoch and entry.epoch not in known]
         self._news = dataclasses.replace(news, finished=(*kept, *news.finished))
+        if self.map != before:
+            note_map(self._exchange, self.map)
         self._telling = []
         self._elsewhere = max(self._elsewhere, min(news.updates, _MOST_UPDATES))  # a restarted one learns them
         self._store.set_elsewhere(self._elsewhere - self._brought)

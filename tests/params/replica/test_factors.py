@@ -253,7 +253,7 @@ def test_a_server_that_is_lost_between_product_and_pull_gets_the_delta(run):
     worker, exchange = cluster.workers[0], cluster.exchanges[0]
     worker.update()
     exchange.begin_from(worker.inboxes)
-    while not exchange._multiplied:
+    while not exchange.matrices.multiplied:
         cluster.turn(0.003)
     replace_servers(cluster)
     while not cluster.exchanges[0].done:

@@ -12,7 +12,8 @@ from adam_mp.errors import TransportError
 from adam_mp.memory.board import STOP, TRAIN, VALIDATE
 from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
 from adam_mp.memory.layout import Layout
-from adam_mp.params.replica.synchronizer import Synchronizer
+from adam_mp.params.replica.synchronizer import Synchronizer, note_map, read_map
+from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.params.run.listening import Listening
 from adam_mp.transport.addresses import parse_address
 
@@ -33,8 +34,8 @@ class Exchange:
     """A round that takes `turns` turns with an answer each, and then has none for the servers in `owing`."""
 
     def __init__(self, turns, owing=()):
-        self.turns, self.owing, self.answered, self.moved = turns, dict(owing), 0, False
-        self.silences = dict.fromkeys((WELL, SILENT, REFUSING), 0.0)
+        self.turns, self.owing, self.answered = turns, dict(owing), 0
+        self.flights = types.SimpleNamespace(silences=dict.fromkeys((WELL, SILENT, REFUSING), 0.0))
         self.touched = []  # the orders under which weights were touched
 
     def begin(self):
@@ -50,7 +51,7 @@ class Exchange:
             self.answered += 1
         else:
             time.sleep(0.01)
-            self.silences[SILENT] += 0.01
+            self.flights.silences[SILENT] += 0.01
 
     def unanswered(self):
         return self.owing
@@ -97,7 +98,7 @@ def make():
         made.store = types.SimpleNamespace(read_updates=lambda: 0)
         made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
         made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
-        made.listening, made.heard, made.map_epoch = Listening(), 0.0, 3
+        made.listening, made.heard, made.maps = Listening(), 0.0, words.read("maps")
         exchange.board, exchange.words = board, words
         return made
 
@@ -144,14 +145,38 @@ def test_a_round_that_is_wanted_is_done_once_all_is_there(make, left, more):
 
 
 @pytest.mark.parametrize("turns", [0, 10**6])
-def test_a_synchronizer_ends_when_the_supervisor_knows_another_map(make, turns):
+def test_a_synchronizer_turns_to_the_servers_of_a_newer_map(make, turns):
+    """Between rounds and in the middle of one: what was not answered is asked again."""
     made = make(Board(TRAIN), Exchange(turns, {SILENT: ""} if turns else ()))
-    made.words.states[:] = SEEN
-    made.spec.patience = 60.0
-    made.words.note("map", 3)  # the one it has
-    threading.Timer(0.2, made.words.note, ("map", 4)).start()
-    with pytest.raises(TransportError, match="the bucket map has changed"):
-        made.run()
+    words, met = made.words, []
+    words.states[:] = PUSHED if turns else SEEN
+    wanted = words.want_round() if turns else 0
+
+    def connect(bucket_map):
+        met.append(bucket_map)
+        made.exchange = Rounds()
+        made.exchange.board, made.exchange.words = Board(*[TRAIN] * 30, STOP), words
+        made.memory.board = made.exchange.board
+
+    made.spec.patience, made.dialer = 60.0, types.SimpleNamespace(close=lambda: met.append("hung up"))
+    made.connect = connect
+    newer = BucketMap(4, tuple(ServerPlace(number, f"127.0.0.1:{7710 + number}") for number in range(3)))
+    threading.Timer(0.2, note_map, (words, newer)).start()
+    made.run()
+    assert met == ["hung up", newer]
+    assert made.exchange.begun == (2 if turns else 1)  # the first had what the old servers were told
+    assert words.is_done(wanted)
+    assert words.statistics().round_begun - words.statistics().rounds == bool(turns)
+
+
+def test_a_successor_finds_the_newest_map(make):
+    words = make(Board(TRAIN), Exchange(0)).words
+    assert words.read_map() == (0, b"")
+    for epoch in range(1, 8):
+        newest = BucketMap(epoch, tuple(ServerPlace(number, "x" * 300 + str(epoch)) for number in range(3)))
+        note_map(words, newest)
+        count, text = words.read_map()
+        assert (count, read_map(text)) == (epoch, newest)
 
 
 def test_the_servers_that_are_well_are_not_blamed(make):
@@ -164,4 +189,4 @@ def test_the_servers_that_are_well_are_not_blamed(make):
     assert made.counters.values["heartbeat"] == 2
     well, silent, refusing = made.words.silences
     assert (well, refusing) == (0, 0)
-    assert silent == round(1000 * made.exchange.silences[SILENT]) >= 100
+    assert silent == round(1000 * made.exchange.flights.silences[SILENT]) >= 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -61,11 +62,14 @@ class Exchange:
     """The words of an exchange that does nothing."""
 
     def __init__(self):
-        self.silences = np.zeros(1, np.int64)
+        self.silences, self.maps = np.zeros(1, np.int64), []
         self.words = dict.fromkeys(("round_begun", "round_done", "rounds", "sequence"), 0)
 
     def read(self, name):
         return self.words[name]
+
+    def note_map(self, text):
+        self.maps.append(json.loads(text))
 
     def is_done(self, number):
         return self.words["round_done"] >= number
@@ -128,6 +132,14 @@ def test_a_replica_that_never_opened_an_epoch_leaves_without_a_report(replica):
     assert replica.link.left == 1
     leases.tick()
     assert not replica.link.reports
+
+
+def test_the_synchronizer_is_told_each_newer_map_once(replica):
+    newer = {"epoch": 2, "servers": [[8, "127.0.0.1:7701"]]}
+    for bucket_map in (MAP, newer, newer):
+        replica.link.said = [{**NEWS, "map": bucket_map}]
+        replica.leases.tick()
+    assert replica.exchange.maps == [MAP, newer]
 
 
 def test_answers_without_news_are_no_progress(replica):
