@@ -200,7 +200,7 @@ def is_message(parts: Frames) -> bool:
     header, payload = parts
     magic, version, kind = struct.unpack_from("<4sHH", header)
     length, encoding = struct.unpack_from("<QH", header, 48)
-    if (magic, version, length) != (b"AdMP", 2, len(payload)) or encoding > 2:
+    if (magic, version, length) != (b"AdMP", 3, len(payload)) or encoding > 2:
         return False
     if not (1 <= kind <= 10 or 16 <= kind <= 23 or kind in (32, 33)):
         return False
