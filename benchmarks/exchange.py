@@ -36,7 +36,7 @@ from adam_mp.params.server.shard_table import Delta, ShardTable
 from adam_mp.transport.keys import make_key_file, read_keys
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.places import Place, parse_place
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 from benchmarks.goals import Row, ratio_row, run_groups
 from benchmarks.peers.ping_pong import receive_into
 from benchmarks.timing import alternate
@@ -50,7 +50,7 @@ class Replica:
     """A replica's lines to a parameter server: one for weights, one to be a member."""
 
     def __init__(self, address: Place, layout: Layout, key_file: Path | None) -> None:
-        self.dialer, self._said = TcpDialer(read_keys(key_file)), TcpDialer(read_keys(key_file))
+        self.dialer, self._said = SocketDialer(read_keys(key_file)), SocketDialer(read_keys(key_file))
         self.dialer.dial(address)
         self.link = CoordinatorLink(self._said, address, new_identity())
         facts = {"layout": LayoutFacts.of(layout).as_list(), "images": 16, "batch_size": 16, "epochs": 1,

@@ -42,7 +42,7 @@ from adam_mp.training.replica.joining import run_facts
 from adam_mp.training.replica.launch import find_launched
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 
 _STEP = np.float32(2**-12)  # small beside the weights, large beside their rounding
 _EPOCHS = 1000  # more than there is time for
@@ -75,12 +75,12 @@ class Stranger:
     def __init__(self, settings: dict[str, Any], folder: Path) -> None:
         address = find_launched(folder)
         plan = make_plan({**settings, "join": address}, lambda _: None)
-        self.dialer = TcpDialer(None)
+        self.dialer = SocketDialer(None)
         self.link = CoordinatorLink(self.dialer, parse_place(address, "address"), new_identity())
         self.facts = {"role": REPLICA, "facts": run_facts(plan).as_dict()}
         self.news = self.link.join(self.facts, _DEADLINE)
         bucket_map = self.news.map
-        self.peers = TcpDialer(None)  # of the exchange alone
+        self.peers = SocketDialer(None)  # of the exchange alone
         peers = [parse_place(server.address, "address") for server in bucket_map.servers]
         for peer in peers:
             self.peers.dial(peer)

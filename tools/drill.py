@@ -315,7 +315,7 @@ def knock(run: Run) -> None:
     script = (  # the program is loaded first: the other user may have no way to its files
         "import encodings.idna, os, sys\n"
         "from adam_mp.cli import main, status\n"
-        "from adam_mp.transport import tcp\n"
+        "from adam_mp.transport import zeromq\n"
         f"os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})\n"
         "sys.exit(main.main(sys.argv[1:]))\n"
     )

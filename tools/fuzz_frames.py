@@ -23,7 +23,7 @@ from crc32c import crc32c
 
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import FrameError, Kind, Message, decode, encode, with_facts
-from adam_mp.transport.tcp import TcpDialer, TcpListener
+from adam_mp.transport.zeromq import SocketDialer, SocketListener
 
 Frames = list[bytes]
 
@@ -103,7 +103,7 @@ class _Fuzzer:
         for socket in self.sockets:
             socket.linger, socket.sndtimeo = 0, int(1000 * PATIENCE)
             socket.connect(f"tcp://{self.address}")
-        self.dialer = TcpDialer(None)
+        self.dialer = SocketDialer(None)
         self.dialer.dial(self.address)
 
     def run(self, frames: int, seed: int, probe_every: int) -> Counts:
@@ -295,7 +295,7 @@ def serve() -> None:
         ended.set()
 
     threading.Thread(target=wait_for_end, daemon=True).start()
-    listener = TcpListener(Address("127.0.0.1", 0), None)
+    listener = SocketListener(Address("127.0.0.1", 0), None)
     print(listener.address.port, flush=True)
     while not ended.is_set():
         received = listener.receive(0.1)

@@ -31,7 +31,7 @@ from adam_mp.training.settings.settings import TrainSettings, make_settings
 from adam_mp.transport.addresses import Address, open_notice
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_listen
-from adam_mp.transport.tcp import TcpListener
+from adam_mp.transport.zeromq import SocketListener
 
 _SETTINGS = (
     "data",
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
     data = _load(settings, count, tell)
     with _served(data, settings, count) as (memory, served), contextlib.ExitStack() as held:
-        listener = TcpListener(address, keys)
+        listener = SocketListener(address, keys)
         held.callback(listener.close)
         interruption = held.enter_context(Interruption())
         held.enter_context(interruption.note_asking())

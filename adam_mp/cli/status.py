@@ -18,7 +18,7 @@ from adam_mp.training.replica.launch import find_launched
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 
 _LOOK = 0.05  # seconds between looks for Ctrl-C
 _CLEAR = "\x1b[H\x1b[2J"
@@ -47,7 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     address = values.address
     if Path(address).is_dir():
         address = find_launched(Path(address))
-    dialer = TcpDialer(read_keys(values.key_file))
+    dialer = SocketDialer(read_keys(values.key_file))
     try:
         link = CoordinatorLink(dialer, parse_place(address, "the address"), new_identity())
         with Interruption() as interruption, contextlib.suppress(StoppedError):

@@ -1,9 +1,8 @@
 """A single-producer single-consumer queue of fixed batch slots in shared memory: data server to worker.
 
-The producer writes a slot and then publishes the new head; the consumer uses the slot where it lies (no copy) and then
-publishes the new tail. Head and tail only grow, each written by one side, each on its own cache line. Either side may
-die at any moment: what was published stays valid, what was not never existed, a successor carries on from the words.
-Nothing here waits; `reserve` and `peek` return None at once, and callers wait by `memory.waiting`.
+The producer writes a slot and then publishes it; the consumer uses the slot where it lies (no copy) and then gives it
+back (`slots`). Either side may die at any moment. Nothing here waits; `reserve` and `peek` return None at once, and
+callers wait by `memory.waiting`.
 """
 
 from __future__ import annotations
@@ -12,14 +11,11 @@ import dataclasses
 
 import numpy as np
 
-from adam_mp.kernels.atomic import observe, publish
 from adam_mp.memory.segment import Segment
+from adam_mp.memory.slots import LINE, WORDS_BYTES, SlotWords
 
-_LINE = 8  # int64 words in a cache line
-_HEAD, _TAIL, _PRODUCER = 0, _LINE, 2 * _LINE
-_HEADER_BYTES = 3 * _LINE * 8
 NO_PRODUCER = -1
-_TAG_BYTES = _LINE * 8
+_TAG_BYTES = LINE * 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +34,7 @@ class RingShape:
     @property
     def bytes(self) -> int:
         """Bytes of the ring."""
-        return _HEADER_BYTES + self.slots * self.slot_bytes
+        return WORDS_BYTES + self.slots * self.slot_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,16 +68,16 @@ class Ring:
 
     def __init__(self, segment: Segment, offset: int, shape: RingShape) -> None:
         self.shape = shape
-        self._words = segment.array(np.int64, (3 * _LINE,), offset)
+        self._words = SlotWords(segment, offset, shape.slots)
         self._slots = [
-            self._slot(segment, offset + _HEADER_BYTES + index * shape.slot_bytes) for index in range(shape.slots)
+            self._slot(segment, offset + WORDS_BYTES + index * shape.slot_bytes) for index in range(shape.slots)
         ]
 
     def _slot(self, segment: Segment, offset: int) -> Slot:
         labels = offset + _TAG_BYTES
         images = labels + _line_up(4 * self.shape.batch)
         return Slot(
-            segment.array(np.int64, (_LINE,), offset),
+            segment.array(np.int64, (LINE,), offset),
             segment.array(np.int32, (self.shape.batch,), labels),
             segment.array(np.float32, (self.shape.batch, *self.shape.image), images),
         )
@@ -93,25 +89,20 @@ class Ring:
 
     def reserve(self) -> Slot | None:
         """Return the next free slot to write, or None when the ring is full. Producer only."""
-        head = observe(self._words, _HEAD)
-        if head - observe(self._words, _TAIL) >= self.shape.slots:
-            return None
-        return self._slots[int(head % self.shape.slots)]
+        free = self._words.free()
+        return None if free is None else self._slots[free]
 
     def publish(self) -> None:
         """Hand the reserved slot to the consumer. Producer only."""
-        publish(self._words, _HEAD, observe(self._words, _HEAD) + 1)
+        self._words.publish()
 
     def peek(self) -> int | None:
         """Return the index of the oldest published slot, or None when the ring is empty. Consumer only."""
-        tail = observe(self._words, _TAIL)
-        if observe(self._words, _HEAD) == tail:
-            return None
-        return int(tail % self.shape.slots)
+        return self._words.oldest()
 
     def published(self) -> list[int]:
         """Return the indices of all published slots, the oldest first. Consumer only."""
-        tail, head = int(observe(self._words, _TAIL)), int(observe(self._words, _HEAD))
+        head, tail = self._words.counts()
         return [place % self.shape.slots for place in range(tail, head)]
 
     @property
@@ -121,21 +112,20 @@ class Ring:
 
     def consume(self) -> None:
         """Give the slot seen by `peek` back to the producer. Consumer only."""
-        publish(self._words, _TAIL, observe(self._words, _TAIL) + 1)
+        self._words.consume()
 
     @property
     def producer(self) -> int:
         """Which process fills the ring, or NO_PRODUCER. Set by the supervisor alone, when that process is not alive."""
-        return int(observe(self._words, _PRODUCER))
+        return self._words.extra
 
     @producer.setter
     def producer(self, process: int) -> None:
-        publish(self._words, _PRODUCER, process)
+        self._words.extra = process
 
     def statistics(self) -> RingStatistics:
         """Return the ring's counters as of now."""
-        tail = int(observe(self._words, _TAIL))  # first, or it may be beyond the head by then
-        return RingStatistics(int(observe(self._words, _HEAD)), tail)
+        return RingStatistics(*self._words.counts())
 
 
 def _line_up(size: int) -> int:

@@ -1,8 +1,10 @@
 """Messages between two processes of one machine: the bytes stay where they are in shared memory, an offset goes over.
 
 A channel has one sender and one receiver. The sender writes into a free slot and publishes it; the receiver reads it
-where it lies and gives it back. A full channel says so at once. Either side may die at any moment: what was published
-stays, a successor carries on.
+where it lies and gives it back, as in a ring of batches (`memory.slots`). A full channel says so at once. Either side
+may die at any moment: what was published stays, a successor carries on.
+
+It is no `Endpoint`: a slot is an array of numbers that its sender writes in place, not a message that somebody answers.
 """
 
 from __future__ import annotations
@@ -11,12 +13,8 @@ import dataclasses
 
 import numpy as np
 
-from adam_mp.kernels.atomic import observe, publish
 from adam_mp.memory.segment import Segment, SegmentHandle
-
-_LINE = 8
-_HEAD, _TAIL, _LOST = 0, _LINE, 2 * _LINE
-_HEADER_BYTES = 3 * _LINE * 8
+from adam_mp.memory.slots import WORDS_BYTES, SlotWords
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +35,13 @@ class LocalChannel:
 
     def __init__(self, segment: Segment, offset: int, slots: int, numbers: int) -> None:
         self.handle = ChannelHandle(segment.handle, offset, slots, numbers)
-        self._words = segment.array(np.int64, (3 * _LINE,), offset)
-        self._slots = segment.array(np.float32, (slots, numbers), offset + _HEADER_BYTES)
+        self._words = SlotWords(segment, offset, slots)
+        self._slots = segment.array(np.float32, (slots, numbers), offset + WORDS_BYTES)
 
     @staticmethod
     def bytes_needed(slots: int, numbers: int) -> int:
         """Return the bytes a channel takes, a multiple of 64."""
-        return _HEADER_BYTES + -(-4 * slots * numbers // 64) * 64
+        return WORDS_BYTES + -(-4 * slots * numbers // 64) * 64
 
     @classmethod
     def attach(cls, handle: ChannelHandle, segment: Segment | None = None) -> LocalChannel:
@@ -52,35 +50,33 @@ class LocalChannel:
 
     def reserve(self) -> np.ndarray | None:
         """Return the next slot, float32 [numbers], to write; None if the channel is full."""
-        head = observe(self._words, _HEAD)
-        if head - observe(self._words, _TAIL) >= len(self._slots):
-            return None
-        slot: np.ndarray = self._slots[int(head % len(self._slots))]
-        return slot
+        free = self._words.free()
+        return None if free is None else self._slots[free]
 
     def publish(self) -> None:
         """Hand the reserved slot over."""
-        publish(self._words, _HEAD, observe(self._words, _HEAD) + 1)
+        self._words.publish()
 
     def lose(self) -> None:
         """Note that something could not be sent because the channel was full."""
-        publish(self._words, _LOST, observe(self._words, _LOST) + 1)
+        self._words.extra += 1
 
     @property
     def lost(self) -> int:
         """How often something could not be sent."""
-        return int(observe(self._words, _LOST))
+        return self._words.extra
 
     @property
     def waiting(self) -> int:
         """How many slots are published and not yet consumed."""
-        return int(observe(self._words, _HEAD) - observe(self._words, _TAIL))
+        published, consumed = self._words.counts()
+        return published - consumed
 
     def peek(self, ahead: int) -> np.ndarray:
         """Return the slot that was published `ahead` after the oldest."""
-        slot: np.ndarray = self._slots[int((observe(self._words, _TAIL) + ahead) % len(self._slots))]
+        slot: np.ndarray = self._slots[self._words.at(ahead)]
         return slot
 
     def consume(self, count: int) -> None:
         """Give the oldest `count` slots back."""
-        publish(self._words, _TAIL, observe(self._words, _TAIL) + count)
+        self._words.consume(count)

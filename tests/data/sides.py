@@ -25,7 +25,7 @@ from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.training.data.data_plan import join_records, make_source
 from adam_mp.transport.addresses import Address
-from adam_mp.transport.tcp import TcpListener
+from adam_mp.transport.zeromq import SocketListener
 
 COUNT, GREY, COLOUR = 40, (9, 9, 1), (32, 32, 3)
 GREYS = Normalization((10.0,), (5.1,), 0.3)
@@ -104,7 +104,7 @@ class Side:
 @contextlib.contextmanager
 def serving(side, port=0, keys=None, service=None, kind=PictureServer, ready=True, **options):
     """A server in a thread, with processes that make pictures of `side`; gives its address and the server."""
-    listener = TcpListener(Address("127.0.0.1", port), keys)
+    listener = SocketListener(Address("127.0.0.1", port), keys)
     with side.makers(**options) as makers:
         server = kind(service or PictureService(side.data), listener, makers)
         server.makers = makers

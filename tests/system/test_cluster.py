@@ -21,7 +21,7 @@ from adam_mp.training.replica.launch import find_launched
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.socket_files import SocketFolder
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 from tests.system.conftest import metrics, wait_until
 
 IMAGES, BATCHES = 1900, 119  # of an epoch
@@ -144,7 +144,7 @@ def begin(start, small_data, tmp_path):
 
 def ask_status(address):
     """Return what `adam-mp status --json` shows, asked from here, which is quicker."""
-    dialer = TcpDialer(None)
+    dialer = SocketDialer(None)
     try:
         return CoordinatorLink(dialer, parse_place(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
     finally:

@@ -105,14 +105,14 @@ import sys, time
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind, with_facts
-from adam_mp.transport.tcp import TcpDialer, TcpListener
+from adam_mp.transport.zeromq import SocketDialer, SocketListener
 address, keys = Address(sys.argv[1], 7800), read_keys(sys.argv[2])
 deadline = time.monotonic() + 100
 """
 ECHO = (
     COMMON
     + """
-listener, lost = TcpListener(address, keys), 0
+listener, lost = SocketListener(address, keys), 0
 print("listens", flush=True)
 while time.monotonic() < deadline:
     received = listener.receive(0.05)
@@ -126,7 +126,7 @@ while time.monotonic() < deadline:
 ASK = (
     COMMON
     + """
-dialer, answers = TcpDialer(keys), 0
+dialer, answers = SocketDialer(keys), 0
 dialer.dial(address)
 while time.monotonic() < deadline:
     dialer.send(address, with_facts(Kind.STATUS, {}))

@@ -12,7 +12,7 @@ from adam_mp.transport import connections
 from adam_mp.transport.connections import is_dead
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import Kind, Message
-from tests.transport.test_tcp import HELLO, LARGE, SOON, ends, filled, met, new_keys, wait_until  # noqa: F401
+from tests.transport.test_zeromq import HELLO, LARGE, SOON, ends, filled, met, new_keys, wait_until  # noqa: F401
 
 NOW = 1000.0
 

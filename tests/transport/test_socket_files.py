@@ -17,8 +17,8 @@ from adam_mp.errors import SettingsError, TransportError
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.places import parse_place, way_to_dial, way_to_listen
 from adam_mp.transport.socket_files import SocketFile, SocketFolder
-from adam_mp.transport.tcp import TcpListener
-from tests.transport.test_tcp import HELLO, LARGE, SOON, ends, met, new_keys, send, serves, wait_until  # noqa: F401
+from adam_mp.transport.zeromq import SocketListener
+from tests.transport.test_zeromq import HELLO, LARGE, SOON, ends, met, new_keys, send, serves, wait_until  # noqa: F401
 
 
 @pytest.fixture
@@ -107,14 +107,14 @@ class TestWhoMayCome:
 def test_what_another_listens_on_is_refused(ends, file):  # noqa: F811
     listener = ends.listen(None, file)
     with pytest.raises(TransportError, match=r"cannot listen on unix:.*: address already in use; choose another"):
-        TcpListener(file, None)
+        SocketListener(file, None)
     assert serves(ends, listener)
 
 
 def test_a_file_that_is_no_socket_is_left_alone(file):
     file.path.write_text("weights")
     with pytest.raises(TransportError, match="a file has that name; choose another --listen"):
-        TcpListener(file, None)
+        SocketListener(file, None)
     assert file.path.read_text() == "weights"
 
 

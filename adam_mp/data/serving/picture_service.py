@@ -23,7 +23,7 @@ from adam_mp.transport.endpoint import Sent
 from adam_mp.transport.forms import short, write
 from adam_mp.transport.messages import Kind, Message, with_facts
 from adam_mp.transport.refusal import Refusal, refusal_message
-from adam_mp.transport.tcp import TcpListener
+from adam_mp.transport.zeromq import SocketListener
 
 _MOST_REQUESTS = 256  # taken and not answered yet
 _REQUESTS_A_TURN = 16
@@ -113,7 +113,7 @@ class PictureServer:
     Requests beyond `_MOST_REQUESTS` are dropped: replicas ask again.
     """
 
-    def __init__(self, service: PictureService, listener: TcpListener, makers: Makers) -> None:
+    def __init__(self, service: PictureService, listener: SocketListener, makers: Makers) -> None:
         self._service, self._listener, self._makers = service, listener, makers
         self._most = most_samples(service.shape)
         self._taken: set[tuple[bytes, int, int]] = set()  # asked and not answered yet

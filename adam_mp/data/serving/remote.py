@@ -35,7 +35,7 @@ from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.refusal import Refusal, read_refusal
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 
 _WINDOW = 8  # requests on their way; the queues of a connection hold 16 messages
 _AGAIN = 1.0  # seconds after which an unanswered question is asked again
@@ -273,7 +273,7 @@ class _Line:
         self._addresses = [parse_place(text, "the address of a data server") for text in remote.addresses]
         self._facts = facts
         self._deadline = remote.deadline + _SILENCE * (len(remote.addresses) - 1)
-        self._dialer = TcpDialer(remote.keys)
+        self._dialer = SocketDialer(remote.keys)
         self._turn = 0
         self._tried: list[Place] = []
         self._why: dict[Place, str] = {}

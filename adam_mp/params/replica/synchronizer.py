@@ -25,7 +25,7 @@ from adam_mp.params.run.listening import Listening
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.local import ChannelHandle
 from adam_mp.transport.places import parse_place
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 
 _PAUSE = 0.002
 
@@ -71,7 +71,7 @@ class Synchronizer:
 
     def connect(self, bucket_map: BucketMap) -> None:
         """Begin the exchange with these servers. Raises TransportError if they are more or fewer than before."""
-        self.dialer = TcpDialer(self.spec.keys)
+        self.dialer = SocketDialer(self.spec.keys)
         peers = [parse_place(server.address, "the server's address") for server in bucket_map.servers]
         for peer in peers:
             self.dialer.dial(peer)

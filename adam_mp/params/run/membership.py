@@ -22,7 +22,7 @@ from adam_mp.transport.forms import read, write
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place
 from adam_mp.transport.refusal import Refusal
-from adam_mp.transport.tcp import NOBODY, TcpDialer
+from adam_mp.transport.zeromq import NOBODY, SocketDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
 _LOOK = 0.05
@@ -60,7 +60,7 @@ class _Request:
 class CoordinatorLink:
     """One member's line. Used by one thread; `run` is 0 until the coordinator has told it."""
 
-    def __init__(self, dialer: TcpDialer, address: Place, identity: int) -> None:
+    def __init__(self, dialer: SocketDialer, address: Place, identity: int) -> None:
         self.address, self.identity, self.run = address, identity, 0
         self._dialer = dialer
         self._sequence = (int.from_bytes(os.urandom(4), "little") or 1) << _LIFE

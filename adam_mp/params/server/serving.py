@@ -21,7 +21,7 @@ from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.places import Place, parse_place
-from adam_mp.transport.tcp import TcpDialer, TcpListener
+from adam_mp.transport.zeromq import SocketDialer, SocketListener
 
 _EVERYWHERE = ("0.0.0.0", "::")
 
@@ -77,13 +77,13 @@ def _serve(
     identity = int(facts.get("identity", 0)) or new_identity()
     coordinator = _make_coordinator(spec, facts.get("coordinator")) if first is None else None
     compile_kernels()
-    listener = TcpListener(address, spec.keys)
+    listener = SocketListener(address, spec.keys)
     with contextlib.ExitStack() as ends:
         ends.callback(listener.close)
         snapshots = SnapshotFolder(spec.snapshots, spec.seconds) if spec.snapshots is not None else None
         at: Coordinator | CoordinatorLink | None = coordinator
         if first is not None:
-            dialer = TcpDialer(spec.keys)
+            dialer = SocketDialer(spec.keys)
             ends.callback(dialer.close)
             at = CoordinatorLink(dialer, first, identity)
         assert at is not None
@@ -102,7 +102,7 @@ def _serve(
         return outcome not in (ALONE, STOPPED)
 
 
-def _announce(spec: ServerSpec, listener: TcpListener, coordinates: bool, tell: Callable[[str], None]) -> None:
+def _announce(spec: ServerSpec, listener: SocketListener, coordinates: bool, tell: Callable[[str], None]) -> None:
     """Say where this server listens, and write it to the address file."""
     role = "coordinator and parameter server" if coordinates else "parameter server"
     tell(f"{role} on {listener.address}")

@@ -31,7 +31,7 @@ from adam_mp.transport.forms import write
 from adam_mp.transport.keys import Keys, read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 
 _JOINING = 60.0  # seconds: servers and replicas may be started in any order
 _TELLING = 1.0
@@ -43,7 +43,7 @@ _AGREED = ("optimizer", "lr", "momentum", "weight_decay", "seed", "validation")
 class Cluster:
     """A replica's place in a run of many: its line to the coordinator, and the coordinator's first news."""
 
-    dialer: TcpDialer
+    dialer: SocketDialer
     link: CoordinatorLink
     joining: Joining
     map: BucketMap  # the servers, as they were when the replica joined
@@ -65,7 +65,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
     settings = plan.settings
     assert settings.join is not None
     keys = read_keys(settings.key_file)
-    dialer = TcpDialer(keys)
+    dialer = SocketDialer(keys)
     try:
         link = CoordinatorLink(dialer, parse_place(settings.join, "--join"), new_identity())
         joining = brought = Joining(REPLICA, replica_name(os.getpid()), facts=run_facts(plan))
@@ -154,7 +154,7 @@ def say_dead(link: CoordinatorLink, process: int) -> None:
     `link` is a member's, to a coordinator on this machine. The question who that replica was has a line of its own: a
     report may be on its way on `link`.
     """
-    dialer = TcpDialer(None)
+    dialer = SocketDialer(None)
     try:
         state = CoordinatorLink(dialer, link.address, new_identity()).ask(Kind.STATUS, {}, _TELLING)
         for member in (*state["members"], *state["missing"]):

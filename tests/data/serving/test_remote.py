@@ -37,7 +37,7 @@ from adam_mp.memory.run_memory import RunMemory
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.keys import make_key_file
 from adam_mp.transport.messages import Kind, Message, with_facts
-from adam_mp.transport.tcp import TcpDialer
+from adam_mp.transport.zeromq import SocketDialer
 from tests.data.odd_makers import make_faults, make_less_slowly, make_nonsense, make_slowly
 from tests.data.pictures_on_disk import write_folder
 from tests.data.serving.test_server import drain
@@ -415,7 +415,7 @@ def test_garbage_is_refused_and_the_server_lives(make_side):
     generator = np.random.default_rng(5)
     with serving(there) as (address, server), remote(here, address) as pictures:
         session = pictures._line.session
-        dialer, peer = TcpDialer(None), Address("127.0.0.1", int(address.rpartition(":")[2]))
+        dialer, peer = SocketDialer(None), Address("127.0.0.1", int(address.rpartition(":")[2]))
         dialer.dial(peer)
         messages = [
             Message(Kind.FETCH, generator.bytes(int(size)), shard=int(shard), sequence=n)

@@ -30,7 +30,7 @@ from adam_mp.process.folder_lock import FolderLock
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, Message, with_facts
 from adam_mp.transport.sim import Network, Weather
-from adam_mp.transport.tcp import TcpListener
+from adam_mp.transport.zeromq import SocketListener
 
 LAYOUT = LayoutFacts.of(Layout.of({"a": (30, 7), "b": (7,)})).as_list()
 FACTS = {"layout": LAYOUT, "images": 95, "batch_size": 10, "epochs": 3, "quorum": 1.0, "agreed": {}}
@@ -331,7 +331,7 @@ def ends_quietly(process):
 
 
 def test_ctrl_c_ends_a_status_that_sleeps(status):
-    listener, stop = TcpListener(Address("127.0.0.1", 0), None), threading.Event()
+    listener, stop = SocketListener(Address("127.0.0.1", 0), None), threading.Event()
     loop = make_loop(listener, str(listener.address), 100, Coordinator(run=5, expected=1), None, lambda text: None)
     thread = threading.Thread(target=loop.run, args=(stop.is_set,))
     thread.start()

@@ -80,7 +80,7 @@ class _Tally:
         return TransportStatistics(**total.values)
 
 
-class TcpListener:
+class SocketListener:
     """The side that is dialled; peers are known by the routing identity of their connection.
 
     One thread may use it. `address` is where it listens, the port filled in.
@@ -180,7 +180,7 @@ class TcpListener:
         self._way.close()
 
 
-class TcpDialer:
+class SocketDialer:
     """The side that dials; peers are known by the addresses they were dialled at. One thread may use it."""
 
     def __init__(self, keys: Keys | None) -> None:

@@ -14,13 +14,13 @@ import pytest
 import zmq
 
 from adam_mp.errors import SettingsError, TransportError
-from adam_mp.transport import messages, tcp
+from adam_mp.transport import messages, zeromq
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.connections import FAILURES
 from adam_mp.transport.endpoint import Sent
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import HEADER_BYTES, LONGEST, FrameError, Kind, Message, decode, encode, with_facts
-from adam_mp.transport.tcp import TcpDialer, TcpListener
+from adam_mp.transport.zeromq import SocketDialer, SocketListener
 
 ANY_PORT = Address("127.0.0.1", 0)
 HELLO = with_facts(Kind.STATUS, {"hello": "there"}, sequence=1)
@@ -49,11 +49,11 @@ class Ends:
         self.opened: list = []
         self.context = zmq.Context()
 
-    def listen(self, keys: Keys | None = None, address: Address = ANY_PORT) -> TcpListener:
-        return self.keep(TcpListener(address, keys))
+    def listen(self, keys: Keys | None = None, address: Address = ANY_PORT) -> SocketListener:
+        return self.keep(SocketListener(address, keys))
 
-    def dial(self, address: Address, keys: Keys | None = None) -> TcpDialer:
-        dialer = self.keep(TcpDialer(keys))
+    def dial(self, address: Address, keys: Keys | None = None) -> SocketDialer:
+        dialer = self.keep(SocketDialer(keys))
         dialer.dial(address)
         return dialer
 
@@ -84,12 +84,12 @@ def ends() -> Iterator[Ends]:
     opened.close()
 
 
-def send(dialer: TcpDialer, address: Address, message: Message, seconds: float = SOON):
+def send(dialer: SocketDialer, address: Address, message: Message, seconds: float = SOON):
     """Send as soon as the connection is there."""
     return wait_until(lambda: dialer.send(address, message), "the connection", seconds)
 
 
-def met(dialer: TcpDialer, listener: TcpListener, message: Message = HELLO) -> bytes:
+def met(dialer: SocketDialer, listener: SocketListener, message: Message = HELLO) -> bytes:
     """Bring a message from the dialer to the listener; return what the listener knows the dialer by."""
     send(dialer, listener.address, message)
     received = listener.receive(SOON)
@@ -98,7 +98,7 @@ def met(dialer: TcpDialer, listener: TcpListener, message: Message = HELLO) -> b
     return received[0]
 
 
-def filled(ends: Ends) -> tuple[TcpListener, TcpDialer, list[Sent]]:
+def filled(ends: Ends) -> tuple[SocketListener, SocketDialer, list[Sent]]:
     """A listener that reads nothing, a dialer whose queue to it is full of large payloads, and these."""
     listener = ends.listen()
     dialer = ends.dial(listener.address)
@@ -111,7 +111,7 @@ def filled(ends: Ends) -> tuple[TcpListener, TcpDialer, list[Sent]]:
     return listener, dialer, on_the_way
 
 
-def serves(ends: Ends, listener: TcpListener, keys: Keys | None = None) -> bool:
+def serves(ends: Ends, listener: SocketListener, keys: Keys | None = None) -> bool:
     """Whether a new, right client gets its answer."""
     dialer = ends.dial(listener.address, keys)
     peer = met(dialer, listener)
@@ -320,7 +320,7 @@ class TestConnections:
             assert listener._socket.getsockopt_string(zmq.LAST_ENDPOINT).startswith("tcp://127.0.0.1:")
 
     def test_dialling_what_is_no_address_is_an_error_and_leaves_nothing(self, ends):
-        dialer = ends.keep(TcpDialer(new_keys()))
+        dialer = ends.keep(SocketDialer(new_keys()))
         with pytest.raises(TransportError, match="cannot dial a b:7"):
             dialer.dial(Address("a b", 7))
         assert dialer.receive(0) is None
@@ -387,8 +387,8 @@ class TestConnections:
         assert met(dialer, listener) != peer
 
     def test_what_is_told_of_connections_does_not_pile_up(self, ends, monkeypatch):
-        monkeypatch.setattr(tcp, "_REDIAL", 1)
-        monkeypatch.setattr(tcp, "_SLOWEST_REDIAL", 1)
+        monkeypatch.setattr(zeromq, "_REDIAL", 1)
+        monkeypatch.setattr(zeromq, "_SLOWEST_REDIAL", 1)
         door = ends.keep(socket.create_server(("127.0.0.1", 0)))
         door.settimeout(0.2)
         came = threading.Event()
@@ -417,7 +417,7 @@ class TestConnections:
         assert in_time
 
 
-def listen_again(ends: Ends, keys: Keys | None, address: Address) -> TcpListener | None:
+def listen_again(ends: Ends, keys: Keys | None, address: Address) -> SocketListener | None:
     try:
         return ends.listen(keys, address)
     except TransportError:
@@ -648,7 +648,7 @@ class TestUnusableFrames:
             return b"nobody", [b"junk"]
 
         with monkeypatch.context() as patch:
-            patch.setattr(tcp, "_receive_parts", junk)
+            patch.setattr(zeromq, "_receive_parts", junk)
             assert receiver.receive(seconds) is None
         assert receiver.statistics().dropped > 0
         assert receiver.receive(SOON)[1] == HELLO
