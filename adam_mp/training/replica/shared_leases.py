@@ -244,6 +244,9 @@ class SharedLeases:
                 f"the coordinator at {self._link.address} leases batches beyond the {batches} of the epoch; "
                 "is it of another version?"
             )
+        began, servers = len(self._exchange.silences), len(news["map"]["servers"])
+        if servers != began:
+            raise TransportError(f"the run began with {began} parameter servers and has {servers} now; start it again")
         known = {entry["epoch"] for entry in news["finished"]}
         # To one that joined again, nothing is said of the epoch that is being closed here.
         kept = [e for e in self._news["finished"] if e["epoch"] >= self._epoch and e["epoch"] not in known]
