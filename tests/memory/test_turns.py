@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from adam_mp.memory.segment import Segment
 from adam_mp.memory.staleness import COLUMNS, LABELS, column, labelled, quantile
-from adam_mp.memory.steps import Contribution, StepMemory, StepShape, step_key
+from adam_mp.memory.steps import Contribution, StepMemory, StepShape, epoch_of, step_key, turn_of
 from adam_mp.memory.turns import Turns
 
 
@@ -91,7 +91,9 @@ def test_a_cut_update_is_begun_again_from_the_journal(steps):
 
 
 def test_later_steps_have_larger_keys():
-    keys = [step_key(epoch, turn) for epoch in range(3) for turn in (0, 1, 2, 10**6)]
+    places = [(epoch, turn) for epoch in range(3) for turn in (0, 1, 2, 10**6)]
+    keys = [step_key(*place) for place in places]
+    assert [(epoch_of(key), turn_of(key)) for key in keys] == places
     assert keys == sorted(set(keys))
     assert keys[0] > 0
 

@@ -123,7 +123,7 @@ class Worker:
     @property
     def stopped(self) -> bool:
         """Whether the run ends."""
-        return self.memory.board.order()[1] == STOP
+        return self.memory.board.order().kind == STOP
 
     def train_batch(self) -> bool:
         """Train the next batch; False if there is none now, or if others are to be waited for (`held`)."""
@@ -140,7 +140,7 @@ class Worker:
         if self.held:
             return False
         began = time.perf_counter_ns()
-        epoch, batch, count, server = ring.slots[index].tag[:4].tolist()
+        epoch, batch, count, server = ring.slots[index].read_tag()
         if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
             if count:
                 self.train(self.program(number, ring, index, count), epoch, batch, count)
@@ -192,10 +192,10 @@ class Worker:
         place = find_wanted(self.rings, self.memory.ledger, epoch, wanted)
         if place is None:
             return False
-        _, ring, index = place
-        _, batch, count, server = ring.slots[index].tag[:4].tolist()
+        ring = place.ring
+        _, batch, count, server = place.tag
         if self.memory.ledger.lease(epoch, batch, server, self.spec.process):
-            self.arrive(step, epoch, Contribution(batch, count, 0.0), place)
+            self.arrive(step, epoch, Contribution(batch, count, 0.0), place[:3])
         ring.consume()
         if step.pending:
             self.complete_step()
