@@ -139,7 +139,7 @@ def plan_data(
     """
     training, validation = split_samples(dataset, settings)
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
-    keep = _KEPT if augmentation.crop > 0 else 1.0
+    keep = _KEPT if augmentation["crop"] > 0 else 1.0
     source, cache_bytes, cache = make_source(dataset, keep, settings.pixel_limit), 0, None
     if source is not None:
         folder = None if settings.memory_dir is None else Path(settings.memory_dir)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,19 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
 
 
-def _option(default: Any, group: str, unit: str, text: str, **more: Any) -> Any:
-    """Declare a field with what the help says of it."""
-    return dataclasses.field(default=default, metadata={"group": group, "unit": unit, "help": text, **more})
+def _option(default: Any, group: str, unit: str, text: str | Callable[[], str]) -> Any:
+    """Declare a field with what the help says of it; a function where that needs kernels, which take time to load."""
+    return dataclasses.field(default=default, metadata={"group": group, "unit": unit, "help": text})
+
+
+def _augment_help() -> str:
+    from adam_mp.kernels.draw import TRANSFORMATIONS
+
+    ranges = ", ".join(f"{name} ({each.meaning})" for name, each in TRANSFORMATIONS.items())
+    return (
+        "none, mnist, imagenet, auto (imagenet for photographs, mnist for other images, none for features), or ranges "
+        f"such as 'translate=2,rotate=10,crop=0.08', a table of them in TOML; ranges are of {ranges}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +65,7 @@ class TrainSettings:
         None, "what to train", "N|HxW", "pixels of the pictures that images in files become; by default the images' "
         "own where they are small and all alike, else 224",
     )  # fmt: skip
-    augment: Any = _option(
-        "auto", "what to train", "NAME|RANGES",
-        "none, mnist, imagenet, auto (imagenet for photographs, mnist for other images, none for features), or ranges "
-        "such as 'translate=2,rotate=10,scale=0.1,shear=5,reflect=0.5,elastic=1' (pixels, degrees, fraction, degrees, "
-        "probability, pixels), crop=0.08 (smallest share of the area), brightness=0.2, contrast=0.2 (fractions), "
-        "colour=0.1, noise=5 (deviations), cutout=0.25 (share of the side); a table of them in TOML",
-    )  # fmt: skip
+    augment: Any = _option("auto", "what to train", "NAME|RANGES", _augment_help)
     validation: float = _option(
         0.05, "what to train", "FRACTION",
         "share of the training images held out to validate on, 0 for none; data with a val/ of its own uses that",
@@ -284,6 +288,12 @@ def default_rate(optimizer: str) -> str:
     """Return the learning rate for an optimizer by name; formulas are taken for plain descent."""
     factor = {"momentum": 0.007, "nesterov": 0.007, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
     return f"{factor.get(optimizer, 0.07)} * warmup * (1 - progress)"
+
+
+def help_of(name: str) -> str:
+    """Return what the help says of a setting; loads the kernels that it names."""
+    text: str | Callable[[], str] = FIELDS[name].metadata["help"]
+    return text if isinstance(text, str) else text()
 
 
 def parse_cache(text: Any, free: int) -> int:

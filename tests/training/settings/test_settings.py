@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from adam_mp.errors import SettingsError
-from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings, parse_cache, read_settings_file
+from adam_mp.kernels.draw import TRANSFORMATIONS
+from adam_mp.training.settings.settings import (
+    FIELDS,
+    TrainSettings,
+    help_of,
+    make_settings,
+    parse_cache,
+    read_settings_file,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +76,8 @@ def test_every_setting_is_explained():
     for name, field in FIELDS.items():
         assert field.metadata["group"], name
         assert field.metadata["unit"] or field.type == "bool", name
-        assert len(field.metadata["help"]) > 10, name
+        assert len(help_of(name)) > 10, name
+    assert all(name in help_of("augment") for name in TRANSFORMATIONS)
 
 
 def test_unknown_names_and_files(tmp_path):
