@@ -10,7 +10,7 @@ import numpy as np
 
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
-from adam_mp.compute.optimizer import BUILT_IN
+from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.dataset import DataSet
@@ -94,7 +94,7 @@ def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) ->
         settings=settings,
         network=model.network,
         data=serving,
-        optimizer=BUILT_IN["sgd"],
+        optimizer=make_optimizer("sgd", {"weight_decay": 0.0}),
         schedule=Schedule(1.0, 1, 1),
         split=Split(workers, 0),
         choices=context.choices,

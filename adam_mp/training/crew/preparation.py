@@ -142,8 +142,6 @@ def make_specs(
             optimizer=plan.optimizer,
             schedule=plan.schedule,
             batch_size=settings.batch_size,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
             seed=settings.seed,
             factors=factors,
             outbox=shared.channels[number] if shared.channels else None,

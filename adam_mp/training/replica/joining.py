@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.optimizer import CONSTANTS
 from adam_mp.errors import AdamError
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import TRAINED
@@ -33,7 +34,7 @@ from adam_mp.transport.tcp import TcpDialer
 _JOINING = 60.0  # seconds: servers and replicas may be started in any order
 _TELLING = 1.0
 # Settings in which the replicas of a run must agree, beside those of its epochs; they decide what an update means.
-_AGREED = ("optimizer", "lr", "momentum", "weight_decay", "seed", "validation")
+_AGREED = ("optimizer", "lr", *CONSTANTS, "seed", "validation")
 
 
 @dataclasses.dataclass

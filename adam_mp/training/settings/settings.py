@@ -31,6 +31,7 @@ _ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_fr
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
+_LEAST_EPSILON = 1e-30  # less is 0 in float32, and a gradient of 0 is then divided by 0
 
 
 def _option(default: Any, group: str, unit: str, text: str | Callable[[], str]) -> Any:
@@ -45,6 +46,27 @@ def _augment_help() -> str:
     return (
         "none, mnist, imagenet, auto (imagenet for photographs, mnist for other images, none for features), or ranges "
         f"such as 'translate=2,rotate=10,crop=0.08', a table of them in TOML; ranges are of {ranges}"
+    )
+
+
+def _lr_help() -> str:
+    from adam_mp.kernels.update import RULES
+
+    others = ", ".join(f"{rule.rate:g} for {name}" for name, rule in RULES.items() if rule.rate != RULES["sgd"].rate)
+    return (
+        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
+        f"over the run) and warmup (0 to 1 over its first 300 updates or first half); by default "
+        f"'{default_rate('sgd')}', with another number where the optimizer has one of its own ({others}); a batch "
+        "whose loss is far above that of guessing is trained with a part of it"
+    )
+
+
+def _optimizer_help() -> str:
+    from adam_mp.kernels.update import RULES
+
+    return (
+        f"{', '.join(RULES)} (adam is Kingma and Ba's, no relation to Project Adam); or a formula for the new w over "
+        "w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'"
     )
 
 
@@ -79,20 +101,20 @@ class TrainSettings:
     )
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
-    lr: float | str | None = _option(
-        None, "how to train", "NUMBER|FORMULA",
-        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
-        "over the run) and warmup (0 to 1 over its first 300 updates or first half); by default '0.07 * warmup * "
-        "(1 - progress)', with a tenth of it for momentum and nesterov and a seventieth for the others; a batch whose "
-        "loss is far above that of guessing is trained with a part of it",
-    )  # fmt: skip
+    lr: float | str | None = _option(None, "how to train", "NUMBER|FORMULA", _lr_help)
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
-    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
-    optimizer: str = _option(
-        "sgd", "how to train", "NAME|FORMULA",
-        "sgd, momentum, nesterov, adagrad, rmsprop, adam (Kingma and Ba's, no relation to Project Adam), adamw; or a "
-        "formula for the new w over w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'",
+    beta1: float = _option(
+        0.9, "how to train", "FRACTION", "what adam and adamw keep of their mean gradient at each update"
+    )
+    beta2: float = _option(
+        0.999, "how to train", "FRACTION",
+        "what rmsprop, adam and adamw keep of their mean squared gradient at each update",
     )  # fmt: skip
+    epsilon: float = _option(
+        1e-8, "how to train", "NUMBER", "what adagrad, rmsprop, adam and adamw add to the root by which they divide"
+    )
+    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
+    optimizer: str = _option("sgd", "how to train", "NAME|FORMULA", _optimizer_help)
     consistency: str = _option(
         "async", "how to train", "MODE",
         "how workers keep together: async, ssp:K (none more than K updates ahead of the slowest), sync (one update for "
@@ -205,7 +227,9 @@ class TrainSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
         parse_cache(self.cache, 0)
         _number("validation", self.validation, 0, 1, upper_excluded=True)
-        _number("momentum", self.momentum, 0, 1, upper_excluded=True)
+        for name in ("momentum", "beta1", "beta2"):
+            _number(name, getattr(self, name), 0, 1, upper_excluded=True)
+        _number("epsilon", self.epsilon, _LEAST_EPSILON, 1)
         _number("weight_decay", self.weight_decay, 0, 1)
         _number("quorum", self.quorum, 0, 1, lower_excluded=True)
         for name in ("checkpoint_seconds", "stall_seconds"):
@@ -214,14 +238,14 @@ class TrainSettings:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
                 raise SettingsError("target_accuracy needs validation images; give --validation more than 0")
+        if not isinstance(self.optimizer, str):
+            raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
         elif isinstance(self.lr, str):
             check_expression(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
-        if not isinstance(self.optimizer, str):
-            raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
         if not isinstance(self.augment, (str, Mapping)):
             raise SettingsError(f"augment is {self.augment!r}; expected text, or a table of ranges")
         for name in ("memory_dir", "run_dir"):
@@ -286,8 +310,9 @@ class TrainSettings:
 
 def default_rate(optimizer: str) -> str:
     """Return the learning rate for an optimizer by name; formulas are taken for plain descent."""
-    factor = {"momentum": 0.007, "nesterov": 0.007, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
-    return f"{factor.get(optimizer, 0.07)} * warmup * (1 - progress)"
+    from adam_mp.kernels.update import RULES  # with numba, which this module's other users do without
+
+    return f"{RULES.get(optimizer, RULES['sgd']).rate} * warmup * (1 - progress)"
 
 
 def help_of(name: str) -> str:
