@@ -81,8 +81,14 @@ def test_the_end_of_the_run_ends_the_wait_for_others(make_world):
     world.server.fill_rings()
     for worker in world.workers:
         worker.train_batch()
+    done = []
+    thread = threading.Thread(target=lambda: done.append(world.workers[0].step.settle()), daemon=True)
+    thread.start()
+    thread.join(0.1)
+    assert not done  # the other has not applied its slice
     world.memory.board.give_order(STOP)
-    assert world.workers[0].step.settle()  # the other has not applied its slice
+    thread.join(10)
+    assert done == [True]
 
 
 def test_the_rate_follows_the_mean_loss_of_all(make_world):
@@ -111,5 +117,5 @@ def test_a_dead_workers_arrival_is_left_to_its_successor(make_world):
     assert ledger.states()[0] == LEASED
     assert left_to_a_successor(steps, ledger, 0)
     assert not left_to_a_successor(steps, ledger, 1)
-    ledger.open(EPOCH + 1, np.zeros(BATCHES, np.uint8))
+    ledger.open(EPOCH + 1, np.full(BATCHES, LEASED, np.uint8))  # the same batch is leased in a later epoch
     assert not left_to_a_successor(steps, ledger, 0)
