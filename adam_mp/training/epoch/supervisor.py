@@ -39,7 +39,6 @@ from adam_mp.training.plan.quorum import reopened, within_quorum
 from adam_mp.training.plan.resuming import find_best
 from adam_mp.training.replica.joining import Cluster, share_batches, synchronizer_spec
 from adam_mp.training.replica.launch import Launch
-from adam_mp.training.replica.shared_leases import SharedLeases
 from adam_mp.training.settings.events import EpochProgress, Listener, Notice
 
 _TICK, _LONGEST_TICK = 0.01, 0.05  # seconds between looks at the board
@@ -377,14 +376,12 @@ class Supervisor:
 
     def _follow_servers(self) -> None:
         """When the coordinator has another bucket map, let the synchronizer's successor use it."""
-        leases, exchange = self.leases, self.shared.exchange
-        if isinstance(leases, SharedLeases) and self.cluster is not None and exchange is not None:
-            servers = leases.servers
-            if servers != self.cluster.news["map"]:
-                self.cluster.news["map"] = servers
-                spec = synchronizer_spec(self.plan, self.cluster, servers, self.shared)
-                self.crew.respecify(spec)
-                exchange.note("map", int(servers["epoch"]))
+        servers = self.leases.new_map()
+        if servers is not None:
+            assert self.cluster is not None, "alone, there is no map"
+            assert self.shared.exchange is not None, "a replica has it"
+            self.crew.respecify(synchronizer_spec(self.plan, self.cluster, servers, self.shared))
+            self.shared.exchange.note("map", int(servers["epoch"]))
 
     def _pause(self, guarded: bool = True) -> None:
         """Order IDLE and wait until every living worker has acknowledged it: then none touches weights or leases."""
