@@ -134,8 +134,9 @@ def play_workers(session, images, orders):
 def test_an_evaluation_is_of_all_chunks_and_leaves_the_workers_idle(make, part, kind):
     session, orders = make(validation=0.2).session, []
     count = 40 if part == "test" else 20
-    for _ in range(2):  # the second is of its own round
+    for number in (1, 2):
         assert session.evaluate(part, play_workers(session, 16, orders)) == (0.5, 0.75)
+        assert session.memory.evaluation.round == number  # one that slept through the first cannot touch the second
     assert orders == ([kind] * math.ceil(count / 16) + [IDLE]) * 2
     assert session.behind() == frozenset()
 

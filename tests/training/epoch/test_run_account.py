@@ -66,19 +66,39 @@ def test_what_data_servers_make_ahead_counts_for_the_next_epoch(run):
     assert (figures.staleness_counts[0], figures.staleness_before[0]) == (10, 10)
 
 
+def test_counters_that_go_on_are_read_once_at_an_epochs_end(monkeypatch):
+    """Each image that is decoded counts for one epoch, though data servers decode between any two looks at them."""
+    run = Run(monkeypatch)
+    quiet = run.totals
+
+    def totals():
+        run.decoded += 1
+        return quiet()
+
+    run.account = RunAccount(None, totals, run.staleness)
+    counted = []
+    for epoch in range(3):
+        run.account.begin_epoch()
+        run.train(5, decoded=10)
+        counted.append(run.end(epoch + 1, 80)["decoded"])
+    assert sum(counted) == run.decoded
+
+
 def test_what_is_undone_counts_in_seconds_alone(run):
     run.account.begin_epoch()
     run.train(5)
     run.end(1, 80)
     kept = dataclasses.asdict(run.account.up_to_now())
     run.account.begin_epoch()
-    run.train(4)
+    run.train(4, decoded=50)
     run.account.drop_epoch()  # it diverges
     run.account.go_back(kept, 0.5, 1)
+    assert run.account.figures.seconds == 20
     run.account.begin_again(run.totals())
     run.account.begin_epoch()
-    run.train(6)
-    assert run.end(2, 80)["updates"] == 6
+    run.train(6, decoded=60)
+    measured = run.end(2, 80)
+    assert (measured["updates"], measured["decoded"]) == (6, 60)
     figures = run.account.figures
     assert (figures.images_trained, figures.updates, figures.staleness_counts[0]) == (160, 11, 11)
     assert (figures.rate_share, figures.rollbacks) == (0.5, 1)
