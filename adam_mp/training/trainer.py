@@ -140,7 +140,7 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
     launch_need(plan, plan_factors(plan, plan_protocols(plan, settings.servers))).check(
-        "the run", None if settings.memory_dir is None else Path(settings.memory_dir)
+        "the run", None if settings.memory_dir is None else Path(settings.memory_dir), plan.data.kept_images
     )
     others = {name: getattr(settings, name) for name in FIELDS}  # where a run is resumed, not all of them are given
     for name in ("servers", "replicas", "resume", "target_accuracy"):

@@ -25,7 +25,7 @@ from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.epoch_batches import LEASED, TRAINED, EpochBatches
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
-from adam_mp.params.run.member import MEMBER_DEADLINE, Member
+from adam_mp.params.run.member import LIFE, MEMBER_DEADLINE, Member
 from adam_mp.params.run.server_places import ServerPlaces
 from adam_mp.params.run.statements import (
     LARGEST,
@@ -156,7 +156,8 @@ class Coordinator:
         silent = [member for member in self.members.values() if listened - member.seen > MEMBER_DEADLINE]
         for member in silent:
             self._part_with(member.identity)
-            self.missing[member.identity] = member
+            if member.role == REPLICA:
+                self.missing[member.identity] = member
             leased = ": what it had leased is free again" if member.role == REPLICA else ""
             self.notices.append(f"{member.name} is silent{leased}")
         return silent
@@ -225,6 +226,7 @@ class Coordinator:
             "run": self.run, **self.places.snapshot(), "epoch": self.epoch, "finished": self.finished,
             "departed": self.updates.snapshot(self._made()),
             "replicas": {str(m.identity): m.name for m in (*self._replicas_missing().values(), *self._replicas())},
+            "lives": {str(m.identity): m.sequence >> LIFE for m in (*self.missing.values(), *self.members.values())},
             "leader": self.leadership.identity, "facts": self.facts.as_dict() if self.facts else None,
             "trained": self.batches.done(), "failed": sorted(self.batches.failed.items()),
         }  # fmt: skip
@@ -241,6 +243,8 @@ class Coordinator:
                 self._miss(Member(server.identity, 0, SERVER, f"params {server.address}", server.address, 0.0, 0.0))
             for identity, name in facts.get("replicas", {}).items():
                 self.missing[int(identity)] = Member(int(identity), 0, REPLICA, str(name), "", 0.0, 0.0)
+            for member in self.missing.values():  # who goes before it has joined again is known by its life
+                member.sequence = int(facts.get("lives", {}).get(str(member.identity), 0)) << LIFE
             self.leadership = Leadership(int(facts.get("leader", 0)))
             if facts["facts"]:
                 self.facts = RunFacts.from_dict(facts["facts"])
@@ -257,7 +261,7 @@ class Coordinator:
         """Raise RefusedError if there is no place for this member."""
         if not 0 < identity <= LARGEST:
             raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
-        if member is None and len(self.members) >= _MOST_MEMBERS:
+        if member is None and len(self.members) + len(self.missing) >= _MOST_MEMBERS:
             raise RefusedError(f"the run has {_MOST_MEMBERS} members already")
         known = member or self.missing.get(identity)
         if known is not None and known.role != asked.role:
@@ -298,9 +302,16 @@ class Coordinator:
             offered.check_room(self.places.expected, self._room())
         if self.map is None:
             servers = self._servers()
+            if asked.run and asked.map is not None and len(asked.map.servers) != self.places.expected:
+                return (
+                    f"the run has {len(asked.map.servers)} parameter servers, and this coordinator was started for "
+                    f"{self.places.expected}; start it again with --servers {len(asked.map.servers)}"
+                )
             if len(servers) < self.places.expected:
                 return f"{len(servers)} of {self.places.expected} parameter servers are there"
             self.places.make_map(servers, asked.map if asked.run else None)
+            self.changed = True
+        elif self.places.outgrow(asked.map if asked.run == self.run else None):
             self.changed = True
         if self.facts is None:
             self.facts, self.changed = offered, True

@@ -16,8 +16,8 @@ from adam_mp.memory.segment import megabytes
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.transport.messages import LONGEST, shown
 
-REPLICA, SERVER, DATA = "replica", "params", "data"
-ROLES = (REPLICA, SERVER, DATA)
+REPLICA, SERVER = "replica", "params"
+ROLES = (REPLICA, SERVER)
 # The numbers of a member that `status` shows.
 STATISTICS = (
     "updates", "workers", "trained_here", "rounds", "staleness", "round_ms", "resent", "bytes_in", "bytes_out", "queue",
@@ -28,7 +28,8 @@ STATISTICS = (
 _MOST_IMAGES, _MOST_BATCHES, _MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
 _MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # of a layout
 _MOST_AGREED, _LONGEST_VALUE = 100, 10_000
-_LONGEST_NAME, _LONGEST_ADDRESS = 100, 300
+_LONGEST_NAME, _LONGEST_TEXT = 100, 300
+_LONGEST_ADDRESS = 4200  # a path may have 4095 bytes
 _LATEST_MAP = 1 << 31  # a message's header has 32 bits for the epoch of the map
 _LARGEST_STATISTIC = 1 << 48  # ten thousand of them still fit the 63 bits of a replica's counter
 LARGEST = (1 << 64) - 1  # of a message's header
@@ -128,7 +129,8 @@ class Joining:
         role = facts.get("role")
         if role not in ROLES:
             raise RefusedError(f"unknown role {_shown(role)}; expected one of {', '.join(ROLES)}")
-        name, address = _text(facts, "name", role)[:_LONGEST_NAME], _text(facts, "address", "")[:_LONGEST_ADDRESS]
+        name = _text(facts, "name", role)[:_LONGEST_NAME]
+        address = _address(facts["address"]) if facts.get("address") else ""
         if role == SERVER and not address:
             raise RefusedError("a parameter server joins without an address; expected where others find it")
         if role != REPLICA:
@@ -204,7 +206,14 @@ def _text(facts: Mapping[str, Any], name: str, otherwise: str) -> str:
     text = facts.get(name, otherwise)
     if not isinstance(text, str):
         raise RefusedError(f"{name} is {_shown(text)}; expected a text")
-    return shown(text, _LONGEST_ADDRESS)
+    return shown(text, _LONGEST_TEXT)
+
+
+def _address(told: Any) -> str:
+    """Return an address as others are to dial it, letter for letter; raises RefusedError if it is none."""
+    if not isinstance(told, str) or not told.isprintable() or len(told) > _LONGEST_ADDRESS:
+        raise RefusedError(f"address is {_shown(told)}; expected a printable text, {_LONGEST_ADDRESS} letters at most")
+    return told
 
 
 def _batches(facts: Mapping[str, Any], name: str, run: RunFacts) -> list[int]:
@@ -245,6 +254,8 @@ def _bucket_map(told: Any) -> BucketMap | None:
         return None
     try:
         bucket_map = BucketMap.from_dict(told)
+        for server in bucket_map.servers:
+            _address(server.address)
     except (KeyError, TypeError, ValueError, OverflowError):
         raise RefusedError("the map is malformed: expected an epoch, and servers with identity and address") from None
     if not 0 < bucket_map.epoch <= _LATEST_MAP:

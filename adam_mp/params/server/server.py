@@ -18,8 +18,8 @@ from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.segment import check_space
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts, own_shards
 from adam_mp.params.run.coordinator import Coordinator
-from adam_mp.params.run.membership import CoordinatorLink, StoppedError
-from adam_mp.params.run.statements import DATA, SERVER, RefusedError, name_in
+from adam_mp.params.run.membership import CoordinatorLink, StoppedError, new_life
+from adam_mp.params.run.statements import SERVER, RefusedError, name_in
 from adam_mp.params.server.admission import find_obstacle
 from adam_mp.params.server.announcements import Announcements
 from adam_mp.params.server.answers import Answers
@@ -101,12 +101,16 @@ class ParameterServer:
 
     def _join(self, seconds: float, stop: Callable[[], bool]) -> None:
         if self.host is not None:
-            self.host.join(self.identity, self._joining, time.monotonic())
+            self._join_own(self.host, time.monotonic())
             self.host.notices.clear()  # that it is a member itself goes without saying
         else:
             assert self.link is not None
             self.announcements.say(f"joining the run of {self.link.address}")
             self._learn(self.link.join(self._joining, seconds, stop))
+
+    def _join_own(self, host: Coordinator, now: float) -> None:
+        """Join the run that this process coordinates, with a life that nobody else knows."""
+        host.join(self.identity, self._joining, now, new_life())
 
     def close(self) -> None:
         """Write what is not on disk yet, and give the memory back."""
@@ -254,6 +258,8 @@ class ParameterServer:
             reason = f"the message is of run {message.run:x}, this server of run {host.run:x}"
             raise RefusedError(reason, rejoin=message.kind == Kind.REPORT)
         facts = message.facts()
+        if message.sender == self.identity and message.kind != Kind.STATUS:
+            raise RefusedError(f"{message.kind.name} comes in the name of this server itself")
         if message.kind == Kind.JOIN:
             return Kind.WELCOME, host.join(message.sender, facts, now, message.sequence)
         if message.kind == Kind.REPORT:
@@ -294,7 +300,7 @@ class ParameterServer:
             self._reported = now
             member = self.host.members.get(self.identity)
             if member is None:  # stopped for so long that it took leave of itself
-                self.host.join(self.identity, self._joining, now)
+                self._join_own(self.host, now)
                 return
             news = self.host.report(self.identity, member.sequence + 1, {"statistics": self.figures(now)}, now)
             if self.snapshots is not None and (self.host.changed or self.snapshots.outdated):
@@ -373,8 +379,7 @@ class ParameterServer:
             return True
         if self._done_since is None:
             self._done_since = self.host.listened
-        others = sum(member.role != DATA for member in self.host.members.values()) > 1
-        return not others or self.host.listened - self._done_since > _PARTING
+        return len(self.host.members) == 1 or self.host.listened - self._done_since > _PARTING
 
     # Answers.
 

@@ -133,7 +133,8 @@ class Crew:
             child = self.members[number].child
             if child is None:
                 return
-            self.on_notice(child.last_words().strip().splitlines()[-1], "")
+            lines = child.last_words().strip().splitlines()
+            self.on_notice(lines[-1] if lines else f"data server {number} makes pictures itself, or asks again", "")
         self._made_by = made_by
 
     def _bury(self, number: int, member: _Member) -> None:

@@ -78,7 +78,7 @@ def prepare_memory(
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
     need = run_need(plan, factors, keeps)
-    need.check("the run", folder)
+    need.check("the run", folder, plan.data.kept_images)
     cache, exchange, outboxes, steps = None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
     with contextlib.ExitStack() as made:

@@ -147,7 +147,8 @@ def plan_data(
         if kept is not None:
             assert source.least is not None
             pixels = 2 * math.prod(source.least)  # as decoded, few are longer than that
-            size = min(allowed, expected_bytes(dataset.count, pixels, source.channels))
+            room = max(0, (free_space(folder) - spare) // 2)  # the run takes its memory before it gives this back
+            size = min(allowed, room, expected_bytes(dataset.count, pixels, source.channels))
             cache = kept.make(size, pixels * source.channels, folder, spare)
     survey = survey_data(
         dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener,

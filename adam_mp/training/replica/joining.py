@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import AdamError
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -168,8 +168,8 @@ def say_dead(link: CoordinatorLink, process: int) -> None:
         for member in (*state["members"], *state["missing"]):
             if member["name"] == replica_name(process):
                 link.leave(_TELLING, member["identity"])
-    except TransportError:
-        pass  # the coordinator is away too: it finds out by itself
+    except AdamError:
+        pass  # the coordinator is away too, or what leads to it: it finds out by itself
     finally:
         dialer.close()
 

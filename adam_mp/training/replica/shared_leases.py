@@ -205,6 +205,9 @@ class SharedLeases:
                 f"the coordinator at {self._link.address} leases batches beyond the {batches} of the epoch; "
                 "is it of another version?"
             )
+        began, servers = len(self._exchange.silences), len(facts["map"]["servers"])
+        if servers != began:
+            raise TransportError(f"the run began with {began} parameter servers and has {servers} now; start it again")
         self._news = self._news.followed_by(facts, self._epoch)
         self._batches.heard()
         self._elsewhere = max(self._elsewhere, min(int(facts["updates"]), _MOST_UPDATES))  # a restarted one learns them

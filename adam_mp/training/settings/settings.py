@@ -134,21 +134,22 @@ class TrainSettings:
     )  # fmt: skip
     servers: int | None = _option(
         None, "many machines", "N",
-        "start N parameter servers here, and train as many replicas as --replicas says, with TCP between them; 0 with "
-        "--resume goes on alone",
+        "start N parameter servers here, and train as many replicas as --replicas says, with sockets between them that "
+        "nobody else can reach; 0 with --resume goes on alone",
     )  # fmt: skip
     replicas: int = _option(1, "many machines", "N", "replicas to train with --servers; they share --cores")
     join: str | None = _option(
         None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens "
-        "there; 'none' with --resume goes on alone",
+        "there (or at unix:FILE on this machine); 'none' with --resume goes on alone",
     )  # fmt: skip
     key_file: str | Path | None = _option(
         None, "many machines", "FILE", "the run's keys (see adam-mp keygen); needed beyond this machine"
     )
     data_from: str | None = _option(
         None, "many machines", "HOST:PORT,...",
-        "have batches made by these data servers (adam-mp serve-data) instead of processes here; the next one takes "
-        "over when one does not answer, and this machine while none does; 'none' with --resume goes on without",
+        "have batches made by these data servers (adam-mp serve-data; unix:FILE too) instead of processes here; the "
+        "next one takes over when one does not answer, and this machine while none does; 'none' with --resume goes on "
+        "without",
     )  # fmt: skip
     exchange_images: int = _option(
         512, "many machines", "K", "images a replica trains between two exchanges with the parameter servers"

@@ -140,6 +140,13 @@ def test_answers_without_news_are_no_progress(replica):
     assert leases.moved()
 
 
+def test_another_number_of_servers_than_the_run_began_with_is_told(replica):
+    servers = [*MAP["servers"], [8, "127.0.0.1:7701"]]
+    replica.link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
+    with pytest.raises(TransportError, match="the run began with 1 parameter servers and has 2 now; start it again"):
+        replica.leases.tick()
+
+
 @pytest.mark.parametrize("granted", [[BATCHES], [-1], ["x"], [10**30], [1.5]])
 def test_batches_that_the_epoch_does_not_have_are_not_admitted(replica, granted):
     replica.link.said = [{**NEWS, "granted": [0, *granted]}]
@@ -237,8 +244,8 @@ def test_the_first_server_is_the_coordinator_too_and_silent_as_whichever_is(repl
     leases, link, exchange = replica.leases, replica.link, replica.exchange
     servers = [[7, "127.0.0.1:7700"], [8, "127.0.0.1:7701"]]
     link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
-    leases.tick()
     exchange.silences = np.array([1500, 2500])
+    leases.tick()
     link.silence = 0.05
     one, other = "the coordinator at 127.0.0.1:7700", "the parameter server at 127.0.0.1:7701"
     assert leases.silences() == {one: 1.5, other: 2.5}
