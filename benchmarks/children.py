@@ -27,13 +27,13 @@ class UpdateTask:
 def update_store(task: UpdateTask) -> None:
     """Do an UpdateTask."""
     store = ParameterStore.attach(task.store)
-    gradient, hyper = np.ones_like(store.weights), np.array([-1.0, 0.0])
-    sgd(np.zeros_like(gradient), gradient, hyper)
+    gradient, numbers = np.ones_like(store.weights), np.array([-1.0, 0.0])
+    sgd(np.zeros_like(gradient), gradient, numbers)
     store.count_update()
     while store.read_updates() < task.processes:
         time.sleep(0)
     for _ in range(task.updates):
-        sgd(store.weights, gradient, hyper)
+        sgd(store.weights, gradient, numbers)
         store.count_update()
 
 

@@ -94,7 +94,7 @@ class Serving:
         while done < self.batches:
             for ring in memory.rings_of(0):
                 if (index := ring.peek()) is not None:
-                    images += int(ring.slots[index].tag[2])
+                    images += ring.slots[index].read_tag().images
                     done += 1
                     ring.consume()
                     break

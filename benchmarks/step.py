@@ -9,13 +9,13 @@ import numpy as np
 
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.measurement import choose_kernels
-from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
+from adam_mp.compute.updates import bind_updates
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.store import ParameterStore
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
-from adam_mp.training.worker.worker import bind_updates, make_hyper
 
 INPUTS = {"mnist": ((28, 28, 1), 10), "lenet": ((28, 28, 1), 10), "mlp": ((28, 28, 1), 10),
           "alexnet": ((224, 224, 3), 1000)}  # fmt: skip
@@ -33,15 +33,15 @@ class Step:
         self, network: Network, batch: int, rate: float, rule: str = "sgd", store: ParameterStore | None = None
     ) -> None:
         self.network, self.batch = network, batch
-        optimizer = make_optimizer(rule)
+        optimizer = make_optimizer(rule, {"weight_decay": 0.0, "momentum": 0.9})
         self.store = store or ParameterStore.create(Layout.of(network.parameters), optimizer.states)
         if store is None:
             self.store.load(initial_weights(network, 1))
         choices = choose_kernels(network, batch)
         self.context = TrainingContext(network, self.store.tensors, batch, choices=choices)
-        hyper = make_hyper(0.9, 0.0)
-        hyper[0] = rate
-        self._updates = bind_updates(optimizer, self.store, self.context, hyper)
+        numbers = UpdateNumbers(optimizer)
+        numbers.set_rate(rate)
+        self._updates = bind_updates(optimizer, self.store, self.context, numbers.array)
         generator = np.random.default_rng(1)
         self.images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
         self.labels = generator.integers(network.classes, size=batch, dtype=np.int32)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adam_mp.kernels import pool, update
+from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
+from adam_mp.kernels import pool
 from adam_mp.kernels.product import PANEL_BYTES, product
 
 PRODUCTS = {  # rows, depth, columns
@@ -52,8 +53,13 @@ def test_max_pool(benchmark, way):
 @pytest.mark.parametrize("rule", ["sgd", "momentum", "adam"])
 def test_update(benchmark, rule):
     size = 1 << 20
-    spaces = [np.ones(size, np.float32) for _ in range({"sgd": 2, "momentum": 3, "adam": 4}[rule])]
-    hyper = np.array([1e-3, 1e-4, 0.9, 0.9, 0.999, 1e-8, 1.0])
-    extra = (False,) if rule == "adam" else ()
-    benchmark(getattr(update, rule), *spaces, hyper, *extra)
+    optimizer = make_optimizer(
+        rule, {"weight_decay": 1e-4, "momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+    )
+    numbers = UpdateNumbers(optimizer)
+    numbers.set_rate(1e-3)
+    numbers.set_step(1)
+    spaces = [np.ones(size, np.float32) for _ in range(2 + len(optimizer.states))]
+    states = dict(zip(optimizer.states, spaces[2:], strict=True))
+    benchmark(optimizer.bind(spaces[0], spaces[1], states, numbers.array))
     benchmark.extra_info["GB/s"] = (2 * len(spaces) - 1) * 4 * size / benchmark.stats.stats.median / 1e9

@@ -19,6 +19,15 @@ ROOMS = [  # of some layers; what lies beside them in their layer may import fro
     "training.epoch", "training",
 ]  # fmt: skip
 
+MIRRORED = ("kernels", "memory", "training.worker")  # each module has a test file of its name there, or stands below
+TESTED_BY = {  # modules that are seen at work in others alone -> the tests of those
+    "kernels.edge": "kernels/test_product.py",
+    "kernels.sampling": "kernels/test_warp.py",
+    "kernels.tile": "kernels/test_product.py",
+    "kernels.vector": "kernels/test_widths.py",
+    "training.worker.step": "training/worker/test_worker.py",
+}
+
 
 def imports(path):
     """The modules of adam_mp that a file imports, wherever in it."""
@@ -104,3 +113,15 @@ def test_no_module_imports_itself_by_a_detour():
 def test_every_module_says_what_it_is_for():
     for name, path in modules():
         assert ast.get_docstring(ast.parse(path.read_text())), name
+
+
+def test_the_tests_mirror_the_rooms():
+    tests, missing = Path(__file__).parent, []
+    for name, path in modules():
+        inside, _, own = name.removeprefix("adam_mp.").rpartition(".")
+        if inside in MIRRORED and path.name != "__init__.py":
+            expected = TESTED_BY.get(f"{inside}.{own}", "/".join((*inside.split("."), f"test_{own}.py")))
+            if not (tests / expected).exists():
+                missing.append(f"{name} has no {expected}")
+    assert not missing
+    assert all((ROOT / Path(*name.split("."))).with_suffix(".py").exists() for name in TESTED_BY)

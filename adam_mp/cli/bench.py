@@ -16,8 +16,8 @@ from adam_mp.training.benchmark import measure_speed, sgemm_gigaflops
 from adam_mp.training.plan.plan import make_plan
 
 _SETTINGS = (
-    "model", "data", "augment", "batch_size", "optimizer", "lr", "momentum", "weight_decay", "seed", "data_servers",
-    "memory_dir",
+    "model", "data", "augment", "batch_size", "optimizer", "lr", "momentum", "beta1", "beta2", "epsilon",
+    "weight_decay", "seed", "data_servers", "memory_dir",
 )  # fmt: skip
 
 

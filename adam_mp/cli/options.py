@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adam_mp.errors import SettingsError, nearest
-from adam_mp.training.settings.settings import FIELDS, read_settings_file
+from adam_mp.training.settings.settings import FIELDS, help_of, read_settings_file
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,7 +50,7 @@ def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] = tupl
     for name, field in fields.items():
         group = groups[field.metadata["group"]]
         default = f" (default: {field.default})" if field.default not in (None, False) else ""
-        text = (field.metadata["help"] + default).replace("%", "%%")
+        text = (help_of(name) + default).replace("%", "%%")
         arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text, "metavar": field.metadata["unit"]}
         if name == "resume":
             group.add_argument(flag_of(name), nargs="?", const=True, **{**arguments, "metavar": "DIR"})

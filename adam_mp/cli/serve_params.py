@@ -26,7 +26,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--advertise", metavar="HOST[:PORT]", help="where others find this server (default: as --listen)"
     )
-    parser.add_argument("--join", metavar="HOST:PORT", help="the run's first server, for all but the first")
+    parser.add_argument(
+        "--join", metavar="HOST:PORT", help="the run's first server (or its unix:FILE), for all but the first"
+    )
     parser.add_argument(
         "--servers", metavar="N", type=int, default=1, help="servers of the run, told to the first (default: 1)"
     )

@@ -102,15 +102,15 @@ class TrainingContext:
             if isinstance(operation, DropoutMask):
                 operation.key[0] = key
 
-    def update_directly(self, hyper: np.ndarray) -> list[str]:
+    def update_directly(self, numbers: np.ndarray) -> list[str]:
         """Have the backward pass of programs made from now on update the dense weights itself, by gradient descent.
 
-        `hyper` is the live array `[lr, weight_decay, ...]`. Returns the names of the tensors so updated.
+        `numbers` is the live array `[lr, weight_decay, ...]`. Returns the names of the tensors so updated.
         """
         names = []
         for operation in self.operations:
             if isinstance(operation, DenseProduct):
-                operation.direct = hyper
+                operation.direct = numbers
                 names.append(f"{operation.group.name}.weight")
         return names
 

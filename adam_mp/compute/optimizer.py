@@ -1,33 +1,40 @@
 """Optimizers: a frozen description, the names of its state tensors, and one kernel over the flat space.
 
-The formulas stand with the kernels in `kernels.update`. A user's own rule is a formula over `w`, `g` and the numbers
-of `HYPER`, with state tensors by assignment: `"v = 0.9 * v + g; w - lr * v"`. The same object serves every process
+The rules, with their formulas, stand in `kernels.update`. A user's own rule is a formula over `w`, `g` and the numbers
+of `NAMES`, with state tensors by assignment: `"v = 0.9 * v + g; w - lr * v"`. The same object serves every process
 that owns a store. (The optimizer Adam of Kingma and Ba has nothing to do with Project Adam.)
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from adam_mp.compute import expression
 from adam_mp.errors import SettingsError, nearest
-from adam_mp.kernels import update
-from adam_mp.kernels.update import HYPER
+from adam_mp.kernels.update import ALWAYS, LR, RULES, WEIGHT_DECAY
 
-DEFAULTS = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
+CONSTANTS = ("weight_decay", "momentum", "beta1", "beta2", "epsilon")  # settings of these names
+NAMES = ("lr", *CONSTANTS, "step")
 
 Update = Callable[[], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """An update rule: its name or formula, and the state tensors it keeps, one number a weight each."""
+    """An update rule: its name or formula, the state tensors it keeps, one number a weight each, and its numbers.
+
+    `numbers` are named in the order in which the kernel takes them, learning rate and weight decay first. `constants`
+    has the values of those that stay as they are; `lr` and `step` come with each update.
+    """
 
     name: str
     states: tuple[str, ...]
+    numbers: tuple[str, ...]
+    constants: Mapping[str, float]
     statements: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -36,38 +43,65 @@ class Optimizer:
         return self.name == "sgd"
 
     def bind(
-        self, weights: np.ndarray, gradient: np.ndarray, states: Mapping[str, np.ndarray], hyper: np.ndarray
+        self, weights: np.ndarray, gradient: np.ndarray, states: Mapping[str, np.ndarray], numbers: np.ndarray
     ) -> Update:
         """Return the function that updates `weights` in place; all arrays flat, of one size.
 
-        `hyper` is the live float64 array of the numbers named in `HYPER`.
+        `numbers` is the live float64 array of the numbers, in their order; see `UpdateNumbers`.
         """
         if self.statements:
-            return _bind_formula(self.statements, weights, gradient, states, hyper)
+            return _bind_formula(self, weights, gradient, states, numbers)
+        rule = RULES[self.name]
         kept = [states[name] for name in self.states]
-        if self.name in ("adam", "adamw"):
-            return lambda: update.adam(weights, gradient, *kept, hyper, self.name == "adamw")
-        kernel = getattr(update, self.name)
-        return lambda: kernel(weights, gradient, *kept, hyper)
+        return functools.partial(rule.kernel, weights, gradient, *kept, numbers, *rule.flags)
 
 
-BUILT_IN = {
-    "sgd": Optimizer("sgd", ()),
-    "momentum": Optimizer("momentum", ("v",)),
-    "nesterov": Optimizer("nesterov", ("v",)),
-    "adagrad": Optimizer("adagrad", ("s",)),
-    "rmsprop": Optimizer("rmsprop", ("s",)),
-    "adam": Optimizer("adam", ("m", "s")),
-    "adamw": Optimizer("adamw", ("m", "s")),
-}
+class UpdateNumbers:
+    """The live numbers of one process's updates: `array`, float64, in the order of the optimizer's `numbers`.
+
+    The rate is 0 and the step 0 until they are set. Raises KeyError if the optimizer lacks a constant.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        values = {"lr": 0.0, "step": 0.0, **optimizer.constants}
+        self.array = np.array([values[name] for name in optimizer.numbers])
+        self._step = optimizer.numbers.index("step") if "step" in optimizer.numbers else None
+
+    @property
+    def rate(self) -> float:
+        """The learning rate."""
+        return float(self.array[LR])
+
+    @property
+    def weight_decay(self) -> float:
+        """The pull of the weights towards 0."""
+        return float(self.array[WEIGHT_DECAY])
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next update."""
+        self.array[LR] = rate
+
+    def set_step(self, step: int) -> None:
+        """Say which update of the run comes next, counted from 1."""
+        if self._step is not None:
+            self.array[self._step] = step
 
 
-def make_optimizer(text: str) -> Optimizer:
-    """Return the optimizer of that name, or the one that a formula such as `"w - lr * g"` describes."""
-    if text in BUILT_IN:
-        return BUILT_IN[text]
+def make_optimizer(text: str, constants: Mapping[str, float]) -> Optimizer:
+    """Return the optimizer of that name, or the one that a formula such as `"w - lr * g"` describes.
+
+    `constants` has the value of each name in `CONSTANTS` that it needs. Raises SettingsError for what is neither name
+    nor formula.
+    """
+    if text in RULES:
+        rule = RULES[text]
+        return Optimizer(text, rule.states, (*ALWAYS, *rule.numbers), dict(constants))
     if text.isidentifier():
-        raise SettingsError(f"unknown optimizer {text!r}; {nearest(text, BUILT_IN)} (or give a formula for the new w)")
+        raise SettingsError(f"unknown optimizer {text!r}; {nearest(text, RULES)} (or give a formula for the new w)")
+    return _from_formula(text, constants)
+
+
+def _from_formula(text: str, constants: Mapping[str, float]) -> Optimizer:
     *assignments, last = (part.strip() for part in text.strip().rstrip(";").split(";"))
     statements: list[tuple[str, str]] = []
     for part in assignments:
@@ -76,9 +110,9 @@ def make_optimizer(text: str) -> Optimizer:
             raise SettingsError(f"--optimizer: {part!r} is not an assignment; expected for example 'v = 0.9 * v + g'")
         statements.append((name.strip(), formula.strip()))
     states = tuple(dict.fromkeys(name for name, _ in statements))
-    known = {"w", "g", *HYPER, *states}
+    known = {"w", "g", *NAMES, *states}
     for name in states:
-        if name in ("w", "g", *HYPER):
+        if name in ("w", "g", *NAMES):
             raise SettingsError(f"--optimizer: {name!r} cannot be assigned; choose another name for the state")
     statements.append(("w", last))
     for _, formula in statements:
@@ -87,7 +121,9 @@ def make_optimizer(text: str) -> Optimizer:
         raise SettingsError(
             f"--optimizer: the new w, {last!r}, does not depend on w; expected for example 'w - lr * g'"
         )
-    optimizer = Optimizer(text, states, tuple(statements))
+    used = set().union(*(expression.names_in(formula) for _, formula in statements))
+    numbers = (*ALWAYS, *(name for name in NAMES if name in used and name not in ALWAYS))
+    optimizer = Optimizer(text, states, numbers, dict(constants), tuple(statements))
     _try_out(optimizer)
     return optimizer
 
@@ -95,22 +131,21 @@ def make_optimizer(text: str) -> Optimizer:
 def _try_out(optimizer: Optimizer) -> None:
     """Apply a formula to a few numbers, so that what it cannot do is said before the run."""
     few = {name: np.full(4, 0.5, np.float32) for name in ("w", "g", *optimizer.states)}
-    hyper = np.full(len(HYPER), 0.5)
     try:
-        optimizer.bind(few["w"], few["g"], few, hyper)()
+        optimizer.bind(few["w"], few["g"], few, np.full(len(optimizer.numbers), 0.5))()
     except (ArithmeticError, ValueError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
         raise SettingsError(f"--optimizer {optimizer.name!r} cannot be evaluated: {error}") from None
 
 
 def _bind_formula(
-    statements: Sequence[tuple[str, str]], weights: np.ndarray, gradient: np.ndarray,
-    states: Mapping[str, np.ndarray], hyper: np.ndarray,
+    optimizer: Optimizer, weights: np.ndarray, gradient: np.ndarray, states: Mapping[str, np.ndarray],
+    numbers: np.ndarray,
 ) -> Update:  # fmt: skip
     arrays = {"w": weights, "g": gradient, **states}
 
     def apply() -> None:
-        values = {**arrays, **dict(zip(HYPER, hyper.tolist(), strict=True))}
-        for target, formula in statements:
+        values = {**arrays, **dict(zip(optimizer.numbers, numbers.tolist(), strict=True))}
+        for target, formula in optimizer.statements:
             expression.evaluate_into(formula, values, arrays[target])
 
     return apply

@@ -10,52 +10,54 @@ from typing import Any
 import numpy as np
 
 from adam_mp.errors import SettingsError, nearest
-from adam_mp.kernels.draw import RANGES
+from adam_mp.kernels.draw import TRANSFORMATIONS
 
-_LIMITS = {
-    "translate": 1e4, "rotate": 180.0, "scale": 0.9, "shear": 80.0, "reflect": 1.0, "elastic": 1e4, "crop": 1.0,
-    "brightness": 0.99, "contrast": 0.99, "colour": 10.0, "noise": 1e4, "cutout": 1.0,
-}  # fmt: skip
 _SMALLEST_IMAGE, _SMALLEST_PHOTOGRAPH, _PHOTOGRAPH_CHANNELS = 8, 64, 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """How far images may be changed; draws are uniform between minus and plus the range where nothing else is said.
+def _range(name: str, given: Any) -> float:
+    """Return the range of a transformation; raises SettingsError for what is no number, or too large."""
+    most = TRANSFORMATIONS[name].most
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        raise SettingsError(f"augment: {name} is {given!r}; expected a number") from None
+    if not 0 <= value <= most:
+        raise SettingsError(f"augment: {name} is {value:g}; expected 0 to {most:g}")
+    return value
 
-    `translate` and `elastic` in pixels, `rotate` and `shear` in degrees, `scale` as a fraction (0.1: 90% to 110%),
-    `reflect` the probability of a left-right mirror image, `crop` the smallest share of the image's area that is shown
-    (0: no cropping), up to a third longer or shorter in shape; `brightness` and `contrast` as fractions, `colour` the
-    deviation along the principal directions of the data set's colours (0.1 in AlexNet), `noise` its deviation in stored
-    values, `cutout` the side of a square that is blanked, as a fraction of the shorter side.
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Augmentation:
+    """How far images may be changed: a range for each transformation, 0 for those that are not named.
+
+    `Augmentation(rotate=10, reflect=0.5)`; the transformations and what their ranges mean are in
+    `kernels.draw.TRANSFORMATIONS`. `values` are the ranges in that order. Raises SettingsError for an unknown name, or
+    a range that cannot be.
     """
 
-    translate: float = 0.0
-    rotate: float = 0.0
-    scale: float = 0.0
-    shear: float = 0.0
-    reflect: float = 0.0
-    elastic: float = 0.0
-    crop: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    colour: float = 0.0
-    noise: float = 0.0
-    cutout: float = 0.0
+    values: tuple[float, ...]
 
-    def __post_init__(self) -> None:
-        for name in RANGES:
-            value = getattr(self, name)
-            if not 0 <= value <= _LIMITS[name]:
-                raise SettingsError(f"augment: {name} is {value:g}; expected 0 to {_LIMITS[name]:g}")
+    def __init__(self, /, **ranges: Any) -> None:
+        values = dict.fromkeys(TRANSFORMATIONS, 0.0)
+        for name, given in ranges.items():
+            if name not in values:
+                raise SettingsError(f"augment: unknown transformation {name!r}; {nearest(name, values)}")
+            values[name] = _range(name, given)
+        object.__setattr__(self, "values", tuple(values.values()))
+
+    def __getitem__(self, name: str) -> float:
+        """Return the range of a transformation."""
+        return self.values[tuple(TRANSFORMATIONS).index(name)]
 
     @property
     def ranges(self) -> np.ndarray:
-        """The ranges as the warp kernel takes them, float64, in the order of `RANGES`."""
-        return np.array([getattr(self, name) for name in RANGES])
+        """The ranges as the warp kernel takes them, float64."""
+        return np.array(self.values)
 
     def __str__(self) -> str:
-        return ",".join(f"{name}={getattr(self, name):g}" for name in RANGES if getattr(self, name)) or "none"
+        pairs = zip(TRANSFORMATIONS, self.values, strict=True)
+        return ",".join(f"{name}={value:g}" for name, value in pairs if value) or "none"
 
 
 PRESETS = {
@@ -72,7 +74,7 @@ def parse_augmentation(text: str | Mapping[str, float], image_shape: tuple[int, 
     plain features.
     """
     if not isinstance(text, str):
-        return _from_table(text)
+        return Augmentation(**{str(name): number for name, number in text.items()})
     if text == "auto":
         smallest = min(image_shape[:2])
         photographs = smallest >= _SMALLEST_PHOTOGRAPH and image_shape[2] == _PHOTOGRAPH_CHANNELS
@@ -84,19 +86,7 @@ def parse_augmentation(text: str | Mapping[str, float], image_shape: tuple[int, 
             f"unknown augmentation {text!r}; {nearest(text, [*PRESETS, 'auto'])} (or give translate=2,rotate=10)"
         )
     parts = (part.partition("=") for part in text.split(","))
-    return _from_table({name.strip(): number.strip() for name, _, number in parts})
-
-
-def _from_table(table: Mapping[str, Any]) -> Augmentation:
-    values: dict[str, float] = {}
-    for name, number in table.items():
-        if name not in RANGES:
-            raise SettingsError(f"augment: unknown transformation {name!r}; {nearest(name, RANGES)}")
-        try:
-            values[name] = float(number)
-        except (TypeError, ValueError):
-            raise SettingsError(f"augment: {name} is {number!r}; expected a number") from None
-    return Augmentation(**values)
+    return Augmentation(**{name.strip(): number.strip() for name, _, number in parts})
 
 
 def draw_key(*parts: int) -> int:

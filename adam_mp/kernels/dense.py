@@ -48,13 +48,13 @@ def dense_backward_input(error, weight, rows, depths, error_columns, x_error_col
 
 
 @kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[::1], f8[::1])")
-def dense_update(x, rows, depths, error, weight, panel, hyper):
+def dense_update(x, rows, depths, error, weight, panel, numbers):
     """Gradient descent straight into the shared weight, with no gradient in between (a rank-n update).
 
-    `weight = (1 - lr * weight_decay) * weight - lr * x.T @ error` with `hyper = [lr, weight_decay, ...]`.
+    `weight = (1 - lr * weight_decay) * weight - lr * x.T @ error` with `numbers = [lr, weight_decay, ...]`.
     """
     real = error.dtype.type
-    product(x.reshape(-1), rows, depths, error, weight, panel, real(-hyper[0]), real(1 - hyper[0] * hyper[1]))
+    product(x.reshape(-1), rows, depths, error, weight, panel, real(-numbers[0]), real(1 - numbers[0] * numbers[1]))
 
 
 @kernel("void(R[:,::1], R[:,::1], R[::1], R[:,::1], b1)")
@@ -89,7 +89,7 @@ def dense_backward_input_one(error, weight, x_error):
 
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,::1], f8[::1], b1, b1)")
-def dense_update_one(x, error, weight, x_error, hyper, wanted, dead):
+def dense_update_one(x, error, weight, x_error, numbers, wanted, dead):
     """The update and, where `wanted`, before it the input's error, of one image, in one pass over the weight.
 
     With `dead` an input of 0 takes no error further down (ReLU or dropout made it), so its row is not read.
@@ -97,7 +97,7 @@ def dense_update_one(x, error, weight, x_error, hyper, wanted, dead):
     real = weight.dtype.type
     columns = np.uint64(error.shape[1])
     flat, slope = weight.reshape(-1), error.reshape(-1)
-    rate, keep = real(-hyper[0]), real(1 - hyper[0] * hyper[1])
+    rate, keep = real(-numbers[0]), real(1 - numbers[0] * numbers[1])
     for i in range(x.shape[1]):
         value = x[0, i]
         start = np.uint64(i) * columns
@@ -148,14 +148,14 @@ def _update_row(_typing: Any, weight: Any, at: Any, errors: Any, columns: Any, s
 
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,::1], R[::1], f8[::1])")
-def dense_update_few(x, error, weight, x_error, scratch, hyper):
+def dense_update_few(x, error, weight, x_error, scratch, numbers):
     """The input's error and then the update, of up to `FEW` images, in one pass over the weight.
 
     `scratch` holds `FEW * (outputs + 2)` numbers.
     """
     real = weight.dtype.type
     images, columns = error.shape
-    rate, keep = real(-hyper[0]), real(1 - hyper[0] * hyper[1])
+    rate, keep = real(-numbers[0]), real(1 - numbers[0] * numbers[1])
     flat = weight.reshape(-1)
     errors, steps = scratch[: FEW * columns], scratch[FEW * columns : FEW * (columns + 1)]
     sums = scratch[FEW * (columns + 1) :]

@@ -1,25 +1,50 @@
 """What is drawn for an augmented picture: geometry, elastic field, colours. All of it depends on a 64-bit key alone.
 
-`ranges` holds how far each transformation may go, in the order of `RANGES`. Draws are uniform in plus or minus the
-range; those of colour are normal. Positions of pixels count from the middle of the first one.
+`ranges` holds how far each transformation may go, in the order of `TRANSFORMATIONS`. Draws are uniform in plus or minus
+the range; those of colour are normal. Positions of pixels count from the middle of the first one.
+
+To add a transformation, write its line in `TRANSFORMATIONS`, its position among the names below it, and its draw: in
+`draw_geometry` where it moves pixels, in `draw_colours` where it changes all values of a channel alike, in `retouch`
+where it changes the finished picture. Settings, parsing and help follow.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from adam_mp.kernels.compilation import inline, kernel
 from adam_mp.kernels.random import mix, uniform
 
-RANGES = (
-    "translate", "rotate", "scale", "shear", "reflect", "elastic", "crop", "brightness", "contrast", "colour", "noise",
-    "cutout",
-)  # fmt: skip
+
+class Transformation(NamedTuple):
+    """The largest range that a transformation may have, and what its range means; with 0 it does nothing."""
+
+    most: float
+    meaning: str
+
+
+TRANSFORMATIONS = {
+    "translate": Transformation(1e4, "pixels"),
+    "rotate": Transformation(180.0, "degrees"),
+    "scale": Transformation(0.9, "fraction: 0.1 for 90% to 110%"),
+    "shear": Transformation(80.0, "degrees"),
+    "reflect": Transformation(1.0, "probability of the left-right mirror image"),
+    "elastic": Transformation(1e4, "pixels"),
+    "crop": Transformation(1.0, "smallest share of the area that is shown, up to a third longer or shorter in shape"),
+    "brightness": Transformation(0.99, "fraction"),
+    "contrast": Transformation(0.99, "fraction"),
+    "colour": Transformation(10.0, "deviation along the data set's principal colours, 0.1 in AlexNet"),
+    "noise": Transformation(1e4, "deviation, in stored values"),
+    "cutout": Transformation(1.0, "side of a blank square, as a fraction of the shorter side"),
+}
+RANGES = tuple(TRANSFORMATIONS)
 (
     TRANSLATE, ROTATE, SCALE, SHEAR, REFLECT, ELASTIC, CROP, BRIGHTNESS, CONTRAST, COLOUR, NOISE, CUTOUT,
 ) = range(len(RANGES))  # fmt: skip
+MOVING = CROP + 1  # the first so many move pixels
 GRID = 6  # control points of the elastic field along each side
 # Positions in a key's stream of random numbers.
 _TRANSLATE_X, _TRANSLATE_Y, _ROTATE, _SCALE, _SHEAR, _REFLECT, _FIELD = range(7)
@@ -97,6 +122,15 @@ def _normal(key, position):
     """A draw from the normal distribution, of two random numbers (Box and Muller)."""
     radius = math.sqrt(-2.0 * math.log(1.0 - uniform(key, position)))
     return radius * math.cos(2.0 * math.pi * uniform(key, position + 1))
+
+
+@inline
+def retouch(key, ranges, gain, out):
+    """Change a finished picture [h, w, c], which is normalised with `gain` [c] for each stored value."""
+    if ranges[NOISE] > 0:
+        add_noise(key, ranges[NOISE], gain, out.reshape(-1), out.shape[2])
+    if ranges[CUTOUT] > 0:
+        cut_out(key, ranges[CUTOUT], out)
 
 
 @inline

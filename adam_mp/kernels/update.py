@@ -1,34 +1,39 @@
 """Update rules: one pass over the flat space of weights, gradients and optimizer state, in place, with no lock.
 
-`hyper` is `[lr, weight_decay, momentum, beta1, beta2, epsilon, step]`. Weight decay adds `weight_decay * w` to the
-gradient (L2), except in `adamw`, where it shrinks the weights directly.
+A rule's kernel takes the weights, the gradient, the rule's state tensors, and `numbers`: float64, `lr` and
+`weight_decay` first, then what else the rule names in `RULES`, in that order. Weight decay adds `weight_decay * w` to
+the gradient (L2), except in `adamw`, where it shrinks the weights directly.
+
+To add a rule, write its kernel here, with the formula and its source, and its line in `RULES`.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from adam_mp.kernels.compilation import kernel
 
-HYPER = ("lr", "weight_decay", "momentum", "beta1", "beta2", "epsilon", "step")
+ALWAYS = ("lr", "weight_decay")  # the numbers that every rule takes, first
+LR, WEIGHT_DECAY = range(len(ALWAYS))
 
 
 @kernel("void(R[::1], R[::1], f8[::1])")
-def sgd(w, g, hyper):
+def sgd(w, g, numbers):
     """`w -= lr * (g + weight_decay * w)`."""
     real = w.dtype.type
-    lr, decay = real(hyper[0]), real(hyper[1])
+    lr, decay = real(numbers[0]), real(numbers[1])
     for i in range(w.size):
         w[i] -= lr * (g[i] + decay * w[i])
 
 
 @kernel("void(R[::1], R[::1], R[::1], f8[::1])")
-def momentum(w, g, v, hyper):
+def momentum(w, g, v, numbers):
     """`v = momentum * v + g; w -= lr * v` (Polyak's heavy ball)."""
     real = w.dtype.type
-    lr, decay, keep = real(hyper[0]), real(hyper[1]), real(hyper[2])
+    lr, decay, keep = real(numbers[0]), real(numbers[1]), real(numbers[2])
     for i in range(w.size):
         speed = keep * v[i] + g[i] + decay * w[i]
         v[i] = speed
@@ -36,10 +41,10 @@ def momentum(w, g, v, hyper):
 
 
 @kernel("void(R[::1], R[::1], R[::1], f8[::1])")
-def nesterov(w, g, v, hyper):
+def nesterov(w, g, v, numbers):
     """`v = momentum * v + g; w -= lr * (g + momentum * v)` (Sutskever et al. 2013)."""
     real = w.dtype.type
-    lr, decay, keep = real(hyper[0]), real(hyper[1]), real(hyper[2])
+    lr, decay, keep = real(numbers[0]), real(numbers[1]), real(numbers[2])
     for i in range(w.size):
         slope = g[i] + decay * w[i]
         speed = keep * v[i] + slope
@@ -48,10 +53,10 @@ def nesterov(w, g, v, hyper):
 
 
 @kernel("void(R[::1], R[::1], R[::1], f8[::1])")
-def adagrad(w, g, s, hyper):
+def adagrad(w, g, s, numbers):
     """`s += g ** 2; w -= lr * g / (sqrt(s) + epsilon)` (Duchi et al. 2011)."""
     real = w.dtype.type
-    lr, decay, epsilon = real(hyper[0]), real(hyper[1]), real(hyper[5])
+    lr, decay, epsilon = real(numbers[0]), real(numbers[1]), real(numbers[2])
     for i in range(w.size):
         slope = g[i] + decay * w[i]
         total = s[i] + slope * slope
@@ -60,10 +65,10 @@ def adagrad(w, g, s, hyper):
 
 
 @kernel("void(R[::1], R[::1], R[::1], f8[::1])")
-def rmsprop(w, g, s, hyper):
+def rmsprop(w, g, s, numbers):
     """`s = beta2 * s + (1 - beta2) * g ** 2; w -= lr * g / (sqrt(s) + epsilon)` (Tieleman and Hinton 2012)."""
     real = w.dtype.type
-    lr, decay, keep, epsilon = real(hyper[0]), real(hyper[1]), real(hyper[4]), real(hyper[5])
+    lr, decay, keep, epsilon = real(numbers[0]), real(numbers[1]), real(numbers[2]), real(numbers[3])
     for i in range(w.size):
         slope = g[i] + decay * w[i]
         mean = keep * s[i] + (1 - keep) * slope * slope
@@ -72,16 +77,18 @@ def rmsprop(w, g, s, hyper):
 
 
 @kernel("void(R[::1], R[::1], R[::1], R[::1], f8[::1], b1)")
-def adam(w, g, m, s, hyper, decoupled):
+def adam(w, g, m, s, numbers, decoupled):
     """Adam (Kingma and Ba 2015); with `decoupled`, AdamW (Loshchilov and Hutter 2019).
 
     `m = beta1 * m + (1 - beta1) * g; s = beta2 * s + (1 - beta2) * g ** 2;
     w -= lr * (m / (1 - beta1 ** step)) / (sqrt(s / (1 - beta2 ** step)) + epsilon)`, steps counted from 1.
     """
     real = w.dtype.type
-    lr, decay, keep1, keep2, epsilon = real(hyper[0]), real(hyper[1]), real(hyper[3]), real(hyper[4]), real(hyper[5])
-    rate = real(hyper[0] / (1 - hyper[3] ** hyper[6]))
-    correction = real(1 / math.sqrt(1 - hyper[4] ** hyper[6]))
+    lr, decay, epsilon = real(numbers[0]), real(numbers[1]), real(numbers[4])
+    beta1, beta2, step = numbers[2], numbers[3], numbers[5]
+    keep1, keep2 = real(beta1), real(beta2)
+    rate = real(numbers[0] / (1 - beta1**step))
+    correction = real(1 / math.sqrt(1 - beta2**step))
     l2 = real(0) if decoupled else decay
     shrink = lr * decay if decoupled else real(0)
     for i in range(w.size):
@@ -102,3 +109,30 @@ def combine(gradients, shares, start, out):
         if share != 0:
             for i in range(out.size):
                 out[i] += share * gradients[k, start + i]
+
+
+class Rule(NamedTuple):
+    """An update rule: its kernel, the names of its state tensors and of its numbers after `ALWAYS`, its usual rate.
+
+    `flags` are the kernel's arguments after the numbers. Numbers come from the settings of those names; `step` is the
+    number of the update, from 1. `rate` is the learning rate that suits most networks here, before warm-up and fall.
+    """
+
+    kernel: Any
+    states: tuple[str, ...]
+    numbers: tuple[str, ...]
+    rate: float
+    flags: tuple[bool, ...] = ()
+
+
+_ADAM_STATES, _ADAM_NUMBERS = ("m", "s"), ("beta1", "beta2", "epsilon", "step")
+
+RULES = {
+    "sgd": Rule(sgd, (), (), 0.07),
+    "momentum": Rule(momentum, ("v",), ("momentum",), 0.007),
+    "nesterov": Rule(nesterov, ("v",), ("momentum",), 0.007),
+    "adagrad": Rule(adagrad, ("s",), ("epsilon",), 0.01),
+    "rmsprop": Rule(rmsprop, ("s",), ("beta2", "epsilon"), 0.001),
+    "adam": Rule(adam, _ADAM_STATES, _ADAM_NUMBERS, 0.001, (False,)),
+    "adamw": Rule(adam, _ADAM_STATES, _ADAM_NUMBERS, 0.001, (True,)),
+}

@@ -15,15 +15,13 @@ import numpy as np
 
 from adam_mp.kernels.compilation import inline, kernel
 from adam_mp.kernels.draw import (
-    CUTOUT,
     ELASTIC,
     GRID,
-    NOISE,
-    add_noise,
-    cut_out,
+    MOVING,
     draw_colours,
     draw_field,
     draw_geometry,
+    retouch,
 )
 from adam_mp.kernels.random import mix
 from adam_mp.kernels.sampling import PIXEL_LANES, blend_greys, blend_pixels, fetch, place_row
@@ -84,7 +82,7 @@ def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directi
     draw_colours(key, ranges, mean, deviation, directions, gain, offset)
     target = out.reshape(-1)
     still = keep == 1.0 and rows == height and columns == width
-    for i in range(ELASTIC + 2):  # those that move pixels
+    for i in range(MOVING):
         still = still and ranges[i] == 0
     if still:
         _normalise(image, target, columns * channels, channels, gain, offset)
@@ -101,10 +99,7 @@ def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directi
             _spread(field, lines, columns)
         _sample(image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill,
                 frame, reals)  # fmt: skip
-    if ranges[NOISE] > 0:
-        add_noise(key, ranges[NOISE], gain, target, channels)
-    if ranges[CUTOUT] > 0:
-        cut_out(key, ranges[CUTOUT], out)
+    retouch(key, ranges, gain, out)
 
 
 @inline

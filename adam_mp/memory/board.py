@@ -11,7 +11,7 @@ A word on which something else depends is stored with `publish` after what it st
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -118,6 +118,13 @@ class Counters:
         return Progress(**values)
 
 
+class Order(NamedTuple):
+    """The supervisor's standing order: IDLE, TRAIN, ... by its number; each order has the next `sequence`."""
+
+    sequence: int
+    kind: int
+
+
 class Board:
     """A view of a board for `processes` rows at `offset` bytes of a segment."""
 
@@ -147,7 +154,7 @@ class Board:
         publish(self._order, 0, sequence << 8 | kind)
         return sequence
 
-    def order(self) -> tuple[int, int]:
-        """Return (sequence, kind) of the standing order."""
+    def order(self) -> Order:
+        """Return the standing order."""
         word = int(observe(self._order, 0))
-        return word >> 8, word & 255
+        return Order(word >> 8, word & 255)

@@ -33,7 +33,7 @@ _FIELDS = (
 _INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "maps"))}
 DISAGREED = -1  # the word `agreed`, while outboxes and weights do not tell of the same updates
 _HEADER_WORDS = 2 * _LINE
-_MAP_HEAD, _MAP_ENTRY = 128, 1024  # bytes of a bucket map: of itself, and of a server in it
+_MAP_HEAD, _MAP_ENTRY = 128, 26 << 10  # bytes of a bucket map: of itself, and of a server in it
 
 
 @dataclasses.dataclass(frozen=True)

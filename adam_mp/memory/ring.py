@@ -8,6 +8,7 @@ callers wait by `memory.waiting`.
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,13 +38,36 @@ class RingShape:
         return WORDS_BYTES + self.slots * self.slot_bytes
 
 
+class Tag(NamedTuple):
+    """What a slot holds: the first `images` pictures are batch `batch` of epoch `epoch`, made by process `server`."""
+
+    epoch: int
+    batch: int
+    images: int
+    server: int
+
+
+_TAG_WORDS = len(Tag._fields)
+
+
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """A batch: `tag` = [epoch, batch number, count, data server], `labels` int32 [b], `images` float32 [b, h, w, c]."""
+    """Room for a batch: `words` int64 [8], which begin with its tag, `labels` int32 [b], `images` float32 [b, h, w, c].
 
-    tag: np.ndarray
+    The producer writes the tag before it publishes the slot; the consumer reads it after that.
+    """
+
+    words: np.ndarray
     labels: np.ndarray
     images: np.ndarray
+
+    def write_tag(self, tag: Tag) -> None:
+        """Say what the slot holds."""
+        self.words[:_TAG_WORDS] = tag
+
+    def read_tag(self) -> Tag:
+        """Return what the slot holds."""
+        return Tag._make(self.words[:_TAG_WORDS].tolist())
 
 
 @dataclasses.dataclass(frozen=True)

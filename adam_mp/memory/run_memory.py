@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,13 @@ from adam_mp.memory.staleness import COLUMNS
 from adam_mp.memory.turns import Turns
 
 Field = tuple[str, tuple[int, ...]]  # dtype and shape of an array
+
+
+class RingEnds(NamedTuple):
+    """The processes at the two ends of a ring; in place of a server that is lost, another fills it."""
+
+    server: int
+    worker: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +54,12 @@ class RunShape:
         return self.workers + self.data_servers + self.synchronizers
 
     @property
-    def rings(self) -> list[tuple[int, int]]:
-        """(data server, worker) of each ring: each worker has at least one, each data server too."""
+    def rings(self) -> list[RingEnds]:
+        """The ends of each ring: each worker has at least one, each data server too."""
         if not self.data_servers:
             return []
         count = max(self.workers, self.data_servers)
-        return [(self.workers + i % self.data_servers, i % self.workers) for i in range(count)]
+        return [RingEnds(self.workers + i % self.data_servers, i % self.workers) for i in range(count)]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -112,8 +120,8 @@ class RunMemory:
     def create(cls, shape: RunShape, folder: Path | None = None) -> RunMemory:
         """Make the memory; the calling process owns it. Raises SpaceError if there is no room."""
         memory = cls(Segment.create("run", shape.offsets()[1], folder), shape)
-        for ring, (server, _) in zip(memory.rings, shape.rings, strict=True):
-            ring.producer = server
+        for ring, ends in zip(memory.rings, shape.rings, strict=True):
+            ring.producer = ends.server
         memory.ledger.open(-1, np.zeros(0, np.uint8))
         memory.evaluation.open(-1, np.zeros(0, np.uint8))
         return memory
@@ -130,7 +138,7 @@ class RunMemory:
 
     def rings_of(self, worker: int) -> list[Ring]:
         """Return the rings that `worker` consumes."""
-        return [ring for ring, (_, consumer) in zip(self.rings, self.shape.rings, strict=True) if consumer == worker]
+        return [ring for ring, ends in zip(self.rings, self.shape.rings, strict=True) if ends.worker == worker]
 
     def close(self) -> None:
         """Give up this process's mapping."""

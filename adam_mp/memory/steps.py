@@ -63,6 +63,16 @@ def step_key(epoch: int, turn: int) -> int:
     return epoch << 32 | turn + 1
 
 
+def epoch_of(key: int) -> int:
+    """Return the epoch of a step."""
+    return key >> 32
+
+
+def turn_of(key: int) -> int:
+    """Return the turn of its epoch in which a step is made."""
+    return (key & 0xFFFFFFFF) - 1
+
+
 class StepMemory:
     """The memory of synchronous steps; `gradients` is [workers, numbers]. A worker's row has that worker for writer."""
 

@@ -1,19 +1,42 @@
-"""Finding the batch whose turn it is in a worker's rings, and having it come where it is not.
+"""Finding a worker's next batch in its rings: the oldest there, or the one whose turn it is.
 
 Data servers claim a worker's batches in the order of its turns, so that the next one is the oldest of a ring. After a
-death it may stand anywhere: what the dead one had is claimed again by whoever has room, behind later batches.
+death it may stand anywhere: what the dead one had is claimed again by whoever has room, behind later batches. Then it
+is made to come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from adam_mp.memory.ledger import Ledger
-from adam_mp.memory.ring import NO_PRODUCER, Ring
+from adam_mp.memory.ring import NO_PRODUCER, Ring, Tag
 
 
-def find_wanted(rings: Sequence[Ring], ledger: Ledger, epoch: int, wanted: int) -> tuple[int, Ring, int] | None:
-    """Return (number, ring, index) of the slot with batch `wanted`, made the oldest of its ring; None: not there yet.
+class WaitingBatch(NamedTuple):
+    """A batch that waits for its worker in a slot: the oldest of `ring`, which is number `ring_number` of the worker's.
+
+    `slot` is the number of the slot, `tag` what it holds. `ring.consume()` gives it back.
+    """
+
+    ring_number: int
+    ring: Ring
+    slot: int
+    tag: Tag
+
+
+def find_oldest(rings: Sequence[Ring]) -> WaitingBatch | None:
+    """Return the oldest batch of the first ring that has any; None: all rings are empty."""
+    for number, ring in enumerate(rings):
+        index = ring.peek()
+        if index is not None:
+            return WaitingBatch(number, ring, index, ring.slots[index].read_tag())
+    return None
+
+
+def find_wanted(rings: Sequence[Ring], ledger: Ledger, epoch: int, wanted: int) -> WaitingBatch | None:
+    """Return batch `wanted` of the epoch, made the oldest of its ring; None: it is not there yet.
 
     What was taken back meanwhile is dropped. What stands in the way of the wanted batch is given back to the ledger, to
     be made again.
@@ -22,11 +45,11 @@ def find_wanted(rings: Sequence[Ring], ledger: Ledger, epoch: int, wanted: int) 
         _drop_taken_back(ring, ledger)
     for number, ring in enumerate(rings):
         for index in ring.published():
-            found, batch, _, server = ring.slots[index].tag[:4].tolist()
-            if (found, batch) == (epoch, wanted) and ledger.holds(epoch, wanted, server):
+            tag = ring.slots[index].read_tag()
+            if (tag.epoch, tag.batch) == (epoch, wanted) and ledger.holds(epoch, wanted, tag.server):
                 while ring.peek() != index:
                     _give_back_oldest(ring, ledger)
-                return number, ring, index
+                return WaitingBatch(number, ring, index, tag)
     _make_room(rings, ledger, epoch, wanted)
     return None
 
@@ -34,8 +57,8 @@ def find_wanted(rings: Sequence[Ring], ledger: Ledger, epoch: int, wanted: int) 
 def _drop_taken_back(ring: Ring, ledger: Ledger) -> None:
     """Drop the oldest slots of a ring that their data server does not hold any more."""
     while (index := ring.peek()) is not None:
-        found, batch, _, server = ring.slots[index].tag[:4].tolist()
-        if ledger.holds(found, batch, server):
+        tag = ring.slots[index].read_tag()
+        if ledger.holds(tag.epoch, tag.batch, tag.server):
             return
         ring.consume()
 
@@ -53,6 +76,6 @@ def _make_room(rings: Sequence[Ring], ledger: Ledger, epoch: int, wanted: int) -
 def _give_back_oldest(ring: Ring, ledger: Ledger) -> None:
     index = ring.peek()
     assert index is not None, "the ring is not empty"
-    found, batch, _, server = ring.slots[index].tag[:4].tolist()
-    ledger.give_back(found, batch, server)
+    tag = ring.slots[index].read_tag()
+    ledger.give_back(tag.epoch, tag.batch, tag.server)
     ring.consume()

@@ -111,10 +111,17 @@ def _end_if_dead(descriptor: int, heard: _Heard, now: float) -> None:
 
     ZeroMQ may have closed the descriptor by now, and another file may have it: what is no TCP connection is left alone.
     """
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
-        if len(info) == _INFO_BYTES and is_dead(info, heard, now):
-            connection.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        own = os.dup(descriptor)
+        try:
+            connection = socket.socket(fileno=own)
+        except OSError:  # no socket
+            os.close(own)
+            return
+        with connection:
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
+            if len(info) == _INFO_BYTES and is_dead(info, heard, now):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def is_dead(info: bytes, heard: _Heard, now: float) -> bool:

@@ -211,7 +211,7 @@ class SocketDialer:
             socket.connect(way.endpoint)
         except zmq.ZMQError as error:
             self.hang_up(address)
-            raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT") from None
+            raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
 
     def hang_up(self, address: Place) -> None:
         """Forget a peer."""
@@ -226,7 +226,9 @@ class SocketDialer:
 
     def send(self, peer: Place, message: Message) -> Sent | None:
         """See `Endpoint.send`; None too while the connection is not there yet."""
-        socket = self._sockets[peer]
+        socket = self._sockets.get(peer)
+        if socket is None:  # it could not be dialled
+            return None
         self._connections[peer].look_if_due()
         try:
             socket.send(encode(message), zmq.SNDMORE | zmq.DONTWAIT)

@@ -13,14 +13,14 @@ from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.gradient_check import gradient_error
 from adam_mp.compute.operation import fuse
-from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
+from adam_mp.compute.updates import bind_updates
 from adam_mp.errors import NetworkError
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.store import ParameterStore
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.layers import AveragePool, Conv, LocalResponseNorm, Sigmoid, Tanh
-from adam_mp.training.worker.worker import bind_updates, make_hyper
 
 SIZES = st.integers(1, 3)
 IMAGE_LAYERS = st.lists(
@@ -79,16 +79,16 @@ def test_fusion_takes_convolution_pool_and_relu_in_either_order():
 
 def bound(network, batch, block=64, rule="momentum"):
     """A context on a store of its own, the store, and random data."""
-    optimizer = make_optimizer(rule)
+    optimizer = make_optimizer(rule, {"weight_decay": 1e-3, "momentum": 0.9})
     store = ParameterStore.create(Layout.of(network.parameters), optimizer.states)
     store.load(initial_weights(network, 1))
     context = TrainingContext(network, store.tensors, batch, choices=KernelChoices(block))
     generator = np.random.default_rng(0)
     images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
     labels = generator.integers(network.classes, size=batch, dtype=np.int32)
-    hyper = make_hyper(0.9, 1e-3)
-    hyper[0] = 0.05
-    return store, context, images, labels, hyper, bind_updates(optimizer, store, context, hyper)
+    numbers = UpdateNumbers(optimizer)
+    numbers.set_rate(0.05)
+    return store, context, images, labels, numbers.array, bind_updates(optimizer, store, context, numbers.array)
 
 
 def test_the_block_changes_nothing_but_rounding():

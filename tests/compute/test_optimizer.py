@@ -4,18 +4,21 @@ import numpy as np
 import pytest
 
 from adam_mp.compute.expression import check_expression, evaluate_into, evaluate_numbers, names_in
-from adam_mp.compute.optimizer import BUILT_IN, make_optimizer
+from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
 from adam_mp.errors import SettingsError
-from adam_mp.kernels.update import HYPER
+from adam_mp.kernels.update import RULES
+
+CONSTANTS = {"weight_decay": 0.01, "momentum": 0.9, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6}
 
 
 def apply(rule, steps=3):
     """Weights after some steps with gradients drawn from one seed, float32."""
     generator = np.random.default_rng(0)
     w, g = generator.standard_normal(40).astype(np.float32), np.zeros(40, np.float32)
-    optimizer = make_optimizer(rule)
-    hyper = np.array([{"lr": 0.1, "weight_decay": 0.01, "momentum": 0.9}.get(name, 0.0) for name in HYPER])
-    update = optimizer.bind(w, g, {name: np.zeros(40, np.float32) for name in optimizer.states}, hyper)
+    optimizer = make_optimizer(rule, {"weight_decay": 0.01, "momentum": 0.9, "epsilon": 0.0})
+    numbers = UpdateNumbers(optimizer)
+    numbers.set_rate(0.1)
+    update = optimizer.bind(w, g, {name: np.zeros(40, np.float32) for name in optimizer.states}, numbers.array)
     for _ in range(steps):
         g[:] = generator.standard_normal(40)
         update()
@@ -66,7 +69,7 @@ def test_formulas_stay_in_single_precision():
 )
 def test_formulas_that_are_refused(text, message):
     with pytest.raises(SettingsError, match=message):
-        make_optimizer(text)
+        make_optimizer(text, CONSTANTS)
 
 
 def test_numbers_and_names():
@@ -78,7 +81,54 @@ def test_numbers_and_names():
 
 
 def test_every_rule_lists_its_state():
-    assert {name: rule.states for name, rule in BUILT_IN.items()} == {
+    assert {name: rule.states for name, rule in RULES.items()} == {
         "sgd": (), "momentum": ("v",), "nesterov": ("v",), "adagrad": ("s",), "rmsprop": ("s",), "adam": ("m", "s"),
         "adamw": ("m", "s"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("sgd", {"lr": 0, "weight_decay": 0.01}),
+        ("nesterov", {"lr": 0, "weight_decay": 0.01, "momentum": 0.9}),
+        ("rmsprop", {"lr": 0, "weight_decay": 0.01, "beta2": 0.95, "epsilon": 1e-6}),
+        ("adamw", {"lr": 0, "weight_decay": 0.01, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-6, "step": 0}),
+        ("w - lr * g", {"lr": 0, "weight_decay": 0.01}),
+        ("v = beta1 * v + g; w - lr * v / step", {"lr": 0, "weight_decay": 0.01, "beta1": 0.8, "step": 0}),
+    ],
+)
+def test_a_rule_takes_the_numbers_it_names(text, numbers):
+    optimizer = make_optimizer(text, CONSTANTS)
+    live = UpdateNumbers(optimizer)
+    assert dict(zip(optimizer.numbers, live.array, strict=True)) == numbers
+    live.set_rate(0.3)
+    live.set_step(7)
+    changed = {"lr": 0.3, **({"step": 7} if "step" in numbers else {})}
+    assert dict(zip(optimizer.numbers, live.array, strict=True)) == {**numbers, **changed}
+    assert (live.rate, live.weight_decay) == (0.3, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("formula", "name"),
+    [
+        ("s = beta2 * s + (1 - beta2) * (g + weight_decay * w) ** 2; "
+         "w - lr * (g + weight_decay * w) / (sqrt(s) + epsilon)", "rmsprop"),
+        ("m = beta1 * m + (1 - beta1) * g; s = beta2 * s + (1 - beta2) * g ** 2; w - lr * weight_decay * w - "
+         "lr * m / (1 - beta1 ** step) / (sqrt(s / (1 - beta2 ** step)) + epsilon)", "adamw"),
+    ],
+)  # fmt: skip
+def test_betas_and_epsilon_are_those_that_are_given(formula, name):
+    ends = []
+    for rule in (formula, name):
+        optimizer = make_optimizer(rule, CONSTANTS)
+        numbers = UpdateNumbers(optimizer)
+        numbers.set_rate(0.1)
+        spaces = [np.full(8, 0.5, np.float32), np.linspace(-1, 1, 8, dtype=np.float32)]
+        states = {state: np.zeros(8, np.float32) for state in optimizer.states}
+        update = optimizer.bind(*spaces, states, numbers.array)
+        for step in range(1, 4):
+            numbers.set_step(step)
+            update()
+        ends.append(spaces[0])
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-5)

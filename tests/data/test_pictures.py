@@ -104,8 +104,8 @@ def test_what_is_bad_is_marked_and_left_out(make_servers, photographs):
     memory, servers = make_servers(data)
     pictures, tags = drain(memory, servers)
     assert sorted(pictures) == [0, *range(2, 7), *range(8, 13), 14]
-    assert sum(tag[2] for tag in tags) == 12
-    assert sorted(tag[1] for tag in tags) == [0, 1, 2, 3]  # batches are served all the same, with fewer images
+    assert sum(tag.images for tag in tags) == 12
+    assert sorted(tag.batch for tag in tags) == [0, 1, 2, 3]  # batches are served all the same, with fewer images
     bad = memory.arrays["bad"]
     assert {place: Fault(bad[place]) for place in np.flatnonzero(bad).tolist()} == {
         1: Fault.EMPTY, 7: Fault.MISSING, 13: Fault.DAMAGED,

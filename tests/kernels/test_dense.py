@@ -60,20 +60,20 @@ def test_both_gradients(problem, beta):
 @given(problems(), st.sampled_from([0.0, 0.3]), st.booleans(), st.booleans())
 def test_direct_update(problem, decay, wanted, dead):
     x, weight, _, error = problem
-    hyper = np.array([0.1, decay])
+    numbers = np.array([0.1, decay])
     expected, expected_error = (1 - 0.1 * decay) * weight - 0.1 * x.T @ error, error @ weight.T
     updated = weight.copy()
-    dense.dense_update(x, *tables(x.shape, True), error, updated, panel(), hyper)
+    dense.dense_update(x, *tables(x.shape, True), error, updated, panel(), numbers)
     np.testing.assert_allclose(updated, expected, atol=1e-9)
     if len(x) <= dense.FEW:
         updated, x_error = weight.copy(), np.full_like(x, np.nan)
         scratch = np.full(dense.FEW * (weight.shape[1] + 2), np.nan)
-        dense.dense_update_few(x, error, updated, x_error, scratch, hyper)
+        dense.dense_update_few(x, error, updated, x_error, scratch, numbers)
         np.testing.assert_allclose(updated, expected, atol=1e-9)
         np.testing.assert_allclose(x_error, expected_error, atol=1e-9)
     if len(x) == 1:
         updated, x_error = weight.copy(), np.full_like(x, 7.0)
-        dense.dense_update_one(x, error, updated, x_error, hyper, wanted, dead)
+        dense.dense_update_one(x, error, updated, x_error, numbers, wanted, dead)
         np.testing.assert_allclose(updated, expected, atol=1e-9)
         if wanted:
             np.testing.assert_allclose(x_error[x != 0], expected_error[x != 0], atol=1e-9)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from adam_mp.compute.optimizer import BUILT_IN
-from adam_mp.kernels.update import HYPER
+from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
+from adam_mp.kernels.update import RULES
 
 LR, DECAY, KEEP, BETA1, BETA2, EPSILON = 0.1, 0.01, 0.8, 0.9, 0.99, 1e-6
 
@@ -29,19 +29,21 @@ def reference(name, w, g, state, step):
     return w - LR * m / (np.sqrt(s) + EPSILON) - (LR * DECAY * w if name == "adamw" else 0)
 
 
-@pytest.mark.parametrize("name", sorted(BUILT_IN))
+@pytest.mark.parametrize("name", sorted(RULES))
 def test_rules_follow_their_formulas(name):
     generator = np.random.default_rng(4)
     w, gradient = generator.standard_normal(50), np.zeros(50)
-    optimizer = BUILT_IN[name]
+    optimizer = make_optimizer(
+        name, {"weight_decay": DECAY, "momentum": KEEP, "beta1": BETA1, "beta2": BETA2, "epsilon": EPSILON}
+    )
     states = {state: np.zeros(50) for state in optimizer.states}
     expected, expected_states = w.copy(), {state: np.zeros(50) for state in optimizer.states}
-    numbers = dict(zip(HYPER, (LR, DECAY, KEEP, BETA1, BETA2, EPSILON, 0), strict=True))
-    hyper = np.array(list(numbers.values()))
-    update = optimizer.bind(w, gradient, states, hyper)
+    numbers = UpdateNumbers(optimizer)
+    numbers.set_rate(LR)
+    update = optimizer.bind(w, gradient, states, numbers.array)
     for step in range(1, 5):
         gradient[:] = generator.standard_normal(50)
-        hyper[HYPER.index("step")] = step
+        numbers.set_step(step)
         update()
         expected = reference(name, expected, gradient, expected_states, step)
         np.testing.assert_allclose(w, expected, rtol=1e-9)

@@ -102,21 +102,6 @@ def test_half_of_the_images_are_reflected():
     assert 110 < mirrored < 190
 
 
-@given(st.integers(0, 2**64 - 1))
-def test_draws_keep_to_their_ranges(key):
-    matrix = np.zeros(6, np.float32)
-    draw_geometry(np.uint64(key), values({"translate": 2}), 1.0, 28, 28, 28, 28, matrix)
-    assert abs(matrix[2]) <= 2.0001
-    assert abs(matrix[5]) <= 2.0001
-    np.testing.assert_array_equal(matrix[[0, 1, 3, 4]], [1, 0, 0, 1])
-    draw_geometry(np.uint64(key), values({"rotate": 10, "scale": 0.1}), 1.0, 28, 28, 28, 28, matrix)
-    scale = np.hypot(matrix[0], matrix[3])
-    assert 1 / 1.1 - 1e-5 <= scale <= 1 / 0.9 + 1e-5
-    assert abs(np.degrees(np.arctan2(matrix[3], matrix[0]))) <= 10.001
-    middle = np.array([[matrix[0], matrix[1]], [matrix[3], matrix[4]]]) @ [13.5, 13.5] + matrix[[2, 5]]
-    np.testing.assert_allclose(middle, 13.5, atol=1e-3)
-
-
 @given(st.integers(0, 2**64 - 1), st.integers(4, 300), st.integers(4, 300), st.floats(0.05, 1))
 def test_crops_lie_within_the_image_and_have_their_share(key, height, width, share):
     matrix = np.zeros(6, np.float32)

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from adam_mp.memory.ring import NO_PRODUCER, Ring, RingShape
+from adam_mp.memory.ring import NO_PRODUCER, Ring, RingShape, Tag
 from adam_mp.memory.segment import Segment
 from adam_mp.memory.waiting import Backoff
 
@@ -29,7 +29,7 @@ class RingMachine(RuleBasedStateMachine):
         assert (slot is None) == (len(self.model) == SHAPE.slots)
         if slot is not None:
             self.made += 1
-            slot.tag[:3] = 1, self.made, count
+            slot.write_tag(Tag(1, self.made, count, 7))
             slot.labels[:] = self.made
             slot.images[:] = self.made
             self.ring.publish()
@@ -48,7 +48,7 @@ class RingMachine(RuleBasedStateMachine):
         if index is not None:
             slot = self.ring.slots[index]
             number, count = self.model.popleft()
-            assert slot.tag[:3].tolist() == [1, number, count]
+            assert slot.read_tag() == Tag(epoch=1, batch=number, images=count, server=7)
             assert (slot.labels == number).all()
             assert (slot.images == number).all()
             self.ring.consume()
@@ -83,7 +83,7 @@ def test_batches_pass_between_threads_in_order_and_unharmed():
             while (slot := ring.reserve()) is None:
                 waiting.pause()
             waiting.reset()
-            slot.tag[1] = number
+            slot.write_tag(Tag(0, number, 1, 0))
             slot.images[:] = number
             ring.publish()
 
@@ -94,7 +94,7 @@ def test_batches_pass_between_threads_in_order_and_unharmed():
         while (index := ring.peek()) is None:
             waiting.pause()
         waiting.reset()
-        assert ring.slots[index].tag[1] == number
+        assert ring.slots[index].read_tag().batch == number
         assert (ring.slots[index].images == number).all()
         ring.consume()
     thread.join(10)
@@ -104,7 +104,7 @@ def test_slots_are_aligned_and_the_producer_is_told():
     segment = Segment.create("test", SHAPE.bytes)
     ring = Ring(segment, 0, SHAPE)
     for slot in ring.slots:
-        assert all(array.ctypes.data % 64 == 0 for array in (slot.tag, slot.labels, slot.images))
+        assert all(array.ctypes.data % 64 == 0 for array in (slot.words, slot.labels, slot.images))
     ring.producer = 7
     assert Ring(segment, 0, SHAPE).producer == 7
     ring.producer = NO_PRODUCER

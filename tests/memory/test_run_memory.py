@@ -57,7 +57,7 @@ def test_parts_do_not_overlap_and_attaching_sees_them(workers, servers):
     for number, (ring, (server, worker)) in enumerate(zip(other.rings, other.shape.rings, strict=True)):
         assert ring.producer == server
         assert ring.statistics().published == 0
-        assert all((slot.images == number).all() and (slot.tag == number).all() for slot in ring.slots)
+        assert all((slot.images == number).all() and (slot.words == number).all() for slot in ring.slots)
         assert any(ring is mine for mine in other.rings_of(worker))
     assert all((array == 3).all() for array in other.arrays.values())
     assert [row.read().images for row in other.board.counters] == [11] * (workers + servers)

@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
-import pytest
 
-from adam_mp.errors import ProcessError
-from adam_mp.memory.arena import Arena
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.store import ParameterStore
 from adam_mp.process.child import start_child
@@ -40,24 +35,3 @@ def test_no_update_of_any_process_goes_uncounted():
         child.close()
     assert store.read_updates() == 3 * counting.UPDATES
     store.close()
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("magic", 0), ("version", 99), ("layout", 1), ("numbers", 3), ("spaces", 7)],
-)
-def test_another_arena_is_refused(field, value):
-    arena = Arena.create("test", LAYOUT, 2)
-    position = ("magic", "version", "layout", "owner", "numbers", "spaces").index(field)
-    arena.header[position] = value
-    with pytest.raises(ProcessError, match=f"arena has {field}"):
-        Arena.attach(arena.handle)
-    arena.close()
-
-
-def test_another_layout_is_refused():
-    arena = Arena.create("test", LAYOUT, 1)
-    other = dataclasses.replace(arena.handle, layout=Layout.of({"a": (5, 3), "b": (7,)}))
-    with pytest.raises(ProcessError, match="layout"):
-        Arena.attach(other)
-    arena.close()

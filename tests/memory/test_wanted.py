@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from adam_mp.memory.ledger import FREE, HELD, LEASED, Ledger
-from adam_mp.memory.ring import Ring, RingShape
+from adam_mp.memory.ring import Ring, RingShape, Tag
 from adam_mp.memory.segment import Segment
-from adam_mp.memory.wanted import find_wanted
+from adam_mp.memory.wanted import find_oldest, find_wanted
 
 EPOCH, WORKER = 3, 0
 SHAPE = RingShape(3, 1, (1,))
@@ -35,7 +35,7 @@ class Server:
         batch = self.next if self.next is not None else self.claim()
         self.next = self.claim() if self.reads_ahead and batch is not None else None
         if batch is not None:
-            slot.tag[:4] = EPOCH, batch, 1, self.number
+            slot.write_tag(Tag(EPOCH, batch, 1, self.number))
             self.ring.publish()
 
     def claim(self):
@@ -71,13 +71,13 @@ def train(world, count, turn):
     place = find_wanted(rings[:count], ledger, EPOCH, int(BATCHES[turn]))
     if place is None:
         return turn
-    number, ring, index = place
+    number, ring, slot, tag = place
     assert ring is rings[number]
-    assert ring.peek() == index
-    _, batch, _, server = ring.slots[index].tag[:4].tolist()
-    assert batch == BATCHES[turn]
-    assert ledger.lease(EPOCH, batch, server, WORKER)
-    assert ledger.finish(EPOCH, batch, WORKER)
+    assert ring.peek() == slot
+    assert ring.slots[slot].read_tag() == tag
+    assert tag.batch == BATCHES[turn]
+    assert ledger.lease(EPOCH, tag.batch, tag.server, WORKER)
+    assert ledger.finish(EPOCH, tag.batch, WORKER)
     ring.consume()
     return turn + 1
 
@@ -112,8 +112,7 @@ def test_every_turn_comes_after_any_deaths(world, count, reads_ahead, seed):
         elif turn < BATCHES.size:  # the worker dies with its batch leased
             place = find_wanted(rings[:count], ledger, EPOCH, int(BATCHES[turn]))
             if place is not None:
-                _, batch, _, server = place[1].slots[place[2]].tag[:4].tolist()
-                ledger.lease(EPOCH, batch, server, WORKER)
+                ledger.lease(EPOCH, place.tag.batch, place.tag.server, WORKER)
                 ledger.take_back(LEASED, WORKER)
     finish(world, servers, turn)
 
@@ -126,10 +125,10 @@ def test_a_batch_claimed_behind_later_ones_is_brought_forward(world):
     index = ring.peek()
     assert ledger.lease(EPOCH, 0, server.number, WORKER)
     ledger.take_back(LEASED, WORKER)  # the worker died
-    assert ring.slots[index].tag[1] == 0
+    assert ring.slots[index].read_tag().batch == 0
     ring.consume()  # its successor drops what it cannot lease
     server.turn()
-    assert [ring.slots[each].tag[1] for each in ring.published()] == [2, 4, 0]
+    assert [ring.slots[each].read_tag().batch for each in ring.published()] == [2, 4, 0]
     assert train(world, 1, 0) == 1
     finish(world, [server], 1)
 
@@ -145,7 +144,24 @@ def test_room_is_made_for_a_batch_that_is_read_ahead(world):
     ring.consume()
     server.next = server.claim()
     assert server.next == 0
-    ring.slots[(ring.published()[-1] + 1) % SHAPE.slots].tag[:4] = EPOCH, server.claim(), 1, server.number
+    ring.reserve().write_tag(Tag(EPOCH, server.claim(), 1, server.number))
     ring.publish()
     assert ring.full
     finish(world, [server], 0)
+
+
+def test_the_oldest_batch_of_the_first_ring_that_has_any(world):
+    first, second = servers_of(world, 2, False)
+    ledger, rings = world
+    assert find_oldest(rings) is None
+    second.turn()
+    second.turn()
+    found = find_oldest(rings)
+    assert (found.ring_number, found.ring) == (1, rings[1])
+    assert found.tag == Tag(EPOCH, 0, 1, second.number) == rings[1].slots[found.slot].read_tag()
+    assert ledger.holds(EPOCH, 0, second.number)
+    first.turn()
+    assert find_oldest(rings).tag.batch == 4  # of the first ring
+    rings[0].consume()
+    rings[1].consume()
+    assert find_oldest(rings).tag.batch == 2

@@ -64,7 +64,7 @@ class ItemSource:
 
     def __init__(self, spec: SourceSpec) -> None:
         self._spec = spec
-        # From the supervisor, through the pipe that started this process.
+        # From the supervisor, in the file that this process inherited.
         self._datasets: list[tuple[Any, np.ndarray, int]] = pickle.loads(spec.datasets)
 
     def prepare(self, samples: Iterable[int]) -> None:

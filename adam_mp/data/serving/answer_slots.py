@@ -46,11 +46,6 @@ class AnswerSlots:
         """Map the slots that the server made."""
         return cls(Segment.attach(handle.segment), handle.slots, handle.slot_bytes)
 
-    @property
-    def free(self) -> int:
-        """How many slots nobody has."""
-        return len(self._free)
-
     def take(self, size: int) -> int:
         """Return a free slot with memory for `size` bytes; raises SpaceError where the system has none."""
         slot = self._free[-1]  # the one that was free last: its memory is there, and may still be in the cache

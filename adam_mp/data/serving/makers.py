@@ -1,7 +1,7 @@
 """The processes that make pictures for a data server of other machines: started, given work, replaced when they die.
 
-Each has two tasks at most, one that it works on and the next. Those of a process that died are given to others. A
-sample that two processes died of, while they decoded it, is left out from then on.
+Each has two tasks at most, one that it works on and the next. Those of a process that died, or that does not move, are
+given to others. A sample that two processes died of, while they decoded it, is left out from then on.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import itertools
 import pickle
+import signal
 import time
 from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection, Pipe
@@ -30,6 +31,8 @@ _SPARE_BYTES, _MOST_SPARE = 128 << 20, 16  # of answers on their way out
 _TASKS = 2  # of a process: so that it need not wait for the server between two
 MOST_SESSIONS = 16  # that the server, and each process, has open
 _LOOK = 0.05  # seconds between looks at whether the processes live; a death that ends a line is seen at once
+_STUCK = 60.0  # seconds in which a process that has something to do does not move, such as in a read that hangs
+_LONGEST_LOOK = 1.0  # seconds that the time between two looks counts at most: this process may have been stopped
 _START_DEADLINE, _STOP_DEADLINE = 120.0, 5.0
 _START_LOOK = 0.01
 
@@ -64,6 +67,9 @@ class _Maker:
     child: Child
     line: Connection
     hung_up: bool = False
+    pulse: object = None  # its counters, as they were when it last moved
+    still: float = 0.0  # seconds since then
+    kept: list[int] = dataclasses.field(default_factory=list)  # slots in which it may still write until its end
     tasks: dict[int, tuple[Job, int]] = dataclasses.field(default_factory=dict)  # number -> job, slot
     sessions: collections.OrderedDict[int, Session] = dataclasses.field(default_factory=collections.OrderedDict)
 
@@ -74,8 +80,9 @@ class Makers:
     `place` tells where a sample is, `notice` takes lines for the user, `function` is what the processes run. A process
     that dies `restarts` + 1 times in a row, each time soon after its start and of no sample, is a ProcessError.
 
-    Answers are made in `slots`, in memory or in a deleted file of `folder`; `spare_slots` are as many more than the
-    processes can use at once. Use as a context manager: leaving it ends the processes. For one thread.
+    Answers are made in `slots`, in memory or in a deleted file of `folder`. The caller may keep `spare_slots` of them
+    while answers are on their way out, beside those of the finished jobs that `collect` returned last. Use as a context
+    manager: leaving it ends the processes. For one thread.
     """
 
     def __init__(
@@ -86,7 +93,8 @@ class Makers:
         self._served, self._memory = served, memory
         most = longest_answer(most_samples(served.shape), served.shape)
         self.spare_slots = min(max(_SPARE_BYTES // most, 1), _MOST_SPARE)
-        self.slots = AnswerSlots.create(count * _TASKS + self.spare_slots, most, folder)
+        finished = count  # one of each process, which has its next tasks before the caller has these
+        self.slots = AnswerSlots.create(count * _TASKS + finished + self.spare_slots, most, folder)
         self._descriptors = [memory.segment.handle.descriptor, self.slots.handle.segment.descriptor]
         if served.cache is not None:
             self._descriptors.append(served.cache.segment.descriptor)
@@ -178,13 +186,36 @@ class Makers:
     def watch(self) -> None:
         """Replace those that died, and give what they had to do to others; raises ProcessError when it is no use."""
         now = time.monotonic()
-        if now - self._looked < _LOOK:
+        since = now - self._looked
+        if since < _LOOK:
             return
         self._looked = now
         for maker in list(self._makers):
             if maker.child.exit_code is not None:
                 self._bury(maker)
+            elif self._is_stuck(maker, min(since, _LONGEST_LOOK)):
+                self._end_stuck(maker)
         self._hand_out()
+
+    def _is_stuck(self, maker: _Maker, since: float) -> bool:
+        """Tell whether a process has something to do and did not move for too long; `since` is the last look's age."""
+        row = self._memory.board.counters[maker.process].read()
+        pulse = row, tuple(maker.tasks)
+        if not maker.tasks or pulse != maker.pulse:
+            maker.pulse, maker.still = pulse, 0.0
+            return False
+        maker.still += since
+        return maker.still > (_STUCK if row.ready else _START_DEADLINE)
+
+    def _end_stuck(self, maker: _Maker) -> None:
+        """Kill a process, and give its tasks to others at once: one that hangs in a read may not die for long."""
+        self._notice(f"{maker.name} has not moved for {maker.still:.0f} s; it is ended")
+        maker.child.ask(signal.SIGKILL)
+        maker.hung_up = True
+        for job, slot in reversed(maker.tasks.values()):
+            maker.kept.append(slot)
+            self._jobs.appendleft(job)
+        maker.tasks.clear()
 
     def _bury(self, maker: _Maker) -> None:
         child, process = maker.child, maker.process
@@ -198,8 +229,10 @@ class Makers:
         child.close()
         maker.line.close()
         for job, slot in reversed(maker.tasks.values()):
-            self.slots.give_back(slot)
+            maker.kept.append(slot)
             self._jobs.appendleft(job)
+        for slot in maker.kept:
+            self.slots.give_back(slot)
         self._memory.board.counters[process].clear()
         if deaths.too_many:
             raise ProcessError(

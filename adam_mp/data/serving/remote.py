@@ -48,9 +48,9 @@ _DESCRIBING = 1  # the sequence number of DESCRIBE; requests have those behind i
 class RemoteSource:
     """Which data servers make the pictures, and of what.
 
-    `addresses` "HOST:PORT", the first preferred; `digest` of the data set (`DataSet.digest`), `image_shape` (height,
-    width, channels) of the pictures, `count` samples of all parts. `deadline` is how many seconds the last server that
-    is tried has to answer; those before it have three each.
+    `addresses` "HOST:PORT" or "unix:FILE", the first preferred; `digest` of the data set (`DataSet.digest`),
+    `image_shape` (height, width, channels) of the pictures, `count` samples of all parts. `deadline` is how many
+    seconds the last server that is tried has to answer; those before it have three each.
     """
 
     addresses: tuple[str, ...]
@@ -289,9 +289,14 @@ class _Line:
         return self._addresses[self._turn]
 
     def _dial(self) -> None:
-        self._dialer.dial(self.address)
         if self.address not in self._tried:
             self._tried.append(self.address)
+        try:
+            self._dialer.dial(self.address)
+        except SettingsError as error:  # such as a socket file whose folder is not there yet
+            if len(self._addresses) == 1:
+                raise
+            self._why[self.address] = str(error)
 
     def begin(self) -> None:
         """Count silence from now on: nobody listened before."""

@@ -19,7 +19,7 @@ import numpy as np
 from adam_mp.data.augmentation import draw_key
 from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
 from adam_mp.memory.board import STOP
-from adam_mp.memory.ring import Ring
+from adam_mp.memory.ring import Ring, Tag
 from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.waiting import Pace
 
@@ -65,9 +65,9 @@ class DataServer:
         """Serve until the run stops."""
         pace = Pace()
         self.counters.publish("ready", 1)
-        while self.memory.board.order()[1] != STOP:
+        while self.memory.board.order().kind != STOP:
             used = self.room()
-            while self.fill_rings() and self.memory.board.order()[1] != STOP:
+            while self.fill_rings() and self.memory.board.order().kind != STOP:
                 pass
             pace.pause(used)
 
@@ -83,7 +83,7 @@ class DataServer:
         if epoch < 0:
             return 0
         rings = zip(self.memory.rings, self.memory.shape.rings, strict=True)
-        mine = [(ring, worker) for ring, (_, worker) in rings if ring.producer == self.spec.process]
+        mine = [(ring, ends.worker) for ring, ends in rings if ring.producer == self.spec.process]
         if not mine:  # its workers are gone: others serve what it holds
             for held in self.next.values():
                 self.memory.ledger.give_back(*held, self.spec.process)
@@ -130,7 +130,7 @@ class DataServer:
         slot = ring.reserve()
         assert slot is not None, "a reserved slot stays free until it is published"
         count = self.pictures.fill(self.samples(batch), slot.images, slot.labels, draw_key(self.spec.seed, epoch))
-        slot.tag[:4] = epoch, batch, count, self.spec.process
+        slot.write_tag(Tag(epoch, batch, count, self.spec.process))
         # A run that goes back to an earlier epoch takes all batches first, and then changes the order of samples. The
         # round comes again, so these pictures might be taken for those of a batch that this server holds then.
         if self.memory.ledger.holds(epoch, batch, self.spec.process):

@@ -26,7 +26,7 @@ from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.course import Course
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
-from adam_mp.params.run.member import Member
+from adam_mp.params.run.member import LIFE, Member
 from adam_mp.params.run.news import ENDED, News
 from adam_mp.params.run.roster import RETURNING, Roster
 from adam_mp.params.run.run_facts import LARGEST, RunFacts
@@ -146,7 +146,8 @@ class Coordinator:
         silent = self.roster.silent(listened)
         for member in silent:
             self._part_with(member.identity)
-            self.roster.missing[member.identity] = member
+            if member.role == REPLICA:
+                self.roster.missing[member.identity] = member
             leased = ": what it had leased is free again" if member.role == REPLICA else ""
             self.notices.append(f"{member.name} is silent{leased}")
         return silent
@@ -222,10 +223,12 @@ class Coordinator:
         """Return all that must outlive the process, as plain values."""
         self.changed = False
         replicas = (*self.roster.replicas_missing(), *self.roster.replicas())
+        everybody = (*self.roster.missing.values(), *self.roster.members.values())
         return {
             "run": self.run, **self.places.snapshot(), **self.course.snapshot(),
             "departed": self.updates.snapshot(self.roster.made()),
             "replicas": {str(member.identity): member.name for member in replicas},
+            "lives": {str(member.identity): member.sequence >> LIFE for member in everybody},
             "leader": self.leadership.identity,
         }  # fmt: skip
 
@@ -240,6 +243,8 @@ class Coordinator:
                 self.roster.expect(server.identity, SERVER, f"params {server.address}", server.address)
             for identity, name in facts.get("replicas", {}).items():
                 self.roster.expect(int(identity), REPLICA, str(name), "")
+            for member in self.roster.missing.values():  # who goes before it has joined again is known by its life
+                member.sequence = int(facts.get("lives", {}).get(str(member.identity), 0)) << LIFE
             self.leadership = Leadership(int(facts.get("leader", 0)))
             self.course = Course.restored(facts)
             return self
@@ -252,7 +257,7 @@ class Coordinator:
         """Raise RefusedError if there is no place for this member."""
         if not 0 < identity <= LARGEST:
             raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
-        if member is None and len(self.roster.members) >= _MOST_MEMBERS:
+        if member is None and len(self.roster.members) + len(self.roster.missing) >= _MOST_MEMBERS:
             raise RefusedError(f"the run has {_MOST_MEMBERS} members already")
         known = self.roster.known(identity)
         if known is not None and known.role != asked.role:
@@ -294,9 +299,16 @@ class Coordinator:
             offered.check_room(self.places.expected, self._room())
         if self.map is None:
             servers = self.roster.servers()
+            if asked.run and asked.map is not None and len(asked.map.servers) != self.places.expected:
+                return (
+                    f"the run has {len(asked.map.servers)} parameter servers, and this coordinator was started for "
+                    f"{self.places.expected}; start it again with --servers {len(asked.map.servers)}"
+                )
             if len(servers) < self.places.expected:
                 return f"{len(servers)} of {self.places.expected} parameter servers are there"
             self.places.make_map(servers, asked.map if asked.run else None)
+            self.changed = True
+        elif self.places.outgrow(asked.map if asked.run == self.run else None):
             self.changed = True
         if facts is None:
             self.run, self.changed = asked.run or self.run, True

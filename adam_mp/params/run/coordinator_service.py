@@ -12,7 +12,7 @@ from adam_mp.errors import AdamError
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.replies import Arrived, Replies
-from adam_mp.params.run.statements import DATA, name_in
+from adam_mp.params.run.statements import name_in
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.refusal import RefusedError
 
@@ -67,6 +67,8 @@ class CoordinatorService:
             reason = f"the message is of run {message.run:x}, this server of run {coordinator.run:x}"
             raise RefusedError(reason, rejoin=message.kind == Kind.REPORT)
         facts = message.facts()
+        if message.sender == self._identity and message.kind != Kind.STATUS:
+            raise RefusedError(f"{message.kind.name} comes in the name of this server itself")
         if message.kind == Kind.JOIN:
             return Kind.WELCOME, coordinator.join(message.sender, facts, now, message.sequence)
         if message.kind == Kind.REPORT:
@@ -107,7 +109,7 @@ class CoordinatorService:
         """Whether the run is over, and its other servers have left or had time to hear of it."""
         if self._over_since is None:
             return False
-        others = sum(member.role != DATA for member in self.coordinator.roster.members.values()) > 1
+        others = len(self.coordinator.roster.members) > 1
         return not others or self.coordinator.listened - self._over_since > _PARTING
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 MEMBER_DEADLINE = 15.0  # seconds of silence after which a member is taken for dead
 LIVING = 3.0  # seconds: a server that was heard so lately may live, and keeps its address; they report twice a second
-_LIFE = 32  # bits of a sequence that count messages; those above are another life of the sender
+LIFE = 32  # bits of a sequence that count messages; those above are another life of the sender
 
 
 @dataclasses.dataclass
@@ -38,7 +38,7 @@ class Member:
 
     def lives_in(self, sequence: int) -> bool:
         """Tell whether a sequence is of the life in which the member joined."""
-        return sequence >> _LIFE == self.sequence >> _LIFE
+        return sequence >> LIFE == self.sequence >> LIFE
 
     def as_dict(self, now: float, listened: float) -> dict[str, Any]:
         """Return what `status` shows, at `now` by the clock, after `listened` seconds."""

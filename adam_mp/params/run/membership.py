@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from adam_mp.errors import TransportError
 from adam_mp.params.run.listening import Listening
+from adam_mp.params.run.member import LIFE
 from adam_mp.params.run.news import News
 from adam_mp.params.run.statements import Leaving
 from adam_mp.transport.forms import read, write
@@ -26,7 +27,6 @@ from adam_mp.transport.zeromq import NOBODY, SocketDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
 _LOOK = 0.05
-_LIFE = 32  # bits of a sequence that count requests
 _ANSWERS = {Kind.JOIN: Kind.WELCOME, Kind.REPORT: Kind.ORDERS, Kind.STATUS: Kind.STATE}
 _Facts = Mapping[str, Any]
 _Answer = TypeVar("_Answer")
@@ -51,6 +51,11 @@ def new_identity() -> int:
     return int.from_bytes(os.urandom(8), "little") >> 1 | 1
 
 
+def new_life() -> int:
+    """Return the first sequence of a member's life, at a random height: nobody else knows those that follow."""
+    return (int.from_bytes(os.urandom(4), "little") or 1) << LIFE
+
+
 @dataclasses.dataclass
 class _Request:
     message: Message
@@ -63,7 +68,7 @@ class CoordinatorLink:
     def __init__(self, dialer: SocketDialer, address: Place, identity: int) -> None:
         self.address, self.identity, self.run = address, identity, 0
         self._dialer = dialer
-        self._sequence = (int.from_bytes(os.urandom(4), "little") or 1) << _LIFE
+        self._sequence = new_life()
         self._open: _Request | None = None
         self._said = float("-inf")
         self._member = False

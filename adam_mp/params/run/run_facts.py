@@ -19,6 +19,7 @@ LARGEST = (1 << 64) - 1  # of a message's header
 LARGEST_COUNT = 1 << 48  # ten thousand of them still fit the 63 bits of a replica's counter
 _MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # of a layout
 _MOST_AGREED, _LONGEST_VALUE = 100, 10_000
+_LONGEST_ADDRESS = 4200  # letters; a path may have 4095 bytes
 _LATEST_MAP = 1 << 31  # a message's header has 32 bits for the epoch of the map
 _WIDEST = LONGEST // 4  # numbers in a row of a matrix: a shard has whole rows, and goes in one message
 
@@ -48,6 +49,13 @@ def _agreed(told: Any, _: Seen) -> dict[str, Any]:
     return dict(told)
 
 
+def _address(told: Any, _: Seen) -> str:
+    """Return an address as others are to dial it, letter for letter."""
+    if not isinstance(told, str) or not told.isprintable() or len(told) > _LONGEST_ADDRESS:
+        raise MalformedError(f"is {brief(told)}; expected a printable text, {_LONGEST_ADDRESS} letters at most")
+    return told
+
+
 def _bucket_map(told: Any, seen: Seen) -> BucketMap:
     bucket_map = _any_bucket_map(told, seen)
     if not bucket_map.epoch:
@@ -58,6 +66,10 @@ def _bucket_map(told: Any, seen: Seen) -> BucketMap:
 def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
     try:
         bucket_map = BucketMap.from_dict(told)
+        for server in bucket_map.servers:
+            _address(server.address, {})
+    except MalformedError as error:
+        raise MalformedError(f"is malformed: address {error}") from None
     except (KeyError, TypeError, ValueError, OverflowError):
         raise MalformedError("is malformed; expected an epoch, and servers with identity and address") from None
     if not 0 <= bucket_map.epoch <= _LATEST_MAP:
@@ -65,6 +77,7 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
     return bucket_map
 
 
+ADDRESS = Made(_address, str)
 LAYOUT = Made(_layout, LayoutFacts.as_list)
 BUCKET_MAP = Made(_bucket_map, BucketMap.as_dict)
 ANY_BUCKET_MAP = Made(_any_bucket_map, BucketMap.as_dict)  # epoch 0 is older than all

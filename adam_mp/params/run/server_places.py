@@ -95,6 +95,16 @@ class ServerPlaces:
         self.map = BucketMap(1 + (told.epoch if told is not None else 0), servers_now)
         return self.map
 
+    def outgrow(self, told: BucketMap | None) -> bool:
+        """Give the map an epoch above that of another map, which a replica was `told` before a restart; tell whether.
+
+        Epochs so never go back for those who know that map.
+        """
+        if told is None or self.map is None or told.epoch < self.map.epoch or told == self.map:
+            return False
+        self.map = BucketMap(told.epoch + 1, self.map.servers)
+        return True
+
     def snapshot(self) -> dict[str, Any]:
         """Return what must outlive the process, as plain values."""
         return {

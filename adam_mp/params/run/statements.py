@@ -12,7 +12,7 @@ from typing import Any
 
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.news import ENDED, FAILED, EndedEpoch
-from adam_mp.params.run.run_facts import BUCKET_MAP, LARGEST, LARGEST_COUNT, MOST_IMAGES, RunFacts
+from adam_mp.params.run.run_facts import ADDRESS, BUCKET_MAP, LARGEST, LARGEST_COUNT, MOST_IMAGES, RunFacts
 from adam_mp.transport.forms import (
     Choice,
     Flag,
@@ -31,8 +31,8 @@ from adam_mp.transport.forms import (
 )
 from adam_mp.transport.refusal import RefusedError
 
-REPLICA, SERVER, DATA = "replica", "params", "data"
-ROLES = (REPLICA, SERVER, DATA)
+REPLICA, SERVER = "replica", "params"
+ROLES = (REPLICA, SERVER)
 # The numbers of a member that `status` shows.
 STATISTICS = (
     "updates", "workers", "trained_here", "rounds", "staleness", "round_ms", "resent", "bytes_in", "bytes_out", "queue",
@@ -40,7 +40,7 @@ STATISTICS = (
     "deltas", "products", "repeated", "folded", "snapshot_window", "snapshots", "connections_failed",
     "connections_lost",
 )  # fmt: skip
-_LONGEST_NAME, _LONGEST_ADDRESS = 100, 300  # letters
+_LONGEST_NAME = 100  # letters
 _WHO = ("role", "name", "address")
 
 
@@ -74,7 +74,7 @@ class Joining:
 
     role: str = entry(Choice(ROLES))
     name: str = entry(Text(_LONGEST_NAME), "")
-    address: str = entry(Text(_LONGEST_ADDRESS), "")
+    address: str = entry(ADDRESS, "")
     facts: RunFacts | None = entry(Optional(Inner(RunFacts)), None)
     run: int = entry(Whole(0, LARGEST), 0)
     epoch: int = entry(Whole(0, _last_epoch), 0)

@@ -41,6 +41,7 @@ class _Owed:
 class _Leaving:
     """Weights that the transport has: which question they answer, and whether they have left."""
 
+    key: _Key
     sequence: int
     sent: Sent
 
@@ -52,7 +53,7 @@ class Answers:
         self._endpoint, self._table = endpoint, table
         self._pool = BufferPool(BUFFERS, max((4 * entry.shard.size for entry in table.entries.values()), default=64))
         self._owed: dict[Peer, dict[_Key, _Owed]] = {}  # in the order in which peers have their turn
-        self._leaving: dict[Peer, dict[_Key, _Leaving]] = {}
+        self._leaving: dict[Peer, list[_Leaving]] = {}
         self._tidied = 0.0
 
     def owe(self, peer: Peer, question: Message, version: int | None, now: float) -> None:
@@ -61,8 +62,9 @@ class Answers:
         A question that came again changes nothing while its answer is owed or on its way.
         """
         key = (question.kind == Kind.FACTORS, question.shard)
-        leaving, owed = self._leaving.get(peer, {}).get(key), self._owed.get(peer, {}).get(key)
-        if leaving is not None and leaving.sequence >= question.sequence and not leaving.sent.done:
+        owed = self._owed.get(peer, {}).get(key)
+        leaving = (each for each in self._leaving.get(peer, []) if each.key == key and not each.sent.done)
+        if any(each.sequence >= question.sequence for each in leaving):
             return
         if owed is not None and owed.sequence >= question.sequence:
             owed.asked = now
@@ -109,7 +111,7 @@ class Answers:
         echo = {**header, "shard": key[1], "sequence": owed.sequence}
         if owed.version is not None:
             return self._endpoint.send(peer, Message(Kind.UNCHANGED, version=owed.version, **echo)) is not None
-        leaving = self._leaving[peer] = _not_done(self._leaving.get(peer, {}))
+        leaving = self._leaving[peer] = _not_done(self._leaving.get(peer, []))
         buffer = self._pool.take(spare=not leaving) if len(leaving) < WINDOW else None
         if buffer is None:
             return False
@@ -120,9 +122,9 @@ class Answers:
         self._pool.give_back(buffer, sent)
         if sent is None:
             return False
-        leaving[key] = _Leaving(owed.sequence, sent)
+        leaving.append(_Leaving(key, owed.sequence, sent))
         return True
 
 
-def _not_done(leaving: Mapping[_Key, _Leaving]) -> dict[_Key, _Leaving]:
-    return {key: each for key, each in leaving.items() if not each.sent.done}
+def _not_done(leaving: list[_Leaving]) -> list[_Leaving]:
+    return [each for each in leaving if not each.sent.done]

@@ -191,7 +191,7 @@ class SnapshotFolder:
             try:
                 self._write(job)
                 self._refusing = False
-            except OSError as error:
+            except Exception as error:  # this thread must go on: nobody else writes
                 self._failed += 1
                 if isinstance(job, _Copy):
                     self._unwritten.append(job.number)

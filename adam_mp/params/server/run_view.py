@@ -8,7 +8,7 @@ from typing import Protocol
 from adam_mp.errors import TransportError
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.coordinator import Coordinator
-from adam_mp.params.run.membership import CoordinatorLink
+from adam_mp.params.run.membership import CoordinatorLink, new_life
 from adam_mp.params.run.news import News
 from adam_mp.params.run.statements import SERVER, Joining, Reporting
 from adam_mp.transport.forms import read, write
@@ -103,7 +103,7 @@ class HostedRun:
 
     def join(self, now: float, seconds: float = 0.0, stop: Callable[[], bool] = lambda: False) -> None:
         """See `RunView.join`; the news come with the first report."""
-        self._coordinator.join(self._identity, _joining(self._address), now)
+        self._join(now)
         self._coordinator.notices.clear()  # that it is a member itself goes without saying
 
     def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
@@ -113,10 +113,14 @@ class HostedRun:
         self._reported = now
         member = self._coordinator.roster.members.get(self._identity)
         if member is None:  # the process was stopped for so long that the coordinator took it for dead
-            self._coordinator.join(self._identity, _joining(self._address), now)
+            self._join(now)
             return None
         facts = write(Reporting(statistics=make()))
         return read(News, self._coordinator.report(self._identity, member.sequence + 1, facts, now), FrameError)
+
+    def _join(self, now: float) -> None:
+        """Join with a life that nobody else knows."""
+        self._coordinator.join(self._identity, _joining(self._address), now, new_life())
 
     def leave(self) -> None:
         """See `RunView.leave`; the coordinator ends with this process."""

@@ -17,7 +17,7 @@ from adam_mp.compute.operation import product_panel, strided
 from adam_mp.errors import TransportError
 from adam_mp.kernels.dense import dense_update
 from adam_mp.kernels.exchange import add, from_bfloat16
-from adam_mp.kernels.update import HYPER
+from adam_mp.kernels.update import ALWAYS, LR, WEIGHT_DECAY
 from adam_mp.memory.layout import Layout, Shard
 from adam_mp.memory.store import ParameterStore
 
@@ -51,16 +51,17 @@ class FactorProduct:
 
     def __init__(self) -> None:
         self._panel = product_panel(np.float32)
-        self._hyper = np.zeros(len(HYPER))
+        self._numbers = np.zeros(len(ALWAYS))
+        self._numbers[LR] = 1.0
 
     def apply(
         self, weight: np.ndarray, activations: np.ndarray, own: slice, errors: np.ndarray, decay: float
     ) -> None:  # fmt: skip
         """`weight = decay * weight - activations[:, own].T @ errors`: [rows, n], [k, all rows], [k, n]."""
-        self._hyper[HYPER.index("lr")], self._hyper[HYPER.index("weight_decay")] = 1.0, 1.0 - decay
+        self._numbers[WEIGHT_DECAY] = 1.0 - decay
         count, width = activations.shape
         inputs, images = strided(width, 1)[own], strided(count, width)
-        dense_update(activations, inputs, images, errors, weight, self._panel, self._hyper)
+        dense_update(activations, inputs, images, errors, weight, self._panel, self._numbers)
 
 
 @dataclasses.dataclass(frozen=True)

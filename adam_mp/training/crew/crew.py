@@ -118,8 +118,8 @@ class Crew:
             if member.child is not None and member.child.exit_code is not None:
                 self._bury(number, member)
         self._hear_who_makes_pictures()
-        for ring, (_, worker) in zip(self.memory.rings, self.memory.shape.rings, strict=True):
-            if self.members[worker].child is None:
+        for ring, ends in zip(self.memory.rings, self.memory.shape.rings, strict=True):
+            if self.members[ends.worker].child is None:
                 self._drain(ring)
 
     def _hear_who_makes_pictures(self) -> None:
@@ -134,7 +134,8 @@ class Crew:
             child = self.members[number].child
             if child is None:
                 return
-            self.on_notice(child.last_words().strip().splitlines()[-1], "")
+            lines = child.last_words().strip().splitlines()
+            self.on_notice(lines[-1] if lines else f"data server {number} makes pictures itself, or asks again", "")
         self._made_by = made_by
 
     def _bury(self, number: int, member: _Member) -> None:
@@ -190,8 +191,8 @@ class Crew:
             raise ProcessError(f"the run cannot go on without one of its workers: {self.first_failure} (first failure)")
         if lost or not any(index < self.workers for index in alive):
             raise ProcessError(f"the run cannot go on: {self.first_failure} (first failure)")
-        for ring, (_, worker) in zip(self.memory.rings, self.memory.shape.rings, strict=True):
-            if self.members[worker].child is None:
+        for ring, ends in zip(self.memory.rings, self.memory.shape.rings, strict=True):
+            if self.members[ends.worker].child is None:
                 ring.producer = NO_PRODUCER
             elif ring.producer == number:
                 ring.producer = servers[number % len(servers)]
@@ -199,8 +200,8 @@ class Crew:
     def _drain(self, ring: Any) -> None:
         """Consume in a lost worker's place: free the batches that wait in its ring, for others to serve again."""
         while (index := ring.peek()) is not None:
-            epoch, batch, _, server = ring.slots[index].tag[:4].tolist()
-            self.memory.ledger.give_back(epoch, batch, server)
+            tag = ring.slots[index].read_tag()
+            self.memory.ledger.give_back(tag.epoch, tag.batch, tag.server)
             ring.consume()
 
     def totals(self) -> Mapping[str, float]:

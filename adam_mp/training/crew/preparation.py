@@ -78,7 +78,7 @@ def prepare_memory(
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
     need = run_need(plan, factors, keeps)
-    need.check("the run", folder)
+    need.check("the run", folder, plan.data.kept_images)
     cache, exchange, outboxes, steps = None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
     with contextlib.ExitStack() as made:
@@ -142,8 +142,6 @@ def make_specs(
             optimizer=plan.optimizer,
             schedule=plan.schedule,
             batch_size=settings.batch_size,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
             seed=settings.seed,
             factors=factors,
             outbox=shared.channels[number] if shared.channels else None,

@@ -139,7 +139,7 @@ def plan_data(
     """
     training, validation = split_samples(dataset, settings)
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
-    keep = _KEPT if augmentation.crop > 0 else 1.0
+    keep = _KEPT if augmentation["crop"] > 0 else 1.0
     source, cache_bytes, cache = make_source(dataset, keep, settings.pixel_limit), 0, None
     if source is not None:
         folder = None if settings.memory_dir is None else Path(settings.memory_dir)
@@ -147,7 +147,8 @@ def plan_data(
         if kept is not None:
             assert source.least is not None
             pixels = 2 * math.prod(source.least)  # as decoded, few are longer than that
-            size = min(allowed, expected_bytes(dataset.count, pixels, source.channels))
+            room = max(0, (free_space(folder) - spare) // 2)  # the run takes its memory before it gives this back
+            size = min(allowed, room, expected_bytes(dataset.count, pixels, source.channels))
             cache = kept.make(size, pixels * source.channels, folder, spare)
     survey = survey_data(
         dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener,

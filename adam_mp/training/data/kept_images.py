@@ -31,6 +31,12 @@ class KeptImages:
         self.cache = ImageCache.create(size, image_bytes, nothing, folder, spare)
         return self.cache
 
+    def drop(self) -> bool:
+        """Free the cache; tell whether there was one."""
+        there = self.cache is not None
+        self.__exit__()
+        return there
+
     def take(self) -> ImageCache | None:
         """Return the cache, which is the caller's from now on; None if there is none any more."""
         cache, self.cache = self.cache, None

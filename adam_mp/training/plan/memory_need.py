@@ -2,7 +2,7 @@
 
 It counts memory that a run takes for a moment only, such as the second copy of a checkpoint, as if the run had it all
 the time: the disk may be slow when memory is shortest. The cache of decoded images is not counted: it takes what is
-left, and leaves the rest of the run what `kept` says.
+left, and leaves the rest of the run what `kept` says. What the survey kept of it is given up where the run needs it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+from adam_mp.errors import SpaceError
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.segment import check_space
@@ -19,6 +20,7 @@ from adam_mp.network.layers import Dense
 from adam_mp.network.network import Network
 from adam_mp.params.replica.factors import FactorShape, outbox_slots
 from adam_mp.params.server.server_memory import server_memory
+from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.folder.keeper import COPIES
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.transport.local import LocalChannel
@@ -42,8 +44,19 @@ class MemoryNeed:
         """All of it."""
         return sum(self.shared.values()) + sum(self.private.values())
 
-    def check(self, purpose: str, folder: Path | None) -> None:
-        """Raise SpaceError, which names the parts, unless all of it is free."""
+    def check(self, purpose: str, folder: Path | None, kept: KeptImages | None = None) -> None:
+        """Raise SpaceError, which names the parts, unless all of it is free.
+
+        The images of `kept` are given up where there is not enough beside them: they can be decoded again.
+        """
+        try:
+            self._check(purpose, folder)
+        except SpaceError:
+            if kept is None or not kept.drop():
+                raise
+            self._check(purpose, folder)
+
+    def _check(self, purpose: str, folder: Path | None) -> None:
         if folder is None:
             check_space(self.total, purpose, None, {**self.shared, **self.private})
             return

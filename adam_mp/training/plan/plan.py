@@ -11,7 +11,7 @@ import numpy as np
 
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
-from adam_mp.compute.optimizer import Optimizer, make_optimizer
+from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
 from adam_mp.errors import SettingsError
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
@@ -131,7 +131,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         raise SettingsError(
             "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
         )
-    optimizer = make_optimizer(settings.optimizer)
+    optimizer = optimizer_of(settings)
     dataset = load_dataset(settings)
     source = resumed.network if resumed and "model" not in explicit else settings.model
     network = load_network(source, dataset.image_shape, dataset.classes)
@@ -162,6 +162,11 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         assert settings.folder is not None, "it was read from there"
         check_same_run(settings.folder, resumed, network, plan.identity, plan.batches, settings.epochs)
     return plan
+
+
+def optimizer_of(settings: TrainSettings) -> Optimizer:
+    """Return the update rule that the settings describe; raises SettingsError."""
+    return make_optimizer(settings.optimizer, {name: getattr(settings, name) for name in CONSTANTS})
 
 
 def _check_forms(settings: TrainSettings) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import TransportError
+from adam_mp.compute.optimizer import CONSTANTS
+from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -24,6 +25,7 @@ from adam_mp.params.run.news import News
 from adam_mp.params.run.run_facts import RunFacts
 from adam_mp.params.run.statements import REPLICA, Joining
 from adam_mp.training.crew.preparation import Shared
+from adam_mp.training.crew.session import Exchanging
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.replica.leases import FailedIn, Leases, OwnLeases
 from adam_mp.training.replica.shared_leases import SharedLeases
@@ -36,7 +38,7 @@ from adam_mp.transport.zeromq import SocketDialer
 _JOINING = 60.0  # seconds: servers and replicas may be started in any order
 _TELLING = 1.0
 # Settings in which the replicas of a run must agree, beside those of its epochs; they decide what an update means.
-_AGREED = ("optimizer", "lr", "momentum", "weight_decay", "seed", "validation")
+_AGREED = ("optimizer", "lr", *CONSTANTS, "seed", "validation")
 
 
 @dataclasses.dataclass
@@ -121,26 +123,34 @@ def replica_figures(
     }
 
 
-def share_batches(
+def exchanging_of(plan: RunPlan, cluster: Cluster) -> Exchanging:
+    """Return what a replica's session has for the exchange."""
+    servers = cluster.map
+    return Exchanging(
+        len(servers.servers), cluster.factors,
+        lambda shared: synchronizer_spec(plan, cluster, shared),
+    )  # fmt: skip
+
+
+def lease_batches(
     plan: RunPlan, cluster: Cluster | None, shared: Shared, totals: Callable[[], Mapping[str, float]],
     failed_in: FailedIn,
-) -> tuple[Leases, SynchronizerSpec | None]:  # fmt: skip
-    """Return whose batches this machine trains, and the task of a synchronizer where there are other machines.
+) -> Leases:  # fmt: skip
+    """Return whose batches this machine trains: its own, or what the coordinator leases to it.
 
-    `failed_in` finds images that could not be had.
+    `totals` returns the sums of its processes' counters; `failed_in` finds images that could not be had.
     """
     settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
     if cluster is None or exchange is None:
         part: dict[int, int] = dict(plan.resumed.progress.get("part_failed", [])) if plan.resumed is not None else {}
         images = len(plan.data.training)
-        return OwnLeases(memory, settings.batch_size, images, settings.quorum, failed_in, part), None
+        return OwnLeases(memory, settings.batch_size, images, settings.quorum, failed_in, part)
     brought = store.read_updates()
-    leases = SharedLeases(
-        memory, store, exchange, cluster.link, cluster.joining, cluster.news, settings.stall_seconds,
+    return SharedLeases(
+        memory, store, exchange, cluster.link, write(cluster.joining), write(cluster.news), settings.stall_seconds,
         lambda: replica_figures(exchange, store, memory, totals(), brought), brought,
         failed_in,
     )  # fmt: skip
-    return leases, synchronizer_spec(plan, cluster, shared)
 
 
 def replica_name(process: int) -> str:
@@ -160,8 +170,8 @@ def say_dead(link: CoordinatorLink, process: int) -> None:
         for member in (*state["members"], *state["missing"]):
             if member["name"] == replica_name(process):
                 link.leave(_TELLING, member["identity"])
-    except TransportError:
-        pass  # the coordinator is away too: it finds out by itself
+    except AdamError:
+        pass  # the coordinator is away too, or what leads to it: it finds out by itself
     finally:
         dialer.close()
 

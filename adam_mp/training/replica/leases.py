@@ -1,7 +1,7 @@
 """Which batches of an epoch a machine trains, and when the epoch is over: what is asked, and the answers of one alone.
 
-Alone, a machine has all batches, and the epoch is over at the quorum of its own. `leasing` has the answers of a replica
-of many.
+Alone, a machine has all batches, and the epoch is over at the quorum of its own. `shared_leases` has the answers of a
+replica of many.
 """
 
 from __future__ import annotations

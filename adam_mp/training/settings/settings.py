@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,43 @@ _ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_fr
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
+_LEAST_EPSILON = 1e-30  # less is 0 in float32, and a gradient of 0 is then divided by 0
 
 
-def _option(default: Any, group: str, unit: str, text: str, **more: Any) -> Any:
-    """Declare a field with what the help says of it."""
-    return dataclasses.field(default=default, metadata={"group": group, "unit": unit, "help": text, **more})
+def _option(default: Any, group: str, unit: str, text: str | Callable[[], str]) -> Any:
+    """Declare a field with what the help says of it; a function where that needs kernels, which take time to load."""
+    return dataclasses.field(default=default, metadata={"group": group, "unit": unit, "help": text})
+
+
+def _augment_help() -> str:
+    from adam_mp.kernels.draw import TRANSFORMATIONS
+
+    ranges = ", ".join(f"{name} ({each.meaning})" for name, each in TRANSFORMATIONS.items())
+    return (
+        "none, mnist, imagenet, auto (imagenet for photographs, mnist for other images, none for features), or ranges "
+        f"such as 'translate=2,rotate=10,crop=0.08', a table of them in TOML; ranges are of {ranges}"
+    )
+
+
+def _lr_help() -> str:
+    from adam_mp.kernels.update import RULES
+
+    others = ", ".join(f"{rule.rate:g} for {name}" for name, rule in RULES.items() if rule.rate != RULES["sgd"].rate)
+    return (
+        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
+        f"over the run) and warmup (0 to 1 over its first 300 updates or first half); by default "
+        f"'{default_rate('sgd')}', with another number where the optimizer has one of its own ({others}); a batch "
+        "whose loss is far above that of guessing is trained with a part of it"
+    )
+
+
+def _optimizer_help() -> str:
+    from adam_mp.kernels.update import RULES
+
+    return (
+        f"{', '.join(RULES)} (adam is Kingma and Ba's, no relation to Project Adam); or a formula for the new w over "
+        "w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +87,7 @@ class TrainSettings:
         None, "what to train", "N|HxW", "pixels of the pictures that images in files become; by default the images' "
         "own where they are small and all alike, else 224",
     )  # fmt: skip
-    augment: Any = _option(
-        "auto", "what to train", "NAME|RANGES",
-        "none, mnist, imagenet, auto (imagenet for photographs, mnist for other images, none for features), or ranges "
-        "such as 'translate=2,rotate=10,scale=0.1,shear=5,reflect=0.5,elastic=1' (pixels, degrees, fraction, degrees, "
-        "probability, pixels), crop=0.08 (smallest share of the area), brightness=0.2, contrast=0.2 (fractions), "
-        "colour=0.1, noise=5 (deviations), cutout=0.25 (share of the side); a table of them in TOML",
-    )  # fmt: skip
+    augment: Any = _option("auto", "what to train", "NAME|RANGES", _augment_help)
     validation: float = _option(
         0.05, "what to train", "FRACTION",
         "share of the training images held out to validate on, 0 for none; data with a val/ of its own uses that",
@@ -75,20 +101,20 @@ class TrainSettings:
     )
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
-    lr: float | str | None = _option(
-        None, "how to train", "NUMBER|FORMULA",
-        "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
-        "over the run) and warmup (0 to 1 over its first 300 updates or first half); by default '0.07 * warmup * "
-        "(1 - progress)', with a tenth of it for momentum and nesterov and a seventieth for the others; a batch whose "
-        "loss is far above that of guessing is trained with a part of it",
-    )  # fmt: skip
+    lr: float | str | None = _option(None, "how to train", "NUMBER|FORMULA", _lr_help)
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
-    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
-    optimizer: str = _option(
-        "sgd", "how to train", "NAME|FORMULA",
-        "sgd, momentum, nesterov, adagrad, rmsprop, adam (Kingma and Ba's, no relation to Project Adam), adamw; or a "
-        "formula for the new w over w, g, lr, ... such as 'w - lr * (g + 0.0005 * w)'",
+    beta1: float = _option(
+        0.9, "how to train", "FRACTION", "what adam and adamw keep of their mean gradient at each update"
+    )
+    beta2: float = _option(
+        0.999, "how to train", "FRACTION",
+        "what rmsprop, adam and adamw keep of their mean squared gradient at each update",
     )  # fmt: skip
+    epsilon: float = _option(
+        1e-8, "how to train", "NUMBER", "what adagrad, rmsprop, adam and adamw add to the root by which they divide"
+    )
+    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
+    optimizer: str = _option("sgd", "how to train", "NAME|FORMULA", _optimizer_help)
     consistency: str = _option(
         "async", "how to train", "MODE",
         "how workers keep together: async, ssp:K (none more than K updates ahead of the slowest), sync (one update for "
@@ -134,21 +160,22 @@ class TrainSettings:
     )  # fmt: skip
     servers: int | None = _option(
         None, "many machines", "N",
-        "start N parameter servers here, and train as many replicas as --replicas says, with TCP between them; 0 with "
-        "--resume goes on alone",
+        "start N parameter servers here, and train as many replicas as --replicas says, with sockets between them that "
+        "nobody else can reach; 0 with --resume goes on alone",
     )  # fmt: skip
     replicas: int = _option(1, "many machines", "N", "replicas to train with --servers; they share --cores")
     join: str | None = _option(
         None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens "
-        "there; 'none' with --resume goes on alone",
+        "there (or at unix:FILE on this machine); 'none' with --resume goes on alone",
     )  # fmt: skip
     key_file: str | Path | None = _option(
         None, "many machines", "FILE", "the run's keys (see adam-mp keygen); needed beyond this machine"
     )
     data_from: str | None = _option(
         None, "many machines", "HOST:PORT,...",
-        "have batches made by these data servers (adam-mp serve-data) instead of processes here; the next one takes "
-        "over when one does not answer, and this machine while none does; 'none' with --resume goes on without",
+        "have batches made by these data servers (adam-mp serve-data; unix:FILE too) instead of processes here; the "
+        "next one takes over when one does not answer, and this machine while none does; 'none' with --resume goes on "
+        "without",
     )  # fmt: skip
     exchange_images: int = _option(
         512, "many machines", "K", "images a replica trains between two exchanges with the parameter servers"
@@ -200,7 +227,9 @@ class TrainSettings:
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
         parse_cache(self.cache, 0)
         _number("validation", self.validation, 0, 1, upper_excluded=True)
-        _number("momentum", self.momentum, 0, 1, upper_excluded=True)
+        for name in ("momentum", "beta1", "beta2"):
+            _number(name, getattr(self, name), 0, 1, upper_excluded=True)
+        _number("epsilon", self.epsilon, _LEAST_EPSILON, 1)
         _number("weight_decay", self.weight_decay, 0, 1)
         _number("quorum", self.quorum, 0, 1, lower_excluded=True)
         for name in ("checkpoint_seconds", "stall_seconds"):
@@ -209,14 +238,14 @@ class TrainSettings:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
                 raise SettingsError("target_accuracy needs validation images; give --validation more than 0")
+        if not isinstance(self.optimizer, str):
+            raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
         elif isinstance(self.lr, str):
             check_expression(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
-        if not isinstance(self.optimizer, str):
-            raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
         if not isinstance(self.augment, (str, Mapping)):
             raise SettingsError(f"augment is {self.augment!r}; expected text, or a table of ranges")
         for name in ("memory_dir", "run_dir"):
@@ -281,8 +310,15 @@ class TrainSettings:
 
 def default_rate(optimizer: str) -> str:
     """Return the learning rate for an optimizer by name; formulas are taken for plain descent."""
-    factor = {"momentum": 0.007, "nesterov": 0.007, "adagrad": 0.01, "rmsprop": 0.001, "adam": 0.001, "adamw": 0.001}
-    return f"{factor.get(optimizer, 0.07)} * warmup * (1 - progress)"
+    from adam_mp.kernels.update import RULES  # with numba, which this module's other users do without
+
+    return f"{RULES.get(optimizer, RULES['sgd']).rate} * warmup * (1 - progress)"
+
+
+def help_of(name: str) -> str:
+    """Return what the help says of a setting; loads the kernels that it names."""
+    text: str | Callable[[], str] = FIELDS[name].metadata["help"]
+    return text if isinstance(text, str) else text()
 
 
 def parse_cache(text: Any, free: int) -> int:

@@ -1,7 +1,8 @@
 """Bounded staleness: no worker is more than K updates ahead of the slowest (stale synchronous parallel).
 
-Each worker's clock is the number of its updates. Only workers in play count as slowest: who has no batch at hand is out
-of play, and comes back with the clock of the quickest, so that a worker that waits for data holds nobody up.
+A worker trains asynchronously as long as its clock lets it. Each worker's clock is the number of its updates. Only
+workers in play count as slowest: who has no batch at hand is out of play, and comes back with the clock of the
+quickest, so that a worker that waits for data holds nobody up.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adam_mp.memory.board import Counters
+from adam_mp.memory.ring import Tag
+from adam_mp.memory.wanted import WaitingBatch
+from adam_mp.training.worker.asynchronous import AsyncStep
+from adam_mp.training.worker.step import Gradient, Outcome
 
 
 class BoundedClock:
@@ -53,3 +58,34 @@ class BoundedClock:
         """
         self._clock = clock
         self._own.exchange("clock", clock)
+
+
+class BoundedStep:
+    """Asynchronous steps that begin only where the worker's clock lets them; `counters` are the worker's."""
+
+    def __init__(self, inner: AsyncStep, clock: BoundedClock, counters: Counters) -> None:
+        self._inner, self._clock, self._counters = inner, clock, counters
+
+    def settle(self) -> bool:
+        """Nothing is ever left to finish."""
+        return False
+
+    def take(self) -> WaitingBatch | Outcome:
+        """Return the oldest batch, unless this worker is too far ahead; without a batch it goes out of play."""
+        found = self._inner.take()
+        if isinstance(found, Outcome):
+            self._clock.leave()
+            return found
+        return found if self._clock.may_begin() else Outcome.WAITING_FOR_OTHERS
+
+    def skip(self, tag: Tag) -> None:
+        """Be done with an empty batch: it is no update, so the clock stands."""
+        self._inner.skip(tag)
+
+    def prepare(self, tag: Tag, loss: float) -> None:
+        self._inner.prepare(tag, loss)
+
+    def update(self, gradient: Gradient) -> None:
+        """Update the weights, and let the clock go on by one."""
+        self._inner.update(gradient)
+        self._counters.keep_largest("lead", self._clock.advance())

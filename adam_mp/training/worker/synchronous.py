@@ -10,19 +10,23 @@ A worker that waits for others has its gradient in shared memory and touches not
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 
 import numpy as np
 
-from adam_mp.compute.optimizer import Optimizer, Update
-from adam_mp.kernels.update import HYPER, combine
+from adam_mp.compute.optimizer import Optimizer, Update, UpdateNumbers
+from adam_mp.kernels.update import combine
+from adam_mp.memory.board import STOP
 from adam_mp.memory.ledger import LEASED, TRAINED, Ledger
-from adam_mp.memory.steps import Contribution, StepMemory, step_key
+from adam_mp.memory.ring import Tag
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.steps import Contribution, StepMemory, epoch_of, step_key, turn_of
 from adam_mp.memory.store import ParameterStore
-from adam_mp.memory.turns import Turns
 from adam_mp.memory.waiting import AMONG_WORKERS, Backoff
-
-_STEP = HYPER.index("step")
+from adam_mp.memory.wanted import WaitingBatch, find_wanted
+from adam_mp.training.worker.learning_rate import LearningRate
+from adam_mp.training.worker.step import Gradient, Outcome
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,56 +39,89 @@ class _Slice:
 
 
 class SynchronousStep:
-    """One worker's part in the steps.
+    """One worker's part in the steps; its context leaves each gradient in its row of `steps.gradients`.
 
-    `gradient` [numbers] is where its backward pass leaves the gradient, the mean over its images; `set_rate` is called
-    with (epoch, updates so far, mean loss) before an update; `stopped` tells that the run ends.
+    `optimizer` changes the store by the live `numbers`, among which `rate` sets the learning rate.
     """
 
     def __init__(
-        self, worker: int, steps: StepMemory, turns: Turns, ledger: Ledger, store: ParameterStore,
-        optimizer: Optimizer, hyper: np.ndarray, set_rate: Callable[[int, int, float], None],
-        stopped: Callable[[], bool],
+        self, worker: int, memory: RunMemory, steps: StepMemory, store: ParameterStore, optimizer: Optimizer,
+        numbers: UpdateNumbers, rate: LearningRate,
     ) -> None:  # fmt: skip
-        self._worker, self._steps, self._turns, self._ledger, self._store = worker, steps, turns, ledger, store
-        self._hyper, self._set_rate, self._stopped = hyper, set_rate, stopped
-        self.gradient = steps.gradients[worker]
-        self._optimizer = optimizer
+        self._worker, self._steps, self._store = worker, steps, store
+        self._board, self._ledger, self._turns = memory.board, memory.ledger, memory.turns
+        self._rings = memory.rings_of(worker)
+        self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
+        self._optimizer, self._numbers, self._rate = optimizer, numbers, rate
         self._spaces: Mapping[str, np.ndarray] = {"weights": store.weights, **store.states}
         self._slices: dict[int, _Slice] = {}  # by the number of players
         self._shares = np.zeros(steps.shape.workers)
         self._waiting = Backoff(AMONG_WORKERS)
 
-    @property
-    def pending(self) -> bool:
-        """Whether this worker, or the dead one before it, has arrived at a step that is not applied yet."""
-        return self._steps.pending(self._worker) is not None
+    # What the worker's loop calls.
 
-    def next(self, epoch: int) -> int | None:
+    def settle(self) -> bool:
+        """See the pending step through, this worker's or that of the dead one before it, if all have arrived."""
+        key = self._steps.pending(self._worker)
+        if key is None:
+            return False
+        began = time.perf_counter_ns()
+        own = self._complete(key)
+        if own is None:
+            return False
+        self._counters.add("update_ns", time.perf_counter_ns() - began)
+        self._counters.add("images", own.images)
+        self._counters.add_loss(own.loss, own.images)
+        if self._worker == 0:  # it has a part in every step
+            self._counters.add("updates", 1)
+            self._staleness[0] += 1
+        return True
+
+    def take(self) -> WaitingBatch | Outcome:
+        """Return the batch whose turn it is, unless others are still to arrive at this worker's last one."""
+        if self._steps.pending(self._worker) is not None:
+            return Outcome.WAITING_FOR_OTHERS
+        epoch = self._ledger.round
+        wanted = None if epoch < 0 else self._next_batch(epoch)
+        found = None if wanted is None else find_wanted(self._rings, self._ledger, epoch, wanted)
+        return found or Outcome.NOTHING_THERE
+
+    def skip(self, tag: Tag) -> None:
+        """Arrive at the step all the same: the others wait for all."""
+        self._arrive(tag, 0.0)
+
+    def prepare(self, tag: Tag, loss: float) -> None:
+        """Nothing: the rate follows from the losses of all, once they have arrived."""
+
+    def update(self, gradient: Gradient) -> None:
+        """Arrive with the gradient at the step; `settle` applies it."""
+        self._arrive(gradient.tag, gradient.loss)
+
+    # The steps.
+
+    def _next_batch(self, epoch: int) -> int | None:
         """Return the batch that is this worker's next in the epoch, None if it has had all."""
-        hand, turn = self._turns.hand(self._worker), self._turn(epoch)
+        hand, turn = self._turns.hand(self._worker), self._next_turn(epoch)
         return int(hand[turn]) if turn < hand.size else None
 
-    def _turn(self, epoch: int) -> int:
+    def _next_turn(self, epoch: int) -> int:
         """Return the turn that comes next: the one after the last applied one."""
         last = self._steps.last(self._worker)
         return last - step_key(epoch, 0) + 1 if last >= step_key(epoch, 0) else 0
 
-    def arrive(self, epoch: int, contribution: Contribution) -> None:
+    def _arrive(self, tag: Tag, loss: float) -> None:
         """Bring the gradient of the next batch to its step."""
-        self._steps.arrive(self._worker, step_key(epoch, self._turn(epoch)), contribution)
+        key = step_key(tag.epoch, self._next_turn(tag.epoch))
+        self._steps.arrive(self._worker, key, Contribution(tag.batch, tag.images, loss))
 
-    def complete(self) -> Contribution | None:
-        """Apply the pending step if all have arrived, and wait until it is applied by all; None if some have not.
+    def _complete(self, key: int) -> Contribution | None:
+        """Apply the pending step `key` if all have arrived, and wait until all have applied it; None if some have not.
 
         Returns what this worker brought to it. It does not return between the first slice that may have been applied
         and the last, unless the run is stopped.
         """
         steps, worker = self._steps, self._worker
-        key = steps.pending(worker)
-        if key is None:
-            return None
-        epoch, turn = key >> 32, (key & 0xFFFFFFFF) - 1
+        epoch, turn = epoch_of(key), turn_of(key)
         players = self._turns.players(turn)
         if players == 0 or not steps.all_arrived(key, players):
             return None  # nobody plays in a step that the supervisor has just taken back
@@ -94,14 +131,14 @@ class SynchronousStep:
         part = self._slice(players)
         self._add_up(epoch, step, players, part)
         steps.journal(worker, key, players, self._spaces)
-        self._hyper[_STEP] = step + 1
+        self._numbers.set_step(step + 1)
         part.update()
         if worker == 0:  # it has a part in every step; counted before its mark, or its death between would lose it
             self._store.set_updates(step + 1)
         steps.applied(worker, key)
         self._waiting.reset()
         while not steps.all_applied(key, players):
-            if self._stopped():
+            if self._board.order().kind == STOP:
                 return own
             self._waiting.pause()
         return own
@@ -112,7 +149,7 @@ class SynchronousStep:
             part = self._steps.slice_of(self._worker, players)
             gradient = np.zeros(part.stop - part.start, np.float32)
             states = {name: state[part] for name, state in self._store.states.items()}
-            update = self._optimizer.bind(self._store.weights[part], gradient, states, self._hyper)
+            update = self._optimizer.bind(self._store.weights[part], gradient, states, self._numbers.array)
             self._slices[players] = _Slice(part.start, gradient, update)
         return self._slices[players]
 
@@ -124,12 +161,12 @@ class SynchronousStep:
         for worker, each in enumerate(brought):
             self._shares[worker] = each.images / max(images, 1)
         combine(self._steps.gradients, self._shares, part.start, part.gradient)
-        self._set_rate(epoch, step, sum(each.loss for each in brought) / max(images, 1))
+        self._rate.set(epoch, step, sum(each.loss for each in brought) / max(images, 1))
 
 
 def left_to_a_successor(steps: StepMemory, ledger: Ledger, worker: int) -> bool:
     """Tell whether a dead worker's batch is in a step that its successor will finish: then it is not to be freed."""
     key = steps.pending(worker)
-    if key is None or key >> 32 != ledger.round:
+    if key is None or epoch_of(key) != ledger.round:
         return False
     return int(ledger.states()[steps.contribution(worker).batch]) in (LEASED, TRAINED)

@@ -16,7 +16,6 @@ from PIL import Image
 
 from adam_mp.data.reading.decoding import decode, image_size, reduce
 from adam_mp.data.reading.faults import Fault, SampleError
-from adam_mp.kernels.shrink import shrink
 from tests.data.pictures_on_disk import encode, pixels
 
 PICTURE = pixels("green", 3, 60, 90)
@@ -84,23 +83,6 @@ def test_a_large_photograph_is_decoded_small():
     whole = decode(large, 3, None)
     expected = np.asarray(Image.fromarray(whole).resize((out.shape[1], out.shape[0]), Image.Resampling.BOX))
     assert np.abs(out.astype(int) - expected).mean() < 4
-
-
-@given(st.integers(2, 60), st.integers(2, 60), st.integers(0, 99))
-def test_shrinking_takes_the_mean_of_areas(height, width, seed):
-    generator = np.random.default_rng(seed)
-    image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    rows, columns = int(generator.integers(1, height + 1)), int(generator.integers(1, width + 1))
-    out = np.zeros((rows, columns, 3), np.uint8)
-    shrink(image, out, np.zeros(width * 3, np.float32))
-
-    def weights(size, parts):
-        edges = np.arange(parts + 1) * size / parts
-        low, high = np.maximum(edges[:-1, None], np.arange(size)), np.minimum(edges[1:, None], np.arange(size) + 1)
-        return np.maximum(high - low, 0) * parts / size
-
-    expected = np.einsum("yi,ijc,xj->yxc", weights(height, rows), image.astype(float), weights(width, columns))
-    assert np.abs(out - expected).max() <= 0.51
 
 
 def test_what_is_no_image_is_told_apart():

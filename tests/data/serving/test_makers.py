@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
+import time
 
 import numpy as np
 import pytest
+import zmq
 
 from adam_mp.data.augmentation import PRESETS
 from adam_mp.data.pictures import PictureSpec, open_pictures
 from adam_mp.data.reading.faults import Fault
 from adam_mp.data.reading.loading import LoadOptions, load_data
-from adam_mp.data.serving.picture_messages import answer_bytes, longest_answer, most_samples
+from adam_mp.data.serving import makers as makers_module
+from adam_mp.data.serving.picture_messages import answer_bytes, longest_answer, most_samples, pack_request
 from adam_mp.errors import ProcessError
+from adam_mp.transport.messages import Kind, Message, encode
 from tests.data.odd_makers import die
 from tests.data.reading.test_loading import Items
 from tests.data.sides import (
@@ -26,6 +32,7 @@ from tests.data.sides import (
     arrays_data,
     expect_same,
     fill,
+    question,
     remote,
     serving,
 )
@@ -108,14 +115,58 @@ def test_processes_that_die_of_nothing_end_the_server(make_side):
     assert len(makers.notices) == 2
 
 
-def test_who_takes_no_answers_holds_nobody_up(make_side):
+def test_what_a_stuck_process_had_to_do_is_done_by_others(make_side, monkeypatch):
+    monkeypatch.setattr(makers_module, "_STUCK", 1.0)
+    here, there = make_side(arrays_data()), make_side(arrays_data())
+    local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])
+    batches = np.arange(COUNT).reshape(-1, 4)
+    with serving(there, count=2, restarts=99) as (address, server), remote(here, address) as pictures:
+        expect_same(pictures, local, batches, GREY, 1)
+        stuck = server.makers.children["picture maker 0"]
+        os.kill(stuck.pid, signal.SIGSTOP)
+        expect_same(pictures, local, batches, GREY, 2)
+        wait_until(lambda: server.makers.children["picture maker 0"] is not stuck, "a successor")
+        ended, replaced = server.makers.notices
+        assert re.fullmatch(r"picture maker 0 has not moved for \d s; it is ended", ended)
+        assert "started again" in replaced
+        expect_same(pictures, local, batches, GREY, 3)
+    assert sorted(server.makers.slots._free) == list(range(server.makers.slots.handle.slots))
+
+
+def test_a_process_that_has_nothing_to_do_is_not_stuck(make_side, monkeypatch):
+    monkeypatch.setattr(makers_module, "_STUCK", 0.2)
+    here, there = make_side(arrays_data()), make_side(arrays_data())
+    with serving(there, count=2) as (address, server), remote(here, address) as pictures:
+        fill(pictures, range(4), GREY, 1)
+        time.sleep(1)
+        assert not server.makers.notices
+
+
+def test_many_that_take_no_answers_leave_a_slot_to_whoever_makes_the_next(make_side, monkeypatch):
+    monkeypatch.setattr(makers_module, "_MOST_SPARE", 1)
+    there = make_side(arrays_data())
+    with serving(there, count=2) as (address, server), contextlib.ExitStack() as readers:
+        context = readers.enter_context(zmq.Context())
+        number = server._service.describe(question(there))["session"]
+        for _ in range(6):
+            reader = readers.enter_context(context.socket(zmq.DEALER))
+            reader.rcvhwm, reader.rcvbuf, reader.linger = 1, 1 << 16, 0
+            reader.connect(f"tcp://{address}")
+            for sequence in range(2, 10):
+                asked = pack_request(np.zeros(4000, np.int64), sequence).tobytes()
+                message = Message(Kind.FETCH, asked, shard=number, sequence=sequence)
+                reader.send_multipart([encode(message), message.payload])
+        wait_until(lambda: server.statistics().requests + server.statistics().dropped >= 40, "all to be made")
+
+
+def test_who_takes_no_answers_holds_nobody_up(make_side, monkeypatch):
     """A replica asks for much and takes nothing, so that its answers keep slots; the other gets all it wants."""
+    monkeypatch.setattr(makers_module, "_MOST_SPARE", 1)
     there = make_side(arrays_data())
     greedy, other = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, other.memory, other.memory.board.counters[1])
     samples = np.zeros(4000, np.int64)
-    with serving(there) as (address, server), remote(greedy, address) as pictures, remote(other, address) as mine:
-        server.makers.spare_slots = 1
+    with serving(there) as (address, _server), remote(greedy, address) as pictures, remote(other, address) as mine:
         for key in range(60):
             pictures.prepare(samples, key=key)
             pictures._receive = lambda _seconds: False

@@ -49,8 +49,8 @@ def drain(memory, servers):
         for ring in memory.rings:
             while (index := ring.peek()) is not None:
                 slot = ring.slots[index]
-                tags.append(tuple(slot.tag[:4].tolist()))
-                for place in range(slot.tag[2]):
+                tags.append(slot.read_tag())
+                for place in range(tags[-1].images):
                     pictures[int(slot.labels[place])] = slot.images[place].copy()
                 ring.consume()
     return pictures, tags
@@ -59,9 +59,9 @@ def drain(memory, servers):
 def test_the_same_pictures_come_from_any_number_of_servers(make_servers):
     pictures, tags = drain(*make_servers(1))
     assert sorted(pictures) == list(range(COUNT))
-    assert sorted(tag[1] for tag in tags) == list(range(6))
-    assert sorted(tag[2] for tag in tags) == [2, 4, 4, 4, 4, 4]
-    assert all(tag[0] == 3 and tag[3] == 2 for tag in tags)
+    assert sorted(tag.batch for tag in tags) == list(range(6))
+    assert sorted(tag.images for tag in tags) == [2, 4, 4, 4, 4, 4]
+    assert all(tag.epoch == 3 and tag.server == 2 for tag in tags)
     others, _ = drain(*make_servers(3))
     later, _ = drain(*make_servers(1, epoch=4))
     for label, picture in pictures.items():
@@ -90,7 +90,7 @@ def test_a_batch_whose_round_ended_while_it_was_made_is_dropped(make_servers):
     assert memory.rings[0].peek() is None
     pictures, tags = drain(memory, [server])
     assert sorted(pictures) == list(range(COUNT))
-    assert {tag[0] for tag in tags} == {2}
+    assert {tag.epoch for tag in tags} == {2}
 
 
 def test_it_serves_until_it_is_told_to_stop(make_servers):

@@ -662,3 +662,69 @@ def test_status_tells_which_servers_are_missing_and_who_is_silent():
     assert coordinator.state(20.0)["missing"] == []
     again = restored(coordinator)
     assert [member["identity"] for member in again.state(0.0)["missing"]] == [100, 101, 1]
+
+
+LIFE = 7 << 32  # of a member, in its sequences
+
+
+def test_a_restarted_coordinator_knows_the_lives_of_those_that_leave_before_they_join_again():
+    coordinator = begin(replicas=0)
+    coordinator.join(1, facts(), 0.0, LIFE)
+    coordinator.report(1, LIFE + 1, {"epoch": 0}, 0.0)
+    again = restored(coordinator)
+    again.tick(0.0)
+    with pytest.raises(RefusedError, match="is no member itself"):
+        again.leave(1, None, 3)
+    again.leave(1, None, LIFE + 2)
+    assert [member["identity"] for member in again.state(0.0)["missing"]] == [100]
+
+
+def test_addresses_are_passed_on_letter_for_letter():
+    for address in ("unix:/tmp/jürgen/server-0", "unix:/" + "x" * 4000):
+        coordinator = Coordinator(run=5, expected=1)
+        coordinator.join(100, {"role": "params", "address": address}, 0.0)
+        assert coordinator.join(1, facts(), 0.0)["map"]["servers"] == [[100, address]]
+        told = {**facts(), "run": 5, "map": {"epoch": 2, "servers": [[100, address]]}}
+        assert coordinator.join(2, told, 0.0)["map"]["servers"] == [[100, address]]
+
+
+@pytest.mark.parametrize("address", ["a\x1bb", "x" * 5000, 7, ["a"]])
+def test_what_cannot_be_an_address_is_refused(address):
+    coordinator = begin(servers=1)
+    with pytest.raises(RefusedError, match=r"address is .*; expected a printable text"):
+        coordinator.join(101, {"role": "params", "address": address}, 0.0)
+    if isinstance(address, str):
+        with pytest.raises(RefusedError, match="address is"):
+            coordinator.join(3, {**facts(), "map": {"epoch": 2, "servers": [[100, address]]}}, 0.0)
+
+
+def test_the_maps_epoch_does_not_go_back_for_anybody_when_the_coordinator_lost_its_snapshot():
+    lost = Coordinator(run=6, expected=1)
+    lost.tick(0.0)
+    lost.join(100, {"role": "params", "address": "127.0.0.1:7000"}, 0.0)
+    older = {"epoch": 3, "servers": [[90, "127.0.0.1:7000"]]}
+    newer = {"epoch": 5, "servers": [[99, "127.0.0.1:7000"]]}
+    assert lost.join(1, {**facts(), "run": 5, "map": older}, 0.0)["map"]["epoch"] == 4
+    assert lost.join(2, {**facts(), "run": 5, "map": newer}, 0.0)["map"]["epoch"] == 6
+    assert lost.join(2, {**facts(), "run": 5, "map": newer}, 0.0)["map"]["epoch"] == 6
+    assert lost.join(3, {**facts(), "run": 99, "map": {**newer, "epoch": 50}}, 0.0)["map"]["epoch"] == 6
+    equal = {"epoch": 6, "servers": [[98, "127.0.0.1:7000"]]}
+    assert lost.join(4, {**facts(), "run": 5, "map": equal}, 0.0)["map"]["epoch"] == 7
+
+
+def test_a_coordinator_that_is_restarted_for_another_number_of_servers_says_which():
+    lost = Coordinator(run=6, expected=1)
+    lost.join(100, {"role": "params", "address": "127.0.0.1:7000"}, 0.0)
+    told = {"epoch": 3, "servers": [[90, "127.0.0.1:7000"], [91, "127.0.0.1:7001"]]}
+    waiting = lost.join(1, {**facts(), "run": 5, "map": told}, 0.0)["waiting"]
+    assert waiting == (
+        "the run has 2 parameter servers, and this coordinator was started for 1; start it again with --servers 2"
+    )
+
+
+def test_servers_without_a_place_are_not_missed():
+    coordinator = Coordinator(run=5, expected=3)
+    coordinator.tick(0.0)
+    coordinator.join(100, {"role": "params", "address": "127.0.0.1:7000"}, 0.0)
+    assert listen(coordinator, 0.0, 20.0) == [100]
+    assert coordinator.state(20.0)["missing"] == []

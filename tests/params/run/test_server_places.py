@@ -151,13 +151,12 @@ def test_a_coordinator_without_its_snapshot_learns_who_had_which_place():
     assert again.map.epoch == 5  # who asks with the map of before is told that it has changed
 
 
-def test_a_map_of_another_run_or_size_does_not_count():
-    for run_number, count, epoch in ((0, 1, 1), (5, 2, 5)):
-        told = {"epoch": 4, "servers": [[number, f"127.0.0.1:{number}"] for number in range(count)]}
-        coordinator = begin(replicas=0)
-        coordinator.join(1, {**facts(), "run": run_number, "map": told}, 0.0, 1)
-        assert places(coordinator) == [(100, "7000")]
-        assert coordinator.map.epoch == epoch
+def test_a_map_of_another_run_does_not_count():
+    told = {"epoch": 4, "servers": [[0, "127.0.0.1:0"]]}
+    coordinator = begin(replicas=0)
+    coordinator.join(1, {**facts(), "run": 0, "map": told}, 0.0, 1)
+    assert places(coordinator) == [(100, "7000")]
+    assert coordinator.map.epoch == 1
 
 
 @pytest.mark.parametrize("told", [5, [], {}, {"epoch": 0, "servers": []}, {"epoch": 1 << 32, "servers": []},

@@ -265,3 +265,13 @@ def test_spare_buffers_are_given_up():
     for sent in held:
         sent.done = True
     assert [pool.take() is None for _ in range(3)] == [False, False, True]
+
+
+def test_a_peer_that_asks_on_and_on_about_one_shard_holds_no_more_buffers_than_others(run):
+    for sequence in range(1, 4 * WINDOW):
+        run.ask(Kind.PULL, "replica0", 0, sequence)
+        run.turns()
+    assert len(run.endpoint.sent) == WINDOW
+    run.endpoint.leave("replica0")
+    run.turns()
+    assert [held.message.sequence for held in run.endpoint.sent] == [4 * WINDOW - 1]

@@ -148,7 +148,7 @@ def test_who_comes_goes_and_is_refused_is_said_once(served):
         "replica a joined",
         "2 shards, 0.0 MB",
         "refused ? b: this replica has epochs 9, the run has 3; start it with the settings of the run",
-        "refused somebody: role is 5; expected one of replica, params, data",
+        "refused somebody: role is 5; expected one of replica, params",
         "refused replica a: epoch is malformed: 'x'; expected a whole number from 0 to 3",
         "replica a left",
         "waiting for a replica",
@@ -352,3 +352,22 @@ def test_ctrl_c_ends_a_status_that_asks(status):
         with nobody.accept()[0]:
             time.sleep(0.5)  # between dialling and asking
             assert ends_quietly(process)
+
+
+def test_nobody_speaks_in_the_name_of_the_server_itself(served):
+    """`status` shows its identity: who takes it neither ends the server nor parts with members."""
+    served.ask(with_facts(Kind.JOIN, joining(), sender=7, sequence=1))
+    for kind, facts in ((Kind.REPORT, {}), (Kind.JOIN, joining()), (Kind.LEAVE, {"member": 7})):
+        (answer,) = served.ask(with_facts(kind, facts, run=5, sender=100, sequence=2**32 - 1))
+        assert answer.kind == Kind.REFUSED
+        assert "in the name of this server itself" in answer.facts()["reason"]
+    assert set(served.host.roster.members) == {7, 100}
+
+
+def test_the_servers_own_life_is_known_to_nobody():
+    lives = set()
+    for _ in range(3):
+        each = Served()
+        lives.add(each.host.roster.members[100].sequence >> 32)
+    assert len(lives) == 3
+    assert 0 not in lives

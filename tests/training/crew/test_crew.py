@@ -10,7 +10,7 @@ from adam_mp.data.reading.faults import Fault
 from adam_mp.errors import ProcessError
 from adam_mp.memory.board import ELSEWHERE, HERE, STOP
 from adam_mp.memory.ledger import HELD, LEASED
-from adam_mp.memory.ring import NO_PRODUCER, RingShape
+from adam_mp.memory.ring import NO_PRODUCER, RingShape, Tag
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.training.crew import crew as crews
 from adam_mp.training.crew.crew import Crew
@@ -65,7 +65,7 @@ def make_crew(monkeypatch):
 
 def publish(memory, ring, batch, server):
     slot = ring.reserve()
-    slot.tag[:4] = 0, batch, 1, server
+    slot.write_tag(Tag(0, batch, 1, server))
     ring.publish()
 
 

@@ -8,13 +8,18 @@ import re
 import pytest
 
 from adam_mp import Dense, Flatten, Softmax
+from adam_mp.data.reading.loading import LoadOptions, load_data
 from adam_mp.errors import SpaceError
 from adam_mp.memory import segment as segments
 from adam_mp.memory.segment import live_segments
 from adam_mp.training.crew import preparation
+from adam_mp.training.data import data_plan
+from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.plan.memory_need import launch_need, run_need
 from adam_mp.training.plan.plan import make_plan
+from adam_mp.training.settings.settings import make_settings
 from tests.conftest import make_images
+from tests.data.reading.test_loading import Items
 
 WIDE = (Flatten(), Dense(2048), Dense(2048), Dense(), Softmax())
 COPIES = "2 copies of a checkpoint"
@@ -79,3 +84,29 @@ def test_a_run_that_keeps_nothing_needs_less(monkeypatch):
     preparation.prepare_memory(made, keeps=False).close()
     with pytest.raises(SpaceError):
         preparation.prepare_memory(made)
+
+
+def test_what_the_survey_kept_is_given_up_where_the_run_needs_its_room(monkeypatch):
+    need = run_need(plan(), None, True)
+    free = need.total + segments._RESERVE - 1
+    with KeptImages() as kept:
+        kept.make(1 << 20, 1000, None, 0)
+        monkeypatch.setattr(segments, "free_memory", lambda: free + (kept.cache is None))
+        need.check("the run", None, kept)
+        assert kept.cache is None
+        free -= 1
+        with pytest.raises(SpaceError, match="the run needs"):
+            need.check("the run", None, kept)
+    with pytest.raises(SpaceError, match="the run needs"):
+        need.check("the run", None)
+
+
+def test_a_survey_keeps_no_more_than_there_is_room_for_whatever_the_cache_may_take(monkeypatch):
+    data = load_data(Items(60), LoadOptions("512"))
+    free = 600 << 20
+    for module in (segments, data_plan):
+        monkeypatch.setattr(module, "free_memory" if module is segments else "free_space", lambda _folder=None: free)
+    with KeptImages() as kept:
+        made = data_plan.plan_data(data, make_settings({"cache": "60GB"}), None, 1, lambda event: None, kept)
+        assert kept.cache.handle.chunk * kept.cache.handle.chunks < free // 2
+    assert made.cache_bytes < free  # its images are small as decoded

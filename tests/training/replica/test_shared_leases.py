@@ -19,7 +19,7 @@ from adam_mp.params.run.statements import Joining
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.replica.leases import OwnLeases
 from adam_mp.training.replica.shared_leases import SharedLeases
-from adam_mp.transport.forms import read
+from adam_mp.transport.forms import read, write
 
 BATCHES = 6
 MAP = {"epoch": 1, "servers": [[7, "127.0.0.1:7700"]]}
@@ -95,7 +95,7 @@ def replica():
     store = SimpleNamespace(elsewhere=0)
     store.set_elsewhere = partial(setattr, store, "elsewhere")
     news = read(News, NEWS, TransportError)
-    leases = SharedLeases(memory, store, exchange, link, JOINING, news, 0.1, dict, BROUGHT, failed_in)
+    leases = SharedLeases(memory, store, exchange, link, write(JOINING), write(news), 0.1, dict, BROUGHT, failed_in)
     leases.open(0, np.zeros(BATCHES, np.uint8))
     yield SimpleNamespace(leases=leases, link=link, exchange=exchange, ledger=ledger, store=store)
     del ledger, memory.ledger
@@ -127,7 +127,9 @@ def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):
 def test_a_replica_that_never_opened_an_epoch_leaves_without_a_report(replica):
     memory, store = SimpleNamespace(), SimpleNamespace()
     news = read(News, NEWS, TransportError)
-    leases = SharedLeases(memory, store, replica.exchange, replica.link, JOINING, news, 0.1, dict, 0, failed_in)
+    leases = SharedLeases(
+        memory, store, replica.exchange, replica.link, write(JOINING), write(news), 0.1, dict, 0, failed_in
+    )
     leases.leave()
     assert replica.link.left == 1
     leases.tick()
@@ -158,6 +160,13 @@ def test_answers_without_news_are_no_progress(replica):
     assert replica.ledger.states()[2] == FREE
     replica.exchange.words["sequence"] += 1
     assert leases.moved()
+
+
+def test_another_number_of_servers_than_the_run_began_with_is_told(replica):
+    servers = [*MAP["servers"], [8, "127.0.0.1:7701"]]
+    replica.link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
+    with pytest.raises(TransportError, match="the run began with 1 parameter servers and has 2 now; start it again"):
+        replica.leases.tick()
 
 
 @pytest.mark.parametrize("granted", [[BATCHES], [-1], ["x"], [10**30], [1.5]])
@@ -257,8 +266,8 @@ def test_the_first_server_is_the_coordinator_too_and_silent_as_whichever_is(repl
     leases, link, exchange = replica.leases, replica.link, replica.exchange
     servers = [[7, "127.0.0.1:7700"], [8, "127.0.0.1:7701"]]
     link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
-    leases.tick()
     exchange.silences = np.array([1500, 2500])
+    leases.tick()
     link.silence = 0.05
     one, other = "the coordinator at 127.0.0.1:7700", "the parameter server at 127.0.0.1:7701"
     assert leases.silences() == {one: 1.5, other: 2.5}

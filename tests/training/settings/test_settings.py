@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from adam_mp.errors import SettingsError
-from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings, parse_cache, read_settings_file
+from adam_mp.kernels.draw import TRANSFORMATIONS
+from adam_mp.kernels.update import RULES
+from adam_mp.training.settings.settings import (
+    FIELDS,
+    TrainSettings,
+    help_of,
+    make_settings,
+    parse_cache,
+    read_settings_file,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +29,9 @@ from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_setti
         ("seed", [-1, 0.5]),
         ("validation", [-0.1, 1, 1.5, "half", math.nan]),
         ("momentum", [1, -0.1, math.inf]),
+        ("beta1", [1, -0.1, math.nan, "0.9", None]),
+        ("beta2", [1, 1.5, -1e-9]),
+        ("epsilon", [0, 1e-50, -1e-8, 2, math.inf]),
         ("weight_decay", [-1, 2]),
         ("quorum", [0, 1.1]),
         ("target_accuracy", [0, 1.1, "all"]),
@@ -68,7 +80,11 @@ def test_every_setting_is_explained():
     for name, field in FIELDS.items():
         assert field.metadata["group"], name
         assert field.metadata["unit"] or field.type == "bool", name
-        assert len(field.metadata["help"]) > 10, name
+        assert len(help_of(name)) > 10, name
+    for rule in RULES:
+        assert rule in help_of("optimizer")
+    assert "0.001 for adamw" in help_of("lr")
+    assert all(name in help_of("augment") for name in TRANSFORMATIONS)
 
 
 def test_unknown_names_and_files(tmp_path):

@@ -12,6 +12,7 @@ from adam_mp.memory.board import Board
 from adam_mp.memory.segment import Segment
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.worker.bounded import BoundedClock
+from adam_mp.training.worker.step import Outcome
 
 
 @given(st.integers(2, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
@@ -95,6 +96,26 @@ def test_the_slowest_holds_up_the_others_until_it_leaves():
     assert quick.may_begin()
     del rows, quick, slow
     segment.close()
+
+
+def test_a_worker_that_is_too_far_ahead_waits_and_one_without_data_holds_up_nobody(make_world):
+    world = make_world(2, bound=1)
+    while world.server.fill_rings():
+        pass
+    quick, slow = world.workers
+    assert not isinstance(slow.step.take(), Outcome)  # it is in play, and has its first batch in hand
+    assert quick.train_batch() is Outcome.DONE
+    assert quick.train_batch() is Outcome.WAITING_FOR_OTHERS
+    assert world.progress(0).lead == 1
+    assert slow.train_batch() is Outcome.DONE
+    assert quick.train_batch() is Outcome.DONE
+    ring = world.memory.rings[1]
+    while ring.peek() is not None:
+        ring.consume()
+    assert slow.train_batch() is Outcome.NOTHING_THERE
+    assert world.progress(1).clock == 0
+    assert quick.train_batch() is Outcome.DONE
+    assert world.progress(0).updates == 3
 
 
 def test_the_dial():

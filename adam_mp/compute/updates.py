@@ -1,0 +1,30 @@
+"""How a context's gradient gets into a parameter store."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.optimizer import Optimizer, Update
+from adam_mp.memory.store import ParameterStore
+
+
+def bind_updates(
+    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray
+) -> list[Update]:
+    """Return the functions that apply the context's gradient to the store, by the live `numbers` of the optimizer.
+
+    Plain gradient descent lets dense layers update their weights in the backward pass itself, and is applied only to
+    the stretches of the flat space between them.
+    """
+    if not optimizer.is_plain_descent:
+        return [optimizer.bind(store.weights, context.gradient, store.states, numbers)]
+    done = set(context.update_directly(numbers))
+    updates, start = [], 0
+    for tensor in [*store.layout.tensors, None]:
+        if tensor is None or tensor.name in done:
+            end = store.layout.size if tensor is None else tensor.offset
+            if end > start:
+                updates.append(optimizer.bind(store.weights[start:end], context.gradient[start:end], {}, numbers))
+            start = end if tensor is None else tensor.offset + tensor.size
+    return updates

@@ -1,0 +1,66 @@
+"""Asynchronous training (paper, section 3.2.2): a worker updates the shared weights at once and waits for nobody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from adam_mp.compute.optimizer import Update, UpdateNumbers
+from adam_mp.memory.ring import Tag
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.staleness import column
+from adam_mp.memory.store import ParameterStore
+from adam_mp.memory.wanted import WaitingBatch, find_oldest
+from adam_mp.params.replica.factors import Outbox
+from adam_mp.training.worker.learning_rate import LearningRate
+from adam_mp.training.worker.step import Gradient, Outcome
+
+
+class AsyncStep:
+    """One worker's batches and updates, whatever the others do.
+
+    `updates` apply the gradient of its context to `store`, by the live `numbers`; `outbox` is for what goes to
+    parameter servers as inputs and errors, None where nothing does.
+    """
+
+    def __init__(
+        self, worker: int, memory: RunMemory, store: ParameterStore, updates: Sequence[Update],
+        numbers: UpdateNumbers, rate: LearningRate, outbox: Outbox | None = None,
+    ) -> None:  # fmt: skip
+        self._worker, self._store = worker, store
+        self._rings, self._ledger = memory.rings_of(worker), memory.ledger
+        self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
+        self._updates, self._numbers, self._rate, self._outbox = updates, numbers, rate, outbox
+
+    def settle(self) -> bool:
+        """Nothing is ever left to finish."""
+        return False
+
+    def take(self) -> WaitingBatch | Outcome:
+        return find_oldest(self._rings) or Outcome.NOTHING_THERE
+
+    def skip(self, tag: Tag) -> None:
+        self._ledger.finish(tag.epoch, tag.batch, self._worker)
+
+    def prepare(self, tag: Tag, loss: float) -> None:
+        """Set the learning rate: with plain descent, dense layers update their weights in the backward pass itself."""
+        self._rate.set(tag.epoch, self._store.read_step(), loss / tag.images)
+
+    def update(self, gradient: Gradient) -> None:
+        """Update the weights while others read and update them too, and report the batch as trained."""
+        began = time.perf_counter_ns()
+        tag = gradient.tag
+        before = self._store.count_update()
+        self._numbers.set_step(before + 1)
+        for update in self._updates:
+            update()
+        if self._outbox is not None:  # after the update: what is told of is in the weights
+            self._outbox.put(gradient.factors, self._numbers.rate, self._numbers.weight_decay)
+        self._counters.add("update_ns", time.perf_counter_ns() - began)
+        if self._ledger.finish(tag.epoch, tag.batch, self._worker):
+            self._counters.add("images", tag.images)
+            self._counters.add_loss(gradient.loss, tag.images)
+        staleness = before - gradient.read_at
+        self._counters.add("updates", 1)
+        self._counters.add("staleness", staleness)
+        self._staleness[column(staleness)] += 1

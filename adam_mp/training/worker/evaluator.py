@@ -1,0 +1,50 @@
+"""Evaluation between epochs: workers take chunks of the validation or test set and measure them.
+
+A worker makes the pictures of a chunk itself, the same whoever makes them. Each chunk has a result of its own, so that
+sums over all chunks do not depend on who did which.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adam_mp.compute.context import Program, TrainingContext
+from adam_mp.data.pictures import Pictures
+from adam_mp.memory.board import VALIDATE
+from adam_mp.memory.run_memory import RunMemory
+
+
+class Evaluator:
+    """Evaluates chunks with a worker's training context; a chunk is as large as the context's batch."""
+
+    def __init__(self, worker: int, context: TrainingContext, memory: RunMemory, pictures: Pictures) -> None:
+        self._worker, self._context, self._memory, self._pictures = worker, context, memory, pictures
+        self._images: np.ndarray = np.zeros((context.batch, *context.network.input_shape), np.float32)
+        self._labels: np.ndarray = np.zeros(context.batch, np.int32)
+        self._programs: dict[int, Program] = {}  # by the number of images
+
+    def evaluate_chunk(self, order: int) -> bool:
+        """Lease a chunk of the set that `order` says, evaluate it, write its result; False if none is free."""
+        ledger = self._memory.evaluation
+        round_number = ledger.round
+        chunk = ledger.claim_lease(round_number, self._worker) if round_number >= 0 else None
+        if chunk is None:
+            return False
+        numbers = self._memory.arrays["validation" if order == VALIDATE else "test"]
+        samples = numbers[chunk * self._context.batch : (chunk + 1) * self._context.batch]
+        self._pictures.prepare(samples)
+        count = self._pictures.fill(samples, self._images, self._labels, None)
+        self._memory.results[chunk] = (*self._measure(count), count)
+        ledger.finish(round_number, chunk, self._worker)
+        return True
+
+    def _measure(self, count: int) -> np.ndarray:
+        """Return [sum of losses, number right] of the first `count` images."""
+        if count == 0:
+            return np.zeros(2)
+        program = self._programs.get(count)
+        if program is None:
+            program = self._context.program(self._images[:count], self._labels[:count], training=False)
+            self._programs[count] = program
+        program.run_forward()
+        return program.totals

@@ -1,0 +1,91 @@
+"""Asynchronous steps: each batch's update is in the weights at once, and is what gradient descent says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adam_mp.compute.context import TrainingContext
+from adam_mp.training.settings.schedule import share_of_rate
+from adam_mp.training.worker.step import Outcome
+from tests.training.worker.conftest import BATCHES, EPOCH, NETWORK, RATE
+
+
+def descend(world, weights, batch, weight_decay):
+    """Plain descent on a batch, in double precision."""
+    images, labels = world.pictures
+    numbers = world.numbers(batch)
+    layout = world.store.layout
+    flat = weights.astype(np.float64)
+    context = TrainingContext(NETWORK, layout.views(flat), len(numbers), np.float64)
+    program = context.program(images[numbers].astype(np.float64), labels[numbers])
+    program.run_forward()
+    program.run_backward()
+    rate = RATE * share_of_rate(program.totals[0] / len(numbers), NETWORK.classes)
+    return weights - rate * (context.gradient + weight_decay * weights)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+def test_each_batch_is_a_step_of_gradient_descent(make_world, weight_decay):
+    world = make_world(weight_decay=weight_decay)
+    (worker,) = world.workers
+    expected = world.store.weights.astype(np.float64)
+    while world.server.fill_rings():
+        pass
+    for _ in range(BATCHES):
+        found = worker.step.take()
+        expected = descend(world, expected, found.tag.batch, weight_decay)
+        assert worker.train_batch() is Outcome.DONE
+        np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_staleness_is_what_others_did_between_reading_and_updating(make_world):
+    world = make_world()
+    (worker,) = world.workers
+    world.server.fill_rings()
+    prepare = worker.step.prepare
+
+    def prepare_while_others_update(tag, loss):
+        prepare(tag, loss)
+        for _ in range(3):
+            world.store.count_update()
+
+    worker.step.prepare = prepare_while_others_update
+    assert worker.train_batch() is Outcome.DONE
+    assert (world.progress().staleness, world.store.read_updates()) == (3, 4)
+    assert world.memory.staleness[0].nonzero()[0].tolist() == [3]
+
+
+def test_a_batch_that_was_freed_meanwhile_is_not_counted(make_world):
+    world = make_world()
+    (worker,) = world.workers
+    world.server.fill_rings()
+    prepare = worker.step.prepare
+
+    def prepare_and_lose(tag, loss):
+        prepare(tag, loss)
+        world.memory.ledger.close_round(idle=True)
+
+    worker.step.prepare = prepare_and_lose
+    worker.train_batch()
+    assert (world.progress().images, world.progress().updates) == (0, 1)
+    assert world.memory.ledger.statistics().trained == 0
+
+
+def test_what_goes_as_inputs_and_errors_is_told_after_the_update(make_world):
+    world = make_world()
+    (worker,) = world.workers
+    world.server.fill_rings()
+    told = []
+
+    class Outbox:
+        def put(self, factors, rate, weight_decay):
+            told.append((factors, rate, weight_decay, world.store.read_updates(), world.memory.ledger.states()))
+
+    worker.step._outbox = Outbox()
+    tag = worker.step.take().tag
+    assert tag.epoch == EPOCH
+    worker.train_batch()
+    ((factors, rate, weight_decay, updates, states),) = told
+    assert (factors, rate, weight_decay, updates) == ([], RATE, 0.01, 1)
+    assert states[tag.batch] == 2  # still leased: trained is what the synchronizer can send
