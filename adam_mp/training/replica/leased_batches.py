@@ -115,9 +115,9 @@ class LeasedBatches:
         here = np.flatnonzero(np.isin(states, (FREE, HELD, LEASED))).tolist()
         return Rejoining(np.flatnonzero(pushed).tolist(), [*here, *unpushed])
 
-    def failed_of(self, batches: list[int]) -> list[list[int]]:
-        """Return what is told of these batches' images that could not be had: pairs of batch and images."""
-        return [[batch, self._failed[batch]] for batch in batches if batch in self._failed] if self._failed else []
+    def failed_of(self, batches: list[int]) -> dict[int, int]:
+        """Return what is told of these batches' images that could not be had: batch -> images."""
+        return {batch: self._failed[batch] for batch in batches if batch in self._failed} if self._failed else {}
 
     def note_failed_elsewhere(self, failed: Mapping[int, int]) -> None:
         """Take over batch -> images that could not be had, of the batches that all replicas trained."""

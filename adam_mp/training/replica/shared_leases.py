@@ -23,7 +23,8 @@ from adam_mp.params.replica.synchronizer import note_map
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.membership import CoordinatorLink
-from adam_mp.params.run.statements import REPLICA
+from adam_mp.params.run.news import FAILED
+from adam_mp.params.run.statements import REPLICA, Reporting
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.replica.leased_batches import LeasedBatches, none_here
 from adam_mp.training.replica.leases import FailedIn
@@ -160,12 +161,10 @@ class SharedLeases:
         if self._opened:
             self._look_for_trained(self._memory.ledger.states())
             trained = self._batches.tell_last()
-            facts = {
-                "epoch": self._epoch, "trained": trained, "failed": self._batches.failed_of(trained),
-                "statistics": self._figures(),
-            }  # fmt: skip
+            failed = self._batches.failed_of(trained)
+            last = Reporting(self._figures(), self._epoch, 0, trained, failed)
             with contextlib.suppress(TransportError):
-                self._link.ask(Kind.REPORT, facts, _PARTING)
+                self._link.ask(Kind.REPORT, write(last), _PARTING)
         self._link.leave()
         self._left = True
 
@@ -182,10 +181,8 @@ class SharedLeases:
         def make() -> dict[str, Any]:
             telling = self._batches.tell()
             wanted = 0 if states is None else self._batches.want(states, self._memory.shape.workers)
-            return {
-                "epoch": self._epoch, "trained": telling, "failed": self._batches.failed_of(telling),
-                "wanted": wanted, "statistics": self._figures(), "states": self._asks_for_done,
-            }  # fmt: skip
+            failed = self._batches.failed_of(telling)
+            return write(Reporting(self._figures(), self._epoch, wanted, telling, failed, self._asks_for_done))
 
         news = self._link.report(make, self._rejoining, interval)
         if news is not None:
@@ -235,6 +232,6 @@ class SharedLeases:
             "finished": news.finished,
             "map": news.map,
             "trained": again.trained,
-            "failed": self._batches.failed_of(again.trained),
+            "failed": FAILED.write(self._batches.failed_of(again.trained)),
             "leased": again.leased,
         }

@@ -106,7 +106,7 @@ def test_it_asks_for_as_many_as_are_trained_in_four_reports_less_what_is_here():
 
 def test_images_that_could_not_be_had_are_told_with_their_batch_and_known_of_all_when_asked():
     batches, _ = begun(4, 1, 2, done=1, failed_in=lambda found: {batch: 10 * batch for batch in found.tolist()})
-    assert batches.failed_of([0, 2]) == [[2, 20]]
+    assert batches.failed_of([0, 2]) == {2: 20}
     batches.note_failed_elsewhere({2: 20, 3: 5})
     assert batches.failed == {1: 10, 2: 20, 3: 5}
     batches.begin(4)
