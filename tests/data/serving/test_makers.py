@@ -147,7 +147,7 @@ def test_many_that_take_no_answers_leave_a_slot_to_whoever_makes_the_next(make_s
     there = make_side(arrays_data())
     with serving(there, count=2) as (address, server), contextlib.ExitStack() as readers:
         context = readers.enter_context(zmq.Context())
-        number = server._service.describe(question(there))["session"]
+        number = server._service.describe(question(there)).session
         for _ in range(6):
             reader = readers.enter_context(context.socket(zmq.DEALER))
             reader.rcvhwm, reader.rcvbuf, reader.linger = 1, 1 << 16, 0
