@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,11 @@ from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.network.network import Network
 from adam_mp.process.interruption import Interruption
-from adam_mp.training.epoch.guard import DivergedError
-from adam_mp.training.epoch.supervisor import Supervisor
+from adam_mp.training.crew.session import Session
+from adam_mp.training.epoch.guard import DivergedError, DivergenceGuard
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.split import Split
-from adam_mp.training.settings.events import Listener
+from adam_mp.training.settings.events import Listener, notices_to
 
 PHASES = ("wait", "forward", "backward", "update", "other")
 _TICK = 0.002
@@ -66,38 +67,43 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
             f"expected {8 * workers} or more: give more data or a smaller --batch-size"
         )
     plan = dataclasses.replace(plan, split=Split(workers, max(1, plan.split.data_servers)))
-    with Interruption() as interruption, Supervisor(plan, None, interruption, listener) as supervisor:
-        supervisor.open_epoch(0, np.zeros(plan.batches, np.uint8))
-        supervisor.crew.start()
-        supervisor.crew.wait_ready(supervisor.tend)
-        supervisor.memory.board.give_order(TRAIN)
-        _wait_until_warm(supervisor, interruption, workers)
-        before, start = supervisor.crew.rows()[:workers], time.monotonic()
-        while time.monotonic() - start < seconds and _done(supervisor) < _MOST_OF_AN_EPOCH:
-            _look(supervisor, interruption)
-        after, end = supervisor.crew.rows()[:workers], time.monotonic()
-        pids = list(supervisor.crew.pids().values())[:workers]
+    guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, 0)
+    with Interruption() as interruption, Session(plan, interruption, notices_to(listener)) as session:
+        session.open_epoch(0, np.zeros(plan.batches, np.uint8))
+        session.start()
+        session.crew.wait_ready(session.watch)
+        session.order(TRAIN)
+
+        def rows() -> list[Progress]:
+            return session.crew.rows()[:workers]
+
+        def look() -> None:
+            session.tick()  # ends the run, with an error, when nothing moves
+            _check_loss(guard, rows(), session.totals())
+            if interruption.requested:
+                raise KeyboardInterrupt
+            time.sleep(_TICK)
+
+        while min(row.updates for row in rows()) < _WARM_BATCHES:
+            look()
+        before, start = rows(), time.monotonic()
+        while time.monotonic() - start < seconds and _done(session) < _MOST_OF_AN_EPOCH:
+            look()
+        after, end = rows(), time.monotonic()
+        pids = list(session.crew.pids().values())[:workers]
         memory = max(psutil.Process(pid).memory_full_info().uss for pid in pids)
     return _speed(plan, before, after, end - start, memory)
 
 
-def _wait_until_warm(supervisor: Supervisor, interruption: Interruption, workers: int) -> None:
-    while min(row.updates for row in supervisor.crew.rows()[:workers]) < _WARM_BATCHES:
-        _look(supervisor, interruption)
-
-
-def _look(supervisor: Supervisor, interruption: Interruption) -> None:
+def _check_loss(guard: DivergenceGuard, workers: list[Progress], totals: Mapping[str, float]) -> None:
     try:
-        supervisor.tick()  # ends the run, with an error, when nothing moves
+        guard.look(workers, totals["images"], totals["loss"])
     except DivergedError as diverged:
         raise DivergenceError(f"{diverged}; use a lower --lr") from None
-    if interruption.requested:
-        raise KeyboardInterrupt
-    time.sleep(_TICK)
 
 
-def _done(supervisor: Supervisor) -> float:
-    return float(np.mean(supervisor.memory.ledger.states() == TRAINED))
+def _done(session: Session) -> float:
+    return float(np.mean(session.memory.ledger.states() == TRAINED))
 
 
 def _speed(plan: RunPlan, before: list[Progress], after: list[Progress], seconds: float, memory: int) -> Speed:

@@ -19,11 +19,11 @@ from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
 from adam_mp.process.interruption import Interruption
+from adam_mp.training.crew.session import Session
 from adam_mp.training.data.data_plan import DataPlan, join_records, make_source
-from adam_mp.training.epoch.supervisor import Supervisor
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.split import Costs, Split
-from adam_mp.training.settings.events import Listener
+from adam_mp.training.settings.events import Listener, notices_to
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
@@ -65,10 +65,10 @@ def evaluate_model(model: Model, source: Any, cores: int | None, listener: Liste
     workers = min(settings.cores or usable_cores(), max(1, len(test) // _BATCH))
     with (
         Interruption() as interruption,
-        Supervisor(_plan(model, data, settings, workers), None, interruption, listener) as supervisor,
+        Session(_plan(model, data, settings, workers), interruption, notices_to(listener)) as session,
     ):
-        supervisor.crew.start()
-        loss, accuracy = supervisor.evaluate("test")
+        session.start()
+        loss, accuracy = session.evaluate("test")
     return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers)
 
 

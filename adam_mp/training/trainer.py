@@ -197,15 +197,15 @@ def _run_in(
         record["kernels"] = plan.choices.as_dict()
         write_record(folder.path, asked, plan.network, record, None)
         tell(announcement)
-        supervisor.train()
-        path = supervisor.keeper.finish(supervisor.model)
+        stopped_by = supervisor.train()
+        path = supervisor.keeper.finish(supervisor.driver.model)
         test_accuracy = None
         leads = supervisor.leases.leads
         supervisor.leases.leave()
         if len(plan.data.test) and leads and not interruption.requested:
-            read_weights(path, supervisor.store.tensors)
-            _, test_accuracy = supervisor.evaluate("test")
-        result = _result(supervisor, plan, folder, test_accuracy)
+            read_weights(path, supervisor.session.store.tensors)
+            _, test_accuracy = supervisor.test()
+        result = _result(supervisor, plan, folder, test_accuracy, stopped_by)
     result = dataclasses.replace(result, model=load(path))  # when the store is gone
     try:
         write_record(folder.path, asked, plan.network, record, result.as_dict())
@@ -241,10 +241,13 @@ def _announce(plan: RunPlan, folder: RunFolder, cluster: Cluster | None) -> RunP
     )
 
 
-def _result(supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accuracy: float | None) -> TrainResult:
-    figures, total = supervisor.figures, supervisor.figures.total
+def _result(
+    supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accuracy: float | None, stopped_by: str | None
+) -> TrainResult:
+    figures = supervisor.account.figures
+    total = figures.total
     part = figures.epoch_part
-    sums = supervisor.sums_of_part() if part else Sums()
+    sums = supervisor.sums_of_epoch() if part else Sums()
     seconds = figures.training_seconds + part.get("seconds", 0.0)
     waited, busy = total("waited_ns"), total("busy_ns")
     rate = total("images") / seconds if seconds else 0.0
@@ -253,7 +256,7 @@ def _result(supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accur
         validation_accuracy=figures.validation_accuracy,
         best_epoch=figures.best_epoch,
         epochs=figures.epochs_done,
-        seconds=supervisor.elapsed(),
+        seconds=supervisor.account.elapsed(),
         images_per_second=rate,
         connections_per_second=rate * plan.network.connections,
         images_trained=figures.images_trained + sums.trained,
@@ -268,11 +271,11 @@ def _result(supervisor: Supervisor, plan: RunPlan, folder: RunFolder, test_accur
         data_wait_fraction=wait_fraction(waited, busy),
         staleness_mean=total("staleness") / max(total("updates"), 1),
         staleness=labelled(figures.staleness_counts),
-        updates=supervisor.store.read_step(),
+        updates=supervisor.session.store.read_step(),
         workers=plan.split.workers,
         data_servers=plan.split.data_servers,
-        per_worker=tuple(supervisor.crew.by_worker(supervisor.seconds_here)),
-        stopped_by=supervisor.stopped_by,
+        per_worker=tuple(supervisor.session.crew.by_worker(supervisor.account.seconds_here)),
+        stopped_by=stopped_by,
         run_dir=str(folder.path),
         model=None,
     )

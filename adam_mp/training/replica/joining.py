@@ -23,6 +23,7 @@ from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.run.statements import REPLICA, RunFacts
 from adam_mp.training.crew.preparation import Shared
+from adam_mp.training.crew.session import Exchanging
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.replica.leases import FailedIn, Leases, OwnLeases
 from adam_mp.training.replica.shared_leases import SharedLeases
@@ -121,26 +122,34 @@ def replica_figures(
     }
 
 
-def share_batches(
+def exchanging_of(plan: RunPlan, cluster: Cluster) -> Exchanging:
+    """Return what a replica's session has for the exchange."""
+    servers = cluster.map
+    return Exchanging(
+        len(servers.servers), cluster.factors,
+        lambda shared: synchronizer_spec(plan, cluster, servers.as_dict(), shared),
+    )  # fmt: skip
+
+
+def lease_batches(
     plan: RunPlan, cluster: Cluster | None, shared: Shared, totals: Callable[[], Mapping[str, float]],
     failed_in: FailedIn,
-) -> tuple[Leases, SynchronizerSpec | None]:  # fmt: skip
-    """Return whose batches this machine trains, and the task of a synchronizer where there are other machines.
+) -> Leases:  # fmt: skip
+    """Return whose batches this machine trains: its own, or what the coordinator leases to it.
 
-    `failed_in` finds images that could not be had.
+    `totals` returns the sums of its processes' counters; `failed_in` finds images that could not be had.
     """
     settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
     if cluster is None or exchange is None:
         part: dict[int, int] = dict(plan.resumed.progress.get("part_failed", [])) if plan.resumed is not None else {}
         images = len(plan.data.training)
-        return OwnLeases(memory, settings.batch_size, images, settings.quorum, failed_in, part), None
+        return OwnLeases(memory, settings.batch_size, images, settings.quorum, failed_in, part)
     brought = store.read_updates()
-    leases = SharedLeases(
+    return SharedLeases(
         memory, store, exchange, cluster.link, cluster.facts, cluster.news, settings.stall_seconds,
         lambda: replica_figures(exchange, store, memory, totals(), brought), brought,
         failed_in,
     )  # fmt: skip
-    return leases, synchronizer_spec(plan, cluster, cluster.map.as_dict(), shared)
 
 
 def replica_name(process: int) -> str:

@@ -1,13 +1,13 @@
 """Which batches of an epoch a machine trains, and when the epoch is over: what is asked, and the answers of one alone.
 
-Alone, a machine has all batches, and the epoch is over at the quorum of its own. `leasing` has the answers of a replica
-of many.
+Alone, a machine has all batches, and the epoch is over at the quorum of its own. `shared_leases` has the answers of a
+replica of many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -56,6 +56,9 @@ class Leases(Protocol):
 
     def silences(self) -> dict[str, float]:
         """Return who answers other machines' questions -> seconds for which it has owed an answer; 0 if it does not."""
+
+    def new_map(self) -> dict[str, Any] | None:
+        """Return the bucket map, as plain values, if it has changed since the last call; else, or without one, None."""
 
     def settle(self, tick: Callable[[], None]) -> None:
         """Have the weights here and elsewhere agree, calling `tick` meanwhile. Workers are idle.
@@ -127,6 +130,10 @@ class OwnLeases:
     def silences(self) -> dict[str, float]:
         """See `Leases.silences`."""
         return {}
+
+    def new_map(self) -> dict[str, Any] | None:
+        """See `Leases.new_map`."""
+        return None
 
     def settle(self, tick: Callable[[], None]) -> None:
         """See `Leases.settle`."""

@@ -126,3 +126,8 @@ class RunEnded:
 
 Event = RunPlanned | KernelCompiled | DataSurveyed | EpochProgress | EpochEnded | Notice | RunEnded
 Listener = Callable[[Any], None]
+
+
+def notices_to(listener: Listener) -> Callable[..., None]:
+    """Return what takes lines for the user, perhaps with details, and tells the listener."""
+    return lambda text, details="": listener(Notice(text, details))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 from types import SimpleNamespace
@@ -14,6 +15,9 @@ from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew import preparation
 from adam_mp.training.crew.crew import Crew
 from adam_mp.training.epoch import supervisor
+from adam_mp.training.epoch.driver import Driver
+from adam_mp.training.epoch.machine import Saved, SaveWhole
+from adam_mp.training.epoch.run_account import RunAccount
 from adam_mp.training.epoch.supervisor import Supervisor
 from adam_mp.training.folder.figures import Figures
 from adam_mp.training.plan.plan import make_plan
@@ -81,9 +85,9 @@ def test_a_model_is_not_replaced_by_one_that_is_worse_or_that_others_validate():
 def test_who_leads_no_more_says_so_once():
     told = []
     figures = Figures(best_epoch=2, validation_accuracy=0.9)
-    supervisor = SimpleNamespace(figures=figures, _leads=True, _notice=told.append)
+    driver = SimpleNamespace(figures=figures, _leads=True, _notice=told.append)
     for leads, count in ((True, 0), (False, 1), (False, 1), (True, 1), (False, 2)):
-        Supervisor._say_who_leads(supervisor, leads)
+        Driver._say_who_leads(driver, leads)
         assert len(told) == count
     assert "does not lead now" in told[0]
     assert "stays that of epoch 2" in told[0]
@@ -92,15 +96,15 @@ def test_who_leads_no_more_says_so_once():
 @pytest.mark.parametrize(("run", "notices"), [(2, 1), (3, 0), (5, 0)])
 def test_a_resumed_replica_begins_where_the_run_is(run, notices):
     told, missed = [], []
-    figures = Figures(epochs_done=3, epoch_part={"seconds": 7.0})
+    account = RunAccount(dataclasses.asdict(Figures(epochs_done=3, epoch_part={"seconds": 7.0})), dict, dict)
     supervisor = SimpleNamespace(
-        plan=SimpleNamespace(resumed=SimpleNamespace(epoch=3)), cluster="here", figures=figures, _notice=told.append,
-        leases=SimpleNamespace(next_epoch=lambda: run), _count_missed=lambda: missed.append(run),
+        plan=SimpleNamespace(resumed=SimpleNamespace(epoch=3)), cluster="here", account=account, _notice=told.append,
+        leases=SimpleNamespace(next_epoch=lambda: run, missed=lambda: missed.append(run) or []),
     )  # fmt: skip
-    assert Supervisor._first_epoch(supervisor) == figures.epochs_done == run
+    assert Supervisor._first_epoch(supervisor) == account.figures.epochs_done == run
     assert len(told) == notices
     assert missed == ([] if run == 3 else [run])
-    assert figures.epoch_part == ({"seconds": 7.0} if run == 3 else {})
+    assert account.figures.epoch_part == ({"seconds": 7.0} if run == 3 else {})
     supervisor.cluster = None
     assert Supervisor._first_epoch(supervisor) == 3
 
@@ -109,5 +113,5 @@ def test_no_state_is_kept_where_there_is_no_way_back(plan, tmp_path):
     for rollbacks in (0, 3):
         object.__setattr__(plan.settings, "rollbacks", rollbacks)
         with Interruption() as interruption, Supervisor(plan, tmp_path, interruption, lambda event: None) as entered:
-            entered.keeper.keep(entered._snapshot(0, entered.memory.ledger.states()))
+            assert entered.driver._do_one(SaveWhole(0)) == Saved()
             assert (entered.keeper.last is not None) == (rollbacks > 0)

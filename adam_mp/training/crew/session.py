@@ -1,0 +1,217 @@
+"""A session: the memory and the processes of a run, from the first byte that is taken to the last that is given back.
+
+A session gives orders and sees who has acknowledged them, evaluates, and looks after its processes. What is to be
+ordered when is decided elsewhere: by a training run, a benchmark or an evaluation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from adam_mp.data.reading.dataset import epoch_order
+from adam_mp.errors import DataError
+from adam_mp.memory.board import IDLE, TEST, VALIDATE
+from adam_mp.memory.ledger import FREE, TRAINED
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.store import ParameterStore
+from adam_mp.params.replica.factors import FactorShape
+from adam_mp.params.replica.synchronizer import SynchronizerSpec
+from adam_mp.process.child import Child
+from adam_mp.process.interruption import Interruption
+from adam_mp.training.crew.crew import Crew
+from adam_mp.training.crew.preparation import Shared, make_specs, prepare_memory
+from adam_mp.training.crew.watchdog import Watchdog
+from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.quorum import within_quorum
+
+PAUSE_LOOK, EVALUATION_LOOK = 0.001, 0.01  # seconds between looks at who is idle, and at what is evaluated
+
+
+@dataclasses.dataclass(frozen=True)
+class Exchanging:
+    """What a session has beside where its weights are exchanged with so many parameter `servers`.
+
+    `factors` are the layers whose updates go as activations and errors, if any do; `synchronizer` returns the task of
+    the process that exchanges.
+    """
+
+    servers: int
+    factors: FactorShape | None
+    synchronizer: Callable[[Shared], SynchronizerSpec]
+
+
+class Session:
+    """The memory and processes that a plan asks for. One thread may use it.
+
+    Use as a context manager: leaving it ends all processes and frees all memory, whatever happened. Entering raises
+    SpaceError, before anything is taken, where there is not enough memory; no process starts before `start`.
+
+    `notice` takes lines for the user, with details; `keeps` is whether checkpoints and models will be written; `others`
+    returns processes that are no part of the session but are asked, too, what they are doing.
+    """
+
+    shared: Shared
+    memory: RunMemory
+    store: ParameterStore
+    crew: Crew
+
+    def __init__(
+        self, plan: RunPlan, interruption: Interruption, notice: Callable[..., None], keeps: bool = False,
+        exchanging: Exchanging | None = None, others: Callable[[], Mapping[str, Child]] = dict,
+    ) -> None:  # fmt: skip
+        self.plan, self._interruption, self._notice, self._keeps = plan, interruption, notice, keeps
+        self._exchanging, self._others = exchanging, others
+        self._sequence = self._evaluations = 0
+
+    def __enter__(self) -> Session:
+        with contextlib.ExitStack() as ends:
+            self._make_all(ends)
+            self._ends = ends.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._ends.__exit__(*error)
+
+    def _make_all(self, ends: contextlib.ExitStack) -> None:
+        """Make all but processes, and put on `ends` what ends it, last things first."""
+        plan, exchanging = self.plan, self._exchanging
+        ends.enter_context(self._interruption.note_asking())
+        factors = None if exchanging is None else exchanging.factors
+        shared = prepare_memory(plan, factors, 1 if exchanging is None else exchanging.servers, self._keeps)
+        ends.callback(shared.close)
+        self.shared, self.memory, self.store = shared, shared.memory, shared.store
+        workers, servers = make_specs(plan, shared, factors)
+        synchronizer = None if exchanging is None else exchanging.synchronizer(shared)
+        self.crew = Crew(
+            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
+            plan.share, plan.settings.on_failure, shared.steps,
+        )  # fmt: skip
+        # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
+        batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
+        patience = max(plan.settings.stall_seconds, 20 * batch_seconds)
+        self._watchdog = Watchdog(patience, self.crew, self._others, self._interruption, self._notice)
+        ends.callback(self.crew.stop)
+
+    def start(self) -> None:
+        """Start all processes; does not wait for them."""
+        self.crew.start()
+
+    def stop(self) -> None:
+        """End all processes, before the memory is freed."""
+        self.crew.stop()
+
+    # Looking after the processes.
+
+    def watch(self) -> None:
+        """Replace processes that died, and tell what all are doing if that was asked. Raises ProcessError."""
+        self.crew.watch()
+        self._watchdog.answer()
+
+    def check_moving(self, moved: bool = False) -> None:
+        """Raise StalledError if nothing has moved for too long, neither here nor, as `moved` says, elsewhere."""
+        self._watchdog.look(moved)
+
+    def tick(self) -> None:
+        """See to the processes: both of the above. To be called at short intervals."""
+        self.watch()
+        self.check_moving()
+
+    def totals(self) -> Mapping[str, float]:
+        """Return the sums of all processes' counters since the start, the dead included."""
+        return self.crew.totals()
+
+    def staleness(self) -> np.ndarray:
+        """Return the histogram of staleness since the start, over all workers."""
+        counts: np.ndarray = self.memory.staleness.sum(axis=0)
+        return counts
+
+    # Orders.
+
+    def order(self, kind: int) -> None:
+        """Give all workers, and the synchronizer, an order of the board."""
+        self._sequence = self.memory.board.give_order(kind)
+
+    def behind(self) -> frozenset[int]:
+        """Return the processes that obey orders and have not acknowledged the last one.
+
+        The successor of one that died has to acknowledge it too; who is given up has not.
+        """
+        rows = self.crew.rows()
+        return frozenset(number for number in self.crew.obeying() if rows[number].acknowledged < self._sequence)
+
+    def pause(self, tick: Callable[[], None]) -> None:
+        """Order IDLE and wait until all have acknowledged it: then none touches weights or leases."""
+        self.order(IDLE)
+        while True:
+            tick()
+            if not self.behind():
+                return
+            time.sleep(PAUSE_LOOK)
+
+    # Epochs.
+
+    def deal(self, epoch: int, states: np.ndarray) -> np.ndarray:
+        """Write the order of an epoch's samples, and whose turn is when where workers make steps together.
+
+        `states` [batches] tells what is done; returns those with which its ledger is to be opened. Workers are idle.
+        """
+        plan, steps = self.plan, self.shared.steps
+        self.memory.order[...] = epoch_order(plan.data.training, plan.settings.seed, epoch)
+        if steps is not None:  # an epoch of steps has the same batches, whoever is quick
+            states = within_quorum(states, plan.settings.quorum, plan.settings.batch_size, len(plan.data.training))
+            steps.reset()
+            self.memory.turns.deal(np.flatnonzero(states == FREE), self.store.read_updates())
+        return states
+
+    def open_epoch(self, epoch: int, states: np.ndarray) -> None:
+        """Let the data servers begin with an epoch, all of whose batches are this machine's."""
+        self.memory.ledger.open(epoch, self.deal(epoch, states))
+
+    # Evaluation.
+
+    def evaluate(self, part: str, tick: Callable[[], None] | None = None) -> tuple[float, float]:
+        """Evaluate the "validation" or "test" samples that can be had on all workers; return (mean loss, accuracy).
+
+        Meanwhile `tick` is called, that of the session if it is None. Raises DataError if no sample can be had.
+        """
+        tick = tick or self.tick
+        self.open_evaluation(part)
+        self.order(VALIDATE if part == "validation" else TEST)
+        while True:
+            tick()
+            if self.is_evaluated():
+                break
+            time.sleep(EVALUATION_LOOK)
+        self.pause(tick)
+        return self.evaluated(part)
+
+    def open_evaluation(self, part: str) -> None:
+        """Have the chunks of a part ready for the order to evaluate it."""
+        self._evaluations += 1
+        chunks = math.ceil(len(self._numbers(part)) / self.plan.settings.batch_size)
+        self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
+
+    def is_evaluated(self) -> bool:
+        """Tell whether all chunks are evaluated."""
+        return bool(np.all(self.memory.evaluation.states() == TRAINED))
+
+    def evaluated(self, part: str) -> tuple[float, float]:
+        """Return (mean loss, accuracy) of a part that is evaluated. Raises DataError if no sample could be had."""
+        chunks = len(self.memory.evaluation.states())
+        losses, right, images = self.memory.results[:chunks].sum(axis=0)
+        if images == 0:
+            numbers = self._numbers(part)
+            first = self.plan.data.dataset.place(int(numbers[0]))
+            raise DataError(f"none of the {len(numbers)} {part} images can be read, such as {first}")
+        return float(losses / images), float(right / images)
+
+    def _numbers(self, part: str) -> np.ndarray:
+        """Return the numbers of a part's samples in the data set."""
+        return self.plan.data.validation if part == "validation" else self.plan.data.test

@@ -1,0 +1,177 @@
+"""A session whose processes are played by the test: who is behind an order, what a pause waits for, an evaluation."""
+
+from __future__ import annotations
+
+import math
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from adam_mp.errors import DataError, ProcessError
+from adam_mp.memory.board import IDLE, STOP, TEST, TRAIN, VALIDATE
+from adam_mp.memory.ledger import FREE, SKIPPED
+from adam_mp.process.interruption import Interruption
+from adam_mp.training.crew import crew as crews
+from adam_mp.training.crew.session import Session
+from adam_mp.training.plan.plan import make_plan
+from tests.conftest import LAYERS, make_images
+
+
+class FakeChild:
+    """A process that lives until the test says otherwise."""
+
+    def __init__(self, name):
+        self.name, self.exit_code, self.pid, self.started = name, None, 1, time.monotonic()
+
+    def describe_end(self):
+        return f"ended with exit code {self.exit_code}"
+
+    def last_words(self):
+        return ""
+
+    def wait(self, deadline):
+        return True
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def make(monkeypatch, tmp_path):
+    """Make sessions of two workers, at work, with whatever settings."""
+    entered = []
+    monkeypatch.setattr(crews, "start_child", lambda name, *_: FakeChild(name))
+
+    def made(**settings):
+        given = {"model": list(LAYERS), "data": (*make_images(100, 1), *make_images(40, 2)), "cores": 2, **settings}
+        given = {"epochs": 1, "batch_size": 16, "run_dir": tmp_path, "consistency": "deterministic", **given}
+        notices = []
+        plan = make_plan(given, lambda event: None)
+        session = Session(plan, Interruption(), lambda *notice: notices.append(notice[0])).__enter__()
+        entered.append(session)
+        session.start()
+        return SimpleNamespace(session=session, notices=notices)
+
+    yield made
+    for session in entered:
+        session.__exit__(None, None, None)
+
+
+def acknowledge(session, *workers):
+    for number in workers:
+        session.memory.board.counters[number].publish("acknowledged", session.memory.board.order()[0])
+
+
+def die(session, number):
+    session.crew.members[number].child.exit_code = 1
+    session.watch()
+
+
+def test_the_successor_of_one_that_had_acknowledged_is_behind(make):
+    made = make()
+    session = made.session
+    assert session.behind() == frozenset()  # nothing is ordered yet
+    session.order(TRAIN)
+    session.order(IDLE)
+    assert session.behind() == {0, 1}
+    acknowledge(session, 0)
+    assert session.behind() == {1}
+    die(session, 0)
+    assert session.behind() == {0, 1}
+    die(session, 2)  # a data server, which obeys no orders
+    assert session.behind() == {0, 1}
+    acknowledge(session, 0, 1)
+    assert session.behind() == frozenset()
+    assert [notice.split(" ended")[0] for notice in made.notices] == ["worker 0", "data server 0"]
+
+
+def test_who_is_given_up_is_waited_for_no_more(make):
+    session = make(consistency="async", on_failure="continue", cores=4).session
+    workers = session.plan.split.workers
+    assert workers > 1
+    session.order(IDLE)
+    acknowledge(session, *range(1, workers))
+    die(session, 0)
+    assert session.behind() == frozenset()
+
+
+def test_a_pause_looks_until_all_are_idle(make):
+    session, ticks = make().session, []
+
+    def tick():
+        ticks.append(session.memory.board.order()[1])
+        if len(ticks) == 3:
+            acknowledge(session, 0)
+        if len(ticks) == 4:
+            die(session, 0)
+        if len(ticks) >= 5:
+            acknowledge(session, 1)
+        if len(ticks) == 6:
+            acknowledge(session, 0)
+
+    session.pause(tick)
+    assert ticks == [IDLE] * 6
+
+
+def play_workers(session, images, orders):
+    """Return a tick in which one worker evaluates a chunk, or acknowledges."""
+
+    def tick():
+        order = session.memory.board.order()[1]
+        orders.append(order)
+        ledger = session.memory.evaluation
+        if order != IDLE and (chunk := ledger.claim_lease(ledger.round, 0)) is not None:
+            session.memory.results[chunk] = (0.5 * images, 0.75 * images, images)
+            ledger.finish(ledger.round, chunk, 0)
+        acknowledge(session, 0, 1)
+
+    return tick
+
+
+@pytest.mark.parametrize(("part", "kind"), [("validation", VALIDATE), ("test", TEST)])
+def test_an_evaluation_is_of_all_chunks_and_leaves_the_workers_idle(make, part, kind):
+    session, orders = make(validation=0.2).session, []
+    count = 40 if part == "test" else 20
+    for number in (1, 2):
+        assert session.evaluate(part, play_workers(session, 16, orders)) == (0.5, 0.75)
+        assert session.memory.evaluation.round == number  # one that slept through the first cannot touch the second
+    assert orders == ([kind] * math.ceil(count / 16) + [IDLE]) * 2
+    assert session.behind() == frozenset()
+
+
+def test_an_evaluation_of_nothing_that_can_be_read_names_a_sample(make):
+    session = make().session
+    with pytest.raises(DataError, match="none of the 40 test images can be read, such as "):
+        session.evaluate("test", play_workers(session, 0, []))
+
+
+def test_an_evaluation_ends_where_the_run_cannot_go_on(make):
+    session = make(on_failure="stop").session
+    session.crew.members[1].child.exit_code = 1
+    with pytest.raises(ProcessError, match="worker 1 ended"):
+        session.evaluate("test")
+
+
+def test_an_epoch_in_steps_deals_what_its_quorum_needs(make):
+    session = make(quorum=0.5, validation=0.0).session
+    session.open_epoch(0, np.zeros(session.plan.batches, np.uint8))
+    states = session.memory.ledger.states()
+    assert states.tolist() == [FREE] * 4 + [SKIPPED] * 3  # 50 of 100 images
+    assert sorted(session.memory.order.tolist()) == sorted(session.plan.data.training.tolist())
+
+
+def test_without_steps_all_batches_are_free(make):
+    session = make(quorum=0.5, validation=0.0, consistency="async").session
+    session.open_epoch(3, np.zeros(session.plan.batches, np.uint8))
+    assert session.memory.ledger.round == 3
+    assert session.memory.ledger.statistics().free == session.plan.batches
+
+
+def test_it_may_be_stopped_twice(make):
+    session = make().session
+    session.stop()
+    assert session.memory.board.order()[1] == STOP
+    assert session.crew.children() == {}
+    session.stop()
