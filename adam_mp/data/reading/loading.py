@@ -23,7 +23,7 @@ from adam_mp.data.reading.shards import expand_braces, is_shard_name, read_shard
 from adam_mp.errors import DataError, SettingsError
 
 EMBEDDED = "mnist"
-_EMBEDDED_FOLDER = Path(__file__).parent / "mnist"
+_EMBEDDED_FOLDER = Path(__file__).parents[1] / "mnist"
 _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
           "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
 _USUAL_SIDE = 224
