@@ -17,11 +17,13 @@ from adam_mp.machine import ONE_THREAD
 from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.network.network import Network
+from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.epoch.guard import DivergedError
 from adam_mp.training.epoch.supervisor import Supervisor
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.split import Split
+from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.events import Listener
 
 PHASES = ("wait", "forward", "backward", "update", "other")
@@ -66,7 +68,11 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
             f"expected {8 * workers} or more: give more data or a smaller --batch-size"
         )
     plan = dataclasses.replace(plan, split=Split(workers, max(1, plan.split.data_servers)))
-    with Interruption() as interruption, Supervisor(plan, None, interruption, listener) as supervisor:
+    with (
+        fork_server(OF_A_RUN),
+        Interruption() as interruption,
+        Supervisor(plan, None, interruption, listener) as supervisor,
+    ):
         supervisor.open_epoch(0, np.zeros(plan.batches, np.uint8))
         supervisor.crew.start()
         supervisor.crew.wait_ready(supervisor.tend)

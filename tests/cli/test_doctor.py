@@ -65,6 +65,15 @@ def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path):
     child.close()
 
 
+def test_it_says_how_children_start(capsys, monkeypatch):
+    assert main(["doctor"]) == 0
+    assert "children         forked from a fork server" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "forking_trouble", lambda: "there is no /proc")
+    assert main(["doctor"]) == 0
+    text = "children         fresh interpreters, which takes half a second each: there is no /proc"
+    assert text in capsys.readouterr().out
+
+
 def test_a_sweep_says_whom_it_left_alone(orphan, innocent, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "live_segments", orphan[2])
     assert main(["doctor", "--sweep"]) == 0
