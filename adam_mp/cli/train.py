@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
@@ -31,9 +32,12 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments)
     given = given_settings(values)
     with fork_server(OF_A_RUN):  # which imports and loads while this process does
+        gc.disable()  # nothing that is imported will go
         from adam_mp.api import train_with
         from adam_mp.report.progress import ProgressDisplay, notices_only
 
+        gc.freeze()
+        gc.enable()
         show = sys.stderr if values.json else sys.stdout
         result = train_with([notices_only if values.quiet else ProgressDisplay(show, sys.stderr)], given)
     if values.json:

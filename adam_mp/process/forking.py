@@ -91,8 +91,9 @@ class ForkServer:
         if self._line is not None:
             self._line.close()
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            descriptor = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)  # beyond its standard streams
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {STACKS_SIGNAL})  # in it and children, until they can answer
-        descriptor = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)  # beyond its standard streams
         try:
             path = json.dumps([entry or os.getcwd() for entry in sys.path])
             task = json.dumps((os.getpid(), descriptor, self._preload))
@@ -103,7 +104,6 @@ class ForkServer:
             )  # fmt: skip
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            theirs.close()
             os.close(descriptor)
 
     def trouble(self) -> str | None:
