@@ -39,7 +39,7 @@ from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.run.statements import REPLICA
 from adam_mp.training.plan.plan import make_plan
 from adam_mp.training.replica.joining import run_facts
-from adam_mp.training.replica.launch import find_launched
+from adam_mp.training.replica.launched import find_launched
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.zeromq import SocketDialer

@@ -10,10 +10,12 @@ from pathlib import Path
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
 from adam_mp.errors import SettingsError
 from adam_mp.machine import usable_cores
+from adam_mp.process.forking import fork_server
 from adam_mp.report.progress import notices_only
 from adam_mp.report.speed import SpeedTable, draw_speed, speed_text, worker_counts
 from adam_mp.training.benchmark import measure_speed, sgemm_gigaflops
 from adam_mp.training.plan.plan import make_plan
+from adam_mp.training.preloading import OF_A_RUN
 
 _SETTINGS = (
     "model", "data", "augment", "batch_size", "optimizer", "lr", "momentum", "beta1", "beta2", "epsilon",
@@ -40,15 +42,17 @@ def run(arguments: Sequence[str]) -> int:
     counts = _worker_counts(values.workers)
     if values.repeats < 1 or not values.seconds > 0:
         raise SettingsError("--repeats and --seconds must be above 0")
-    plan = make_plan({**given_settings(values), "epochs": 1, "validation": 0.0, "cores": max(counts)}, notices_only)
+    given = {**given_settings(values), "epochs": 1, "validation": 0.0, "cores": max(counts)}
     speeds = []
-    try:
-        for repeat in range(values.repeats):
-            for workers in counts:
-                print(f"\rmeasuring {workers} workers, {repeat + 1} of {values.repeats} ", end="", file=sys.stderr)
-                speeds.append(measure_speed(plan, workers, values.seconds, notices_only))
-    finally:
-        print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+    with fork_server(OF_A_RUN):
+        plan = make_plan(given, notices_only)
+        try:
+            for repeat in range(values.repeats):
+                for workers in counts:
+                    print(f"\rmeasuring {workers} workers, {repeat + 1} of {values.repeats} ", end="", file=sys.stderr)
+                    speeds.append(measure_speed(plan, workers, values.seconds, notices_only))
+        finally:
+            print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
     table = SpeedTable(plan.network.name, plan.settings.batch_size, sgemm_gigaflops(), tuple(speeds))
     print(json.dumps(table.as_dict()) if values.json else speed_text(table), flush=True)
     if values.png:

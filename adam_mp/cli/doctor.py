@@ -23,6 +23,7 @@ from adam_mp.machine import (
 )
 from adam_mp.memory.segment import LiveSegment, live_segments, megabytes
 from adam_mp.process.child import is_child
+from adam_mp.process.forking import forking_trouble
 
 _DEADLINE = 5.0  # seconds that a killed process has to end
 
@@ -70,6 +71,7 @@ def examine(segments: list[LiveSegment]) -> dict[str, Any]:
         "memory_total": psutil.virtual_memory().total,
         "dev_shm_free": psutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None,
         "vector_bits": 8 * VECTOR_BYTES,
+        "forking_trouble": forking_trouble(),
         "threads": {name: os.environ.get(name, "unset") for name in ONE_THREAD},
         "kernel_cache": None if folder is None else str(folder),
         "kernel_trouble": cache_trouble(),
@@ -103,9 +105,16 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
             facts["kernel_trouble"]
             or f"{facts['kernels_cached']} of {facts['kernels']} kernels compiled in {facts['kernel_cache']}",
         ),
+        ("children", _how_children_start(facts["forking_trouble"])),
         ("live segments", ", ".join(map(_segment, live)) or "none"),
         ("stale segments", (", ".join(map(_segment, stale)) or "none") + advice),
     ]
+
+
+def _how_children_start(trouble: str | None) -> str:
+    if trouble is None:
+        return "forked from a fork server that has loaded what they need"
+    return f"fresh interpreters, which takes half a second each: {trouble}"
 
 
 def _segment(segment: dict[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""Flags generated from the fields of `TrainSettings`, so that flag, TOML key and keyword argument are one thing."""
+"""Flags generated from the fields of `TrainSettings`, so that flag, TOML key and keyword argument are one thing.
+
+The settings are imported for commands that have some of them; the others are quick.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adam_mp.errors import SettingsError, nearest
-from adam_mp.training.settings.settings import FIELDS, help_of, read_settings_file
 
 
 class Parser(argparse.ArgumentParser):
@@ -42,9 +44,11 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] = tuple(FIELDS)) -> None:
-    """Add a flag for each `chosen` setting, in its group, with its unit and default."""
-    fields = {name: field for name, field in FIELDS.items() if name in chosen}
+def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None = None) -> None:
+    """Add a flag for each `chosen` setting, in its group, with its unit and default; None: for all of them."""
+    from adam_mp.training.settings.settings import FIELDS, help_of
+
+    fields = {name: field for name, field in FIELDS.items() if chosen is None or name in chosen}
     names = dict.fromkeys(field.metadata["group"] for field in fields.values())
     groups = {name: parser.add_argument_group(name) for name in names}
     for name, field in fields.items():
@@ -65,6 +69,8 @@ def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] = tupl
 
 def given_settings(values: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that were given: those of `--config`, and over them the flags."""
+    from adam_mp.training.settings.settings import FIELDS, read_settings_file
+
     given = read_settings_file(Path(values.config)) if values.config else {}
     given.update({name: value for name, value in vars(values).items() if name in FIELDS})
     return given

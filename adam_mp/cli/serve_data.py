@@ -21,11 +21,13 @@ from adam_mp.memory.cache import LEFT_FREE
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.segment import check_space, megabytes
+from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.report.text import several
 from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data
+from adam_mp.training.preloading import OF_A_DATA_SERVER
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings.settings import TrainSettings, make_settings
 from adam_mp.transport.addresses import Address, open_notice
@@ -63,8 +65,10 @@ def run(arguments: Sequence[str]) -> int:
     way_to_listen(address, keys is not None).close()  # raises now what it would raise once all is read
     settings = make_settings(given_settings(values))
     count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
-    data = _load(settings, count, tell)
-    with _served(data, settings, count) as (memory, served), contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held:
+        held.enter_context(fork_server(OF_A_DATA_SERVER))
+        data = _load(settings, count, tell)
+        memory, served = held.enter_context(_served(data, settings, count))
         listener = SocketListener(address, keys)
         held.callback(listener.close)
         interruption = held.enter_context(Interruption())

@@ -14,7 +14,7 @@ from adam_mp.errors import SettingsError
 from adam_mp.params.run.membership import CoordinatorLink, StoppedError, new_identity
 from adam_mp.process.interruption import Interruption
 from adam_mp.report.cluster_text import cluster_text
-from adam_mp.training.replica.launch import find_launched
+from adam_mp.training.replica.launched import find_launched
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Sequence
 
-from adam_mp.api import train_with
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
+from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES
-from adam_mp.report.progress import ProgressDisplay, notices_only
+from adam_mp.training.preloading import OF_A_RUN
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -29,8 +30,16 @@ def run(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     add_common(output)
     values = parse(parser, arguments)
-    display = notices_only if values.quiet else ProgressDisplay(sys.stderr if values.json else sys.stdout, sys.stderr)
-    result = train_with([display], given_settings(values))
+    given = given_settings(values)
+    with fork_server(OF_A_RUN):  # which imports and loads while this process does
+        gc.disable()  # nothing that is imported will go
+        from adam_mp.api import train_with
+        from adam_mp.report.progress import ProgressDisplay, notices_only
+
+        gc.freeze()
+        gc.enable()
+        show = sys.stderr if values.json else sys.stdout
+        result = train_with([notices_only if values.quiet else ProgressDisplay(show, sys.stderr)], given)
     if values.json:
         print(json.dumps(result.as_dict()), flush=True)
     return EXIT_CODES.get(result.stopped_by or "", 0)

@@ -2,6 +2,8 @@
 
 A choice is made once for a machine, network and batch: each way is timed on the layer's own shapes, and the outcome
 kept in a small file beside the compiled kernels. A run notes its choices in its folder and keeps them when resumed.
+
+Who only reads noted choices loads no kernels: what knows them is imported where it is asked.
 """
 
 from __future__ import annotations
@@ -15,10 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.compute.conv_backward import ways_back
 from adam_mp.compute.tensor_file import write_file
-from adam_mp.kernels.compilation import cache_folder, sources_stamp
-from adam_mp.kernels.vector import VECTOR_BYTES
 from adam_mp.machine import cpu_name, l2_bytes
 from adam_mp.network.description import to_json
 from adam_mp.network.layers import Conv
@@ -47,6 +46,8 @@ class KernelChoices:
 
 def likely_choices(network: Network) -> KernelChoices:
     """Return what the shapes suggest: blocks whose largest layer fits in three quarters of the L2 cache."""
+    from adam_mp.compute.conv_backward import ways_back
+
     bytes_per_image, ways = 1, {}
     for name, position, layer in convolutions(network):
         before, after = network.shapes[position : position + 2]
@@ -63,6 +64,8 @@ def convolutions(network: Network) -> list[tuple[str, int, Conv]]:
 
 def read_choices(network: Network, batch: int) -> KernelChoices | None:
     """Return what was measured for this network, batch and machine, or None."""
+    from adam_mp.kernels.compilation import cache_folder
+
     try:
         return KernelChoices.from_dict(_read_file(cache_folder())[_key(network, batch)])
     except (KeyError, TypeError, ValueError):
@@ -71,6 +74,8 @@ def read_choices(network: Network, batch: int) -> KernelChoices | None:
 
 def keep_choices(network: Network, batch: int, choices: KernelChoices) -> None:
     """Note what was measured. A folder that cannot be written only means measuring again."""
+    from adam_mp.kernels.compilation import cache_folder
+
     try:
         folder = cache_folder()
         if folder is not None:
@@ -90,6 +95,9 @@ def _read_file(folder: Path | None) -> dict[str, Any]:
 
 def _key(network: Network, batch: int) -> str:
     """Name what a choice depends on: layers and shapes, batch, machine, kernels and compiler."""
+    from adam_mp.kernels.compilation import sources_stamp
+    from adam_mp.kernels.vector import VECTOR_BYTES
+
     versions = [importlib.metadata.version(name) for name in ("adam_mp", "numba")]
     parts = [json.dumps(json.loads(to_json(network)), sort_keys=True), str(batch), cpu_name(), str(l2_bytes())]
     kernels = [str(VECTOR_BYTES), sources_stamp()]

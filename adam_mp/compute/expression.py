@@ -12,7 +12,6 @@ import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numexpr
 import numpy as np
 
 from adam_mp.errors import SettingsError, nearest
@@ -93,10 +92,14 @@ def evaluate_into(text: str, values: Mapping[str, Any], out: np.ndarray) -> None
     """Evaluate a checked formula in float32 over arrays and numbers; the result goes to `out`, which it may read."""
     prepared, numbers = _prepare(text)
     singles = {name: value if isinstance(value, np.ndarray) else np.float32(value) for name, value in values.items()}
+    import numexpr  # which takes a while to load; not every run has a formula
+
     numexpr.evaluate(prepared, {**singles, **numbers}, {}, out=out, casting="unsafe")
 
 
 def evaluate_numbers(text: str, values: Mapping[str, float | np.ndarray]) -> np.ndarray:
     """Evaluate a checked formula in double, over numbers and arrays of one shape; of numbers alone it is one number."""
+    import numexpr
+
     doubles = {name: np.asarray(value, np.float64) for name, value in values.items()}
     return np.asarray(numexpr.evaluate(text.strip(), doubles, {}), np.float64)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.errors import CheckpointError, DataError
 from adam_mp.network.description import from_json, to_json
@@ -55,6 +54,8 @@ class Model:
         A single image [h, w] or [h, w, c] counts as n = 1. Values as the training data's, before normalisation. Raises
         DataError, with both shapes, if the images do not fit.
         """
+        from adam_mp.compute.context import TrainingContext  # kernels, which who looks at a model does not need
+
         x = self._as_batch(np.asarray(images))
         context = TrainingContext(self.network, self.weights, min(_BATCH, max(len(x), 1)), backward=False)
         out = np.zeros((len(x), self.network.classes), np.float32)

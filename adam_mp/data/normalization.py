@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 
 from adam_mp.data.reading.samples import Samples
-from adam_mp.kernels.statistics import channel_moments
 
 _COLOUR_SAMPLES = 1000  # images enough to know the directions of their colours
 
@@ -66,6 +65,8 @@ def combine_rows(rows: np.ndarray, channels: int) -> Normalization:
 
 def measure_normalization(samples: Samples, indices: np.ndarray) -> Normalization:
     """Measure `samples.images[indices]`: mean and deviation per channel, and the usual value in the corners."""
+    from adam_mp.kernels.statistics import channel_moments  # not needed to know what was measured
+
     channels = samples.images.shape[3]
     moments = np.zeros((2, channels))
     channel_moments(samples.images, indices, moments)

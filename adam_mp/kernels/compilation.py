@@ -1,10 +1,13 @@
 """How kernels are declared, compiled once, and cached on disk.
 
 `@kernel("void(R[::1], R)")` makes a function a kernel: numba compiles it without Python objects and without the
-interpreter lock. `compile_kernels` compiles all of them for one real type, or loads them from the cache. numba keeps it
-in the first folder that can be written: the one that NUMBA_CACHE_DIR names, the one beside the sources, the user's
-cache folder, a private folder among the temporary files. None of this needs a user's name or a home. Where no folder
-can be written, each process compiles what it calls.
+interpreter lock. `compile_kernels` compiles all of them for one real type that the cache lacks; `load_kernels` loads
+them from there. numba keeps the cache in the first folder that can be written: the one that NUMBA_CACHE_DIR names, the
+one beside the sources, the user's cache folder, a private folder among the temporary files. None of this needs a user's
+name or a home. Where no folder can be written, each process compiles what it calls.
+
+Each kernel has an index of its own there. To read them all takes 25 ms, so a stamp says that they were found whole, for
+which sources, versions and processor, and in which files.
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import json
 import os
 import pkgutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import llvmlite
 import numba
 from numba.core import sigutils
 from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
@@ -71,6 +77,8 @@ def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], Non
     `on_progress(done, total)` is called before each compilation and once at the end; never when all of them were
     in the cache. Returns how many were compiled afresh.
     """
+    if _is_stamped(real):
+        return 0
     jobs = _variants(real)
     fresh = 0
     for done, (dispatcher, types) in enumerate(jobs):
@@ -82,12 +90,21 @@ def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], Non
         fresh += 1
     if fresh and on_progress is not None:
         on_progress(len(jobs), len(jobs))
+    _write_stamp(real, jobs)
     return fresh
+
+
+def load_kernels() -> None:
+    """Load all float32 kernels if all are compiled, so that processes forked of this one have them."""
+    if _is_stamped("float32"):
+        for dispatcher, types in _variants("float32"):
+            dispatcher.compile(types)
 
 
 def cache_folder() -> Path | None:
     """Return the folder that holds the compiled kernels; None where no folder can be written."""
-    _import_all()
+    if not _kernels:
+        _import_all()
     return Path(_kernels[0].dispatcher.stats.cache_path) if _find_place() else None
 
 
@@ -128,10 +145,53 @@ def _argument_types(signature: str) -> tuple[Any, ...]:
 
 def _is_cached(dispatcher: Any, types: tuple[Any, ...]) -> bool:
     """Tell whether a kernel is compiled, here or in numba's cache, without loading it."""
+    return types in dispatcher.overloads or (_find_place() and _is_in_cache(dispatcher, types))
+
+
+def _is_in_cache(dispatcher: Any, types: tuple[Any, ...]) -> bool:
     cache = dispatcher._cache
-    return types in dispatcher.overloads or (
-        _find_place() and cache._index_key(types, dispatcher.targetctx.codegen()) in cache._cache_file._load_index()
-    )
+    return cache._index_key(types, dispatcher.targetctx.codegen()) in cache._cache_file._load_index()
+
+
+def _stamp_file(real: str) -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / f"compiled-{real}.json"
+
+
+def _stamp_key() -> str:
+    """Return what compiled code depends on besides the real type, as text."""
+    code = _kernels[0].dispatcher.targetctx.codegen().magic_tuple()  # the processor, as numba's own cache names it
+    return json.dumps([sources_stamp(), sys.version, numba.__version__, llvmlite.__version__, *map(str, code)])
+
+
+def _is_stamped(real: str) -> bool:
+    """Tell whether all kernels were found to be compiled, and their files are still there."""
+    file = _stamp_file(real)
+    if file is None:
+        return False
+    try:
+        stamp = json.loads(file.read_text(encoding="utf-8"))
+        return bool(stamp["key"] == _stamp_key() and set(stamp["files"]) <= set(os.listdir(file.parent)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _write_stamp(real: str, jobs: list[tuple[Any, tuple[Any, ...]]]) -> None:
+    """Note that all kernels are in the cache, if they are; where that cannot be written, all is looked at again."""
+    file, files = _stamp_file(real), set()
+    for dispatcher, types in jobs:
+        if file is None or not _is_in_cache(dispatcher, types):
+            return
+        cached = dispatcher._cache._cache_file
+        files |= {cached._index_name, *cached._load_index().values()}
+    if file is None:
+        return
+    beside = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        beside.write_text(json.dumps({"key": _stamp_key(), "files": sorted(files)}), encoding="utf-8")
+        os.replace(beside, file)
+    except OSError:
+        pass
 
 
 @functools.cache

@@ -1,55 +1,55 @@
-"""How a process of the run starts, and why it never outlives its supervisor: the one module about signals and death.
+"""A child process of a run, as its supervisor has it: started, asked, waited for, ended.
 
-A child is a fresh interpreter that runs one function of adam_mp on one argument. It does not import the user's script,
-so it starts the same from a script, guarded or not, a notebook, a test or a pipe. What it is to do comes pickled in a
-nameless file that it inherits, so that the supervisor never waits for a child that does not read. Its standard input is
-a pipe that carries nothing and that the supervisor holds open for as long as it lives: at its end of file a thread ends
-the child at once, and on Linux the kernel kills it even where no thread can run. It is in a session of its own, so
-that Ctrl-C reaches the supervisor alone. What it prints or dies of is kept in a nameless file for the supervisor.
+A child runs one function of adam_mp on one argument. It does not import the user's script, so it starts the same from a
+script, guarded or not, a notebook, a test or a pipe. It is forked from the fork server where there is one (`forking`),
+and is a fresh interpreter otherwise; all else is the same. What it is to do comes pickled in a nameless file that it
+inherits, so that the supervisor never waits for a child that does not read. How it is kept from outliving the
+supervisor stands in `entry`. It is in a session of its own, so that Ctrl-C reaches the supervisor alone. What it prints
+or dies of is kept in a nameless file for the supervisor.
 """
 
 from __future__ import annotations
 
-import ctypes
-import faulthandler
 import fcntl
-import importlib
 import json
+import math
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
-from adam_mp.machine import ONE_THREAD, pin_to
+from adam_mp.machine import ONE_THREAD
+from adam_mp.process.entry import GO, STACKS_SIGNAL
+from adam_mp.process.forking import SERVE, Forked, fork
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.child import main; main()"
-_PR_SET_PDEATHSIG = 1
-STACKS_SIGNAL = signal.SIGUSR1  # on which every process of a run prints its stacks
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.entry import main; main()"
 _LAST_WORDS = 8000  # bytes
 _END_OF_STACKS = "Extension modules: "  # the last line of what Python prints when a signal kills it
-_RAISING = "ADAM_MP_RAISE_ON_SIGUSR2"
+_LOOK, _LONGEST_LOOK = 0.0005, 0.02  # seconds between looks whether it has ended
 
 
 class Child:
     """A process started and owned by the supervisor."""
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], output: IO[bytes]) -> None:
+    def __init__(
+        self, name: str, process: subprocess.Popen[bytes] | Forked, output: IO[bytes], held: int
+    ) -> None:  # fmt: skip
         self.name = name
-        self.pid = popen.pid
+        self.pid = process.pid
         self.started = time.monotonic()
-        self._popen = popen
+        self._process = process
         self._output = output
+        self._held = held  # the end of its input that keeps it alive
 
     @property
     def exit_code(self) -> int | None:
         """None while it runs; its exit code, or minus the signal that killed it."""
-        return self._popen.poll()
+        return self._process.poll()
 
     def describe_end(self) -> str:
         """Say how it ended: exit code or signal, and the last line it printed."""
@@ -79,8 +79,8 @@ class Child:
     def ask(self, number: int) -> int:
         """Send it a signal that it answers in what it prints; return where its answer will begin."""
         begin = os.fstat(self._output.fileno()).st_size
-        if self._popen.poll() is None:
-            self._popen.send_signal(number)
+        if self._process.poll() is None:
+            self._process.send_signal(number)
         return begin
 
     def said_since(self, begin: int) -> str:
@@ -90,22 +90,26 @@ class Child:
 
     def wait(self, deadline: float) -> bool:
         """Wait for its end until `deadline` (of time.monotonic); tell whether it ended."""
-        try:
-            self._popen.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return False
+        look = _LOOK
+        while self._process.poll() is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(look, left))
+            look = min(2 * look, _LONGEST_LOOK)
         return True
 
     def kill(self) -> None:
         """End it at once, stopped or not, and take leave of it."""
-        if self._popen.poll() is None:
-            self._popen.kill()
-        self._popen.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait(math.inf)
 
     def close(self) -> None:
         """Free what the supervisor holds of it, after its end."""
-        if self._popen.stdin is not None:
-            self._popen.stdin.close()
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
         self._output.close()
 
 
@@ -116,24 +120,47 @@ def start_child(
 
     It inherits `descriptors` under the same numbers, and runs on `core` alone if one is given.
     """
+    files = list(dict.fromkeys(descriptors))
     output = tempfile.TemporaryFile()  # noqa: SIM115, the child's lifetime
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {STACKS_SIGNAL})  # until the child can answer it
-    task = -1
+    task = reading = held = -1
     try:
         task = _keep((os.getpid(), core, function.__module__, function.__qualname__, argument))
-        popen = subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), str(task), name],
-            stdin=subprocess.PIPE, stdout=output, stderr=output, pass_fds=[*descriptors, task],
-            start_new_session=True, env={**os.environ, **ONE_THREAD},
-        )  # fmt: skip
+        reading, held = os.pipe()
+        process: subprocess.Popen[bytes] | Forked | None = fork(name, [reading, output.fileno(), *files, task], files)
+        if process is None:
+            _close(reading, held)  # at which one ends that was forked, and could not be told of
+            reading = held = -1
+            reading, held = os.pipe()
+            process = _start_fresh(name, reading, output, files, task)
+        else:
+            os.write(held, GO)
     except BaseException:
         output.close()
+        _close(held)
         raise
     finally:
+        _close(reading, task)  # the child has its own
+    return Child(name, process, output, held)
+
+
+def _start_fresh(
+    name: str, reading: int, output: IO[bytes], files: Sequence[int], task: int
+) -> subprocess.Popen[bytes]:  # fmt: skip
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {STACKS_SIGNAL})  # until the child can answer it
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), str(task), name],
+            stdin=reading, stdout=output, stderr=output, pass_fds=[*files, task], start_new_session=True,
+            env={**os.environ, **ONE_THREAD},
+        )  # fmt: skip
+    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if task >= 0:
-            os.close(task)  # the child has its own
-    return Child(name, popen, output)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _keep(task: tuple[Any, ...]) -> int:
@@ -145,45 +172,6 @@ def _keep(task: tuple[Any, ...]) -> int:
         return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
 
 
-def is_child(command: Sequence[str]) -> bool:
-    """Tell whether a command line is that of a process that `start_child` of this version started."""
-    return list(command[1:3]) == ["-c", _START]
-
-
-def main() -> None:
-    """Run the function that the supervisor sent; the entry of every child process."""
-    faulthandler.enable()
-    faulthandler.register(STACKS_SIGNAL, all_threads=True)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
-    raise_when_asked()
-    with open(int(sys.argv[2]), "rb") as task:
-        supervisor, core, module, function, argument = pickle.load(task)
-    die_with(supervisor)
-    pin_to(core)
-    getattr(importlib.import_module(module), function)(argument)
-
-
-def raise_when_asked() -> None:
-    """For tests: where the environment says so, let SIGUSR2 raise an exception wherever this process is."""
-    if os.environ.get(_RAISING) == "1":
-        signal.signal(signal.SIGUSR2, _raise)
-
-
-def _raise(_number: int, _frame: object) -> None:
-    raise RuntimeError("raised by SIGUSR2")
-
-
-def die_with(supervisor: int) -> None:
-    """Have this process end when process `supervisor` does, however it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != supervisor:  # it died before the kernel was asked
-        os._exit(1)
-    threading.Thread(target=_end_with_input, name="end-with-supervisor", daemon=True).start()
-
-
-def _end_with_input() -> None:
-    while os.read(sys.stdin.fileno(), 1):
-        pass
-    os._exit(1)
+def is_child(command: list[str]) -> bool:
+    """Tell whether a command line is that of a child that this version started, or of its fork server."""
+    return command[1:2] == ["-c"] and command[2:3] in ([_START], [SERVE])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from adam_mp.process.child import STACKS_SIGNAL, raise_when_asked
+from adam_mp.process.entry import STACKS_SIGNAL, raise_when_asked
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODES = {number.name: 128 + number for number in _SIGNALS}  # of a command that a signal ended early

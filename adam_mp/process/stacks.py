@@ -10,7 +10,8 @@ from collections.abc import Mapping
 
 import psutil
 
-from adam_mp.process.child import STACKS_SIGNAL, Child
+from adam_mp.process.child import Child
+from adam_mp.process.entry import STACKS_SIGNAL
 
 _DEADLINE, _DEADLINE_OF_OTHERS = 1.0, 2.5  # seconds for all to answer; some of the others ask in their turn first
 _LOOK, _QUIET = 0.02, 0.06

@@ -5,13 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adam_mp.compute.choice import KernelChoices
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
-from adam_mp.network.network import Network
-from adam_mp.training.settings.events import EpochEnded, RunPlanned
-from adam_mp.training.trainer import TrainResult
+
+if TYPE_CHECKING:  # short commands say things too, and import no training for it
+    from adam_mp.compute.choice import KernelChoices
+    from adam_mp.network.network import Network
+    from adam_mp.training.settings.events import EpochEnded, RunPlanned
+    from adam_mp.training.trainer import TrainResult
 
 
 def count(number: float) -> str:

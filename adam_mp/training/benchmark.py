@@ -18,11 +18,13 @@ from adam_mp.machine import ONE_THREAD
 from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.network.network import Network
+from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
 from adam_mp.training.epoch.guard import DivergedError, DivergenceGuard
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.split import Split
+from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.events import Listener, notices_to
 
 PHASES = ("wait", "forward", "backward", "update", "other")
@@ -68,7 +70,11 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
         )
     plan = dataclasses.replace(plan, split=Split(workers, max(1, plan.split.data_servers)))
     guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, 0)
-    with Interruption() as interruption, Session(plan, interruption, notices_to(listener)) as session:
+    with (
+        fork_server(OF_A_RUN),
+        Interruption() as interruption,
+        Session(plan, interruption, notices_to(listener)) as session,
+    ):
         session.open_epoch(0, np.zeros(plan.batches, np.uint8))
         session.start()
         session.crew.wait_ready(session.watch)

@@ -18,11 +18,13 @@ from adam_mp.data.reading.loading import LoadOptions, load_data
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
+from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
 from adam_mp.training.data.data_plan import DataPlan, join_records, make_source
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.split import Costs, Split
+from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.events import Listener, notices_to
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
@@ -64,6 +66,7 @@ def evaluate_model(model: Model, source: Any, cores: int | None, listener: Liste
         )
     workers = min(settings.cores or usable_cores(), max(1, len(test) // _BATCH))
     with (
+        fork_server(OF_A_RUN),
         Interruption() as interruption,
         Session(_plan(model, data, settings, workers), interruption, notices_to(listener)) as session,
     ):

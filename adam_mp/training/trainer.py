@@ -15,6 +15,7 @@ from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.run.membership import StoppedError
+from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption, stacks_when_asked
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.epoch.hints import STARVED
@@ -24,6 +25,7 @@ from adam_mp.training.folder.figures import Sums, WorkerFigures, wait_fraction
 from adam_mp.training.folder.run_folder import RunFolder, write_record
 from adam_mp.training.plan.memory_need import launch_need
 from adam_mp.training.plan.plan import RunPlan, make_plan
+from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.replica.joining import Cluster, join_cluster, plan_factors, plan_protocols
 from adam_mp.training.replica.launch import Launch, ReplicaTask
 from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned
@@ -93,7 +95,7 @@ def run_training(
 
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
-    with KeptImages() as kept:
+    with fork_server(OF_A_RUN), KeptImages() as kept:
         plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share)
         folder = _take_folder(plan)
         try:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -34,6 +36,24 @@ def test_every_command_has_help(capsys, command):
     code, out, _ = run(capsys, command, "--help")
     assert code == 0
     assert f"adam-mp {command}" in out
+
+
+@pytest.mark.parametrize(
+    ("command", "absent"),
+    [
+        ("main", ("numpy", "zmq", "numba", "numexpr")),
+        ("keygen", ("numpy", "numba", "numexpr")),
+        ("status", ("numba", "numexpr")),
+        ("inspect", ("zmq", "numba", "numexpr")),
+        ("train", ("numpy", "zmq", "numba", "numexpr")),  # until it has started its fork server
+    ],
+)
+def test_what_a_command_does_not_need_it_does_not_load(command, absent):
+    program = (
+        f"import sys\nimport adam_mp.cli.{command}\nimport adam_mp.training.settings.settings\n"
+        f"loaded = [name for name in {absent!r} if name in sys.modules]\nassert not loaded, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
 def test_help_tells_every_setting_with_its_default(capsys):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
@@ -10,6 +11,7 @@ from adam_mp.cli import doctor
 from adam_mp.cli.main import main
 from adam_mp.memory.segment import live_segments
 from adam_mp.process.child import start_child
+from adam_mp.process.forking import fork_server
 from tests.process import tasks
 from tests.system.conftest import wait_until
 
@@ -45,9 +47,11 @@ def innocent(orphan):
         process.kill()
 
 
-def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path):
+@pytest.mark.parametrize("context", [contextlib.nullcontext, fork_server])
+def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path, context):
     descriptor, hold, find = orphan
-    child = hold(start_child("test", tasks.sleep, str(tmp_path / "pid"), [descriptor], None))
+    with context():
+        child = hold(start_child("test", tasks.sleep, str(tmp_path / "pid"), [descriptor], None))
     (segment,) = find()
     assert segment.stale
     wait_until((tmp_path / "pid").exists, "the child")
@@ -63,6 +67,15 @@ def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path):
     assert innocent.poll() is None
     assert child.exit_code is not None
     child.close()
+
+
+def test_it_says_how_children_start(capsys, monkeypatch):
+    assert main(["doctor"]) == 0
+    assert "children         forked from a fork server" in capsys.readouterr().out
+    monkeypatch.setattr(doctor, "forking_trouble", lambda: "there is no /proc")
+    assert main(["doctor"]) == 0
+    text = "children         fresh interpreters, which takes half a second each: there is no /proc"
+    assert text in capsys.readouterr().out
 
 
 def test_a_sweep_says_whom_it_left_alone(orphan, innocent, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -32,6 +33,57 @@ def test_a_change_of_any_source_makes_the_cache_stale(monkeypatch, tmp_path):
     monkeypatch.setattr(dispatcher._cache._cache_file, "_source_stamp", changed)
     monkeypatch.setattr(dispatcher, "overloads", {})
     assert not compilation._is_cached(dispatcher, types)
+
+
+@pytest.fixture
+def stamp():
+    """The stamp of the kernels, which are compiled; it is whole again afterwards."""
+    compilation.compile_kernels()
+    file = compilation._stamp_file("float32")
+    before = file.read_text()
+    yield file
+    file.write_text(before)
+
+
+def test_a_stamp_says_that_all_are_compiled(stamp, monkeypatch):
+    def never(*_):
+        raise AssertionError("an index was read")
+
+    monkeypatch.setattr(compilation, "_is_cached", never)
+    assert compilation.compile_kernels() == 0
+
+
+@pytest.mark.parametrize("damage", ["gone", "no JSON", "[]", "another key", "a missing file"])
+def test_a_stamp_that_does_not_fit_is_written_anew(stamp, damage):
+    whole = json.loads(stamp.read_text())
+    assert len(whole["files"]) > 80
+    if damage == "gone":
+        stamp.unlink()
+    elif damage == "another key":
+        stamp.write_text(json.dumps({**whole, "key": whole["key"] + "x"}))
+    elif damage == "a missing file":
+        stamp.write_text(json.dumps({**whole, "files": [*whole["files"], "none.nbi"]}))
+    else:
+        stamp.write_text(damage)
+    assert not compilation._is_stamped("float32")
+    assert compilation.compile_kernels() == 0
+    assert json.loads(stamp.read_text()) == whole
+
+
+def test_no_stamp_is_written_while_a_kernel_is_not_in_the_cache(stamp, monkeypatch):
+    stamp.unlink()
+    (dispatcher, _), *_ = compilation._variants("float32")
+    monkeypatch.setattr(dispatcher._cache._cache_file, "_source_stamp", "another")
+    compilation._write_stamp("float32", compilation._variants("float32"))
+    assert not stamp.exists()
+
+
+def test_what_is_compiled_is_loaded_before_it_is_called(stamp):
+    program = (
+        "from adam_mp.kernels import compilation\ncompilation.load_kernels()\n"
+        "assert all(types in dispatcher.overloads for dispatcher, types in compilation._variants('float32'))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 NOBODY = """

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from adam_mp.memory.layout import Layout
@@ -30,7 +32,7 @@ def test_no_update_of_any_process_goes_uncounted():
     descriptor = store.handle.arena.segment.descriptor
     children = [start_child(f"counter {n}", counting.count, store.handle, [descriptor], None) for n in range(3)]
     for child in children:
-        child._popen.wait(60)
+        assert child.wait(time.monotonic() + 60)
         assert child.exit_code == 0, child.last_words()
         child.close()
     assert store.read_updates() == 3 * counting.UPDATES

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import random
+import signal
+import threading
 import time
+import uuid
+
+from adam_mp.process import fork_server
 
 
 def write(path: str) -> None:
@@ -34,3 +41,71 @@ def sleep(path: str) -> None:
     with open(path, "w", encoding="utf-8") as file:
         file.write(str(os.getpid()))
     time.sleep(60)
+
+
+def tell_files(path: str) -> None:
+    """Write what the standard streams are, and the names of the memory files beside them."""
+    links = {number: os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")
+             if os.path.exists(f"/proc/self/fd/{number}")}  # fmt: skip
+    names = {number: link[7:-10] for number, link in links.items() if link.startswith("/memfd:file")}
+    streams = ["pipe" if links[number].startswith("pipe") else "file" for number in "012"]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"streams": streams, "files": names}, file)
+
+
+def draw(path: str) -> None:
+    import numpy as np
+
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{random.random()} {np.random.random()} {np.random.default_rng().random()} {uuid.uuid4()}")
+
+
+def do_nothing(_: object) -> None:
+    pass
+
+
+remembered: list[str] = []
+
+
+def remember() -> None:
+    remembered.append("x")
+
+
+def recall(path: str) -> None:
+    append(path * bool(remembered) or "/nowhere/at/all")
+
+
+def append(path: str) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("x")
+
+
+def start_a_thread() -> None:
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+
+
+def sigstop_after_a_fork() -> None:
+    _signal_after_a_fork(signal.SIGSTOP)
+
+
+def sigkill_after_a_fork() -> None:
+    _signal_after_a_fork(signal.SIGKILL)
+
+
+def _signal_after_a_fork(number: int) -> None:
+    """Let this fork server get a signal as soon as it has forked."""
+    fork = fork_server.fork_sibling
+
+    def fork_and_end() -> int:
+        process = fork()
+        if process:
+            os.kill(os.getpid(), number)
+        return process
+
+    fork_server.fork_sibling = fork_and_end
+
+
+def be_silent() -> None:
+    """Let neither this fork server nor its children say a process id."""
+    say = fork_server._say
+    fork_server._say = lambda line, message: say(line, message) if "trouble" in message else None

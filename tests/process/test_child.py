@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -11,20 +12,30 @@ import time
 import psutil
 import pytest
 
-from adam_mp.process.child import start_child
+from adam_mp.process.child import is_child, start_child
+from adam_mp.process.forking import Forked, fork_server
 from tests.process import tasks
 from tests.system.conftest import wait_until
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+@pytest.fixture(params=["fresh", "forked"])
+def way(request):
+    """How children are started: all that is promised of one is promised of the other."""
+    with fork_server() if request.param == "forked" else contextlib.nullcontext():
+        yield request.param
+
+
 @pytest.fixture
-def run_child():
+def run_child(way):
     children = []
 
     def run(function, argument, core=None):
-        children.append(start_child("child", function, argument, [], core))
-        return children[-1]
+        child = start_child("child", function, argument, [], core)
+        assert isinstance(child._process, Forked) == (way == "forked")
+        children.append(child)
+        return child
 
     yield run
     for child in children:
@@ -52,7 +63,9 @@ def test_its_end_is_described(run_child, tmp_path):
     assert "Fatal Python error: Aborted" in child.last_words()
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     assert child.describe_end() == "still runs"
-    assert psutil.Process(child.pid).cmdline()[-1] == "child"  # so `ps` tells them apart
+    command = psutil.Process(child.pid).cmdline()
+    assert command[-1] == "child"  # so `ps` tells them apart
+    assert is_child(command)
     wait_until((tmp_path / "pid").exists, "the child")
     os.kill(child.pid, signal.SIGTERM)
     assert ended(child).describe_end() == "was killed by SIGTERM"
@@ -114,6 +127,54 @@ def test_what_it_is_to_do_needs_no_standard_streams(tmp_path):
     assert (tmp_path / "out").read_text() == "8"
 
 
+def test_it_is_in_a_session_of_its_own_on_a_thread_of_its_own(run_child, tmp_path):
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the child")
+    assert (tmp_path / "pid").read_text() == str(child.pid)
+    assert os.getsid(child.pid) == child.pid
+    assert psutil.Process(child.pid).ppid() == os.getpid()
+
+
+def test_it_has_the_files_that_it_is_given_and_no_others(run_child, way, tmp_path):
+    files = [os.memfd_create(f"file {number}") for number in range(40)]
+    try:
+        for number, file in enumerate(files):
+            os.write(file, b"%d" % number)
+        chosen = [files[number] for number in (30, 2, 3, 17, 2)]
+        child = start_child("child", tasks.tell_files, str(tmp_path / "out"), chosen, None)
+        assert ended(child).exit_code == 0, child.last_words()
+        child.close()
+        told = json.loads((tmp_path / "out").read_text())
+        assert told["streams"] == ["pipe", "file", "file"]
+        assert told["files"] == {str(files[number]): f"file {number}" for number in (2, 3, 17, 30)}
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def test_two_children_draw_different_numbers(run_child, tmp_path):
+    for name in ("one", "two"):
+        assert ended(run_child(tasks.draw, str(tmp_path / name))).exit_code == 0
+    one, two = ((tmp_path / name).read_text().split() for name in ("one", "two"))
+    assert all(a != b for a, b in zip(one, two, strict=True))
+
+
+def test_it_tells_its_stacks(run_child, tmp_path):
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    assert "most recent call first" not in child.last_words()
+    wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the child")
+    begin = child.ask(signal.SIGUSR1)
+    wait_until(lambda: "in sleep" in child.said_since(begin), "its stacks")
+    assert child.exit_code is None
+
+
+def test_one_that_is_asked_before_it_can_answer_lives(run_child, tmp_path):
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    child.ask(signal.SIGUSR1)
+    wait_until(lambda: "most recent call first" in child.last_words(), "its stacks")
+    assert child.exit_code is None
+
+
 def test_a_deadline_passes_without_an_end(run_child, tmp_path):
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     assert not child.wait(time.monotonic() + 0.01)
@@ -121,12 +182,15 @@ def test_a_deadline_passes_without_an_end(run_child, tmp_path):
 
 @pytest.mark.parametrize("stopped", [False, True])
 @pytest.mark.parametrize("early", [False, True])
-def test_it_does_not_outlive_its_supervisor(tmp_path, stopped, early):
+@pytest.mark.parametrize("way", ["nullcontext", "fork_server"])
+def test_it_does_not_outlive_its_supervisor(tmp_path, way, stopped, early):
     path = tmp_path / "pid"
     program = (
-        "import sys, time\nfrom adam_mp.process.child import start_child\nfrom tests.process import tasks\n"
-        "child = start_child('child', tasks.sleep, sys.argv[1], [], None)\n"
-        "print(child.pid, flush=True)\ntime.sleep(60)\n"
+        "import sys, time\nfrom contextlib import nullcontext\nfrom adam_mp.process.child import start_child\n"
+        "from adam_mp.process.forking import fork_server\nfrom tests.process import tasks\n"
+        f"with {way}():\n"
+        "    child = start_child('child', tasks.sleep, sys.argv[1], [], None)\n"
+        "    print(child.pid, flush=True)\n    time.sleep(60)\n"
     )
     supervisor = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, cwd=ROOT)
     assert supervisor.stdout is not None

@@ -17,7 +17,7 @@ import pytest
 from adam_mp.cli.main import main
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.training.replica import joining as cluster
-from adam_mp.training.replica.launch import find_launched
+from adam_mp.training.replica.launched import find_launched
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.socket_files import SocketFolder

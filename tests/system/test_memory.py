@@ -32,15 +32,16 @@ type = "softmax"
 
 
 def taken(process: psutil.Process) -> tuple[int, int]:
-    """Return the bytes of a run's processes, what they share once, and how many processes there are."""
+    """Return the bytes of a run's processes, what they share once, and how many are at its work."""
     total = count = 0
     for each in [process, *process.children(recursive=True)]:
         try:
             lines = Path(f"/proc/{each.pid}/smaps_rollup").read_text().splitlines()
-        except OSError:
+            works = each.cmdline()[-1:] != ["fork server"]
+        except (OSError, psutil.Error):
             continue  # it ended
         total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
-        count += 1
+        count += works
     return total, count
 
 

@@ -18,20 +18,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.errors import ProcessError, RunFolderError, refusal
+from adam_mp.errors import ProcessError, refusal
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.replica.joining import say_dead
-from adam_mp.transport.places import parse_place
+from adam_mp.training.replica.launched import ADDRESS_FILE, server_folder
 from adam_mp.transport.socket_files import SocketFile, SocketFolder
 
 _STARTING = 120.0  # seconds; the first server may have to compile kernels
 _ENDING = 20.0
 _ORPHANED = 3.0
 _LOOK = 0.01
-_ADDRESS_FILE = "address"
 
 
 @dataclasses.dataclass
@@ -51,29 +50,6 @@ class ReplicaTask:
 
     settings: Mapping[str, Any]
     share: tuple[int, int]
-
-
-def server_folder(folder: Path, number: int) -> Path:
-    """Return where parameter server `number` of the run in `folder` has its snapshot and its address."""
-    return folder / f"server-{number}"
-
-
-def find_launched(folder: Path) -> str:
-    """Return where the coordinator listens of the run that `train --servers` runs in `folder`.
-
-    Raises RunFolderError if no such run goes on there.
-    """
-    try:
-        address = (server_folder(folder, 0) / _ADDRESS_FILE).read_text(encoding="utf-8")
-        place = parse_place(address, "the address")
-        if isinstance(place, SocketFile):
-            place.path.parent.stat()  # which ends with the run
-    except OSError as error:
-        raise RunFolderError(
-            f"no run with parameter servers goes on in {folder}: {refusal(error)}; give the folder of a run that was "
-            "started with --servers, or HOST:PORT"
-        ) from None
-    return address
 
 
 class Launch:
@@ -135,12 +111,12 @@ class Launch:
             address = str(SocketFile(self._sockets.path / folder.name))
             spec = ServerSpec(
                 address, join=self.address or None, servers=self._servers, snapshots=folder,
-                address_file=folder / _ADDRESS_FILE,
+                address_file=folder / ADDRESS_FILE,
             )  # fmt: skip
             part = _Part(f"parameter server {number}", serve_for_supervisor, spec, EarlyDeaths(self._restarts))
             self._parts.append(part)
             self._start(part)
-            self._wait_for(part, folder / _ADDRESS_FILE)
+            self._wait_for(part, folder / ADDRESS_FILE)
             self.address = self.address or address
         for number in range(1, self._replicas):
             settings = {**self._settings, "join": self.address, "run_dir": str(self._folder / f"replica-{number}")}

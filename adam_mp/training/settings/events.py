@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from adam_mp.compute.choice import KernelChoices
-from adam_mp.network.network import Network
-from adam_mp.params.replica.protocols import LayerProtocol
-from adam_mp.training.settings.settings import TrainSettings
+if TYPE_CHECKING:  # whoever reads a record of these needs none of them
+    from adam_mp.compute.choice import KernelChoices
+    from adam_mp.network.network import Network
+    from adam_mp.params.replica.protocols import LayerProtocol
+    from adam_mp.training.settings.settings import TrainSettings
 
 
 @dataclasses.dataclass(frozen=True)

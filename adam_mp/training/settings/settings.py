@@ -1,4 +1,7 @@
-"""Everything a user can choose about a run, once: flags, TOML keys and keyword arguments are these fields."""
+"""Everything a user can choose about a run, once: flags, TOML keys and keyword arguments are these fields.
+
+What checks a few of them is imported there: the command line reads the fields first of all, and is quick.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from adam_mp.compute.expression import check_expression
 from adam_mp.errors import SettingsError, nearest
 from adam_mp.training.settings.consistency import parse_consistency
-from adam_mp.training.settings.schedule import NAMES
-from adam_mp.transport.messages import ENCODINGS
 from adam_mp.transport.places import parse_place
 
 if sys.version_info >= (3, 11):
@@ -196,9 +194,7 @@ class TrainSettings:
     )
 
     def __post_init__(self) -> None:
-        for name in FIELDS:
-            if isinstance(getattr(self, name), np.generic):
-                object.__setattr__(self, name, getattr(self, name).item())
+        self._take_numbers()
         for name in ("epochs", "batch_size"):
             _whole(name, getattr(self, name), 1)
         for (
@@ -243,6 +239,9 @@ class TrainSettings:
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
         elif isinstance(self.lr, str):
+            from adam_mp.compute.expression import check_expression
+            from adam_mp.training.settings.schedule import NAMES
+
             check_expression(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
@@ -260,8 +259,19 @@ class TrainSettings:
         if self.resume is True and self.run_dir is None:
             raise SettingsError("resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
 
+    def _take_numbers(self) -> None:
+        """Turn numpy's numbers into Python's."""
+        numpy = sys.modules.get("numpy")
+        if numpy is None:
+            return  # so none of them can be one
+        for name in FIELDS:
+            if isinstance(getattr(self, name), numpy.generic):
+                object.__setattr__(self, name, getattr(self, name).item())
+
     def _check_machines(self) -> None:
         """Raise SettingsError if the settings for many machines do not fit together."""
+        from adam_mp.transport.messages import ENCODINGS
+
         if self.wire not in ENCODINGS:
             raise SettingsError(f"wire is {self.wire!r}; expected one of {', '.join(ENCODINGS)}")
         for name, least in (("servers", self.servers), ("replicas", self.replicas)):

@@ -1,0 +1,120 @@
+"""How fast a run starts, and a process's successor, with children forked and with fresh interpreters.
+
+    python -m benchmarks.startup              all rows, about two minutes
+    python -m benchmarks.startup --only first
+
+Both ways take turns. Kernels are compiled before; a run on MNIST with two cores, the network and batch of the defaults.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from adam_mp.kernels.compilation import compile_kernels
+from benchmarks.goals import Row, ratio_row, run_groups
+from benchmarks.timing import spread
+
+_ROUNDS = 7
+_FRESH, _FORKED = "fresh interpreters", "forked"
+# What `adam-mp train` does, with a look at the workers' counters whenever the supervisor looks after them.
+_RUN = """
+import contextlib, json, os, re, signal, sys, time
+from adam_mp.cli import train
+from adam_mp.training.preloading import OF_A_RUN
+way, folder, deed = sys.argv[1:]
+fork_server = train.fork_server
+if way == "fresh interpreters":
+    from adam_mp.process import forking
+    forking.fork_server = fork_server = lambda *_: contextlib.nullcontext()
+with fork_server(OF_A_RUN):
+    from adam_mp.api import train_with
+    from adam_mp.training.crew.crew import Crew
+    watch, killed, began = Crew.watch, 0.0, 0.0
+    def end(found):
+        print(json.dumps(found), flush=True)
+        os._exit(0)
+    def memory(process):
+        text = open(f"/proc/{process}/smaps_rollup").read()
+        return {name: 1024 * int(re.search(rf"^{name}: +(\\d+)", text, re.MULTILINE)[1])
+                for name in ("Pss_Anon", "Private_Dirty")}
+    def look(crew):
+        global killed, began
+        watch(crew)
+        now, rows = time.monotonic(), crew.rows()
+        trained = [row.images for row in rows[:2]]
+        if deed == "first" and any(trained):
+            end({})
+        began = began or (now if all(trained) else 0.0)
+        if not began or now < began + 1.0:
+            return
+        if deed == "memory":
+            end([memory(crew.pids()[f"worker {number}"]) for number in range(2)])
+        if not killed:
+            killed = now
+            os.kill(crew.pids()["worker 0"], signal.SIGKILL)
+        elif trained[0] and crew.members[0].child.started > killed:
+            end({"seconds": now - killed})
+    Crew.watch = look
+    train_with([], {"cores": 2, "epochs": 50, "run_dir": folder + "/run"})
+"""
+
+
+def _run(way: str, deed: str) -> tuple[float, Any]:
+    """Start a run and wait for what it tells; return the seconds until then, and that."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, way, folder, deed], capture_output=True, text=True, timeout=120, check=True
+        )
+        return time.perf_counter() - start, json.loads(done.stdout.splitlines()[-1])
+
+
+def first_rows() -> Iterator[Row]:
+    """From the command to the first trained batch."""
+    taken: dict[str, list[float]] = {_FORKED: [], _FRESH: []}
+    for _ in range(_ROUNDS):
+        for way, seconds in taken.items():
+            seconds.append(_run(way, "first")[0])
+    yield from _time_rows("from the command to the first trained batch", 1.0, taken)
+
+
+def successor_rows() -> Iterator[Row]:
+    """From a worker's death to the first batch of its successor."""
+    taken: dict[str, list[float]] = {_FORKED: [], _FRESH: []}
+    for _ in range(_ROUNDS):
+        for way, seconds in taken.items():
+            seconds.append(_run(way, "successor")[1]["seconds"])
+    yield from _time_rows("from a worker's death to its successor's first batch", 0.2, taken)
+
+
+def _time_rows(what: str, goal: float, taken: dict[str, list[float]]) -> Iterator[Row]:
+    low, middle, high = spread(sorted(taken[_FORKED]))
+    yield Row(what, "", f"< {goal:g} s", middle, low, high, middle < goal)
+    ratios = sorted(fresh / forked for fresh, forked in zip(taken[_FRESH], taken[_FORKED], strict=True))
+    yield ratio_row(what, _FRESH, 0, ratios, f"theirs {statistics.median(taken[_FRESH]):.2f} s")
+
+
+def memory_rows() -> Iterator[Row]:
+    """What a worker has of anonymous memory, its share of what it has in common with others included."""
+    sizes = {way: [each for _ in range(3) for each in _run(way, "memory")[1]] for way in (_FORKED, _FRESH)}
+    share = {way: statistics.median(each["Pss_Anon"] for each in found) / 2**20 for way, found in sizes.items()}
+    alone = {way: statistics.median(each["Private_Dirty"] for each in found) / 2**20 for way, found in sizes.items()}
+    yield Row(
+        "memory of a worker that it has alone", "", "< 30 MB", alone[_FORKED], met=alone[_FORKED] < 30,
+        figures=f"with its share of what is forked {share[_FORKED]:.0f} MB; {_FRESH} {alone[_FRESH]:.0f} MB",
+    )  # fmt: skip
+
+
+GROUPS = {"first": first_rows, "successor": successor_rows, "memory": memory_rows}
+
+
+if __name__ == "__main__":
+    compile_kernels()
+    run_groups(__doc__, GROUPS, "startup", "Starting a run, and a successor")
