@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import subprocess
+import tempfile
 
 import pytest
 
@@ -10,6 +12,7 @@ from adam_mp.cli import doctor
 from adam_mp.cli.main import main
 from adam_mp.memory.segment import live_segments
 from adam_mp.process.child import start_child
+from adam_mp.transport.socket_files import SocketFolder
 from tests.process import tasks
 from tests.system.conftest import wait_until
 
@@ -63,6 +66,18 @@ def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path):
     assert innocent.poll() is None
     assert child.exit_code is not None
     child.close()
+
+
+def test_a_sweep_removes_the_sockets_of_a_killed_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "adam_mp-sockets-left"
+    left.mkdir()
+    with contextlib.closing(SocketFolder()) as alive:  # which removes it too
+        left.mkdir()
+        assert main(["doctor", "--sweep"]) == 0
+        assert f"swept            {left}" in capsys.readouterr().out
+        assert alive.path.exists()
+    assert not left.exists()
 
 
 def test_a_sweep_says_whom_it_left_alone(orphan, innocent, capsys, monkeypatch):
