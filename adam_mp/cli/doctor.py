@@ -24,6 +24,7 @@ from adam_mp.machine import (
 from adam_mp.memory.segment import LiveSegment, live_segments, megabytes
 from adam_mp.process.child import is_child
 from adam_mp.process.forking import forking_trouble
+from adam_mp.transport.socket_files import remove_left_over
 
 _DEADLINE = 5.0  # seconds that a killed process has to end
 
@@ -32,21 +33,23 @@ def run(arguments: Sequence[str]) -> int:
     """Show cores, vectors, memory, kernel cache and segments; with --sweep, end what lost its supervisor."""
     parser = Parser(prog="adam-mp doctor", description="Show what this machine offers, and what runs left behind.")
     parser.add_argument(
-        "--sweep", action="store_true", help="end children of runs that hold segments of a dead supervisor"
-    )
+        "--sweep", action="store_true",
+        help="end children of runs that hold segments of a dead supervisor, and remove folders of its sockets",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
     values = parse(parser, arguments)
     segments = live_segments()
     swept, left = sweep(segments) if values.sweep else ([], {})
+    folders = [str(path) for path in remove_left_over()] if values.sweep else []
     facts = examine(live_segments() if swept else segments)
     if values.json:
-        print(json.dumps({**facts, "swept": swept, "left": left}))
+        print(json.dumps({**facts, "swept": swept, "folders": folders, "left": left}))
         return 0
     for name, text in describe(facts):
         print(f"{name:<16} {text}")
     if values.sweep:
-        print(f"{'swept':<16} {', '.join(map(str, swept)) or 'nothing to sweep'}")
+        print(f"{'swept':<16} {', '.join([*map(str, swept), *folders]) or 'nothing to sweep'}")
         for process, why in left.items():
             print(f"{'left alone':<16} process {process} {why}")
     return 0

@@ -65,24 +65,28 @@ class PrivateFolder:
             )
         if stat.S_IMODE(status.st_mode) & 0o077:
             self.close()
-            raise SettingsError(f"{folder}, the folder of {file}, is open to other users; run: chmod 700 {folder}")
+            raise SettingsError(
+                f"{folder}, the folder of {file}, is open to other users; make one of yours with: mkdir -m 700 DIR"
+            )
         self._path = f"/proc/self/fd/{self._descriptor}/{file.path.name}" if _THROUGH_DESCRIPTOR else str(file.path)
         self.endpoint = f"ipc://{self._path}"
 
     def check_unused(self) -> None:
         """Raise TransportError if somebody listens there, or if it is another file: ZeroMQ would put its own there."""
+        reason = "address already in use"
         try:
-            if not stat.S_ISSOCK(os.lstat(self._path).st_mode):
-                raise TransportError(f"cannot listen on {self._file}: a file has that name; choose another --listen")
-            with socket.socket(socket.AF_UNIX) as probe:
-                probe.setblocking(False)
-                probe.connect(self._path)
+            if stat.S_ISSOCK(os.lstat(self._path).st_mode):
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.setblocking(False)
+                    probe.connect(self._path)
+            else:
+                reason = "a file has that name"
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED):  # the socket of one that was killed
                 return
-            reason = refusal(error) if error.errno != errno.EAGAIN else "address already in use"
-            raise TransportError(f"cannot listen on {self._file}: {reason}; choose another --listen") from None
-        raise TransportError(f"cannot listen on {self._file}: address already in use; choose another --listen")
+            if error.errno != errno.EAGAIN:  # which says that many wait to be let in
+                reason = refusal(error)
+        raise TransportError(f"cannot listen on {self._file}: {reason}; choose another --listen")
 
     def remove_file(self) -> None:
         """Take the socket's name away, while this process still listens: after that it may be a successor's."""
@@ -99,12 +103,12 @@ class PrivateFolder:
 class SocketFolder:
     """A new folder for the socket files of one run, until `close`; `path` is where, among the system's temporary files.
 
-    Its lock goes with this process, however that ends: the next of this user's folders to be made removes those of
-    processes that were killed. Raises TransportError if none can be made.
+    Its lock goes with this process, however that ends. So those of processes that were killed are known, and removed
+    when the next is made. Raises TransportError if none can be made.
     """
 
     def __init__(self) -> None:
-        _remove_left_over()
+        remove_left_over()
         try:
             self.path, self._lock = _make_locked()
         except OSError as error:
@@ -124,11 +128,14 @@ def _make_locked() -> tuple[Path, FolderLock]:
             return path, FolderLock(path)
 
 
-def _remove_left_over() -> None:
-    """Remove folders of this user whose process was killed."""
+def remove_left_over() -> list[Path]:
+    """Remove folders of this user whose process was killed; return which."""
+    removed = []
     for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         with contextlib.suppress(OSError, FolderHeldError):
             status = path.lstat()
             if status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode):
                 with contextlib.closing(FolderLock(path)):
                     shutil.rmtree(path, ignore_errors=True)
+                removed.append(path)
+    return removed

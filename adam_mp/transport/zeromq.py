@@ -88,12 +88,13 @@ class SocketListener:
 
     def __init__(self, address: Place, keys: Keys | None) -> None:
         self._way = way = way_to_listen(address, keys is not None)
+        keys = keys if way.with_keys else None
         self._listens = False
         keep_freed_memory()
         self._tally = _Tally()
         self._context = zmq.Context()
         self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
-        if keys is not None and way.with_keys:
+        if keys is not None:
             self._guard = zmq.auth.thread.ThreadAuthenticator(self._context)
             self._guard.start()
             self._guard.configure_curve_callback("*", credentials_provider=_Allowed(keys))
@@ -103,7 +104,7 @@ class SocketListener:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._connections.monitor, zmq.POLLIN)
-        if way.with_keys:
+        if keys is not None:
             self._socket.curve_server = True
         try:
             self._socket.bind(way.endpoint)
@@ -198,11 +199,12 @@ class SocketDialer:
         if address in self._sockets:
             return
         way = way_to_dial(address, self._keys is not None)
+        keys = self._keys if way.with_keys else None
         self._ways.append(way)
-        socket = _socket(self._context, zmq.DEALER, self._keys, way)
+        socket = _socket(self._context, zmq.DEALER, keys, way)
         socket.immediate = True  # nothing waits for a peer that is not there
-        if self._keys is not None and way.with_keys:
-            socket.curve_serverkey = self._keys.public
+        if keys is not None:
+            socket.curve_serverkey = keys.public
         connections = Connections(socket, way.with_keys)
         self._sockets[address], self._connections[address] = socket, connections
         self._poller.register(socket, zmq.POLLIN)
@@ -301,7 +303,7 @@ def _reason(error: zmq.ZMQError) -> str:
 
 
 def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, way: Way) -> zmq.Socket[bytes]:
-    """Return a socket with bounded queues, keep-alive and, where the way asks for them, keys."""
+    """Return a socket with bounded queues, keep-alive and keys."""
     socket: zmq.Socket[bytes] = context.socket(kind)
     socket.sndhwm = socket.rcvhwm = _QUEUE
     socket.maxmsgsize = LONGEST + _CURVE_BYTES
@@ -310,7 +312,7 @@ def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, way: Way) -
     socket.connect_timeout, socket.handshake_ivl = _DIAL, _HELLO
     socket.reconnect_ivl, socket.reconnect_ivl_max = _REDIAL, _SLOWEST_REDIAL
     socket.ipv6 = way.is_version_6
-    if keys is not None and way.with_keys:
+    if keys is not None:
         socket.curve_publickey, socket.curve_secretkey = keys.public, keys.secret
     return socket
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import subprocess
+import tempfile
 
 import pytest
 
@@ -12,6 +13,7 @@ from adam_mp.cli.main import main
 from adam_mp.memory.segment import live_segments
 from adam_mp.process.child import start_child
 from adam_mp.process.forking import fork_server
+from adam_mp.transport.socket_files import SocketFolder
 from tests.process import tasks
 from tests.system.conftest import wait_until
 
@@ -76,6 +78,18 @@ def test_it_says_how_children_start(capsys, monkeypatch):
     assert main(["doctor"]) == 0
     text = "children         fresh interpreters, which takes half a second each: there is no /proc"
     assert text in capsys.readouterr().out
+
+
+def test_a_sweep_removes_the_sockets_of_a_killed_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "adam_mp-sockets-left"
+    left.mkdir()
+    with contextlib.closing(SocketFolder()) as alive:  # which removes it too
+        left.mkdir()
+        assert main(["doctor", "--sweep"]) == 0
+        assert f"swept            {left}" in capsys.readouterr().out
+        assert alive.path.exists()
+    assert not left.exists()
 
 
 def test_a_sweep_says_whom_it_left_alone(orphan, innocent, capsys, monkeypatch):

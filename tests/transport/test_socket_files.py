@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from adam_mp.errors import SettingsError, TransportError
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.places import parse_place, way_to_dial, way_to_listen
-from adam_mp.transport.socket_files import SocketFile, SocketFolder
+from adam_mp.transport.socket_files import SocketFile, SocketFolder, remove_left_over
 from adam_mp.transport.zeromq import SocketListener
 from tests.transport.test_zeromq import HELLO, LARGE, SOON, ends, met, new_keys, send, serves, wait_until  # noqa: F401
 
@@ -82,7 +82,7 @@ class TestWhoMayCome:
     def test_a_folder_that_others_can_enter_is_refused(self, file, way):
         for mode in (0o701, 0o710, 0o755, 0o777):
             file.path.parent.chmod(mode)
-            with pytest.raises(SettingsError, match=f"open to other users; run: chmod 700 {file.path.parent}"):
+            with pytest.raises(SettingsError, match="open to other users; make one of yours with: mkdir -m 700 DIR"):
                 way(file, False)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
@@ -184,6 +184,7 @@ class TestSocketFolder:
         assert held.exists()
         SocketFolder().close()
         assert not held.exists()
+        assert remove_left_over() == []
 
     def test_what_looks_like_one_and_is_a_link_is_not_followed(self, tmp_path):
         (tmp_path / "dear").mkdir()

@@ -49,7 +49,7 @@ class ServerSpec:
     snapshots: Path | None = None
     seconds: float = 1.0
     address_file: Path | None = None
-    patience: float = 30.0
+    patience: float = 60.0  # as a replica has: parts may be started in any order
     wait: float = 3600.0
 
 

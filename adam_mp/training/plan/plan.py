@@ -34,6 +34,7 @@ from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings, make_settings
+from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_dial
 
 _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
@@ -131,6 +132,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         raise SettingsError(
             "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
         )
+    read_keys(settings.key_file)  # raises now what it would raise once processes run
     optimizer = optimizer_of(settings)
     dataset = load_dataset(settings)
     source = resumed.network if resumed and "model" not in explicit else settings.model

@@ -6,6 +6,7 @@ import pytest
 
 from adam_mp.errors import AdamError, DataError, NetworkError, SettingsError
 from adam_mp.training.plan import plan
+from adam_mp.transport.keys import make_key_file
 from tests.conftest import LAYERS, make_images
 
 
@@ -50,12 +51,20 @@ def test_a_rate_over_updates_is_checked_first_where_their_number_is_known():
 
 
 @pytest.mark.parametrize("place", [{"servers": 1}, {"join": "127.0.0.1:7"}, {"data_from": "127.0.0.1:7"}])
-def test_a_key_file_is_taken_where_there_is_somebody_to_use_it_with(place):
+def test_a_key_file_is_taken_where_there_is_somebody_to_use_it_with(place, tmp_path):
+    make_key_file(tmp_path / "key")
     with pytest.raises(CompilingError):
-        make(key_file="key", **place)
+        make(key_file=str(tmp_path / "key"), **place)
 
 
 def test_what_is_right_comes_to_the_kernels():
     assert not issubclass(CompilingError, AdamError)
     with pytest.raises(CompilingError):
         make()
+
+
+@pytest.mark.parametrize("more", [{"servers": 1}, {"join": "127.0.0.1:7700"}, {"data_from": "127.0.0.1:7700"}])
+def test_a_key_file_that_cannot_be_read_is_told_before_data_are(tmp_path, more):
+    given = {"model": "lenet", "data": str(tmp_path / "no-data"), "key_file": str(tmp_path / "no-key"), **more}
+    with pytest.raises(SettingsError, match="cannot read key file"):
+        plan.make_plan(given, lambda event: None)
