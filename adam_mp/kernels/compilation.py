@@ -149,8 +149,14 @@ def _is_cached(dispatcher: Any, types: tuple[Any, ...]) -> bool:
 
 
 def _is_in_cache(dispatcher: Any, types: tuple[Any, ...]) -> bool:
+    return bool(_files(dispatcher, types))
+
+
+def _files(dispatcher: Any, types: tuple[Any, ...]) -> set[str]:
+    """Return the names of the files that hold a kernel in numba's cache; none where it is not there."""
     cache = dispatcher._cache
-    return cache._index_key(types, dispatcher.targetctx.codegen()) in cache._cache_file._load_index()
+    code = cache._cache_file._load_index().get(cache._index_key(types, dispatcher.targetctx.codegen()))
+    return {cache._cache_file._index_name, code} if code else set()
 
 
 def _stamp_file(real: str) -> Path | None:
@@ -182,8 +188,7 @@ def _write_stamp(real: str, jobs: list[tuple[Any, tuple[Any, ...]]]) -> None:
     for dispatcher, types in jobs:
         if file is None or not _is_in_cache(dispatcher, types):
             return
-        cached = dispatcher._cache._cache_file
-        files |= {cached._index_name, *cached._load_index().values()}
+        files |= _files(dispatcher, types)
     if file is None:
         return
     beside = file.with_name(f"{file.name}.{os.getpid()}")

@@ -7,11 +7,12 @@ import pytest
 from adam_mp import Conv, Dense, Flatten, Network, ReLU, Softmax
 from adam_mp.compute import choice, measurement
 from adam_mp.compute.choice import KernelChoices
+from adam_mp.kernels import compilation
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(choice, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(compilation, "cache_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -43,7 +44,7 @@ def test_a_damaged_file_only_means_measuring_again(folder, text):
 
 
 def test_a_folder_that_cannot_be_written_is_no_failure(monkeypatch, tmp_path):
-    monkeypatch.setattr(choice, "cache_folder", lambda: tmp_path / "missing")
+    monkeypatch.setattr(compilation, "cache_folder", lambda: tmp_path / "missing")
     choice.keep_choices(network(), 8, KernelChoices(2))
     assert choice.read_choices(network(), 8) is None
 

@@ -31,6 +31,12 @@ def server(request):
         yield psutil.Process(current._process.pid)
 
 
+@pytest.fixture(autouse=True)
+def others():
+    """The children that this process has of other tests."""
+    return set(psutil.Process().children())
+
+
 @contextlib.contextmanager
 def child(function=tasks.do_nothing, argument=None):
     started = start_child("child", function, argument, [], None)
@@ -124,14 +130,14 @@ def test_one_that_cannot_import_what_it_is_to_is_done_without():
         assert ended(started).exit_code == 0
 
 
-def test_where_all_are_killed_children_start_without(server):
+def test_where_all_are_killed_children_start_without(server, others):
     for _ in range(forking._MOST):
         forking._current.get().trouble()
         forking._current.get()._process.kill()
         with child() as started:
             assert not is_forked(started)
             assert ended(started).exit_code == 0
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) == others
     assert "killed or stopped" in forking._current.get().trouble()
 
 
@@ -147,15 +153,15 @@ def test_a_child_that_it_could_not_tell_of_is_told_by_itself(monkeypatch, tmp_pa
         wait_until(lambda: psutil.Process(server.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), "it")
 
 
-def test_a_child_that_nobody_told_of_runs_nothing(monkeypatch, tmp_path):
+def test_a_child_that_nobody_told_of_runs_nothing(monkeypatch, tmp_path, others):
     """Neither says the process id: the child is not known, and another runs in its place."""
     monkeypatch.setattr(forking, "_ANSWER", 0.5)
     with fork_server(("tests.process.tasks:be_silent",)), child(tasks.append, str(tmp_path / "out")) as started:
         assert not is_forked(started)
         assert ended(started).exit_code == 0, started.last_words()
         known = started.pid, forking._current.get()._process.pid
-        (other,) = (each.pid for each in psutil.Process().children() if each.pid not in known)
-        assert os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]) == 1  # at the end of its input
+        (child_of_nobody,) = (each for each in set(psutil.Process().children()) - others if each.pid not in known)
+        assert os.waitstatus_to_exitcode(os.waitpid(child_of_nobody.pid, 0)[1]) == 1  # at the end of its input
         assert (tmp_path / "out").read_text() == "x"
 
 
@@ -223,10 +229,10 @@ def test_one_with_threads_forks_nobody():
             assert ended(started).exit_code == 0
 
 
-def test_nothing_is_left_of_it():
+def test_nothing_is_left_of_it(others):
     before = psutil.Process().num_fds(), threading.active_count()
     for _ in range(3):
         with fork_server(), child() as started:
             ended(started)
-    assert not psutil.Process().children()
+    assert set(psutil.Process().children()) == others
     assert (psutil.Process().num_fds(), threading.active_count()) == before
