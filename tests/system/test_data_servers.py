@@ -79,7 +79,7 @@ def test_a_picture_that_breaks_the_decoder_is_left_out_and_the_server_goes_on(se
 @pytest.mark.parametrize("stopped", [False, True])
 def test_picture_makers_end_with_a_killed_server(serve, small_data, stopped):
     server, _ = serve("--data", str(small_data), "--cores", "2")
-    assert set(server.see_children()) == {"picture maker 0", "picture maker 1"}
+    assert set(server.see_children()) == {"fork server", "picture maker 0", "picture maker 1"}
     if stopped:
         os.kill(server.wait_for_child("picture maker 0"), signal.SIGSTOP)
     server.signal(signal.SIGKILL)

@@ -282,7 +282,7 @@ def test_the_clock_jumps(begin, tmp_path):
         ended = run.finish(DEADLINE)
         took = time.monotonic() - began
         check_done(ended, epochs * IMAGES)
-        assert len(os.listdir(tmp_path / "jumped")) >= 4  # supervisor, workers, data server
+        assert len(os.listdir(tmp_path / "jumped")) >= 2  # supervisor, fork server with its children
         assert 0 < ended.summary["seconds"] <= took
         rows = metrics(folder)
         assert all(row["seconds"] > 0 and row["validation_seconds"] >= 0 for row in rows)
