@@ -43,7 +43,7 @@ PHASES = {  # settings, images of an epoch
     "a checkpoint": (("--checkpoint-seconds", "0.02"), 1900),
     "shutdown": ((), 1900),
 }
-pytestmark = pytest.mark.timeout(900 if FULL else 120)
+pytestmark = pytest.mark.timeout(900 if FULL else 400)
 DEEDS = ("killed", "stopped", "made to raise")
 
 
