@@ -1,7 +1,7 @@
 # make train [ARGS="--cores 2 --epochs 1"]   train on the embedded MNIST
-# make test                                  run all tests
+# make test [TESTS=...] [JOBS=4]             run the tests, JOBS at a time, but for the long ones of make reliability
 # make check                                 lint and type-check
-# make reliability                           run the whole fault matrix, write docs/reliability.md
+# make reliability                           run the long tests and the whole fault matrix, write docs/reliability.md
 # make bench                                 run the benchmarks, write docs/benchmarks
 # make peers                                 install PyTorch and scikit-learn, for the benchmarks to compare with
 
@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
+JOBS ?= 4
 
 .PHONY: train test check reliability bench peers clean
 
@@ -32,7 +33,7 @@ train: $(VENV)/installed
 	$(BIN)/python -m adam_mp train $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist load --maxschedchunk 1 $(TESTS)
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff check .
@@ -41,6 +42,7 @@ check: $(VENV)/installed-check
 
 reliability: $(VENV)/installed-test
 	rm -f $(VENV)/reliability.jsonl
+	$(BIN)/python -m pytest -m long
 	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(VENV)/reliability.jsonl $(BIN)/python -m pytest tests/system/test_faults.py tests/system/test_limits.py
 	$(BIN)/python -m tests.system.reliability $(VENV)/reliability.jsonl
 

@@ -12,9 +12,22 @@ import pytest
 from hypothesis import settings
 
 import adam_mp
+from adam_mp.kernels.compilation import compile_kernels
 
 settings.register_profile("adam_mp", max_examples=40, deadline=None)
 settings.load_profile("adam_mp")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile the kernels once, before the processes of pytest-xdist begin and each compiles its own."""
+    if not hasattr(session.config, "workerinput"):
+        compile_kernels()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what waits before what computes, so that several of the first run beside each other, and short tests last."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
+
 
 LAYERS = (
     adam_mp.Conv(4, 3), adam_mp.MaxPool(2), adam_mp.ReLU(), adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax(),
