@@ -1,4 +1,4 @@
-"""`adam-mp evaluate`."""
+"""`adam-mp evaluate`: accuracy and loss of a trained model on test data."""
 
 from __future__ import annotations
 

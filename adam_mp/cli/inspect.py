@@ -1,4 +1,4 @@
-"""`adam-mp inspect`."""
+"""`adam-mp inspect`: what a run folder or a model file holds."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def gather(path: Path) -> dict[str, Any]:
 
 
 def describe(path: Path, facts: dict[str, Any]) -> str:
-    """Say the facts in words."""
+    """Return the text to show, from the result of `gather`."""
     lines = [str(path)]
     if "network" in facts:
         network = load(path).network

@@ -1,4 +1,4 @@
-"""`adam-mp serve-params`."""
+"""`adam-mp serve-params`: a parameter server; the first of a run is also its coordinator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adam_mp.transport.keys import read_keys
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve parameters until the run is done; 130 or 143 if a signal came before."""
+    """Serve until the run is done, and return 0; return 130 or 143 if a signal stops it earlier."""
     parser = Parser(
         prog="adam-mp serve-params",
         description="Run a parameter server. The first of a run is also its coordinator: further servers join it with "

@@ -148,7 +148,7 @@ class CoordinatorLink:
         return self._listening.seconds - self._heard
 
     def leave(self, seconds: float = 1.0, member: int | None = None) -> None:
-        """Tell the coordinator that this member goes, or that `member` is dead. LEAVE gets no answer, so may get lost."""
+        """Tell the coordinator that this member goes, or that `member` is dead. No answer comes, so it may get lost."""
         deadline = time.monotonic() + seconds
         self._sequence += 1
         message = with_facts(
