@@ -1,4 +1,4 @@
-"""`adam_mp.train`: training from Python, with settings as keyword arguments; it shows and writes what the command does."""
+"""`adam_mp.train`: training from Python. Settings are keyword arguments; files and progress are the command's."""
 
 from __future__ import annotations
 

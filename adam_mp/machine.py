@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-# BLAS, OpenMP, numexpr and numba read these when they load. Each process has one thread: adam_mp runs processes instead.
+# BLAS, OpenMP, numexpr and numba read these when they load. One thread each: adam_mp uses more cores by more processes.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",

@@ -22,7 +22,7 @@ class Layer:
     kind: ClassVar[str]
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the output shape for input `shape`; raises NetworkError (the caller adds the name) if it cannot fit."""
+        """Return the output shape for input `shape`; raises NetworkError, without the layer's name, if none fits."""
         return shape
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
