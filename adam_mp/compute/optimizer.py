@@ -40,7 +40,7 @@ class Optimizer:
 
     @property
     def is_plain_descent(self) -> bool:
-        """Whether an update is `w -= lr * (g + weight_decay * w)`, which a dense layer's backward pass can do itself."""
+        """Whether an update is `w -= lr * (g + weight_decay * w)`, which a dense layer's backward pass can do."""
         return self.name == "sgd"
 
     def bind(
