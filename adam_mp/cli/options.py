@@ -63,7 +63,7 @@ def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None
         else:
             group.add_argument(flag_of(name), type=_converter(name, str(field.type)), **arguments)
     groups["what to train"].add_argument(
-        "--config", metavar="FILE.toml", help="read settings from a TOML file; flags go before its keys"
+        "--config", metavar="FILE.toml", help="read settings from a TOML file; flags override its keys"
     )  # fmt: skip
 
 

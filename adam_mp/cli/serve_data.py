@@ -100,15 +100,14 @@ def _asked_to_stop(interruption: Interruption, makers: Makers, tell: Listener) -
 def _add_serving(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--listen", metavar="HOST:PORT",
-        help="where to listen; port 0 lets the system choose one; or unix:FILE, for "
-        "parts of yours on this machine",
+        help="where to listen; port 0 lets the system choose one; or unix:FILE, for your processes on this machine",
     )  # fmt: skip
     group.add_argument(
         "--cores", metavar="N", type=int, default=argparse.SUPPRESS,
         help="processes that make pictures; as many as there are usable cores by default",
     )  # fmt: skip
     group.add_argument("--key-file", metavar="FILE", help="the run's key file; without it only 127.0.0.1 may listen")
-    group.add_argument("--address-file", metavar="FILE", help="write the address to this file once it is served")
+    group.add_argument("--address-file", metavar="FILE", help="write the server's address to this file once it serves")
 
 
 def _load(settings: TrainSettings, processes: int, tell: Listener) -> DataPlan:

@@ -18,8 +18,8 @@ def run(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="adam-mp train",
         description="Train a network with many processes on one shared set of weights. Without flags: the paper's "
-        "MNIST network on the embedded MNIST, on all cores. (Project Adam is a training system; the optimizer Adam is "
-        "another thing, to be had with --optimizer adam.)",
+        "MNIST network on the embedded MNIST, on all cores. (Project Adam is a training system. The optimizer Adam is "
+        "something else: --optimizer adam.)",
     )
     add_settings(parser)
     output = parser.add_argument_group("what is shown")

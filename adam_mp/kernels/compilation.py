@@ -114,7 +114,7 @@ def cache_trouble() -> str | None:
     """Return a line for the user if there is no cache, with what to do about it; None if there is one."""
     if _find_place():
         return None
-    return "no folder for compiled kernels can be written, so each process compiles anew; set NUMBA_CACHE_DIR to one"
+    return "no folder for compiled kernels can be written, so each process compiles them; set NUMBA_CACHE_DIR to one"
 
 
 def cached_kernels() -> tuple[int, int]:

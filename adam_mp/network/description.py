@@ -115,7 +115,7 @@ def from_json(text: str) -> Network:
 def _check_fit(network: Network, input_shape: Shape, classes: int) -> Network:
     if network.input_shape != tuple(input_shape) or network.classes != classes:
         raise NetworkError(
-            f"network {network.name!r} takes {network.input_shape} and tells {network.classes} classes apart, "
+            f"network {network.name!r} takes {network.input_shape} and has {network.classes} classes, "
             f"but the data has {tuple(input_shape)} and {classes} classes"
         )
     return network

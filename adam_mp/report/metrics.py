@@ -63,7 +63,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         try:
             rows.append(_checked(json.loads(line)))
         except (ValueError, KeyError, TypeError):
-            raise RunFolderError(f"{path} is damaged in line {number}; mend it, or remove it") from None
+            raise RunFolderError(f"{path} is damaged in line {number}; repair or remove it") from None
     return rows
 
 

@@ -157,7 +157,7 @@ def _staleness(result: TrainResult) -> str:
     if not any(counts):
         return f"{result.staleness_mean:.2f} on average"
     middle, most = quantile(counts, 0.5), quantile(counts, 0.99)
-    return f"{result.staleness_mean:.2f} on average, {middle} in the middle, {most} or less in 99 of 100"
+    return f"{result.staleness_mean:.2f} on average, median {middle}, {most} or less in 99 of 100"
 
 
 def workers_text(result: TrainResult) -> str:

@@ -91,9 +91,9 @@ class LayoutFacts:
         try:
             shapes = tuple((str(name), tuple(int(side) for side in shape)) for name, shape in facts)
         except (TypeError, ValueError):
-            raise SettingsError("a layout that came from a peer is malformed; is it of another version?") from None
+            raise SettingsError("a peer sent a malformed layout; is it of another version of adam_mp?") from None
         if any(side < 1 for _, shape in shapes for side in shape):
-            raise SettingsError("a layout that came from a peer has an empty tensor; is it of another version?")
+            raise SettingsError("a peer sent a layout with an empty tensor; is it of another version of adam_mp?")
         return cls(shapes)
 
     @property

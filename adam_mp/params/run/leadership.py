@@ -13,8 +13,8 @@ from adam_mp.params.run.member import MEMBER_DEADLINE, Member
 class Leadership:
     """`identity` is the leader's, 0 for none.
 
-    After a restart, the coordinator gives the leader of before `MEMBER_DEADLINE` seconds to join again. Times are
-    seconds in which the coordinator listened. `replicas` are the members with this role, in any order.
+    After a restart of the coordinator, the former leader has `MEMBER_DEADLINE` seconds to join again. Times are seconds
+    in which the coordinator listened. `replicas` are the members with this role, in any order.
     """
 
     def __init__(self, identity: int = 0) -> None:
@@ -22,7 +22,7 @@ class Leadership:
         self._awaited_until: float | None = MEMBER_DEADLINE if identity else None
 
     def choose(self, replicas: Sequence[Member]) -> bool:
-        """Make the oldest member of `replicas` the leader, unless they include the leader or it may yet rejoin.
+        """Make the oldest of `replicas` the leader, unless one of them is, or the former leader may still rejoin.
 
         Return whether a choice was made now.
         """
@@ -35,7 +35,7 @@ class Leadership:
         return False
 
     def look(self, replicas: Sequence[Member], listened: float) -> bool:
-        """Choose another leader if that of before the restart did not rejoin in time; return whether one was chosen."""
+        """Choose another leader if the former one has not joined again in time; return whether one was chosen."""
         if self._awaited_until is None or listened <= self._awaited_until:
             return False
         self._awaited_until = None

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 MEMBER_DEADLINE = 15.0  # seconds of silence after which the coordinator presumes a member dead
-LIVING = 3.0  # seconds of silence until which a server, which reports twice a second, is known to live
+LIVING = 3.0  # seconds of silence after which a newcomer may have a server's address; servers report twice a second
 LIFE = 32  # the lower bits of a sequence count a member's messages; the bits above are its life, new at each start
 
 

@@ -20,7 +20,7 @@ LARGEST_COUNT = 1 << 48  # ten thousand of them still fit the 63 bits of a repli
 _MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # limits of a layout; sides: of one tensor's shape
 _MOST_AGREED, _LONGEST_VALUE = 100, 10_000
 _LONGEST_ADDRESS = 4200  # letters; a path may have 4095 bytes
-_LATEST_MAP = 1 << 31  # a message's header has 32 bits for the epoch of the map
+_LATEST_MAP = 1 << 31  # the largest map epoch: a message's header has 32 bits for it
 _WIDEST = LONGEST // 4  # most numbers in a row of a matrix: a shard has whole rows, and must fit one message
 
 

@@ -44,7 +44,7 @@ def find_obstacle(
             return Obstacle(Kind.MOVED)
         return Obstacle(Kind.REFUSED, reason=f"the message is of run {message.run:x}, this server of run {run:x}")
     if not is_replica(message.sender):
-        return Obstacle(Kind.REFUSED, reason="its sender is no replica of this run, or joined just now", stranger=True)
+        return Obstacle(Kind.REFUSED, reason="the sender is no replica of this run, or joined just now", stranger=True)
     if table is None or bucket_map is None:
         return Obstacle(Kind.EMPTY)
     of_matrix = message.kind == Kind.FACTORS

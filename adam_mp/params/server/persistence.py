@@ -115,7 +115,7 @@ class SnapshotFolder:
             loaded += 1
         if unusable:
             more = f", as do {len(unusable) - 1} more" if len(unusable) > 1 else ""
-            self.trouble = f"{unusable[0]}; this shard begins anew{more}"
+            self.trouble = f"{unusable[0]}; this shard begins without it{more}"
         elif others:
             self.trouble = f"{self._folder}: {others} shards are of another run and not used; they are written over"
         return loaded
@@ -206,9 +206,7 @@ class SnapshotFolder:
                 else:
                     self.outdated = True
                 if not self._refusing:  # the writer tries again and again; tell the user once
-                    self.trouble = (
-                        f"cannot write a snapshot to {self._folder}: {refusal(error)}; the server goes on without"
-                    )
+                    self.trouble = f"cannot write a snapshot to {self._folder}: {refusal(error)}; trying again"
                 self._refusing, self._reason = True, refusal(error)
             finally:
                 if isinstance(job, _Copy):
@@ -248,4 +246,4 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunFolderError(f"cannot use snapshot folder {folder}: {refusal(error)}; name another") from None
     except ValueError as error:
-        raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to begin anew") from None
+        raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to start without it") from None

@@ -124,7 +124,7 @@ def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> st
         else ""
     )
     if spec.snapshots is not None:
-        return f"the run is not done{epoch}; this server's state is in {spec.snapshots}, and the same command goes on"
+        return f"the run is not done{epoch}; this server's state is in {spec.snapshots}; go on with the same command"
     return (
         f"the run is not done{epoch}, and this server has no --snapshots, so its state is lost; the same command "
         "starts it again, and replicas that still run give it what they have"
