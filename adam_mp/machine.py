@@ -49,7 +49,7 @@ def cpu_quota() -> float | None:
 
 
 def usable_cores() -> int:
-    """Return how many cores a run may use by default: those allowed, cut by the quota, at least 1."""
+    """Return how many cores a run uses by default: as many as are allowed, and the quota at most; at least 1."""
     quota = cpu_quota()
     count = len(allowed_cores())
     return count if quota is None else max(1, min(count, math.ceil(quota)))

@@ -19,7 +19,7 @@ from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show layers, counts, settings, epochs and files."""
+    """Show layers, counts, settings, epochs and files of a run folder or model file."""
     parser = Parser(prog="adam-mp inspect", description="Show what a run folder or a model file holds.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

@@ -28,7 +28,7 @@ _NODES = (
 
 
 def check_expression(text: str, names: Iterable[str], what: str) -> None:
-    """Raise SettingsError, naming `what`, unless `text` is a formula over `names`."""
+    """Raise SettingsError unless `text` is a formula over `names`; `what` names the setting in the message."""
     known = set(names)
     if len(text) > _LONGEST:
         raise SettingsError(f"{what} is a formula of {len(text)} characters; expected at most {_LONGEST}")

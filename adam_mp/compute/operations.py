@@ -39,7 +39,7 @@ class MaxPooling(Operation):
 
 
 class AveragePooling(Operation):
-    """Average pooling."""
+    """Average pooling, which is never fused with another layer."""
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         return [(pool.average_pool_forward, (span.x, span.out, self.layer.size, self.layer.step))]

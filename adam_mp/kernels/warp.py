@@ -187,7 +187,10 @@ def _whole_vectors(count):
 def _sample(
     image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill, frame, reals
 ):
-    """Sample the source bilinearly at the mapped position of every pixel of the picture."""
+    """Write the picture into `target`, flat: each pixel is sampled bilinearly at its mapped position in the source.
+
+    `lines` [2, GRID + 1, columns or more] is the elastic field along x, `reach` the largest shift by it (0: no field).
+    """
     left, right = _seen(matrix[2], matrix[0], matrix[1], columns, rows, reach, width)
     top, bottom = _seen(matrix[5], matrix[3], matrix[4], columns, rows, reach, height)
     pixels = channels == _PIXEL_CHANNELS[0] or channels == _PIXEL_CHANNELS[1]

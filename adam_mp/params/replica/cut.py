@@ -18,7 +18,7 @@ from adam_mp.params.server.shard_table import FactorProduct
 
 
 class Cut:
-    """Sets `sent` in the exchange's memory from the replica's `weights`. One thread may use it."""
+    """Sets `sent` of shards in `memory` to a cut of the replica's `weights`: first `look`, then `take_out`."""
 
     def __init__(self, memory: ExchangeMemory, weights: np.ndarray) -> None:
         self._memory, self._weights = memory, weights

@@ -15,7 +15,7 @@ _FLOAT32, _FLOAT16, _BFLOAT16 = range(len(ENCODINGS))
 
 
 class DeltaMaker:
-    """Makes deltas of at most `largest` numbers. One thread may use it."""
+    """Makes deltas of shards of at most `largest` numbers. One thread may use it."""
 
     def __init__(self, largest: int) -> None:
         self._delta: np.ndarray = np.zeros(largest, np.float32)

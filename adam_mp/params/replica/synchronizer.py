@@ -50,7 +50,7 @@ class SynchronizerSpec:
     wire: str
     factors: FactorShape | None
     outboxes: tuple[ChannelHandle, ...]
-    patience: float  # seconds without an answer after which it gives up
+    patience: float  # seconds without a usable answer after which a round gives up
 
 
 class Synchronizer:
@@ -97,7 +97,10 @@ class Synchronizer:
         return True
 
     def run(self) -> None:
-        """Take the servers' weights, then exchange until STOP. Raises TransportError if a server stays silent."""
+        """Take the servers' weights, then exchange until the order is STOP.
+
+        Raises TransportError if a round gets no usable answer for `patience` seconds.
+        """
         first = bool((self.words.states == UNSEEN).any())  # workers wait for these weights: go on under any order
         self.round((lambda: True) if first else self.allowed)
         self.counters.publish("ready", 1)
@@ -207,5 +210,5 @@ def read_map(text: bytes) -> BucketMap:
 
 
 def synchronize(spec: SynchronizerSpec) -> None:
-    """Run a synchronizer in this process."""
+    """Run a synchronizer in this process until the order is STOP."""
     Synchronizer(spec).run()

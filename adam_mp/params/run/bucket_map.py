@@ -55,7 +55,7 @@ class BucketMap:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> BucketMap:
-        """Rebuild a map; raises ValueError, KeyError or TypeError if it is none."""
+        """Rebuild a map from `as_dict`; raises ValueError, KeyError or TypeError if the facts are malformed."""
         servers = tuple(ServerPlace(int(identity), str(address)) for identity, address in facts["servers"])
         return cls(int(facts["epoch"]), servers)
 
@@ -82,7 +82,7 @@ class LayoutFacts:
 
     @classmethod
     def of(cls, layout: Layout) -> LayoutFacts:
-        """Return the facts of a layout."""
+        """Return names and shapes of a layout's tensors."""
         return cls(tuple((tensor.name, tensor.shape) for tensor in layout.tensors))
 
     @classmethod
@@ -119,7 +119,7 @@ class LayoutFacts:
 
 
 def _described(tensor: tuple[str, tuple[int, ...]] | None) -> str:
-    """Say a tensor's name and shape, as in `conv1.weight 5x5x1x20`."""
+    """Return a tensor's name and shape in words, as in `conv1.weight 25x20`; "no more" for None."""
     return f"{tensor[0][:_LONGEST_NAME]} {'x'.join(map(str, tensor[1])) or 'of one number'}" if tensor else "no more"
 
 

@@ -156,7 +156,7 @@ class Coordinator:
         return silent
 
     def state(self, now: float) -> dict[str, Any]:
-        """Return what `status` shows."""
+        """Return what `status` shows of the run, at `now` by the clock, as plain values."""
         course = self.course
         return {
             "run": f"{self.run:016x}",
@@ -257,7 +257,7 @@ class Coordinator:
     # The effects of messages.
 
     def _check_place(self, identity: int, member: Member | None, asked: Joining) -> None:
-        """Raise RefusedError if there is no place for this member."""
+        """Raise RefusedError if the identity is none, the run has too many members, or the member had another role."""
         if not 0 < identity <= LARGEST:
             raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
         if member is None and len(self.roster.members) + len(self.roster.missing) >= _MOST_MEMBERS:

@@ -100,7 +100,7 @@ class CoordinatorService:
                 coordinator.changed = True  # the writer has no room: try again after the next interval
 
     def unwritten(self) -> dict[str, Any] | None:
-        """Return the state to write, which from now on counts as written; None if nothing has changed since the last."""
+        """Return the state, None if it has not changed since the last call; from now on it counts as written."""
         if not self.coordinator.changed and (self._folder is None or not self._folder.outdated):
             return None
         return {"identity": self._identity, "coordinator": self.coordinator.snapshot()}

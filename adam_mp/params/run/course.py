@@ -1,4 +1,4 @@
-"""How far a run is: which epoch it is in, which of its batches are trained, and how the epochs before it ended."""
+"""How far a run has come: its current epoch, which batches of it are trained, and how the epochs before it ended."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ class ParameterServer:
         return False
 
     def _apply(self, number: int, some: list[Arrived], now: float) -> None:
-        """Add the deltas that came for one shard, all in one pass, and answer each."""
+        """Add this turn's deltas to one shard in one pass, and answer each; refuse those of another size."""
         assert self.table is not None
         entry, before = self.table.entries[number], self.table.entries[number].version
         fits = []

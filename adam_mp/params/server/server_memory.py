@@ -14,7 +14,7 @@ def server_memory(shards: int, largest: int, snapshots: bool) -> dict[str, int]:
     need = {
         "shards": shards,
         "answers": BUFFERS * largest,
-        "messages": TURN_BYTES + largest + TURN * largest,  # as they came, and widened to float32
+        "messages": TURN_BYTES + largest + TURN * largest,  # as received, and 16-bit ones again as float32
     }
     if snapshots:
         need["copies for the snapshot"] = (WAITING + 2) * largest  # and one being written, one being handed over
