@@ -140,7 +140,7 @@ def _variants(real: str) -> list[tuple[Any, tuple[Any, ...]]]:
 
 
 def _argument_types(signature: str) -> tuple[Any, ...]:
-    """Return a signature's argument types: numba finds a cache entry by types, also when a kernel is called first."""
+    """Return a signature's argument types; by types, not text, numba's own lookup finds the same cache entry."""
     arguments, _ = sigutils.normalize_signature(signature)
     return tuple(arguments)
 

@@ -47,10 +47,10 @@ def _last_epoch(seen: Seen) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class EndedEpoch:
-    """An epoch that is over, counted in images: `trained` (all of their batches), `skipped`, and `failed`.
+    """An epoch that is over: how many images were in trained batches, and how many in `skipped` ones.
 
-    `failed` are those images of trained batches that could not be read. `twice` counts batches that two replicas
-    trained. If the reader of the message knows the run's facts, they limit the numbers.
+    `failed` counts the images of trained batches that could not be read; they count as trained too. `twice` counts
+    batches that two replicas trained. If the reader of the message knows the run's facts, they limit the numbers.
     """
 
     epoch: int = entry(Whole(0, _last_epoch))
