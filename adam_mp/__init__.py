@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from adam_mp.training.settings.settings import TrainSettings
     from adam_mp.training.trainer import TrainResult
 
-# Imported when first used: they bring numba with them, which costs a quarter of a second that `--help` need not pay.
+# Imported when first used: these modules import numba, which takes a quarter of a second that `--help` need not wait.
 _LAZY = {
     "train": "adam_mp.api",
     "Model": "adam_mp.compute.model",

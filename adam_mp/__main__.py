@@ -1,4 +1,4 @@
-"""`python -m adam_mp`."""
+"""`python -m adam_mp`, the same as the command `adam-mp`."""
 
 import sys
 

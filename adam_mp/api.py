@@ -1,4 +1,4 @@
-"""The library's way to train: settings as keyword arguments, files and progress as on the command line."""
+"""`adam_mp.train`: training from Python. Settings are keyword arguments; files and progress are the command's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adam_mp.training.trainer import TrainResult, run_training
 
 
 def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, **settings: Any) -> TrainResult:
-    """Train `network` on `data` with many processes, and return what came of it.
+    """Train `network` on `data` with many processes; return the model and the figures of the run.
 
     Parameters:
         network: a list of layers, a `Network`, a name from the zoo, a TOML file, or "package.module:function".
@@ -26,8 +26,8 @@ def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, *
         settings: the fields of `adam_mp.TrainSettings`, such as `cores=2, epochs=3, lr=0.05`; the same as the flags of
             `python -m adam_mp train`.
 
-    Raises children of `AdamError`, with the messages of the command line. Ctrl-C ends the run in good order: the result
-    then has `stopped_by` "SIGINT".
+    Raises children of `AdamError`, with the messages of the command line. Ctrl-C ends the run after the present batch
+    and writes a checkpoint; the result then has `stopped_by` "SIGINT".
 
     Example:
         >>> layers = [Conv(8, 5), MaxPool(2), ReLU(), Flatten(), Dense(), Softmax()]
@@ -39,5 +39,5 @@ def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, *
 
 
 def train_with(displays: list[Listener], settings: dict[str, Any]) -> TrainResult:
-    """Train with the given displays, leaving metrics and curves in the run folder."""
+    """Train with the given displays, and write metrics, curves and the log of failures into the run folder."""
     return run_training(settings, [MetricsFile(), CurvesFile(), FailureLog(), *displays])

@@ -1,7 +1,7 @@
-"""What can go wrong, said in one line: what was given, what is expected, what to do.
+"""All errors that a user can cause or meet: children of `AdamError`.
 
-Every error that a user can cause or meet is a child of `AdamError`. `exit_code` is what the command line ends
-with. This module imports nothing of adam_mp, and every other module may import it.
+The message of each is one line: what was given, what is expected, what to do. The command line ends with `exit_code`.
+This module imports nothing of adam_mp, and every other module may import it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class DataError(AdamError):
 
 
 class SpaceError(AdamError):
-    """Not enough shared memory or disk for what was asked."""
+    """There is not enough shared memory or disk for what the user asked for."""
 
 
 class RunFolderError(AdamError):
@@ -39,7 +39,7 @@ class RunFolderError(AdamError):
 
 
 class DiskError(AdamError):
-    """The disk does not take what a run is to leave, after it has trained."""
+    """A run has trained, but its results could not be written to disk."""
 
     exit_code = 1
 
@@ -49,25 +49,25 @@ class CheckpointError(AdamError):
 
 
 class ProcessError(AdamError):
-    """Workers or data servers died more often than the run can bear."""
+    """Workers or data servers died more often than the settings allow."""
 
     exit_code = 1
 
 
 class TransportError(AdamError):
-    """Another part of the run cannot be reached, does not answer, or refuses what it was sent."""
+    """Another part of the run cannot be reached, does not answer, or refuses a message."""
 
     exit_code = 1
 
 
 class DivergenceError(AdamError):
-    """The loss became NaN, infinite or far too large, and the run may not go back to a good state once more."""
+    """The loss became NaN, infinite or far too large, and the run has used all the rollbacks that it may."""
 
     exit_code = 3
 
 
 class StalledError(AdamError):
-    """Nothing moved for longer than the documented deadline."""
+    """No counter of the run moved for longer than the documented deadline."""
 
     exit_code = 4
 
@@ -82,7 +82,7 @@ _ADVICE = {
 
 
 def refusal(error: Exception) -> str:
-    """Say why the system refused something, and what to do, where that is known."""
+    """Return in words why the operating system refused something, and what to do if `_ADVICE` has it."""
     if isinstance(error, MemoryError):
         error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
     if not isinstance(error, OSError):
@@ -91,7 +91,7 @@ def refusal(error: Exception) -> str:
 
 
 def nearest(name: str, known: Iterable[str], most: int | None = None) -> str:
-    """Return `did you mean 'x'?` for the closest known name, or the list of the known names, `most` of them."""
+    """Return `did you mean 'x'?` for the closest known name; if none is close, list known names, at most `most`."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:

@@ -1,7 +1,7 @@
-"""What this machine is and has: cores this process may use, memory that is free, caches, NUMA nodes, thread counts.
+"""What this machine has: cores that this process may use, free memory, caches, NUMA nodes, thread counts.
 
-Only this module asks the operating system such questions. It knows containers: a cgroup's quota and memory limit count
-as much as the hardware. May import: `errors`.
+Only this module asks the operating system about these. In a container it respects the cgroup's CPU quota and memory
+limit. May import: `errors`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-# Read by BLAS, OpenMP, numexpr and numba when they load; one thread a process everywhere, parallelism is processes.
+# BLAS, OpenMP, numexpr and numba read these when they load. One thread each: adam_mp uses more cores by more processes.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -49,14 +49,14 @@ def cpu_quota() -> float | None:
 
 
 def usable_cores() -> int:
-    """Return how many cores a run may use by default: those allowed, cut by the quota, at least 1."""
+    """Return how many cores a run uses by default: as many as are allowed, and the quota at most; at least 1."""
     quota = cpu_quota()
     count = len(allowed_cores())
     return count if quota is None else max(1, min(count, math.ceil(quota)))
 
 
 def free_memory() -> int:
-    """Return the bytes that can be taken now without swapping or being killed."""
+    """Return the bytes that this process can take now without swapping, and within its cgroup's limit."""
     free = int(psutil.virtual_memory().available)
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
@@ -78,7 +78,7 @@ def _cgroup_statistic(name: str) -> int:
 
 
 def l2_bytes() -> int:
-    """Return the size of a core's L2 cache, 1 MB where it is not told."""
+    """Return the size of a core's L2 cache; 1 MB if the system does not tell it."""
     try:
         text = _L2.read_text().strip()
         return int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1]]
@@ -87,7 +87,7 @@ def l2_bytes() -> int:
 
 
 def numa_nodes() -> dict[int, str]:
-    """Return node number -> its cores as the kernel lists them; empty where there is no such list."""
+    """Return NUMA node -> its cores as the kernel lists them, such as "0-15"; empty if there is no such list."""
     nodes = {}
     for folder in sorted(_NODES.glob("node[0-9]*")):
         nodes[int(folder.name[4:])] = (folder / "cpulist").read_text().strip()
@@ -95,7 +95,7 @@ def numa_nodes() -> dict[int, str]:
 
 
 def cpu_name() -> str:
-    """Return the processor's name as a person would say it."""
+    """Return the processor's model name, or its architecture if the model is not known."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -107,20 +107,21 @@ def cpu_name() -> str:
 
 @functools.cache
 def keep_freed_memory() -> None:
-    """Have this process use freed memory again instead of giving it back to the kernel, from now on.
+    """Have the C library keep freed memory for this process instead of giving it back to the kernel, from now on.
 
-    For processes that receive message after message of a megabyte: the kernel zeroes each page it gives out, which took
-    as long as all the rest. One pool for all threads, because what one thread receives another frees.
+    For processes that receive many messages of a megabyte. Each page that the kernel gives out is zeroed first, which
+    took as long as all other work on a message. One pool serves all threads, as one thread receives a message and
+    another frees it.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
-        return  # another C library, with rules of its own
+        return  # another C library than glibc
     for option, value in _MALLOC_OPTIONS:
         mallopt(option, value)
 
 
 def pin_to(core: int | None) -> None:
-    """Keep this process on `core`; with None, leave it to the scheduler."""
+    """Run this process on `core` only; None leaves the choice to the scheduler."""
     if core is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {core})

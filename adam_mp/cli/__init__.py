@@ -1,4 +1,7 @@
-"""The command line: one thin module a command; each parses, calls the library, and prints.
+"""The command line: each command has a thin module of its name, which parses flags, calls the library, and prints.
+
+`main` finds the command and turns errors into one line; `options` makes flags from the settings. The commands: `train`,
+`evaluate`, `predict`, `inspect`, `bench`, `show_data`, `serve_params`, `serve_data`, `status`, `keygen`, `doctor`.
 
 May import everything. Exit codes: 0 done, 1 processes died or an internal error, 2 wrong input, 3 the loss diverged,
 4 nothing moved, 130 and 143 stopped by SIGINT and SIGTERM.

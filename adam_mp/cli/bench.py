@@ -1,4 +1,4 @@
-"""`adam-mp bench`."""
+"""`adam-mp bench`: training speed on this machine, by number of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adam-mp doctor`."""
+"""`adam-mp doctor`: what this machine offers, and what runs left behind on it."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from adam_mp.process.child import is_child
 from adam_mp.process.forking import forking_trouble
 from adam_mp.transport.socket_files import remove_left_over
 
-_DEADLINE = 5.0  # seconds that a killed process has to end
+_DEADLINE = 5.0  # seconds within which a killed process should have ended
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show cores, vectors, memory, kernel cache and segments; with --sweep, end what lost its supervisor."""
+    """Show cores, vectors, memory, kernel cache and segments; with --sweep, kill children whose supervisor is dead."""
     parser = Parser(prog="adam-mp doctor", description="Show what this machine offers, and what runs left behind.")
     parser.add_argument(
         "--sweep", action="store_true",
@@ -56,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def examine(segments: list[LiveSegment]) -> dict[str, Any]:
-    """Return the facts as plain values."""
+    """Return what the command shows, as plain values."""
     from adam_mp.kernels.compilation import cache_folder, cache_trouble, cached_kernels
     from adam_mp.kernels.vector import VECTOR_BYTES
 
@@ -88,7 +88,7 @@ def examine(segments: list[LiveSegment]) -> dict[str, Any]:
 
 
 def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say the facts in words, one line each."""
+    """Return (name, text) of each line to show, from the result of `examine`."""
     quota = "no quota" if facts["quota"] is None else f"quota {facts['quota']:g} cores"
     shm = "none" if facts["dev_shm_free"] is None else megabytes(facts["dev_shm_free"])
     nodes = "; ".join(f"node {node}: cores {cores}" for node, cores in facts["numa_nodes"].items()) or "not told"
@@ -126,10 +126,10 @@ def _segment(segment: dict[str, Any]) -> str:
 
 
 def sweep(segments: list[LiveSegment]) -> tuple[list[int], dict[int, str]]:
-    """Kill the children of runs that hold segments whose supervisor is dead.
+    """Kill processes that hold a segment of a dead supervisor, if they are children of runs.
 
-    Returns their ids, and of the other holders why each was left alone: anybody can make a file that is called as a
-    segment is, and hand it to a process that has nothing to do with adam_mp.
+    Returns (ids of the killed processes, id -> why it was left alone). A holder need not be a child of a run: anybody
+    can make a file with the name of a segment, and hand it to a process that has nothing to do with adam_mp.
     """
     swept, left = [], {}
     users = {holder: segment.user for segment in segments if segment.stale for holder in segment.holders}
@@ -147,7 +147,7 @@ def sweep(segments: list[LiveSegment]) -> tuple[list[int], dict[int, str]]:
         except psutil.AccessDenied:
             left[number] = "is not yours to end"
         except psutil.NoSuchProcess:
-            continue  # it ended by itself meanwhile
+            continue  # the process has ended by itself meanwhile
         except psutil.TimeoutExpired:
             left[number] = f"was killed, and has not ended after {_DEADLINE:g} s"
     return swept, left

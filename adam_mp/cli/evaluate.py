@@ -1,4 +1,4 @@
-"""`adam-mp evaluate`."""
+"""`adam-mp evaluate`: accuracy and loss of a trained model on test data."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     model, source = load(path), values.data
     if source is None:
         if not (path / RUN_FILE).is_file():
-            raise SettingsError(f"{path} does not tell its data; give --data DIR, or --data mnist")
+            raise SettingsError(f"{path} does not say what data it was trained on; give --data DIR, or --data mnist")
         source = read_record(path)["settings"]["data"]
     result = evaluate_model(model, source, values.cores, notices_only)
     if values.json:

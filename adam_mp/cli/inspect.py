@@ -1,4 +1,4 @@
-"""`adam-mp inspect`."""
+"""`adam-mp inspect`: what a run folder or a model file holds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show layers, counts, settings, epochs and files."""
+    """Show layers, counts, settings, epochs and files of a run folder or model file."""
     parser = Parser(prog="adam-mp inspect", description="Show what a run folder or a model file holds.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -57,7 +57,7 @@ def gather(path: Path) -> dict[str, Any]:
 
 
 def describe(path: Path, facts: dict[str, Any]) -> str:
-    """Say the facts in words."""
+    """Return the text to show, from the result of `gather`."""
     lines = [str(path)]
     if "network" in facts:
         network = load(path).network

@@ -1,4 +1,4 @@
-"""`adam-mp keygen`."""
+"""`adam-mp keygen`: make the key file of a run of many machines."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("adam_mp: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's last flush fails again
         return 1
     except OSError as error:
         if "--debug" in arguments:
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Give closed standard streams a place to go, or the next file opened takes their number."""
+    """Open /dev/null for each closed standard stream: else the next file that is opened gets the stream's number."""
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         try:
             os.fstat(number)
@@ -83,7 +83,7 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for --model package.module:function; last, so that it shadows nothing
+        sys.path.append(os.getcwd())  # for --model package.module:function; last, so that it hides no other module
     module = importlib.import_module(f"adam_mp.cli.{command.replace('-', '_')}")
     return int(module.run(arguments[1:]))
 

@@ -1,6 +1,6 @@
-"""Flags generated from the fields of `TrainSettings`, so that flag, TOML key and keyword argument are one thing.
+"""Flags generated from the fields of `TrainSettings`: a flag, a TOML key and a keyword argument are the same setting.
 
-The settings are imported for commands that have some of them; the others are quick.
+Functions that need the settings import them: so commands without settings start faster.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def flag_of(name: str) -> str:
 
 
 def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None = None) -> None:
-    """Add a flag for each `chosen` setting, in its group, with its unit and default; None: for all of them."""
+    """Add a flag for each `chosen` setting (None: for all), in its group, with its unit and default."""
     from adam_mp.training.settings.settings import FIELDS, help_of
 
     fields = {name: field for name, field in FIELDS.items() if chosen is None or name in chosen}
@@ -63,12 +63,12 @@ def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None
         else:
             group.add_argument(flag_of(name), type=_converter(name, str(field.type)), **arguments)
     groups["what to train"].add_argument(
-        "--config", metavar="FILE.toml", help="read settings from a TOML file; flags go before its keys"
+        "--config", metavar="FILE.toml", help="read settings from a TOML file; flags override its keys"
     )  # fmt: skip
 
 
 def given_settings(values: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that were given: those of `--config`, and over them the flags."""
+    """Return the settings that the user gave: the file of `--config`, overridden by flags."""
     from adam_mp.training.settings.settings import FIELDS, read_settings_file
 
     given = read_settings_file(Path(values.config)) if values.config else {}
@@ -77,12 +77,12 @@ def given_settings(values: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_common(parser: argparse._ActionsContainer) -> None:
-    """Add what every command has."""
+    """Add the flags that every command has."""
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
 
 
 def _converter(name: str, annotation: str) -> Any:
-    """Return what turns a flag's text into the setting's type."""
+    """Return a function that converts a flag's text to the type of setting `name`; it raises SettingsError."""
     number = float if "float" in annotation else int if "int" in annotation else str
 
     def convert(text: str) -> Any:

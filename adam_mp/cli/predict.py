@@ -1,4 +1,4 @@
-"""`adam-mp predict`."""
+"""`adam-mp predict`: classify image files with a trained model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from adam_mp.report.text import percent
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Classify image files; 2 if one of them could not be read."""
+    """Classify image files; return 2 if one of them could not be read, else 0."""
     parser = Parser(prog="adam-mp predict", description="Classify JPEG, PNG, BMP and WebP files of any size.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
@@ -74,7 +74,11 @@ def _show_failure(name: str, error: DataError, as_json: bool) -> None:
 
 
 def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]:
-    """Return (pixels float32 [h, w, c] as evaluation sees them but not normalised, whether they were inverted)."""
+    """Return (pixels, whether they were inverted).
+
+    `pixels` float32 [h, w, c], from 0 to 255, are cut and scaled as for evaluation, but not normalised. Raises
+    NetworkError if the network takes no pictures, DataError if the file cannot be read.
+    """
     height, width, channels = model.network.input_shape
     if channels not in (1, 3) or (height, width) == (1, 1):
         raise NetworkError(
@@ -86,7 +90,7 @@ def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]
     except SampleError as error:
         raise DataError(f"{path}: {error}") from None
     background = float(np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]]))
-    # Grey only: colour photographs have no background to speak of.
+    # Only grey images: the corners of a colour photograph are seldom a background.
     opposite = channels == 1 and abs(background - model.fill) > abs(255 - background - model.fill) + 64
     if invert == "yes" or (invert == "auto" and opposite):
         return 255 - pixels, True

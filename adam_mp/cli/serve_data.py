@@ -49,7 +49,7 @@ _SETTINGS = (
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Make batches for machines that train, until SIGINT or SIGTERM."""
+    """Make pictures for machines that train, until SIGINT or SIGTERM."""
     parser = Parser(
         prog="adam-mp serve-data",
         description="Decode, augment and normalise images for machines that train on the same data set.",
@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError("--listen is missing; expected HOST:PORT, such as --listen 10.0.0.5:7700")
     address = parse_place(values.listen, "--listen", 0)
     keys = read_keys(values.key_file)
-    way_to_listen(address, keys is not None).close()  # raises now what it would raise once all is read
+    way_to_listen(address, keys is not None).close()  # a wrong address raises now, not after the data are read
     settings = make_settings(given_settings(values))
     count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
     with contextlib.ExitStack() as held:
@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _asked_to_stop(interruption: Interruption, makers: Makers, tell: Listener) -> bool:
-    """Tell what the processes are doing, if that was asked, and whether to stop."""
+    """Show what the processes are doing if SIGUSR1 has asked; return whether to stop."""
     if interruption.asked:
         interruption.asked = False
         tell(Notice("asked by SIGUSR1 what the processes are doing\n" + all_stacks(makers.children, {})))
@@ -100,19 +100,18 @@ def _asked_to_stop(interruption: Interruption, makers: Makers, tell: Listener) -
 def _add_serving(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--listen", metavar="HOST:PORT",
-        help="where to listen; port 0 lets the system choose one; or unix:FILE, for "
-        "parts of yours on this machine",
+        help="where to listen; port 0 lets the system choose one; or unix:FILE, for your processes on this machine",
     )  # fmt: skip
     group.add_argument(
         "--cores", metavar="N", type=int, default=argparse.SUPPRESS,
         help="processes that make pictures; as many as there are usable cores by default",
     )  # fmt: skip
     group.add_argument("--key-file", metavar="FILE", help="the run's key file; without it only 127.0.0.1 may listen")
-    group.add_argument("--address-file", metavar="FILE", help="write the address to this file once it is served")
+    group.add_argument("--address-file", metavar="FILE", help="write the server's address to this file once it serves")
 
 
 def _load(settings: TrainSettings, processes: int, tell: Listener) -> DataPlan:
-    """Load the data; the replicas will say how to normalise and augment."""
+    """Load the data set and plan its cache. Mean 0 and deviation 1: each replica tells its own normalisation."""
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
     compile_kernels("float32", lambda done, total: tell(KernelCompiled(done, total)))
@@ -128,7 +127,7 @@ def _memory_folder(settings: TrainSettings) -> Path | None:
 
 @contextlib.contextmanager
 def _served(data: DataPlan, settings: TrainSettings, processes: int) -> Iterator[tuple[RunMemory, Served]]:
-    """Put the data set into memory, with a cache where images are decoded, for as long as it is served."""
+    """Hold the data set in shared memory, with a cache if images must be decoded, while the context is open."""
     folder, dataset = _memory_folder(settings), data.dataset
     shape = RunShape(processes, 0, 0, 0, 0, RingShape(1, 1, dataset.image_shape), data.fields)
     check_space(shape.offsets()[1], "the data set", folder)

@@ -1,4 +1,4 @@
-"""`adam-mp serve-params`."""
+"""`adam-mp serve-params`: a parameter server; the first of a run is also its coordinator."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adam_mp.transport.keys import read_keys
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve parameters until the run is done; 130 or 143 if a signal came before."""
+    """Serve until the run is done, and return 0; return 130 or 143 if a signal stops it earlier."""
     parser = Parser(
         prog="adam-mp serve-params",
         description="Run a parameter server. The first of a run is also its coordinator: further servers join it with "
@@ -21,7 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--listen", metavar="HOST:PORT", required=True,
-        help="where to listen; port 0 for any; or unix:FILE, for parts of yours on this machine",
+        help="where to listen; port 0 lets the system choose one; or unix:FILE, for your processes on this machine",
     )  # fmt: skip
     parser.add_argument(
         "--advertise", metavar="HOST[:PORT]", help="where others find this server (default: as --listen)"
@@ -30,22 +30,22 @@ def run(arguments: Sequence[str]) -> int:
         "--join", metavar="HOST:PORT", help="the run's first server (or its unix:FILE), for all but the first"
     )
     parser.add_argument(
-        "--servers", metavar="N", type=int, default=1, help="servers of the run, told to the first (default: 1)"
+        "--servers", metavar="N", type=int, default=1, help="parameter servers of the run, for the first (default: 1)"
     )
     parser.add_argument("--key-file", metavar="FILE", help="the run's keys; needed beyond this machine")
     parser.add_argument(
-        "--snapshots", metavar="DIR", help="folder for this server's weights, by which it goes on when started again"
+        "--snapshots", metavar="DIR", help="folder for this server's state, from which it goes on when started again"
     )
     parser.add_argument(
         "--snapshot-seconds", metavar="S", type=float, default=1.0,
-        help="time between two writings of a shard, and so the updates that may be lost (default: 1)",
+        help="time between two writings of a shard; a crash loses the updates since the last (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--wait-seconds", metavar="S", type=float, default=ServerSpec.wait,
-        help="how long the first server waits while no replica is there, before it ends with an error (default: "
+        help="how long the first server waits without any replica before it ends with an error (default: "
         f"{ServerSpec.wait:g})",
     )  # fmt: skip
-    parser.add_argument("--address-file", metavar="FILE", help="write the address here once it is listened on")
+    parser.add_argument("--address-file", metavar="FILE", help="write the server's address here once it listens")
     add_common(parser)
     values = parse(parser, arguments)
     if not 1 <= values.servers <= 64:

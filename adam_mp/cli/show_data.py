@@ -1,4 +1,4 @@
-"""`adam-mp show-data`."""
+"""`adam-mp show-data`: a contact sheet of training images."""
 
 from __future__ import annotations
 

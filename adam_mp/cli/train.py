@@ -1,4 +1,4 @@
-"""`adam-mp train`."""
+"""`adam-mp train`: train a network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from adam_mp.training.preloading import OF_A_RUN
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train as the flags say; 130 or 143 if a signal ended the run early."""
+    """Train with the settings of the flags, and return 0; return 130 or 143 if a signal ended the run early."""
     parser = Parser(
         prog="adam-mp train",
         description="Train a network with many processes on one shared set of weights. Without flags: the paper's "
-        "MNIST network on the embedded MNIST, on all cores. (Project Adam is a training system; the optimizer Adam is "
-        "another thing, to be had with --optimizer adam.)",
+        "MNIST network on the embedded MNIST, on all cores. (Project Adam is a training system. The optimizer Adam is "
+        "something else: --optimizer adam.)",
     )
     add_settings(parser)
     output = parser.add_argument_group("what is shown")
@@ -31,8 +31,8 @@ def run(arguments: Sequence[str]) -> int:
     add_common(output)
     values = parse(parser, arguments)
     given = given_settings(values)
-    with fork_server(OF_A_RUN):  # which imports and loads while this process does
-        gc.disable()  # nothing that is imported will go
+    with fork_server(OF_A_RUN):  # the fork server imports modules and loads kernels while this process imports
+        gc.disable()  # imported modules stay, so a collection would find nothing
         from adam_mp.api import train_with
         from adam_mp.report.progress import ProgressDisplay, notices_only
 

@@ -1,8 +1,11 @@
-"""A network bound to arrays: training context, forward, backward, update, gradient check, and the trained model.
+"""A network bound to arrays: training context, forward and backward pass, update, and the trained model.
 
-`operations` binds each kind of layer to its kernels, `context` strings them into a program of kernel calls that runs
-without allocating, `optimizer` holds the update rules, `expression` what users write as formulas, `model` the trained
-network as a library object, `model_file` its file.
+- `operation` (what an operation is), `operations`, `convolution`, `conv_backward`: bind each kind of layer to kernels.
+- `context`: puts the operations' kernel calls into a program, which runs without allocating memory.
+- `choice`, `measurement`: which of several kernels a layer uses; timing them on this machine.
+- `optimizer`, `expression`, `updates`: update rules; formulas that users write; binding a rule to a parameter store.
+- `model`, `tensor_file`: the trained network as a library object; files of named tensors.
+- `gradient_check`: the backward pass against finite differences, for tests.
 
 May import: `errors`, `machine`, `kernels`, `network`, `memory`.
 """

@@ -1,9 +1,10 @@
-"""Which kernels a network's layers use where there are several: what is likely right, and what was measured.
+"""Which kernels a network's layers use where there are several: the likely faster ones, and the measured ones.
 
-A choice is made once for a machine, network and batch: each way is timed on the layer's own shapes, and the outcome
-kept in a small file beside the compiled kernels. A run notes its choices in its folder and keeps them when resumed.
+`measurement` makes a choice once for each machine, network and batch size: it times each way on the layer's own shapes.
+This module keeps the outcome in a small file beside the compiled kernels. A run notes its choices in its folder, and
+keeps them when it is resumed.
 
-Who only reads noted choices loads no kernels: what knows them is imported where it is asked.
+Functions import kernels only where they need them, so that commands which only read noted choices load none.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _MOST_IMAGES = 64
 
 @dataclasses.dataclass(frozen=True)
 class KernelChoices:
-    """How many images go through the image layers at a time, and the way back through each convolution, by name."""
+    """`block`: how many images go through the image layers at a time. `ways_back`: layer's name -> backward way.
+
+    A way is a key of `conv_backward.BACKWARD_WAYS`.
+    """
 
     block: int
     ways_back: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -40,12 +44,15 @@ class KernelChoices:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> KernelChoices:
-        """Undo `as_dict`; raises KeyError, TypeError or ValueError for anything else."""
+        """Rebuild the choices from `as_dict`; raises KeyError, TypeError or ValueError if the values are malformed."""
         return cls(int(values["block"]), {str(name): str(way) for name, way in dict(values["ways_back"]).items()})
 
 
 def likely_choices(network: Network) -> KernelChoices:
-    """Return what the shapes suggest: blocks whose largest layer fits in three quarters of the L2 cache."""
+    """Return choices by shapes alone: the likely faster ways, and a block that fits the L2 cache.
+
+    The largest layer's input, output and error for the images of a block fill three quarters of the L2 cache at most.
+    """
     from adam_mp.compute.conv_backward import ways_back
 
     bytes_per_image, ways = 1, {}
@@ -57,13 +64,13 @@ def likely_choices(network: Network) -> KernelChoices:
 
 
 def convolutions(network: Network) -> list[tuple[str, int, Conv]]:
-    """Return name, position and layer of each convolution."""
+    """Return (name, position in the network, layer) of each convolution."""
     layers = enumerate(zip(network.names, network.layers, strict=True))
     return [(name, position, layer) for position, (name, layer) in layers if isinstance(layer, Conv)]
 
 
 def read_choices(network: Network, batch: int) -> KernelChoices | None:
-    """Return what was measured for this network, batch and machine, or None."""
+    """Return the choices that were measured for this network, batch and machine; None if there are none."""
     from adam_mp.kernels.compilation import cache_folder
 
     try:
@@ -73,7 +80,7 @@ def read_choices(network: Network, batch: int) -> KernelChoices | None:
 
 
 def keep_choices(network: Network, batch: int, choices: KernelChoices) -> None:
-    """Note what was measured. A folder that cannot be written only means measuring again."""
+    """Note measured choices. If the folder cannot be written, the next run measures again."""
     from adam_mp.kernels.compilation import cache_folder
 
     try:
@@ -94,7 +101,7 @@ def _read_file(folder: Path | None) -> dict[str, Any]:
 
 
 def _key(network: Network, batch: int) -> str:
-    """Name what a choice depends on: layers and shapes, batch, machine, kernels and compiler."""
+    """Return a digest of all that a choice depends on: layers and shapes, batch, machine, kernels and compiler."""
     from adam_mp.kernels.compilation import sources_stamp
     from adam_mp.kernels.vector import VECTOR_BYTES
 

@@ -1,8 +1,8 @@
-"""The training context: what one worker needs for a step, allocated once (paper, section 3.2.1).
+"""The training context: all arrays that one worker needs for a batch, allocated once (paper, section 3.2.1).
 
-A step is a *program*: a list of kernel calls over arrays that exist already, so that running it allocates nothing. The
-layers up to the first flat one run in blocks of images small enough for the L2 cache, forward for all blocks and then
-backward for all blocks, adding up weight gradients as they go; the flat layers run on the whole batch.
+A *program* is a list of kernel calls over these arrays, so that running it allocates no memory. The layers before the
+first flat one (the image layers) run in blocks of images that fit the L2 cache: forward for all blocks, later backward
+for all blocks, adding each block's gradients of the weights. The flat layers run on the whole batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from adam_mp.network.network import Network
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """Kernel calls for one input array. After `forward`, `totals` is [sum of losses, number right]."""
+    """Kernel calls for one input array. `scores` [n, classes] are the values before the softmax.
+
+    After `run_forward` with labels, `totals` float64 [2] holds the sum of the losses, and how many images are right.
+    """
 
     forward: tuple[Call, ...]
     backward: tuple[Call, ...]
@@ -33,22 +36,22 @@ class Program:
     scores: np.ndarray
 
     def run_forward(self) -> None:
-        """Compute scores [n, classes] and, where labels were given, totals and the scores' error."""
+        """Compute `scores` and, if the program has labels, `totals` and (in training) the error of the scores."""
         for function, arguments in self.forward:
             function(*arguments)
 
     def run_backward(self) -> None:
-        """Compute the gradients, after `run_forward`."""
+        """Compute the gradients of the mean loss; only after `run_forward`."""
         for function, arguments in self.backward:
             function(*arguments)
 
 
 class TrainingContext:
-    """Buffers for batches of up to `batch` images of `network`, bound to `weights` (name -> array, maybe shared).
+    """Buffers for batches of up to `batch` images of `network`, bound to `weights` (name -> array). One thread uses it.
 
-    `gradient` is the flat gradient in `layout`'s order. One process, one thread. `real` is float32, or float64 for
-    gradient checks. `choices` are the kernels to use, by default the likely best. `backward=False` leaves out what only
-    training needs. `gradient` may be given, an array of the layout's size.
+    `weights` may lie in shared memory, where other processes change them. `gradient` is flat, in `layout`'s order; the
+    caller may give its array. `real` is float32, or float64 for gradient checks. `choices` are the kernels to use, by
+    default the likely faster ones. `backward=False` leaves out the buffers that only training needs.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class TrainingContext:
         self.gradient: np.ndarray = gradient
         self.gradients = self.layout.views(self.gradient) if backward else dict(weights)
         self.choices = choices or likely_choices(network)
-        # Blocks of equal size: a small last one would cost as much as its share of a large one does not.
+        # Blocks of nearly equal size: a small last block would take more time an image than the others.
         self.block = math.ceil(batch / math.ceil(batch / self.choices.block))
         self.totals = np.zeros(2)
         groups = list(fuse(network, self.choices.ways_back))
@@ -88,24 +91,25 @@ class TrainingContext:
             self._outputs.append(np.zeros((batch, *group.output_shape), real))
             self._errors.append(np.zeros((error_rows if backward else 0, *group.output_shape), real))
 
-        # The first that computes anything; those before it only reshape the images.
+        # The first operation that computes; a Flatten before it only reshapes the images, and has None in the list.
         self._lowest = next(index for index, operation in enumerate(self._operations) if operation is not None)
 
     @property
     def operations(self) -> list[Operation]:
-        """The operations, in order."""
+        """The operations, in the order of the forward pass."""
         return [operation for operation in self._operations if operation is not None]
 
     def set_dropout_key(self, key: int) -> None:
-        """Let dropout depend on `key` from the next step on."""
+        """Set the key from which dropout draws its masks, from the next forward pass on."""
         for operation in self.operations:
             if isinstance(operation, DropoutMask):
                 operation.key[0] = key
 
     def update_directly(self, numbers: np.ndarray) -> list[str]:
-        """Have the backward pass of programs made from now on update the dense weights itself, by gradient descent.
+        """Let the backward pass update the dense layers' weights itself, by gradient descent.
 
-        `numbers` is the live array `[lr, weight_decay, ...]`. Returns the names of the tensors so updated.
+        This holds for programs that are made later. `numbers` is the live array `[lr, weight_decay, ...]`. Return the
+        names of the tensors that the backward pass then updates.
         """
         names = []
         for operation in self.operations:
@@ -115,9 +119,9 @@ class TrainingContext:
         return names
 
     def factors(self, tensor: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (inputs [n, m], errors [n, k]) of a dense layer's weight, as a step on `images` [n, ...] leaves them.
+        """Return (inputs [n, m], errors [n, k]) of a dense layer, from the last backward pass, on `images` [n, ...].
 
-        The weight's gradient is `inputs.T @ errors`.
+        `tensor` names the layer's weight, whose gradient is `inputs.T @ errors`.
         """
         for index, operation in enumerate(self._operations):
             if isinstance(operation, DenseProduct) and f"{operation.group.name}.weight" == tensor:
@@ -126,9 +130,10 @@ class TrainingContext:
         raise KeyError(tensor)
 
     def program(self, images: np.ndarray, labels: np.ndarray | None, training: bool = True) -> Program:
-        """Make the program for a batch that lies in `images` [n, h, w, c] and `labels` int32 [n], wherever they are.
+        """Make the program for batches in the arrays `images` [n, h, w, c] and `labels` int32 [n], such as a ring slot.
 
-        Without labels it computes scores only. With `training` it has a backward pass, and dropout is on.
+        Each run reads what then lies in the arrays. Without labels the program computes scores only. With `training`
+        it has a backward pass, and dropout is on.
         """
         count = len(images)
         blocks = [(start, min(start + self.block, count)) for start in range(0, count, self.block)]
@@ -159,7 +164,7 @@ class TrainingContext:
         return block.reshape(len(block), -1) if index else block
 
     def _span(self, index: int, images: np.ndarray, start: int, end: int, blocks: int = 1) -> Span:
-        """The span of images start:end for operation number `index`."""
+        """Return the span of images start:end for operation number `index`, one of the batch's `blocks` spans."""
         return Span(
             first=start,
             x=self._input(index, images, start, end),
@@ -172,18 +177,18 @@ class TrainingContext:
         )
 
     def _error(self, index: int, start: int, end: int) -> np.ndarray:
-        """The error of output `index` for images start:end; inside the image layers only the block's is kept."""
+        """Return the error of output `index` for images start:end. Between image layers all blocks share one array."""
         if index + 1 < self._image_groups:
             return self._errors[index][: end - start]
         return self._errors[index][start:end]
 
     def probabilities(self, program: Program, out: np.ndarray) -> None:
-        """Write the class probabilities of a program that ran forward into `out` [n, classes]."""
+        """Write the class probabilities, from the scores of a program that has run forward, into `out` [n, classes]."""
         softmax(program.scores, out)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all buffers: activations, errors, gradient, scratch."""
+        """Bytes of all buffers: activations, errors, gradient, scratch; without the weights."""
         shared = {id(_memory_of(array)) for array in (*self._weights.values(), *self.gradients.values())}
         found = {id(_memory_of(array)): _memory_of(array) for array in _arrays_in(vars(self), set())}
         own = sum(memory.nbytes for key, memory in found.items() if key not in shared)
@@ -191,7 +196,7 @@ class TrainingContext:
 
 
 def _arrays_in(value: Any, seen: set[int]) -> Iterator[np.ndarray]:
-    """Find the arrays in objects of this package, in lists, tuples and dictionaries."""
+    """Yield all arrays in a value: objects of this package, lists, tuples and mappings are searched."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -210,7 +215,7 @@ def _arrays_in(value: Any, seen: set[int]) -> Iterator[np.ndarray]:
 
 
 def _memory_of(array: np.ndarray) -> np.ndarray:
-    """The array that owns the memory of `array`, as far as arrays do."""
+    """Return the last array in the chain of bases of `array`: it owns the memory, unless no array does."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array

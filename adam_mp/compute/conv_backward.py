@@ -1,8 +1,13 @@
-"""The ways back through a convolution: from the error of its output to the weight's gradient and the input's error.
+"""The ways to run a convolution backward: from its output's error to the weight's gradient and the input's error.
 
-`tiled` computes the weight's gradient as a product with the patches, and no error of the input. `flipped` adds the
-error of the input as a convolution of the padded error with the flipped weight, `scattered` as a product with the
-transposed weight whose rows are added up where the patches were. `sparse` does both from a list of what is not 0.
+- `tiled` computes the gradient `patches.T @ error`, and no error of the input: for the first layer.
+- `flipped` computes the same gradient, and the input's error as a convolution of the padded error with the flipped
+  weight.
+- `scattered` computes the same gradient, and the input's error as `error @ weight.T`, whose rows are added up at the
+  places of their patches.
+- `sparse` computes both from a list of the errors that are not 0.
+
+A patch is what the convolution's window covers at one output pixel; a tap is one value's place in the window.
 """
 
 from __future__ import annotations
@@ -17,15 +22,18 @@ from adam_mp.kernels import conv, sparse
 from adam_mp.kernels.product import transpose
 from adam_mp.network.layers import Conv, Shape
 
-_SCATTERED_ROWS = 256  # rows of patches that are made before they are added up, at least
+_SCATTERED_ROWS = 256  # rows that `scattered` computes, at least, before it adds them up
 _CACHE_LINE = 64
 
-Patches = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, padded if need be, and the offsets of pixels and taps
+Patches = tuple[np.ndarray, np.ndarray, np.ndarray]  # images (padded, if the layer pads), offsets of pixels, of taps
 
 
 @dataclasses.dataclass(frozen=True)
 class BoundLayer:
-    """A convolution, its shapes, its weight and where the weight's gradient goes; scratch is for `block` images."""
+    """A convolution with its shapes, its weight [taps, filters], and the array for the weight's gradient.
+
+    Scratch is for `block` images of type `real`.
+    """
 
     layer: Conv
     input_shape: Shape
@@ -37,7 +45,7 @@ class BoundLayer:
 
     @property
     def pixels(self) -> int:
-        """Output pixels of an image."""
+        """How many output pixels an image has."""
         return math.prod(self.output_shape[:2])
 
     @property
@@ -47,23 +55,23 @@ class BoundLayer:
 
 
 class Tiled:
-    """The weight's gradient as a product; for the first layer, as nobody needs the error of the images."""
+    """The weight's gradient as a product. For the first layer, where the error of the images is not needed."""
 
     def __init__(self, bound: BoundLayer) -> None:
         self.bound = bound
         self.panel = product_panel(bound.real)
 
     def calls(self, patches: Patches, error: np.ndarray, span: Span) -> list[Call]:
-        """Return the kernel calls for `error` [n, h, w, c] of the output, the error of the input into `span.x_error`.
+        """Return the kernel calls for the output's `error` [n, h, w, c]; they write the input's into `span.x_error`.
 
-        What is made of the weight is made anew for the first span of a step.
+        Copies of the weight (flipped, transposed) are made again for the first span of each batch.
         """
         gradient = (rows(error), self.bound.gradient, self.panel, self.panel.dtype.type(span.accumulate))
         return [(conv.conv_backward_weight, (*patches, *gradient))]
 
 
 class Flipped(Tiled):
-    """The error of the input as a convolution; for stride 1."""
+    """Also the input's error, as a convolution; for stride 1."""
 
     def __init__(self, bound: BoundLayer) -> None:
         super().__init__(bound)
@@ -90,7 +98,7 @@ class Flipped(Tiled):
 
 
 class Scattered(Tiled):
-    """The error of the input as a product and a sum over patches."""
+    """Also the input's error, as a product whose rows are added up at the places of their patches."""
 
     def __init__(self, bound: BoundLayer) -> None:
         super().__init__(bound)
@@ -110,7 +118,10 @@ class Scattered(Tiled):
 
 
 class Sparse:
-    """Both from the list of the errors that are not 0: a quarter or less, behind max-pooling and ReLU."""
+    """Gradient and input's error from a list of the errors that are not 0.
+
+    Before a max-pooling and a ReLU, a quarter of the errors or less is not 0.
+    """
 
     def __init__(self, bound: BoundLayer) -> None:
         self.bound = bound
@@ -124,7 +135,7 @@ class Sparse:
         self.transposed_gradient: np.ndarray = np.zeros((filters, taps), bound.real)
         self.scratch = _patch_scratch(bound)
         width = sparse.padded_width(taps, np.dtype(bound.real).itemsize)
-        self.transposed = _aligned_zeros((filters + 1, width), bound.real)  # the last row stays 0: it pads lists
+        self.transposed = _aligned_zeros((filters + 1, width), bound.real)  # the last row stays 0: padding points to it
 
     def calls(self, patches: Patches, error: np.ndarray, span: Span) -> list[Call]:
         """See Tiled."""
@@ -149,9 +160,9 @@ BACKWARD_WAYS: dict[str, type[Tiled] | type[Sparse]] = {
 
 
 def ways_back(layer: Conv, position: int) -> list[str]:
-    """Return the ways that a convolution at `position` of a network has, the one that is likely faster first.
+    """Return the ways that a convolution at `position` of a network can use, the likely faster first.
 
-    Flipping suits outputs as large as inputs; where the output is smaller it would multiply much padding.
+    `flipped` suits outputs as large as inputs; with smaller outputs it would multiply much padding.
     """
     if position == 0:
         return ["tiled"]
@@ -168,7 +179,7 @@ def _patch_scratch(bound: BoundLayer) -> np.ndarray:
 
 
 def _aligned_zeros(shape: tuple[int, int], real: type) -> np.ndarray:
-    """Return zeros that begin with a cache line."""
+    """Return an array of zeros whose memory begins at a cache line."""
     size = np.dtype(real).itemsize
     memory: np.ndarray = np.zeros(math.prod(shape) + _CACHE_LINE // size, real)
     begin = -memory.ctypes.data % _CACHE_LINE // size

@@ -1,4 +1,4 @@
-"""A convolution bound to buffers, with the max-pooling and ReLU behind it."""
+"""The operation of a convolution, together with the max-pooling and ReLU that follow it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adam_mp.network import layers as kinds
 
 
 class Convolution(Operation):
-    """Convolution, with bias and, in the same pass over its output, max-pooling and ReLU if they follow."""
+    """Convolution; one pass over its output then adds the bias, pools and applies ReLU, if these layers follow."""
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
@@ -38,7 +38,7 @@ class Convolution(Operation):
             self.choice = np.zeros((batch, *group.output_shape), np.uint8)
 
     def _read(self, span: Span) -> tuple[list[Call], Patches]:
-        """Return the call that pads the input, if it must be, and what a product reads it by."""
+        """Return the call that pads the input, if the layer pads, and the patches that products read."""
         pixels = self.pixels[: len(span.x) * self.pixels_per_image]
         if self.padded is None:
             return [], (span.x, pixels, self.taps)
@@ -47,32 +47,32 @@ class Convolution(Operation):
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         count = len(span.x)
-        scores = span.out if self.pool is None else self.unpooled[:count]
-        calls, images = self._read(span)
-        calls.append((conv.conv_forward, (*images, self.weight, rows(scores), self.panel)))
+        convolved = span.out if self.pool is None else self.unpooled[:count]
+        calls, patches = self._read(span)
+        calls.append((conv.conv_forward, (*patches, self.weight, rows(convolved), self.panel)))
         if self.pool is None:
             calls.append((activation.add_bias, (rows(span.out), self.bias, self.rectify)))
         else:
             choice = self.choice[span.first : span.first + count]
             size, step = self.pool.size, self.pool.step
-            calls.append((pool.max_pool_forward, (scores, self.bias, span.out, choice, size, step, self.rectify)))
+            calls.append((pool.max_pool_forward, (convolved, self.bias, span.out, choice, size, step, self.rectify)))
         return calls
 
     def backward(self, span: Span) -> list[Call]:
         count = len(span.x)
         calls: list[Call] = []
         if self.pool is None:
-            scores_error = span.error
+            convolved_error = span.error
             arrays = (rows(span.error), rows(span.out), self.bias_gradient)
             calls.append((activation.bias_backward, (*arrays, self.rectify, span.accumulate)))
         else:
-            scores_error = self.unpooled[:count]
+            convolved_error = self.unpooled[:count]
             choice = self.choice[span.first : span.first + count]
             sizes = (self.pool.size, self.pool.step, self.rectify, span.accumulate)
             calls.append(
-                (pool.max_pool_backward, (span.error, span.out, choice, scores_error, self.bias_gradient, *sizes))
+                (pool.max_pool_backward, (span.error, span.out, choice, convolved_error, self.bias_gradient, *sizes))
             )
         pad, patches = self._read(span)
         if span.fresh:
             calls += pad
-        return calls + self.way.calls(patches, scores_error, span)
+        return calls + self.way.calls(patches, convolved_error, span)

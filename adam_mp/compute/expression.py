@@ -1,8 +1,8 @@
-"""Formulas that users write: learning-rate schedules and update rules, checked first, evaluated by numexpr.
+"""Formulas that users write: learning-rate schedules and update rules. They are checked, then evaluated by numexpr.
 
-A formula is arithmetic on the names it is told and the functions numexpr has; anything else is refused with the name
-that was meant. Numbers in it are taken as float32 where the arrays are, so that nothing is
-computed in double by chance.
+A formula is arithmetic on given names, with the functions in `_FUNCTIONS`. Anything else is refused; for an unknown
+name the message suggests the nearest known one. Over float32 arrays, fractional numbers in a formula become float32
+too: numexpr would otherwise compute in double.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NODES = (
 
 
 def check_expression(text: str, names: Iterable[str], what: str) -> None:
-    """Raise SettingsError, naming `what`, unless `text` is a formula over `names`."""
+    """Raise SettingsError unless `text` is a formula over `names`; `what` names the setting in the message."""
     known = set(names)
     if len(text) > _LONGEST:
         raise SettingsError(f"{what} is a formula of {len(text)} characters; expected at most {_LONGEST}")
@@ -56,20 +56,23 @@ def check_expression(text: str, names: Iterable[str], what: str) -> None:
 
 
 def _is_huge_power(node: ast.BinOp) -> bool:
-    """Tell whether both sides are numbers only, and the exponent not a small one: Python would compute it exactly."""
+    """Return whether a power of numbers alone may be huge: Python would compute it exactly, which could take forever.
+
+    An exponent of 16 at most is not huge.
+    """
     if any(isinstance(part, ast.Name) for part in ast.walk(node)):
         return False
     return not (isinstance(node.right, ast.Constant) and abs(node.right.value) <= 16)  # type: ignore[arg-type]
 
 
 def names_in(text: str) -> set[str]:
-    """Return the names, not functions, that a checked formula uses."""
+    """Return the names that a checked formula uses, without functions."""
     tree = ast.parse(text.strip(), mode="eval")
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - _FUNCTIONS
 
 
 class _NumbersOut(ast.NodeTransformer):
-    """Replace each fractional number by a name, and keep its value."""
+    """Replaces each fractional number of a formula by a name; `values` has the numbers as float32, by these names."""
 
     def __init__(self) -> None:
         self.values: dict[str, np.ndarray] = {}
@@ -89,16 +92,16 @@ def _prepare(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def evaluate_into(text: str, values: Mapping[str, Any], out: np.ndarray) -> None:
-    """Evaluate a checked formula in float32 over arrays and numbers; the result goes to `out`, which it may read."""
+    """Evaluate a checked formula in float32 over arrays and numbers, into `out`, which may be one of the arrays."""
     prepared, numbers = _prepare(text)
     singles = {name: value if isinstance(value, np.ndarray) else np.float32(value) for name, value in values.items()}
-    import numexpr  # which takes a while to load; not every run has a formula
+    import numexpr  # here, because it loads slowly and few runs have a formula
 
     numexpr.evaluate(prepared, {**singles, **numbers}, {}, out=out, casting="unsafe")
 
 
 def evaluate_numbers(text: str, values: Mapping[str, float | np.ndarray]) -> np.ndarray:
-    """Evaluate a checked formula in double, over numbers and arrays of one shape; of numbers alone it is one number."""
+    """Evaluate a checked formula in double, over numbers and arrays of one shape; from numbers alone: an array []."""
     import numexpr
 
     doubles = {name: np.asarray(value, np.float64) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Gradients against finite differences, in float64: what the backward pass computes against what the loss does."""
+"""The gradient of the backward pass against finite differences of the loss, in float64."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from adam_mp.network.network import Network
 def gradient_error(
     network: Network, seed: int, images: int = 3, choices: KernelChoices | None = None, probes: int = 12
 ) -> float:
-    """Return the largest error of `probes` random directional derivatives, relative to the gradient's length.
+    """Return the largest error of `probes` directional derivatives, relative to the length of the tensor's gradient.
 
-    Weights, images and labels are drawn from `seed`. A directional derivative of the mean loss by central differences
-    is compared with the gradient's component in that direction; each probe moves one tensor.
+    Weights, images and labels are drawn from `seed`. Each probe moves one tensor in a random direction d of length 1,
+    and compares (loss(w + s d) - loss(w - s d)) / 2s, of the mean loss, with gradient . d.
     """
     generator = np.random.default_rng(seed)
     layout = Layout.of(network.parameters)

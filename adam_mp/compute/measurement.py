@@ -1,4 +1,4 @@
-"""Measuring which kernels are faster for a network's layers on this machine."""
+"""Times a network's alternative kernels on this machine, and chooses the fastest."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from adam_mp.network.layers import Conv, Dense, Flatten, Layer, MaxPool, ReLU, S
 from adam_mp.network.network import Network
 
 _BLOCKS = (1, 2, 4, 8, 16, 32)
-_ENOUGH_SECONDS = 0.1  # for one candidate
-_CLEARLY_WORSE = 1.1
+_ENOUGH_SECONDS = 0.1  # of timing one candidate
+_CLEARLY_WORSE = 1.1  # times the best: then larger blocks are not tried
 _SCRATCH_LIMIT = 64 << 20  # bytes of a candidate's buffers
 
 
 def choose_kernels(network: Network, batch: int) -> KernelChoices:
-    """Return the choices for training `network` with batches of `batch`, measured now if never before."""
+    """Return the choices for training `network` with batches of `batch` images; measure them if none are noted."""
     known = read_choices(network, batch)
     if known is None:
         known = measure_choices(network, batch)
@@ -32,7 +32,7 @@ def choose_kernels(network: Network, batch: int) -> KernelChoices:
 
 
 def measure_choices(network: Network, batch: int) -> KernelChoices:
-    """Time every way of every convolution, then blocks of different sizes with the best of them."""
+    """Time every way of every convolution, then blocks of different sizes with the fastest ways."""
     likely = likely_choices(network)
     block = min(likely.block, batch)
     ways = {}
@@ -43,7 +43,7 @@ def measure_choices(network: Network, batch: int) -> KernelChoices:
 
 
 def _way_calls(network: Network, position: int, layer: Conv, way: str, block: int) -> list[Call]:
-    """Return the kernel calls of one way back on random images, with as many zeros in the error as pooling leaves."""
+    """Return the kernel calls of one backward way, on random images and an error with a realistic share of zeros."""
     before, after = network.shapes[position : position + 2]
     generator = np.random.default_rng(0)
     weight: np.ndarray = np.ones((layer.size**2 * before[2], layer.channels), np.float32)
@@ -59,7 +59,10 @@ def _way_calls(network: Network, position: int, layer: Conv, way: str, block: in
 
 
 def _density(behind: tuple[Layer, ...]) -> float:
-    """Return the share of errors that the layers behind a convolution let through: one of a window, half of a ReLU."""
+    """Return which share of a convolution's errors is not 0, from the layers that follow it.
+
+    Max-pooling passes one error a window, ReLU about half of them.
+    """
     density = 1.0
     for layer in behind:
         if isinstance(layer, MaxPool):
@@ -83,7 +86,7 @@ def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
     for block in _BLOCKS:
         if block > images:
             break
-        count = min(images, 2 * block)  # two blocks, so that going back to the first is part of it
+        count = min(images, 2 * block)  # two blocks: the time includes the change from one to the other
         context = TrainingContext(part, _weights(part), count, choices=KernelChoices(block, start.ways_back))
         if block > 1 and context.nbytes > _SCRATCH_LIMIT:
             break
@@ -97,7 +100,7 @@ def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
 
 
 def _image_part(network: Network) -> Network | None:
-    """The layers before the first flat one with a small end, or None where there is no convolution."""
+    """Return the image layers followed by a small dense layer, as a network; None if there is no convolution."""
     if not convolutions(network):
         return None
     flat = [len(shape) == 1 for shape in network.shapes]
@@ -122,7 +125,10 @@ def _runner(calls: Sequence[Call]) -> Callable[[], None]:
 
 
 def _seconds(action: Callable[[], object]) -> float:
-    """Return the shortest of at least three runs after a first one, and of as many as fit into a tenth of a second."""
+    """Return the shortest time of a run, after a first one that does not count.
+
+    There are at least three runs and at most 20; more than three only within `_ENOUGH_SECONDS` in all.
+    """
     action()
     best, spent, rounds = math.inf, 0.0, 0
     while rounds < 3 or (spent < _ENOUGH_SECONDS and rounds < 20):

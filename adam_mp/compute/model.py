@@ -25,13 +25,13 @@ Tensors = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A network with its weights (name -> float32 array) and the normalisation of its inputs.
+    """A network with its weights (name -> float32 array) and the normalisation of its inputs. One thread may use it.
 
-    `mean` and `deviation` are per channel, in units of the stored values the network was trained on (0 to 255 for
-    images of bytes). `class_names` has a name for each class, or is empty; `keep` is the part of the middle that is
-    shown of an image of another size. `epoch` is the one of its run that it came of (0: none was finished), None where
-    that is not known; `validation_accuracy` is None where nothing was held out. Not safe for use from several threads
-    at once.
+    `mean` and `deviation` are per channel, in units of the stored values (0 to 255 for images of bytes); `fill` is the
+    stored value around an image. `keep` is which part of an image's middle is shown if its size is another than the
+    network's. `class_names` has a name for each class, or is empty. `epoch` is the epoch of the run after which these
+    were the weights (0: before the first had ended), None if not known. `validation_accuracy` is None if no images were
+    held out.
 
     Example:
         >>> model = adam_mp.load("runs/first")
@@ -51,10 +51,10 @@ class Model:
     def predict(self, images: Any) -> np.ndarray:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
 
-        A single image [h, w] or [h, w, c] counts as n = 1. Values as the training data's, before normalisation. Raises
-        DataError, with both shapes, if the images do not fit.
+        A single image [h, w] or [h, w, c] counts as n = 1. The values are those of stored images, not normalised.
+        Raises DataError, with both shapes, if the images do not fit.
         """
-        from adam_mp.compute.context import TrainingContext  # kernels, which who looks at a model does not need
+        from adam_mp.compute.context import TrainingContext  # loads kernels, which reading a model does not need
 
         x = self._as_batch(np.asarray(images))
         context = TrainingContext(self.network, self.weights, min(_BATCH, max(len(x), 1)), backward=False)
@@ -108,12 +108,15 @@ def write_model(path: Path, model: Model) -> None:
 
 
 def read_weights(path: Path, places: Mapping[str, np.ndarray]) -> None:
-    """Read a model's weights into arrays by name. Raises CheckpointError if they do not fit, or the file is damaged."""
+    """Read a model's weights into the arrays `places`, by name.
+
+    Raises CheckpointError if a tensor lacks or has another shape or dtype, or the file is missing or damaged.
+    """
     TensorFile(path, MODEL_FORMAT).read(places)
 
 
 def which_folder(folder: Path) -> str:
-    """Say which folder to give in place of one that has no model: one inside, if there is one that has."""
+    """Return advice for a user who gave a folder without a model: names a folder inside that has one, if there is."""
     inside = sorted(folder.glob(f"*/{MODEL_FILE}"))
     return "give a run folder that has a model" + (f", such as {inside[-1].parent}" if inside else "")
 

@@ -1,7 +1,8 @@
-"""What an operation is: one layer, or several that one pass over the data does together, bound to buffers.
+"""What an operation is: one layer bound to buffers, or several layers that one pass over the data computes together.
 
-A convolution takes the max-pooling and ReLU behind it along, a dense layer its ReLU. An operation owns the scratch it
-needs, sized once for the largest block, and answers with kernel calls over arrays that exist already.
+A convolution is fused with the max-pooling and ReLU that follow it, a dense layer with its ReLU. An operation owns its
+scratch, allocated once for the largest block. Asked for a span of images, it returns kernel calls over arrays that
+exist already.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ Tensors = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Layers of a network that one operation does: position of the first, the layers, name, shapes in and out.
+    """Layers of a network that one operation computes. `position` and `name` are those of the first.
 
-    `way` is the way back through a convolution, None for the likely faster one. `sparse` says that an
-    input of 0 takes no error further down, because a ReLU or dropout made it.
+    `way` is a convolution's backward way, None for the likely faster one. `sparse` says that an input of 0 needs no
+    error, because a ReLU or dropout before made the 0, and stops the error.
     """
 
     position: int
@@ -40,7 +41,7 @@ class Group:
 
 
 def fuse(network: Network, ways: Mapping[str, str] | None = None) -> Iterator[Group]:
-    """Cut a network, less its softmax, into the groups that are done in one pass; `ways` as in `Group`, by name."""
+    """Yield a network's layers, without its softmax, in groups for one operation each; `ways`: name -> `Group.way`."""
     position, layers = 0, network.layers[:-1]
     while position < len(layers):
         end = position + 1
@@ -63,7 +64,7 @@ def fuse(network: Network, ways: Mapping[str, str] | None = None) -> Iterator[Gr
 
 
 def _is_sparse(below: tuple[Layer, ...]) -> bool:
-    """Tell whether zeros among the outputs of these layers take no error down: all passed a ReLU at last."""
+    """Return whether the outputs of these layers fit `Group.sparse`: after a ReLU, none of them adds values up."""
     for layer in reversed(below):
         if isinstance(layer, kinds.ReLU):
             return True
@@ -74,12 +75,12 @@ def _is_sparse(below: tuple[Layer, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """Some images of a batch, from number `first` on, and where an operation finds and leaves their values.
+    """Some images of a batch, from number `first` on, and the arrays with an operation's inputs and outputs for them.
 
-    x and out are [n, *shape], `error` and `x_error` the gradients of the loss by out and x; without an `x_error` nobody
-    below needs it. `accumulate` adds to the gradients of the weights instead of replacing them, and is set but for the
-    first span of a step; `last` for the last one. `fresh` says that the forward pass of other images came in between,
-    so that scratch must be made anew.
+    `x` and `out` are [n, *shape]; `error` and `x_error` are the gradients of the loss by out and by x. `x_error` is
+    None if no operation needs it. With `accumulate` the gradients of the weights are added to, else replaced: it is
+    False for the first span of a batch only. `last` marks the last span. `fresh` says that other images have run
+    forward since this span did, so that the operation must fill its scratch again.
     """
 
     first: int
@@ -115,10 +116,10 @@ def rows(array: np.ndarray) -> np.ndarray:
 
 
 def strided(count: int, step: int) -> np.ndarray:
-    """Return offsets of rows or columns of a plain matrix, for one side of a product's left factor."""
+    """Return [0, step, 2 step, ...], int64 [count]: the offsets of a plain matrix's rows or columns, for a product."""
     return np.arange(count, dtype=np.int64) * step
 
 
 def product_panel(real: type) -> np.ndarray:
-    """Return the scratch that every product needs."""
+    """Return the scratch that every product needs: room for `PANEL_BYTES` of its right factor."""
     return np.zeros(PANEL_BYTES // np.dtype(real).itemsize, real)

@@ -1,4 +1,4 @@
-"""The operations of all layer kinds, but for convolution, which has a module of its own."""
+"""The operations of all kinds of layers except convolution, which is in `convolution`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from adam_mp.kernels import activation, dense, dropout, normalization, pool
 from adam_mp.network import layers as kinds
 from adam_mp.network.layers import Layer
 
-_WIDE = 64  # outputs of a dense layer from which few images have kernels of their own
+_WIDE = 64  # from this number of outputs, a dense layer has special kernels for few images
 
 
 class MaxPooling(Operation):
-    """Max-pooling on its own, or with the ReLU behind it."""
+    """Max-pooling that does not follow a convolution, with the ReLU after it, if there is one."""
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
         self.choice = np.zeros((batch, *group.output_shape), np.uint8)
-        # The kernels add a bias and sum up its gradient, because most pooling follows a convolution.
+        # The kernels add a bias and compute its gradient, because most pooling follows a convolution.
         self.no_bias: np.ndarray = np.zeros(group.output_shape[-1], real)
         self.unused: np.ndarray = np.zeros_like(self.no_bias)
 
@@ -39,7 +39,7 @@ class MaxPooling(Operation):
 
 
 class AveragePooling(Operation):
-    """Average pooling."""
+    """Average pooling, which is never fused with another layer."""
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         return [(pool.average_pool_forward, (span.x, span.out, self.layer.size, self.layer.step))]
@@ -51,7 +51,7 @@ class AveragePooling(Operation):
 
 
 class DenseProduct(Operation):
-    """A dense layer, with its bias and the ReLU behind it."""
+    """A dense layer with its bias, and the ReLU after it, if there is one: `out = max(x @ weight + bias, 0)`."""
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
@@ -65,7 +65,7 @@ class DenseProduct(Operation):
         self.error_columns = np.zeros(outputs * batch, real)
         self.x_error_columns = np.zeros(inputs * batch, real)
         self.few = np.zeros(dense.FEW * (outputs + 2), real)
-        # Set by the context where the update goes straight into the shared weight: the optimizer's numbers.
+        # The optimizer's numbers. The context sets them if the backward pass is to update the shared weight itself.
         self.direct: np.ndarray | None = None
 
     def forward(self, span: Span, training: bool) -> list[Call]:
@@ -91,7 +91,7 @@ class DenseProduct(Operation):
         if few_images and self.direct is not None and span.x_error is not None:
             few = (span.x, span.error, self.weight, span.x_error, self.few, self.direct)
             return [*calls, (dense.dense_update_few, few)]
-        # The input's error first: a direct update changes the weight that it is computed with.
+        # The input's error first: it is computed with the weight, which a direct update changes.
         if span.x_error is not None:
             calls.append(self._input_error(span.error, span.x_error))
         tables = (self.inputs, self.images[:count])
@@ -114,7 +114,7 @@ class DenseProduct(Operation):
 
 
 class Activation(Operation):
-    """ReLU, sigmoid or tanh on its own."""
+    """ReLU, sigmoid or tanh that is not fused with the layer before it."""
 
     _KERNELS = {
         kinds.ReLU: (activation.relu_forward, activation.relu_backward),
@@ -137,7 +137,7 @@ class Activation(Operation):
 
 
 class DropoutMask(Operation):
-    """Dropout; the context writes the batch's key into `key` before each training step."""
+    """Dropout. The context writes the batch's key into `key` before each forward pass in training."""
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
@@ -163,7 +163,7 @@ class DropoutMask(Operation):
 
 
 class LocalResponse(Operation):
-    """Local response normalisation; keeps the scales of the forward pass for the way back."""
+    """Local response normalisation. `scale` keeps the forward pass's divisors for the backward pass."""
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)

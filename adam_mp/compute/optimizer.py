@@ -1,8 +1,8 @@
-"""Optimizers: a frozen description, the names of its state tensors, and one kernel over the flat space.
+"""Optimizers: a frozen description of an update rule, which binds to one kernel over the flat space.
 
-The rules, with their formulas, stand in `kernels.update`. A user's own rule is a formula over `w`, `g` and the numbers
-of `NAMES`, with state tensors by assignment: `"v = 0.9 * v + g; w - lr * v"`. The same object serves every process
-that owns a store. (The optimizer Adam of Kingma and Ba has nothing to do with Project Adam.)
+`kernels.update` has the built-in rules with their formulas. A user's own rule is a formula for the new `w` over `w`,
+`g` and the numbers of `NAMES`; assignments before it make state tensors: `"v = 0.9 * v + g; w - lr * v"`. (The
+optimizer Adam of Kingma and Ba has nothing to do with Project Adam.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adam_mp.compute import expression
 from adam_mp.errors import SettingsError, nearest
 from adam_mp.kernels.update import ALWAYS, LR, RULES, WEIGHT_DECAY
 
-CONSTANTS = ("weight_decay", "momentum", "beta1", "beta2", "epsilon")  # settings of these names
+CONSTANTS = ("weight_decay", "momentum", "beta1", "beta2", "epsilon")  # each is the setting of its name
 NAMES = ("lr", *CONSTANTS, "step")
 
 Update = Callable[[], None]
@@ -25,10 +25,11 @@ Update = Callable[[], None]
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """An update rule: its name or formula, the state tensors it keeps, one number a weight each, and its numbers.
+    """An update rule. `name` is the rule's name or formula; `states` names its state tensors, of the weights' size.
 
-    `numbers` are named in the order in which the kernel takes them, learning rate and weight decay first. `constants`
-    has the values of those that stay as they are; `lr` and `step` come with each update.
+    `numbers` names the numbers that the kernel takes, in its order, learning rate and weight decay first. `constants`
+    has the values of those that do not change during a run; `lr` and `step` are set before each update. `statements`
+    are a formula's assignments, (target, formula), the last with target "w"; () for a named rule.
     """
 
     name: str
@@ -39,15 +40,15 @@ class Optimizer:
 
     @property
     def is_plain_descent(self) -> bool:
-        """Whether an update is `w -= lr * (g + weight_decay * w)`, which a dense layer can do by itself."""
+        """Whether an update is `w -= lr * (g + weight_decay * w)`, which a dense layer's backward pass can do."""
         return self.name == "sgd"
 
     def bind(
         self, weights: np.ndarray, gradient: np.ndarray, states: Mapping[str, np.ndarray], numbers: np.ndarray
     ) -> Update:
-        """Return the function that updates `weights` in place; all arrays flat, of one size.
+        """Return a function that updates `weights` and `states` in place; all arrays are flat float32 [n].
 
-        `numbers` is the live float64 array of the numbers, in their order; see `UpdateNumbers`.
+        Each call reads `numbers`, the float64 array of the rule's numbers; see `UpdateNumbers`.
         """
         if self.statements:
             return _bind_formula(self, weights, gradient, states, numbers)
@@ -57,9 +58,10 @@ class Optimizer:
 
 
 class UpdateNumbers:
-    """The live numbers of one process's updates: `array`, float64, in the order of the optimizer's `numbers`.
+    """The numbers of one process's updates: `array`, float64, in the order of the optimizer's `numbers`.
 
-    The rate is 0 and the step 0 until they are set. Raises KeyError if the optimizer lacks a constant.
+    Updates read the array each time. Learning rate and step are 0 until they are set. Raises KeyError if the optimizer
+    lacks a constant.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -74,7 +76,7 @@ class UpdateNumbers:
 
     @property
     def weight_decay(self) -> float:
-        """The pull of the weights towards 0."""
+        """The weight decay."""
         return float(self.array[WEIGHT_DECAY])
 
     def set_rate(self, rate: float) -> None:
@@ -82,16 +84,16 @@ class UpdateNumbers:
         self.array[LR] = rate
 
     def set_step(self, step: int) -> None:
-        """Say which update of the run comes next, counted from 1."""
+        """Set the number of the run's next update, counted from 1."""
         if self._step is not None:
             self.array[self._step] = step
 
 
 def make_optimizer(text: str, constants: Mapping[str, float]) -> Optimizer:
-    """Return the optimizer of that name, or the one that a formula such as `"w - lr * g"` describes.
+    """Return the optimizer with the name `text`, or the one that a formula such as `"w - lr * g"` describes.
 
-    `constants` has the value of each name in `CONSTANTS` that it needs. Raises SettingsError for what is neither name
-    nor formula.
+    `constants` has the value of each name in `CONSTANTS` that the optimizer needs. Raises SettingsError if `text` is
+    neither a known name nor a formula.
     """
     if text in RULES:
         rule = RULES[text]
@@ -129,7 +131,7 @@ def _from_formula(text: str, constants: Mapping[str, float]) -> Optimizer:
 
 
 def _try_out(optimizer: Optimizer) -> None:
-    """Apply a formula to a few numbers, so that what it cannot do is said before the run."""
+    """Apply a formula to a few numbers, so that one that cannot be evaluated raises SettingsError before the run."""
     few = {name: np.full(4, 0.5, np.float32) for name in ("w", "g", *optimizer.states)}
     try:
         optimizer.bind(few["w"], few["g"], few, np.full(len(optimizer.numbers), 0.5))()

@@ -1,8 +1,8 @@
 """Files of named tensors in the safetensors format: whole or absent, and checked when they are read.
 
-A file is written beside its final name, flushed to the disk, and renamed; a reader never sees half of one. A checksum
-over tensors and text stands in the metadata, so that a file damaged later is recognised too. Arrays go to the disk from
-where they are, and come from there in pieces: neither way takes the memory of a second copy.
+A file is written under another name, flushed to the disk, and renamed: so a reader never sees half a file. The metadata
+has a checksum over tensors and text, so that a file damaged later is recognised. Arrays are written from their own
+memory, and read in pieces into their final place: neither needs memory for a second copy.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _KINDS = {
 
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write tensors and text metadata to `path`, atomically. Raises OSError if the disk does not take it.
+    """Write tensors and text metadata to `path`, atomically. Raises OSError if the disk refuses.
 
-    What is not contiguous is copied, one tensor at a time.
+    A tensor that is not contiguous is copied, one at a time.
     """
-    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # each is aligned behind those before it
+    names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # large items first: so all are aligned
     header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum_of(tensors, metadata)}}
     offset = 0
     for name in names:
@@ -45,7 +45,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, atomically and durably. Raises OSError if the disk does not take it."""
+    """Write `content` to `path`, atomically and durably. Raises OSError if the disk refuses."""
     _write(path, (content,))
 
 
@@ -69,9 +69,9 @@ def _write(path: Path, *parts: Iterable[bytes | memoryview]) -> None:
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read (tensors, metadata) from `path`, a file whose metadata says `format` = `kind`.
+    """Read (tensors, metadata) from `path`, whose `format` in the metadata must be `kind`.
 
-    Raises CheckpointError if it is missing, of another kind, or damaged.
+    Raises CheckpointError if the file is missing, of another format, or damaged.
     """
     file = TensorFile(path, kind)
     try:
@@ -83,9 +83,9 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
 
 
 class TensorFile:
-    """A file of tensors: `metadata`, and `forms`, name -> (dtype, shape).
+    """A file of tensors: its `metadata`, and `forms`: name -> (dtype, shape). `read` reads and checks the tensors.
 
-    Raises CheckpointError if it is missing, of another kind than `kind`, or damaged; tensors are checked by `read`.
+    Raises CheckpointError if the file is missing, of another format than `kind`, or damaged.
     """
 
     def __init__(self, path: Path, kind: str) -> None:
@@ -103,7 +103,7 @@ class TensorFile:
         self._checksum = self.metadata.pop("checksum", None)
 
     def check_form(self, name: str, dtype: np.dtype | type, shape: tuple[int, ...]) -> None:
-        """Raise CheckpointError unless there is a tensor of this name, type and shape."""
+        """Raise CheckpointError unless the file has a tensor of this name, dtype and shape."""
         if name not in self.forms:
             raise CheckpointError(f"{self._path} lacks {name}")
         if self.forms[name] != (np.dtype(dtype), shape):
@@ -111,10 +111,10 @@ class TensorFile:
             raise CheckpointError(f"{self._path} has {name} as {has}; expected {expected}")
 
     def read(self, places: Mapping[str, np.ndarray]) -> None:
-        """Read tensors into `places`, arrays of their forms; the rest of the file is only checked.
+        """Read tensors into the arrays `places`, by name. Tensors that are not in `places` are only checked.
 
-        Raises CheckpointError if a tensor is missing or has another form, or if the file is damaged; arrays may be
-        filled by then.
+        Raises CheckpointError if a tensor is missing or has another dtype or shape, or if the file is damaged; arrays
+        may have been filled by then.
         """
         for name, place in places.items():
             self.check_form(name, place.dtype, place.shape)
@@ -131,7 +131,7 @@ class TensorFile:
 
 
 class _Reading:
-    """Opens a file of tensors; what goes wrong in it is a CheckpointError."""
+    """Opens a file of tensors, as a context; errors of reading it become CheckpointError."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -153,19 +153,19 @@ class _Reading:
     def _translate(self, error: BaseException) -> None:
         if isinstance(error, (OSError, MemoryError)):
             raise CheckpointError(f"cannot read {self._path}: {refusal(error)}") from None
-        if isinstance(error, (SafetensorError, ValueError, TypeError, KeyError)):  # its words are about the format
+        if isinstance(error, (SafetensorError, ValueError, TypeError, KeyError)):  # its text would not help a user
             raise CheckpointError(f"{self._path} is no model or checkpoint file of adam_mp, or is damaged") from None
 
 
 def _dtype(kind: str) -> np.dtype:
-    """Return the type that a file calls `kind`; raises KeyError."""
+    """Return the dtype of a name in the safetensors format, such as "F32"; raises KeyError."""
     return np.dtype({short: name for name, short in _KINDS.items()}[kind])
 
 
 def _pieces(
     file: Any, name: str, form: tuple[np.dtype, tuple[int, ...]]
 ) -> Iterator[tuple[slice | tuple[()], np.ndarray]]:
-    """Return the rows of a tensor, some at a time, with their place in it."""
+    """Yield a tensor in pieces of some rows each, as (index of the piece in the tensor, piece)."""
     dtype, shape = form
     if not shape:
         yield (), file.get_tensor(name)
@@ -178,7 +178,7 @@ def _pieces(
 
 
 def _bytes_of(tensor: np.ndarray) -> memoryview:
-    """Return the tensor's numbers as they stand in a file."""
+    """Return a tensor's bytes as a file has them: contiguous, little-endian; a view where the tensor is so already."""
     return np.ascontiguousarray(tensor, tensor.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
 
 

@@ -1,4 +1,4 @@
-"""How a context's gradient gets into a parameter store."""
+"""Binds an optimizer to a context's gradient and a parameter store's weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from adam_mp.memory.store import ParameterStore
 def bind_updates(
     optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray
 ) -> list[Update]:
-    """Return the functions that apply the context's gradient to the store, by the live `numbers` of the optimizer.
+    """Return functions that apply the context's gradient to the store; `numbers` is the optimizer's `UpdateNumbers`.
 
-    Plain gradient descent lets dense layers update their weights in the backward pass itself, and is applied only to
-    the stretches of the flat space between them.
+    With plain gradient descent, dense layers update their weights in the backward pass itself. The functions then
+    update only the stretches of the flat space between these weights.
     """
     if not optimizer.is_plain_descent:
         return [optimizer.bind(store.weights, context.gradient, store.states, numbers)]

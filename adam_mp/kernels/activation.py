@@ -1,4 +1,4 @@
-"""Bias and activation functions, in place, in one pass over the rows while they are in cache."""
+"""Bias and activation functions. Each kernel is one pass over its arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adam_mp.kernels.compilation import kernel
 
 @kernel("void(R[:,::1], R[::1], b1)")
 def add_bias(rows, bias, rectify):
-    """`rows += bias`, then `max(rows, 0)` if `rectify`; rows [m, n], bias [n]."""
+    """`rows = rows + bias`, then `rows = max(rows, 0)` if `rectify`; rows [m, n], bias [n]."""
     for i in range(rows.shape[0]):
         if rectify:
             for j in range(bias.size):
@@ -21,7 +21,11 @@ def add_bias(rows, bias, rectify):
 
 @kernel("void(R[:,::1], R[:,::1], R[::1], b1, b1)")
 def bias_backward(error, out, gradient, rectify, accumulate):
-    """Undo `add_bias`: zero `error` where `rectify` cut `out`, and sum its rows into `gradient` [n]."""
+    """The backward pass of `add_bias`. `error` and `out`, the result of `add_bias`, are [m, n]; `gradient` is [n].
+
+    If `rectify`, `error = 0` where `out <= 0`. Then `gradient = sum of the rows of error`, added to what `gradient`
+    holds if `accumulate`.
+    """
     if not accumulate:
         gradient[:] = 0
     for i in range(error.shape[0]):
@@ -37,14 +41,14 @@ def bias_backward(error, out, gradient, rectify, accumulate):
 
 @kernel("void(R[::1], R[::1])")
 def relu_forward(x, out):
-    """`out = max(x, 0)`."""
+    """`out = max(x, 0)`; both [n]."""
     for i in range(x.size):
         out[i] = max(x[i], 0)
 
 
 @kernel("void(R[::1], R[::1], R[::1])")
 def relu_backward(error, out, x_error):
-    """`x_error = error` where the output was positive, else 0."""
+    """`x_error = error` where `out > 0`, else 0; all [n], here and below."""
     for i in range(error.size):
         x_error[i] = error[i] if out[i] > 0 else error.dtype.type(0)
 

@@ -1,13 +1,13 @@
 """Atomic operations on int64 words that several processes share.
 
-numba has none for CPUs, so these emit the processor's own instructions. A `publish` makes everything written before it
-visible to whoever reads the new value with `observe`; this is what orders the slots of a ring on every processor,
-not only on those that keep stores in order by themselves.
+numba has none for CPUs, so these kernels emit the processor's own instructions. If a process reads a new value with
+`observe`, it also sees everything that the writer wrote before it called `publish`. The slots of a ring depend on this.
+It holds on every processor, also on those that reorder stores.
 
-A `publish` may become visible after later loads of its process: the processor keeps the store back meanwhile, on x86
-too. So two processes that each publish a word and then look at the other's may both see the old one. Exchanges, swaps,
-additions and loads have one order for all: of two processes that each `exchange` a word and then look at the other's,
-one at least sees what the other did.
+A `publish` may become visible to others after later loads of its own process: the processor may hold the store back, on
+x86 too. So if two processes each `publish` a word and then `observe` the other's, both may see the old value. All other
+operations here have one order that all processes see. So if two processes each `exchange` a word and then `observe` the
+other's, at least one of them sees the new value.
 """
 
 from __future__ import annotations
@@ -75,13 +75,13 @@ def _swap(_typing: Any, words: Any, index: Any, expected: Any, value: Any) -> An
 
 @kernel("i8(i8[::1], i8)")
 def observe(words, index):
-    """Return `words[index]`, and see all that was written before it was published."""
+    """Return `words[index]`; this process then sees all that the writer wrote before it published that value."""
     return _load(words, index)
 
 
 @kernel("void(i8[::1], i8[::1])")
 def observe_all(words, out):
-    """Load all `words` into `out`, one after the other: each word is no older than those before it."""
+    """Load all `words` into `out` in order: each word is loaded after those before it, so it is no older than they."""
     for index in range(words.size):
         out[index] = _load(words, index)
 
@@ -94,25 +94,25 @@ def publish(words, index, value):
 
 @kernel("i8(i8[::1], i8, i8)")
 def exchange(words, index, value):
-    """Store `value` in `words[index]` before all later loads of this process; return what it held before."""
+    """Store `value` in `words[index]`, before all later loads of this process; return the word's former value."""
     return _exchange(words, index, value)
 
 
 @kernel("i8(i8[::1], i8, i8)")
 def fetch_add(words, index, amount):
-    """Add `amount` to `words[index]` and return what it held before."""
+    """Add `amount` to `words[index]`; return the word's former value."""
     return _add(words, index, amount)
 
 
 @kernel("b1(i8[::1], i8, i8, i8)")
 def compare_and_swap(words, index, expected, value):
-    """Store `value` in `words[index]` if it holds `expected`; tell whether it did."""
+    """Store `value` in `words[index]` if the word is `expected`; return whether it was."""
     return _swap(words, index, expected, value)
 
 
 @kernel("i8(i8[::1], i8, i8, i8)")
 def claim_first(words, start, expected, value):
-    """Swap the first word from `start` on that holds `expected` for `value`; return its index, or -1."""
+    """Replace the first word from `start` on that is `expected` by `value`; return its index, -1 if there is none."""
     for index in range(start, words.size):
         if words[index] == expected and _swap(words, index, expected, value):
             return index
@@ -121,7 +121,7 @@ def claim_first(words, start, expected, value):
 
 @kernel("i8(i8[::1], i8[:], i8, i8)")
 def claim_listed(words, indices, expected, value):
-    """Swap the first of the words at `indices` that holds `expected` for `value`; return its index, or -1."""
+    """Replace the first of the words at `indices` that is `expected` by `value`; return its index, -1 if none is."""
     for position in range(indices.size):
         index = indices[position]
         if words[index] == expected and _swap(words, index, expected, value):
@@ -131,7 +131,7 @@ def claim_listed(words, indices, expected, value):
 
 @kernel("i8(i8[::1], i8, i8)")
 def replace_all(words, expected, value):
-    """Swap every word that holds `expected` for `value`; return how many."""
+    """Replace every word that is `expected` by `value`; return how many there were."""
     count = 0
     for index in range(words.size):
         if words[index] == expected and _swap(words, index, expected, value):

@@ -1,13 +1,15 @@
 """How kernels are declared, compiled once, and cached on disk.
 
 `@kernel("void(R[::1], R)")` makes a function a kernel: numba compiles it without Python objects and without the
-interpreter lock. `compile_kernels` compiles all of them for one real type that the cache lacks; `load_kernels` loads
-them from there. numba keeps the cache in the first folder that can be written: the one that NUMBA_CACHE_DIR names, the
-one beside the sources, the user's cache folder, a private folder among the temporary files. None of this needs a user's
-name or a home. Where no folder can be written, each process compiles what it calls.
+interpreter lock. `compile_kernels` compiles all kernels that the cache lacks for one real type; `load_kernels` loads
+all from the cache.
 
-Each kernel has an index of its own there. To read them all takes 25 ms, so a stamp says that they were found whole, for
-which sources, versions and processor, and in which files.
+The cache lies in the first of these folders that can be written: the one that NUMBA_CACHE_DIR names; the one beside the
+sources; the user's cache folder; a private folder among the temporary files. So it needs neither a user's name nor a
+home. If no folder can be written, each process compiles the kernels that it calls.
+
+In the cache each kernel has an index file. Reading all of them takes 25 ms. So a *stamp*, one more file, says that all
+kernels are in the cache: in which files, and for which sources, versions and processor.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import numba
 from numba.core import sigutils
 from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
 
-# NaN and infinity keep their meaning (divergence is detected by them); sums may be reordered so that they vectorise.
+# Sums may be reordered, so that they vectorise. NaN and infinity stay exact: divergence is detected by them.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 _REAL = {"float32": "f4", "float64": "f8"}
 
@@ -49,7 +51,7 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     def declare(function: Callable[..., Any]) -> Any:
         kept = _find_place()
         dispatcher: Any = numba.njit(cache=kept, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
-        if kept:  # numba looks at a kernel's own file alone, but helpers of other files are compiled into it
+        if kept:  # numba's stamp is of the kernel's own file alone, but helpers of other files are compiled into it
             dispatcher._cache._cache_file._source_stamp = sources_stamp()
         _kernels.append(_Kernel(dispatcher, signatures))
         return dispatcher
@@ -59,7 +61,7 @@ def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
 
 @functools.cache
 def sources_stamp() -> str:
-    """Return what stands for the text of all kernels: when it changes, all of them are compiled anew."""
+    """Return a digest of all sources in this folder: if it changes, all kernels are compiled again."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
@@ -72,10 +74,10 @@ def inline(function: Callable[..., Any]) -> Any:
 
 
 def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], None] | None = None) -> int:
-    """Compile every kernel that the cache lacks for `real` ("float32" or "float64"); they load when first called.
+    """Compile every kernel that the cache lacks for `real` ("float32" or "float64"); return how many these were.
 
-    `on_progress(done, total)` is called before each compilation and once at the end; never when all of them were
-    in the cache. Returns how many were compiled afresh.
+    `on_progress(done, total)` is called before each compilation and once at the end, but never if the cache has all.
+    Kernels from the cache load when they are first called.
     """
     if _is_stamped(real):
         return 0
@@ -95,24 +97,24 @@ def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], Non
 
 
 def load_kernels() -> None:
-    """Load all float32 kernels if all are compiled, so that processes forked of this one have them."""
+    """Load all float32 kernels if the stamp says that all are cached: processes forked from this one then have them."""
     if _is_stamped("float32"):
         for dispatcher, types in _variants("float32"):
             dispatcher.compile(types)
 
 
 def cache_folder() -> Path | None:
-    """Return the folder that holds the compiled kernels; None where no folder can be written."""
+    """Return the folder of the cache; None if no folder can be written."""
     if not _kernels:
         _import_all()
     return Path(_kernels[0].dispatcher.stats.cache_path) if _find_place() else None
 
 
 def cache_trouble() -> str | None:
-    """Say what to do where compiled kernels are not kept; None where they are."""
+    """Return a line for the user if there is no cache, with what to do about it; None if there is one."""
     if _find_place():
         return None
-    return "no folder for compiled kernels can be written, so each process compiles anew; set NUMBA_CACHE_DIR to one"
+    return "no folder for compiled kernels can be written, so each process compiles them; set NUMBA_CACHE_DIR to one"
 
 
 def cached_kernels() -> tuple[int, int]:
@@ -128,7 +130,7 @@ def _import_all() -> None:
 
 
 def _variants(real: str) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return each kernel with each of its argument types for `real`."""
+    """Return (kernel, argument types) for each signature of each kernel, with `real` for `R`."""
     _import_all()
     return [
         (entry.dispatcher, _argument_types(signature.replace("R", _REAL[real])))
@@ -138,13 +140,13 @@ def _variants(real: str) -> list[tuple[Any, tuple[Any, ...]]]:
 
 
 def _argument_types(signature: str) -> tuple[Any, ...]:
-    """Parse a signature. Types, not text, so that a kernel called without being loaded finds the same cache entry."""
+    """Return a signature's argument types; by types, not text, numba's own lookup finds the same cache entry."""
     arguments, _ = sigutils.normalize_signature(signature)
     return tuple(arguments)
 
 
 def _is_cached(dispatcher: Any, types: tuple[Any, ...]) -> bool:
-    """Tell whether a kernel is compiled, here or in numba's cache, without loading it."""
+    """Return whether a kernel is compiled, in this process or in the cache, without loading it."""
     return types in dispatcher.overloads or (_find_place() and _is_in_cache(dispatcher, types))
 
 
@@ -153,7 +155,7 @@ def _is_in_cache(dispatcher: Any, types: tuple[Any, ...]) -> bool:
 
 
 def _files(dispatcher: Any, types: tuple[Any, ...]) -> set[str]:
-    """Return the names of the files that hold a kernel in numba's cache; none where it is not there."""
+    """Return the names of a kernel's files in the cache; none if the cache lacks it."""
     cache = dispatcher._cache
     code = cache._cache_file._load_index().get(cache._index_key(types, dispatcher.targetctx.codegen()))
     return {cache._cache_file._index_name, code} if code else set()
@@ -165,13 +167,13 @@ def _stamp_file(real: str) -> Path | None:
 
 
 def _stamp_key() -> str:
-    """Return what compiled code depends on besides the real type, as text."""
+    """Return, as text, all that compiled code depends on except the real type."""
     code = _kernels[0].dispatcher.targetctx.codegen().magic_tuple()  # the processor, as numba's own cache names it
     return json.dumps([sources_stamp(), sys.version, numba.__version__, llvmlite.__version__, *map(str, code)])
 
 
 def _is_stamped(real: str) -> bool:
-    """Tell whether all kernels were found to be compiled, and their files are still there."""
+    """Return whether the stamp says that all kernels are cached, and all their files still exist."""
     file = _stamp_file(real)
     if file is None:
         return False
@@ -183,7 +185,7 @@ def _is_stamped(real: str) -> bool:
 
 
 def _write_stamp(real: str, jobs: list[tuple[Any, tuple[Any, ...]]]) -> None:
-    """Note that all kernels are in the cache, if they are; where that cannot be written, all is looked at again."""
+    """Write the stamp if the cache has all kernels. Without a stamp, the next process reads every index again."""
     file, files = _stamp_file(real), set()
     for dispatcher, types in jobs:
         if file is None or not _is_in_cache(dispatcher, types):
@@ -201,16 +203,16 @@ def _write_stamp(real: str, jobs: list[tuple[Any, tuple[Any, ...]]]) -> None:
 
 @functools.cache
 def _find_place() -> bool:
-    """Have numba keep compiled kernels in the first folder that can be written; False if there is none.
+    """Let numba cache in the first folder that can be written; return False if there is none.
 
-    Children of this process find the same one: they inherit the environment, the user and the present folder.
+    Children of this process find the same folder: they inherit the environment, the user and the current folder.
     """
     function = _find_place.__wrapped__
     places: Any = UserProvidedCacheLocator, InTreeCacheLocator
     if any(place.from_function(function, __file__) for place in places):
         return True
     wide: Any = UserWideCacheLocator
-    # Without a home, numba's path begins with a "~" that nobody replaces: a folder of that name in the present one.
+    # Without a home, numba's path still begins with "~": numba would make a folder of that name in the current one.
     if os.path.isabs(wide(function, __file__).get_cache_path()) and wide.from_function(function, __file__):
         return True
     folder = _private_folder()
@@ -221,10 +223,10 @@ def _find_place() -> bool:
 
 
 def _private_folder() -> Path | None:
-    """Return a folder among the temporary files that this user alone can write; None if it cannot be had.
+    """Return a folder among the temporary files that only this user can write; None if there can be none.
 
-    It is named by the user's number, because a user need not have a name. numba runs what lies there: another user's
-    folder is not taken.
+    Its name has the user's number, because a user need not have a name. numba runs the code in the folder, so one that
+    belongs to another user, or that others can write, is not used.
     """
     try:
         folder = Path(tempfile.gettempdir()) / f"adam_mp-kernels-{os.getuid()}"

@@ -1,13 +1,18 @@
 """Convolution as products whose left factor is read from the image itself, channels last.
 
-`pixels` holds the offset of each output pixel's first input and `taps` the offsets of the inputs under a pixel, in the
-order of the weight's rows. Their sums are the patch matrix (im2col), so it need not exist: forward is
-`patches @ weight`, the weight gradient `patches.T @ error`. The input's error has two ways, chosen by measurement: a
-convolution of the padded error with the flipped weight (stride 1), or `error @ weight.T`, whose rows are added up
-where the patches were. Images are padded by the caller (`pad_images`) where the layer says so.
+A patch is what the window covers at one output pixel: size * size * c values, its taps. `pixels` has the offset of each
+patch's first value in the flat images; `taps` has the offset of each tap from there, in the order of the weight's rows.
+So `images[pixels[i] + taps[k]]` is the patch matrix [pixels, taps] (im2col), which is never written to memory:
 
-Inner loops count with unsigned numbers: with signed ones numba also compiles Python's negative indices, and they no
-longer vectorise (measured: 18 against 1.3 microseconds for the patches of 12x12x24 pixels).
+    out = patches @ weight                     forward
+    gradient = patches.T @ error               of the weight
+
+The input's error has two ways, chosen by measurement: a convolution of the padded error with the flipped weight
+(stride 1); or `error @ weight.T`, whose rows are added up at the places of their patches. If a layer pads, the caller
+pads the images first (`pad_images`).
+
+Inner loops count with unsigned numbers: with signed ones numba also compiles Python's negative indices, and the loops
+no longer vectorise (measured: 18 against 1.3 microseconds for the patches of 12x12x24 pixels).
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from adam_mp.kernels.vector import Vectors, address
 
 
 def pixel_offsets(count: int, shape: tuple[int, int, int], size: int, stride: int) -> np.ndarray:
-    """Return where the patch of each output pixel begins in `count` images of `shape`, padded already."""
+    """Return `pixels`, int64 [count * out_h * out_w], for `count` images of `shape`, which includes any padding."""
     height, width, channels = shape
     image = np.arange(count)[:, None, None] * (height * width)
     row = np.arange(0, height - size + 1, stride)[None, :, None] * width
@@ -33,7 +38,7 @@ def pixel_offsets(count: int, shape: tuple[int, int, int], size: int, stride: in
 
 
 def tap_offsets(shape: tuple[int, int, int], size: int) -> np.ndarray:
-    """Return where the inputs of a patch lie, from its beginning, in images of `shape`."""
+    """Return `taps`, int64 [size * size * c], in images of `shape` (height, width, c), which includes any padding."""
     _, width, channels = shape
     return np.ravel(np.arange(size)[:, None] * (width * channels) + np.arange(size * channels)[None, :])
 
@@ -53,20 +58,20 @@ def pad_images(images, padded, padding):
 
 @kernel("void(R[:,:,:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[::1])")
 def conv_forward(images, pixels, taps, weight, out, panel):
-    """`out = patches(images) @ weight`, without the bias; out [pixels, channels]."""
+    """`out = patches @ weight`, without the bias; weight [taps, channels], out [pixels, channels]."""
     real = out.dtype.type
     product(images.reshape(-1), pixels, taps, weight, out, panel, real(1), real(0))
 
 
 @kernel("void(R[:,:,:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[::1], R)")
 def conv_backward_weight(images, pixels, taps, error, gradient, panel, beta):
-    """`gradient = beta * gradient + patches(images).T @ error`; error [pixels, channels]."""
+    """`gradient = beta * gradient + patches.T @ error`; error [pixels, channels], gradient [taps, channels]."""
     product(images.reshape(-1), taps, pixels, error, gradient, panel, error.dtype.type(1), beta)
 
 
 @kernel("void(R[:,::1], R[:,::1], i8)")
 def flip_weight(weight, flipped, size):
-    """Turn weight [size * size * c, k] into flipped [size * size * k, c]: taps in reverse, channels exchanged."""
+    """Turn `weight` [size * size * c, k] into `flipped` [size * size * k, c]: reverse the window, swap c and k."""
     filters = weight.shape[1]
     channels = weight.shape[0] // (size * size)
     for tap in range(size * size):
@@ -78,13 +83,13 @@ def flip_weight(weight, flipped, size):
 
 @inline
 def _clip(first, size, limit):
-    """Return which of the `size` positions from `first` on lie in 0 .. limit - 1, as a range of offsets."""
+    """Return (begin, end) of the offsets 0 .. size - 1 for which `first + offset` lies in 0 .. limit - 1."""
     return min(max(0, -first), size), max(min(size, limit - first), min(max(0, -first), size))
 
 
 @intrinsic
 def _add_run(_typing: Any, source: Any, begin: Any, target: Any, at: Any, count: Any) -> Any:
-    """Add `count` numbers of `source` from `begin` on to `target` from `at` on; few, so that vectors are masked."""
+    """`target[at : at + count] += source[begin : begin + count]`; masked vectors make it fast for small counts."""
     signature = types.void(source, types.int64, target, types.int64, types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -101,9 +106,10 @@ def _add_run(_typing: Any, source: Any, begin: Any, target: Any, at: Any, count:
 
 @kernel("void(R[:,::1], R[:,:,:,::1], i8, i8, i8)")
 def sum_patches(patches, images, size, stride, padding):
-    """Add up `patches` [n * out_h * out_w, size * size * c] where they lie in `images` [n, h, w, c], overwritten.
+    """Set each value of `images` [n, h, w, c] to the sum of all its occurrences in the patches that cover it.
 
-    Down the columns: patches side by side overlap by parts of vectors, and each would wait for the stores of the last.
+    `patches` is [n * out_h * out_w, size * size * c]; values of the padding are dropped. The loop goes down the columns
+    of an image: patches side by side overlap by parts of vectors, so each would wait for the stores of the one before.
     """
     count, height, width, channels = images.shape
     out_height = (height + 2 * padding - size) // stride + 1
@@ -127,9 +133,10 @@ def sum_patches(patches, images, size, stride, padding):
 
 @kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8, R[::1])")
 def conv_backward_input(error, rows, depths, transposed, patches, image_error, size, stride, padding, panel):
-    """Error of the inputs from `error` [pixels, k] and the transposed weight [k, size * size * c].
+    """The error of the inputs: `patches = error @ transposed`, then `sum_patches` into `image_error` [n, h, w, c].
 
-    As many images at a time as fit into the scratch `patches`; `rows` and `depths` are the offsets of a plain matrix.
+    `error` is [pixels, k], `transposed`, the weight's transpose, [k, size * size * c]. The scratch `patches` has room
+    for some images, which are done at a time; `rows` and `depths` are the offsets of `error` as a plain matrix.
     """
     real = error.dtype.type
     filters = error.shape[1]

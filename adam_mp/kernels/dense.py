@@ -1,8 +1,12 @@
 """Dense layers: products forward and backward, and the update straight into shared weights.
 
-`rows` and `depths` are the offset tables of a product's left factor (`kernels/product.py`). Small batches have kernels
-of their own, because their work is to read the weights: with a few images the update and the input's error share one
-pass, and with one image rows of inputs that are 0 (most, behind ReLU and dropout) are not read at all.
+Shapes: x [n, in], weight [in, out], bias [out], error [n, out], x_error [n, in], with n images. `rows` and `depths` are
+the offset tables of a product's left factor, and `panel` its scratch (`kernels/product.py`). `numbers` is the
+optimizer's array `[lr, weight_decay, ...]`, float64.
+
+Small batches have kernels of their own, because reading the weight takes most of their time. With a few images, the
+update and the input's error share one pass over the weight. With one image, the rows of inputs that are 0 (most of them
+after ReLU or dropout) are not read.
 """
 
 from __future__ import annotations
@@ -18,12 +22,12 @@ from adam_mp.kernels.compilation import kernel
 from adam_mp.kernels.product import product, transpose
 from adam_mp.kernels.vector import Vectors, address, integer
 
-FEW = 8  # images: below or at this, reading the weight once is worth more than full vectors
+FEW = 8  # most images for which reading the weight only once is worth more than the faster product
 
 
 @kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[::1], R[:,::1], R[::1], b1)")
 def dense_forward(x, rows, depths, weight, bias, out, panel, rectify):
-    """`out = x @ weight + bias`, then `max(out, 0)` if `rectify`; x [n, in], weight [in, out], bias [out]."""
+    """`out = x @ weight + bias`, then `out = max(out, 0)` if `rectify`; out [n, out]."""
     real = out.dtype.type
     product(x.reshape(-1), rows, depths, weight, out, panel, real(1), real(0))
     for i in range(out.shape[0]):
@@ -40,7 +44,10 @@ def dense_backward_weight(x, rows, depths, error, gradient, panel, beta):
 
 @kernel("void(R[:,::1], R[:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[:,::1], R[::1])")
 def dense_backward_input(error, weight, rows, depths, error_columns, x_error_columns, x_error, panel):
-    """`x_error = error @ weight.T`, as `(weight @ error.T).T`: of the weight and the batch, the batch is small."""
+    """`x_error = error @ weight.T`, computed as `(weight @ error.T).T`: transposing the batch costs less.
+
+    Scratch: error_columns [out, n], x_error_columns [in, n].
+    """
     real = error.dtype.type
     transpose(error, error_columns)
     product(weight.reshape(-1), rows, depths, error_columns, x_error_columns, panel, real(1), real(0))
@@ -49,9 +56,9 @@ def dense_backward_input(error, weight, rows, depths, error_columns, x_error_col
 
 @kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[::1], f8[::1])")
 def dense_update(x, rows, depths, error, weight, panel, numbers):
-    """Gradient descent straight into the shared weight, with no gradient in between (a rank-n update).
+    """`weight = (1 - lr * weight_decay) * weight - lr * x.T @ error`.
 
-    `weight = (1 - lr * weight_decay) * weight - lr * x.T @ error` with `numbers = [lr, weight_decay, ...]`.
+    Gradient descent straight into the shared weight: the gradient `x.T @ error` is never written to memory.
     """
     real = error.dtype.type
     product(x.reshape(-1), rows, depths, error, weight, panel, real(-numbers[0]), real(1 - numbers[0] * numbers[1]))
@@ -59,7 +66,7 @@ def dense_update(x, rows, depths, error, weight, panel, numbers):
 
 @kernel("void(R[:,::1], R[:,::1], R[::1], R[:,::1], b1)")
 def dense_forward_one(x, weight, bias, out, rectify):
-    """`dense_forward` of one image, x [1, in]."""
+    """`dense_forward` for one image, x [1, in]."""
     total, columns = out.reshape(-1), np.uint64(bias.size)
     flat = weight.reshape(-1)
     for j in range(columns):
@@ -77,7 +84,7 @@ def dense_forward_one(x, weight, bias, out, rectify):
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1])")
 def dense_backward_input_one(error, weight, x_error):
-    """`x_error = error @ weight.T` of one image, error [1, out]."""
+    """`x_error = error @ weight.T` for one image, error [1, out]."""
     columns = np.uint64(error.shape[1])
     flat, slope = weight.reshape(-1), error.reshape(-1)
     for i in range(x_error.shape[1]):
@@ -90,9 +97,10 @@ def dense_backward_input_one(error, weight, x_error):
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,::1], f8[::1], b1, b1)")
 def dense_update_one(x, error, weight, x_error, numbers, wanted, dead):
-    """The update and, where `wanted`, before it the input's error, of one image, in one pass over the weight.
+    """For one image, in one pass over the weight: `x_error = error @ weight.T` if `wanted`, then `dense_update`.
 
-    With `dead` an input of 0 takes no error further down (ReLU or dropout made it), so its row is not read.
+    `dead` says that the error of an input of 0 is not needed, because ReLU or dropout made the 0 and stops the error:
+    it becomes 0 without reading the weight.
     """
     real = weight.dtype.type
     columns = np.uint64(error.shape[1])
@@ -115,7 +123,10 @@ def dense_update_one(x, error, weight, x_error, numbers, wanted, dead):
 
 @intrinsic
 def _update_row(_typing: Any, weight: Any, at: Any, errors: Any, columns: Any, steps: Any, keep: Any, sums: Any) -> Any:
-    """One row of `dense_update_few`: `sums[n] = row @ errors[n]`, then `row = keep * row + steps @ errors`."""
+    """One row of `dense_update_few`: `sums[n] = row @ errors[n]`, then `row = keep * row + steps @ errors`.
+
+    `row` is weight[at : at + columns], `errors` [FEW, columns] flat, `steps` and `sums` [FEW].
+    """
     signature = types.void(weight, types.int64, errors, types.int64, steps, keep, sums)
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -149,9 +160,9 @@ def _update_row(_typing: Any, weight: Any, at: Any, errors: Any, columns: Any, s
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,::1], R[::1], f8[::1])")
 def dense_update_few(x, error, weight, x_error, scratch, numbers):
-    """The input's error and then the update, of up to `FEW` images, in one pass over the weight.
+    """For up to `FEW` images, in one pass over the weight: `x_error = error @ weight.T`, then `dense_update`.
 
-    `scratch` holds `FEW * (outputs + 2)` numbers.
+    `scratch` holds `FEW * (out + 2)` numbers.
     """
     real = weight.dtype.type
     images, columns = error.shape

@@ -1,11 +1,12 @@
-"""What is drawn for an augmented picture: geometry, elastic field, colours. All of it depends on a 64-bit key alone.
+"""The random draws of an augmented picture: geometry, elastic field, colours, noise, cutout.
 
-`ranges` holds how far each transformation may go, in the order of `TRANSFORMATIONS`. Draws are uniform in plus or minus
-the range; those of colour are normal. Positions of pixels count from the middle of the first one.
+All draws depend on a 64-bit `key` alone. `ranges` has the range of each transformation, in the order of
+`TRANSFORMATIONS`. Most draws are uniform between minus and plus the range; those of colour and noise are normal. The
+position of a pixel is that of its middle, and the first pixel of a row or column is at 0.
 
-To add a transformation, write its line in `TRANSFORMATIONS`, its position among the names below it, and its draw: in
-`draw_geometry` where it moves pixels, in `draw_colours` where it changes all values of a channel alike, in `retouch`
-where it changes the finished picture. Settings, parsing and help follow.
+To add a transformation, write its line in `TRANSFORMATIONS`, its name in the tuple of positions below, and its draw: in
+`draw_geometry` if it moves pixels, in `draw_colours` if it changes all values of a channel alike, in `retouch` if it
+changes the finished picture. Settings, parsing and help follow from the line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from adam_mp.kernels.random import mix, uniform
 
 
 class Transformation(NamedTuple):
-    """The largest range that a transformation may have, and what its range means; with 0 it does nothing."""
+    """A transformation: the largest range that it may have, and what the range means. A range of 0 turns it off."""
 
     most: float
     meaning: str
@@ -44,14 +45,14 @@ RANGES = tuple(TRANSFORMATIONS)
 (
     TRANSLATE, ROTATE, SCALE, SHEAR, REFLECT, ELASTIC, CROP, BRIGHTNESS, CONTRAST, COLOUR, NOISE, CUTOUT,
 ) = range(len(RANGES))  # fmt: skip
-MOVING = CROP + 1  # the first so many move pixels
+MOVING = CROP + 1  # how many transformations move pixels: they stand first
 GRID = 6  # control points of the elastic field along each side
 # Positions in a key's stream of random numbers.
 _TRANSLATE_X, _TRANSLATE_Y, _ROTATE, _SCALE, _SHEAR, _REFLECT, _FIELD = range(7)
 _SHARE, _ASPECT, _CROP_X, _CROP_Y, _BRIGHTNESS, _CONTRAST, _CUTOUT_X, _CUTOUT_Y, _COLOUR = range(1000, 1009)
 _NOISE = 2000
 _NOISE_LINE = 64  # pixels whose noise is drawn at a time
-_ASPECTS = math.log(4 / 3)
+_ASPECTS = math.log(4 / 3)  # logarithm of the largest change of a crop's ratio of width to height
 _DEGREE = math.pi / 180.0
 
 
@@ -59,9 +60,10 @@ _DEGREE = math.pi / 180.0
 def draw_geometry(key, ranges, keep, height, width, rows, columns, matrix):
     """Draw the map from pixels of a picture [rows, columns] to those of its source [height, width].
 
-    `matrix` becomes `[a, b, c, d, e, f]`: x' = a x + b y + c, y' = d x + e y + f. Without `crop`, the picture shows
-    `keep` of the largest frame of its shape in the middle of the source; with it, a part of the source drawn at random,
-    from `crop` of that frame's area up to all of it, at most a third longer or shorter than the frame is.
+    `matrix` becomes `[a, b, c, d, e, f]`: x' = a x + b y + c, y' = d x + e y + f. The frame is the largest part of the
+    source with the picture's ratio of width to height. Without `crop`, the picture shows the middle of the source,
+    `keep` of the frame's sides. With `crop`, it shows a random part of the source: `crop` of the frame's area up to all
+    of it, with a ratio of width to height up to 4/3 larger or smaller than the frame's.
     """
     fit = min(height / rows, width / columns)
     frame_height, frame_width = rows * fit * keep, columns * fit * keep
@@ -89,7 +91,10 @@ def draw_geometry(key, ranges, keep, height, width, rows, columns, matrix):
 
 @kernel("void(u8, f8, f4[:,:,::1])")
 def draw_field(key, strength, field):
-    """Draw the elastic field's control points [2, GRID + 1, GRID + 1], in pixels of the source."""
+    """Draw the elastic field's control points: `field` [2, GRID + 1, GRID + 1], shifts along x and y in source pixels.
+
+    Each is uniform between minus and plus `strength`.
+    """
     position = _FIELD
     for axis in range(2):
         for i in range(field.shape[1]):
@@ -102,8 +107,9 @@ def draw_field(key, strength, field):
 def draw_colours(key, ranges, mean, deviation, directions, gain, offset):
     """Draw brightness, contrast and colour: a stored value of channel c becomes `value * gain[c] + offset[c]`.
 
-    Normalisation, `(value - mean) / deviation`, is part of it. Contrast grows around the mean; `directions` [c, c] has
-    the principal directions of the data set's colours, times their deviations, as columns.
+    Normalisation is included: gain and offset apply `((value * bright - mean) * contrast + shift) / deviation`, so that
+    contrast grows around the mean. The columns of `directions` [c, c] are the principal directions of the data set's
+    colours, times their deviations. `gain` and `offset` are [c] or longer.
     """
     bright = 1.0 + (2 * uniform(key, _BRIGHTNESS) - 1) * ranges[BRIGHTNESS]
     contrast = 1.0 + (2 * uniform(key, _CONTRAST) - 1) * ranges[CONTRAST]
@@ -119,14 +125,17 @@ def draw_colours(key, ranges, mean, deviation, directions, gain, offset):
 
 @inline
 def _normal(key, position):
-    """A draw from the normal distribution, of two random numbers (Box and Muller)."""
+    """Return a draw from the normal distribution, from the random numbers at `position` and the next (Box-Muller)."""
     radius = math.sqrt(-2.0 * math.log(1.0 - uniform(key, position)))
     return radius * math.cos(2.0 * math.pi * uniform(key, position + 1))
 
 
 @inline
 def retouch(key, ranges, gain, out):
-    """Change a finished picture [h, w, c], which is normalised with `gain` [c] for each stored value."""
+    """Add noise to and blank a square of a finished picture `out` [h, w, c], as `ranges` say.
+
+    The picture is normalised: a stored value counts `gain[c]`.
+    """
     if ranges[NOISE] > 0:
         add_noise(key, ranges[NOISE], gain, out.reshape(-1), out.shape[2])
     if ranges[CUTOUT] > 0:
@@ -135,7 +144,10 @@ def retouch(key, ranges, gain, out):
 
 @inline
 def add_noise(key, strength, gain, target, channels):
-    """Add noise of deviation `strength`, in stored values, to a normalised picture: four draws of 16 bits each."""
+    """Add noise of deviation `strength`, in stored values, to a normalised picture `target`, flat.
+
+    The noise of a value is the sum of four uniform draws of 16 bits, which is nearly normal.
+    """
     stream = mix(key, np.uint64(_NOISE))
     half = np.float32(2 * 65535)
     # The sum of four such draws has a variance of 65536 ** 2 / 3.
@@ -155,7 +167,7 @@ def add_noise(key, strength, gain, target, channels):
 
 @inline
 def cut_out(key, size, out):
-    """Set a square of `size` of the picture's shorter side, its middle anywhere, to 0: the normalised mean."""
+    """Set a square to 0, the normalised mean: its side is `size` of the picture's shorter side, its middle random."""
     rows, columns, _ = out.shape
     side = size * min(rows, columns)
     x, y = uniform(key, _CUTOUT_X) * columns, uniform(key, _CUTOUT_Y) * rows

@@ -10,9 +10,10 @@ from adam_mp.kernels.random import mix, uniform
 
 @kernel("void(R[::1], R[::1], R[::1], R, u8[::1], u8, u8)")
 def dropout_forward(x, out, mask, rate, key, layer, start):
-    """`out = x * mask`, mask 0 with probability `rate`, else `1 / (1 - rate)`.
+    """`out = x * mask`, where a mask value is 0 with probability `rate`, else `1 / (1 - rate)`; all [n].
 
-    The draw depends on `key[0]` (the batch), `layer` and the position in the whole batch, which begins at `start`.
+    A draw depends on `key[0]` (the batch), on `layer`, and on the value's position in the whole batch: x[0] is at
+    `start`.
     """
     kept = x.dtype.type(1) / (1 - rate)
     stream = mix(key[0], layer)
@@ -24,6 +25,6 @@ def dropout_forward(x, out, mask, rate, key, layer, start):
 
 @kernel("void(R[::1], R[::1], R[::1])")
 def dropout_backward(error, mask, x_error):
-    """`x_error = error * mask`."""
+    """`x_error = error * mask`; all [n]."""
     for i in range(error.size):
         x_error[i] = error[i] * mask[i]

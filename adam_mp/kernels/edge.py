@@ -1,8 +1,9 @@
-"""The last one or two columns of a product whose number of columns is a little more than whole vectors.
+"""The last two columns of a product whose number of columns is two more than whole vectors.
 
-With 50 columns and vectors of 16, a fourth vector would be used to an eighth. Where the left factor lies in runs, the
-two columns are computed with the vectors along these instead: along the depth (a convolution's forward pass) or along
-the rows (its weight gradient).
+With 50 columns and vectors of 16, only an eighth of a fourth vector would be used. If the offsets of the left factor
+consist of runs (consecutive numbers), the two columns are computed with vectors along these runs instead: along the
+depth (a convolution's forward pass) or along the rows (its weight gradient). `depth` is the inner dimension of the
+product.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from adam_mp.kernels.compilation import inline
 from adam_mp.kernels.vector import VECTOR_BYTES, Vectors, address, integer
 
 EDGE_COLUMNS = 2
-_ROWS = 4  # of a call of _dot_runs
-_VECTORS = 4  # of rows, of a call of _sum_columns
+_ROWS = 4  # rows that a call of _dot_runs computes
+_VECTORS = 4  # vectors of rows that a call of _sum_columns computes at most
 
 
 @intrinsic
 def _dot_runs(_typing: Any, left: Any, right: Any, depth: Any, result: Any) -> Any:
-    """Dot products of `_ROWS` rows with two columns, into result: (array, position), `EDGE_COLUMNS` a row.
+    """Write the dot products of `_ROWS` rows with two columns to `result` (array, position), `EDGE_COLUMNS` a row.
 
-    left: (array, row offsets, first row, last row, depth offsets, length of their runs); right: (array of the columns,
-    one after the other).
+    `left` is (array, row offsets, first row, last row, depth offsets, length of their runs); rows after the last repeat
+    it. `right` has the two columns, `depth` numbers each, one after the other.
     """
     signature = types.void(left, right, types.int64, result)
 
@@ -68,10 +69,10 @@ def _dot_runs(_typing: Any, left: Any, right: Any, depth: Any, result: Any) -> A
 
 @intrinsic
 def _sum_columns(_typing: Any, left: Any, right: Any, count: Any, result: Any) -> Any:
-    """Two columns of `count` rows that lie in a run, up to `_VECTORS` vectors, into result, one after the other.
+    """Write two columns for `count` rows of one run, up to `_VECTORS` vectors, to `result`, one after the other.
 
-    left: (array, where the run begins, depth offsets, depth); right: (array, position of the two, distance of rows);
-    result: (array, distance of the columns).
+    `left` is (array, beginning of the run, depth offsets, depth); `right` is (array, position of the two columns,
+    distance of its rows); `result` is (array, distance of the two columns).
     """
     signature = types.void(left, right, types.int64, result)
 
@@ -109,7 +110,7 @@ def _sum_columns(_typing: Any, left: Any, right: Any, count: Any, result: Any) -
 
 @inline
 def run_length(table):
-    """Return the length of the runs of consecutive offsets that all of `table` consists of, 1 if there are none."""
+    """Return the length of runs if all of `table` consists of equally long runs of consecutive offsets, else 1."""
     size = 1
     while size < table.size and table[size] == table[size - 1] + 1:
         size += 1
@@ -123,7 +124,10 @@ def run_length(table):
 
 @inline
 def edge_by_depth(a, rows, depths, run, b, c, scratch, alpha, beta):
-    """The last two columns of `c = alpha * a @ b + beta * c`, depth offsets in runs; scratch for two columns of b."""
+    """The last two columns of `c = alpha * a @ b + beta * c`, if the depth offsets are in runs of length `run`.
+
+    `scratch` has room for two columns of b and the results of `_ROWS` rows.
+    """
     columns, depth = b.shape[1], depths.size
     first, out = columns - EDGE_COLUMNS, EDGE_COLUMNS * depth
     for k in range(np.uint64(depth)):
@@ -139,7 +143,7 @@ def edge_by_depth(a, rows, depths, run, b, c, scratch, alpha, beta):
 
 @inline
 def edge_by_rows(a, rows, depths, run, b, c, scratch, alpha, beta):
-    """The last two columns of `c = alpha * a @ b + beta * c`, row offsets in runs."""
+    """The last two columns of `c = alpha * a @ b + beta * c`, if the row offsets are in runs of length `run`."""
     columns = b.shape[1]
     first = columns - EDGE_COLUMNS
     most = _VECTORS * (VECTOR_BYTES // c.itemsize)

@@ -1,7 +1,7 @@
-"""What replicas and parameter servers do to a shard: take its delta, add deltas, correct by what others did.
+"""Kernels on a shard: a replica takes its delta and corrects its weights; a parameter server adds deltas.
 
-All are one pass over flat arrays of one size. A shard of 1 MB fits in the L2 cache with little more, so each pass that
-is saved is bandwidth.
+Each is one pass over flat arrays of one size. A shard of 1 MB fills most of the L2 cache, so each pass reads from
+memory: fewer passes are faster.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ import numpy as np
 
 from adam_mp.kernels.compilation import kernel
 
-MOST_FOLDED = 4
+MOST_FOLDED = 4  # deltas that `add` adds in one pass at most
 
 
 @kernel("b1(R[::1], R[::1], R[::1], R[::1])")
 def take_delta(local, base, sent, delta):
-    """`delta = local - base; sent = base + delta`; tell whether any of it differs from 0.
+    """`delta = local - base; sent = base + delta`; return whether any number of `delta` is not 0.
 
-    Workers go on changing `local` meanwhile: `sent` is what was seen of it, and what the server makes of `base`.
+    Workers go on changing `local` meanwhile. Each number of `local` is read once, so `sent` is exactly what the server
+    gets if it adds `delta` to `base`.
     """
     changed = False
     for i in range(local.size):
@@ -32,7 +33,8 @@ def take_delta(local, base, sent, delta):
 def take_delta_bfloat16(local, base, sent, delta):
     """`take_delta` with the delta rounded to bfloat16, the upper half of a float32.
 
-    What rounding loses stays the difference of `local` and `sent`, and so goes with the next delta (error feedback).
+    `sent` has the rounded delta. So what rounding loses stays in `local - sent`, and goes with the next delta (error
+    feedback).
     """
     changed = False
     value = np.zeros(1, np.float32)
@@ -50,7 +52,7 @@ def take_delta_bfloat16(local, base, sent, delta):
 
 @kernel("void(u2[::1], R[::1])")
 def from_bfloat16(halves, out):
-    """Write bfloat16 numbers as float32."""
+    """Convert bfloat16 numbers `halves` [n] to float32 `out` [n]."""
     bits = out.view(np.uint32)
     for i in range(out.size):
         bits[i] = np.uint32(halves[i]) << np.uint32(16)
@@ -58,7 +60,10 @@ def from_bfloat16(halves, out):
 
 @kernel("void(R[::1], R[::1], R[::1], R[::1])")
 def correct(local, fresh, sent, base):
-    """`local += fresh - sent; base = fresh`: what others did arrives, what workers did since the delta stays."""
+    """`local += fresh - sent; base = fresh`.
+
+    `fresh - sent` are the updates of other replicas. The local workers' updates since the delta stay in `local`.
+    """
     for i in range(local.size):
         local[i] += fresh[i] - sent[i]
         base[i] = fresh[i]
@@ -93,7 +98,7 @@ def add_4(w, a, b, c, d):
 
 
 def add(w: np.ndarray, deltas: list[np.ndarray]) -> None:
-    """Add flat `deltas` to flat `w`, as few passes as there are fours of them."""
+    """Add the flat `deltas` to the flat `w`, up to `MOST_FOLDED` of them in each pass."""
     for first in range(0, len(deltas), MOST_FOLDED):
         some = deltas[first : first + MOST_FOLDED]
         (add_1, add_2, add_3, add_4)[len(some) - 1](w, *some)

@@ -1,4 +1,4 @@
-"""Softmax and its cross-entropy with labels, computed together so that large scores cannot overflow."""
+"""Softmax, and its cross-entropy with labels. The largest score is subtracted first, so that exp cannot overflow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adam_mp.kernels.compilation import kernel
 
 @kernel("void(R[:,::1], R[:,::1])")
 def softmax(scores, probabilities):
-    """`probabilities = exp(scores) / sum(exp(scores))` along each row."""
+    """`probabilities = exp(scores) / sum(exp(scores))` along each row; both [n, classes]."""
     for i in range(scores.shape[0]):
         top = scores[i].max()
         total = scores.dtype.type(0)
@@ -24,10 +24,10 @@ def softmax(scores, probabilities):
 
 @kernel("void(R[:,::1], i4[::1], R[:,::1], f8[::1])")
 def softmax_cross_entropy(scores, labels, error, totals):
-    """Loss of `scores` [n, classes] against `labels` [n].
+    """The loss `-log(softmax(scores)[label])` of each row of `scores` [n, classes], with `labels` [n].
 
-    `error` becomes the gradient of the mean loss: `(softmax(scores) - one_hot(labels)) / n`. `totals[0]` becomes the
-    sum of the losses, `totals[1]` the number of rows whose highest score is at the label (ties count as wrong).
+    `error` [n, classes] becomes the gradient of the mean loss: `(softmax(scores) - one_hot(labels)) / n`. `totals[0]`
+    becomes the sum of the losses, `totals[1]` the number of rows whose highest score is at the label (ties are wrong).
     """
     rows, classes = scores.shape
     totals[0] = 0.0

@@ -7,7 +7,10 @@ from adam_mp.kernels.compilation import kernel
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1], i8, R, R, R)")
 def local_response_forward(x, out, scale, size, alpha, beta, offset):
-    """`out = x / scale ** beta`, `scale = offset + alpha / size * sum of squares of the size channels around`."""
+    """`scale = offset + alpha / size * s; out = x / scale ** beta`; all [pixels, channels].
+
+    s is the sum of the squares of `size` neighbouring channels: from c - size // 2 on for channel c.
+    """
     rows, channels = x.shape
     half = size // 2
     for i in range(rows):
@@ -21,7 +24,11 @@ def local_response_forward(x, out, scale, size, alpha, beta, offset):
 
 @kernel("void(R[:,::1], R[:,::1], R[:,::1], R[:,::1], R[:,::1], i8, R, R)")
 def local_response_backward(error, x, out, scale, x_error, size, alpha, beta):
-    """Error of the input: each input acts on its own output and, through `scale`, on its neighbours'."""
+    """The error of the input, all [pixels, channels]: an input acts on its own output and, by `scale`, on neighbours'.
+
+    `x_error[c] = error[c] / scale[c] ** beta - 2 * alpha * beta / size * x[c] * sum of error * out / scale`, over the
+    outputs whose channels include c.
+    """
     rows, channels = x.shape
     half = size // 2
     for i in range(rows):

@@ -1,7 +1,8 @@
-"""Max and average pooling, and the fused pass bias + max-pool + ReLU over a convolution's output.
+"""Max and average pooling. Max-pooling adds bias and ReLU to a convolution's output in the same pass.
 
-`choice` remembers, for each pooled value, which position of its window won (row-major, the first among equals), so
-that the way back needs neither the input nor a second search.
+Shapes: x and x_error [n, h, w, c]; out, error and choice [n, out_h, out_w, c]; bias and its gradient [c]. `choice`
+holds which position of the window was the largest (row-major, the first among equals): so the backward pass needs
+neither the input nor a second search.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _BYTE = ir.IntType(8)
 @intrinsic
 def _pool_channels(_typing: Any, x: Any, x_at: Any, row: Any, channels: Any, size: Any, places: Any, rest: Any,
                    rectify: Any) -> Any:  # fmt: skip
-    """Pool one vector of channels of one window that begins at `x_at`; `row` and `channels` are distances in x.
+    """Pool one vector of channels of one window, which begins at `x_at`; the first `rest` lanes are used.
 
-    places: (bias, its position, out, its position, choice); the first `rest` lanes are used.
+    `row` and `channels` are the distances of rows and of pixels in x. `places` is (bias, position in it, out, position
+    in out and choice, choice).
     """
     signature = types.void(x, x_at, types.int64, types.int64, types.int64, places, types.int64, types.boolean)
 
@@ -40,7 +42,7 @@ def _pool_channels(_typing: Any, x: Any, x_at: Any, row: Any, channels: Any, siz
             offset = builder.add(builder.mul(down.index, arguments[2]), builder.mul(along.index, arguments[3]))
             candidate = emit.load(builder.gep(window, [offset]), mask)
             position = builder.trunc(builder.add(builder.mul(down.index, arguments[4]), along.index), _BYTE)
-            # NaN wins and stays, so that it reaches the loss, where divergence is looked for.
+            # NaN counts as the largest, so that it reaches the loss, where divergence is detected.
             wild = builder.fcmp_unordered("uno", candidate, candidate)
             higher = builder.or_(builder.fcmp_ordered(">", candidate, builder.load(best)), wild)
             builder.store(builder.select(higher, candidate, builder.load(best)), best)
@@ -56,7 +58,7 @@ def _pool_channels(_typing: Any, x: Any, x_at: Any, row: Any, channels: Any, siz
 
 @kernel("void(R[:,:,:,::1], R[::1], R[:,:,:,::1], u1[:,:,:,::1], i8, i8, b1)")
 def max_pool_forward(x, bias, out, choice, size, stride, rectify):
-    """`out = max over size x size windows of x + bias`, then `max(out, 0)` if `rectify`."""
+    """`out = max of x over each size x size window, + bias`, then `out = max(out, 0)` if `rectify`; sets `choice`."""
     count, out_height, out_width, channels = out.shape
     _, height, width, _ = x.shape
     lanes = VECTOR_BYTES // x.itemsize
@@ -75,9 +77,11 @@ def max_pool_forward(x, bias, out, choice, size, stride, rectify):
 @intrinsic
 def _unpool_channels(_typing: Any, x_error: Any, at: Any, row: Any, channels: Any, size: Any, places: Any, rest: Any,
                      flags: Any) -> Any:  # fmt: skip
-    """Send the errors of one vector of channels to the winners of one window of `x_error`, which begins at `at`.
+    """Write the errors of one vector of channels into one window of `x_error`, which begins at `at`.
 
-    places: (bias gradient, its position, error, its position, out, choice); flags: rectify, whether windows overlap.
+    The chosen position of each channel gets the error, all others 0; if windows overlap, it is added. `places` is (bias
+    gradient, position in it, error, position in error, out and choice, out, choice); `flags` is (rectify, whether
+    windows overlap). `row`, `channels` and `rest` as in `_pool_channels`.
     """
     signature = types.void(x_error, types.int64, types.int64, types.int64, types.int64, places, types.int64, flags)
 
@@ -112,9 +116,10 @@ def _unpool_channels(_typing: Any, x_error: Any, at: Any, row: Any, channels: An
 
 @kernel("void(R[:,:,:,::1], R[:,:,:,::1], u1[:,:,:,::1], R[:,:,:,::1], R[::1], i8, i8, b1, b1)")
 def max_pool_backward(error, out, choice, x_error, bias_gradient, size, stride, rectify, accumulate):
-    """Send each error to the winner of its window; `x_error` is overwritten.
+    """Set `x_error` at the chosen position of each window to the window's error, and to 0 elsewhere.
 
-    Errors of outputs that `rectify` cut are dropped. What passes is also summed into `bias_gradient`.
+    If `rectify`, errors where `out` is 0 count as 0. `bias_gradient` becomes the sum of the errors over all windows,
+    added to what it holds if `accumulate`. If windows overlap, their errors add up.
     """
     count, out_height, out_width, channels = out.shape
     _, height, width, _ = x_error.shape
@@ -138,7 +143,7 @@ def max_pool_backward(error, out, choice, x_error, bias_gradient, size, stride, 
 
 @kernel("void(R[:,:,:,::1], R[:,:,:,::1], i8, i8)")
 def average_pool_forward(x, out, size, stride):
-    """`out = mean over size x size windows of x`."""
+    """`out = mean of x over each size x size window`."""
     count, out_height, out_width, channels = out.shape
     share = out.dtype.type(1) / (size * size)
     for n in range(count):
@@ -154,7 +159,7 @@ def average_pool_forward(x, out, size, stride):
 
 @kernel("void(R[:,:,:,::1], R[:,:,:,::1], i8, i8)")
 def average_pool_backward(error, x_error, size, stride):
-    """Share each error equally among its window; `x_error` is overwritten."""
+    """`x_error = sum of error / size ** 2 over the windows that cover a pixel`."""
     count, out_height, out_width, channels = error.shape
     share = error.dtype.type(1) / (size * size)
     x_error[:] = 0

@@ -1,8 +1,9 @@
 """Matrix products, blocked for the caches around the tiles of `kernels/tile.py`.
 
-`product` computes `c = alpha * a @ b + beta * c`. Its left factor is an array with two tables of offsets, so that
-plain, transposed and convolution patch matrices all are read where they lie. The right factor is cut into panels of
-`PANEL_DEPTH` rows and one tile's columns, which stay in the L1 cache while the rows of the left factor pass by.
+`product` computes `c = alpha * a @ b + beta * c`. Its left factor is an array with two tables of offsets: so it reads
+plain and transposed matrices, and the patch matrix of a convolution, without copying them. It divides the right factor
+into panels of `PANEL_DEPTH` rows and one tile's columns. A panel stays in the L1 cache while all rows of the left
+factor are multiplied with it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from adam_mp.kernels.edge import EDGE_COLUMNS, edge_by_depth, edge_by_rows, run_
 from adam_mp.kernels.tile import MOST_VECTORS, TILE_ROWS, tile_1, tile_2, tile_3, tile_4
 from adam_mp.kernels.vector import VECTOR_BYTES
 
-PANEL_DEPTH = 128
+PANEL_DEPTH = 128  # rows of the right factor in a panel
 PANEL_BYTES = PANEL_DEPTH * MOST_VECTORS * VECTOR_BYTES
 _ROWS_1, _ROWS_2 = TILE_ROWS[1], TILE_ROWS[2]
 _ROWS_3, _ROWS_4 = TILE_ROWS.get(3, 1), TILE_ROWS.get(4, 1)
-_EDGE_PAYS = 6  # vectors of columns; with more, two columns in one more vector are cheap
-_EDGE_ROOM = 8  # rows of results beside the columns in the panel
-_PACKING_PAYS = 12  # rows of the left factor from which a copied panel is read often enough
+_EDGE_PAYS = 6  # below this many vectors of columns, `edge` is faster than a vector with two columns used
+_EDGE_ROOM = 8  # rows of results for which `edge` needs room in the panel beside its columns
+_PACKING_PAYS = 12  # above this many rows of the left factor, copying a panel pays
 
 
 @inline
 def _strips(rows, vectors):
-    """Return into how many strips of columns to cut: widest tiles, unless narrower ones leave fewer rows unused."""
+    """Return into how many strips of columns to divide c: for the widest tiles, unless tiles of three vectors do less.
+
+    A tile also computes rows that do not exist if `rows` is no multiple of its height.
+    """
     strips = (vectors + MOST_VECTORS - 1) // MOST_VECTORS
     if MOST_VECTORS < 4 or vectors <= 3:
         return strips
@@ -38,7 +42,8 @@ def _strips(rows, vectors):
 def product(a, rows, depths, b, c, panel, alpha, beta):
     """`c[i, j] = alpha * sum over k of a[rows[i] + depths[k]] * b[k, j] + beta * c[i, j]`.
 
-    b is [len(depths), columns], c [len(rows), columns], not read if `beta` is 0; `panel` is scratch of `PANEL_BYTES`.
+    a is flat, b [len(depths), columns], c [len(rows), columns]. c is not read if `beta` is 0. `panel` is scratch of
+    `PANEL_BYTES`.
     """
     columns = b.shape[1]
     right, result = b.reshape(-1), c.reshape(-1)
@@ -87,7 +92,7 @@ def product(a, rows, depths, b, c, panel, alpha, beta):
 
 @kernel("void(R[:,::1], R[:,::1])")
 def transpose(a, out):
-    """`out = a.T`, square by square so that both are read and written in whole cache lines; out may be wider."""
+    """`out = a.T`: a [m, n], out [n, m] or wider. In squares of 16, so that both arrays use whole cache lines."""
     rows, columns = a.shape
     stride = np.uint64(out.shape[1])
     source, target = a.reshape(-1), out.reshape(-1)

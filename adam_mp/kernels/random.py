@@ -1,7 +1,6 @@
-"""Counter-based random numbers: a value is a function of its key and position, not of what was drawn before.
+"""Counter-based random numbers: a value depends on its key and position, and not on earlier draws.
 
-This is what makes augmentation and dropout repeatable whatever the number of processes
-(splitmix64, Steele et al. 2014).
+So augmentation and dropout are repeatable with any number of processes (splitmix64, Steele et al. 2014).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from adam_mp.kernels.compilation import inline
 
 @inline
 def mix(key, position):
-    """Return 64 well-mixed bits for (key, position), both unsigned 64-bit."""
+    """Return 64 random bits, uint64, for (key, position), both unsigned 64-bit."""
     z = np.uint64(key) + (np.uint64(position) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -22,5 +21,5 @@ def mix(key, position):
 
 @inline
 def uniform(key, position):
-    """Return a float64 in [0, 1) for (key, position)."""
+    """Return a float64 for (key, position), uniform in [0, 1)."""
     return np.float64(mix(key, position) >> np.uint64(11)) * (1.0 / 9007199254740992.0)

@@ -1,7 +1,8 @@
-"""Sampling a row of an image bilinearly, in vector instructions that the compiler does not find by itself.
+"""Bilinear sampling of a row of an image, in vector instructions that the compiler does not use by itself.
 
-A row of positions becomes the element of the frame at the upper left of each, and the distances from it (`place_row`);
-then the four pixels around each are blended (`blend_pixels` for 3 or 4 channels, `blend_greys` for one).
+`place_row` turns each position of a row into the pixel of the frame at its upper left, and the distances from that
+pixel. Then the four pixels around each position are blended: by `blend_pixels` for 3 or 4 channels, by `blend_greys`
+for one. A frame is the part of the image that the picture shows, with a border (`kernels/warp.py`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from numba.extending import intrinsic
 
 from adam_mp.kernels.vector import INDEX, Vectors, address, integer
 
-PIXEL_LANES = 4  # of a pixel that is blended as one vector
+PIXEL_LANES = 4  # numbers of a pixel that is blended as one vector
 
 
 @intrinsic
 def fetch(_typing: Any, array: Any, index: Any) -> Any:
-    """Have the cache line of an element brought near: samples lie anywhere, and nothing else could foresee the next."""
+    """Load the cache line of an element ahead of its use: samples lie anywhere, so the processor cannot predict it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = address(context, builder, array, arguments[0], arguments[1])
@@ -41,8 +42,10 @@ def blend_pixels(
 ) -> Any:  # fmt: skip
     """Blend `count` pixels of 3 or 4 channels into `target` from `at` on, each as one vector of four numbers.
 
-    Pixel x lies between the four around `frame[start[x]]`, `along[x]` to the right and `down[x]` below. One number
-    behind each pixel is read, and one written, where there are 3 channels.
+    The position of pixel x is `along[x]` (0 to 1) right of and `down[x]` below the pixel that begins at
+    `frame[start[x]]`; its value is the bilinear blend of that pixel and its neighbours to the right and below, times
+    `gain`, plus `offset`. `step` and `line` are the distances of pixels and of lines in the frame. With 3 channels, it
+    also reads and writes the number after each pixel.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -50,7 +53,7 @@ def blend_pixels(
         wide = ir.VectorType(real, PIXEL_LANES)
 
         def load(kind: Any, array: Any, index: Any) -> Any:
-            """Four elements from `index` on, as floats."""
+            """Return four elements from `index` on, as floats."""
             place = address(context, builder, kind, array, index)
             element = place.type.pointee
             stored = ir.VectorType(element, PIXEL_LANES)
@@ -93,8 +96,8 @@ def blend_greys(_typing: Any, frame: Any, places: Any, line: Any, gain: Any, off
                  count: Any) -> Any:  # fmt: skip
     """Blend `count` pixels of one channel into `target` from `at` on, as many at a time as a vector has lanes.
 
-    places: (start, along, down) see `blend_pixels`; where they go on behind `count`, `start` is valid too. A pixel and
-    its right neighbour are read at once, which is what makes this faster than what the compiler does.
+    `places` is (start, along, down) as in `blend_pixels`. The arrays are as long as whole vectors, and `start` is valid
+    also after `count`. A pixel and its right neighbour are read at once: that makes it faster than the compiler's code.
     """
     signature = types.void(frame, places, types.int64, gain, offset, target, types.int64, types.int64)
 
@@ -109,7 +112,7 @@ def blend_greys(_typing: Any, frame: Any, places: Any, line: Any, gain: Any, off
             return emit.multiply_add(builder.fsub(second, first), part, first)
 
         def joined(parts: list[Any]) -> Any:
-            """One vector of all the parts, two by two."""
+            """Return one vector of all parts, joined in pairs."""
             while len(parts) > 1:
                 size = parts[0].type.count
                 order = ir.Constant(ir.VectorType(ir.IntType(32), 2 * size), list(range(2 * size)))
@@ -145,10 +148,12 @@ def blend_greys(_typing: Any, frame: Any, places: Any, line: Any, gain: Any, off
 @intrinsic
 def place_row(_typing: Any, start: Any, along: Any, down: Any, count: Any, across: Any, upright: Any, line: Any,
            channels: Any) -> Any:  # fmt: skip
-    """Turn `count` positions into the element of the frame at their upper left, and how far they are from it.
+    """Turn `count` positions, `along` (x) and `down` (y) in source pixels, into the arguments of `blend_pixels`.
 
-    across, upright: (last pixel of the image, first of the frame, length of the frame less a trifle), along x and y.
-    Half a pixel beyond the image's edge is the edge; from there on it fades into what lies outside.
+    `start` becomes the frame's element of the pixel at the upper left; `along` and `down` become the distances from it.
+    `across` and `upright` are, for x and y, (last pixel of the image, first pixel of the frame, length of the frame,
+    slightly shortened). A position up to half a pixel outside the image counts as its edge; further out, the value
+    fades into the fill. `line` and `channels` are the frame's distances of lines and of pixels.
     """
     signature = types.void(start, along, down, types.int64, across, upright, types.int64, types.int64)
 

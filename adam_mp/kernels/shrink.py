@@ -1,4 +1,4 @@
-"""Making a decoded image smaller: every new pixel is the mean of the area it covers, so that nothing aliases."""
+"""Making a decoded image smaller: each new pixel is the mean of the area that it covers, which prevents aliasing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adam_mp.kernels.compilation import kernel
 
 @kernel("void(u1[:,:,::1], u1[:,:,::1], f4[::1])")
 def shrink(image, out, line):
-    """Write `image` [h, w, c] into the smaller `out` [rows, columns, c]; `line` [w * c] is scratch."""
+    """Write `image` uint8 [h, w, c], made smaller, into `out` uint8 [rows, columns, c]; `line` [w * c] is scratch."""
     height, width, channels = image.shape
     rows, columns, _ = out.shape
     down, across = height / rows, width / columns

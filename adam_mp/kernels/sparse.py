@@ -1,7 +1,8 @@
-"""Products with an error matrix that is mostly 0: behind max-pooling one input in four gets an error, fewer with ReLU.
+"""Products with an error matrix [pixels, filters] that is mostly 0.
 
-`compress_rows` lists what is not 0 row by row, `group_by_column` sorts the list by columns. A row of `error @ b` then
-is a sum of a few rows of b, and a column of `patches.T @ error` a sum of a few patches; the sums stay in registers.
+Max-pooling over 2x2 gives one input in four an error; a ReLU stops some of these too. `compress_rows` lists the errors
+that are not 0, row by row; `group_by_column` sorts this list by columns. Then a row of `error @ b` is a sum of a few
+rows of b, and a column of `patches.T @ error` is a sum of a few patches. The sums stay in registers.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from adam_mp.kernels.conv import sum_patches
 from adam_mp.kernels.vector import VECTOR_BYTES, Vectors, address, integer
 
 _WIDE, _NARROW = 8, 4  # vectors of a strip of columns
-GROUP = 4  # elements of a list that are done at a time
-_IMAGES_BYTES = 32 << 10  # of images that are read again and again: they stay in the L1 cache
+GROUP = 4  # elements of a list that one round of a loop adds; lists are padded to a multiple
+_IMAGES_BYTES = 32 << 10  # bytes of images that are done together: every filter reads them, so they stay in L1
 
 
 @intrinsic
 def _not_zero(_typing: Any, array: Any, at: Any, count: Any) -> Any:
-    """Return a bit for each of a vector of numbers from `at` on, set where it is not 0; the first `count` are read."""
+    """Return, for a vector of numbers from `at` on, a bit each, set if the number is not 0; `count` lanes are read."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         emit = Vectors(builder, context.get_value_type(array.dtype))
@@ -49,10 +50,10 @@ def _lowest_bit(_typing: Any, bits: Any) -> Any:
 
 @kernel("void(R[:,::1], i8[::1], i4[::1], R[::1])")
 def compress_rows(error, starts, columns, values):
-    """List the elements of `error` [rows, n] that are not 0.
+    """List the elements of `error` [rows, n] that are not 0, by their columns and values.
 
-    Those of row i stand at `starts[i] : starts[i + 1]` of `columns` and `values`, in order, and behind them zeros of
-    column n up to a multiple of `GROUP`.
+    `columns` and `values` have those of row i from `starts[i]` to before `starts[i + 1]`, in order. Each row's list is
+    padded to a multiple of `GROUP` with value 0 at column n. `starts` is [rows + 1].
     """
     rows, width = error.shape
     flat, lanes = error.reshape(-1), VECTOR_BYTES // error.itemsize
@@ -77,11 +78,11 @@ def compress_rows(error, starts, columns, values):
 
 @kernel("void(i8[::1], i4[::1], R[::1], i8, i8, i8[::1], i8[::1], i4[::1], R[::1])")
 def group_by_column(starts, columns, values, first, last, begins, filled, rows, sorted_values):
-    """Sort what `compress_rows` listed of rows `first` to `last`, the last not included, by columns, rows in order.
+    """Sort the list of `compress_rows`, of rows `first` to before `last`, by columns, and within a column by rows.
 
-    Those of column j stand at `begins[j] : begins[j + 1]` of `rows` and `sorted_values`, and behind them zeros of row
-    `first` up to a multiple of `GROUP`. `begins` and `filled` have two elements more than there are columns: what pads
-    the list of rows goes behind all columns.
+    `rows` and `sorted_values` have the elements of column j from `begins[j]` to before `begins[j + 1]`. Each column's
+    list is padded to a multiple of `GROUP` with value 0 at row `first`. `begins` and `filled` (scratch) have two
+    elements more than there are columns: the padding of `compress_rows`, at column n, is sorted after all columns.
     """
     filled[:] = 0
     for k in range(np.uint64(starts[first]), np.uint64(starts[last])):
@@ -106,7 +107,7 @@ def group_by_column(starts, columns, values, first, last, begins, filled, rows, 
 def _by_groups(builder: Any, begin: Any, end: Any) -> Iterator[Any]:
     """Emit a loop over a list whose length is a multiple of `GROUP`; yields the index of each element of a group.
 
-    Lists of all lengths would end the loop at a moment that no processor can guess.
+    With lists of any length, the processor would often mispredict when the loop ends.
     """
     with cgutils.for_range_slice(builder, begin, end, integer(GROUP)) as (index, _):
         for number in range(GROUP):
@@ -116,9 +117,10 @@ def _by_groups(builder: Any, begin: Any, end: Any) -> Iterator[Any]:
 def _define_row(vectors: int) -> Any:
     @intrinsic
     def row(_typing: Any, listed: Any, b: Any, b_at: Any, stride: Any, out: Any, out_at: Any, count: Any) -> Any:
-        """Write `count` numbers, in `vectors` vectors, of the sum of listed rows of b, each times its value.
+        """Write the first `count` numbers, in `vectors` vectors, of the sum of the listed rows of b times their values.
 
-        listed: (columns, values, begin, end); row number n of b begins at `b_at + n * stride`, padded to whole vectors.
+        `listed` is (columns, values, begin, end): a column is the number n of a row of b, which begins at
+        `b_at + n * stride` and is padded to whole vectors.
         """
         i8 = types.int64
         signature = types.void(listed, b, i8, i8, out, i8, i8)
@@ -155,9 +157,9 @@ _wide_row, _narrow_row = _define_row(_WIDE), _define_row(_NARROW)
 
 @kernel("void(i8[::1], i4[::1], R[::1], R[:,::1], R[:,::1], i8)")
 def sparse_product(starts, columns, values, b, out, first):
-    """`out = error @ b` for rows `first` on of a compressed error; out [m, width], b [n + 1, `padded_width(width)`].
+    """`out = error @ b`, for m rows from `first` on of a compressed error.
 
-    b is padded with zeros.
+    out is [m, width], b [n + 1, `padded_width(width)`]; the last row of b and the columns from `width` on are 0.
     """
     count, width = out.shape
     lanes = VECTOR_BYTES // out.itemsize
@@ -175,9 +177,9 @@ def sparse_product(starts, columns, values, b, out, first):
 
 
 def padded_width(width: int, itemsize: int) -> int:
-    """Return how wide the rows of `sparse_product`'s right factor must be.
+    """Return how many columns `sparse_product`'s right factor must have for `width` used ones.
 
-    An odd number of vectors, or the rows of a strip would meet in a few places of the L1 cache.
+    It is an odd number of vectors: with an even one, rows would share a few sets of the L1 cache and evict each other.
     """
     lanes = VECTOR_BYTES // itemsize
     vectors = -(-width // (_WIDE * lanes)) * _WIDE
@@ -186,7 +188,11 @@ def padded_width(width: int, itemsize: int) -> int:
 
 @kernel("void(i8[::1], i4[::1], R[::1], R[:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8)")
 def sparse_backward_input(starts, columns, values, transposed, patches, image_error, size, stride, padding):
-    """Error of a convolution's input from its compressed error and the transposed weight [k, >= size * size * c]."""
+    """The error of a convolution's input, as `conv_backward_input`, from the compressed error of its output.
+
+    `transposed` is the weight's transpose as the right factor of `sparse_product`, with k filters and width
+    size * size * c. The scratch `patches` has room for some images, which are done at a time.
+    """
     out_height = (image_error.shape[1] + 2 * padding - size) // stride + 1
     out_width = (image_error.shape[2] + 2 * padding - size) // stride + 1
     pixels = out_height * out_width
@@ -202,10 +208,10 @@ def _define_patches(vectors: int) -> Any:
     @intrinsic
     def patches(_typing: Any, listed: Any, image: Any, pixels: Any, shift: Any, out: Any, out_at: Any, count: Any,
                 keep: Any) -> Any:  # fmt: skip
-        """Write `count` numbers, in `vectors` vectors, of the sum of runs of the image, each times its value.
+        """Write the sum of listed runs of the image times their values: `count` numbers, in `vectors` vectors.
 
-        listed: (rows, values, begin, end); the run of row number n begins at `pixels[n] + shift`. Added to what is
-        there if `keep`.
+        `listed` is (rows, values, begin, end); the run of row n begins at `pixels[n] + shift` of the image. With `keep`
+        the sum is added to what `out` holds.
         """
         i8 = types.int64
         signature = types.void(listed, image, pixels, i8, out, i8, i8, types.boolean)
@@ -248,7 +254,7 @@ _MOST_VECTORS = 8
 
 @inline
 def _sum_run(listed, image, pixels, shift, out, at, count, keep):
-    """Sum a run of up to `_MOST_VECTORS` vectors over the listed rows."""
+    """Call the intrinsic for `count` numbers, which are at most `_MOST_VECTORS` vectors: see `_define_patches`."""
     vectors = (count * image.itemsize + VECTOR_BYTES - 1) // VECTOR_BYTES
     if vectors == 1:
         _patches_1(listed, image, pixels, shift, out, at, count, keep)
@@ -275,10 +281,10 @@ def _sum_run(listed, image, pixels, shift, out, at, count, keep):
 def sparse_backward_weight(
     images, pixels, taps, run, starts, columns, values, begins, filled, rows, sorted_values, gradient, keep
 ):
-    """The transposed weight gradient [k, taps] of a compressed error; added to what is there if `keep`.
+    """`gradient = (patches.T @ error).T` [k, taps], from a compressed error; added to what it holds if `keep`.
 
-    `pixels` and `taps` as in `conv_forward`, the taps in runs of `run`; `begins`, `filled`, `rows` and `sorted_values`
-    are scratch for `group_by_column`.
+    `pixels` and `taps` are as in `conv_forward`; the taps consist of runs of length `run`. `begins`, `filled`, `rows`
+    and `sorted_values` are scratch for `group_by_column`.
     """
     flat, out = images.reshape(-1), gradient.reshape(-1)
     most = _MOST_VECTORS * VECTOR_BYTES // images.itemsize

@@ -1,4 +1,4 @@
-"""Sums over a data set, from which normalisation follows."""
+"""Mean and standard deviation of a data set's channels, for normalisation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from adam_mp.kernels.compilation import kernel
 
 @kernel("void(u1[:,:,:,::1], i8[::1], f8[:,::1])", "void(f4[:,:,:,::1], i8[::1], f8[:,::1])")
 def channel_moments(images, samples, moments):
-    """Write the mean and the standard deviation of each channel over `images[samples]` into `moments` [2, channels]."""
+    """Set `moments` [2, c] to mean and standard deviation of each channel, over `images[samples]`.
+
+    `images` is [n, h, w, c].
+    """
     _, height, width, channels = images.shape
     moments[:] = 0
     for k in range(samples.size):

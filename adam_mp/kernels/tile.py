@@ -3,10 +3,10 @@
     c[i, j] = alpha * sum over k of a[rows[i] + depths[k]] * b[k, j] + beta * c[i, j]
 
 The left factor is read through two tables of offsets. With `rows[i] = i * width` and `depths[k] = k` it is a plain
-matrix, swapped it is a transposed one, and with the offsets of output pixels and of the inputs around a pixel it is the
-patch matrix of a convolution, which so is never written to memory.
+matrix; with the tables swapped it is the transposed matrix. With the offsets of output pixels and of taps it is the
+patch matrix of a convolution (`kernels/conv.py`), which is never written to memory. The depth is the inner dimension.
 
-A tile has `TILE_ROWS[vectors]` rows and up to `vectors` vectors of columns, of which the last may be partly used.
+A tile has up to `TILE_ROWS[vectors]` rows and `vectors` vectors of columns; the last vector may be partly used.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from numba.extending import intrinsic
 
 from adam_mp.kernels.vector import VECTOR_BYTES, Vectors, address, integer
 
-# AVX-512 and NEON have 32 vector registers, AVX 16: results, one vector of `b` for each column, one spare.
+# AVX-512 and NEON have 32 vector registers, AVX has 16. A tile needs rows * vectors for its sums, `vectors` for a row
+# of b, and one for an element of a.
 TILE_ROWS = {1: 6, 2: 6} if VECTOR_BYTES == 32 else {1: 8, 2: 8, 3: 8, 4: 6}
 MOST_VECTORS = max(TILE_ROWS)
 
 
 class _Tile(Vectors):
-    """Emits the instructions of one tile: `rows` x `vectors` sums, `columns` of their lanes used."""
+    """Emits the instructions of one tile of `rows` x `vectors` vectors; only the first `columns` columns are used."""
 
     def __init__(self, builder: Any, real: ir.Type, rows: int, vectors: int, columns: Any) -> None:
         super().__init__(builder, real)
@@ -34,12 +35,12 @@ class _Tile(Vectors):
         self.last = self.first_lanes(builder.sub(columns, integer((vectors - 1) * self.lanes)))
 
     def column(self, line: Any, number: int) -> tuple[Any, Any]:
-        """Where column vector `number` of a line lies, and its mask."""
+        """Return the address of vector `number` of a line, and its mask (None: all lanes are used)."""
         place = self.builder.gep(line, [integer(number * self.lanes)])
         return place, self.last if number == self.vectors - 1 else None
 
     def row_pointers(self, a: Any, table: Any, used: Any) -> list[Any]:
-        """Where each row of the left factor begins; rows beyond the used ones repeat the last."""
+        """Return the address of each row of the left factor; rows from `used` on repeat the last used one."""
         last = self.builder.sub(used, integer(1))
         pointers = []
         for row in range(self.rows):
@@ -49,7 +50,7 @@ class _Tile(Vectors):
         return pointers
 
     def sum_up(self, pointers: list[Any], depths: Any, depth: Any, b: Any, stride: Any) -> list[list[Any]]:
-        """The loop over the depth; returns the sums, rows x vectors."""
+        """Emit the loop over the depth; return the sums, rows x vectors."""
         builder = self.builder
         sums = [[cgutils.alloca_once_value(builder, self.zeros) for _ in range(self.vectors)] for _ in pointers]
         place = cgutils.alloca_once_value(builder, b)
@@ -65,7 +66,7 @@ class _Tile(Vectors):
         return [[builder.load(total) for total in row] for row in sums]
 
     def write(self, sums: list[list[Any]], c: Any, stride: Any, used: Any, alpha: Any, beta: Any) -> None:
-        """Put the used rows of `alpha * sums + beta * c` into c; a beta of 0 does not read it."""
+        """Write `alpha * sums + beta * c` into the first `used` rows of c; if beta is 0, c is not read."""
         builder = self.builder
         factor, keep = self.splat(alpha), self.splat(beta)
         fresh = builder.fcmp_ordered("==", beta, ir.Constant(self.real, 0.0))
@@ -84,7 +85,7 @@ class _Tile(Vectors):
 
 
 def _define(rows: int, vectors: int) -> Any:
-    """Make the intrinsic for one tile size."""
+    """Return the intrinsic for tiles of `rows` rows and `vectors` vectors of columns."""
 
     @intrinsic
     def tile(
@@ -93,8 +94,9 @@ def _define(rows: int, vectors: int) -> Any:
     ) -> Any:  # fmt: skip
         """Compute one tile of a product.
 
-        left: (array, row offsets, first row, depth offsets, first depth, depth); `right` with where it begins and the
-        distance of its rows; result: (array, where the tile begins, distance of rows); size: rows and columns used.
+        `left` is (array, row offsets, first row, depth offsets, first depth, depth). `right` begins at `right_at`, its
+        rows are `right_stride` apart. `result` is (array, beginning of the tile, distance of rows); `size` is (used
+        rows, used columns).
         """
         signature = types.void(left, right, types.int64, types.int64, result, size, alpha, beta)
 

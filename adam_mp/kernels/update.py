@@ -1,8 +1,8 @@
-"""Update rules: one pass over the flat space of weights, gradients and optimizer state, in place, with no lock.
+"""Update rules: one pass over the flat weights w, gradient g and optimizer state, all [n], in place and without a lock.
 
-A rule's kernel takes the weights, the gradient, the rule's state tensors, and `numbers`: float64, `lr` and
-`weight_decay` first, then what else the rule names in `RULES`, in that order. Weight decay adds `weight_decay * w` to
-the gradient (L2), except in `adamw`, where it shrinks the weights directly.
+A rule's kernel takes w, g, the rule's state tensors, and `numbers`, float64: `lr` and `weight_decay` first, then the
+numbers that the rule names in `RULES`, in that order. In all formulas but sgd's, g stands for `g + weight_decay * w`
+(L2); in `adamw` weight decay shrinks the weights directly instead.
 
 To add a rule, write its kernel here, with the formula and its source, and its line in `RULES`.
 """
@@ -81,7 +81,8 @@ def adam(w, g, m, s, numbers, decoupled):
     """Adam (Kingma and Ba 2015); with `decoupled`, AdamW (Loshchilov and Hutter 2019).
 
     `m = beta1 * m + (1 - beta1) * g; s = beta2 * s + (1 - beta2) * g ** 2;
-    w -= lr * (m / (1 - beta1 ** step)) / (sqrt(s / (1 - beta2 ** step)) + epsilon)`, steps counted from 1.
+    w -= lr * (m / (1 - beta1 ** step)) / (sqrt(s / (1 - beta2 ** step)) + epsilon)`, where `step` counts updates from
+    1. AdamW also does `w -= lr * weight_decay * w`, and g is then without weight decay.
     """
     real = w.dtype.type
     lr, decay, epsilon = real(numbers[0]), real(numbers[1]), real(numbers[4])
@@ -102,7 +103,10 @@ def adam(w, g, m, s, numbers, decoupled):
 
 @kernel("void(f4[:, ::1], f8[::1], i8, f4[::1])")
 def combine(gradients, shares, start, out):
-    """`out = sum over k of shares[k] * gradients[k, start:start + out.size]`, in the order of k; not where it is 0."""
+    """`out = sum over k of shares[k] * gradients[k, start : start + out.size]`, added in the order of k.
+
+    Gradients whose share is 0 are not read.
+    """
     out[:] = np.float32(0)
     for k in range(shares.size):
         share = np.float32(shares[k])
@@ -112,10 +116,10 @@ def combine(gradients, shares, start, out):
 
 
 class Rule(NamedTuple):
-    """An update rule: its kernel, the names of its state tensors and of its numbers after `ALWAYS`, its usual rate.
+    """An update rule: its kernel, the names of its state tensors, and the names of its numbers after `ALWAYS`.
 
-    `flags` are the kernel's arguments after the numbers. Numbers come from the settings of those names; `step` is the
-    number of the update, from 1. `rate` is the learning rate that suits most networks here, before warm-up and fall.
+    A number's value is the setting of its name; `step` is the number of the update, from 1. `rate` is the default
+    learning rate, before the schedule changes it. `flags` are the kernel's arguments after the numbers.
     """
 
     kernel: Any

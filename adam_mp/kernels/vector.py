@@ -1,8 +1,8 @@
 """Vector instructions for kernels whose inner loops the compiler does not vectorise well by itself.
 
-`Vectors` emits LLVM code on vectors of the machine's width: loads, stores and arithmetic, of which the last lanes may
-be masked, so that 20 channels take two vectors and not one and four single numbers. Width and number of registers are
-those of the processor that numba compiles for; numba caches by processor and features.
+`Vectors` emits LLVM code on vectors of the machine's width: loads, stores and arithmetic. A mask leaves out the last
+lanes: so 20 channels take two vectors of 16, not one vector and four single numbers. The width is that of the processor
+for which numba compiles; numba's cache distinguishes processors and their features.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LANE = ir.IntType(32)
 
 
 def _vector_bytes() -> int:
-    # NUMBA_CPU_FEATURES, which numba reads when it is imported: it compiles for these, or else for the machine.
+    # numba compiles for the features in NUMBA_CPU_FEATURES, which it reads on import; without them, for this machine.
     given: str | None = getattr(numba.config, "CPU_FEATURES")  # noqa: B009
     features = given if given is not None else llvmlite.binding.get_host_cpu_features().flatten()
     present = set(features.split(","))
@@ -34,7 +34,7 @@ VECTOR_BYTES = _vector_bytes()
 
 
 def integer(value: int) -> ir.Constant:
-    """A constant index."""
+    """Return a constant index, a 64-bit integer."""
     return ir.Constant(INDEX, value)
 
 
@@ -44,7 +44,7 @@ def address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> An
 
 
 class Vectors:
-    """Emits instructions on vectors of `real`, `lanes` wide."""
+    """Emits instructions on vectors of the type `real` (float or double), with `lanes` numbers each."""
 
     def __init__(self, builder: Any, real: ir.Type) -> None:
         self.builder, self.real = builder, real
@@ -54,24 +54,24 @@ class Vectors:
         self.zeros = self.constant(0.0)
 
     def constant(self, value: float) -> ir.Constant:
-        """The same number in all lanes."""
+        """Return a vector with the same constant in all lanes."""
         return ir.Constant(self.type, [value] * self.lanes)
 
     def splat(self, value: Any) -> Any:
-        """A value in all lanes."""
+        """Return a vector with the same value in all lanes."""
         kind = ir.VectorType(value.type, self.lanes)
         first = self.builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(_LANE, 0))
         order = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(first, first, order)
 
     def first_lanes(self, count: Any) -> Any:
-        """The mask of the first `count` lanes; all of them if `count` is larger."""
+        """Return the mask of the first `count` lanes; of all lanes if `count` is larger."""
         numbers = ir.VectorType(_LANE, self.lanes)
         lane = ir.Constant(numbers, list(range(self.lanes)))
         return self.builder.icmp_signed("<", lane, self.splat(self.builder.trunc(count, _LANE)))
 
     def load(self, pointer: Any, mask: Any = None) -> Any:
-        """Read a vector from `pointer` on; lanes that `mask` leaves out are 0 and not touched."""
+        """Read a vector from `pointer` on; lanes that `mask` leaves out become 0, and their memory is not read."""
         element = pointer.type.pointee
         kind = ir.VectorType(element, self.lanes)
         place = self.builder.bitcast(pointer, kind.as_pointer())
@@ -84,7 +84,7 @@ class Vectors:
         return self.builder.call(function, [place, ir.Constant(_LANE, size), mask, nothing])
 
     def store(self, value: Any, pointer: Any, mask: Any = None) -> None:
-        """Write a vector from `pointer` on, the lanes of `mask` only."""
+        """Write a vector from `pointer` on; lanes that `mask` leaves out are not written."""
         element = pointer.type.pointee
         place = self.builder.bitcast(pointer, value.type.as_pointer())
         size = element.width // 8 if isinstance(element, ir.IntType) else self.size
@@ -96,20 +96,20 @@ class Vectors:
         self.builder.call(function, [value, place, ir.Constant(_LANE, size), mask])
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
-        """`a * b + c`, in one instruction where there is one."""
+        """Return `a * b + c`, in one instruction if the processor has one."""
         function = self._intrinsic("fmuladd", self.real, ir.FunctionType(self.type, [self.type] * 3), memory=False)
         return self.builder.call(function, [a, b, c])
 
     def sum_lanes(self, value: Any) -> Any:
-        """The sum of all lanes, in any order."""
+        """Return the sum of all lanes, added in any order."""
         signature = ir.FunctionType(self.real, [self.real, self.type])
         function = self._intrinsic("vector.reduce.fadd", self.real, signature, memory=False)
         return self.builder.call(function, [ir.Constant(self.real, -0.0), value], fastmath=("reassoc",))
 
     def vectors_of(self, count: Any) -> Iterator[tuple[Any, Any]]:
-        """Emit a loop over `count` numbers: its body is emitted twice, for whole vectors and for the masked rest.
+        """Emit a loop over `count` numbers; the caller emits its body twice, for whole vectors and for the masked rest.
 
-        Yields the index of the first lane and the mask, None for all lanes.
+        Yields (index of the first lane, mask), with None as the mask of whole vectors.
         """
         builder = self.builder
         lanes = integer(self.lanes)

@@ -1,10 +1,12 @@
-"""Augmentation in one pass: all transformations compose into one map from a stored image to its place in a ring slot.
+"""Augmentation in one pass: from a stored image to the augmented, normalised picture in a ring slot.
 
-Every pixel of the picture is mapped back into the source image and interpolated bilinearly. Up to half a pixel beyond
-the image counts as its edge, all else outside as `fill`. Normalisation, `(value - mean) / deviation`, and changes of
-colour are one multiplication and one addition per channel on the way. The draws are those of `kernels.draw`.
+All transformations that move pixels are one map. Each pixel of the picture is mapped back to a position in the source
+image, and interpolated bilinearly there. A position up to half a pixel outside the image counts as its edge; further
+out, the value is `fill`. Normalisation, `(value - mean) / deviation`, and changes of colour together are one
+multiplication and one addition a value. `kernels.draw` has the random draws.
 
-Sampling reads a *frame*: a copy of the part of the source that the picture sees, with a border where it sees beyond.
+Sampling reads a *frame*: a copy of the part of the source that the picture shows, with a border of `fill` where the
+picture shows more than the source.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ from adam_mp.kernels.random import mix
 from adam_mp.kernels.sampling import PIXEL_LANES, blend_greys, blend_pixels, fetch, place_row
 from adam_mp.kernels.vector import VECTOR_BYTES
 
-_CACHE_LINE, _FETCHED = 64, 4096  # bytes of the next image that are fetched ahead
+_CACHE_LINE, _FETCHED = 64, 4096  # bytes of a cache line; bytes of the next image that are loaded ahead
 _VECTOR = VECTOR_BYTES // 4  # lanes of a vector of floats
-_PIXEL_CHANNELS = (3, 4)  # whose pixels are blended as one vector each
+_PIXEL_CHANNELS = (3, 4)  # numbers of channels with which a pixel is blended as one vector
 
 
 def frame_room(height: int, width: int, channels: int) -> int:
-    """Return how many elements a frame of a source [height, width, channels] may need."""
+    """Return how many elements the largest frame of a source [height, width, channels] has."""
     return (height + 2) * (width + 2) * channels + PIXEL_LANES
 
 
@@ -47,8 +49,8 @@ _frame_room = inline(frame_room)
 def warp_batch(images, samples, out, ranges, key, mean, deviation, directions, fill):
     """Write the augmented, normalised images `samples` [k] of `images` [n, h, w, c] into `out` [k, h, w, c].
 
-    `key` stands for (seed, epoch). mean and deviation [c] are in units of the stored values; `directions` [c, c] see
-    `draw_colours`.
+    `key` stands for (seed, epoch). `ranges`, and `directions` [c, c], are those of `kernels.draw`. `mean` and
+    `deviation` [c], and `fill`, are in units of the stored values.
     """
     _, height, width, channels = images.shape
     size = height * width * channels
@@ -69,7 +71,8 @@ def warp_batch(images, samples, out, ranges, key, mean, deviation, directions, f
 def warp_picture(image, height, width, out, ranges, keep, key, sample, mean, deviation, directions, fill, frame, reals):
     """Write one augmented, normalised image of any size [height, width, c], given flat, into `out` [h, w, c].
 
-    `key` stands for (seed, epoch); `keep` see `draw_geometry`; `frame` and `reals` are scratch of `frame_room`.
+    `key` stands for (seed, epoch), `sample` is the image's number; `keep` is that of `draw_geometry`. `frame` and
+    `reals` are scratch of `frame_room` elements; the other arguments are those of `warp_batch`.
     """
     stream = mix(key, np.uint64(sample))
     _warp(image, height, width, out, ranges, keep, stream, mean, deviation, directions, fill, frame, reals)
@@ -92,7 +95,7 @@ def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directi
         lines = np.zeros((2, GRID + 1, _whole_vectors(columns)), np.float32)
         reach = 0.0
         if ranges[ELASTIC] > 0:
-            # The range is in pixels of the picture, the field in those of the source.
+            # The range is in pixels of the picture, the field in pixels of the source.
             reach = ranges[ELASTIC] * math.sqrt(abs(matrix[0] * matrix[4] - matrix[1] * matrix[3]))
             field = np.zeros((2, GRID + 1, GRID + 1), np.float32)
             draw_field(key, reach, field)
@@ -104,7 +107,10 @@ def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directi
 
 @inline
 def _normalise(image, target, line, channels, gain, offset):
-    """Write `image * gain + offset`, where both repeat along a line of pixels."""
+    """`target = image * gain + offset`, both images flat; gain and offset [channels] repeat for each pixel.
+
+    `line` is how many numbers a line of pixels has.
+    """
     if channels == 1:
         for i in range(np.uint64(target.size)):
             target[i] = np.float32(image[i]) * gain[0] + offset[0]
@@ -119,7 +125,7 @@ def _normalise(image, target, line, channels, gain, offset):
 
 @inline
 def _smooth(t):
-    """Ease between two control points with zero slope at both, so that the field has no creases."""
+    """Return `3 t^2 - 2 t^3`: from 0 to 1 with slope 0 at both ends, so that the elastic field has no creases."""
     return t * t * (np.float32(3) - np.float32(2) * t)
 
 
@@ -139,9 +145,9 @@ def _spread(field, lines, columns):
 
 @inline
 def _seen(first, along, down, columns, rows, reach, size):
-    """Return the first and last source column (or row) that a picture sees, -1 and `size` for what lies outside.
+    """Return the first and last source column (or row) that a picture shows; -1 or `size` stand for all outside.
 
-    `first + along * x + down * y` are the positions it maps to.
+    `first + along * x + down * y` are the positions to which its pixels map, moved by up to `reach` by the field.
     """
     low = first + min(along * (columns - 1), 0.0) + min(down * (rows - 1), 0.0) - reach - 0.5
     high = first + max(along * (columns - 1), 0.0) + max(down * (rows - 1), 0.0) + reach + 0.5
@@ -152,7 +158,7 @@ def _seen(first, along, down, columns, rows, reach, size):
 
 @inline
 def _copy_frame(image, height, width, channels, left, right, top, bottom, fill, frame):
-    """Copy columns `left` to `right` and rows `top` to `bottom`, both included, with `fill` where there is no image."""
+    """Copy columns `left` to `right` and rows `top` to `bottom`, ends included, into `frame`; outside write `fill`."""
     line = (right - left + 1) * channels
     from_x, to_x = max(left, 0), min(right, width - 1)
     count = (to_x - from_x + 1) * channels
@@ -181,7 +187,10 @@ def _whole_vectors(count):
 def _sample(
     image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill, frame, reals
 ):
-    """Sample the source bilinearly at the mapped position of every pixel of the picture."""
+    """Write the picture into `target`, flat: each pixel is sampled bilinearly at its mapped position in the source.
+
+    `lines` [2, GRID + 1, columns or more] is the elastic field along x, `reach` the largest shift by it (0: no field).
+    """
     left, right = _seen(matrix[2], matrix[0], matrix[1], columns, rows, reach, width)
     top, bottom = _seen(matrix[5], matrix[3], matrix[4], columns, rows, reach, height)
     pixels = channels == _PIXEL_CHANNELS[0] or channels == _PIXEL_CHANNELS[1]
@@ -189,13 +198,13 @@ def _sample(
         _copy_frame(image, height, width, channels, left, right, top, bottom, fill, frame)
     else:
         _copy_frame(image, height, width, channels, left, right, top, bottom, fill, reals)
-    # Positions go on behind the row's end, to a whole vector: what is left over would be computed one by one.
+    # Positions go on after the row's end, to a whole vector: else the compiler computes the rest one by one.
     room = _whole_vectors(columns)
     start, along, down = np.empty(room, np.uint32), np.empty(room, np.float32), np.empty(room, np.float32)
     last = np.empty(columns * channels + PIXEL_LANES, np.float32)
     line = (right - left + 1) * channels
     step_y = np.float32(GRID) / np.float32(max(rows - 1, 1))
-    within = np.float32(1 - 1e-6)  # a difference would be lost beside the side of a large image
+    within = np.float32(1 - 1e-6)  # a factor: float32 would round away a small difference from a large side
     across = (np.float32(width - 1), np.float32(left), np.float32(right - left) * within)
     upright = (np.float32(height - 1), np.float32(top), np.float32(bottom - top) * within)
     for y in range(rows):
@@ -219,14 +228,14 @@ def _sample(
             _blend(reals, start, along, down, line, gain, offset, target, begin, columns, channels)
         elif y + 1 < rows:
             blend_pixels(frame, start, along, down, channels, line, gain, offset, target, begin, columns)
-        else:  # one number is written behind each pixel: here, that would be beyond the picture
+        else:  # `blend_pixels` also writes the number after the last pixel, which is outside the picture here
             blend_pixels(frame, start, along, down, channels, line, gain, offset, last, 0, columns)
             target[begin:] = last[: columns * channels]
 
 
 @inline
 def _blend(reals, start, along, down, line, gain, offset, target, begin, columns, channels):
-    """Blend a row of pixels, channel by channel; vectorises along the row."""
+    """Blend a row of pixels with any number of channels, channel by channel; the compiler vectorises along the row."""
     step, below = np.uint64(channels), np.uint64(line)
     for c in range(step):
         multiply, add = gain[c], offset[c]

@@ -1,7 +1,8 @@
-"""What a network is: layers with shapes, counts and costs. Pure descriptions; no arrays, no processes.
+"""What a network is: layers with shapes and counts. Pure descriptions that own no arrays.
 
-`layers` describes each kind of layer, `network` puts them in a row and checks that they fit, `description` reads and
-writes them as TOML and JSON, `zoo` holds the named networks, `initialization` draws first weights.
+`layers` describes each kind of layer. `network` puts layers in a row and checks that they fit. `description` makes
+networks from names, TOML files and functions, and writes and reads JSON. `zoo` holds the named networks.
+`initialization` draws first weights.
 
 May import: `errors`.
 """

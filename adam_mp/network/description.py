@@ -1,4 +1,4 @@
-"""Networks as text: TOML files that people write, JSON that travels in model files, and names on the command line."""
+"""Networks as text: TOML files that users write, JSON in model files, names and functions on the command line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_MOST_NAMED = 10  # functions of a user's module
+_MOST_NAMED = 10  # functions of a user's module that a message lists
 
 
 def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Shape, classes: int) -> Network:
-    """Make the network that `source` names, for data of `input_shape` `(height, width, channels)` and `classes`.
+    """Make the network that `source` names, for images of `input_shape` `(height, width, channels)` and `classes`.
 
-    `source` is a name from the zoo, a TOML file, `package.module:function` (called with input_shape and classes, it
-    returns layers or a Network), a list of layers, or a Network, which must fit the data.
+    `source` is a name from the zoo; a TOML file; `package.module:function`, which is called with input_shape and
+    classes, and returns layers or a Network; a list of layers; or a Network, which must fit the data. Raises
+    NetworkError.
     """
     if isinstance(source, Network):
         return _check_fit(source, input_shape, classes)
@@ -53,7 +54,10 @@ def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Sh
 
 
 def read_toml(path: Path) -> tuple[list[Layer], str]:
-    """Read a network from a TOML file with an optional `name` and an array of tables `layers`."""
+    """Return (layers, name) of a TOML file with a table in `layers` for each layer, and a `name` if it likes.
+
+    The file's name is the default. Raises NetworkError.
+    """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -93,7 +97,7 @@ def layer_from_dict(table: Any, position: int) -> Layer:
 
 
 def to_json(network: Network) -> str:
-    """Return the whole description as JSON."""
+    """Return a network as JSON text: name, input shape, and every field of every layer."""
     layers = [{"type": layer.kind, **dataclasses.asdict(layer)} for layer in network.layers]
     return json.dumps({"name": network.name, "input_shape": network.input_shape, "layers": layers})
 
@@ -111,14 +115,14 @@ def from_json(text: str) -> Network:
 def _check_fit(network: Network, input_shape: Shape, classes: int) -> Network:
     if network.input_shape != tuple(input_shape) or network.classes != classes:
         raise NetworkError(
-            f"network {network.name!r} takes {network.input_shape} and tells {network.classes} classes apart, "
+            f"network {network.name!r} takes {network.input_shape} and has {network.classes} classes, "
             f"but the data has {tuple(input_shape)} and {classes} classes"
         )
     return network
 
 
 def _call(function: Callable[[Shape, int], Any], text: str, input_shape: Shape, classes: int) -> Network | list[Layer]:
-    """Call a user's function; whatever it raises becomes a NetworkError that names it."""
+    """Call a user's function; any exception of it becomes a NetworkError that names the function."""
     try:
         made = function(input_shape, classes)
         return made if isinstance(made, Network) else list(made)
@@ -148,7 +152,7 @@ def _import_function(text: str) -> Callable[[Shape, int], Any]:
 
 
 def _functions(module: ModuleType) -> list[str]:
-    """Return the names of a module's public functions and classes, without those that it has from other packages."""
+    """Return the names of a module's public functions and classes, without those imported from other packages."""
     package = module.__name__.partition(".")[0]
     public = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
     return [n for n in public if str(getattr(vars(module)[n], "__module__", "")).partition(".")[0] == package]

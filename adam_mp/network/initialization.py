@@ -1,8 +1,8 @@
 """First weights: normal with variance 1 / inputs, a tenth of that before the softmax; biases zero.
 
-Smaller than He et al. (2015) propose for ReLU, on purpose: max-pooling raises activations by itself, and many
-workers that update stale weights need a calm start. With the larger weights eight workers diverge in the first
-hundred updates at learning rates that these bear.
+He et al. (2015) propose variance 2 / inputs for ReLU. These weights are smaller on purpose: max-pooling raises
+activations by itself, and many workers that update stale weights need small gradients at the start. At the same
+learning rate, eight workers train with these weights, and with the larger ones diverge in the first hundred updates.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from adam_mp.network.network import Network
 
 
 def initial_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
-    """Draw parameters by name, float32, from the seed alone.
+    """Return the first parameters by name, float32, drawn from the seed alone.
 
-    Weights are `(inputs, outputs)`.
+    Weights have the shape `(inputs, outputs)`.
     """
     weights = {name: np.empty(shape, np.float32) for name, shape in network.parameters.items()}
     draw_weights(network, seed, weights)
@@ -26,7 +26,7 @@ def initial_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
 
 
 def draw_weights(network: Network, seed: int, weights: Mapping[str, np.ndarray]) -> None:
-    """Draw the same into `weights`, contiguous float32 arrays by name."""
+    """Draw the same numbers as `initial_weights` into `weights`, contiguous float32 arrays by name."""
     generator = np.random.Generator(np.random.PCG64(seed))
     for position, (name, layer) in enumerate(zip(network.names, network.layers, strict=True)):
         last = position == len(network.layers) - 2

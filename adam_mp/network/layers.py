@@ -1,8 +1,7 @@
-"""The kinds of layers. A layer is a frozen dataclass whose fields are its whole truth; arrays live elsewhere.
+"""The kinds of layers. A layer is a frozen dataclass: its fields describe it completely, and it owns no arrays.
 
-A shape is `(height, width, channels)` for images and `(features,)` for flat values, always of one image. Each layer
-says which shape it makes of which, which parameters it has, and how many connections (multiply-adds of one forward
-pass of one image).
+A shape is that of one image: `(height, width, channels)`, or `(features,)` for flat values. From its input shape each
+layer tells its output shape, its parameters, and its connections: the multiply-adds of one forward pass of one image.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A step of a network. Without parameters and connections, and keeping the shape, unless a child says otherwise."""
+    """One layer of a network. A child class overrides the methods unless it keeps the shape and has no parameters."""
 
     kind: ClassVar[str]
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Return the output shape for input `shape`; raise NetworkError, without the layer's name, if it cannot fit."""
+        """Return the output shape for input `shape`; raises NetworkError, without the layer's name, if none fits."""
         return shape
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
@@ -95,7 +94,7 @@ class _Pool(Layer):
 
     @property
     def step(self) -> int:
-        """The stride: `size`, that is windows side by side, unless given."""
+        """The stride; without one it is `size`, so that windows lie side by side."""
         return self.size if self.stride is None else self.stride
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -118,7 +117,7 @@ class AveragePool(_Pool):
 
 @dataclasses.dataclass(frozen=True)
 class Dense(Layer):
-    """Every input to every one of `units` outputs. `Dense()` has as many units as the data has classes.
+    """Each of `units` outputs has a weight for every input. `Dense()` has as many units as the data has classes.
 
     Parameters: weight `(inputs, units)`, bias `(units,)`.
     """
@@ -180,7 +179,7 @@ class Softmax(Layer):
 
 @dataclasses.dataclass(frozen=True)
 class Dropout(Layer):
-    """Zero each value with probability `rate` while training and scale up the rest; nothing while evaluating."""
+    """While training: zero each value with probability `rate`, and divide the rest by `1 - rate`. Else: no change."""
 
     kind: ClassVar[str] = "dropout"
     rate: float = 0.5

@@ -1,4 +1,4 @@
-"""A network: layers in a row, checked to fit, with the shapes, names and counts that follow from them."""
+"""A network: layers in a row that fit each other, and the shapes, names and counts that follow from them."""
 
 from __future__ import annotations
 
@@ -83,17 +83,17 @@ class Network:
 
     @property
     def classes(self) -> int:
-        """How many classes the network tells apart."""
+        """How many classes the network has: the outputs of its last layer."""
         return self.shapes[-1][0]
 
     @property
     def parameter_count(self) -> int:
-        """How many numbers are trained."""
+        """How many numbers all parameters have together."""
         return sum(math.prod(shape) for shape in self.parameters.values())
 
     @property
     def connection_counts(self) -> tuple[int, ...]:
-        """Connections of each layer."""
+        """The connections of each layer, in their order."""
         return tuple(layer.connections(shape) for layer, shape in zip(self.layers, self.shapes, strict=False))
 
     @property

@@ -1,6 +1,6 @@
-"""The named networks: functions of input shape and number of classes, as `--model package.module:function` takes them.
+"""The named networks. Each is a function (input shape, number of classes) -> layers, as a user's `--model` may be.
 
-The last `Dense()` gets one unit per class.
+The last `Dense()` gets one unit a class.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""How a run is shown and recorded: terminal, metrics file, curves. Everything here listens to `training.events`.
+"""How a run is shown and recorded. `training` calls listeners with events (`training.settings.events`).
+
+- Listeners: `progress` shows a run on the terminal, `metrics` writes metrics.jsonl, `curves` draws curves.png,
+  `failures` writes failures.log.
+- Texts and pictures for commands: `text` has the words for a run, `speed` those of `bench`, `cluster_text` those of
+  `status`; `contact_sheet` is the picture of `show-data`.
 
 May import: `errors`, `machine`, `kernels`, `network`, `memory`, `compute`, `data`, `training`.
 """

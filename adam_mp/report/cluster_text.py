@@ -13,7 +13,7 @@ _LONGEST = 120  # letters of a cell
 
 
 def cluster_text(state: Mapping[str, Any]) -> str:
-    """Return the block for a coordinator's state (`Coordinator.state`)."""
+    """Return the lines to show for a coordinator's state (`Coordinator.state`): the run, then a table of members."""
     lines = [shown(f"run {state['run']}, {state['phase']}" + _epoch(state))]
     rows: list[tuple[str, ...]] = [("member", "role", "up", "heard", "work", "staleness", "in", "out", "queue")]
     rows += [_row(member) for member in state["members"]]
@@ -39,7 +39,7 @@ def _heard(member: Mapping[str, Any]) -> str:
 
 
 def _missing_row(member: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the line of one that has a place in the run and is no member now."""
+    """Return the row of a former member that has a place in the run and may come back."""
     missing = f"missing for {duration(member['silent_seconds'])}"
     return (member["name"], member["role"], "", "", missing, "", "", "", "")
 

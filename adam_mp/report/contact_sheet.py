@@ -1,4 +1,4 @@
-"""The contact sheet: samples beside what augmentation makes of them, with their labels, as one picture."""
+"""The contact sheet: one picture that shows images beside their augmented pictures, with labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _PAPER, _INK, _WARNING = (255, 255, 255), (0, 0, 0), (200, 0, 0)
 
 
 def contact_sheet(previews: Sequence[Preview], names: Sequence[str], shape: tuple[int, int, int]) -> Image.Image:
-    """Draw pairs of original and augmented picture, from left to right; labels by `names`, or by number."""
+    """Draw a pair of original and augmented picture for each preview, in rows.
+
+    Each pair has its class as label: the entry in `names`, or the number if there is none. A sample that cannot be read
+    shows its place and fault instead. `shape` is the pictures' (height, width, channels).
+    """
     tile = min(max(_SMALLEST, *shape[:2]), _LARGEST)
     across = max(1, math.ceil(math.sqrt(len(previews) / 2)))
     down = math.ceil(len(previews) / across)
@@ -36,7 +40,7 @@ def contact_sheet(previews: Sequence[Preview], names: Sequence[str], shape: tupl
 
 
 def _paste(sheet: Image.Image, pixels: np.ndarray, left: int, top: int, tile: int) -> None:
-    """Scale pixels [h, w, c] to fit a square tile; pixels stay to be seen where they are made larger."""
+    """Paste pixels [h, w, c], from 0 to 255, scaled to a square tile. Enlarged images keep sharp pixels."""
     values = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
     image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else np.ascontiguousarray(values[..., :3]))
     ratio = min(tile / image.width, tile / image.height)

@@ -1,4 +1,4 @@
-"""curves.png: loss, accuracy, throughput over the epochs of a run, and how stale its updates were."""
+"""curves.png: loss, accuracy and images per second over the epochs of a run, and the staleness of its updates."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adam_mp.training.settings.events import RunEnded
 
 
 class CurvesFile:
-    """Listens to a run and draws its curves when it ends, if it has finished an epoch."""
+    """Listens to a run, and draws its curves when it ends, if the run has finished an epoch."""
 
     def __call__(self, event: Any) -> None:
-        """Draw, if the run has ended."""
+        """Draw the curves if `event` is the end of the run; a disk that refuses the file is reported."""
         if isinstance(event, RunEnded):
             try:
                 draw_curves(Path(event.summary.run_dir), event.summary.test_accuracy)
@@ -58,7 +58,7 @@ def draw_curves(folder: Path, test_accuracy: float | None) -> None:
 
 
 def _draw_staleness(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Draw how many of all updates were how stale."""
+    """Draw a bar for each staleness: its share of all updates of the run."""
     counts = [sum(row["staleness"].get(label, 0) for row in rows) for label in LABELS]
     shown = max((place for place, count in enumerate(counts) if count), default=0) + 1
     total = max(sum(counts), 1)

@@ -1,4 +1,4 @@
-"""failures.log: what processes that died said last, tracebacks and all; there is no such file when none died."""
+"""failures.log: the last words of processes that died, with their tracebacks. Without deaths there is no such file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FailureLog:
         self._path: Path | None = None
 
     def __call__(self, event: Any) -> None:
-        """Record one event, if it is a notice with details."""
+        """Append `event` if it is a notice with details."""
         if isinstance(event, RunPlanned):
             self._path = event.folder / FAILURES_FILE
         elif isinstance(event, Notice) and event.details and self._path is not None:

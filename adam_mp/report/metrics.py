@@ -1,6 +1,6 @@
 """metrics.jsonl: one JSON object an epoch, written as the epoch ends.
 
-Keys and units stand in docs/run_folder.md.
+docs/run_folder.md has the keys and units.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from adam_mp.training.settings.events import EpochEnded, RunPlanned
 
 
 class MetricsFile:
-    """Listens to a run and writes its metrics.jsonl; a resumed run keeps the epochs before its first.
+    """Listens to a run, and writes its metrics.jsonl. A resumed run keeps the epochs before its first one.
 
-    The file is written whole at each epoch, so that what a full disk refuses comes with what it takes later: an epoch
-    is in it once, whenever that is.
+    Each writing replaces the whole file. So the rows that a full disk refused are in the next file that it takes, and
+    no epoch is in it twice.
     """
 
     def __init__(self) -> None:
@@ -29,9 +29,9 @@ class MetricsFile:
         self._unwritten = self._refused = False
 
     def __call__(self, event: Any) -> None:
-        """Record one event, if it is an epoch's end; any is an occasion to write what the disk refused before.
+        """Add a row if `event` is the end of an epoch. Any event writes rows that the disk has refused before.
 
-        A disk that does not take it is reported, and the run goes on.
+        If the disk refuses the file, report it once; the run goes on.
         """
         if isinstance(event, RunPlanned):
             self._path = event.folder / METRICS_FILE
@@ -48,7 +48,7 @@ class MetricsFile:
             write_file(path, b"".join(json.dumps(row).encode() + b"\n" for row in self._rows))
             self._unwritten = self._refused = False
         except OSError as error:
-            if not self._refused:  # it is tried again and again, and said once
+            if not self._refused:  # every event tries again; report it once
                 print(f"adam_mp: cannot write {path}: {refusal(error)}; the run goes on without it", file=sys.stderr)
             self._refused = True
 
@@ -63,12 +63,12 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         try:
             rows.append(_checked(json.loads(line)))
         except (ValueError, KeyError, TypeError):
-            raise RunFolderError(f"{path} is damaged in line {number}; mend it, or remove it") from None
+            raise RunFolderError(f"{path} is damaged in line {number}; repair or remove it") from None
     return rows
 
 
 def _checked(row: Any) -> dict[str, Any]:
-    """Return the row of an epoch; raises KeyError, TypeError or ValueError if it is none."""
+    """Return the row of an epoch with all its keys; raises KeyError, TypeError or ValueError if it is malformed."""
     values = EpochEnded(**row).as_dict()
     staleness = values["staleness"]
     if not isinstance(staleness, dict) or not all(isinstance(count, int) for count in staleness.values()):

@@ -1,4 +1,4 @@
-"""The run on a terminal: a tqdm line an epoch, drawn by the supervisor; plain lines where there is none."""
+"""A run on a terminal: a progress bar (tqdm) for each epoch. Without a terminal: plain lines, seconds apart."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from adam_mp.training.settings.events import (
     RunPlanned,
 )
 
-_PLAIN_SECONDS = 10.0  # between progress lines where there is no terminal
-_COMPILING_SECONDS = 2.0  # likewise, of what a new user sees first
+_PLAIN_SECONDS = 10.0  # between two progress lines without a terminal
+_COMPILING_SECONDS = 2.0  # the same while kernels compile, which is the first that a new user sees
 _BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class ProgressDisplay:
-    """Listens to a run and shows it: text on `out`, bars on `bars`; `bars` that is no terminal gets plain lines."""
+    """Listens to a run and shows it: text on `out`, bars on `bars`, or plain lines if `bars` is no terminal."""
 
     def __init__(self, out: TextIO, bars: TextIO) -> None:
         self._out, self._bars = out, bars
@@ -57,7 +57,7 @@ class ProgressDisplay:
                 print(summary_text(event.summary), file=self._out, flush=True)
 
     def _counted(self, event: KernelCompiled | DataSurveyed, what: str, unit: str, seconds: float) -> None:
-        """Show how far something is that comes before the run; in plain lines `seconds` apart."""
+        """Show the progress of `what`, which happens before the run; plain lines come `seconds` apart."""
         if self._on_terminal:
             if self._bar is None:
                 self._bar = tqdm(total=event.total, desc=what, unit=unit, file=self._bars)
@@ -97,7 +97,7 @@ class ProgressDisplay:
         self._accuracy = event.validation_accuracy
         self._said = time.monotonic()
         if self._bar is not None:
-            self._bar.leave = False  # its place is taken by the line that stays, whole even where it must wrap
+            self._bar.leave = False  # the epoch's line replaces the bar; unlike a bar, a long line is not cut
             self._close_bar()
         print(epoch_line(event, self._epochs), file=self._bars, flush=True)
 
@@ -113,6 +113,6 @@ class ProgressDisplay:
 
 
 def notices_only(event: Any) -> None:
-    """A quiet display: shows notices, which are problems, on standard error and nothing else."""
+    """A quiet display: shows only notices, which tell of problems, on standard error."""
     if isinstance(event, Notice):
         print(f"adam_mp: {event.text}", file=sys.stderr, flush=True)

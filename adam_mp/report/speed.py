@@ -1,4 +1,4 @@
-"""Measured speeds by number of workers: as a table, as plain values, as a picture."""
+"""What `adam-mp bench` shows: measured speeds by number of workers, as a table, as plain values, as a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _COLUMNS = "workers  images/s  (spread)  connections/s  speed-up  efficiency  sg
 
 @dataclasses.dataclass(frozen=True)
 class SpeedTable:
-    """Several measurements of each number of workers, of one network on one machine."""
+    """Measurements of one network on one machine, several for each number of workers.
+
+    `sgemm_gigaflops` is the speed of numpy's matrix product on one core, in GFLOP/s.
+    """
 
     network: str
     batch_size: int
@@ -37,21 +40,21 @@ class SpeedTable:
         return [speed for speed in self.speeds if speed.workers == workers]
 
     def rate(self, workers: int) -> float:
-        """The median of images per second."""
+        """The median of images per second over the measurements with this number of workers."""
         return statistics.median(speed.images_per_second for speed in self.of(workers))
 
     def middle(self, workers: int) -> Speed:
-        """The measurement nearest the median."""
+        """The measurement whose images per second are nearest the median."""
         rate = self.rate(workers)
         return min(self.of(workers), key=lambda speed: abs(speed.images_per_second - rate))
 
     def speed_up(self, workers: int) -> float:
-        """How much faster than the smallest number of workers, counted as if that were its own number."""
+        """Return rate(workers) / rate(first) * first, where `first` is the smallest number of workers measured."""
         first = self.workers[0]
         return first * self.rate(workers) / self.rate(first)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, a summary of each number of workers and all measurements."""
+        """Return plain values for JSON: a summary for each number of workers, and all measurements."""
         return {
             "cpu": cpu_name(),
             "network": self.network,
@@ -72,7 +75,7 @@ class SpeedTable:
 
 
 def speed_text(table: SpeedTable) -> str:
-    """Return the table in words and numbers."""
+    """Return the table as text."""
     lines = [
         f"{cpu_name()}; one core's product of 1024x1024 float32 matrices in numpy: {table.sgemm_gigaflops:.0f} GFLOP/s",
         f"network {table.network}, batches of {table.batch_size}",
@@ -97,7 +100,7 @@ def speed_text(table: SpeedTable) -> str:
 
 
 def draw_speed(table: SpeedTable, path: Path) -> None:
-    """Draw images per second beside the straight line, and the shares of the workers' time."""
+    """Draw images per second beside the line of perfect scaling, and how workers divide their time over phases."""
     from matplotlib.figure import Figure  # takes half a second to import, and only this needs it
 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
@@ -121,7 +124,7 @@ def draw_speed(table: SpeedTable, path: Path) -> None:
 
 
 def worker_counts(cores: int) -> Sequence[int]:
-    """Return 1, 2, 4, ... and `cores`."""
+    """Return the powers of 2 below `cores`, then `cores`: 1, 2, 4, 6 for 6 cores."""
     counts, number = [], 1
     while number < cores:
         counts.append(number)

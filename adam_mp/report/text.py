@@ -1,4 +1,4 @@
-"""What is said about a run in words: the block before it, the summary after it, numbers as people say them."""
+"""A run in words: the plan before it, the line of each epoch, the summary after it; and numbers as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
 
-if TYPE_CHECKING:  # short commands say things too, and import no training for it
+if TYPE_CHECKING:  # quick commands use this module too, and must not import `training` for it
     from adam_mp.compute.choice import KernelChoices
     from adam_mp.network.network import Network
     from adam_mp.training.settings.events import EpochEnded, RunPlanned
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # short commands say things too, and import no training for i
 
 
 def count(number: float) -> str:
-    """Say a large number shortly: 2.49 M, 11.4 G."""
+    """Return a number with three digits and a unit prefix: 2.49 M, 11.4 G."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
             return f"{number / factor:.3g} {letter}"
@@ -26,7 +26,7 @@ def count(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Say a time span: 42.3 s, 3 min 05 s, 2 h 07 min."""
+    """Return a time span as text: 42.3 s, 3 min 05 s, 2 h 07 min."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -36,17 +36,17 @@ def duration(seconds: float) -> str:
 
 
 def several(number: int, noun: str) -> str:
-    """Say a number of things: 1 worker, 2 workers."""
+    """Return a number with its noun: 1 worker, 2 workers."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def percent(fraction: float | None) -> str:
-    """Say a fraction as a percentage, or that there is none."""
+    """Return a fraction as a percentage, "none" for None."""
     return "none" if fraction is None else f"{100 * fraction:.2f}%"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Align rows of text in columns, the first to the left, the others to the right."""
+    """Return rows as lines with aligned columns: the first two to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  " + "  ".join(
@@ -58,7 +58,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def network_table(network: Network) -> str:
-    """Return the layers of a network with shapes, parameters and connections."""
+    """Return a table of a network's layers with shapes, parameters and connections."""
     rows = [("layer", "", "output", "parameters", "connections")]
     for name, layer, shape_in, shape_out, connections in zip(
         network.names, network.layers, network.shapes, network.shapes[1:], network.connection_counts, strict=False
@@ -86,13 +86,13 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 def kernels_text(choices: KernelChoices) -> str:
-    """Say which kernels were chosen."""
+    """Return in words which kernels were chosen: images a block, and how each layer runs backward."""
     ways = ", ".join(f"{name} {way}" for name, way in choices.ways_back.items())
     return f"images in blocks of {choices.block}" + (f"; backward: {ways}" if ways else "")
 
 
 def plan_text(plan: RunPlanned) -> str:
-    """Return the block that says what will run."""
+    """Return the lines that say, before a run, what will run."""
     network, settings = plan.network, plan.settings
     height, width, channels = network.input_shape
     memory = plan.shared_bytes + plan.workers * plan.worker_bytes
@@ -122,7 +122,7 @@ def plan_text(plan: RunPlanned) -> str:
 
 
 def protocols_text(plan: RunPlanned) -> str:
-    """Return the table of what goes to the parameter servers, and the bytes of both ways to do it."""
+    """Return a table of each layer's protocol to the parameter servers, with the bytes of both protocols."""
     rows: list[tuple[str, ...]] = [("layer", "protocol", "as deltas", "as activations")]
     for each in plan.protocols:
         other = "" if each.activations_bytes is None else megabytes(each.activations_bytes)
@@ -131,7 +131,7 @@ def protocols_text(plan: RunPlanned) -> str:
 
 
 def epoch_line(epoch: EpochEnded, epochs: int) -> str:
-    """Return the plain line of a finished epoch."""
+    """Return the line of a finished epoch."""
     validation = "" if epoch.validation_accuracy is None else f"  validation {percent(epoch.validation_accuracy)}"
     return (
         f"epoch {epoch.epoch}/{epochs}  {epoch.images_trained:,} images in {duration(epoch.seconds)}  "
@@ -141,7 +141,7 @@ def epoch_line(epoch: EpochEnded, epochs: int) -> str:
 
 
 def serving_text(result: TrainResult) -> str:
-    """Say how the data were served, and what held the run up."""
+    """Return the line about the data: share found in the cache, speeds on one core, the bottleneck of the run."""
     wanted = result.images_decoded + result.cache_hits
     decoded = f"{percent(result.cache_hits / wanted)} found in the cache, " if wanted else ""
     if result.images_decoded:
@@ -157,11 +157,11 @@ def _staleness(result: TrainResult) -> str:
     if not any(counts):
         return f"{result.staleness_mean:.2f} on average"
     middle, most = quantile(counts, 0.5), quantile(counts, 0.99)
-    return f"{result.staleness_mean:.2f} on average, {middle} in the middle, {most} or less in 99 of 100"
+    return f"{result.staleness_mean:.2f} on average, median {middle}, {most} or less in 99 of 100"
 
 
 def workers_text(result: TrainResult) -> str:
-    """Return the table of what each worker did, since the run was started or resumed."""
+    """Return a table of what each worker has done since the run was started or resumed."""
     rows: list[tuple[str, ...]] = [
         ("worker", "", "images", "share", "images/s", "waited for data", "held by others", "most ahead")
     ]
@@ -176,7 +176,7 @@ def workers_text(result: TrainResult) -> str:
 
 
 def summary_text(result: TrainResult) -> str:
-    """Return the block that says what came of a run."""
+    """Return the lines that say, after a run, what it has reached."""
     ended = f"stopped by {result.stopped_by} after" if result.stopped_by else "done:"
     best = f" (best: epoch {result.best_epoch})" if result.best_epoch else ""
     test = percent(result.test_accuracy) if result.test_accuracy is not None else "not measured"

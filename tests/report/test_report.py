@@ -77,7 +77,7 @@ def test_a_run_is_shown(bars, capsys):
     assert "28,500 images/s" in err.getvalue()
     assert "waited 1.00%" in err.getvalue()
     assert "9 failed (3 bad files, see bad_samples.jsonl)" in out.getvalue()
-    assert "staleness 0.90 on average, 0 in the middle, 1 or less in 99 of 100" in out.getvalue()
+    assert "staleness 0.90 on average, median 0, 1 or less in 99 of 100" in out.getvalue()
     assert "171,000  100.00%    24,429" in out.getvalue()
     assert "60.00% found in the cache, 500 images/s decoded, 9,000 images/s augmented" in out.getvalue()
     assert capsys.readouterr().err == "adam_mp: worker 0 died; started again\n"

@@ -1,7 +1,8 @@
-"""One cut of outboxes and weights: what the weights are with just the updates that lie in the outboxes.
+"""A cut: the weights with exactly the updates that lie in the outboxes at one moment, and no later ones.
 
-Workers go on meanwhile, so the weights are looked at shard by shard, and updates that came in before a shard was looked
-at are taken out of what was seen of it.
+Workers go on updating meanwhile. So the cut is made in two steps. First the synchronizer notes how many updates each
+outbox holds (`cut`), and copies the weights shard by shard; it notes the outboxes' counts again after each shard. Then
+it subtracts from each copy the updates that came between the cut and the copying of that shard.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from adam_mp.params.server.shard_table import FactorProduct
 
 
 class Cut:
-    """Sets `sent` in the exchange's memory from the replica's `weights`. One thread may use it."""
+    """Sets `sent` of shards in `memory` to a cut of the replica's `weights`: first `look`, then `take_out`."""
 
     def __init__(self, memory: ExchangeMemory, weights: np.ndarray) -> None:
         self._memory, self._weights = memory, weights
@@ -25,7 +26,10 @@ class Cut:
         self._product = FactorProduct()
 
     def look(self, numbers: Sequence[int], waiting: Callable[[], tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """Set `sent` of each shard to its weights now; return how many updates were waiting then."""
+        """Set `sent` of each shard to its present weights; return, for each shard, what `waiting` returned after it.
+
+        `waiting` returns how many updates lie in each outbox.
+        """
         memory, ends = self._memory, []
         for number in numbers:
             place, size = memory.layout.shards[number].place, memory.layout.shards[number].size
@@ -36,7 +40,11 @@ class Cut:
     def take_out(
         self, numbers: Sequence[int], inboxes: Inboxes, cut: tuple[int, ...], ends: Sequence[tuple[int, ...]]
     ) -> None:  # fmt: skip
-        """Take the updates behind `cut` out of `sent`, up to each shard's end; there are few, often none."""
+        """Subtract from `sent` of each shard the updates from `cut` to the shard's entry in `ends`: few, often none.
+
+        `cut` and each of `ends` count updates in each outbox. An update was `w = decay * w - x.T @ e`, so the weights
+        before it are `(w + x.T @ e) / decay`.
+        """
         shards = self._memory.layout.shards
         for end in set(ends) - {cut}:
             late = inboxes.gather(cut, end)

@@ -1,4 +1,8 @@
-"""Deltas in the encodings that go over the wire; what rounding loses stays, and goes with the next one."""
+"""Deltas in the encodings of messages: float32, float16 or bfloat16.
+
+`sent` becomes the base plus the rounded delta. So what rounding loses stays in `local - sent`, and goes with the next
+delta.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ _FLOAT32, _FLOAT16, _BFLOAT16 = range(len(ENCODINGS))
 
 
 class DeltaMaker:
-    """Makes deltas of at most `largest` numbers. One thread may use it."""
+    """Makes deltas of shards of at most `largest` numbers. One thread may use it."""
 
     def __init__(self, largest: int) -> None:
         self._delta: np.ndarray = np.zeros(largest, np.float32)
@@ -19,7 +23,11 @@ class DeltaMaker:
     def make(
         self, encoding: int, local: np.ndarray, base: np.ndarray, sent: np.ndarray, buffer: np.ndarray
     ) -> tuple[np.ndarray, bool]:  # fmt: skip
-        """Take `local - base` into the buffer, and set `sent`; return (payload, whether anything changed)."""
+        """Put the encoded `delta = local - base` into `buffer`, and set `sent = base + delta`, delta as encoded.
+
+        `local`, `base` and `sent` are float32 [n], `buffer` uint8 of at least 4n bytes. Return the payload [n], a view
+        of the buffer, and whether any number differs from 0.
+        """
         if encoding == _FLOAT32:
             payload = buffer[: 4 * len(base)].view(np.float32)
             return payload, bool(take_delta(local, base, sent, payload))

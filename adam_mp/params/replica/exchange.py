@@ -2,9 +2,9 @@
 
     delta = local - base; push it; pull fresh; local += fresh - (base + delta); base = fresh
 
-shard by shard, while workers go on changing `local`. A server answers a push with the fresh weights only if others
-changed the shard; if nobody did, the replica has them already. `flights` sees that every question is answered;
-`matrices` decides which shards go as activations.
+This happens shard by shard, while workers go on changing `local`. A server answers a push with the fresh weights only
+if other replicas have changed the shard; else the replica has them already. `flights` sends requests until they are
+answered; `matrices` decides which shards go as activations.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message
 from adam_mp.transport.refusal import read_refusal
 
 _FLOAT32 = ENCODINGS.index("float32")
-_HEIGHT_BITS = 38  # of a version that count updates; those above are another life of the server
+_COUNT_BITS = 38  # the lower bits of a version count updates; the bits above are the life of the server
 
 
 class Exchange:
-    """The exchange of all shards under one bucket map; `weights` is the replica's flat space, shared with its workers.
+    """The exchange of all shards under one bucket map. One thread may use it.
 
-    `peers` are the endpoint's names of the servers, in the order of the map; `wire` is the encoding of deltas. One
-    thread may use it. `answered` counts answers that were of use. All that must outlive this object is in `memory`: for
-    another map another exchange is made on the same memory, and on an endpoint to which no answer of before comes.
-    Raises TransportError if the run had another number of servers when `memory` was made.
+    `weights` is the replica's flat space, shared with its workers; `peers` are the servers in the order of the map, as
+    the endpoint knows them; `wire` is the encoding of deltas. `answered` counts the answers that could be used. All
+    that must outlive this object is in `memory`: for another map, the synchronizer makes another exchange on the same
+    memory, and a new endpoint, which gets no old answers. Raises TransportError if the number of servers has changed
+    since `memory` was made.
     """
 
     def __init__(
@@ -54,21 +55,21 @@ class Exchange:
         self.flights = Flights(endpoint, peers, 4 * largest)
         self.matrices = Matrices(memory, weights, self._owners, self._header)
         self._maker = DeltaMaker(largest)
-        self._trouble: dict[Peer, str] = {}  # what servers answered last, if that was of no use
+        self._trouble: dict[Peer, str] = {}  # servers whose last answer could not be used, and what it was
         self.answered = 0
 
     def begin(self, gathered: Mapping[int, Gathered] | None = None) -> None:
-        """Begin a round: every shard is exchanged once.
+        """Begin a round, in which every shard is exchanged once.
 
-        `gathered` has, by tensor, the activations and errors of all updates since the last round; the other shards, and
-        those that were pushed and not answered before, go as deltas.
+        `gathered` has, by tensor, the activations and errors of all updates since the last round. All other shards go
+        as deltas, and so do those whose last push has not been answered yet.
         """
         self._clear()
         self.matrices.push(gathered or {}, self._launch)
         self._list_others()
 
     def begin_from(self, inboxes: Inboxes) -> None:
-        """Begin a round in which matrices go as what lies in the outboxes, or as deltas if that is not all."""
+        """Begin a round in which matrices go as activations from the outboxes, or as deltas if outboxes overflowed."""
         self._clear()
         self.matrices.push_from(inboxes, self._launch)
         self._list_others()
@@ -81,7 +82,7 @@ class Exchange:
         self.flights.lines[product.peer].products.append(product)
 
     def _list_others(self) -> None:
-        """All shards that no product is about are asked for one by one."""
+        """Line up a request for each shard that no product is about."""
         lines = self.flights.lines
         done = {number for line in lines.values() for flight in line.products for number in flight.numbers}
         for number, owner in reversed(list(enumerate(self._owners))):
@@ -90,11 +91,14 @@ class Exchange:
 
     @property
     def done(self) -> bool:
-        """Whether the round that was begun is over."""
+        """Whether the round is over: everything is asked and answered."""
         return self.flights.done
 
     def turn(self, now: float, seconds: float) -> None:
-        """Send what is due and take one answer, waiting `seconds` for it at most; `now` of time.monotonic."""
+        """Send the requests that it is time for, and take one answer, waiting up to `seconds`.
+
+        `now` is time.monotonic().
+        """
         before = self.flights.resent
         self.flights.send_due(self._ask, now)
         if self.flights.resent > before:
@@ -104,13 +108,13 @@ class Exchange:
             self._take(received[0], received[1], now)
 
     def unanswered(self) -> dict[Peer, str]:
-        """Return the servers that owe an answer; of each, what it said instead, or nothing."""
+        """Return the servers that owe an answer, each with its last useless answer in words, "" if there was none."""
         return {peer: self._trouble.get(peer, "") for peer, line in self.flights.lines.items() if not line.done}
 
-    # Questions.
+    # Requests.
 
     def _ask(self, number: int) -> Flight | None:
-        """Make the message that the shard's state calls for; None if no buffer is free."""
+        """Make the request that the shard's state calls for, PULL or DELTA; None if no buffer is free."""
         memory, place = self._memory, self._memory.layout.shards[number].place
         state = int(memory.states[number])
         if (
@@ -124,7 +128,9 @@ class Exchange:
             return None
         base, sent = memory.base[place], memory.sent[place]
         local = self._weights[place]
-        if state == PUSHED:  # a matrix, or by a predecessor that died: the same delta under the same sequence
+        # A matrix's shard is pushed before its delta is made; a predecessor that died leaves others so. Either way the
+        # delta is the one to `sent`, under the sequence that is noted.
+        if state == PUSHED:
             local = sent
         payload, changed = self._maker.make(self._encoding_of(number), local, base, sent, buffer)
         if state == PUSHED:
@@ -139,7 +145,7 @@ class Exchange:
         return self._flight(Kind.DELTA, number, sequence, payload, buffer)
 
     def _encoding_of(self, number: int) -> int:
-        """The encoding of a shard's deltas."""
+        """Return the encoding of a shard's deltas."""
         return _FLOAT32 if number in self.matrices.exact else self._encoding
 
     def _flight(
@@ -161,9 +167,9 @@ class Exchange:
     # Answers.
 
     def _take(self, flight: Flight, message: Message, now: float) -> None:
-        """Take an answer. What is of no use changes nothing: the question is asked again.
+        """Take an answer. One that cannot be used changes nothing: the request is sent again.
 
-        MOVED is of no use here: one side will soon learn of the newer map, from the coordinator.
+        MOVED cannot be used: whichever side has the older map will soon get the newer one from the coordinator.
         """
         if self._use(flight, message, now):
             self._trouble.pop(flight.peer, None)
@@ -172,7 +178,7 @@ class Exchange:
             self._trouble[flight.peer] = _useless(message)
 
     def _use(self, flight: Flight, message: Message, now: float) -> bool:
-        """Do what an answer calls for; False, having done nothing, if it is none to this question."""
+        """Do what an answer calls for; return False, and do nothing, if it does not fit the request."""
         asked, number = flight.message.kind, flight.numbers[0]
         if asked == Kind.FACTORS:
             return self._take_product(flight, message.kind)
@@ -181,7 +187,7 @@ class Exchange:
             return True
         if message.kind == Kind.FRESH and self._fits(number, message):
             again = asked == Kind.FIRST and self._memory.states[number] == PUSHED
-            if again:  # the server has the base again; now the delta that it answered with EMPTY
+            if again:  # the server has the base again: send the delta that it had answered with EMPTY
                 self.flights.lines[flight.peer].left.append(number)
             else:
                 self._take_fresh(number, message.array(), message.version)
@@ -196,7 +202,7 @@ class Exchange:
         return message.encoding == _FLOAT32 and len(message.array()) == self._memory.layout.shards[number].size
 
     def _take_product(self, flight: Flight, kind: Kind) -> bool:
-        """The server has multiplied, so the fresh shards are pulled; or it had no weights, so they are pushed."""
+        """Take the answer to FACTORS. UNCHANGED: they are applied, so pull the shards. EMPTY: push deltas instead."""
         if kind not in (Kind.UNCHANGED, Kind.EMPTY):
             return False
         self.flights.land(flight)
@@ -206,9 +212,9 @@ class Exchange:
         return True
 
     def _offer_first(self, number: int, flight: Flight, now: float) -> None:
-        """The server has no weights for this shard: give it the base, or at the very start this replica's own."""
+        """Send FIRST to a server that has no weights for a shard: the base, or at the very start the replica's own."""
         memory, place = self._memory, self._memory.layout.shards[number].place
-        self.matrices.multiplied.discard(number)  # the product is lost with the weights
+        self.matrices.multiplied.discard(number)  # the server has lost the product with its weights
         known = memory.states[number] in (SEEN, PUSHED)
         weights = (memory.base if known else self._weights)[place].copy()
         first = self._flight(Kind.FIRST, number, memory.add("sequence"), weights)
@@ -222,7 +228,7 @@ class Exchange:
         if state in (SEEN, PUSHED):
             memory.states[number] = APPLYING
             correct(local, fresh, memory.sent[place] if state == PUSHED else base, base)
-            if version >> _HEIGHT_BITS == before >> _HEIGHT_BITS:
+            if version >> _COUNT_BITS == before >> _COUNT_BITS:
                 memory.add("staleness", max(0, version - before - (state == PUSHED)))
         else:
             base[...] = fresh
@@ -241,7 +247,7 @@ class Exchange:
 
 
 def _useless(message: Message) -> str:
-    """Say what a server answers that is of no use."""
+    """Say in words what a server answered that cannot be used."""
     if message.kind != Kind.REFUSED:
         return f"answers {message.kind.name} with {message.length} bytes"
     try:

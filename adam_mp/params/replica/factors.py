@@ -1,9 +1,11 @@
 """Activations and errors on their way from workers to servers (paper, section 3.3: dense layers).
 
-After each update a worker leaves, for each layer that goes so, the inputs of its images and their errors times the
-learning rate in its outbox, a local channel to the synchronizer. That gathers what has come since the last round, and
-cuts the inputs to the rows of each server. A worker never waits: where its outbox is full it says so, and the round
-sends deltas instead, as it does where a message could not hold all that was gathered.
+After each update, for each layer with the protocol *activations*, a worker puts the layer's inputs and its errors times
+the learning rate into its outbox, a local channel to the synchronizer. The synchronizer gathers what has come since the
+last round, and sends each server the inputs of that server's rows.
+
+A worker never waits. If its outbox is full, it counts the update as lost there, and the synchronizer sends deltas in
+that round. It does the same if a message cannot hold all that it has gathered.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from adam_mp.params.server.shard_table import FACTOR_HEAD
 from adam_mp.transport.local import ChannelHandle, LocalChannel
 from adam_mp.transport.messages import LONGEST
 
-_HEAD = 16  # numbers of an outbox slot before the first layer's: images, decay
-_ROUNDS = 2  # of updates that an outbox holds
-_SPARE = 4  # slots
+_HEAD = 16  # numbers at the start of an outbox slot: the count of images, the decay, 14 unused
+_ROUNDS = 2  # rounds whose updates fit an outbox
+_SPARE = 4  # slots of an outbox beyond those
 
 
 @dataclasses.dataclass(frozen=True)
 class FactorShape:
-    """The layers whose updates go as activations and errors: their tensors' indices, and each one's (inputs, outputs).
+    """The matrices whose updates go as activations: their indices in the layout, and (inputs, outputs) of each.
 
     `batch` is how many images an update has at most.
     """
@@ -43,12 +45,12 @@ class FactorShape:
 
     @property
     def numbers(self) -> int:
-        """Numbers of an outbox slot, a multiple of 16."""
+        """How many float32 numbers an outbox slot holds, a multiple of 16."""
         return _HEAD + -(-self.batch * sum(inputs + outputs for inputs, outputs in self.sizes) // 16) * 16
 
 
 def fits_message(images: int, inputs: int, outputs: int) -> bool:
-    """Whether a message can hold the activations and errors of so many images, if one server has the whole matrix."""
+    """Whether one message can hold the activations and errors of `images`, if one server has the whole matrix."""
     return 4 * (FACTOR_HEAD + images * (inputs + outputs)) <= LONGEST
 
 
@@ -58,21 +60,21 @@ def outbox_slots(images: int, batch: int, workers: int) -> int:
 
 
 def make_outboxes(segment: Segment, workers: int, slots: int, shape: FactorShape) -> list[LocalChannel]:
-    """Lay out a channel for each worker in a segment of `workers` times `LocalChannel.bytes_needed`."""
+    """Make a channel for each worker in `segment`, which has `workers` times `LocalChannel.bytes_needed` bytes."""
     size = LocalChannel.bytes_needed(slots, shape.numbers)
     return [LocalChannel(segment, number * size, slots, shape.numbers) for number in range(workers)]
 
 
 class Outbox:
-    """A worker's side."""
+    """A worker's side of its outbox."""
 
     def __init__(self, handle: ChannelHandle) -> None:
         self._channel = LocalChannel.attach(handle)
 
     def put(self, arrays: Sequence[tuple[np.ndarray, np.ndarray]], rate: float, weight_decay: float) -> None:
-        """Leave what an update did, with this learning rate. Never waits.
+        """Put an update with learning rate `rate` into the outbox, or count it as lost if that is full. Never waits.
 
-        `arrays` are, for each layer of the shape, its (inputs, errors) in the context, [images, n].
+        `arrays` has, for each matrix of the shape, the layer's inputs [images, m] and errors [images, n].
         """
         count = len(arrays[0][0])
         slot = self._channel.reserve()
@@ -91,14 +93,18 @@ class Outbox:
 
 @dataclasses.dataclass(frozen=True)
 class Gathered:
-    """Of one layer, over some updates: `inputs` [k, m], `errors` [k, n] times the rate, the updates' decay."""
+    """Some updates of one matrix [m, n], as `w = decay * w - inputs.T @ errors`.
+
+    `inputs` [k, m] and `errors` [k, n], times the learning rate, are those of all k images; `decay` is the product of
+    the updates' decays.
+    """
 
     inputs: np.ndarray
     errors: np.ndarray
     decay: float
 
     def payload(self, rows: Sequence[slice]) -> np.ndarray:
-        """Return the payload for a server that has these rows of the matrix."""
+        """Return the FACTORS payload, float32, for a server that has these rows of the matrix."""
         own = [self.inputs[:, part] for part in rows]
         width = sum(part.shape[1] for part in own)
         count = len(self.inputs)
@@ -111,7 +117,7 @@ class Gathered:
 
 
 class Inboxes:
-    """The synchronizer's side of all workers' outboxes. What is in them stays until it is consumed."""
+    """The synchronizer's side of all workers' outboxes. An update stays in its outbox until `consume` removes it."""
 
     def __init__(self, handles: Sequence[ChannelHandle], shape: FactorShape) -> None:
         segment = Segment.attach(handles[0].segment)
@@ -120,12 +126,12 @@ class Inboxes:
 
     @property
     def lost(self) -> int:
-        """How many updates did not find room, ever."""
+        """How many updates have been lost since the start because an outbox was full."""
         return sum(channel.lost for channel in self._channels)
 
     @property
     def full(self) -> bool:
-        """Whether a worker finds no room for its next update."""
+        """Whether any outbox has no room for its worker's next update."""
         return any(channel.waiting >= channel.handle.slots for channel in self._channels)
 
     def waiting(self) -> tuple[int, ...]:
@@ -133,16 +139,16 @@ class Inboxes:
         return tuple(channel.waiting for channel in self._channels)
 
     def fits(self, counts: Sequence[int]) -> bool:
-        """Whether messages can hold the oldest `counts` updates of the outboxes."""
+        """Whether messages can hold the oldest updates of the outboxes, `counts` of each."""
         images = sum(int(slot[0]) for slot in self._slots([0] * len(counts), counts))
         return all(fits_message(images, *sizes) for sizes in self.shape.sizes)
 
     def gather(self, begin: Sequence[int], end: Sequence[int]) -> dict[int, Gathered]:
-        """Return, by tensor, the updates from the `begin`-th to before the `end`-th of each outbox."""
+        """Return, by tensor, the updates `begin` to `end` - 1 of each outbox, counted from its oldest."""
         return self._sort(self._slots(begin, end))
 
     def consume(self, counts: Sequence[int]) -> None:
-        """Give the room of the oldest `counts` updates back."""
+        """Remove the oldest updates from the outboxes, `counts` of each."""
         for channel, count in zip(self._channels, counts, strict=True):
             channel.consume(count)
 
@@ -152,7 +158,7 @@ class Inboxes:
 
     def _sort(self, slots: Sequence[np.ndarray]) -> dict[int, Gathered]:
         counts = [int(slot[0]) for slot in slots]
-        # An update's share is shrunk by the decay of those after it, as the weights are.
+        # All updates in one product: each later update's decay shrinks the earlier ones' share, as it does the weights.
         decays = np.array([slot[1] for slot in slots], np.float64)
         later = np.append(np.cumprod(decays[::-1])[::-1][1:], 1.0)
         found, offsets = {}, [_HEAD] * len(slots)

@@ -1,6 +1,6 @@
-"""A replica's questions on their way to servers, and those that wait for their turn.
+"""A replica's requests to servers: those on their way (flights), and those that wait for their turn.
 
-Each server is asked four things at once. What is not answered is sent again under the same sequence.
+Each server has up to `WINDOW` unanswered requests at once. An unanswered request is sent again under the same sequence.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from adam_mp.params.server.buffers import WINDOW, BufferPool
 from adam_mp.transport.endpoint import Endpoint, Peer, Sent
 from adam_mp.transport.messages import Message
 
-_AGAIN = 1.0  # seconds after which an unanswered message is sent again
+_AGAIN = 1.0  # seconds after which an unanswered request is sent again
 
 
 @dataclasses.dataclass
 class Flight:
-    """A question on its way, the buffer that holds its payload, if any, and each time it was sent.
+    """A request that is sent and not answered. `buffer` holds its payload, None if that is not from the pool.
 
-    `numbers` are the shards that it is about: one, or of activations all that a server has of a matrix. `asked` is when
-    it was last sent.
+    `numbers` are the shards that the request is about: one, or for activations all of a matrix that the server has.
+    `asked` is when it was last sent; `copies` has an entry for each time it was sent.
     """
 
     numbers: tuple[int, ...]
@@ -35,20 +35,20 @@ class Flight:
 
     @property
     def key(self) -> tuple[int, int]:
-        """What an answer has of it."""
+        """Shard and sequence of the request, by which its answer is known."""
         return self.message.shard, self.message.sequence
 
     @property
     def done(self) -> bool:
-        """Whether no transport reads the buffer any more."""
+        """Whether the transport has sent all copies, and so does not read the buffer any more."""
         return all(copy.done for copy in self.copies)
 
 
 @dataclasses.dataclass
 class Line:
-    """What one server is asked in a round: `products` first, then the shards `left`, from their ends on.
+    """The requests of a round to one server: `products` go first, then one for each shard in `left`.
 
-    `flying` counts the questions that are not answered yet.
+    Both lists are taken from their ends. `flying` counts the requests that are sent and not answered.
     """
 
     products: list[Flight] = dataclasses.field(default_factory=list)
@@ -57,25 +57,25 @@ class Line:
 
     @property
     def has_room(self) -> bool:
-        """Whether one more may be asked now."""
+        """Whether one more request may be sent now."""
         return self.flying < WINDOW
 
     @property
     def done(self) -> bool:
-        """Whether all is asked and answered."""
+        """Whether all requests to this server are sent and answered."""
         return not (self.products or self.left or self.flying)
 
 
 class Flights:
-    """All questions to the servers `peers` by way of `endpoint`. One thread may use it; the clock is an argument.
+    """All requests to the servers `peers` through `endpoint`. One thread may use it; the clock is an argument.
 
-    `buffers` are for payloads, of `largest` bytes; a landed flight gives its own back. `resent` counts questions that
-    were sent again; `silences` are the seconds for which servers that owe an answer were not heard.
+    `buffers` hold payloads, `largest` bytes each; a flight that lands (is answered) returns its buffer. `resent` counts
+    requests that were sent again. `silences` are the seconds for which a server that owes an answer has sent nothing.
     """
 
     def __init__(self, endpoint: Endpoint, peers: Sequence[Peer], largest: int) -> None:
         self._endpoint = endpoint
-        # Of each server's questions as many again may be answered, with a copy that still waits in the transport.
+        # Twice the window: an answered request keeps its buffer while a repeated copy still waits in the transport.
         self.buffers = BufferPool(2 * WINDOW * len(peers), largest)
         self.lines: dict[Peer, Line] = {peer: Line() for peer in peers}
         self.silences = dict.fromkeys(peers, 0.0)
@@ -84,33 +84,33 @@ class Flights:
         self._listening = Listening()
 
     def clear(self) -> None:
-        """Forget what waits for its turn; what flies stays."""
+        """Drop the requests that wait for their turn; those on their way stay."""
         for line in self.lines.values():
             line.products.clear()
             line.left.clear()
 
     @property
     def done(self) -> bool:
-        """Whether all is asked and answered."""
+        """Whether all requests are sent and answered."""
         return all(line.done for line in self.lines.values())
 
     def send_due(self, ask: Callable[[int], Flight | None], now: float) -> None:
-        """Ask what there is room for, and again what is not answered.
+        """Send the next requests as far as there is room, and repeat those unanswered for `_AGAIN` seconds.
 
-        `ask` makes the question about a shard, None if no buffer is free.
+        `ask` makes the request about a shard, None if no buffer is free.
         """
         self._count_silence(now)
         lines = list(self.lines.values())
-        while lines:  # each server is asked one thing in turn
+        while lines:  # one request to each server in turn
             lines = [line for line in lines if line.has_room and self._ask_next(line, ask, now)]
         for flight in self._flying.values():
-            if not flight.done:  # its last copy waits in this side's queue: one more would only wait behind it
+            if not flight.done:  # its last copy still waits in our own queue, and another would wait behind it
                 flight.asked = now
             elif now - flight.asked >= _AGAIN:
                 self._send(flight, now)
 
     def receive(self, seconds: float) -> tuple[Flight | None, Message] | None:
-        """Return the next answer and the question that it answers, None for one that is answered already."""
+        """Return the next answer with the flight that it answers (None if that has landed); None if no answer came."""
         received = self._endpoint.receive(seconds)
         if received is None:
             return None
@@ -120,7 +120,7 @@ class Flights:
         return flight if flight is not None and flight.peer == peer else None, message
 
     def begin(self, flight: Flight, now: float) -> None:
-        """Send a question; it takes the place of the same one of a round that was not ended."""
+        """Send a request. It replaces the flight with the same key that a round without an end has left."""
         before = self._flying.get(flight.key)
         if before is not None:
             self.land(before)
@@ -129,14 +129,14 @@ class Flights:
         self._send(flight, now)
 
     def land(self, flight: Flight) -> None:
-        """A question is answered."""
+        """End a flight whose request is answered."""
         del self._flying[flight.key]
         self.lines[flight.peer].flying -= 1
         if flight.buffer is not None:
             self.buffers.give_back(flight.buffer, flight)
 
     def _ask_next(self, line: Line, ask: Callable[[int], Flight | None], now: float) -> bool:
-        """Ask the next question of a line; False if there is none, or no buffer for it."""
+        """Send the next request of a line; False if there is none, or no buffer for it."""
         if line.products:
             self.begin(line.products.pop(), now)
             return True
@@ -150,13 +150,13 @@ class Flights:
     def _send(self, flight: Flight, now: float) -> None:
         sent = self._endpoint.send(flight.peer, flight.message)
         if sent is None:
-            return  # nobody there now, or a full queue: the next turn tries again
+            return  # the server cannot be reached or the queue is full: the next turn tries again
         self.resent += len(flight.copies) > 0
         flight.asked = now
         flight.copies.append(sent)
 
     def _count_silence(self, now: float) -> None:
-        """Count the time since the last turn for the servers that owed an answer all the while."""
+        """Add the time since the last turn to the silence of each server that owes an answer."""
         before = self._listening.seconds
         passed = self._listening.look(now) - before
         for peer in {flight.peer for flight in self._flying.values()}:

@@ -1,10 +1,12 @@
 """Matrices whose updates go as activations: which shards of a round go as products, and which as deltas after all.
 
-They are pushed together. All that lies in the outboxes at one moment is multiplied at the servers, and `sent` is the
-weights with just that (`cut`). So delta and product are the same update, and one can always go in the other's place:
-where outboxes overflowed, where a server lost its weights, and when this process dies. (An update that is being made at
-that very moment is in `sent` in part. That matters in these cases alone; otherwise the servers have what they
-multiplied.)
+All these matrices are pushed together. The synchronizer sends all activations that lie in the outboxes at one moment,
+and the servers multiply them. At the same time it sets `sent` to the weights with exactly these updates (`cut`). So
+`sent - base` is the same update as the product, and the delta can always replace it: if outboxes overflowed, if a
+server has lost its weights, or if the synchronizer dies.
+
+An update that a worker is making at the moment of the cut is in `sent` in part. That matters only if the delta replaces
+the product; otherwise the servers have what they multiplied.
 """
 
 from __future__ import annotations
@@ -20,14 +22,15 @@ from adam_mp.params.replica.flights import Flight
 from adam_mp.transport.endpoint import Peer
 from adam_mp.transport.messages import Kind, Message
 
-Launch = Callable[[Flight], None]  # lines a product up for its server
+Launch = Callable[[Flight], None]  # adds a product to its server's line
 
 
 class Matrices:
-    """The matrices of a layout. `owners` are the servers of its shards; products have `header`; one thread may use it.
+    """Pushes the matrices of a layout. One thread may use it.
 
-    Of the round that was begun last, `still` are shards without updates of which a product is made, `exact` those whose
-    deltas stand for products, and are not rounded, and `multiplied` those to which their server has applied a product.
+    `owners` has the server of each shard of the layout; `header` the header fields of FACTORS messages. Three sets of
+    shards belong to the present round: `still`, which have no update to push; `exact`, whose deltas replace products
+    and so must not be rounded; `multiplied`, to which their server has applied a product.
     """
 
     def __init__(
@@ -40,27 +43,27 @@ class Matrices:
         self.exact: frozenset[int] = frozenset()
 
     def clear(self) -> None:
-        """Begin a round."""
+        """Forget the shards of the last round."""
         self.still.clear()
         self.multiplied.clear()
 
     def push(self, gathered: Mapping[int, Gathered], launch: Launch) -> None:
-        """Push what was gathered, by tensor, of all updates since the last round.
+        """Push the gathered updates since the last round, by tensor.
 
-        Shards that were pushed before and are not answered go as deltas.
+        A matrix with a shard whose last push is not answered yet is skipped: its shards go as deltas.
         """
         for tensor, factors in gathered.items():
             numbers = self._shards_of(tensor)
-            if not len(factors.inputs):  # what changed nevertheless is an update whose activations come later
+            if not len(factors.inputs):  # if weights did change, their activations come with a later round
                 self.still.update(numbers)
             elif self._all_seen(numbers):
                 self._cut.look(numbers, lambda: ())
                 self._multiply(tensor, factors, launch)
 
     def push_from(self, inboxes: Inboxes, launch: Launch) -> None:
-        """Push what lies in the outboxes, or deltas if that is not all.
+        """Push the updates in the outboxes as products, or as deltas if an outbox has overflowed.
 
-        What a predecessor left pushed must be answered first; what lies in the outboxes goes with the next round.
+        If a predecessor left shards PUSHED, these must be answered first: the outboxes then wait for the next round.
         """
         numbers = [number for tensor in inboxes.shape.tensors for number in self._shards_of(tensor)]
         self.exact = frozenset(numbers)
@@ -76,14 +79,15 @@ class Matrices:
         return all(self._memory.states[number] == SEEN for number in numbers)
 
     def _push_all(self, numbers: Sequence[int], inboxes: Inboxes, launch: Launch) -> None:
-        """Push all matrices as products, or as deltas; either way the outboxes agree with the weights afterwards.
+        """Push all matrices as products, or as deltas. Afterwards outboxes and weights agree in either case.
 
-        `agreed` is noted last: a successor that does not find it sends deltas until outboxes and weights agree again.
+        They agree if the outboxes hold exactly the updates that the servers do not have yet. The word `agreed` is noted
+        last, so a successor of a process that died on the way finds DISAGREED, and sends deltas until they agree again.
         """
         memory = self._memory
         agreed, lost, cut = memory.read("agreed"), inboxes.lost, inboxes.waiting()
         whole = lost == agreed and inboxes.fits(cut)
-        if not whole:  # the deltas have what lies there; make room at once, or more is lost meanwhile
+        if not whole:  # deltas will carry these updates: make room at once, or outboxes lose more meanwhile
             memory.note("agreed", DISAGREED)
             inboxes.consume(cut)
             lost, cut = inboxes.lost, inboxes.waiting()
@@ -91,7 +95,8 @@ class Matrices:
             self.still.update(numbers)
             return
         ends = self._cut.look(numbers, inboxes.waiting)
-        # With room in each outbox, no update that was seen can be lost later.
+        # A worker updates the weights first, then its outbox. An update that `look` has copied with the weights may not
+        # be in its outbox yet: if each outbox has room, it will not be lost there.
         multiply = whole and inboxes.lost == agreed and not inboxes.full
         self._cut.take_out(numbers, inboxes, cut, ends)
         gathered = inboxes.gather([0] * len(cut), cut) if multiply else {}
@@ -105,10 +110,10 @@ class Matrices:
         memory.note("agreed", lost)
 
     def _multiply(self, tensor: int, factors: Gathered, launch: Launch) -> None:
-        """Line up the messages with a matrix's activations, one a server, for what is `sent` of its shards.
+        """Launch the FACTORS messages of a matrix, one to each server that has rows of it.
 
-        Each shard is noted as pushed, under the same sequence: should this process die, its successor sends the delta,
-        and a server that has applied the product knows it.
+        Each shard is noted as PUSHED under its message's sequence. If this process dies, its successor sends the delta
+        `sent - base` under the same sequence, and a server that has applied the product skips it.
         """
         memory, shards = self._memory, self._memory.layout.shards
         numbers = self._shards_of(tensor)
@@ -125,7 +130,7 @@ class Matrices:
             launch(Flight(own, message, peer, None))
 
     def _push_deltas(self, numbers: Sequence[int]) -> None:
-        """Note what is `sent` of these shards as pushed; the deltas are made when it is their turn."""
+        """Note these shards as PUSHED where `sent` differs from the base; the exchange makes the deltas later."""
         memory = self._memory
         for number in numbers:
             shard = memory.layout.shards[number]
@@ -138,6 +143,6 @@ class Matrices:
 
 
 def note_pushed(memory: ExchangeMemory, number: int, sequence: int) -> None:
-    """Note that what is `sent` of a shard is pushed: the sequence first, which a successor that finds PUSHED reads."""
+    """Note a shard as PUSHED, up to `sent`. The sequence is noted first: a successor that finds PUSHED reads it."""
     memory.sequences[number] = sequence
     memory.states[number] = PUSHED

@@ -1,8 +1,11 @@
 """How a layer's updates reach the servers, chosen by bytes (paper, section 3.3; Poseidon's rule).
 
-*Deltas*: the change of the weights, gathered over `k` images, M*N numbers a dense layer, and as many back.
-*Activations*: the layer's inputs and errors of those images, k*(M+N) numbers, multiplied at the server, and M*N back.
-Activations are possible where the update is plain descent, because the server then needs nothing but the product.
+For a dense layer with M inputs and N outputs, and `k` images between two exchanges:
+
+- *deltas*: the replica sends the change of the weights, M*N numbers, and gets M*N numbers back.
+- *activations*: the replica sends the layer's inputs and errors of these images, k*(M+N) numbers. The server multiplies
+  them, and the replica gets M*N numbers back. This needs plain gradient descent: any other rule has optimizer state,
+  which the servers do not have.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ DELTAS, ACTIVATIONS = "deltas", "activations"
 
 @dataclasses.dataclass(frozen=True)
 class LayerProtocol:
-    """The protocol of a layer, and the payload bytes of an exchange with each, both directions together.
+    """The chosen protocol of a layer, and the payload bytes of an exchange with either, both directions together.
 
-    `activations_bytes` is None where activations are not possible.
+    `activations_bytes` is None if the layer cannot use activations.
     """
 
     layer: str
@@ -37,10 +40,11 @@ class LayerProtocol:
 def choose_protocols(
     network: Network, images: int, servers: int, wanted: str, plain_descent: bool, delta_number_bytes: int = 4
 ) -> tuple[LayerProtocol, ...]:
-    """Choose for each layer with parameters; `images` is k, `wanted` one of `PROTOCOLS`.
+    """Choose a protocol for each layer with parameters; `images` is k, `wanted` one of `PROTOCOLS`.
 
-    Each of `servers` needs all errors, but only the inputs of its own rows. Where `images` are too many for a message,
-    deltas are sent. Raises SettingsError for an unknown name, or for activations with an optimizer that keeps state.
+    `servers` counts into the bytes: each server needs all errors, but only the inputs of its own rows. A layer whose
+    activations of `images` do not fit a message uses deltas. Raises SettingsError for an unknown name, or for
+    activations with an optimizer that keeps state.
     """
     if wanted not in PROTOCOLS:
         raise SettingsError(f"protocol is {wanted!r}; {nearest(wanted, PROTOCOLS)}")
@@ -71,6 +75,6 @@ def choose_protocols(
 
 
 def factor_tensors(layout: Layout, protocols: Sequence[LayerProtocol]) -> tuple[int, ...]:
-    """Return the indices of the tensors whose updates go as activations and errors, ascending."""
+    """Return the indices in `layout.tensors` of the matrices whose updates go as activations, ascending."""
     names = {f"{each.layer}.weight" for each in protocols if each.protocol == ACTIVATIONS}
     return tuple(index for index, tensor in enumerate(layout.tensors) if tensor.name in names)

@@ -1,7 +1,7 @@
 """The synchronizer process: exchanges a replica's weights with the parameter servers, beside the training.
 
-Nobody waits for the network: a round begins when `images` more images are trained, or when the supervisor wants one.
-What is said in a round stands in `exchange`.
+Workers never wait for the network. A round begins when `images` more images are trained, or when the supervisor wants
+one. `exchange` has the messages of a round.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from adam_mp.transport.local import ChannelHandle
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.zeromq import SocketDialer
 
-_PAUSE = 0.002
+_PAUSE = 0.002  # seconds between two looks at the board, the map and the messages
 
 
 @dataclasses.dataclass(frozen=True)
 class SynchronizerSpec:
-    """What a synchronizer is told: its number among the processes, shared memory, and when to exchange."""
+    """The settings of a synchronizer.
+
+    `process` is its number among the run's processes. `images` trained images begin a round; `wire` is the encoding of
+    deltas. `factors` and `outboxes` are None and () if no layer uses activations.
+    """
 
     process: int
     memory: RunHandle
@@ -46,14 +50,14 @@ class SynchronizerSpec:
     wire: str
     factors: FactorShape | None
     outboxes: tuple[ChannelHandle, ...]
-    patience: float  # seconds without an answer after which it gives up
+    patience: float  # seconds without a usable answer after which a round gives up
 
 
 class Synchronizer:
     """The process: follows the board's orders, and exchanges while they allow it.
 
-    The bucket map is in shared memory. Where the supervisor notes another, everything that is not answered is asked
-    again, on new connections, as a successor of this process would.
+    The bucket map is in shared memory. When the supervisor notes another map, the synchronizer opens new connections
+    and sends all unanswered requests again, as a successor of this process would.
     """
 
     def __init__(self, spec: SynchronizerSpec) -> None:
@@ -64,13 +68,13 @@ class Synchronizer:
         self.counters = self.memory.board.counters[spec.process]
         self.inboxes = None if spec.factors is None else Inboxes(spec.outboxes, spec.factors)
         self.listening = Listening()
-        self.heard = 0.0  # seconds of listening
+        self.heard = 0.0  # when a useful answer came last, in seconds of listening
         self.exchanged = self.store.read_updates()
         self.maps, text = self.words.read_map()
         self.connect(read_map(text))
 
     def connect(self, bucket_map: BucketMap) -> None:
-        """Begin the exchange with these servers. Raises TransportError if they are more or fewer than before."""
+        """Begin the exchange with the servers of a map. Raises TransportError if their number has changed."""
         self.dialer = SocketDialer(self.spec.keys)
         peers = [parse_place(server.address, "the server's address") for server in bucket_map.servers]
         for peer in peers:
@@ -79,12 +83,12 @@ class Synchronizer:
             self.dialer, self.words, self.store.weights, list(peers), bucket_map, self.spec.run, self.spec.identity,
             self.spec.wire,
         )  # fmt: skip
-        milliseconds = self.words.silences.tolist()  # as a predecessor left it
+        milliseconds = self.words.silences.tolist()  # go on from a predecessor's counts
         silences = {peer: each / 1000 for peer, each in zip(peers, milliseconds, strict=True)}
         self.exchange.flights.silences.update(silences)
 
     def follow_map(self) -> bool:
-        """Turn to the servers of a newer bucket map, if the supervisor has noted one; tell whether it has."""
+        """Connect to the servers of a newer bucket map if the supervisor has noted one; return whether it has."""
         if self.words.read("maps") == self.maps:
             return False
         self.maps, text = self.words.read_map()
@@ -93,8 +97,11 @@ class Synchronizer:
         return True
 
     def run(self) -> None:
-        """Take the servers' weights, then exchange until STOP. Raises TransportError if a server stays silent."""
-        first = bool((self.words.states == UNSEEN).any())  # then workers wait for these weights, whatever the order
+        """Take the servers' weights, then exchange until the order is STOP.
+
+        Raises TransportError if a round gets no usable answer for `patience` seconds.
+        """
+        first = bool((self.words.states == UNSEEN).any())  # workers wait for these weights: go on under any order
         self.round((lambda: True) if first else self.allowed)
         self.counters.publish("ready", 1)
         acknowledged = -1
@@ -113,14 +120,14 @@ class Synchronizer:
                 self.heard = self.listening.look(time.monotonic())
 
     def due(self, order: int) -> bool:
-        """Whether a round should begin: enough is trained, or the supervisor wants one."""
+        """Whether a round should begin: enough images are trained, or the supervisor wants one."""
         if self.wanted():
             return True
         trained = (self.store.read_updates() - self.exchanged) * self.spec.batch_size
         return order == TRAIN and trained >= self.spec.images
 
     def allowed(self) -> bool:
-        """Whether the weights may be touched now; in the middle of a round, the order is acknowledged here."""
+        """Acknowledge the present order; return whether the round may change the weights under it."""
         sequence, order = self.memory.board.order()
         self.counters.publish("acknowledged", sequence)
         return order == TRAIN or self.wanted()
@@ -130,11 +137,11 @@ class Synchronizer:
         return not self.words.is_done(self.words.read("wanted"))
 
     def round(self, allowed: Callable[[], bool]) -> None:
-        """Exchange all shards; pauses while that is not allowed, and ends early on STOP.
+        """Exchange all shards; pause while `allowed` returns False, end early on STOP, begin again for another map.
 
-        A predecessor that died may have left deltas on their way, and so does this process where it turns to other
-        servers. The round then sends those again, without the updates made since, which go with the next round. So it
-        is not told as done to those who wait for a round.
+        If deltas were on their way already (from a predecessor that died, or to the servers of the former map), the
+        round sends these again. Updates made since then go with the next round. So such a round is not noted as
+        `round_done`, for which the supervisor waits.
         """
         ended = None
         while ended is None:
@@ -155,7 +162,7 @@ class Synchronizer:
             self.words.note("round_done", number)
 
     def see_through(self, allowed: Callable[[], bool]) -> bool | None:
-        """Exchange until the round is over; False if it is to STOP, None if there are other servers to begin with."""
+        """Exchange until the round is over (True), the order is STOP (False), or there is another map (None)."""
         answered = self.exchange.answered
         while not self.exchange.done:
             if self.memory.board.order()[1] == STOP:
@@ -179,21 +186,21 @@ class Synchronizer:
         return True
 
     def tell_silences(self) -> None:
-        """Tell the supervisor, in whole milliseconds, which servers are silent and for how long."""
+        """Note, for the supervisor, how long each server has been silent, in whole milliseconds."""
         for number, seconds in enumerate(self.exchange.flights.silences.values()):
             self.words.silences[number] = round(1000 * seconds)
 
     def silence(self) -> str:
-        """Say who does not answer, or not as it should."""
+        """Say which servers do not answer, or give answers that cannot be used, and why."""
         told = "; ".join(
             f"{address}: {trouble or self.dialer.trouble(address)}"
             for address, trouble in self.exchange.unanswered().items()
         )
-        return f"no use could be made of a parameter server for {self.spec.patience:g} s ({told})"
+        return f"no usable answer from the parameter servers for {self.spec.patience:g} s ({told})"
 
 
 def note_map(words: ExchangeMemory, bucket_map: BucketMap) -> None:
-    """Tell the synchronizer, the one of now and those after it, which servers there are."""
+    """Note a bucket map in shared memory, for the synchronizer and its successors."""
     words.note_map(json.dumps(bucket_map.as_dict()).encode())
 
 
@@ -203,5 +210,5 @@ def read_map(text: bytes) -> BucketMap:
 
 
 def synchronize(spec: SynchronizerSpec) -> None:
-    """Run a synchronizer in this process."""
+    """Run a synchronizer in this process until the order is STOP."""
     Synchronizer(spec).run()

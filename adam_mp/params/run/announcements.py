@@ -1,4 +1,4 @@
-"""What a parameter server says while it runs: short lines for who started it, each thing once."""
+"""The lines that a parameter server shows the user who started it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable
 from adam_mp.transport.messages import shown
 
 _LONGEST = 300  # letters
-_REMEMBERED = 100  # lines that members cause
-_AGAIN = 60.0  # seconds after which such a line may come again
+_REMEMBERED = 100  # lines whose last time is kept, for `say_seldom`
+_AGAIN = 60.0  # seconds after which `say_seldom` says the same line again
 
 
 class Announcements:
-    """Lines to `tell`."""
+    """Shows lines by `tell`, which gets one line at a time."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -21,11 +21,11 @@ class Announcements:
         self._said: OrderedDict[str, float] = OrderedDict()
 
     def say(self, line: str) -> None:
-        """Say it."""
+        """Show a line."""
         self._tell(line)
 
     def say_seldom(self, line: str, now: float) -> None:
-        """Say what anybody may cause again and again: once a minute, in letters that every terminal shows."""
+        """Show a line that a sender can cause as often as it likes: at most once a minute, in printable letters."""
         line = shown(line, _LONGEST)
         if now - self._said.get(line, float("-inf")) < _AGAIN:
             return
@@ -36,7 +36,7 @@ class Announcements:
         self.say(line)
 
     def say_awaited(self, who: str | None) -> None:
-        """Say who is waited for, when that changes."""
+        """Show whom the run waits for, if that has changed since the last call; None if it waits for nobody."""
         if who is not None and who != self._awaited:
             self.say(f"waiting for {who}")
         self._awaited = who

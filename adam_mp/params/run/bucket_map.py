@@ -1,7 +1,7 @@
 """Which server has which shard: shards are hashed into buckets, buckets are spread equally over the servers.
 
-Every party computes the same from the layout and the servers' names, so a map is small: who there is, and its epoch,
-which grows with each change.
+Every member computes the same owners from the layout and the order of the servers. So a map needs little in a message:
+the list of servers, and the map epoch, which grows with each change.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class ServerPlace:
 
 @dataclasses.dataclass(frozen=True)
 class BucketMap:
-    """The servers of a run, in the order in which buckets are dealt, as of `epoch` (from 1)."""
+    """The servers of a run, in the order in which they get their buckets. `epoch` is the map epoch, from 1."""
 
     epoch: int
     servers: tuple[ServerPlace, ...]
 
     def cut(self, layout: Layout) -> Layout:
-        """Return the layout with shards for these servers, by which all members of a run number them."""
+        """Return the layout divided into shards for this number of servers; all members number the shards by it."""
         return layout.for_servers(len(self.servers))
 
     def owners(self, layout: Layout) -> tuple[int, ...]:
-        """Return, for each shard of the layout as it is cut for these servers, the index of the server that has it."""
+        """Return, for each shard of `cut(layout)`, the index in `servers` of the server that has it."""
         layout = self.cut(layout)
         buckets = spread_buckets(layout, len(self.servers))
         return tuple(buckets[layout.bucket(shard)] for shard in range(len(layout.shards)))
 
     def shards_of(self, layout: Layout, identity: int) -> tuple[int, ...]:
-        """Return one server's shards of the layout as it is cut for all, ascending; none if it is not in the map."""
+        """Return the numbers of one server's shards of `cut(layout)`, ascending; none if it is not in the map."""
         places = [index for index, server in enumerate(self.servers) if server.identity == identity]
         return tuple(shard for shard, owner in enumerate(self.owners(layout)) if owner in places)
 
@@ -55,13 +55,13 @@ class BucketMap:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> BucketMap:
-        """Rebuild a map; raises ValueError, KeyError or TypeError if it is none."""
+        """Rebuild a map from `as_dict`; raises ValueError, KeyError or TypeError if the facts are malformed."""
         servers = tuple(ServerPlace(int(identity), str(address)) for identity, address in facts["servers"])
         return cls(int(facts["epoch"]), servers)
 
 
 def spread_buckets(layout: Layout, servers: int) -> tuple[int, ...]:
-    """Return the server's index of each bucket: the largest bucket first, each to the server with the fewest bytes."""
+    """Return, for each bucket, the index of its server: from the largest down, each goes to the least loaded server."""
     sizes = [0] * BUCKETS
     for number, shard in enumerate(layout.shards):
         sizes[layout.bucket(number)] += shard.size
@@ -76,37 +76,37 @@ def spread_buckets(layout: Layout, servers: int) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class LayoutFacts:
-    """A layout as it goes over the wire: names and shapes."""
+    """A layout as messages carry it: the tensors' names and shapes."""
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, layout: Layout) -> LayoutFacts:
-        """Return the facts of a layout."""
+        """Return names and shapes of a layout's tensors."""
         return cls(tuple((tensor.name, tensor.shape) for tensor in layout.tensors))
 
     @classmethod
     def from_list(cls, facts: Sequence[Any]) -> LayoutFacts:
-        """Rebuild them; raises SettingsError if they are none."""
+        """Rebuild the layout's facts from `as_list`; raises SettingsError if they are malformed."""
         try:
             shapes = tuple((str(name), tuple(int(side) for side in shape)) for name, shape in facts)
         except (TypeError, ValueError):
-            raise SettingsError("a layout that came from a peer is malformed; is it of another version?") from None
+            raise SettingsError("a peer sent a malformed layout; is it of another version of adam_mp?") from None
         if any(side < 1 for _, shape in shapes for side in shape):
-            raise SettingsError("a layout that came from a peer has an empty tensor; is it of another version?")
+            raise SettingsError("a peer sent a layout with an empty tensor; is it of another version of adam_mp?")
         return cls(shapes)
 
     @property
     def numbers(self) -> int:
-        """How many numbers the tensors have."""
+        """How many numbers all tensors have together."""
         return sum(math.prod(shape) for _, shape in self.shapes)
 
     def as_list(self) -> list[Any]:
-        """Return plain values."""
+        """Return plain values for JSON."""
         return [[name, list(shape)] for name, shape in self.shapes]
 
     def difference(self, other: LayoutFacts) -> str | None:
-        """Name the first tensor in which `other` differs, with both shapes; None if it does not."""
+        """Name the first tensor in which `other` differs, with both shapes; None if they are the same."""
         for ours, theirs in itertools.zip_longest(self.shapes, other.shapes):
             if ours != theirs:
                 return f"{_described(theirs)}, the run has {_described(ours)}"
@@ -119,11 +119,11 @@ class LayoutFacts:
 
 
 def _described(tensor: tuple[str, tuple[int, ...]] | None) -> str:
-    """Say a tensor's name and shape, as in `conv1.weight 5x5x1x20`."""
+    """Return a tensor's name and shape in words, as in `conv1.weight 25x20`; "no more" for None."""
     return f"{tensor[0][:_LONGEST_NAME]} {'x'.join(map(str, tensor[1])) or 'of one number'}" if tensor else "no more"
 
 
 @functools.lru_cache(maxsize=1)
 def own_shards(bucket_map: BucketMap, layout: LayoutFacts, identity: int) -> tuple[int, ...]:
-    """Return the shards of one server; all of them are hashed for it, and it is asked with each news."""
+    """Return the shards of one server. Cached: each news asks for it, and it hashes every shard of the layout."""
     return bucket_map.shards_of(layout.layout, identity)

@@ -1,16 +1,17 @@
 """The coordinator: who is a member, who has which bucket, who trains which batch. A pure state machine.
 
-Messages in, answers out; the clock is an argument, there are no sockets, so it is tested without a network and under
-every order of events. The first parameter server runs it beside its other duties. Members say JOIN and then REPORT at
-intervals; who is silent for `MEMBER_DEADLINE` seconds is taken for dead, and what it had leased is free again. Only
-seconds in which the coordinator listened count (`listening`). Each answer to REPORT carries what a replica needs to
-know: batches granted, the epoch, whether the map has changed.
+Messages go in, answers come out. The clock is an argument and there are no sockets, so tests need no network and can
+try every order of events. The first parameter server runs the coordinator in its own process (`coordinator_service`).
 
-A restarted coordinator takes up its snapshot; members that it does not know are asked to join again, and tell what they
-have trained and leased.
+A member sends JOIN once, then REPORT at intervals. If a member is silent for `MEMBER_DEADLINE` seconds, the coordinator
+presumes it dead and frees the batches leased to it. Only seconds in which the coordinator listened count (`listening`).
+Each answer to REPORT tells a replica the batches granted to it, the epoch, and the bucket map.
 
-Anyone may send anything: all that a message says is checked (`statements`) before any of it changes the state, so that
-a message is taken whole or refused.
+A restarted coordinator continues from its snapshot. It asks members that it does not know to join again; they then tell
+it which batches they have trained and leased.
+
+Anyone may send anything. So the coordinator checks all of a message (`statements`) before any part of it changes the
+state: it takes a message whole or refuses it.
 """
 
 from __future__ import annotations
@@ -37,13 +38,14 @@ from adam_mp.transport.forms import MalformedError, read, write
 from adam_mp.transport.refusal import RefusedError
 
 _MOST_MEMBERS = 10_000
-_MOST_NOTICES = 1000  # that wait to be shown
+_MOST_NOTICES = 1000  # lines for the user that wait to be shown
 
 
 class Coordinator:
-    """The state of one run. `expected` parameter servers are waited for before a replica may begin.
+    """The state of one run. No replica may begin before `expected` parameter servers have joined.
 
-    `room` returns the bytes that a server has for weights. `notices` are lines for the user, who takes them away.
+    `room` returns the bytes of memory that a server has for weights. `notices` are lines for the user; the caller
+    removes those that it has shown.
     """
 
     def __init__(self, run: int, expected: int, room: Callable[[], int] = free_memory) -> None:
@@ -56,12 +58,12 @@ class Coordinator:
         self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.changed = False  # since the last snapshot
         self._listening = Listening()
-        self._accompanied = 0.0  # when a replica was a member last, in seconds of listening
+        self._accompanied = 0.0  # when the run last had a replica as a member, in seconds of listening
 
     # Messages.
 
     def join(self, identity: int, facts: Mapping[str, Any], now: float, sequence: int = 0) -> dict[str, Any]:
-        """Answer JOIN; raises RefusedError. What comes again under a `sequence` (0 for none) has no effect."""
+        """Answer JOIN. A repeated `sequence` has no effect (0: the message has none). Raises RefusedError."""
         asked, member = read_joining(facts), self.roster.members.get(identity)
         self._check_place(identity, member, asked)
         if member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence):
@@ -76,7 +78,7 @@ class Coordinator:
             self.notices.append(f"{member.name} joined")
         member.seen, member.sequence, member.answer = self.listened, sequence, {}
         if asked.role == REPLICA:
-            if (made := self.updates.come_back(identity)) is not None:  # it was not dead
+            if (made := self.updates.come_back(identity)) is not None:  # it was presumed dead, and lives
                 member.report = {"updates": made}
             member.epoch = asked.epoch
             self.changed |= self.leadership.choose(self.roster.replicas())
@@ -84,7 +86,7 @@ class Coordinator:
         return self._welcome(member)
 
     def report(self, identity: int, sequence: int, facts: Mapping[str, Any], now: float) -> dict[str, Any]:
-        """Answer REPORT: note what is trained, lease more. The same sequence gets the same answer, with no effect."""
+        """Answer REPORT: note the trained batches, lease more. A repeated sequence gets the same answer, no effect."""
         course, member = self.course, self.roster.members.get(identity)
         if member is None or not member.lives_in(sequence):
             raise RefusedError("this member is not known here", rejoin=True)
@@ -111,10 +113,11 @@ class Coordinator:
         return member.answer
 
     def leave(self, identity: int, facts: Mapping[str, Any] | None = None, sequence: int = 0) -> None:
-        """A member goes, or the one that `facts` name is dead: what it leased is free, its updates stay counted.
+        """Take LEAVE: the sender goes, or says that the member named in `facts` is dead.
 
-        Raises RefusedError if no member says so: what `status` shows is enough to take a member's name, but not to know
-        the life that its sequences have.
+        The batches leased to the member that goes are free again; its updates stay counted. Raises RefusedError unless
+        the sender is a member and `sequence` is of that member's life. `status` shows identities to everybody, but not
+        lives, so nobody can send LEAVE in the name of a member.
         """
         said, sender = read(Leaving, facts or {}, RefusedError), self.roster.known(identity)
         named = identity if said.member is None else said.member
@@ -134,9 +137,9 @@ class Coordinator:
         return member is not None and member.role == REPLICA
 
     def tick(self, now: float, behind: bool = False) -> list[Member]:
-        """Take leave of members that are silent; return them. Servers keep their buckets: they may come back.
+        """Remove the members that have been silent too long; return them. Silent servers keep their buckets.
 
-        To be called after each look for messages; `behind` says that the look left some unread.
+        The caller calls it each time it has read messages; `behind` says that it left some unread.
         """
         listened = self._listening.look(now, behind)
         if self.roster.replicas() or self.phase == "done":
@@ -153,7 +156,7 @@ class Coordinator:
         return silent
 
     def state(self, now: float) -> dict[str, Any]:
-        """Return what `status` shows."""
+        """Return what `status` shows of the run, at `now` by the clock, as plain values."""
         course = self.course
         return {
             "run": f"{self.run:016x}",
@@ -174,7 +177,7 @@ class Coordinator:
 
     @property
     def awaited(self) -> str | None:
-        """Who has to come before the run goes on; None if nobody has to."""
+        """Whom the run waits for, in words; None if it waits for nobody."""
         if self.map is None and (missing := self.places.expected - len(self.roster.servers())) > 0:
             return f"{missing} more parameter server{'s' if missing > 1 else ''}"
         if self.phase == "waiting":
@@ -183,18 +186,18 @@ class Coordinator:
             return None
         if self.phase == "training":
             return "a replica"
-        # Those that were cut off at the end of the run have their last updates to give.
+        # A replica that lost its connection at the end of the run may still bring its last updates.
         silent = min((member.name for member in self.roster.replicas_missing()), default=None)
         return silent and f"{silent}, which is silent: it may be back within {RETURNING:g} s of its last word"
 
     @property
     def alone(self) -> float:
-        """Seconds of listening without any replica, in a run that is not done."""
+        """Seconds of listening since the run last had a replica; a run that is done does not count them."""
         return self.listened - self._accompanied
 
     @property
     def awaited_replicas(self) -> int:
-        """For how many replicas the servers stay: members, and those that are silent and may come back."""
+        """How many replicas the servers wait for before they end: members, and silent ones that may come back."""
         return len(self.roster.replicas()) + len(self.roster.replicas_missing())
 
     @property
@@ -214,7 +217,7 @@ class Coordinator:
 
     @property
     def listened(self) -> float:
-        """Seconds in which messages were taken, by which members are judged."""
+        """Seconds in which the coordinator listened; the silence of members is measured in these."""
         return self._listening.seconds
 
     # A snapshot of it.
@@ -243,7 +246,7 @@ class Coordinator:
                 self.roster.expect(server.identity, SERVER, f"params {server.address}", server.address)
             for identity, name in facts.get("replicas", {}).items():
                 self.roster.expect(int(identity), REPLICA, str(name), "")
-            for member in self.roster.missing.values():  # who goes before it has joined again is known by its life
+            for member in self.roster.missing.values():  # so that LEAVE from one that has not rejoined can be checked
                 member.sequence = int(facts.get("lives", {}).get(str(member.identity), 0)) << LIFE
             self.leadership = Leadership(int(facts.get("leader", 0)))
             self.course = Course.restored(facts)
@@ -251,10 +254,10 @@ class Coordinator:
         except (KeyError, TypeError, ValueError, IndexError, OverflowError, AttributeError, MalformedError) as error:
             raise RefusedError(f"the coordinator's snapshot is malformed: {error!r}") from None
 
-    # What the messages come to.
+    # The effects of messages.
 
     def _check_place(self, identity: int, member: Member | None, asked: Joining) -> None:
-        """Raise RefusedError if there is no place for this member."""
+        """Raise RefusedError if the identity is none, the run has too many members, or the member had another role."""
         if not 0 < identity <= LARGEST:
             raise RefusedError(f"the sender is {identity}; expected a number of its own, above 0")
         if member is None and len(self.roster.members) + len(self.roster.missing) >= _MOST_MEMBERS:
@@ -264,9 +267,9 @@ class Coordinator:
             raise RefusedError(f"{known.name} has the role {known.role}, and joins as {asked.role}; start it again")
 
     def _place_server(self, identity: int, member: Member | None, address: str) -> str | None:
-        """Have a server at its address, and in the map; return what it waits for if another may be there.
+        """Give a joining server a place, and write it into the map. Raises RefusedError if there is no place for it.
 
-        Raises RefusedError if there is no place for it.
+        Return what the server has to wait for, in words, if the present holder of the place may still live; else None.
         """
         held = self.roster.servers()
         if self.map is not None:
@@ -289,11 +292,14 @@ class Coordinator:
         return None
 
     def _agree(self, asked: Joining, offered: RunFacts, now: float) -> str | None:
-        """Agree with a replica on the run, and make the map; return what is waited for, if anything."""
+        """Check that a replica agrees with the run, or begin the run with its facts; make the bucket map.
+
+        Return what the replica has to wait for, in words, or None. Raises RefusedError if the replica does not fit.
+        """
         facts = self.course.facts
         if facts is not None and (difference := facts.difference(offered)):
             raise RefusedError(f"this replica has {difference}; start it with the settings of the run")
-        if self.phase == "done" and asked.run != self.run:  # who was in it may still have to validate it
+        if self.phase == "done" and asked.run != self.run:  # a replica of this run may still have to validate
             raise RefusedError("the run is done; start new parameter servers for another")
         if facts is None:
             offered.check_room(self.places.expected, self._room())
@@ -316,23 +322,25 @@ class Coordinator:
         return None
 
     def _take_up(self, member: Member, asked: Joining, begins: bool, now: float) -> None:
-        """Note what a replica brings: what it did before the coordinator was restarted.
+        """Note what a joining replica did before: in this run, until the coordinator restarted, or in a checkpoint.
 
-        One that `begins` the run may bring a checkpoint, with what is trained in it. What others bring that never were
-        in this run is not in its weights.
+        The replica that `begins` the run may bring a checkpoint: the batches trained in it count. Batches that any
+        other newcomer trained do not count, because the run's weights do not have their updates.
         """
         course, was_here = self.course, asked.run == self.run
         if was_here:
             self.changed |= course.catch_up(asked.epoch, asked.finished, now)
-        # What a checkpoint counts, the run has made; what of it is not known here came before, or its count was lost.
+        # The run has made all updates that a checkpoint counts. Those that our counts lack were made before the run was
+        # resumed, or their count was lost with a snapshot.
         unknown = asked.updates - self.updates.total(self.roster.made())
         if unknown > 0 and (begins or (not was_here and asked.epoch <= course.epoch)):
             self.updates.bring(unknown)
             self.changed = True
-        course.batches.free(member.identity)  # a batch granted but not listed: the replica never received that answer
+        course.batches.free(member.identity)  # a batch that we granted but the replica does not list never reached it
         if asked.epoch != course.epoch or not (begins or was_here):
             return
-        # An epoch that is all trained so ends with the next report: by then a replica has opened it, and validates it.
+        # If these batches complete the epoch, it does not end here but at the next REPORT: by then the replica has
+        # opened the epoch, and will validate it.
         self._note_trained(member, asked.trained, asked.failed)
         course.batches.take(member.identity, asked.leased)
 
@@ -349,7 +357,7 @@ class Coordinator:
                 self.notices.append("the run is done")
 
     def _part_with(self, identity: int) -> Member | None:
-        """A member is none any more: what it leased is free, its updates stay counted."""
+        """Remove a member and return it: batches leased to it are free again, its updates stay counted."""
         self.course.batches.free(identity)
         member = self.roster.members.pop(identity, None)
         if member is None:

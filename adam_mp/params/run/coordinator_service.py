@@ -1,7 +1,7 @@
-"""The coordinator as an endpoint: takes JOIN, REPORT, LEAVE and STATUS, and sees to it at every turn of the loop.
+"""The driver of the coordinator: takes JOIN, REPORT, LEAVE and STATUS, and calls the coordinator in every loop.
 
-All decisions are the `Coordinator`'s. This driver reads messages for it, answers, tells the user what it says, and has
-its state written. It knows nothing of the parameter server that runs in the same process.
+The `Coordinator` makes all decisions. This driver reads messages for it, sends its answers, shows the user its notices,
+and has its state written. It knows nothing of the parameter server that runs in the same process.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from adam_mp.transport.refusal import RefusedError
 
 CONTROL = frozenset((Kind.JOIN, Kind.REPORT, Kind.LEAVE, Kind.STATUS))
 _KEEPING = 0.5  # seconds between two writings of the state
-_PARTING = 3.0  # seconds for which others are told that the run is done
+_PARTING = 3.0  # seconds for which the coordinator stays to tell the other servers that the run is done
 
 
 class StateFolder(Protocol):
-    """Where the state is written; `outdated` says that the disk refused the last one."""
+    """Where the state is written; `outdated` says that the last writing failed."""
 
     outdated: bool
 
     def note(self, facts: dict[str, Any]) -> bool:
-        """Have these facts written in the background; False if there is no room for them now."""
+        """Have this state written in the background; False if the writer has no room for it now."""
 
 
 class CoordinatorService:
     """Serves one coordinator. Used by one thread; the clock is an argument.
 
-    `identity` is that of this process: answers have it as their sender, and a successor finds it in `folder`, beside
-    the coordinator's state. `folder` may be None: then a restarted coordinator asks the replicas.
+    `identity` is the identity of this server process: its answers carry it as their sender, and it is written into
+    `folder` beside the coordinator's state, so that a restarted process has the same. `folder` may be None: then a
+    restarted coordinator learns the state from the replicas.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class CoordinatorService:
         self._over_since: float | None = None  # in seconds of listening
 
     def take(self, each: Arrived, now: float) -> None:
-        """Answer a message, whatever it holds."""
+        """Answer a message; one that cannot be used gets a refusal."""
         message = each.message
         try:
             answer = self._answer(message, now)
@@ -79,9 +80,9 @@ class CoordinatorService:
         return None
 
     def tend(self, now: float, behind: bool) -> None:
-        """Take leave of silent members, say what there is to say, and have the state written if it is due.
+        """Remove silent members, show the coordinator's notices, and have the state written if it is time to.
 
-        To be called after each look for messages; `behind` says that the look left some unread.
+        The loop calls it each time it has read messages; `behind` says that it left some unread.
         """
         coordinator = self.coordinator
         coordinator.tick(now, behind)
@@ -96,17 +97,17 @@ class CoordinatorService:
             self._kept_at = now
             facts = self.unwritten()
             if facts is not None and not self._folder.note(facts):
-                coordinator.changed = True  # the writer has no room: again next time
+                coordinator.changed = True  # the writer has no room: try again after the next interval
 
     def unwritten(self) -> dict[str, Any] | None:
-        """Return the facts for the folder, if they are others than those written last; they count as written then."""
+        """Return the state, None if it has not changed since the last call; from now on it counts as written."""
         if not self.coordinator.changed and (self._folder is None or not self._folder.outdated):
             return None
         return {"identity": self._identity, "coordinator": self.coordinator.snapshot()}
 
     @property
     def ended(self) -> bool:
-        """Whether the run is over, and its other servers have left or had time to hear of it."""
+        """Whether the run is over, and each other server has left or had `_PARTING` seconds to learn that it is."""
         if self._over_since is None:
             return False
         others = len(self.coordinator.roster.members) > 1
@@ -120,6 +121,6 @@ class CoordinatorService:
         }  # fmt: skip
 
     def _name_of(self, message: Message) -> str:
-        """Return who sent it, as it says, or as it joined."""
+        """Return the sender's name: the one it joined with, or for JOIN and strangers the one in the message."""
         member = self.coordinator.roster.members.get(message.sender)
         return name_in(message.facts()) if member is None or message.kind == Kind.JOIN else member.name

@@ -1,4 +1,4 @@
-"""How far a run is: which epoch it is in, which of its batches are trained, and how the epochs before it ended."""
+"""How far a run has come: its current epoch, which batches of it are trained, and how the epochs before it ended."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from adam_mp.transport.refusal import RefusedError
 
 
 class Course:
-    """`facts` are what all replicas agreed on, None before the first has come. `now` is the time by the clock."""
+    """The epochs of a run. `facts` are what all replicas agreed on, None before the first replica has joined.
+
+    `now` is the time by the clock, in seconds.
+    """
 
     def __init__(self) -> None:
         self.facts: RunFacts | None = None
         self.epoch = 0
-        self.batches = EpochBatches()  # of the epoch
+        self.batches = EpochBatches()  # of `epoch`
         self.finished: list[EndedEpoch] = []
         self._opened: float | None = None  # when the epoch began; None if that was before a restart
 
@@ -33,23 +36,24 @@ class Course:
 
     @property
     def trained(self) -> int:
-        """Images of the epoch that are trained."""
+        """How many images of the current epoch are trained."""
         return self.batches.images_in(TRAINED)
 
     @property
     def failed(self) -> int:
-        """Images of trained batches that could not be had."""
+        """How many images in the trained batches could not be read, and so were left out."""
         return sum(self.batches.failed.values())
 
     def begin(self, facts: RunFacts, epoch: int, now: float) -> None:
-        """Begin the run, in this epoch or, if that is behind the last, in the last."""
+        """Begin the run in `epoch`, or in its last epoch if it has fewer."""
         self.facts = facts
         self._open(min(epoch, facts.epochs - 1), now)
 
     def catch_up(self, epoch: int, finished: Sequence[EndedEpoch], now: float) -> bool:
-        """Go on to an epoch that a replica is in already, as it tells of those before; return whether that is news.
+        """Go on to `epoch`, which a replica says that it is in; `finished` are the epochs that it says have ended.
 
-        A coordinator that was restarted has a snapshot that may be older than the end of the epoch before.
+        A restarted coordinator needs this: its snapshot may be older than the end of the last epoch. Return whether
+        the replica was ahead of the coordinator.
         """
         if self.facts is None or not self.epoch < epoch <= self.facts.epochs:
             return False
@@ -58,7 +62,7 @@ class Course:
         return True
 
     def end_epoch_at_quorum(self, now: float) -> str | None:
-        """End the epoch once as much is trained as the quorum asks for; return a line about it, None if it goes on."""
+        """End the epoch if enough images are trained for the quorum; return a line about it, None if it goes on."""
         if self.facts is None or self.phase == "done":
             return None
         trained, epoch = self.trained, self.epoch
@@ -80,7 +84,10 @@ class Course:
 
     @classmethod
     def restored(cls, facts: Mapping[str, Any]) -> Course:
-        """Rebuild it; raises KeyError, TypeError, ValueError or a child of AdamError if the facts are malformed."""
+        """Rebuild the course from its snapshot.
+
+        Raises KeyError, TypeError, ValueError or a child of AdamError if the snapshot is malformed.
+        """
         self = cls()
         self.finished = list(ENDED.read(facts["finished"], {}))
         if facts["facts"]:

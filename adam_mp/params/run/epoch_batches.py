@@ -1,6 +1,7 @@
-"""The batches of an epoch as the coordinator sees them: which are free, leased, trained, and by whom.
+"""The batches of an epoch as the coordinator sees them: which are free, leased or trained, and by which replica.
 
-The states are three of those that a replica's ledger has; a batch is LEASED to a replica here, to a worker there.
+The states FREE, LEASED and TRAINED are those of a ledger. Here a batch is LEASED to a replica; in the replica's own
+ledger it is LEASED to a worker.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ _MOST_GRANTED = 4096  # batches in one answer
 
 
 class EpochBatches:
-    """`count` batches of `batch_size` images, of which the last has fewer if `images` says so.
+    """`count` batches of `batch_size` images, `images` in all: the last batch may have fewer.
 
-    Members are known by their identities. `twice` counts batches that two of them trained; `failed` are
-    the images of each trained batch that could not be had, where there are any.
+    `member` is always a replica's identity. `twice` counts batches that two replicas trained. `failed` maps a trained
+    batch to how many of its images could not be read; batches without such images are left out.
     """
 
     def __init__(self, count: int = 0, batch_size: int = 0, images: int = 0) -> None:
@@ -33,21 +34,21 @@ class EpochBatches:
         return images_in(self.states, state, self._size, self._images)
 
     def done(self) -> str:
-        """Return which are trained, a bit each, in hexadecimal."""
+        """Return which batches are trained: one bit a batch, in hexadecimal."""
         return np.packbits(self.states == TRAINED).tobytes().hex()
 
     def restore(self, done: str, failed: Mapping[int, int]) -> None:
-        """Note as trained what `done` says, nobody knows by whom, and what `failed` of it."""
+        """Take over `done` and `failed` of a snapshot. Which replica trained a batch is not in it: its holder is 0."""
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(done), np.uint8))[: self.states.size]
         self.states[bits == 1] = TRAINED
         self.failed = dict(failed)
 
     def note_trained(self, member: int, batches: Sequence[int], failed: Mapping[int, int]) -> int:
-        """Count batches as trained, whoever holds them by now; return how many images are new.
+        """Mark batches as trained by `member`, whoever holds them now; return how many images were not trained before.
 
-        `failed` are the images of each that could not be had: those of who trained it first count.
-        One that another trained too is counted in `twice`. Who trained what was restored is not known; the first that
-        names it is taken for the one.
+        `failed` maps batches to images that could not be read; if two replicas trained a batch, the first one's count
+        stays. A batch that another replica has trained is counted in `twice`. A batch of a restored snapshot has no
+        known trainer (holder 0): the first replica that names it becomes its trainer.
         """
         before, numbers = self.images_in(TRAINED), np.unique(np.array(batches, np.int64))
         others = ~np.isin(self.holders[numbers], (0, member))
@@ -58,7 +59,7 @@ class EpochBatches:
         return self.images_in(TRAINED) - before
 
     def grant(self, member: int, wanted: int, members: int) -> list[int]:
-        """Lease free batches: as many as are wanted, but never more than a fair part, one of `members`, of those."""
+        """Lease free batches to a member: `wanted`, but at most its fair part, the free ones divided by `members`."""
         free = np.flatnonzero(self.states == FREE)
         fair = -(-len(free) // max(1, members))
         granted = free[: min(wanted, fair, _MOST_GRANTED)]
@@ -66,10 +67,10 @@ class EpochBatches:
         return [int(batch) for batch in granted]
 
     def take(self, member: int, batches: Sequence[int]) -> None:
-        """Lease these batches, where they are free."""
+        """Lease those of `batches` that are free."""
         free = [batch for batch in batches if self.states[batch] == FREE]
         self.states[free], self.holders[free] = LEASED, member
 
     def free(self, member: int) -> None:
-        """Let go what a member leased."""
+        """Free the batches that are leased to a member."""
         self.states[(self.states == LEASED) & (self.holders == np.uint64(member))] = FREE

@@ -1,4 +1,7 @@
-"""Which replica of a run leads: it validates, and keeps checkpoints and the model. Part of the coordinator."""
+"""Which replica of a run is the leader: the one that validates, and keeps checkpoints and the model.
+
+Part of the coordinator.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,10 @@ from adam_mp.params.run.member import MEMBER_DEADLINE, Member
 
 
 class Leadership:
-    """`identity` is the leader's, 0 for none. One from before a restart of the coordinator has time to come back.
+    """`identity` is the leader's, 0 for none.
 
-    Times are seconds in which the coordinator listened. `replicas` are the members, in any order.
+    After a restart of the coordinator, the former leader has `MEMBER_DEADLINE` seconds to join again. Times are seconds
+    in which the coordinator listened. `replicas` are the members with this role, in any order.
     """
 
     def __init__(self, identity: int = 0) -> None:
@@ -18,9 +22,9 @@ class Leadership:
         self._awaited_until: float | None = MEMBER_DEADLINE if identity else None
 
     def choose(self, replicas: Sequence[Member]) -> bool:
-        """Let the replica that has been a member for longest lead, unless another does or is to come back to it.
+        """Make the oldest of `replicas` the leader, unless one of them is, or the former leader may still rejoin.
 
-        Return whether that was decided now.
+        Return whether a choice was made now.
         """
         if any(replica.identity == self.identity for replica in replicas):
             self._awaited_until = None
@@ -31,14 +35,14 @@ class Leadership:
         return False
 
     def look(self, replicas: Sequence[Member], listened: float) -> bool:
-        """Choose another leader if the one before the restart is not back in time; return whether it was decided."""
+        """Choose another leader if the former one has not joined again in time; return whether one was chosen."""
         if self._awaited_until is None or listened <= self._awaited_until:
             return False
         self._awaited_until = None
         return self.choose(replicas)
 
     def holder(self, replicas: Sequence[Member], done: bool) -> Member | None:
-        """Return who leads; in a run that is `done`, the oldest replica if the leader is not here."""
+        """Return the leader, None if it is no member; in a run that is `done`, the oldest replica then stands in."""
         leader = next((replica for replica in replicas if replica.identity == self.identity), None)
         return _oldest(replicas) if leader is None and done else leader
 

@@ -1,19 +1,21 @@
-"""How long somebody has listened: others are judged to be silent by that, and not by the clock on the wall.
+"""How long a process has listened for messages. The silence of others is measured by this, not by the clock.
 
-A process may be stopped, or its machine asleep or busy. Meanwhile the others go on talking, and what they say lies
-unread in its socket. A process that wakes up and looks at the clock first would take all of them for dead.
+A process may be stopped, or its machine asleep or busy. Meanwhile the others go on sending, and their messages lie
+unread in its socket. If the process measured their silence by the clock when it wakes up, it would presume them all
+dead although their messages are there.
 """
 
 from __future__ import annotations
 
-_LONGEST = 1.0  # seconds that the time between two looks counts at most
-_LONGEST_BEHIND = 0.1  # the same, before a look that left messages unread
+_LONGEST = 1.0  # seconds that count at most for the time between two looks
+_LONGEST_BEHIND = 0.1  # the same, if the second look left messages unread
 
 
 class Listening:
-    """Counts the seconds in which its owner listened: the time between two looks, as far as a look may explain it.
+    """Counts the seconds in which its owner listened. A look is one reading of the owner's messages.
 
-    `seconds` never stands still for an owner that looks often, and hardly moves while the owner does not look.
+    The time between two looks counts, but one second of it at most: so `seconds` goes with the clock for an owner that
+    looks often, and grows by a second at most over any time in which the owner was stopped.
     """
 
     def __init__(self) -> None:
@@ -21,7 +23,7 @@ class Listening:
         self._looked: float | None = None
 
     def look(self, now: float, behind: bool = False) -> float:
-        """Count the time since the last look; `behind` says that messages were left unread. Return `seconds`."""
+        """Count the time since the last look; `behind` says that this one left messages unread. Return `seconds`."""
         if self._looked is not None:
             self.seconds += min(max(0.0, now - self._looked), _LONGEST_BEHIND if behind else _LONGEST)
         self._looked = now

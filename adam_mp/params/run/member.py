@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-MEMBER_DEADLINE = 15.0  # seconds of silence after which a member is taken for dead
-LIVING = 3.0  # seconds: a server that was heard so lately may live, and keeps its address; they report twice a second
-LIFE = 32  # bits of a sequence that count messages; those above are another life of the sender
+MEMBER_DEADLINE = 15.0  # seconds of silence after which the coordinator presumes a member dead
+LIVING = 3.0  # seconds of silence after which a newcomer may have a server's address; servers report twice a second
+LIFE = 32  # the lower bits of a sequence count a member's messages; the bits above are its life, new at each start
 
 
 @dataclasses.dataclass
 class Member:
-    """A part of the run that lives: `number` counts members since the start.
+    """A replica or a parameter server of the run. `number` is its place in the order of joining, from 1.
 
-    `seen` is when it was last heard, in seconds in which the coordinator listened; `joined` is by the clock.
+    `seen` is when its last message came, in seconds in which the coordinator listened; `joined` is the time by the
+    clock. `sequence` and `answer` are those of its last request; `report` holds the statistics of its last REPORT.
     """
 
     identity: int
@@ -27,28 +28,28 @@ class Member:
     sequence: int = 0
     answer: dict[str, Any] = dataclasses.field(default_factory=dict)
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
-    trained: int = 0  # images of this run
-    epoch: int = 0  # in which it believes the run to be
-    gone: bool = False  # it is no member now, and may come back
+    trained: int = 0  # images of this run that it was the first to train
+    epoch: int = 0  # the epoch of training that it is in, as it last said
+    gone: bool = False  # it was removed, but has a place in the bucket map and may come back
 
     @property
     def updates(self) -> int:
-        """How many updates it has made since it joined, as far as it has told."""
+        """How many updates it has made since it joined, by its last report."""
         return int(self.report.get("updates", 0))
 
     def lives_in(self, sequence: int) -> bool:
-        """Tell whether a sequence is of the life in which the member joined."""
+        """Tell whether `sequence` was made by the same start of the member as the one that joined."""
         return sequence >> LIFE == self.sequence >> LIFE
 
     def as_dict(self, now: float, listened: float) -> dict[str, Any]:
-        """Return what `status` shows, at `now` by the clock, after `listened` seconds."""
+        """Return what `status` shows at `now` by the clock; `listened` is how long the coordinator has listened."""
         return {
             **self.report, **self.as_missing(listened), "silent": listened - self.seen >= LIVING,
             "number": self.number, "seconds": round(now - self.joined, 3), "images": self.trained,
         }  # fmt: skip
 
     def as_missing(self, listened: float) -> dict[str, Any]:
-        """Return what `status` shows of one that is no member now."""
+        """Return what `status` shows if it is no member now."""
         return {
             "name": self.name, "role": self.role, "address": self.address, "identity": self.identity,
             "silent_seconds": round(listened - self.seen, 3),

@@ -1,9 +1,10 @@
-"""A member's line to the coordinator: join, report at intervals, leave; lost messages are sent again.
+"""A member's link to the coordinator: it joins, reports at intervals, leaves, and sends lost messages again.
 
-A request is sent again under the same sequence until it is answered, and the coordinator answers a sequence it has seen
-as it did before; so a request counts once however often it arrives. Sequences count on for as long as the line lives,
-and begin at a random height, so that an answer fits one request alone, and another process with the same identity has
-sequences of its own.
+The link sends a request under the same sequence until the answer comes. The coordinator gives a repeated sequence the
+same answer as before. So a request counts once, however often it arrives.
+
+Sequences grow for as long as the link lives, so an answer fits one request only. They begin at a random number (the
+*life*, `new_life`), so another process with the same identity has other sequences.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from adam_mp.transport.refusal import Refusal
 from adam_mp.transport.zeromq import NOBODY, SocketDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
-_LOOK = 0.05
+_LOOK = 0.05  # seconds that one wait for an answer lasts, before `stop` is asked again
 _ANSWERS = {Kind.JOIN: Kind.WELCOME, Kind.REPORT: Kind.ORDERS, Kind.STATUS: Kind.STATE}
 _Facts = Mapping[str, Any]
 _Answer = TypeVar("_Answer")
@@ -37,22 +38,22 @@ class RejoinError(TransportError):
 
 
 class StoppedError(TransportError):
-    """The caller wanted no answer any more."""
+    """The caller's `stop` ended the wait for an answer."""
 
 
 class JoinError(TransportError):
-    """The run does not take this member: what it was given is not what the run has."""
+    """The coordinator refused this member's JOIN, for example because its settings differ from the run's."""
 
     exit_code = 2
 
 
 def new_identity() -> int:
-    """Return a number by which a member is known, for as long as it lives."""
+    """Return a random 63-bit number above 0, which identifies a member for as long as it lives."""
     return int.from_bytes(os.urandom(8), "little") >> 1 | 1
 
 
 def new_life() -> int:
-    """Return the first sequence of a member's life, at a random height: nobody else knows those that follow."""
+    """Return the first sequence of a member's life: its upper bits are random, so others cannot guess sequences."""
     return (int.from_bytes(os.urandom(4), "little") or 1) << LIFE
 
 
@@ -63,7 +64,7 @@ class _Request:
 
 
 class CoordinatorLink:
-    """One member's line. Used by one thread; `run` is 0 until the coordinator has told it."""
+    """One member's link to the coordinator. Used by one thread; `run` is 0 until WELCOME has told the run's number."""
 
     def __init__(self, dialer: SocketDialer, address: Place, identity: int) -> None:
         self.address, self.identity, self.run = address, identity, 0
@@ -80,10 +81,10 @@ class CoordinatorLink:
         self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False,
         say: Callable[[str], None] = lambda _: None,
     ) -> News:  # fmt: skip
-        """Join, waiting for what is still missing, which `say` is told when it changes; return the coordinator's news.
+        """Join the run and return the coordinator's news. While the run waits for others, ask again and tell `say` why.
 
-        Raises JoinError if it refuses, TransportError if it has not answered or let in this member after `seconds`,
-        StoppedError.
+        Raises JoinError if the coordinator refuses, TransportError if it has not answered or not let this member in
+        after `seconds`, StoppedError when `stop` returns True.
         """
         deadline, self._member, missing = self._listened() + seconds, False, ""
         while True:
@@ -91,16 +92,17 @@ class CoordinatorLink:
             if self._member:
                 return news
             before, missing = missing, str(news.waiting)
-            if self._listened() + _AGAIN > deadline:  # too late for another answer
+            if self._listened() + _AGAIN > deadline:  # too late to ask once more
                 raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {missing}")
             if missing != before:
                 say(f"waiting to join {self.address}: {missing}")
             time.sleep(0.1)
 
     def ask(self, kind: Kind, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False) -> Any:
-        """Send a request and wait for its answer, which is returned: the facts of STATE, else News.
+        """Send a request, wait for its answer and return it: the JSON object of STATE, or News.
 
-        Raises TransportError after `seconds`, StoppedError when `stop` says so, RejoinError if not known there.
+        Raises TransportError after `seconds`, StoppedError when `stop` returns True, RejoinError if the coordinator
+        does not know this member.
         """
         began = self._listened()
         self._begin(kind, facts)
@@ -118,10 +120,11 @@ class CoordinatorLink:
         raise StoppedError(f"interrupted before {self.address} answered; start it again to go on")
 
     def report(self, make: Callable[[], _Facts], joining: Callable[[], _Facts], interval: float) -> News | None:
-        """Without waiting: take an answer that has come, or send the next report once `interval` seconds have passed.
+        """Take an answer that has come, or send the next report if `interval` seconds have passed. Never waits.
 
-        A member that is not known there any more joins again with what `joining` returns. Returns the answer, None if
-        there is none now. Raises TransportError if it is refused.
+        `make` returns the facts of the report. If the coordinator no longer knows this member, the link joins again
+        with the facts that `joining` returns. Return the answer, None if there is none now. Raises TransportError if
+        the coordinator refuses.
         """
         if self._open is None and time.monotonic() - self._said >= (interval if self._member else _AGAIN):
             self._begin(*((Kind.REPORT, make()) if self._member else (Kind.JOIN, joining())))
@@ -131,21 +134,21 @@ class CoordinatorLink:
             self._member, self._said = False, float("-inf")
             return None
         except JoinError as error:
-            raise TransportError(str(error)) from None  # it was in the run: its input was right
+            raise TransportError(str(error)) from None  # this member was in the run before, so its settings fit
         return answer if self._member else None
 
     @property
     def busy(self) -> bool:
-        """Whether a request is on its way."""
+        """Whether a request waits for its answer."""
         return self._open is not None
 
     @property
     def silence(self) -> float:
-        """Seconds in which this member listened since the coordinator was last heard."""
+        """Seconds in which this member listened since the coordinator's last message."""
         return self._listening.seconds - self._heard
 
     def leave(self, seconds: float = 1.0, member: int | None = None) -> None:
-        """Say goodbye, or that `member` is dead; whether it arrives is not known."""
+        """Tell the coordinator that this member goes, or that `member` is dead. No answer comes, so it may get lost."""
         deadline = time.monotonic() + seconds
         self._sequence += 1
         message = with_facts(
@@ -165,7 +168,7 @@ class CoordinatorLink:
         self._said = time.monotonic()
 
     def _look(self, seconds: float) -> Any:
-        """Send the open request if it is due, and return its answer if it comes within `seconds`."""
+        """Send the open request (again) if it is time to, and return its answer if it comes within `seconds`."""
         self._listened()
         if self._open is not None and time.monotonic() - self._open.sent > _AGAIN:
             if self._dialer.send(self.address, self._open.message) is not None:
@@ -179,7 +182,7 @@ class CoordinatorLink:
         self._heard = self._listening.seconds
         asked = self._open.message
         if message.sequence != asked.sequence or message.kind not in (_ANSWERS[asked.kind], Kind.REFUSED):
-            return None  # an answer that came twice, or too late
+            return None  # the answer to an earlier request
         try:
             facts = message.facts()
         except FrameError:

@@ -1,4 +1,4 @@
-"""What the coordinator tells its members: WELCOME and ORDERS hold news, MOVED a bucket map."""
+"""What members are told: the coordinator's WELCOME and ORDERS hold `News`, a server's MOVED holds a bucket map."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ def _last_epoch(seen: Seen) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class EndedEpoch:
-    """An epoch that is over: images of batches that are trained, those skipped, those `failed` of the trained.
+    """An epoch that is over: how many images were in trained batches, and how many in `skipped` ones.
 
-    `twice` are batches that two replicas trained. Where a message is read for `facts` of a run, they are its limits.
+    `failed` counts the images of trained batches that could not be read; they count as trained too. `twice` counts
+    batches that two replicas trained. If the reader of the message knows the run's facts, they limit the numbers.
     """
 
     epoch: int = entry(Whole(0, _last_epoch))
@@ -60,7 +61,10 @@ class EndedEpoch:
 
 
 def _pairs(value: Any, seen: Seen) -> dict[int, int]:
-    """Return batch -> images of it that could not be had, of pairs; `facts` of the run are the limits if given."""
+    """Return a list of pairs as a dict: batch -> how many of its images could not be read.
+
+    The limits are those of the run's facts if `seen` has them.
+    """
     run = seen.get("facts")
     if not isinstance(value, list) or not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in value):
         raise MalformedError("is malformed; expected a list of pairs, a batch and how many images of it")
@@ -89,11 +93,16 @@ def _bits(value: Any, _: Seen) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class News:
-    """What WELCOME and ORDERS hold, the same for all members.
+    """What WELCOME and ORDERS hold.
 
-    A server is told the `layout` and the replicas, its `senders`. A WELCOME that says what the run is `waiting` for
-    makes nobody a member. `replicas` are those for which servers stay; `updates` are those of all others. ORDERS to a
-    replica grant batches, and if it asked, say which batches are `done`, a bit each, and what of them `failed_in`.
+    All members: a WELCOME with `waiting` does not make its receiver a member yet, and says what the run waits for.
+    `trained` and `failed` count images of `epoch`; `finished` are the epochs that have ended since the member's own.
+    `replicas` is how many replicas the servers wait for before they end; `updates` counts those of all other replicas.
+
+    Servers alone: the `layout`, and `senders`, the identities of the replicas.
+
+    Replicas alone: the batches `granted`; if the REPORT asked for `states`, also which batches are `done` (one bit a
+    batch), and `failed_in`, which maps a batch to how many of its images could not be read.
     """
 
     run: int = entry(Whole(0, LARGEST), 0)

@@ -1,4 +1,4 @@
-"""Answers to messages that arrived: each names its question. Refusals, and answers that nobody took, are counted."""
+"""Answers to messages. An answer carries the shard and the sequence of the message that it answers."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from adam_mp.transport.refusal import LONGEST_REASON, Refusal
 
 @dataclasses.dataclass(frozen=True)
 class Arrived:
-    """A message and who sent it."""
+    """A message that arrived, and the peer that sent it."""
 
     peer: Peer
     message: Message
 
 
 class Replies:
-    """Sends the answers of one process. `refused` counts refusals, `dropped` answers that the transport did not take.
+    """Sends the answers of one process. `refused` counts refusals, `dropped` the answers that could not be queued.
 
-    `header` has the header fields that the sender's answers have in common: run, sender, epoch of the map. Shard and
-    sequence are those of the question.
+    `header` has the header fields that all answers of the process share: run, sender, map epoch.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -33,13 +32,13 @@ class Replies:
     def answer(
         self, to: Arrived, kind: Kind, header: Mapping[str, int], facts: Mapping[str, object] | None = None
     ) -> None:  # fmt: skip
-        """Send an answer with these facts, or with no payload. Raises FrameError if they are too many for a message."""
+        """Send an answer with `facts` as JSON, or without payload. Raises FrameError if they are too long."""
         fields = {"shard": to.message.shard, "sequence": to.message.sequence, **header}
         message = Message(kind, **fields) if facts is None else with_facts(kind, facts, **fields)
         if self._endpoint.send(to.peer, message) is None:
             self.dropped += 1
 
     def refuse(self, to: Arrived, header: Mapping[str, int], reason: str, rejoin: bool = False) -> None:
-        """Say why a message is not taken; `rejoin` asks its sender to join again."""
+        """Send REFUSED with the reason; `rejoin` asks the sender of the message to join again."""
         self.refused += 1
         self.answer(to, Kind.REFUSED, header, write(Refusal(reason[:LONGEST_REASON], rejoin)))

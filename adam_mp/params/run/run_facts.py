@@ -1,4 +1,4 @@
-"""What all replicas of a run must agree on, and the forms of what several messages have: layout and bucket map."""
+"""What all replicas of a run must agree on, and forms for fields of several messages: layout, bucket map, address."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from adam_mp.transport.messages import LONGEST
 from adam_mp.transport.refusal import RefusedError
 
 MOST_IMAGES, MOST_BATCHES, MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
-LARGEST = (1 << 64) - 1  # of a message's header
+LARGEST = (1 << 64) - 1  # the largest number in a 64-bit field of a message's header
 LARGEST_COUNT = 1 << 48  # ten thousand of them still fit the 63 bits of a replica's counter
-_MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # of a layout
+_MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # limits of a layout; sides: of one tensor's shape
 _MOST_AGREED, _LONGEST_VALUE = 100, 10_000
 _LONGEST_ADDRESS = 4200  # letters; a path may have 4095 bytes
-_LATEST_MAP = 1 << 31  # a message's header has 32 bits for the epoch of the map
-_WIDEST = LONGEST // 4  # numbers in a row of a matrix: a shard has whole rows, and goes in one message
+_LATEST_MAP = 1 << 31  # the largest map epoch: a message's header has 32 bits for it
+_WIDEST = LONGEST // 4  # most numbers in a row of a matrix: a shard has whole rows, and must fit one message
 
 
 def _layout(told: Any, _: Seen) -> LayoutFacts:
@@ -50,7 +50,7 @@ def _agreed(told: Any, _: Seen) -> dict[str, Any]:
 
 
 def _address(told: Any, _: Seen) -> str:
-    """Return an address as others are to dial it, letter for letter."""
+    """Return an address unchanged: other members dial it letter for letter."""
     if not isinstance(told, str) or not told.isprintable() or len(told) > _LONGEST_ADDRESS:
         raise MalformedError(f"is {brief(told)}; expected a printable text, {_LONGEST_ADDRESS} letters at most")
     return told
@@ -80,12 +80,15 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
 ADDRESS = Made(_address, str)
 LAYOUT = Made(_layout, LayoutFacts.as_list)
 BUCKET_MAP = Made(_bucket_map, BucketMap.as_dict)
-ANY_BUCKET_MAP = Made(_any_bucket_map, BucketMap.as_dict)  # epoch 0 is older than all
+ANY_BUCKET_MAP = Made(_any_bucket_map, BucketMap.as_dict)  # map epoch 0, older than all others, is allowed too
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFacts:
-    """What all replicas of a run must agree on. `batches` of an epoch hold `batch_size` images, the last fewer."""
+    """What all replicas of a run must agree on. `images` are those of one epoch; `agreed` has other settings by name.
+
+    Each batch holds `batch_size` images; the last one of an epoch may hold fewer.
+    """
 
     layout: LayoutFacts = entry(LAYOUT)
     images: int = entry(Whole(1, MOST_IMAGES))
@@ -102,11 +105,11 @@ class RunFacts:
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch."""
+        """How many batches an epoch has."""
         return math.ceil(self.images / self.batch_size)
 
     def images_in(self, batch: int) -> int:
-        """Images that one batch holds."""
+        """How many images this batch holds."""
         return min(self.batch_size, self.images - batch * self.batch_size)
 
     def as_dict(self) -> dict[str, Any]:

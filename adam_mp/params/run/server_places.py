@@ -1,8 +1,9 @@
-"""The parameter servers of a run: which places there are, and who may take the place of another. Without a clock.
+"""The places for parameter servers in a run, and when a server may take the place of another. A pure state machine.
 
-A server that is started again without its snapshots has a new identity: nobody knows it. It may take the place of the
-one that was at its address, once that one is silent, or else the place of one that has been taken for dead. Times are
-seconds in which the coordinator listened.
+A server that is started again without its snapshots has a new identity, which the coordinator does not know. It may
+take the place of the server that was at the same address, once that server has been silent for `LIVING` seconds; or
+else the place of a server that has been silent for `MEMBER_DEADLINE` seconds. Times are seconds in which the
+coordinator listened.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ _MOST_REMEMBERED = 1000  # servers that were replaced, and servers that wait for
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What becomes of a server that joins: it is `waiting` for something, or it is in, in the place of `replaced`."""
+    """The answer to a joining server. If `waiting` says for what, it has to wait; else it has a place.
+
+    `replaced` is the server whose place it took, `moved_from` the address that it had before; None and "" if none.
+    """
 
     waiting: str = ""
     replaced: Member | None = None
@@ -29,14 +33,14 @@ class Entry:
 
 @dataclasses.dataclass
 class _Claim:
-    """Somebody wants a place that another may still fill: since when, and when it last said so."""
+    """A joining server waits for a place whose holder may still live: `since` its first JOIN, `said` its last one."""
 
     since: float
     said: float
 
 
 class ServerPlaces:
-    """`expected` places, and the `map` of buckets once it is made. `replaced` are identities that may not come back."""
+    """`expected` places, and the bucket `map`, None until it is made. Servers in `replaced` may not come back."""
 
     def __init__(
         self, expected: int, bucket_map: BucketMap | None = None, replaced: Mapping[int, str] | None = None
@@ -46,7 +50,7 @@ class ServerPlaces:
         self._claims: dict[tuple[int, str], _Claim] = {}
 
     def enter(self, identity: int, address: str, holders: Sequence[Member], now: float) -> Entry:
-        """Find a place for a server; `holders` are those that have one, whether they are heard or not.
+        """Find a place for a joining server; `holders` are the servers that have one, silent ones included.
 
         Raises RefusedError if there is no place for it.
         """
@@ -64,11 +68,11 @@ class ServerPlaces:
         holder = own or there or min(holders, key=lambda each: each.seen)
         silence = MEMBER_DEADLINE if own is None and there is None else LIVING
         if own is not None and own.gone:
-            silence = 0.0  # nobody has this identity now
+            silence = 0.0  # the holder was removed, so the newcomer is the only one with this identity
         if now - holder.seen < silence:
             self._claim(identity, address, holder, now)
             return Entry(waiting=_waiting(holder, identity, address, silence))
-        self._claims.clear()  # what the others want may be another place now
+        self._claims.clear()  # the map has changed: the claims of other servers may be for another place now
         self._write(holder.identity, ServerPlace(identity, address))
         if own is not None:
             return Entry(moved_from=own.address)
@@ -77,10 +81,11 @@ class ServerPlaces:
         return Entry(replaced=holder)
 
     def make_map(self, servers: Sequence[Member], told: BucketMap | None) -> BucketMap:
-        """Make the map of these servers.
+        """Make and return the map of these servers.
 
-        A coordinator that was restarted without its snapshot is `told` the map of before by a replica. Each server then
-        keeps its place, and with it its shards; others take the places of those at their address, or what is left.
+        A coordinator that was restarted without its snapshot is `told` the former map by a replica. Then each server of
+        that map keeps its place, and with it its shards. Any other server takes the place of the one that was at its
+        address, or a place that is left.
         """
         left = [ServerPlace(server.identity, server.address) for server in servers]
         places: list[ServerPlace | None] = [None] * len(left)
@@ -96,9 +101,9 @@ class ServerPlaces:
         return self.map
 
     def outgrow(self, told: BucketMap | None) -> bool:
-        """Give the map an epoch above that of another map, which a replica was `told` before a restart; tell whether.
+        """Raise the map epoch above that of `told`, a map that a replica got before the coordinator was restarted.
 
-        Epochs so never go back for those who know that map.
+        So no member that knows that map sees the map epoch go back. Return whether the map epoch was raised.
         """
         if told is None or self.map is None or told.epoch < self.map.epoch or told == self.map:
             return False
@@ -115,23 +120,24 @@ class ServerPlaces:
 
     @classmethod
     def restored(cls, facts: Mapping[str, Any]) -> ServerPlaces:
-        """Rebuild them; raises KeyError, TypeError, ValueError or AttributeError if the facts are malformed."""
+        """Rebuild the places; raises KeyError, TypeError, ValueError or AttributeError if the snapshot is malformed."""
         replaced = {int(identity): str(address) for identity, address in facts.get("replaced", {}).items()}
         return cls(int(facts["expected"]), BucketMap.from_dict(facts["map"]) if facts["map"] else None, replaced)
 
     def _write(self, identity: int, place: ServerPlace) -> None:
-        """Put `place` where the server `identity` was in the map."""
+        """Put `place` into the map where the server `identity` is, and raise the map epoch."""
         if self.map is not None:
             servers = tuple(place if server.identity == identity else server for server in self.map.servers)
             self.map = BucketMap(self.map.epoch + 1, servers)
 
     def _claim(self, identity: int, address: str, holder: Member, now: float) -> None:
-        """Note who wants the place of `holder`. Raises RefusedError if that one was heard since, and lives.
+        """Note that a joining server wants the place of `holder`.
 
-        `holder` is the one that was not heard for longest of those whose place would do, so that all of them live.
+        Raises RefusedError if the holder has sent a message since the newcomer's first JOIN, and so lives. The holder
+        is the one that has been silent longest of all that could be replaced: if it lives, all of them do.
         """
         claim = self._claims.pop((identity, address), None)
-        if claim is None or now - claim.said > MEMBER_DEADLINE:  # that was another attempt
+        if claim is None or now - claim.said > MEMBER_DEADLINE:  # the old claim is of an earlier attempt to join
             claim = _Claim(now, now)
         if holder.seen > claim.since and now - holder.seen < LIVING:
             raise RefusedError(_refusal(holder, identity, address, self.expected))
@@ -141,7 +147,7 @@ class ServerPlaces:
 
 
 def _waiting(holder: Member, identity: int, address: str, silence: float) -> str:
-    """Say what a server waits for that cannot be told apart from `holder`, or wants its place."""
+    """Say what a joining server waits for: it has the identity or the address of `holder`, or wants its place."""
     lately = f"less than {silence:g} s ago"
     if holder.identity == identity:
         return f"the same server was heard at {holder.address} {lately}"
@@ -151,7 +157,7 @@ def _waiting(holder: Member, identity: int, address: str, silence: float) -> str
 
 
 def _refusal(holder: Member, identity: int, address: str, count: int) -> str:
-    """Say why a server gets no place: `holder` lives."""
+    """Say why a joining server gets no place: `holder` lives."""
     if holder.identity == identity:
         return (
             f"the server at {address} has the identity of the one at {holder.address}, which runs; "

@@ -1,7 +1,7 @@
 """What members say to the coordinator: JOIN, REPORT and LEAVE.
 
-Anyone may send anything. Whatever is not as it should be raises RefusedError, whose text says what came and what is
-expected; all of a message is looked at before any of it is used.
+Anyone may send anything. So all of a message is checked before any part of it is used. A malformed one raises
+RefusedError, whose text says what came and what is expected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from adam_mp.transport.refusal import RefusedError
 
 REPLICA, SERVER = "replica", "params"
 ROLES = (REPLICA, SERVER)
-# The numbers of a member that `status` shows.
+# The statistics in a member's REPORT that `status` shows.
 STATISTICS = (
     "updates", "workers", "trained_here", "rounds", "staleness", "round_ms", "resent", "bytes_in", "bytes_out", "queue",
     "shards", "bytes", "applied", "updates_per_second", "bytes_per_second", "dropped", "refused", "unsent", "owed",
@@ -55,7 +55,7 @@ def _last_batch(seen: Seen) -> int:
 
 
 def _statistics(told: Any, _: Seen) -> dict[str, float]:
-    """Return the numbers that `status` shows; what is none of them is left out."""
+    """Return the statistics that `status` shows; all other entries, and those without a proper number, are left out."""
     return {
         name: value
         for name, value in (told.items() if isinstance(told, Mapping) else ())
@@ -65,11 +65,12 @@ def _statistics(told: Any, _: Seen) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Joining:
-    """What a JOIN says. A replica has `facts`, and tells what it did before, in the epoch it is in.
+    """What a JOIN says. A server has an `address`. A replica has the run's `facts`, and says what it did before.
 
-    `run`, `map` and `finished` are what the coordinator said before it was restarted: its run, the map that it made,
-    and the epochs that are over. `updates` of the whole run are those that a checkpoint counts. `failed` has, by batch,
-    the images that could not be had.
+    `epoch` is the epoch of training that the replica is in; `trained` and `leased` are its batches of that epoch, and
+    `failed` maps a batch to how many of its images could not be read. `updates` of the whole run are those that its
+    checkpoint counts. For a coordinator that was restarted, a replica repeats what it was told before: the `run`, the
+    bucket `map`, and the `finished` epochs.
     """
 
     role: str = entry(Choice(ROLES))
@@ -87,25 +88,28 @@ class Joining:
 
 
 def read_joining(facts: Any) -> Joining:
-    """Return what a JOIN says; raises RefusedError if it is malformed. Of a replica alone, more than who it is."""
+    """Return what a JOIN says; raises RefusedError if it is malformed.
+
+    For a server, only role, name and address are read; all other fields are a replica's.
+    """
     who = read(Joining, facts, RefusedError, _WHO)
     who = dataclasses.replace(who, name=who.name or who.role)
     if who.role == SERVER and not who.address:
         raise RefusedError("a parameter server joins without an address; expected where others find it")
     if who.role != REPLICA:
         return who
-    if not isinstance(facts.get("facts"), Mapping):  # all else has its limits from them
+    if not isinstance(facts.get("facts"), Mapping):  # the limits of the other fields depend on the run's facts
         raise RefusedError(f"facts is malformed: {brief(facts.get('facts'))}; expected a JSON object")
     told = read(Joining, facts, RefusedError)
-    finished = {entry.epoch: entry for entry in told.finished}  # each once, in order
+    finished = {entry.epoch: entry for entry in told.finished}  # each epoch once; sorted below
     return dataclasses.replace(told, name=who.name, finished=tuple(finished[epoch] for epoch in sorted(finished)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Reporting:
-    """What a REPORT says. Of what trains, only a replica has anything to say.
+    """What a REPORT says. A server reports `statistics` alone; all other fields are a replica's.
 
-    `wanted` is how many batches it wants; `states` whether it asks which batches are trained.
+    `wanted` is how many batches the replica wants; `states` asks which batches of the epoch are trained.
     """
 
     statistics: Mapping[str, float] = entry(Made(_statistics, dict), {})
@@ -117,7 +121,10 @@ class Reporting:
 
 
 def read_reporting(facts: Any, run: RunFacts | None) -> Reporting:
-    """Return what a replica of `run`, or for None another member, reports; raises RefusedError if it is malformed."""
+    """Return what a REPORT says; raises RefusedError if it is malformed.
+
+    `run` has the limits for a replica's report; None if the sender is a server.
+    """
     if run is None:
         return read(Reporting, facts, RefusedError, ("statistics",))
     return read(Reporting, facts, RefusedError, seen={"facts": run})
@@ -131,7 +138,7 @@ class Leaving:
 
 
 def name_in(facts: Mapping[str, Any]) -> str:
-    """Return the name in a JOIN, whatever else is in it, for a line about it."""
+    """Return the name in a JOIN that may be malformed, for a line to the user; "somebody" if it has none."""
     try:
         return Text(_LONGEST_NAME).read(facts.get("name", facts.get("role", "somebody")), {})
     except MalformedError:

@@ -1,6 +1,7 @@
-"""Whether a server takes a message about a shard: who sent it, of which run, under which bucket map. Decisions alone.
+"""Whether a server takes a message about a shard. It depends on the sender, the run, and the bucket map.
 
-Only replicas that are members of the run read weights and change them. The coordinator tells servers who they are.
+Only replicas that are members of the run may read and change weights. The coordinator tells the servers who they are.
+These functions only decide; the caller answers.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.server.shard_table import ShardTable
 from adam_mp.transport.messages import Kind, Message
 
-_OLDEST = BucketMap(0, ())  # older than all maps: its receiver takes no notice of it, and asks again
+_OLDEST = BucketMap(0, ())  # older than all maps: a replica ignores it and asks again
 
 
 @dataclasses.dataclass(frozen=True)
 class Obstacle:
-    """Why a message is not taken: the answer's kind, EMPTY, MOVED (to `map`) or REFUSED (for `reason`).
+    """Why a server does not take a message; `kind` is that of the answer.
 
-    `stranger` says that its sender is no member, as far as this server knows: it may have joined just now.
+    EMPTY: the server has no weights for the shard. MOVED: its bucket map is another, `map`. REFUSED: for `reason`. A
+    `stranger` is no member as far as this server knows; it may have joined since the coordinator's last news.
     """
 
     kind: Kind
@@ -32,17 +34,17 @@ def find_obstacle(
     message: Message, run: int, phase: str, is_replica: Callable[[int], bool], bucket_map: BucketMap | None,
     table: ShardTable | None,
 ) -> Obstacle | None:  # fmt: skip
-    """Return why a server of `run` does not take a message about a shard, None if it does.
+    """Return why a server of `run` does not take a message about a shard, None if it takes it.
 
-    Before a replica has told a restarted coordinator which run it is (`phase` "waiting"), a message of another run is
-    not refused: its sender asks again.
+    In the phase "waiting" a message of another run gets MOVED instead of REFUSED, so its sender asks again: a restarted
+    coordinator takes a new number for its run until a replica tells it the former one.
     """
     if message.run != run:
         if phase == "waiting":
             return Obstacle(Kind.MOVED)
         return Obstacle(Kind.REFUSED, reason=f"the message is of run {message.run:x}, this server of run {run:x}")
     if not is_replica(message.sender):
-        return Obstacle(Kind.REFUSED, reason="its sender is no replica of this run, or joined just now", stranger=True)
+        return Obstacle(Kind.REFUSED, reason="the sender is no replica of this run, or joined just now", stranger=True)
     if table is None or bucket_map is None:
         return Obstacle(Kind.EMPTY)
     of_matrix = message.kind == Kind.FACTORS

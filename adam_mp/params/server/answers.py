@@ -1,12 +1,14 @@
-"""A server's answers about shards: each is owed until the transport takes it.
+"""A server's answers about shards: the server owes each answer until the transport takes it.
 
-The server applies an update at once. The answer may have to wait: for one of the buffers that hold weights on their
-way, or for room in the transport's queue to the peer. An owed answer has no payload; the weights are copied when they
-leave, so a peer gets the newest. Peers take turns, one answer each.
+The server applies an update at once. The answer may have to wait for a free buffer that holds the weights on their way,
+or for room in the transport's queue to the peer. An owed answer has no payload: the server copies the weights when it
+hands the answer to the transport, so a peer gets the newest weights. Peers take turns, one answer each.
 
-What a slow peer can hold is bounded. It is owed one answer for each shard, and has at most `WINDOW` buffers. A peer
-that has none always gets one, even when all others are in use, so that peers whose answers do not leave cannot starve
-it. A replica asks again each second, so an owed answer that nobody asks for any more is forgotten: the replica is gone.
+A slow peer can hold a bounded amount of memory: the server owes it one answer a shard at most, and it has `WINDOW`
+buffers at most. A peer without a buffer always gets one, even if all are in use: so slow peers cannot starve others.
+
+A replica repeats an unanswered request each second. If it has not for `_FORGOTTEN` seconds, the replica is gone, and
+the server forgets the answer.
 """
 
 from __future__ import annotations
@@ -22,15 +24,15 @@ from adam_mp.params.server.shard_table import ShardTable
 from adam_mp.transport.endpoint import Endpoint, Peer, Sent
 from adam_mp.transport.messages import Kind, Message
 
-BUFFERS = 24  # that all peers share
-_FORGOTTEN = 5.0  # seconds after which an answer that is not asked for again is owed no more
-_TIDYING = 0.5  # seconds between looks for what is forgotten
-_Key = tuple[bool, int]  # whether the question had activations; the matrix that they are of, or else the shard
+BUFFERS = 24  # shared by all peers
+_FORGOTTEN = 5.0  # seconds after the last request for an answer until the server forgets it
+_TIDYING = 0.5  # seconds between two searches for answers to forget
+_Key = tuple[bool, int]  # (True, matrix) for a request with activations, else (False, shard)
 
 
 @dataclasses.dataclass
 class _Owed:
-    """An answer to the question `sequence`, which came at `asked`: UNCHANGED at `version`, or weights if it is None."""
+    """The answer to request `sequence`, last received at `asked`: UNCHANGED with `version`, or, if None, weights."""
 
     sequence: int
     version: int | None
@@ -39,7 +41,7 @@ class _Owed:
 
 @dataclasses.dataclass(frozen=True)
 class _Leaving:
-    """Weights that the transport has: which question they answer, and whether they have left."""
+    """Weights that the transport has taken: the request that they answer, and whether they have left (`sent.done`)."""
 
     key: _Key
     sequence: int
@@ -47,32 +49,32 @@ class _Leaving:
 
 
 class Answers:
-    """What a server owes its peers about the shards of `table`. One thread may use it."""
+    """The answers that a server owes its peers about the shards of `table`. One thread may use it."""
 
     def __init__(self, endpoint: Endpoint, table: ShardTable) -> None:
         self._endpoint, self._table = endpoint, table
         self._pool = BufferPool(BUFFERS, max((4 * entry.shard.size for entry in table.entries.values()), default=64))
-        self._owed: dict[Peer, dict[_Key, _Owed]] = {}  # in the order in which peers have their turn
+        self._owed: dict[Peer, dict[_Key, _Owed]] = {}  # the peer whose turn it is stands first
         self._leaving: dict[Peer, list[_Leaving]] = {}
         self._tidied = 0.0
 
-    def owe(self, peer: Peer, question: Message, version: int | None, now: float) -> None:
-        """Note what a question is to be answered with: UNCHANGED at `version`, or the newest weights if that is None.
+    def owe(self, peer: Peer, request: Message, version: int | None, now: float) -> None:
+        """Note the answer to a request: UNCHANGED with `version`, or the newest weights if `version` is None.
 
-        A question that came again changes nothing while its answer is owed or on its way.
+        A repeated request does not change the answer while that is owed or on its way.
         """
-        key = (question.kind == Kind.FACTORS, question.shard)
+        key = (request.kind == Kind.FACTORS, request.shard)
         owed = self._owed.get(peer, {}).get(key)
         leaving = (each for each in self._leaving.get(peer, []) if each.key == key and not each.sent.done)
-        if any(each.sequence >= question.sequence for each in leaving):
+        if any(each.sequence >= request.sequence for each in leaving):
             return
-        if owed is not None and owed.sequence >= question.sequence:
+        if owed is not None and owed.sequence >= request.sequence:
             owed.asked = now
             return
-        self._owed.setdefault(peer, {})[key] = _Owed(question.sequence, version, now)
+        self._owed.setdefault(peer, {})[key] = _Owed(request.sequence, version, now)
 
     def settle(self, header: Mapping[str, int]) -> None:
-        """Send what can leave now; `header` has the fields that all answers have."""
+        """Hand the transport all answers that it takes now; `header` has the fields that all answers share."""
         turns = deque(self._owed)
         while turns:
             peer = turns.popleft()
@@ -81,12 +83,12 @@ class Answers:
             if not self._send(peer, key, its[key], header):
                 continue
             del its[key], self._owed[peer]
-            if its:  # behind the others, now and the next time
+            if its:  # the peer's next answer waits behind those of all other peers
                 self._owed[peer] = its
                 turns.append(peer)
 
     def tidy(self, now: float) -> int:
-        """Forget what nobody asks for any more, and what has left; return how many answers were forgotten."""
+        """Forget answers that no peer asks for any more; return how many. Also drop the notes of sent ones."""
         if now - self._tidied < _TIDYING:
             return 0
         self._tidied = now
@@ -107,7 +109,7 @@ class Answers:
         return sum(map(len, self._owed.values()))
 
     def _send(self, peer: Peer, key: _Key, owed: _Owed, header: Mapping[str, int]) -> bool:
-        """Hand an answer to the transport; tell whether it left our hands."""
+        """Hand an answer to the transport; return whether the transport took it."""
         echo = {**header, "shard": key[1], "sequence": owed.sequence}
         if owed.version is not None:
             return self._endpoint.send(peer, Message(Kind.UNCHANGED, version=owed.version, **echo)) is not None

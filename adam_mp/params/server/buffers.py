@@ -1,4 +1,4 @@
-"""Buffers for payloads on their way: taken from a bounded pool, used again once the transport lets go of them."""
+"""Buffers for payloads on their way: a bounded pool, which reuses a buffer once the transport has sent it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from adam_mp.transport.endpoint import Sent
 
-WINDOW = 4  # shards on their way at once between a replica and a server, in each direction
+WINDOW = 4  # most shards on their way at once between a replica and a server, in each direction
 
 
 class BufferPool:
-    """At most `count` buffers of `size` bytes, made when first needed, and spare ones. One thread may use it."""
+    """At most `count` buffers of `size` bytes, made when first needed, and spare ones beyond. One thread may use it."""
 
     def __init__(self, count: int, size: int) -> None:
         self._count, self._size = count, size
@@ -21,7 +21,7 @@ class BufferPool:
     def take(self, spare: bool = False) -> np.ndarray | None:
         """Return a buffer, uint8 [size], 64-byte aligned; None if all are on their way.
 
-        With `spare`, one more is made then; as many are given up later.
+        With `spare`, the pool then makes one more, and lets a returned buffer go later instead.
         """
         if not self._free:
             held, self._held = self._held, []
@@ -37,7 +37,7 @@ class BufferPool:
         return raw[start : start + self._size]
 
     def give_back(self, buffer: np.ndarray, sent: Sent | None = None) -> None:
-        """Return a buffer that was taken; with `sent`, once that is done."""
+        """Return a taken buffer to the pool; if `sent` has it as payload, the pool reuses it once that has left."""
         if sent is not None and not sent.done:
             self._held.append((buffer, sent))
         elif self._made > self._count:

@@ -1,7 +1,7 @@
-"""The loop of a parameter server's process: hands each message to whom it concerns, and sees that all get their turn.
+"""The loop of a parameter server's process: receives messages, and hands each to the server or to the coordinator.
 
-A process has a parameter server, and the first of a run has the coordinator beside it, at the same address. Neither
-knows of the other's messages. The only clock is read here.
+Each process has one parameter server. The first process of a run also has the coordinator, at the same address. Neither
+sees the other's messages. Only this module reads the clock.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from adam_mp.params.server.server import ParameterServer
 from adam_mp.params.server.server_memory import TURN, TURN_BYTES
 from adam_mp.transport.endpoint import Endpoint
 
-_IDLE = 0.02  # seconds
-_OWING = 0.002  # the same while answers are owed: a transport does not tell when it lets go of a buffer
+_IDLE = 0.02  # seconds that a turn waits for a first message
+_OWING = 0.002  # the same while answers are owed: they may wait for a buffer, and no message tells that one is free
 DONE, STOPPED, ALONE = "done", "stopped", "alone"  # how a server's work ends
 
 
 class ServerLoop:
-    """Takes what arrives at `endpoint` for `server` and, where the coordinator is here, for `service`.
+    """Takes messages that arrive at `endpoint`, for `server` and, if this process has the coordinator, for `service`.
 
-    `replies` is what both answer with. `clock` returns seconds, and may be a simulated one.
+    Both answer through `replies`. `clock` returns seconds; tests give a simulated one. A turn is one iteration.
     """
 
     def __init__(
@@ -40,9 +40,10 @@ class ServerLoop:
         self._replies, self._clock = replies, clock
 
     def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0, wait: float = math.inf) -> str:
-        """Serve until the run is DONE and its replicas left, `stop` says STOPPED, or it was ALONE for `wait` seconds.
+        """Serve until the run ends; return how it ended. Raises AdamError.
 
-        Returns which of these it was. Only the coordinator knows whether replicas are there. Raises AdamError.
+        DONE: the run is done and its replicas have left. STOPPED: `stop` returned True. ALONE: the run had no replica
+        for `wait` seconds, which only the process with the coordinator can tell.
         """
         view = self.server.view
         try:
@@ -64,7 +65,7 @@ class ServerLoop:
         return outcome
 
     def turn(self, seconds: float) -> int:
-        """Take what has arrived, waiting `seconds` for a first message, and see to other duties; return how many."""
+        """Wait up to `seconds` for a first message, take all that have arrived, do regular work; return how many."""
         arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
         now = self._clock()
         for each in arrived:
@@ -82,7 +83,7 @@ class ServerLoop:
         return len(arrived)
 
     def _receive(self, seconds: float) -> tuple[list[Arrived], bool]:
-        """Return what has arrived, up to a bound, and whether more may be waiting."""
+        """Return the messages that have arrived, up to a bound, and whether more may be waiting."""
         arrived: list[Arrived] = []
         size = 0
         while len(arrived) < TURN and size < TURN_BYTES:
@@ -94,7 +95,7 @@ class ServerLoop:
         return arrived, True
 
     def close(self) -> None:
-        """Write what is not on disk yet, and give the memory back."""
+        """Write all that is not on disk yet, and free the memory."""
         self.server.close(self.service.unwritten() if self.service is not None else None)
 
 
@@ -102,9 +103,10 @@ def make_loop(
     endpoint: Endpoint, address: str, identity: int, coordinator: Coordinator | CoordinatorLink,
     snapshots: SnapshotFolder | None, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic,
 ) -> ServerLoop:  # fmt: skip
-    """Return the loop of a process that others find at `address`, with the coordinator or a link to it.
+    """Return the loop of a server process that other members find at `address`.
 
-    `snapshots` may be None. What the process says goes to `tell`.
+    `coordinator` is the coordinator itself in the first server's process, else a link to it. `snapshots` is None if the
+    server keeps none. `tell` gets the lines for the user.
     """
     announcements, replies, service = Announcements(tell), Replies(endpoint), None
     if isinstance(coordinator, Coordinator):

@@ -1,11 +1,12 @@
 """Delayed persistence: dirty shards go to a snapshot folder in the background (paper, section 3.3.3).
 
-A shard's file holds its weights and, beside them, the last sequence of each sender, so that a restarted server knows
-what it has applied. Files are whole or absent. A shard is written at most once in `seconds`, however many updates came
-meanwhile; what came after the last writing is lost with a process that is killed, which training tolerates. At a clean
-stop all is written. `identity.json` says
-which server of which run this is; shards say of which run they are, and those of another are left alone until they are
-written over.
+A shard's file holds its weights and the last sequence of each sender, so that a restarted server knows which updates it
+has applied. A file is whole or absent. A shard is written at most once in `seconds`, however many updates came
+meanwhile. If the process is killed, the updates since the last writing are lost, which training tolerates; at a clean
+stop all are written.
+
+`identity.json` holds the server's identity and, for the first server, the coordinator's state. Each shard's file names
+its run; the server does not use files of another run, and writes over them in time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _CLOSING = 60.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class PersistenceStatistics:
-    """Counters: shards written, writings that failed, shards that changed since they were last written.
+    """Counters: shards `written`, writings that `failed`, and `dirty` shards, which changed since they were written.
 
     `window` is how many seconds of updates would be lost if the server were killed now.
     """
@@ -55,14 +56,14 @@ class _Copy:
     weights: np.ndarray
     applied: dict[int, int]
     run: int
-    layout: int  # its digest
+    layout: int  # the layout's digest
 
 
 class SnapshotFolder:
-    """A server's snapshot in `folder`. `look` is called from the server's loop; a thread of its own writes.
+    """A server's snapshot in `folder`. The server's loop calls `look`; a thread of this object writes.
 
-    `seconds` is how often a shard is written at most. `trouble` is a line for the user, who takes it away; `outdated`
-    says that the disk refused the last facts that were noted.
+    A shard is written at most once in `seconds`. `trouble` is a line for the user; the caller sets it to None once it
+    is shown. `outdated` says that writing the last `identity.json` failed.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -74,24 +75,25 @@ class SnapshotFolder:
         self._run = 0
         self._queue: queue.Queue[_Copy | dict[str, Any] | None] = queue.Queue(WAITING)
         self._written = self._failed = 0
-        self._since: dict[int, float] = {}  # shard -> when the first change came that was not copied; oldest first
+        self._since: dict[int, float] = {}  # shard -> when its first change since the last copy came; oldest first
         self._busy: set[int] = set()  # shards whose copy is queued or being written
-        self._unwritten: deque[int] = deque()  # shards that the disk refused
-        self._refusing = False  # whether that was the last that it did
-        self._reason = ""  # why it refused last
-        self._progress = threading.Event()  # set whenever the writer is through with something
+        self._unwritten: deque[int] = deque()  # shards whose last writing failed
+        self._refusing = False  # whether the writer's last writing failed
+        self._reason = ""  # why a writing failed last
+        self._progress = threading.Event()  # set whenever the writer has finished a job
         self.trouble: str | None = None
         self.outdated = False
         self._thread = threading.Thread(target=self._write_all, name="snapshot", daemon=True)
         self._thread.start()
 
     def load(self, table: ShardTable, run: int) -> int:
-        """Fill the table with what is there for it and `run`, whose shards are written from now on; return how many.
+        """Fill the table with the snapshot's shards of `run` and of its layout; return how many.
 
-        Damaged files, those of an older format and those of another run are left out, and named.
+        Files that are damaged, of an older format or of another run are skipped, and `trouble` names them. From now on
+        shards are written as those of `run`.
         """
         loaded, others, unusable, self._run = 0, 0, list[str](), run
-        self._since.clear()  # of the table before
+        self._since.clear()  # these shards are of an earlier table
         for path in sorted(self._folder.iterdir()):
             match = _NAME.fullmatch(path.name)
             if match is None or int(match[1]) not in table.entries:
@@ -102,7 +104,7 @@ class SnapshotFolder:
                     others += 1
                     continue
                 if int(metadata["layout"]) != table.layout.digest:
-                    continue  # of another network: written over when its turn comes
+                    continue  # the shard is of another network; a newer copy will be written over it
                 applied = {int(sender): int(last) for sender, last in json.loads(metadata["applied"]).items()}
                 if tensors["weights"].shape != table.entries[int(match[1])].weights.shape:
                     continue
@@ -113,16 +115,19 @@ class SnapshotFolder:
             loaded += 1
         if unusable:
             more = f", as do {len(unusable) - 1} more" if len(unusable) > 1 else ""
-            self.trouble = f"{unusable[0]}; this shard begins anew{more}"
+            self.trouble = f"{unusable[0]}; this shard begins without it{more}"
         elif others:
             self.trouble = f"{self._folder}: {others} shards are of another run and not used; they are written over"
         return loaded
 
     def look(self, table: ShardTable, now: float, all_of_it: bool = False) -> None:
-        """Hand a copy of a shard to the writer, if one is due and the writer has room; `now` of time.monotonic."""
+        """Copy shards that should be written now and hand the copies to the writer, as many as it has room for.
+
+        `all_of_it` hands over all changed shards, waiting for room. `now` is time.monotonic().
+        """
         while self._unwritten:
             number = self._unwritten.popleft()
-            if number in table.entries and table.entries[number].version:  # not one of an earlier table alone
+            if number in table.entries and table.entries[number].version:  # else only an earlier table had it
                 table.changed.add(number)
         for number in table.changed:
             self._since.setdefault(number, now)
@@ -135,7 +140,10 @@ class SnapshotFolder:
             self._queue.put(copy, timeout=_CLOSING)
 
     def _due(self, now: float, all_of_it: bool) -> list[int]:
-        """Return the shards to be copied now, as many as the writer has room for, or all that it has no copy of."""
+        """Return the shards to copy now: those changed `seconds` ago for which the writer has room, or all changed.
+
+        A shard whose older copy the writer still has is left for later.
+        """
         if all_of_it:
             return [number for number in self._since if number not in self._busy]
         old = itertools.takewhile(lambda changed: now - changed[1] >= self._seconds, self._since.items())
@@ -143,7 +151,7 @@ class SnapshotFolder:
         return list(itertools.islice(free, max(0, WAITING - self._queue.qsize())))
 
     def note(self, facts: dict[str, Any]) -> bool:
-        """Have `identity.json` written in the background; False if the writer has no room now."""
+        """Have `facts` written to `identity.json` in the background; False if the writer has no room now."""
         try:
             self._queue.put_nowait(facts)
         except queue.Full:
@@ -157,9 +165,9 @@ class SnapshotFolder:
         return PersistenceStatistics(self._written, self._failed, len(self._since.keys() | self._busy), window)
 
     def close(self, table: ShardTable | None, facts: dict[str, Any] | None = None) -> None:
-        """Write what is left, and these facts, and end the writer. `trouble` says afterwards what is not on disk.
+        """Write all changed shards and `facts`, and end the writer. Afterwards `trouble` says what is not on disk.
 
-        A disk that takes longer than a minute for a shard is not waited for.
+        If the disk takes longer than a minute for one shard, give up.
         """
         with contextlib.suppress(queue.Full):
             if table is None or self._write_rest(table):
@@ -173,7 +181,7 @@ class SnapshotFolder:
             self._tell_missing(len(set(self._unwritten)), self._reason)
 
     def _write_rest(self, table: ShardTable) -> bool:
-        """Queue all shards that changed, each once its older copy is written; False if the disk takes too long."""
+        """Queue all changed shards, each after its older copy is written; False if the disk takes too long."""
         while True:
             self._progress.clear()
             self.look(table, time.monotonic(), all_of_it=True)
@@ -191,16 +199,14 @@ class SnapshotFolder:
             try:
                 self._write(job)
                 self._refusing = False
-            except Exception as error:  # this thread must go on: nobody else writes
+            except Exception as error:  # this thread must go on: it is the only writer
                 self._failed += 1
                 if isinstance(job, _Copy):
                     self._unwritten.append(job.number)
                 else:
                     self.outdated = True
-                if not self._refusing:  # it is tried again and again, and said once
-                    self.trouble = (
-                        f"cannot write a snapshot to {self._folder}: {refusal(error)}; the server goes on without"
-                    )
+                if not self._refusing:  # the writer tries again and again; tell the user once
+                    self.trouble = f"cannot write a snapshot to {self._folder}: {refusal(error)}; trying again"
                 self._refusing, self._reason = True, refusal(error)
             finally:
                 if isinstance(job, _Copy):
@@ -229,7 +235,7 @@ def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what `identity.json` says; nothing if there is none. Raises CheckpointError or RunFolderError."""
+    """Return the content of `identity.json`, {} if there is no file. Raises CheckpointError or RunFolderError."""
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         if not isinstance(facts, dict):
@@ -240,4 +246,4 @@ def read_facts(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise RunFolderError(f"cannot use snapshot folder {folder}: {refusal(error)}; name another") from None
     except ValueError as error:
-        raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to begin anew") from None
+        raise CheckpointError(f"{folder / _FACTS} is damaged: {error}; remove {folder} to start without it") from None

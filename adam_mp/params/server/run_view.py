@@ -1,4 +1,7 @@
-"""What a parameter server knows of its run, and how it is a member: one interface, wherever the coordinator is."""
+"""What a parameter server knows of its run, and how it joins, reports and leaves.
+
+One interface, whether the coordinator runs in the same process (`HostedRun`) or in another (`RemoteRun`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from adam_mp.params.run.statements import SERVER, Joining, Reporting
 from adam_mp.transport.forms import read, write
 from adam_mp.transport.messages import FrameError
 
-_LOST = 60.0  # seconds without the coordinator after which a server gives up
+_LOST = 60.0  # seconds of silence of the coordinator after which a server gives up
 MakeStatistics = Callable[[], Mapping[str, float]]
 
 
@@ -23,11 +26,11 @@ class RunView(Protocol):
 
     @property
     def run(self) -> int:
-        """The run's identity, 0 before it is known."""
+        """The run's number, 0 before it is known."""
 
     @property
     def phase(self) -> str:
-        """One of "waiting", "training", "done", as far as is known here."""
+        """One of "waiting", "training", "done", by the coordinator's last news."""
 
     @property
     def over(self) -> bool:
@@ -35,33 +38,33 @@ class RunView(Protocol):
 
     @property
     def replicas(self) -> int:
-        """For how many replicas the servers stay."""
+        """How many replicas the servers wait for before they end."""
 
     @property
     def coordinator(self) -> str:
-        """Where the coordinator is, for who asks here."""
+        """The coordinator's address, for the refusal of a message that should have gone there."""
 
     def is_replica(self, identity: int) -> bool:
         """Tell whether a replica with this identity is a member."""
 
     def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> News | None:
-        """Join, and return the coordinator's news if there are any yet; it may take `seconds`.
+        """Join within `seconds`; return the coordinator's news, None if they come with the first report.
 
-        Raises TransportError, and StoppedError when `stop` says so.
+        Raises TransportError, and StoppedError when `stop` returns True.
         """
 
     def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
-        """Tell the coordinator what `make` returns, where `interval` seconds have passed since the last time.
+        """Report the statistics that `make` returns, if `interval` seconds have passed since the last report.
 
-        Returns its news, None if there are none now. Never waits. Raises TransportError.
+        Return the coordinator's news, None if there are none now. Never waits. Raises TransportError.
         """
 
     def leave(self) -> None:
-        """Say goodbye."""
+        """Tell the coordinator that this server goes."""
 
 
 def _joining(address: str) -> dict[str, object]:
-    """Return what a parameter server at `address` joins with, the first time and again."""
+    """Return the JOIN of a parameter server at `address`; it is the same when the server joins again."""
     return write(Joining(SERVER, f"params {address}", address))
 
 
@@ -104,7 +107,7 @@ class HostedRun:
     def join(self, now: float, seconds: float = 0.0, stop: Callable[[], bool] = lambda: False) -> None:
         """See `RunView.join`; the news come with the first report."""
         self._join(now)
-        self._coordinator.notices.clear()  # that it is a member itself goes without saying
+        self._coordinator.notices.clear()  # the user need not read that the first server has joined itself
 
     def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
@@ -112,22 +115,22 @@ class HostedRun:
             return None
         self._reported = now
         member = self._coordinator.roster.members.get(self._identity)
-        if member is None:  # the process was stopped for so long that the coordinator took it for dead
+        if member is None:  # this process was stopped for so long that the coordinator has presumed it dead
             self._join(now)
             return None
         facts = write(Reporting(statistics=make()))
         return read(News, self._coordinator.report(self._identity, member.sequence + 1, facts, now), FrameError)
 
     def _join(self, now: float) -> None:
-        """Join with a life that nobody else knows."""
+        """Join with a new life, whose random bits nobody else can guess."""
         self._coordinator.join(self._identity, _joining(self._address), now, new_life())
 
     def leave(self) -> None:
-        """See `RunView.leave`; the coordinator ends with this process."""
+        """See `RunView.leave`; does nothing, as the coordinator ends with this process."""
 
 
 class RemoteRun:
-    """The view of a server whose coordinator is at the other end of `link`."""
+    """The view of a server whose coordinator runs in another process, reached by `link`."""
 
     def __init__(self, link: CoordinatorLink, address: str, announcements: Announcements) -> None:
         self._link, self._joining, self._announcements = link, _joining(address), announcements
@@ -161,7 +164,7 @@ class RemoteRun:
         return str(self._link.address)
 
     def is_replica(self, identity: int) -> bool:
-        """See `RunView.is_replica`; true of those that the coordinator named last."""
+        """See `RunView.is_replica`; the members are those of the coordinator's last news."""
         return identity in self._senders
 
     def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> News:

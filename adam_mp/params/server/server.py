@@ -1,8 +1,8 @@
 """A parameter server: from a message about a shard to its answer (paper, section 3.3).
 
-What arrives in one turn of the loop is taken together: deltas to the same shard are folded into one pass over it, and
-whom others have changed is answered with the fresh weights. One thread does all of it, so that nothing is locked and a
-copy for the disk is of one moment; more cores are used by more servers.
+The server takes all messages of one turn of the loop together, and adds all deltas to the same shard in one pass over
+it. A replica whose shard nobody else has changed gets UNCHANGED as answer; any other gets the fresh weights. One thread
+does all of it: so there are no locks, and a copy for the disk is of one moment. Start more servers to use more cores.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from adam_mp.transport.endpoint import Endpoint
 from adam_mp.transport.forms import write
 from adam_mp.transport.messages import ENCODINGS, Kind
 
-_REPORT = 0.5  # seconds between two reports
-_STRANGERS = 0.05  # the same, where somebody sends who may have joined just now
+_REPORT = 0.5  # seconds between two reports to the coordinator
+_STRANGERS = 0.05  # the same after a message of a stranger, which may be a new member: the next news tells
 _PARAMS = (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.PULL)
 
 
 class ParameterServer:
-    """One server's shards, and what replicas ask about them. The clock is an argument; one thread may use it.
+    """Answers replicas' messages about one server's shards. The clock is an argument; one thread may use it.
 
-    In each turn of the loop come `take` for each message, then `settle`, then `tend`. `view` tells of the run.
-    `snapshots` may be None: then a restarted server asks the replicas for the weights.
+    In each turn the loop calls `take` for each message, then `settle`, then `tend`. `view` is the server's membership
+    of the run. `snapshots` may be None: then a restarted server gets its weights from the replicas.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class ParameterServer:
         self.snapshots, self._replies, self._announcements = snapshots, replies, announcements
         self.table: ShardTable | None = None
         self.map: BucketMap | None = None
-        self.forgotten = 0  # answers that nobody asked for any more
-        self._made: tuple[Any, ...] = ()  # run, layout and shards that the table was made for
+        self.forgotten = 0  # answers that were never sent, as their peers stopped asking for them
+        self._made: tuple[Any, ...] = ()  # the run, layout and shards that the table was made for
         self._answers: Answers | None = None  # about the shards of the table
         self._deltas: dict[int, list[Arrived]] = {}  # of this turn, by shard
-        self._has_strangers = False  # whether others sent messages since the last news: one of them may be new
+        self._has_strangers = False  # whether a stranger has sent a message since the last news
         self._traffic = Traffic()
-        self._waited = 0  # messages that were there at the last turn
+        self._waited = 0  # messages that the last turn took
 
     @property
     def owes(self) -> bool:
@@ -60,7 +60,7 @@ class ParameterServer:
         return self._answers is not None and self._answers.count > 0
 
     def take(self, each: Arrived, now: float) -> None:
-        """Take a message about a shard. Deltas wait for `settle`; all else is done at once."""
+        """Take a message about a shard. A delta waits for `settle`; any other message takes effect at once."""
         kind = each.message.kind
         if kind not in _PARAMS:
             self._replies.refuse(each, self.header, f"a parameter server does not take {kind.name}")
@@ -75,14 +75,14 @@ class ParameterServer:
                 self._replies.refuse(each, self.header, str(error))
 
     def settle(self, now: float) -> None:
-        """Apply the deltas that were taken, and send the answers that can leave."""
+        """Apply this turn's deltas, and send the answers that the transport takes now."""
         deltas, self._deltas = self._deltas, {}
         for number, some in deltas.items():
             self._apply(number, some, now)
         self._send_owed()
 
     def tend(self, now: float, waited: int = 0) -> None:
-        """See to reports and snapshots; `waited` messages were there at this turn."""
+        """Report to the coordinator, and have snapshots written, when it is time; this turn took `waited` messages."""
         self._waited = waited
         if self._answers is not None:
             self.forgotten += self._answers.tidy(now)
@@ -95,7 +95,7 @@ class ParameterServer:
             self._tell_trouble(self.snapshots)
 
     def close(self, facts: dict[str, Any] | None = None) -> None:
-        """Write what is not on disk yet, with `facts` of the process if there are any; give the memory back."""
+        """Write all that is not on disk yet, and the coordinator's state `facts` if it is given; free the memory."""
         if self.snapshots is not None:
             self.snapshots.close(self.table, facts)
             self._tell_trouble(self.snapshots)
@@ -105,7 +105,7 @@ class ParameterServer:
     # Weights.
 
     def _has(self, each: Arrived) -> bool:
-        """Tell whether a message about a shard is for this server to take; if not, say so to the sender."""
+        """Return whether this server takes a message about a shard; if not, answer why."""
         view = self.view
         obstacle = find_obstacle(each.message, view.run, view.phase, view.is_replica, self.map, self.table)
         if obstacle is None:
@@ -121,7 +121,7 @@ class ParameterServer:
         return False
 
     def _apply(self, number: int, some: list[Arrived], now: float) -> None:
-        """Add the deltas that came for one shard, all in one pass, and answer each."""
+        """Add this turn's deltas to one shard in one pass, and answer each; refuse those of another size."""
         assert self.table is not None
         entry, before = self.table.entries[number], self.table.entries[number].version
         fits = []
@@ -152,9 +152,9 @@ class ParameterServer:
             self._owe(each, message.version if known else None, now)
 
     def _owe(self, each: Arrived, version: int | None, now: float) -> None:
-        """Answer UNCHANGED at `version`, or the newest weights if that is None: at once, or as soon as they can leave.
+        """Answer UNCHANGED with `version`, or the newest weights if that is None.
 
-        At once, because the shard still lies in the processor's cache.
+        Try to send the answer at once: the shard still lies in the processor's cache.
         """
         assert self._answers is not None
         self._answers.owe(each.peer, each.message, version, now)
@@ -167,7 +167,7 @@ class ParameterServer:
     # The run.
 
     def learn(self, news: News) -> None:
-        """Take over map and layout; make the shards, anew if they are of another run or layout, or others."""
+        """Take the map and the layout from the news; make new shards if run, layout or the server's shards changed."""
         self._has_strangers = False
         if news.map is None or news.layout is None:
             return
@@ -194,7 +194,7 @@ class ParameterServer:
         self._announcements.say(f"{len(numbers)} shards, {size / 1e6:,.1f} MB{snapshot}")
 
     def figures(self, now: float) -> dict[str, Any]:
-        """Return what `status` shows of this server; rates are those since the last report."""
+        """Return the statistics that `status` shows of this server; rates are those since the last report."""
         replies = self._replies
         facts: dict[str, Any] = {"queue": self._waited, "refused": replies.refused}
         facts["unsent"] = replies.dropped + self.forgotten
@@ -212,6 +212,6 @@ class ParameterServer:
 
     @property
     def header(self) -> dict[str, int]:
-        """The header fields that all answers have."""
+        """The header fields that all answers of this server share."""
         epoch = self.map.epoch if self.map is not None else 0
         return {"run": self.view.run, "sender": self.identity, "epoch": epoch}

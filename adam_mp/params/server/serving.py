@@ -32,13 +32,13 @@ class RunDoneError(RunFolderError):
 
 @dataclasses.dataclass(frozen=True)
 class ServerSpec:
-    """What a parameter server is told.
+    """The settings of a parameter server.
 
-    `listen` is HOST:PORT, port 0 for any, or unix:FILE; `advertise` is where others find it, by default the same;
-    `join` the first server's address, None for the first itself, which waits for `servers` in all. `snapshots` is its
-    folder, None for none; `seconds` how often a shard is written at most. `address_file` gets the address once it
-    listens. `patience` is how many seconds it may take to join, `wait` how many the first server stays while no replica
-    is there.
+    `listen` is HOST:PORT, port 0 for any, or unix:FILE; `advertise` is where others find the server, by default the
+    same. `join` is the first server's address; None for the first server itself, which waits for `servers` in all.
+    `snapshots` is the server's snapshot folder, None for none; a shard is written at most once in `seconds`. The server
+    writes its address into `address_file` once it listens. It may take `patience` seconds to join. The first server
+    ends after `wait` seconds in which the run has no replica.
     """
 
     listen: str
@@ -49,14 +49,14 @@ class ServerSpec:
     snapshots: Path | None = None
     seconds: float = 1.0
     address_file: Path | None = None
-    patience: float = 60.0  # as a replica has: parts may be started in any order
+    patience: float = 60.0  # as for a replica: the parts of a run may be started in any order
     wait: float = 3600.0
 
 
 def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None]) -> bool:
-    """Serve until `stop` or the end of the run; return whether the run is done.
+    """Serve until `stop` returns True or the run ends; return whether the run is done. `tell` gets lines for the user.
 
-    Raises AdamError, before anything is served where it can, and when no replica comes in `spec.wait` seconds.
+    Raises AdamError: for wrong settings before it serves, and when the run has had no replica for `spec.wait` seconds.
     """
     address = parse_place(spec.listen, "--listen", 0)
     if spec.advertise is None and _is_everywhere(address):
@@ -103,7 +103,7 @@ def _serve(
 
 
 def _announce(spec: ServerSpec, listener: SocketListener, coordinates: bool, tell: Callable[[str], None]) -> None:
-    """Say where this server listens, and write it to the address file."""
+    """Show where this server listens, and write it to the address file."""
     role = "coordinator and parameter server" if coordinates else "parameter server"
     tell(f"{role} on {listener.address}")
     if spec.keys is None and isinstance(listener.address, Address):
@@ -113,7 +113,7 @@ def _announce(spec: ServerSpec, listener: SocketListener, coordinates: bool, tel
 
 
 def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> str:
-    """Say how far the run is that a server leaves, and how to go on; `host` is the coordinator if it runs there."""
+    """Say how far the run is when a server stops, and how to go on; `host` is the coordinator if the server has it."""
     if view.phase == "done":
         return f"the run is done, but replicas have not left: {view.replicas}; their last updates may be lost"
     if view.phase == "waiting":
@@ -124,7 +124,7 @@ def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> st
         else ""
     )
     if spec.snapshots is not None:
-        return f"the run is not done{epoch}; this server's state is in {spec.snapshots}, and the same command goes on"
+        return f"the run is not done{epoch}; this server's state is in {spec.snapshots}; go on with the same command"
     return (
         f"the run is not done{epoch}, and this server has no --snapshots, so its state is lost; the same command "
         "starts it again, and replicas that still run give it what they have"
@@ -132,7 +132,7 @@ def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> st
 
 
 def _make_coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
-    """Return a new coordinator, or the one that `kept` is of; raises RunDoneError or RefusedError."""
+    """Return a new coordinator, or one restored from the snapshot `kept`; raises RunDoneError or RefusedError."""
     if not kept:
         return Coordinator(new_identity(), spec.servers)
     host = Coordinator.restored(kept)
@@ -142,7 +142,7 @@ def _make_coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordina
 
 
 def _is_everywhere(place: Place) -> bool:
-    """Whether it stands for all addresses of this machine."""
+    """Whether a place means all addresses of this machine."""
     return isinstance(place, Address) and place.host in _EVERYWHERE
 
 
@@ -157,7 +157,7 @@ def _check_other(first: Place, own: Place, advertise: str | None) -> None:
 
 
 def _shared(first: Address, own: Address) -> bool:
-    """Whether two addresses are, or one of them includes, the same."""
+    """Whether two addresses share a port and a network address, so that one cannot dial the first from `own`."""
     if first.port != own.port:
         return False
     try:
@@ -167,7 +167,7 @@ def _shared(first: Address, own: Address) -> bool:
 
 
 def _hold(folder: Path) -> FolderLock:
-    """Lock a snapshot folder, which is made if it is missing. Raises RunFolderError if it is in use."""
+    """Make the snapshot folder if it is missing, and lock it. Raises RunFolderError if another process uses it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(folder)
@@ -182,7 +182,7 @@ def _hold(folder: Path) -> FolderLock:
 
 
 def _try_folder(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the facts, so that a folder that cannot be written is known before anything is served."""
+    """Write `identity.json`, so that a folder that cannot be written raises RunFolderError before the server serves."""
     try:
         write_facts(folder, facts)
     except OSError as error:
@@ -201,7 +201,7 @@ def _write_address(file: Path, address: str) -> None:
 
 
 def _advertised(text: str | None, bound: Place) -> str:
-    """Return where others find the server; a text without a port means the one that is listened on."""
+    """Return where others find the server; if `text` has no port, it gets the one that the server listens on."""
     if text is None:
         return str(bound)
     if ":" not in text and isinstance(bound, Address):
@@ -210,9 +210,9 @@ def _advertised(text: str | None, bound: Place) -> str:
 
 
 def serve_for_supervisor(spec: ServerSpec) -> None:
-    """Run a server as a child process; what it says goes to the supervisor's file of last words.
+    """Run a server as a supervisor's child; its lines go to standard error, which the supervisor keeps in a file.
 
-    One that died in the last moments of its run, and is started again, has nothing left to do.
+    If the server died as its run ended and is started again, its snapshot says that the run is done: it just ends.
     """
     with contextlib.suppress(RunDoneError):
         serve_parameters(spec, lambda: False, lambda text: print(text, file=sys.stderr, flush=True))

@@ -1,7 +1,8 @@
-"""A server's shards: weights in a parameter store of its own, and updates applied to them once each.
+"""A server's shards: their weights in a parameter store, and updates applied to them once each.
 
-Updates to a shard are numbered by their sender; one that is not newer than the last applied is known already. Each
-update makes a new version of the shard. Versions begin at a random height, so that no two lives of a server share one.
+A sender numbers its updates to a shard by growing sequences. An update whose sequence is not above the last applied one
+has been applied already, and is skipped. Each update makes a new version of the shard. The first version is a random
+number, so that two lives of a server do not have the same versions.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from adam_mp.kernels.update import ALWAYS, LR, WEIGHT_DECAY
 from adam_mp.memory.layout import Layout, Shard
 from adam_mp.memory.store import ParameterStore
 
-_MOST_SENDERS = 4096  # whose sequences are remembered, a shard
+_MOST_SENDERS = 4096  # senders a shard whose last sequence is kept
 _FLOAT16, _BFLOAT16 = 1, 2
 
 
 @dataclasses.dataclass
 class Entry:
-    """Shard `number`: `weights` flat, a view of the store; `version` 0 while it has no weights yet."""
+    """Shard `number`. `weights` [shard.size] is a view of the store; `version` is 0 while there are no weights yet.
+
+    `applied` maps a sender to the sequence of its last applied update.
+    """
 
     number: int
     shard: Shard
@@ -38,7 +42,7 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Delta:
-    """A delta as it came: who sent it under which sequence, flat numbers in their encoding."""
+    """A delta as it came: sender, sequence, and `numbers` [shard.size] in the dtype of `encoding` (`ENCODINGS`)."""
 
     sender: int
     sequence: int
@@ -47,7 +51,7 @@ class Delta:
 
 
 class FactorProduct:
-    """Multiplies activations and errors into rows of a matrix. One thread may use it."""
+    """Adds the product of activations and errors to rows of a matrix. One thread may use it."""
 
     def __init__(self) -> None:
         self._panel = product_panel(np.float32)
@@ -57,7 +61,10 @@ class FactorProduct:
     def apply(
         self, weight: np.ndarray, activations: np.ndarray, own: slice, errors: np.ndarray, decay: float
     ) -> None:  # fmt: skip
-        """`weight = decay * weight - activations[:, own].T @ errors`: [rows, n], [k, all rows], [k, n]."""
+        """Set `weight = decay * weight - activations[:, own].T @ errors`, all float32.
+
+        `weight` [rows, n], `activations` [k, m], of which `own` selects the columns of these rows, `errors` [k, n].
+        """
         self._numbers[WEIGHT_DECAY] = 1.0 - decay
         count, width = activations.shape
         inputs, images = strided(width, 1)[own], strided(count, width)
@@ -66,7 +73,10 @@ class FactorProduct:
 
 @dataclasses.dataclass(frozen=True)
 class ShardStatistics:
-    """Counters: deltas and products applied, those known already, passes over shards that folded several deltas."""
+    """Counters: `deltas` and `products` applied, updates skipped as `repeated`, and `folded` passes.
+
+    A folded pass adds several deltas to a shard at once.
+    """
 
     deltas: int = 0
     products: int = 0
@@ -77,8 +87,8 @@ class ShardStatistics:
 class ShardTable:
     """The shards numbered `numbers` of `layout`. One thread may use it.
 
-    `changed` are the shards that changed since whoever keeps copies of them took their numbers out.
-    Memory is taken from `folder`, if given, else it is shared memory. Raises SpaceError if there is no room.
+    `changed` holds the numbers of shards that were updated; whoever copies a shard removes its number. The memory is a
+    file in `folder`, if given, else anonymous shared memory. Raises SpaceError if there is no room.
     """
 
     def __init__(self, layout: Layout, numbers: Sequence[int], folder: Path | None = None) -> None:
@@ -90,13 +100,13 @@ class ShardTable:
         self._parts: dict[int | None, list[Entry]] = {}
         for entry in self.entries.values():
             self._parts.setdefault(entry.shard.tensor, []).append(entry)
-        self._height = (int.from_bytes(os.urandom(3), "little") + 1) << 38
+        self._first_version = (int.from_bytes(os.urandom(3), "little") + 1) << 38
         self._widened: list[np.ndarray] = []
         self._product = FactorProduct()
         self._tally = dict.fromkeys((field.name for field in dataclasses.fields(ShardStatistics)), 0)
 
     def fill(self, number: int, weights: np.ndarray) -> bool:
-        """Take first weights, flat, if the shard has none; tell whether it took them."""
+        """Take first weights, float32 [shard.size], if the shard has none yet; return whether it took them."""
         entry = self.entries[number]
         if entry.version:
             return False
@@ -106,15 +116,15 @@ class ShardTable:
         return True
 
     def restore(self, number: int, weights: np.ndarray, applied: dict[int, int]) -> None:
-        """Take weights and sequences of a snapshot."""
+        """Take a shard's weights and its senders' sequences from a snapshot."""
         self.fill(number, weights)
         self.entries[number].applied = dict(applied)
         self.changed.discard(number)
 
     def apply_deltas(self, number: int, deltas: Sequence[Delta]) -> list[bool]:
-        """Add deltas to a shard that has weights, in as few passes as possible; tell of each whether it was new.
+        """Add all new deltas to a shard that has weights, in as few passes as possible; return for each if it was new.
 
-        Raises TransportError, before any is applied, if one has another size than the shard.
+        Raises TransportError, before it applies any, if one has another size than the shard.
         """
         entry = self.entries[number]
         for delta in deltas:
@@ -136,11 +146,11 @@ class ShardTable:
         return new
 
     def apply_factors(self, tensor: int, sender: int, sequence: int, payload: np.ndarray) -> bool:
-        """Multiply activations and errors straight into this server's rows of a matrix; tell whether any were new.
+        """Set `w = decay * w - activations.T @ errors` in this server's rows of a matrix: in each shard that lacks it.
 
-        `payload`: [decay, 0 ... (16 numbers)], activations [k, rows of this server], errors [k, columns], where the
-        errors carry the learning rate: `w = decay * w - activations.T @ errors`. Raises TransportError if the sizes do
-        not fit.
+        `payload`, float32: `FACTOR_HEAD` numbers, of which the first is `decay` and the rest are 0; then activations
+        [k, rows of this server]; then errors [k, columns], which are multiplied by the learning rate already. Return
+        whether any shard lacked the update. Raises TransportError if the sizes do not fit.
         """
         entries = self.parts_of(tensor)
         columns = self.layout.tensors[tensor].shape[1]
@@ -170,7 +180,7 @@ class ShardTable:
         return new
 
     def parts_of(self, tensor: int) -> list[Entry]:
-        """Return this server's shards of a matrix, in order of rows."""
+        """Return this server's shards of a matrix (the tensor's index), in order of rows."""
         return self._parts.get(tensor, [])
 
     def statistics(self) -> ShardStatistics:
@@ -178,13 +188,13 @@ class ShardTable:
         return ShardStatistics(**self._tally)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         for entry in self.entries.values():
             del entry.weights
         self.store.close()
 
     def _float32(self, delta: Delta, position: int) -> np.ndarray:
-        """Return a delta in float32; one that came in 16 bits is widened into scratch."""
+        """Return a delta in float32; a 16-bit one is widened into scratch array number `position`."""
         if delta.encoding == 0:
             return delta.numbers
         while len(self._widened) <= position:
@@ -204,15 +214,15 @@ class ShardTable:
             raise TransportError(f"shard {number} came with {len(numbers)} numbers; expected {expected}")
 
     def _note(self, entry: Entry, sender: int, sequence: int) -> None:
-        entry.applied.pop(sender, None)  # the most recent stand last
+        entry.applied.pop(sender, None)  # so that the dict has the most recent sender last
         entry.applied[sender] = sequence
         if len(entry.applied) > _MOST_SENDERS:
             del entry.applied[next(iter(entry.applied))]
 
     def _advance(self, entry: Entry) -> None:
-        entry.version = entry.version + 1 if entry.version else self._height
+        entry.version = entry.version + 1 if entry.version else self._first_version
         self.changed.add(entry.number)
         self.store.count_update()
 
 
-FACTOR_HEAD = 16  # numbers before the activations, so that these begin on a cache line
+FACTOR_HEAD = 16  # float32 numbers of a FACTORS payload before the activations, which so begin on a cache line

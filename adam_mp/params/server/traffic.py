@@ -1,4 +1,4 @@
-"""What a parameter server has and does, in the numbers that `status` shows."""
+"""The statistics of a parameter server that `status` shows: its shards, updates and traffic."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from adam_mp.transport.endpoint import Endpoint
 
 
 class Traffic:
-    """Counts bytes and updates; rates are those since the last look."""
+    """Makes statistics from counters; rates are those since the last call of `figures`."""
 
     def __init__(self) -> None:
         self._then, self._updates, self._bytes = 0.0, 0, 0
 
     def figures(self, now: float, endpoint: Endpoint, table: ShardTable | None) -> dict[str, Any]:
-        """Return the numbers as of `now`; `table` is None while the server has no shards."""
+        """Return the statistics as of `now`; `table` is None while the server has no shards."""
         carried = endpoint.statistics()
         updates = table.store.read_updates() if table is not None else 0
         size = carried.bytes_sent + carried.bytes_received

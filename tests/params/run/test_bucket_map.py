@@ -62,5 +62,5 @@ def test_a_stranger_owns_nothing():
 
 @pytest.mark.parametrize("given", [[["w", "x"]], [["w"]], 5, [["w", [0]]], [["w", [-1]]]])
 def test_a_malformed_layout_is_refused(given):
-    with pytest.raises(SettingsError, match="came from a peer"):
+    with pytest.raises(SettingsError, match="a peer sent a "):
         LayoutFacts.from_list(given)

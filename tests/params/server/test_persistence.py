@@ -89,7 +89,7 @@ def test_the_snapshot_of_another_version_is_left_out_with_a_word(table, tmp_path
         folder.close(first)
     again = SnapshotFolder(tmp_path, 0.0)
     assert again.load(table(), 0) == 0
-    assert "'adam_mp.shard.1', expected 'adam_mp.shard.2'; this shard begins anew, as do 2 more" in again.trouble
+    assert "'adam_mp.shard.1', expected 'adam_mp.shard.2'; this shard begins without it, as do 2 more" in again.trouble
     again.close(None)
 
 

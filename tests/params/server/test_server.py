@@ -245,7 +245,7 @@ def test_a_server_that_is_stopped_says_how_to_go_on(served, snapshots):
     served.ask(with_facts(Kind.JOIN, JOIN, sender=7, sequence=1))
     line = how_it_ends(view, served.host, spec)
     assert line.startswith("the run is not done (epoch 1 of 3)")
-    assert ("state is in state, and the same command goes on" in line) == (snapshots is not None)
+    assert ("state is in state; go on with the same command" in line) == (snapshots is not None)
     assert ("no --snapshots, so its state is lost; the same command" in line) == (snapshots is None)
     served.host.course.epoch = 3
     assert "the run is done, but replicas have not left: 1;" in how_it_ends(view, served.host, spec)
