@@ -40,8 +40,8 @@ class Progress:
     over the worker's updates. `busy_ns` is all of a worker's time with a batch; `forward_ns`, `backward_ns` and
     `update_ns` are the large parts of it. `waited_ns` is the time without a batch, `held_ns` the time with a batch that
     had to wait for other workers. `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and
-    `fault_step` name the last. `clock` and `lead` belong to bounded staleness: updates so far, and the most updates
-    that the worker was ahead of the slowest.
+    `fault_step` name the last. `clock` and `lead` belong to bounded staleness: the worker's clock (see
+    `training.worker.bounded`), and the most updates that it was ahead of the slowest worker.
 
     `augmented` are the pictures that a data server made, `hits` the images that it found in the cache, `bad` the
     samples that it could not read or decode. `decoding` is one more than the number of the sample that the process

@@ -1,11 +1,12 @@
 """The state of a replica's exchange with the parameter servers, in shared memory so that a synchronizer may die.
 
-Two flat spaces beside the weights: `base`, the servers' weights as the replica saw them last, and `sent`, the base with
-the delta that the replica pushed. Three words for each shard: its state, the sequence of its last push, the version of
-`base`. When a synchronizer dies, its successor reads them. It pushes each PUSHED shard again, under the same sequence,
-by which the server recognizes a delta that it has applied. An APPLYING shard was being corrected when the synchronizer
-died: the successor takes it whole from the server. The word `agreed` says whether the outboxes hold exactly the updates
-that the servers do not have yet. One more word for each server says how long it has been silent.
+Two flat spaces beside the weights: `base`, the weights as the replica last got them from the parameter servers, and
+`sent`, the base with the delta that the replica pushed. Three words for each shard: its state, the sequence of its last
+push, the version of `base`. When a synchronizer dies, its successor reads them. It pushes each PUSHED shard again,
+under the same sequence, by which the parameter server recognizes a delta that it has applied. The weights of an
+APPLYING shard were being corrected when the synchronizer died: the successor takes the whole shard from the parameter
+server. The word `agreed` says whether the outboxes hold exactly the updates that the parameter servers do not have yet.
+One more word for each parameter server says how long it has been silent.
 
 The bucket map is here too, as bytes: the supervisor notes each newer map, and the synchronizer, or its successor, reads
 the newest. There are two places for maps. The supervisor writes into the one that does not have the newest map, then
@@ -26,16 +27,16 @@ from adam_mp.memory.arena import Arena, ArenaHandle
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.segment import Segment, SegmentHandle
 
-UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: no server has ever sent it
+UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: no parameter server has sent it yet
 _LINE = 8
 _FIELDS = (
     "sequence", "round_begun", "round_done", "rounds", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls",
     "resent", "staleness", "round_ns", "overflows",
 )  # fmt: skip
 _INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "maps"))}
-DISAGREED = -1  # value of `agreed` while the outboxes do not hold exactly the updates that the servers lack
+DISAGREED = -1  # `agreed` while the outboxes do not hold exactly the updates that the parameter servers lack
 _HEADER_WORDS = 2 * _LINE
-_MAP_HEAD, _MAP_ENTRY = 128, 26 << 10  # most bytes of a bucket map: its fixed part, and the part for each server
+_MAP_HEAD, _MAP_ENTRY = 128, 26 << 10  # most bytes of a bucket map: its fixed part, and its part for a parameter server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,9 @@ class ExchangeStatistics:
 
     An exchange round exchanges all shards, and has a number. A round in which the synchronizer died is never done; its
     successor begins the next. `round_begun` is the last round that began. `round_done` is the last round that is done:
-    the servers have all updates made before it began. The supervisor waits for the round `wanted`. `rounds` counts the
-    rounds that ended. `pushed_bytes` and `pulled_bytes` are bytes of payloads; `resent` counts messages sent again.
+    the parameter servers have all updates made before it began. The supervisor waits for the round `wanted`. `rounds`
+    counts the rounds that ended. `pushed_bytes` and `pulled_bytes` are bytes of payloads; `resent` counts messages sent
+    again.
     `staleness` is the sum, over pulls, of the other replicas' updates that came with them. `round_ns` is the time of
     all rounds. `overflows` counts rounds in which deltas went in place of activations, because the activations did not
     fit into the outboxes or into a message.
@@ -172,7 +174,7 @@ class ExchangeMemory:
         return number
 
     def is_done(self, number: int) -> bool:
-        """Tell whether the servers have all updates that were made before round `number` began."""
+        """Tell whether the parameter servers have all updates that were made before round `number` began."""
         return self.read("round_done") >= number
 
     def statistics(self) -> ExchangeStatistics:

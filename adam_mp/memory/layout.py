@@ -7,7 +7,7 @@ exchange weights with parameter servers and servers save them; they are hashed i
 and errors straight into the shards it owns.
 
 Shards have at most 1 MB, as in the paper. For several parameter servers a small network is cut into smaller shards, so
-that each server owns about the same share. For one server it is not: each shard costs a message and an answer, which
+that each owns about the same share. For one parameter server it is not: each shard costs a message and an answer, which
 take longer than a few more bytes in one message.
 """
 

@@ -15,7 +15,7 @@ from adam_mp.process.entry import STACKS_SIGNAL
 
 # Seconds for all to answer: for a crew, and where there are others, which may first ask children of their own.
 _DEADLINE, _DEADLINE_OF_OTHERS = 1.0, 2.5
-_LOOK, _QUIET = 0.02, 0.06  # seconds between looks at the answers; without a new line, after which they are complete
+_LOOK, _QUIET = 0.02, 0.06  # seconds between two looks at the answers; seconds without new output after the last answer
 
 
 def all_stacks(crew: Mapping[str, Child], others: Mapping[str, Child]) -> str:

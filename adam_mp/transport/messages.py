@@ -3,9 +3,10 @@
     magic "AdMP" | version | kind | run | sender | epoch | shard | sequence | shard version | length | encoding | crc32c
 
 `run` is the run's id (0 before the sender knows it). `sender` is the number that the coordinator gave the sending
-member. `epoch` is the map epoch, the version of the bucket map that the sender has. `sequence` numbers the messages of
-a sender about a shard, so that the receiver applies a message once even if it arrives twice. `shard version` counts
-the changes of the shard's weights. The crc32c covers header and payload. Numbers are little-endian. Payloads of control
+member. `epoch` is the map epoch, the version of the bucket map that the sender has. `shard` is the number of a shard
+(in FACTORS the index of a tensor, in FETCH and PICTURES the number of a session). `sequence` numbers the messages of a
+sender about a shard, so that the receiver applies a message once even if it arrives twice. `shard version` counts the
+changes of the shard's weights. The crc32c covers header and payload. Numbers are little-endian. Payloads of control
 messages are JSON objects.
 """
 
@@ -25,7 +26,7 @@ from adam_mp.errors import AdamError
 
 MAGIC = b"AdMP"
 # Of the messages; a receiver refuses others. In version 2 the coordinator's answers had lists of pairs in place of JSON
-# objects, and empty values; in version 1 small networks were not cut into smaller shards for several servers.
+# objects, and empty values; in version 1 small networks were not cut into smaller shards for several parameter servers.
 VERSION = 3
 _HEADER = struct.Struct("<4sHHQQIIQQQHHI")
 HEADER_BYTES = _HEADER.size
@@ -53,14 +54,14 @@ class Kind(enum.IntEnum):
 
     FIRST = 16  # first weights of a shard; a parameter server takes them only if it has none
     DELTA = 17  # the parameter server adds the payload to a shard
-    FACTORS = 18  # inputs and errors of a dense layer, whose product the server adds; `shard` is the tensor's index
+    FACTORS = 18  # activations and errors of a dense layer, for a parameter server to multiply and add to its shards
     PULL = 19  # asks for a shard, unless the shard's version is still the one in the header
     FRESH = 20  # the answer: the shard's weights
     UNCHANGED = 21  # the answer: the replica's base, plus the delta that it pushed, is the shard
     EMPTY = 22  # the answer: the parameter server has no weights for this shard yet; send FIRST
-    MOVED = 23  # the answer: the server's bucket map is another one, or another server has this shard
+    MOVED = 23  # the answer: the parameter server has another bucket map, or does not own this shard
 
-    FETCH = 32  # a replica asks a data server for the pictures of some samples; `shard` is the session's number
+    FETCH = 32  # a replica asks a data server for the pictures of some samples
     PICTURES = 33  # the answer to FETCH
 
 

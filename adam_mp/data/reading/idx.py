@@ -21,7 +21,7 @@ _LARGEST = 1 << 40  # bytes that a header may announce
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Return the uint8 array with `dimensions` dimensions in an IDX file; raises DataError if the file holds none."""
+    """Return the uint8 array in an IDX file; raises DataError unless the file holds one of `dimensions` dimensions."""
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":

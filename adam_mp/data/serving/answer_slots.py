@@ -1,7 +1,7 @@
 """Slots for the answers of a data server for other machines, in memory that it shares with its picture makers.
 
-A picture maker writes an answer into a slot, and the server sends it from there, with no copy. The server alone decides
-which picture maker has which slot, so the death of a picture maker loses no slot.
+A picture maker writes an answer into a slot, and the data server sends it from there, with no copy. The data server
+alone decides which picture maker has which slot, so the death of a picture maker loses no slot.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SlotsHandle:
 class AnswerSlots:
     """The slots, `contents` uint8 [slots, bytes]. The system gives a slot memory when it is first taken for that size.
 
-    Only the server calls `create`, `take` and `give_back`; a picture maker writes the slots that the server names.
+    Only the data server calls `create`, `take` and `give_back`. A picture maker writes the slots that its tasks name.
     """
 
     def __init__(self, segment: Segment, slots: int, slot_bytes: int) -> None:
@@ -49,7 +49,7 @@ class AnswerSlots:
 
     @classmethod
     def attach(cls, handle: SlotsHandle) -> AnswerSlots:
-        """Map the slots that the server made."""
+        """Map the slots that the data server made."""
         return cls(Segment.attach(handle.segment), handle.slots, handle.slot_bytes)
 
     def take(self, size: int) -> int:

@@ -27,9 +27,9 @@ from adam_mp.memory.run_memory import RunMemory
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
 
-_SPARE_BYTES, _MOST_SPARE = 128 << 20, 16  # bytes, and slots, for answers that the server is sending
-_TASKS = 2  # of a picture maker, so that it need not wait for the server between two
-MOST_SESSIONS = 16  # that the server, and each picture maker, keeps open
+_SPARE_BYTES, _MOST_SPARE = 128 << 20, 16  # bytes, and slots, for answers that the data server is sending
+_TASKS = 2  # of a picture maker, so that it need not wait for the data server between two
+MOST_SESSIONS = 16  # that the data server, and each picture maker, keeps open
 _LOOK = 0.05  # seconds between looks whether picture makers live; one whose pipe has ended is looked at at once
 _STUCK = 60.0  # seconds without progress after which a picture maker with a task is ended; a file read may hang
 _LONGEST_LOOK = 1.0  # seconds between two looks that count at most: this process itself may have been stopped
@@ -63,7 +63,7 @@ class Finished:
 
 @dataclasses.dataclass(eq=False)
 class _Maker:
-    """One picture maker: its child process, the server's end of the pipe to it, its tasks, its open sessions."""
+    """One picture maker: its child process, the data server's end of the pipe to it, its tasks, its open sessions."""
 
     name: str
     process: int

@@ -1,8 +1,8 @@
 """A picture maker: a process that makes pictures for a data server for other machines (`makers` starts it).
 
-The server sends it tasks through a pipe. It writes each answer into the slot of shared memory that the task names
-(`answer_slots`), from where the server sends it. Before it decodes a sample, it writes the sample's number on the
-board, so that the server knows which sample to blame if the process dies.
+The data server sends tasks to it through a pipe. The picture maker writes each answer into the slot of shared memory
+that the task names (`answer_slots`), and the data server sends the answer from there. Before the picture maker decodes
+a sample, it writes the sample's number on the board, so that the data server knows which sample to blame if it dies.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Served:
 
 @dataclasses.dataclass(frozen=True)
 class MakerSpec:
-    """What a picture maker is told: its process number, the data set, and the memory that it shares with the server.
+    """What a picture maker is told: its process number, the data set, the memory that it shares with the data server.
 
     `memory` has the data set and the board, `slots` are for answers, `pipe` is the descriptor of its end of the pipe.
     """
@@ -151,7 +151,7 @@ class PictureMaker:
         count, shape = len(samples), self._served.shape
         _, labels, images = lay_out(content, count, 0, shape)  # as if all samples were good
         if bad is not None:
-            bad[samples] = self._memory.arrays["bad"][samples]  # samples that the server has left out (`blame`)
+            bad[samples] = self._memory.arrays["bad"][samples]  # samples that the data server has left out (`blame`)
         pictures.prepare(samples, key=key)
         kept = pictures.fill(samples, images, labels, key)
         if kept < count:
@@ -165,7 +165,7 @@ class PictureMaker:
 
 
 def make_pictures(spec: MakerSpec) -> None:
-    """Make pictures in this process, until the server closes the pipe."""
+    """Make pictures in this process, until the data server closes the pipe."""
     slots = AnswerSlots.attach(spec.slots)
     memory = RunMemory.attach(spec.memory)
     maker = PictureMaker(spec.served, memory, spec.process)

@@ -44,7 +44,7 @@ from adam_mp.transport.forms import (
 )
 
 MOST_SAMPLES = 4096  # in a request
-PART_BYTES = 8 << 20  # bytes of a request's pictures; a larger batch takes several requests, so several makers share it
+PART_BYTES = 8 << 20  # bytes of a request's pictures; a larger batch takes several requests, for several picture makers
 
 
 def _channels(seen: Seen) -> int:

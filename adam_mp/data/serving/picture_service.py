@@ -2,7 +2,7 @@
 
 `PictureService` knows the data set and the sessions. `PictureServer` receives requests and sends answers; its picture
 makers (`makers`) make the pictures. `picture_messages` says what the messages hold. A request that cannot be answered
-is refused with a reason, and the server goes on.
+is refused with a reason, and the data server goes on.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from adam_mp.transport.refusal import Refusal, refusal_message
 from adam_mp.transport.zeromq import SocketListener
 
 _MOST_REQUESTS = 256  # that are taken and not answered yet
-_REQUESTS_A_TURN = 16  # messages that are received before the server looks at finished answers again
-_IDLE = 0.1  # seconds that the server waits for a message or an answer before it asks `stop`
+_REQUESTS_A_TURN = 16  # messages that are received before the data server looks at finished answers again
+_IDLE = 0.1  # seconds that the data server waits for a message or an answer before it asks `stop`
 
 
 class PictureService:
-    """The data set that a server makes pictures of, and its open sessions.
+    """The data set that a data server makes pictures of, and its open sessions.
 
     The cache holds images in the size that suits the first session's `keep`. For a session with another `keep`, images
     are decoded each time.
@@ -75,7 +75,7 @@ class PictureService:
         return Opened(number)
 
     def session(self, number: int) -> Session | None:
-        """Return the session of this number; None if this server has closed it, or another server opened it."""
+        """Return the session of this number; None if this data server has closed it, or has never opened it."""
         session = self._sessions.get(number)
         if session is not None:
             self._sessions.move_to_end(number)
@@ -84,7 +84,7 @@ class PictureService:
 
 @dataclasses.dataclass(frozen=True)
 class ServingStatistics:
-    """What a server did so far: pictures sent, requests answered, sessions open now, payload bytes sent, refusals.
+    """What a data server did so far: pictures sent, requests answered, sessions open now, payload bytes sent, refusals.
 
     `dropped` counts requests that came while too many others waited, and answers that could not be sent because the
     replica's queue was full or the replica was gone.
@@ -100,7 +100,7 @@ class ServingStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-    """A FETCH that the server took; if the replica sends it again before the answer, that one has the same `name`."""
+    """A FETCH that the data server took. If the replica sends it again before the answer, `name` is the same."""
 
     peer: bytes
     message: Message
