@@ -16,7 +16,7 @@ _SMALLEST_IMAGE, _SMALLEST_PHOTOGRAPH, _PHOTOGRAPH_CHANNELS = 8, 64, 3
 
 
 def _range(name: str, given: Any) -> float:
-    """Return the range of a transformation; raises SettingsError for what is no number, or too large."""
+    """Return the range of a transformation as a float; raises SettingsError if it is not a number, or too large."""
     most = TRANSFORMATIONS[name].most
     try:
         value = float(given)
@@ -31,9 +31,9 @@ def _range(name: str, given: Any) -> float:
 class Augmentation:
     """How far images may be changed: a range for each transformation, 0 for those that are not named.
 
-    `Augmentation(rotate=10, reflect=0.5)`; the transformations and what their ranges mean are in
-    `kernels.draw.TRANSFORMATIONS`. `values` are the ranges in that order. Raises SettingsError for an unknown name, or
-    a range that cannot be.
+    For example `Augmentation(rotate=10, reflect=0.5)`. `kernels.draw.TRANSFORMATIONS` has the transformations and says
+    what their ranges mean; `values` are the ranges in its order. Raises SettingsError for an unknown transformation, or
+    a range outside its limits.
     """
 
     values: tuple[float, ...]
@@ -68,10 +68,10 @@ PRESETS = {
 
 
 def parse_augmentation(text: str | Mapping[str, float], image_shape: tuple[int, ...]) -> Augmentation:
-    """Make an augmentation of a preset's name, of `name=range` pairs, or of a table of them.
+    """Return the augmentation that a preset's name, a text `name=range,...` or a mapping name -> range stands for.
 
-    "auto" is "imagenet" for colour images of at least 64x64 pixels, "mnist" for others of at least 8x8, and "none" for
-    plain features.
+    "auto" is "imagenet" for colour images of at least 64x64 pixels, "mnist" for other images of at least 8x8, and
+    "none" for smaller ones and plain features. Raises SettingsError as `Augmentation` does.
     """
     if not isinstance(text, str):
         return Augmentation(**{str(name): number for name, number in text.items()})

@@ -1,4 +1,4 @@
-"""What is done to stored values before the network sees them, measured on the training images."""
+"""Normalisation: how stored pixel values become what the network sees; measured on the training images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 
 from adam_mp.data.reading.samples import Samples
 
-_COLOUR_SAMPLES = 1000  # images enough to know the directions of their colours
+_COLOUR_SAMPLES = 1000  # images; as many are enough to measure the directions of the colours
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """`(value - mean) / deviation`, per channel.
+    """The network sees `(value - mean) / deviation`, per channel; deviation is the standard deviation.
 
-    `fill` is the stored value that stands for the world outside an image when it is warped. `directions` are the
-    principal directions of the colours, each times its deviation, as the columns of a [c, c] matrix given by rows.
+    `fill` is the stored value that a warped picture shows outside of the image. `directions` is a matrix [c, c], by
+    rows: its columns are the principal directions of the colours, each times the deviation along it.
     """
 
     mean: tuple[float, ...]
@@ -34,7 +34,11 @@ class Normalization:
 
 
 def colour_row(image: np.ndarray) -> np.ndarray:
-    """Return what an image [h, w, c] adds to the sums: pixels, values [c], products [c, c], corners [4, c]; float64."""
+    """Return a flat float64 row of sums over an image [h, w, c], for `combine_rows`.
+
+    The row holds: the number of pixels, the sums of values [c], the sums of products of values [c, c], and the values
+    of the four corners [4, c].
+    """
     channels = image.shape[2]
     flat = image.reshape(-1, channels).astype(np.float32)
     corners = image[[0, 0, -1, -1], [0, -1, 0, -1]].reshape(-1)
@@ -43,7 +47,7 @@ def colour_row(image: np.ndarray) -> np.ndarray:
 
 
 def row_length(channels: int) -> int:
-    """Return the length of a `colour_row`."""
+    """Return the length of a `colour_row` of an image with `channels` channels."""
     return 1 + channels + channels * channels + 4 * channels
 
 
@@ -64,8 +68,11 @@ def combine_rows(rows: np.ndarray, channels: int) -> Normalization:
 
 
 def measure_normalization(samples: Samples, indices: np.ndarray) -> Normalization:
-    """Measure `samples.images[indices]`: mean and deviation per channel, and the usual value in the corners."""
-    from adam_mp.kernels.statistics import channel_moments  # not needed to know what was measured
+    """Measure the normalisation of `samples.images[indices]`; `fill` is the median of the corners.
+
+    The directions of the colours are measured for images of 3 or 4 channels, on the first 1000 of them.
+    """
+    from adam_mp.kernels.statistics import channel_moments  # here, since a process that only normalises needs no kernel
 
     channels = samples.images.shape[3]
     moments = np.zeros((2, channels))

@@ -1,7 +1,8 @@
-"""From sample numbers to augmented, normalised pictures in place: what data servers do, and evaluating workers.
+"""From sample numbers to pictures, written in place. Data servers call this, and workers when they evaluate.
 
-Samples of a run are numbered through all its parts. Arrays stand in shared memory whole; encoded images and items of
-Python objects go through the cache. A sample that cannot be had is marked with its fault, once, and left out.
+The samples of a run are numbered through all parts of its data set. Images that are arrays are in the run's shared
+memory as a whole. Encoded images and items of Python objects are decoded, and kept in the cache. A sample that cannot
+be read or decoded is left out, and its fault is noted once in the shared array `bad`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from adam_mp.memory.run_memory import RunMemory
 class PictureSpec:
     """How samples become pictures.
 
-    `keep` is the part of an image's middle that is shown when nothing is drawn. `source` and `cache` are None where
-    the images stand in the run's memory as arrays.
+    `keep` is the share of an image's sides, 0 to 1, that a picture shows of its middle when no augmentation is drawn.
+    `source` and `cache` are None if the images are arrays in the run's memory.
     """
 
     normalization: Normalization
@@ -41,7 +42,7 @@ class PictureSpec:
 
 
 class ArrayPictures:
-    """Pictures of images that all have the network's size and stand in shared memory."""
+    """Makes pictures of images that are arrays in shared memory and all have the network's size."""
 
     reads_ahead = False
 
@@ -53,12 +54,13 @@ class ArrayPictures:
         self._fill = np.float32(spec.normalization.fill)
 
     def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
-        """Nothing: all is here."""
+        """Do nothing: all images are in memory."""
 
     def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int:
-        """Write the pictures and labels of `samples`, in order; return how many.
+        """Write the pictures and labels of `samples` into the first places, in order; return how many.
 
-        `key` stands for (seed, epoch); with None nothing is drawn.
+        `images` is float32 [n, h, w, c], `labels` int32 [n]. `key` is `draw_key(seed, epoch)`: it decides the random
+        numbers of the augmentation; with None there is no augmentation.
         """
         count = len(samples)
         ranges = self._still if key is None else self._drawn
@@ -70,7 +72,7 @@ class ArrayPictures:
 
 
 class DecodedPictures:
-    """Pictures of images that are decoded, and kept in the cache as far as it reaches."""
+    """Makes pictures of encoded images and items: decodes images, and keeps them in the cache while it has room."""
 
     reads_ahead = True
 
@@ -88,15 +90,15 @@ class DecodedPictures:
         self._warp = PictureWarp(self._channels)
 
     def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
-        """Have what the samples of these batches need read ahead, and forget what was read for others."""
+        """Begin to read the files of these batches' samples ahead, and forget what was read ahead for other batches."""
         find, bad = self._cache.find, self._bad
         samples = itertools.chain.from_iterable(batch.tolist() for batch in batches)
         self._source.prepare(sample for sample in samples if not bad[sample] and find(sample) is None)
 
     def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int:
-        """Write the pictures and labels of `samples`, those that can be had, in order; return how many.
+        """Write the pictures and labels of those of `samples` that are not bad, in order; return how many.
 
-        `key` stands for (seed, epoch); with None nothing is drawn.
+        `images`, `labels` and `key` are as in `ArrayPictures.fill`.
         """
         kept = 0
         ranges = self._still if key is None else self._drawn
@@ -119,13 +121,13 @@ class DecodedPictures:
         return kept
 
     def _pixels(self, sample: int) -> tuple[np.ndarray, int, int]:
-        """Return (flat pixels, height, width) from the cache, or decoded now."""
+        """Return (flat pixels, height, width) of a sample's image, from the cache or decoded now."""
         found = self._cache.find(sample)
         if found is not None:
             self._counters.add("hits", 1)
             place, height, width = found
             return self._cache.pixels[place : place + height * width * self._channels], height, width
-        # Should the decoder kill this process, the supervisor sees by this word which sample it was.
+        # If the decoder kills this process, its supervisor reads here which sample it decoded.
         self._counters.publish("decoding", sample + 1)
         began = time.perf_counter_ns()
         try:
@@ -139,7 +141,7 @@ class DecodedPictures:
 
 
 class PictureWarp:
-    """`warp_picture` with its scratch, which grows with the images."""
+    """Calls `kernels.warp.warp_picture`, and owns the scratch memory that it needs, as large as the largest image."""
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
@@ -163,18 +165,21 @@ Pictures = ArrayPictures | DecodedPictures
 
 
 def open_pictures(spec: PictureSpec, memory: RunMemory, counters: Counters) -> Pictures:
-    """Return the pictures of a run, for one process that counts in `counters`."""
+    """Return what makes the pictures of a run in one process, which counts in its own `counters`."""
     return (ArrayPictures if spec.source is None else DecodedPictures)(spec, memory, counters)
 
 
 def picture_of(content: bytes, shape: tuple[int, int, int], keep: float) -> np.ndarray:
-    """Return an encoded image as evaluation sees it but not normalised, float32 of `shape`; raises SampleError."""
+    """Return the picture of an encoded image, without augmentation and normalisation, float32 of `shape`.
+
+    Raises SampleError if the image cannot be decoded.
+    """
     least = (math.ceil(shape[0] / keep), math.ceil(shape[1] / keep))
     return picture_from(decode(content, shape[2], least), shape, keep)
 
 
 def picture_from(image: np.ndarray, shape: tuple[int, int, int], keep: float) -> np.ndarray:
-    """Return a decoded image, uint8 [h, w, c], as evaluation sees it but not normalised, float32 of `shape`."""
+    """Return the picture of a decoded image, uint8 [h, w, c], without augmentation and normalisation, of `shape`."""
     out = np.zeros(shape, np.float32)
     plain = Normalization((0.0,) * shape[2], (1.0,) * shape[2], 0.0).arrays()
     height, width, _ = image.shape

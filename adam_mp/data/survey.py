@@ -1,7 +1,8 @@
-"""A look at some of the training images before a run: their means, deviations and colours, sizes, and cost to decode.
+"""The survey: some training images, measured before a run: means, deviations and colours, sizes, cost to decode.
 
-Images are decoded by processes of their own, so that one that breaks the decoder breaks nothing else. They write what
-they find into shared memory, a row an image; the sums do not depend on how many processes there were.
+Surveying processes decode the images, so that an image that crashes the decoder kills one of them and not the
+supervisor. They write what they measure into shared memory, a row for each image, so that the result does not depend on
+the number of processes.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from adam_mp.kernels.atomic import observe, publish
 from adam_mp.memory.cache import CacheHandle, ImageCache
 from adam_mp.memory.segment import Segment, SegmentHandle
 
-MOST_IMAGES = 5000  # means of so many are off by a hundredth of a deviation
-EXAMPLES = 32
-_GOOD = int(Fault.GOOD) + 1  # statuses are one more than the fault, 0 where nobody looked yet
-_READ_AHEAD = 16
+MOST_IMAGES = 5000  # a mean over so many images is off by about a hundredth of the deviation
+EXAMPLES = 32  # images whose pictures are kept
+_GOOD = int(Fault.GOOD) + 1  # a status is the fault plus one; 0 says that the image was not looked at yet
+_READ_AHEAD = 16  # images
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What was found: `examples` float32 [k, h, w, c] are pictures, not normalised, of `labels` int32 [k].
+    """What a survey found.
 
-    `decode_seconds` is what one image takes one process, `stored_pixels` the mean of height * width as stored; both 0
-    for arrays, which are neither decoded nor cached. Images of `kept`, numbers of samples, lie at `places` of the cache
-    that the survey was given.
+    `examples` float32 [k, h, w, c] are pictures that are not normalised, `labels` int32 [k] their labels.
+    `decode_seconds` is the mean time to decode an image, `stored_pixels` the mean of height * width of the decoded
+    images; both are 0 for arrays, which are neither decoded nor cached. `kept` are the sample numbers of images that
+    the survey put into the cache, `places` where they are in it.
     """
 
     normalization: Normalization
@@ -49,10 +51,11 @@ class Survey:
 
 @dataclasses.dataclass(frozen=True)
 class SurveySpec:
-    """What a surveying process is told: which number of how many it is, where results go, and how to decode.
+    """What a surveying process is told.
 
-    `numbers` are the samples by the source's numbers, `table` the records of them alone, where they are records;
-    `cache` takes decoded images, if there is one.
+    It is number `process` of `processes`, and writes what it measures into `segment`. `image` is the shape (height,
+    width, channels) of pictures, `keep` see `PictureSpec`. `numbers` are the samples to survey, as `source` numbers
+    them; `table` has their records, and is None for items. `cache` gets the decoded images, if there is one.
     """
 
     process: int
@@ -67,14 +70,17 @@ class SurveySpec:
 
 
 class SurveyMemory:
-    """`status` int64 [n], `decoding` int64 [processes], `rows` float64 [n, ...], `examples` float32 [k, h, w, c].
+    """The shared memory of a survey of n images.
 
-    `places` int64 [n] tells where in the cache the images are that are kept, 0 for the others.
+    `status` int64 [n] is 0 until an image was looked at, then its fault plus one. `decoding` int64 [processes] is one
+    more than the index of the image that each process decodes now, or 0. `rows` float64 [n, ...] are the images'
+    `colour_row`s, each with the nanoseconds that decoding took. `examples` float32 [k, h, w, c] are pictures of the
+    first k images. `places` int64 [n] says where in the cache each image is, 0 if it is not.
     """
 
     def __init__(self, segment: Segment, count: int, processes: int, image: tuple[int, int, int]) -> None:
         self.segment = segment
-        length = row_length(image[2]) + 1  # and the nanoseconds it took
+        length = row_length(image[2]) + 1  # and the nanoseconds that decoding took
         self.status = segment.array(np.int64, (count,), 0)
         self.decoding = segment.array(np.int64, (processes,), 8 * count)
         self.places = segment.array(np.int64, (count,), 8 * (count + processes))
@@ -91,11 +97,11 @@ class SurveyMemory:
 
     @property
     def done(self) -> int:
-        """Images looked at so far."""
+        """How many images were looked at so far."""
         return int(np.count_nonzero(self.status))
 
     def mark_crashed(self, process: int) -> bool:
-        """Blame the image that a dead process was decoding; False if it decoded none."""
+        """Mark the image that the dead process `process` was decoding as CRASHED; False if it was decoding none."""
         word = int(observe(self.decoding, process))
         if word:
             self.status[word - 1] = Fault.CRASHED + 1
@@ -103,14 +109,14 @@ class SurveyMemory:
         return word > 0
 
     def result(self, samples: np.ndarray, labels: np.ndarray) -> Survey | None:
-        """Return what was found, of `samples` [n] with these `labels` [n]; None if no image was good."""
+        """Return the survey of `samples` [n], which have these `labels` [n]; None if no image was good."""
         good = self.status == _GOOD
         if not good.any():
             return None
         rows = self.rows[good]
         shown = good[: len(self.examples)]
         if not shown.any():
-            shown = np.ones(len(self.examples), bool)  # blank ones serve to time with
+            shown = np.ones(len(self.examples), bool)  # all are blank then, which is enough to time a training step
         return Survey(
             combine_rows(rows[:, :-1], self.examples.shape[3]), self.examples[shown].copy(),
             labels[: len(self.examples)][shown], float(rows[:, -1].mean()) * 1e-9, float(rows[:, 0].mean()),
@@ -124,7 +130,7 @@ class SurveyMemory:
 
 
 def survey(spec: SurveySpec) -> None:
-    """Look at this process's share of the images that nobody looked at yet."""
+    """Look at this process's share of the images that no process has looked at yet; what a surveying process runs."""
     memory = SurveyMemory(Segment.attach(spec.segment), len(spec.numbers), spec.processes, spec.image)
     source = open_source(spec.source, spec.table)
     cache = None if spec.cache is None else ImageCache.attach(spec.cache, memory.places)
@@ -150,22 +156,25 @@ def survey(spec: SurveySpec) -> None:
 
 
 def survey_arrays(samples: Samples, training: np.ndarray, normalization: Normalization) -> Survey:
-    """The survey of images that stand in memory: examples of them, and what was measured on all."""
+    """Return the survey of images that are arrays: examples of them, and the normalisation measured on all."""
     few = training[:EXAMPLES]
     return Survey(normalization, samples.images[few].astype(np.float32), samples.labels[few])
 
 
 def surveyed_samples(training: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Return at most `most` of the `training` samples, drawn from the seed."""
+    """Return at most `most` of the sample numbers `training`, drawn from the seed."""
     order = np.random.Generator(np.random.PCG64([seed, 0x5E4E])).permutation(training)
     return order[:most]
 
 
 def surveyed_table(data: DataSet, samples: np.ndarray) -> RecordTable | None:
-    """Return the records of these training samples, None where samples are no records."""
+    """Return the records of these training samples; None if the samples are not records."""
     return data.train.table.selected(samples) if isinstance(data.train, Records) else None
 
 
 def source_numbers(data: DataSet, samples: np.ndarray) -> np.ndarray:
-    """Return by which numbers the source of a survey knows these training samples."""
+    """Return the numbers that the source of a survey uses for these training samples.
+
+    A source of records has only the surveyed records (`surveyed_table`); a source of items has all items.
+    """
     return samples if isinstance(data.train, Items) else np.arange(len(samples))

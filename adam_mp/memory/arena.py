@@ -1,7 +1,8 @@
 """One shared-memory segment with a header and flat, 64-byte-aligned float32 spaces of one layout.
 
-The header says what the rest is: magic, version, the layout's fingerprint, the owner's process. A process that attaches
-with another layout or version is refused before it can write anywhere.
+The header describes the segment: magic number, version, the layout's digest, the owner's process id, and how many
+values and spaces there are. `attach` refuses a handle with another layout or version before the process can write
+anywhere.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ class ArenaHandle:
 
 
 class Arena:
-    """`spaces` flat float32 spaces of one layout, and 64 int64 counters, in one segment.
+    """Flat float32 spaces of one layout, and 64 int64 counters, in one segment.
 
-    `spaces[0]` and so on are arrays of `layout.size` numbers; `counters` is for `kernels.atomic`. Any process may read
-    and write; nothing is ordered but what goes through the counters.
+    `spaces` are the spaces, each an array [layout.size]. `counters` are int64 [64]; processes read and write them by
+    `kernels.atomic`. Any process may read and write all of it at any time. Only accesses to the counters are ordered
+    between processes.
     """
 
     def __init__(self, segment: Segment, layout: Layout, spaces: int) -> None:
@@ -63,7 +65,7 @@ class Arena:
 
     @classmethod
     def attach(cls, handle: ArenaHandle) -> Arena:
-        """Map an arena made by the supervisor; raises ProcessError if it is not what the handle says."""
+        """Map an arena that the supervisor made; raises ProcessError if its header differs from the handle."""
         arena = cls(Segment.attach(handle.segment), handle.layout, handle.spaces)
         expected = {
             "magic": _MAGIC, "version": _VERSION, "layout": handle.layout.digest,
@@ -77,7 +79,7 @@ class Arena:
 
     @property
     def handle(self) -> ArenaHandle:
-        """What to send to a child, together with the descriptor."""
+        """What to send to a child, which must also inherit the segment's descriptor."""
         return ArenaHandle(self.segment.handle, self.layout, len(self.spaces))
 
     def close(self) -> None:

@@ -1,11 +1,11 @@
 """The run's notice board: the supervisor's order for all workers, and each process's progress counters.
 
-One writer a word. The order is `sequence << 8 | kind`; a worker acknowledges a sequence once it acts on it (so an
-acknowledged IDLE means that it touches neither weights nor leases). Counters are read by the supervisor alone, but for
-the `clock`, which the other workers read where staleness is bounded.
+Each word has one writer. The order is one word, `sequence << 8 | kind`. A worker writes the sequence into its
+`acknowledged` once it acts on the order; so an acknowledged IDLE means that this worker touches neither weights nor
+leases. The supervisor alone reads the counters, except `clock`: with bounded staleness the other workers read it too.
 
-A word on which something else depends is stored with `publish` after what it stands for: `ready`, `acknowledged`,
-`faults` (after `fault_epoch` and `fault_step`). Whoever reads a row sees with such a word all that was written before.
+A process stores a word that announces other writes with `publish`, after those writes: `ready`, `acknowledged`,
+`faults` (after `fault_epoch` and `fault_step`). A reader that sees the word also sees the writes before it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from adam_mp.kernels.atomic import exchange, observe, observe_all, publish
 from adam_mp.memory.segment import Segment
 
 IDLE, TRAIN, VALIDATE, TEST, STOP = range(5)
-ELSEWHERE, HERE = 1, 2  # who makes a data server's pictures, where other machines are to
+ELSEWHERE, HERE = 1, 2  # `made_by`: other machines (--data-from) make a data server's pictures, or it does so itself
 _LINE = 8
 _ROW = 4 * _LINE
-_MOST_LOSS = 1000.0  # of an image, as far as it is counted
+_MOST_LOSS = 1000.0  # of one image; a larger loss is counted as this
 _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
     "loss", "faults", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
@@ -34,13 +34,18 @@ _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """One process's counters since it started; times in nanoseconds, `loss` the sum over images trained.
+    """One process's counters since it started; times are in nanoseconds.
 
-    A worker's `busy_ns` is all its time with a batch; forward, backward and update are the large parts of it. `hits`
-    are images found in the cache, `bad` samples that could not be had; `decoding` is one more than the number of the
-    sample that is being decoded, or 0. `waited_ns` is time without data, `held_ns` time with data but kept back for
-    other workers; `clock` and `lead`, the most updates it was ahead of the slowest, are those of bounded staleness.
-    `made_by` is ELSEWHERE or HERE where other machines are to make a data server's pictures, else 0.
+    All: `heartbeat` grows with each piece of work. `loss` is the sum over the images trained. `staleness` is the sum
+    over the worker's updates. `busy_ns` is all of a worker's time with a batch; `forward_ns`, `backward_ns` and
+    `update_ns` are the large parts of it. `waited_ns` is the time without a batch, `held_ns` the time with a batch that
+    had to wait for other workers. `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and
+    `fault_step` name the last. `clock` and `lead` belong to bounded staleness: the worker's clock (see
+    `training.worker.bounded`), and the most updates that it was ahead of the slowest worker.
+
+    `augmented` are the pictures that a data server made, `hits` the images that it found in the cache, `bad` the
+    samples that it could not read or decode. `decoding` is one more than the number of the sample that the process
+    decodes now, or 0. `made_by` is ELSEWHERE or HERE if other machines shall make a data server's pictures, else 0.
     """
 
     ready: int
@@ -72,7 +77,11 @@ class Progress:
 
 
 class Counters:
-    """The row of one process, which alone writes it: `add` and its like for what is only counted, else `publish`."""
+    """The row of one process, which alone writes it.
+
+    `add`, `keep_largest` and `add_loss` are for plain counting; `publish` and `exchange` also order the word among the
+    process's other reads and writes.
+    """
 
     def __init__(self, row: np.ndarray) -> None:
         self._row = row
@@ -83,13 +92,13 @@ class Counters:
         self._row[_INDEX[name]] += amount
 
     def keep_largest(self, name: str, value: int) -> None:
-        """Note `value` if it is the largest up to now."""
+        """Store `value` if it is larger than the counter."""
         self._row[_INDEX[name]] = max(self._row[_INDEX[name]], value)
 
     def add_loss(self, amount: float, images: int) -> None:
-        """Add the loss of so many images to the sum, kept as a float64 in the same row; at most 1000 an image.
+        """Add `amount`, the summed loss of `images` images, to the float64 in the same row; at most 1000 an image.
 
-        Without a bound the huge loss of one diverging batch would hide all later losses in the sum's rounding.
+        Without the limit, one diverging batch could make the sum so large that rounding swallows all later losses.
         """
         self._reals[_INDEX["loss"]] += min(amount, _MOST_LOSS * images)
 
@@ -98,19 +107,19 @@ class Counters:
         publish(self._row, _INDEX[name], value)
 
     def exchange(self, name: str, value: int) -> None:
-        """Store a word before this process looks at the words of others, as `kernels.atomic.exchange` does."""
+        """Store a word before all later reads of this process; see `kernels.atomic.exchange`."""
         exchange(self._row, _INDEX[name], value)
 
     def observe(self, name: str) -> int:
-        """Load a word, and see all that was written before it was published."""
+        """Return a word; the caller then also sees all that was written before the word was published."""
         return int(observe(self._row, _INDEX[name]))
 
     def clear(self) -> None:
-        """Zero the row, for a successor of the process that wrote it."""
+        """Zero the row for the successor of the process that wrote it, which has ended."""
         self._row[:] = 0
 
     def read(self) -> Progress:
-        """Return the counters as of now, and see all that was written before those that were published."""
+        """Return the counters as of now; the caller then also sees all that was written before a published one."""
         seen = np.empty(len(_FIELDS), np.int64)
         observe_all(self._row[: len(_FIELDS)], seen)
         values: dict[str, Any] = dict(zip(_FIELDS, seen.tolist(), strict=True))
@@ -119,14 +128,14 @@ class Counters:
 
 
 class Order(NamedTuple):
-    """The supervisor's standing order: IDLE, TRAIN, ... by its number; each order has the next `sequence`."""
+    """The supervisor's order in force: `kind` is IDLE, TRAIN and so on; each order has the next `sequence`."""
 
     sequence: int
     kind: int
 
 
 class Board:
-    """A view of a board for `processes` rows at `offset` bytes of a segment."""
+    """A view of a board with `processes` rows of counters at `offset` bytes of a segment."""
 
     def __init__(self, segment: Segment, offset: int, processes: int) -> None:
         self._order = segment.array(np.int64, (_LINE,), offset)
@@ -141,7 +150,7 @@ class Board:
 
     @property
     def rate_share(self) -> float:
-        """What part of the scheduled learning rate is used, 1 unless the run diverged."""
+        """Which share of the scheduled learning rate workers use: 1 unless the run diverged. The supervisor sets it."""
         return float(self._rate[0]) or 1.0
 
     @rate_share.setter
@@ -155,6 +164,6 @@ class Board:
         return sequence
 
     def order(self) -> Order:
-        """Return the standing order."""
+        """Return the order in force."""
         word = int(observe(self._order, 0))
         return Order(word >> 8, word & 255)

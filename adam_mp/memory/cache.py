@@ -1,12 +1,12 @@
-"""Decoded images in shared memory, for all processes of a run: what fits is decoded once.
+"""Decoded images in shared memory, for all processes of a run: an image that fits is decoded once.
 
-An image that was added never moves or goes. In each epoch every sample is wanted once, in random order, so to throw one
-image out for another would gain nothing; what no longer fits is decoded anew each time.
+An image in the cache never moves and is never removed. Every epoch needs every sample once, in random order, so
+replacing one image by another would gain nothing. An image that does not fit is decoded anew in each epoch.
 
-A word a sample tells where its image is, published when it is there: readers take no lock. Its size stands before its
-pixels. Space is taken in chunks. A process claims the next chunk by one fetch-and-add, has the system back it with
-memory, and fills it alone; so the cache never takes more than it holds, and the end of a process wastes at most the
-rest of its chunk.
+The index has a word for each sample: where its image is, published once the image is complete, so that readers take no
+lock. The image's size is in front of its pixels. Space is taken in chunks. A process claims the next chunk by one
+fetch-and-add, has the system back the chunk with memory, and fills it alone. So the cache takes no more memory than
+the chunks claimed, and the death of a process wastes at most the rest of its chunk.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from adam_mp.kernels.atomic import fetch_add, observe, publish
 from adam_mp.machine import free_memory
 from adam_mp.memory.segment import Segment, SegmentHandle
 
-_PAGE = 4096  # the first holds the count of chunks claimed, and nothing else
-_LINE = 64
-_LARGEST_CHUNK = 8 << 20
-_CHUNKS = 64  # at least, where the cache is small: what processes leave unused stays below a tenth
-_IMAGES_A_CHUNK = 8  # at least, or much would be left at its end
-LEFT_FREE = 256 << 20  # of the machine's memory: the cache stops before
+_PAGE = 4096  # bytes; the first page holds only the count of chunks claimed
+_LINE = 64  # bytes
+_LARGEST_CHUNK = 8 << 20  # bytes
+_CHUNKS = 64  # a small cache is cut into so many, so that unused ends of chunks stay below a tenth of it
+_IMAGES_A_CHUNK = 8  # at least; with fewer, the unused end of a chunk would be a large part of it
+LEFT_FREE = 256 << 20  # bytes of the machine's memory that the cache leaves free
 
 
 @dataclasses.dataclass(frozen=True)
 class CacheHandle:
-    """What a child needs to attach: the segment of the pixels, the bytes of a chunk, and how many there are.
+    """What a child needs to attach: the segment, the bytes of a chunk, and how many chunks there are.
 
-    `spare` bytes of the machine's memory are left to others.
+    The cache leaves `spare` bytes of the machine's memory free.
     """
 
     segment: SegmentHandle
@@ -45,7 +45,7 @@ class CacheHandle:
 
 @dataclasses.dataclass(frozen=True)
 class CacheStatistics:
-    """How many images a cache holds, how many bytes it took for them, and whether it is full."""
+    """How many images a cache holds, how many bytes its claimed chunks have, and whether all chunks are claimed."""
 
     images: int
     bytes: int
@@ -53,11 +53,15 @@ class CacheStatistics:
 
 
 class ImageCache:
-    """Images uint8 [h, w, c] by sample number; `places` is int64 [samples], zeroed at first."""
+    """Decoded images, uint8 [h, w, c], by sample number.
+
+    `places` is the index, int64 [samples] in shared memory, zeroed at first: where each sample's image is in `pixels`,
+    0 for none. Any process may call `find` and `add`; only the owner `resize` and `adopt`.
+    """
 
     def __init__(self, segment: Segment, handle: CacheHandle, places: np.ndarray) -> None:
         self._segment, self.handle, self._places = segment, handle, places
-        self._begin = self._end = 0  # what is left of this process's chunk
+        self._begin = self._end = 0  # the unused part of this process's chunk
         self._full = False
         self._view()
 
@@ -71,10 +75,10 @@ class ImageCache:
     def create(
         cls, size: int, image_bytes: float, places: np.ndarray, folder: Path | None = None, spare: int = LEFT_FREE
     ) -> ImageCache:
-        """Make a cache of up to `size` bytes, of memory or of disk in `folder`; it takes them as it fills.
+        """Make a cache of up to `size` bytes, in memory or in a file in `folder`; it takes them as it fills.
 
-        An image usually has `image_bytes`; those that are many times as large are not kept. `spare` bytes of the
-        machine's memory are left to others.
+        `image_bytes` is the usual size of an image; chunks are made for it, and an image larger than a chunk is not
+        kept. The cache leaves `spare` bytes of the machine's memory free.
         """
         chunk = max(min(_LARGEST_CHUNK, size // _CHUNKS), math.ceil(_IMAGES_A_CHUNK * image_bytes))
         chunk = max(1, -(-chunk // _PAGE)) * _PAGE
@@ -88,7 +92,7 @@ class ImageCache:
         return cls(Segment.attach(handle.segment), handle, places)
 
     def find(self, sample: int) -> tuple[int, int, int] | None:
-        """Return (offset in `pixels`, height, width) of a sample's image, or None if it is not here."""
+        """Return (offset in `pixels`, height, width) of a sample's image, or None if the cache does not have it."""
         place = int(observe(self._places, sample))
         if place == 0:
             return None
@@ -96,7 +100,7 @@ class ImageCache:
         return place, size >> 32, size & 0xFFFFFFFF
 
     def add(self, sample: int, image: np.ndarray) -> bool:
-        """Keep an image; False if there is no room, or if it is there already."""
+        """Keep a sample's image; False if there is no room, or if the cache has it already."""
         if int(observe(self._places, sample)):
             return False
         begin = self._take(_LINE + -(-image.size // _LINE) * _LINE)
@@ -109,7 +113,7 @@ class ImageCache:
         return True
 
     def _take(self, size: int) -> int | None:
-        """Return where `size` bytes are free, or None."""
+        """Take `size` bytes of this process's chunk, or of a new one; return where they begin, None if it is full."""
         room = self._end - self._begin
         if room < size and (size > self.handle.chunk or self._full or not self._claim()):
             return None
@@ -118,7 +122,7 @@ class ImageCache:
         return place
 
     def _claim(self) -> bool:
-        """Claim a chunk for this process alone."""
+        """Claim the next chunk for this process alone; False, from then on, if there is no chunk or memory left."""
         if free_memory() < self.handle.spare + self.handle.chunk:
             self._full = True
             return False
@@ -136,13 +140,13 @@ class ImageCache:
         return True
 
     def resize(self, size: int) -> None:
-        """Let the cache take up to `size` bytes, but no less than what it holds.
+        """Let the cache take up to `size` bytes, but no less than its claimed chunks have.
 
-        For its owner, while no other process has it.
+        Only its owner may call this, while no other process maps the cache.
         """
         chunk = self.handle.chunk
         held = min(int(self._claimed[0]), self.handle.chunks)
-        self._claimed[0] = held  # claims that found it full are forgotten: there may be room now
+        self._claimed[0] = held  # without the claims that failed because all chunks were claimed
         chunks = max(size // chunk, held)
         self._segment.resize(_PAGE + chunk * chunks)
         self.handle = dataclasses.replace(self.handle, segment=self._segment.handle, chunks=chunks)
@@ -150,7 +154,7 @@ class ImageCache:
         self._view()
 
     def adopt(self, places: np.ndarray, spare: int) -> None:
-        """Go on with another index, which has the places of all images, and leave so much memory free."""
+        """Use another index, `places`, which already has the places of all images; leave `spare` bytes free."""
         self._places = places
         self.handle = dataclasses.replace(self.handle, spare=spare)
 
@@ -167,5 +171,5 @@ class ImageCache:
 
 
 def expected_bytes(count: int, pixels: float, channels: int) -> int:
-    """Return what a cache needs for `count` images of `pixels` pixels in the mean."""
+    """Return the bytes that a cache needs for `count` images of, on average, `pixels` pixels with `channels` values."""
     return _PAGE + math.ceil(1.05 * count * (pixels * channels + 2 * _LINE)) + _LARGEST_CHUNK

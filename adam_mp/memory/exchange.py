@@ -1,15 +1,18 @@
-"""What a replica keeps of its exchange with the parameter servers, in shared memory so that it outlives its process.
+"""The state of a replica's exchange with the parameter servers, in shared memory so that a synchronizer may die.
 
-Two flat spaces beside the weights: `base`, the servers' weights as they were last seen, and `sent`, the base with the
-delta that was pushed. For each shard three words: its state, the sequence of its last push, the version of `base`. A
-synchronizer that dies leaves them; its successor sends what was on its way once more, under the same sequence, and the
-server knows it again. A shard that was being corrected (APPLYING) is taken whole from the server. A word tells whether
-what lies in the outboxes is what the servers do not have yet. A word a server tells for how long it has been silent.
+Two flat spaces beside the weights: `base`, the weights as the replica last got them from the parameter servers, and
+`sent`, the base with the delta that the replica pushed. Three words for each shard: its state, the sequence of its last
+push, the version of `base`. When a synchronizer dies, its successor reads them. It pushes each PUSHED shard again,
+under the same sequence, by which the parameter server recognizes a delta that it has applied. The weights of an
+APPLYING shard were being corrected when the synchronizer died: the successor takes the whole shard from the parameter
+server. The word `agreed` says whether the outboxes hold exactly the updates that the parameter servers do not have yet.
+One more word for each parameter server says how long it has been silent.
 
-The bucket map is here too, as bytes: the supervisor notes each newer one, and the synchronizer, or its successor, finds
-the newest. There are two places for it. The supervisor writes into the one that is not the newest, then counts the map
-in the word `maps`. So a reader never sees half a map, whenever the writer dies; and a reader whose place was written
-over meanwhile sees it by that word, and reads again.
+The bucket map is here too, as bytes: the supervisor notes each newer map, and the synchronizer, or its successor, reads
+the newest. There are two places for maps. The supervisor writes into the one that does not have the newest map, then
+counts the map in the word `maps`. So a reader never sees half a map, even if the supervisor dies while it writes. If
+the supervisor writes over the place that a reader is reading, the word has changed afterwards, and the reader reads
+again.
 """
 
 from __future__ import annotations
@@ -24,28 +27,30 @@ from adam_mp.memory.arena import Arena, ArenaHandle
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.segment import Segment, SegmentHandle
 
-UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: nothing was ever had from a server
+UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: no parameter server has sent it yet
 _LINE = 8
 _FIELDS = (
     "sequence", "round_begun", "round_done", "rounds", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls",
     "resent", "staleness", "round_ns", "overflows",
 )  # fmt: skip
 _INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "maps"))}
-DISAGREED = -1  # the word `agreed`, while outboxes and weights do not tell of the same updates
+DISAGREED = -1  # `agreed` while the outboxes do not hold exactly the updates that the parameter servers lack
 _HEADER_WORDS = 2 * _LINE
-_MAP_HEAD, _MAP_ENTRY = 128, 26 << 10  # bytes of a bucket map: of itself, and of a server in it
+_MAP_HEAD, _MAP_ENTRY = 128, 26 << 10  # most bytes of a bucket map: its fixed part, and its part for a parameter server
 
 
 @dataclasses.dataclass(frozen=True)
 class ExchangeStatistics:
     """Counters since the replica joined.
 
-    A round is an exchange of all shards. Each has a number; one in which a synchronizer died is never done, and its
-    successor's has the next. `round_begun` is the last that began, `round_done` the last after which the servers have
-    all updates from before it, `wanted` the one that the supervisor waits for; `rounds` counts those that came to their
-    end. Bytes are those of payloads. `staleness` sums up, over pulls, the updates of others that came with them.
-    `round_ns` is the time of all rounds; `overflows` counts rounds in which activations were too many to be kept, or to
-    be sent, and deltas went instead.
+    An exchange round exchanges all shards, and has a number. A round in which the synchronizer died is never done; its
+    successor begins the next. `round_begun` is the last round that began. `round_done` is the last round that is done:
+    the parameter servers have all updates made before it began. The supervisor waits for the round `wanted`. `rounds`
+    counts the rounds that ended. `pushed_bytes` and `pulled_bytes` are bytes of payloads; `resent` counts messages sent
+    again.
+    `staleness` is the sum, over pulls, of the other replicas' updates that came with them. `round_ns` is the time of
+    all rounds. `overflows` counts rounds in which deltas went in place of activations, because the activations did not
+    fit into the outboxes or into a message.
     """
 
     sequence: int
@@ -72,14 +77,16 @@ class ExchangeHandle:
 
 
 class ExchangeMemory:
-    """`base` and `sent` [layout.size], and the words. The synchronizer writes; the supervisor asks for rounds.
+    """The flat spaces `base` and `sent`, float32 [layout.size], and the words of a replica's exchange.
 
-    `silences` [layout.servers] are the milliseconds for which each server of the map has owed an answer, while the
-    synchronizer listened, and was not heard; 0 where it was heard last, or nothing was asked since.
+    The synchronizer writes them; the supervisor only asks for rounds and notes maps.
 
-    The word `agreed` is how many updates all outboxes had lost when they last agreed with the weights: while no more
-    are lost, what lies in them is what a matrix's `local` has beyond its `base` (or `sent`, if that is pushed).
-    The word `maps` is how many bucket maps the supervisor has noted.
+    `states`, `sequences` and `versions` are int64 [shards]. `silences` int64 [layout.servers] are milliseconds: how
+    long each parameter server has owed an answer while the synchronizer listened; 0 if it owes none.
+
+    The word `agreed` is how many updates the outboxes had dropped, in total, when the outboxes and the weights last
+    agreed. While no more are dropped, the outboxes hold exactly the updates by which a matrix's weights differ from its
+    `base` (from its `sent`, if the matrix is PUSHED). The word `maps` counts the bucket maps that the supervisor noted.
     """
 
     def __init__(self, arena: Arena, words: Segment) -> None:
@@ -97,12 +104,12 @@ class ExchangeMemory:
 
     @staticmethod
     def bytes_needed(layout: Layout) -> int:
-        """Return the bytes it takes."""
+        """Return the bytes that the memory of an exchange takes."""
         return Arena.bytes_needed(layout, 2) + _bytes_of_words(layout)
 
     @classmethod
     def create(cls, layout: Layout, folder: Path | None = None) -> ExchangeMemory:
-        """Make it, owned by the caller. Raises SpaceError if there is no room."""
+        """Make the memory; the calling process owns it. Raises SpaceError if there is no room."""
         arena = Arena.create("exchange", layout, 2, folder)
         try:
             return cls(arena, Segment.create("exchange words", _bytes_of_words(layout), folder))
@@ -112,12 +119,12 @@ class ExchangeMemory:
 
     @classmethod
     def attach(cls, handle: ExchangeHandle) -> ExchangeMemory:
-        """Map what the supervisor made."""
+        """Map the memory that the supervisor made; raises ProcessError if it differs from the handle."""
         return cls(Arena.attach(handle.arena), Segment.attach(handle.words))
 
     @property
     def handle(self) -> ExchangeHandle:
-        """What to send to a child, together with the descriptors."""
+        """What to send to a child, which must also inherit `descriptors`."""
         return ExchangeHandle(self._arena.handle, self._segment.handle)
 
     @property
@@ -134,11 +141,11 @@ class ExchangeMemory:
         return int(fetch_add(self._header, _INDEX[name], amount)) + amount
 
     def note(self, name: str, value: int) -> None:
-        """Set a counter, after all earlier writes."""
+        """Set a counter, after all earlier writes of this process."""
         publish(self._header, _INDEX[name], value)
 
     def note_map(self, text: bytes) -> None:
-        """Note the newest bucket map. Supervisor only. Raises ValueError if it is too long for so many servers."""
+        """Note the newest bucket map, as bytes. Supervisor only. Raises ValueError if it is longer than its place."""
         count = self.read("maps")
         place = self._maps[(count + 1) % 2]
         if len(text) > place.size - 8:
@@ -148,7 +155,7 @@ class ExchangeMemory:
         self.note("maps", count + 1)
 
     def read_map(self) -> tuple[int, bytes]:
-        """Return how many maps were noted, and the newest, empty if there is none yet."""
+        """Return how many maps the supervisor has noted, and the newest, which is empty if there is none yet."""
         while True:
             count = self.read("maps")
             place = self._maps[count % 2]
@@ -157,17 +164,17 @@ class ExchangeMemory:
                 return count, text if count else b""
 
     def next_round(self) -> int:
-        """Return the number of the round that begins next, and has all that is in the weights by now."""
+        """Return the number of the next round to begin: it will send all updates that are in the weights now."""
         return self.read("round_begun") + 1
 
     def want_round(self) -> int:
-        """Ask for an exchange that begins from now on; return the number of the round that will have done it."""
+        """Ask the synchronizer for a round that begins after this call; return the number of that round."""
         number = self.next_round()
         publish(self._header, _INDEX["wanted"], max(number, self.read("wanted")))
         return number
 
     def is_done(self, number: int) -> bool:
-        """Tell whether the servers have all updates that were made before this round began."""
+        """Tell whether the parameter servers have all updates that were made before round `number` began."""
         return self.read("round_done") >= number
 
     def statistics(self) -> ExchangeStatistics:
@@ -187,5 +194,5 @@ def _bytes_of_words(layout: Layout) -> int:
 
 
 def _map_bytes(servers: int) -> int:
-    """Return the bytes of a place for the bucket map of so many servers."""
+    """Return the bytes of a place for the bucket map of `servers` parameter servers."""
     return _MAP_HEAD + servers * _MAP_ENTRY

@@ -1,12 +1,14 @@
 """Where each named tensor lives in the flat space, and how that space is cut into shards and buckets.
 
 The layout follows from the parameters' names and shapes alone, so every process and every machine computes the same.
-Tensors begin at multiples of 64 bytes (a cache line, a vector register). *Shards* are the unit of exchange and
-persistence; they are hashed into *buckets*, the unit of ownership (paper, section 3.3). A matrix has shards of its own,
-of whole rows, so that a server can multiply activations and errors straight into those it has.
+Tensors begin at multiples of 64 bytes (a cache line, a vector register). *Shards* are the unit in which replicas
+exchange weights with parameter servers and servers save them; they are hashed into *buckets*, the unit of ownership
+(paper, section 3.3). A matrix has shards of its own, of whole rows, so that a parameter server can multiply activations
+and errors straight into the shards it owns.
 
-Shards have at most 1 MB, as in the paper. Several servers get a small network in smaller shards, so that each has about
-as much of it. One server does not: each shard is a message and an answer, which cost more than so few bytes.
+Shards have at most 1 MB, as in the paper. For several parameter servers a small network is cut into smaller shards, so
+that each owns about the same share. For one parameter server it is not: each shard costs a message and an answer, which
+take longer than a few more bytes in one message.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ from functools import cached_property
 import numpy as np
 
 ALIGNMENT = 16  # float32 numbers in 64 bytes
-SHARD = (1 << 20) // 4  # float32 numbers in 1 MB, of which a shard has no more
-_LEAST = (64 << 10) // 4  # numbers that a shard may always have
-_PARTS = 6  # into which a server's share is cut at least: the largest of four then has 1.1 times the mean
+SHARD = (1 << 20) // 4  # float32 values in 1 MB: the most that a shard has
+_LEAST = (64 << 10) // 4  # float32 values: shards are never cut finer than this for the sake of several servers
+_PARTS = 6  # shards in a parameter server's share, if _LEAST allows: of four servers, the largest has 1.1 of the mean
 BUCKETS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A named tensor's place in the flat space: offset in numbers, and shape."""
+    """A named tensor's place in the flat space: `offset` in float32 values, and shape."""
 
     name: str
     offset: int
@@ -36,16 +38,16 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """How many float32 values the tensor has."""
         return math.prod(self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A piece of the flat space, numbers `start` to `stop`.
+    """A piece of the flat space: the float32 values from `start` up to, not including, `stop`.
 
-    Of a matrix: `tensor` is its index in the layout, and the piece holds `rows` whole rows from `first_row` on (and, at
-    the matrix's end, its padding). Otherwise `tensor` is None.
+    A shard of a matrix: `tensor` is the matrix's index in the layout, and the shard holds `rows` whole rows from
+    `first_row` on (the last shard of a matrix also its padding). A shard of other tensors: `tensor` is None.
     """
 
     start: int
@@ -56,20 +58,20 @@ class Shard:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """How many float32 values the shard has."""
         return self.stop - self.start
 
     @property
     def place(self) -> slice:
-        """Its place in the flat space."""
+        """The shard's place in the flat space."""
         return slice(self.start, self.stop)
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Named tensors in a flat space of `size` float32 numbers, padded at the end to a whole cache line.
+    """Named tensors in a flat space of `size` float32 values, padded at the end to a whole cache line.
 
-    Its shards are those for `servers` parameter servers.
+    Its shards are cut for `servers` parameter servers.
     """
 
     tensors: tuple[Tensor, ...]
@@ -78,7 +80,7 @@ class Layout:
 
     @classmethod
     def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> Layout:
-        """Lay out tensors of the given names and shapes, in their order."""
+        """Lay out tensors of the given names and shapes, in the order given."""
         tensors, offset = [], 0
         for name, shape in shapes.items():
             tensors.append(Tensor(name, offset, tuple(shape)))
@@ -86,23 +88,23 @@ class Layout:
         return cls(tuple(tensors), max(offset, ALIGNMENT))
 
     def for_servers(self, servers: int) -> Layout:
-        """Return the same layout with shards for so many servers."""
+        """Return the same layout with shards for `servers` parameter servers."""
         return self if servers == self.servers else dataclasses.replace(self, servers=servers)
 
     @property
     def digest(self) -> int:
-        """A 63-bit fingerprint: equal for equal layouts, so that arenas and peers can be checked against it."""
+        """A 63-bit fingerprint, equal for equal layouts: by it arenas and other machines are checked."""
         text = repr([(tensor.name, tensor.offset, tensor.shape) for tensor in self.tensors] + [self.servers])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
     @cached_property
     def shards(self) -> tuple[Shard, ...]:
-        """The shards, in order; together they are the flat space."""
+        """The shards, in the order of their places; together they cover the flat space."""
         largest = SHARD
         if self.servers > 1:
             largest = min(SHARD, max(_LEAST, -(-self.size // (_PARTS * self.servers))))
         shards: list[Shard] = []
-        packed = 0  # where the numbers begin that no shard has yet
+        packed = 0  # where the part of the flat space begins that no shard covers yet
         for index, tensor in enumerate(self.tensors):
             if len(tensor.shape) != 2:
                 continue
@@ -128,12 +130,15 @@ class Layout:
 
 
 def _pieces(start: int, stop: int, largest: int) -> list[Shard]:
-    """Cut numbers that belong to no matrix into shards of whole cache lines."""
+    """Cut a part of the flat space that belongs to no matrix into shards of whole cache lines."""
     parts = _equal_parts((stop - start) // ALIGNMENT, largest // ALIGNMENT)
     return [Shard(start + ALIGNMENT * low, start + ALIGNMENT * high) for low, high in parts]
 
 
 def _equal_parts(count: int, most: int) -> list[tuple[int, int]]:
-    """Cut 0 to `count` into few parts of at most `most`, which differ by one at most; return (begin, end) of each."""
+    """Cut 0 to `count` into as few parts of at most `most` as possible; return (begin, end) of each.
+
+    The sizes of the parts differ by one at most.
+    """
     parts = -(-count // most)
     return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]

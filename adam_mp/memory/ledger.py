@@ -3,12 +3,13 @@
 One int64 word a batch holds `round << 20 | holder << 4 | state`. It moves by compare-and-swap only:
 
     FREE -> HELD by a data server -> LEASED by a worker -> TRAINED
-    FREE or HELD, and LEASED once all workers are idle -> SKIPPED (the epoch ended, or is given up to go back)
-    ELSEWHERE -> FREE (another replica might have had it; the coordinator leased it to this one)
+    FREE or HELD -> SKIPPED (the supervisor ends the epoch, or gives it up to go back to the last good state)
+    LEASED -> SKIPPED (the same, once all workers are idle)
+    ELSEWHERE -> FREE (the coordinator, which may grant it to any replica, granted it to this one)
 
-What a dead process held goes back to FREE, by the supervisor. A batch that was freed while it waited in a ring is
-refused when a worker tries to lease it, so nothing is trained twice. The round (epoch number) is part of the word, so a
-process that slept through an epoch cannot touch the next.
+The supervisor frees the batches of a process that died. Such a batch may still be in a ring; then `lease` refuses it,
+so no batch is trained twice. The *round* is the epoch's number. It is part of the word, so a process that slept through
+the end of an epoch cannot change a batch of the next.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _HEADER_WORDS = 3 * _LINE
 
 
 def images_in(states: np.ndarray, state: int, batch_size: int, images: int) -> int:
-    """Return how many images the batches in `state` hold: `batch_size` each, but the last ends an epoch of `images`."""
+    """Return how many images the batches in `state` hold.
+
+    Each has `batch_size` images; only the last batch of the epoch, which has `images` images in all, may have fewer.
+    """
     chosen = states == state
     count = int(np.count_nonzero(chosen)) * batch_size
     if chosen.size and chosen[-1]:
@@ -71,9 +75,9 @@ class Ledger:
     # The supervisor's side.
 
     def open(self, round_number: int, states: np.ndarray) -> None:
-        """Begin a round with the given states [batches]: FREE, or TRAINED and SKIPPED where resuming. Supervisor only.
+        """Begin a round with the given states [batches], such as FREE, or TRAINED on resume. Supervisor only.
 
-        The words are written before the round is published; who reads the new round finds them.
+        The words are written before the round is published, so a process that reads the new round finds the new words.
         """
         publish(self._header, _ROUND, -1)
         self._words[: states.size] = (round_number << 20) | states.astype(np.int64)
@@ -89,13 +93,14 @@ class Ledger:
         return admitted
 
     def close_round(self, idle: bool = False) -> int:
-        """Skip what nobody trains yet; return how many batches. Supervisor only.
+        """Skip the FREE and HELD batches; return how many batches were skipped. Supervisor only.
 
-        Where workers are `idle`, what they have leased goes too: they wait with it for others who have nothing left.
+        With `idle`, all workers have acknowledged IDLE: then LEASED batches are skipped too. A worker that makes
+        synchronous steps may have leased one, and wait for workers that have no batch left.
         """
         words, skipped = self._current_words(), 0
         while True:
-            seen = _seen(words)  # others go on: a word that is read twice may be TRAINED by then
+            seen = _seen(words)  # one copy for all that follows: workers go on, and a word may become TRAINED meanwhile
             left = np.unique(seen[np.isin(seen & 15, (FREE, HELD, LEASED) if idle else (FREE, HELD))])
             if not left.size:
                 return skipped
@@ -103,13 +108,19 @@ class Ledger:
                 skipped += replace_all(words, word, (word & ~0xFFFFF) | SKIPPED)
 
     def take_back(self, state: int, holder: int) -> int:
-        """Free what a dead `holder` had in `state` (HELD or LEASED); return how many batches. Supervisor only."""
+        """Free the batches that the dead process `holder` had in `state`, HELD or LEASED; return how many.
+
+        Supervisor only.
+        """
         freed = int(replace_all(self._current_words(), self._word(state, holder), self._word(FREE, 0)))
         self._header[_CURSOR] = 0
         return freed
 
     def give_back(self, round_number: int, batch: int, server: int) -> bool:
-        """Free one batch held by `server` whose ring nobody consumes any more: by the supervisor, or by the server."""
+        """Free one batch that data server `server` holds; False if it does not hold the batch any more.
+
+        For the supervisor, the data server itself, and the worker in whose ring the batch is.
+        """
         base = round_number << 20
         freed = bool(compare_and_swap(self._words, batch, base | server << 4 | HELD, base | FREE))
         self._header[_CURSOR] = 0
@@ -128,7 +139,7 @@ class Ledger:
         words = self._current_words()
         found = claim_first(words, self._header[_CURSOR], free, held)
         if found < 0:
-            # The cursor is a hint that several processes write; what was taken back may lie before it.
+            # The cursor is a hint that several processes write. Batches that were freed again may be before it.
             found = claim_first(words, 0, free, held)
         if found < 0:
             return None
@@ -136,23 +147,23 @@ class Ledger:
         return int(found)
 
     def claim_of(self, round_number: int, holder: int, batches: np.ndarray) -> int | None:
-        """Take the first free batch of the round among `batches`, in their order; None when there is none now."""
+        """Take the first of `batches`, in the order given, that is free in the round; None when there is none now."""
         free, held = (round_number << 20) | FREE, (round_number << 20) | holder << 4 | HELD
         found = claim_listed(self._current_words(), batches, free, held)
         return None if found < 0 else int(found)
 
     def lease(self, round_number: int, batch: int, server: int, worker: int) -> bool:
-        """Turn a batch held by data server `server` into a lease of `worker`; False if it was taken back meanwhile."""
+        """Lease a batch held by data server `server` to `worker`; False if the batch was freed or skipped meanwhile."""
         base = round_number << 20
         return bool(compare_and_swap(self._words, batch, base | server << 4 | HELD, base | worker << 4 | LEASED))
 
     def finish(self, round_number: int, batch: int, worker: int) -> bool:
-        """Mark a batch leased by `worker` as trained; False if the lease was taken back meanwhile."""
+        """Mark a batch leased by `worker` as trained; False if it was freed or skipped meanwhile."""
         base = round_number << 20
         return bool(compare_and_swap(self._words, batch, base | worker << 4 | LEASED, base | TRAINED))
 
     def claim_lease(self, round_number: int, worker: int) -> int | None:
-        """Take the first free batch straight to LEASED, where no data server stands between (evaluation)."""
+        """Lease the first free batch to `worker`, with no data server between (evaluation); None when there is none."""
         base = round_number << 20
         found = claim_first(self._current_words(), 0, base | FREE, base | worker << 4 | LEASED)
         return None if found < 0 else int(found)
@@ -160,20 +171,20 @@ class Ledger:
     # For anyone.
 
     def holds(self, round_number: int, batch: int, server: int) -> bool:
-        """Tell whether data server `server` holds a batch of that round."""
+        """Tell whether data server `server` holds that batch of that round."""
         return int(observe(self._words, batch)) == round_number << 20 | server << 4 | HELD
 
     def is_free(self, round_number: int, batch: int) -> bool:
-        """Tell whether nobody has a batch of that round."""
+        """Tell whether that batch of that round is free."""
         return int(observe(self._words, batch)) == round_number << 20 | FREE
 
     def held_by(self, round_number: int, batch: int) -> int | None:
-        """Return the data server that holds a batch of that round, None if none does."""
+        """Return the data server that holds that batch of that round; None if none does."""
         word = int(observe(self._words, batch))
         return (word >> 4) & 0xFFFF if word & ~0xFFFF0 == round_number << 20 | HELD else None
 
     def states(self) -> np.ndarray:
-        """Return a copy of the states, uint8 [batches]; where one is TRAINED, its update is seen too."""
+        """Return a copy of the states, uint8 [batches]. A reader that sees TRAINED sees the batch's update too."""
         return (_seen(self._current_words()) & 15).astype(np.uint8)
 
     def statistics(self) -> LedgerStatistics:

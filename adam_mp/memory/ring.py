@@ -1,8 +1,8 @@
-"""A single-producer single-consumer queue of fixed batch slots in shared memory: data server to worker.
+"""A queue of batches in shared memory, from one data server (the producer) to one worker (the consumer).
 
-The producer writes a slot and then publishes it; the consumer uses the slot where it lies (no copy) and then gives it
-back (`slots`). Either side may die at any moment. Nothing here waits; `reserve` and `peek` return None at once, and
-callers wait by `memory.waiting`.
+The producer writes a batch into a slot and then publishes the slot. The consumer uses the batch where it is, with no
+copy, and then gives the slot back (`slots`). Either process may die at any moment. Nothing here waits: `reserve` and
+`peek` return None at once, and callers wait by `memory.waiting`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TAG_BYTES = LINE * 8
 
 @dataclasses.dataclass(frozen=True)
 class RingShape:
-    """The size of a ring: `slots` batches of up to `batch` images of `image` shape."""
+    """The size of a ring: `slots` slots, each for up to `batch` pictures of shape `image` (height, width, channels)."""
 
     slots: int
     batch: int
@@ -29,7 +29,7 @@ class RingShape:
 
     @property
     def slot_bytes(self) -> int:
-        """Bytes of a slot: a tag line, labels, images, each 64-byte aligned."""
+        """Bytes of a slot: the tag's cache line, labels, pictures; each part is 64-byte aligned."""
         return _TAG_BYTES + _line_up(4 * self.batch) + _line_up(4 * self.batch * int(np.prod(self.image)))
 
     @property
@@ -39,7 +39,10 @@ class RingShape:
 
 
 class Tag(NamedTuple):
-    """What a slot holds: the first `images` pictures are batch `batch` of epoch `epoch`, made by process `server`."""
+    """What a slot holds: its first `images` pictures are batch `batch` of `epoch`.
+
+    `server` is the process number of the data server that made them.
+    """
 
     epoch: int
     batch: int
@@ -52,9 +55,10 @@ _TAG_WORDS = len(Tag._fields)
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-    """Room for a batch: `words` int64 [8], which begin with its tag, `labels` int32 [b], `images` float32 [b, h, w, c].
+    """Room for a batch of b pictures.
 
-    The producer writes the tag before it publishes the slot; the consumer reads it after that.
+    `words` are int64 [8] and begin with the tag, `labels` int32 [b], `images` float32 [b, h, w, c]. The producer writes
+    the tag before it publishes the slot, and the consumer reads it after that.
     """
 
     words: np.ndarray
@@ -62,7 +66,7 @@ class Slot:
     images: np.ndarray
 
     def write_tag(self, tag: Tag) -> None:
-        """Say what the slot holds."""
+        """Note what the slot holds."""
         self.words[:_TAG_WORDS] = tag
 
     def read_tag(self) -> Tag:
@@ -72,7 +76,7 @@ class Slot:
 
 @dataclasses.dataclass(frozen=True)
 class RingStatistics:
-    """A ring's counters: batches published and consumed since the start, and how many wait in it now."""
+    """A ring's counters: batches published and consumed since the start."""
 
     published: int
     consumed: int
@@ -86,8 +90,8 @@ class RingStatistics:
 class Ring:
     """A view of a ring at `offset` bytes of a segment; zeroed memory is an empty ring.
 
-    The producer calls `reserve` and `publish`, one other process `peek`, `published` and `consume`; all else is for
-    anyone.
+    The data server that fills the ring calls `reserve` and `publish`; the worker that empties it calls `peek`,
+    `published` and `consume`. The supervisor alone sets `producer`. Any process may call the rest.
     """
 
     def __init__(self, segment: Segment, offset: int, shape: RingShape) -> None:
@@ -108,7 +112,7 @@ class Ring:
 
     @property
     def slots(self) -> list[Slot]:
-        """All slots, for a worker that prepares its views of them once."""
+        """All slots: a worker makes its views of them once, at its start."""
         return self._slots
 
     def reserve(self) -> Slot | None:
@@ -117,7 +121,7 @@ class Ring:
         return None if free is None else self._slots[free]
 
     def publish(self) -> None:
-        """Hand the reserved slot to the consumer. Producer only."""
+        """Hand the slot that `reserve` returned to the consumer. Producer only."""
         self._words.publish()
 
     def peek(self) -> int | None:
@@ -135,12 +139,15 @@ class Ring:
         return self.statistics().waiting >= self.shape.slots
 
     def consume(self) -> None:
-        """Give the slot seen by `peek` back to the producer. Consumer only."""
+        """Give the slot that `peek` names back to the producer. Consumer only."""
         self._words.consume()
 
     @property
     def producer(self) -> int:
-        """Which process fills the ring, or NO_PRODUCER. Set by the supervisor alone, when that process is not alive."""
+        """The process number of the data server that fills the ring, or NO_PRODUCER.
+
+        The supervisor sets it, and only while the data server that filled the ring before is not alive.
+        """
         return self._words.extra
 
     @producer.setter

@@ -1,6 +1,7 @@
-"""All shared memory of a run but its weights: board, ledgers, rings, and the images, in one segment.
+"""The segment "run" of a run: board, ledgers, turns, rings, and the data set's arrays.
 
-The supervisor plans it (`RunShape`), creates it and fills in the images; children attach with the handle.
+The supervisor plans it (`RunShape`), creates it and copies the data set into it; children attach with the handle.
+Weights, cache, synchronous steps and the exchange have segments of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ Field = tuple[str, tuple[int, ...]]  # dtype and shape of an array
 
 
 class RingEnds(NamedTuple):
-    """The processes at the two ends of a ring; in place of a server that is lost, another fills it."""
+    """The process numbers of the worker and, at the start, of the data server at the two ends of a ring.
+
+    `Ring.producer` says which data server fills the ring now: the supervisor may give it to another one.
+    """
 
     server: int
     worker: int
@@ -31,11 +35,11 @@ class RingEnds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class RunShape:
-    """The sizes of a run's shared memory.
+    """The sizes of a run's memory.
 
-    `batches` training batches an epoch at most, `chunks` evaluation chunks at most, `samples` training samples an
-    epoch, `arrays` name -> (dtype, shape) of the data set's arrays. Processes are numbered: workers, then data servers,
-    then the synchronizer where there is one.
+    `batches` are the training batches of an epoch, at most; `chunks` the chunks of an evaluation, at most; `samples`
+    the training samples of an epoch; `arrays` the data set's arrays, name -> (dtype, shape). Processes are numbered:
+    workers first, then data servers, then the synchronizer if there is one.
     """
 
     workers: int
@@ -46,7 +50,7 @@ class RunShape:
     ring: RingShape
     arrays: Mapping[str, Field]
     synchronizers: int = 0
-    in_turns: bool = False  # each batch is a certain worker's
+    in_turns: bool = False  # each batch is dealt to one worker (`turns`)
 
     @property
     def processes(self) -> int:
@@ -55,7 +59,7 @@ class RunShape:
 
     @property
     def rings(self) -> list[RingEnds]:
-        """The ends of each ring: each worker has at least one, each data server too."""
+        """The ends of each ring; each worker and each data server has at least one ring."""
         if not self.data_servers:
             return []
         count = max(self.workers, self.data_servers)
@@ -63,7 +67,7 @@ class RunShape:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The bytes of each part, in their order."""
+        """Name -> bytes of each part, in their order in the segment."""
         return {
             "board": Board.bytes_needed(self.processes),
             "ledger": Ledger.bytes_needed(self.batches),
@@ -94,11 +98,12 @@ class RunHandle:
 
 
 class RunMemory:
-    """The parts of a run's shared memory as views; who may do what with each stands in its own class.
+    """Views of the parts of a run's memory; each part's class says which process may do what with it.
 
-    `ledger` leases training batches, `evaluation` chunks of an evaluation, `results` [chunks, 3] holds each chunk's sum
-    of losses, number right and number of images, `order` [samples] the epoch's order of samples, `turns` whose each
-    batch is where the shape says so, `staleness` each worker's histogram since the start, `arrays` the data set.
+    `ledger` leases training batches, `evaluation` the chunks of an evaluation. `results` float64 [chunks, 3] holds each
+    chunk's sum of losses, number of images classified correctly, and number of images. `order` int64 [samples] is the
+    epoch's order of samples. `turns` says which worker trains which batch, if the shape is `in_turns`. `staleness`
+    int64 [workers, COLUMNS] is each worker's histogram since the start. `arrays` is the data set.
     """
 
     def __init__(self, segment: Segment, shape: RunShape) -> None:
@@ -133,7 +138,7 @@ class RunMemory:
 
     @property
     def handle(self) -> RunHandle:
-        """What to send to a child, together with the descriptor."""
+        """What to send to a child, which must also inherit the segment's descriptor."""
         return RunHandle(self.segment.handle, self.shape)
 
     def rings_of(self, worker: int) -> list[Ring]:

@@ -1,7 +1,8 @@
 """A piece of shared memory without a name: the only module that knows how the operating system makes one.
 
-The owner calls `create`; children get `descriptor` by inheritance and call `attach`. `live_segments` finds the segments
-of all runs on this machine through the processes that hold them, and tells which have lost their supervisor.
+The owner calls `create`. Its children inherit the open file and call `attach` with the owner's `handle`.
+`live_segments` finds the segments of all runs on this machine through the processes that hold them, and says which of
+them have lost their supervisor.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from adam_mp.errors import SpaceError, refusal
 from adam_mp.machine import free_memory
 
 _PREFIX = "adam_mp"
-# What /proc/PID/fd shows of a segment: a memory file, or one that was made in a folder and deleted at once.
+# How /proc/PID/fd shows a segment: as a memory file, or as a deleted file of a folder (--memory-dir).
 _LINK = re.compile(
     rf"/memfd:{_PREFIX}:(\d+):([a-z ]+) \(deleted\)|.*/{_PREFIX}-(\d+)-([a-z ]+)-[a-z0-9_]+ \(deleted\)", re.DOTALL
 )
-# Left to the rest of the machine: a run that takes the last page is the next one to be killed.
+# Bytes left to the rest of the machine: when memory is used up, the kernel kills large processes such as a run's.
 _RESERVE = 32 << 20
 
 
@@ -40,10 +41,10 @@ class SegmentHandle:
 
 
 class Segment:
-    """Shared memory of `size` bytes, zeroed at first, mapped into this process.
+    """Shared memory, zeroed at first, mapped into this process.
 
-    Any process that holds it may read and write anywhere. The owner's `close` and every child's end give the memory
-    back.
+    Any process that has mapped it may read and write anywhere. The kernel takes the memory back once the owner has
+    called `close` and every child that mapped it has ended.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
@@ -52,9 +53,11 @@ class Segment:
 
     @classmethod
     def create(cls, purpose: str, size: int, folder: Path | None = None, reserved: int | None = None) -> Segment:
-        """Take `size` bytes of memory, or of a deleted file in `folder`; raises SpaceError if there is no room.
+        """Make a segment of `size` bytes, in memory or in a deleted file in `folder`.
 
-        With `reserved`, only that much at its beginning: who writes behind that has to allocate the part first.
+        All of the space is taken now; with `reserved`, only the first `reserved` bytes are. Then a process must call
+        `os.posix_fallocate` on the segment's descriptor before it writes behind them. Raises SpaceError if there is no
+        room.
         """
         size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
         check_space(size, purpose, folder)
@@ -80,24 +83,25 @@ class Segment:
         return np.ndarray(shape, dtype, buffer=self._map, offset=offset)
 
     def resize(self, size: int) -> None:
-        """Make it longer or shorter, with no memory behind what is new. Raises SpaceError if the system refuses.
+        """Make the segment longer or shorter; a new part has no memory behind it yet, as after `create(reserved=...)`.
 
-        For its owner, while no other process maps it; arrays of before have to be made anew.
+        Only its owner may call this, while no other process maps the segment. Arrays made before keep the old mapping:
+        make them anew. Raises SpaceError if the system refuses.
         """
         size = max(mmap.PAGESIZE, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
         try:
             os.ftruncate(self.handle.descriptor, size)
-            self._map = mmap.mmap(self.handle.descriptor, size)  # the old map goes with the last array of it
+            self._map = mmap.mmap(self.handle.descriptor, size)  # the old map is freed with the last array on it
         except OSError as error:
             raise SpaceError(f"cannot resize a segment to {megabytes(size)}: {refusal(error)}") from None
         self.handle = SegmentHandle(self.handle.descriptor, size)
 
     def close(self) -> None:
-        """Give up the mapping and the descriptor. Arrays that still view the segment keep its memory until they go."""
+        """Give up the mapping and the descriptor. Arrays that still view the segment keep its memory."""
         try:
             self._map.close()
         except BufferError:
-            pass  # an array still views it; the map goes with the last of them
+            pass  # an array still views the map, which is freed with the last such array
         if self.handle.descriptor >= 0:
             os.close(self.handle.descriptor)
             self.handle = SegmentHandle(-1, self.handle.size)
@@ -106,9 +110,10 @@ class Segment:
 def check_space(
     size: int, purpose: str, folder: Path | None = None, parts: Mapping[str, int] | None = None
 ) -> None:  # fmt: skip
-    """Raise SpaceError, which names the large ones of its `parts`, unless `size` bytes can be taken now.
+    """Raise SpaceError unless memory, or the disk of `folder`, has `size` bytes free now.
 
-    They are taken in memory, or in `folder`.
+    `purpose` names the use of the bytes in the message. `parts` (name -> bytes) says what they consist of: the message
+    lists the large ones.
     """
     free = free_space(folder)
     if folder is None:
@@ -121,7 +126,7 @@ def check_space(
 
 
 def _named(parts: Mapping[str, int], size: int) -> str:
-    """Return the parts of `size` in brackets, the largest first, those below a fiftieth as one."""
+    """Return the parts of `size` in brackets, the largest first; parts below a fiftieth are summed up as the rest."""
     large = {name: part for name, part in parts.items() if part >= size / 50}
     if len(large) < 2:
         return ""
@@ -131,7 +136,7 @@ def _named(parts: Mapping[str, int], size: int) -> str:
 
 
 def free_space(folder: Path | None) -> int:
-    """Return the bytes that are free in memory, or on the disk of `folder`; raises SpaceError if it is none."""
+    """Return the free bytes of memory, or of the disk of `folder`; raises SpaceError if `folder` cannot be used."""
     if folder is None:
         return free_memory()
     try:
@@ -141,7 +146,7 @@ def free_space(folder: Path | None) -> int:
 
 
 def megabytes(size: float) -> str:
-    """Say `size` bytes in MB."""
+    """Return `size` bytes as a text in MB."""
     return f"{size / 1e6:,.1f} MB" if size < 1e7 else f"{size / 1e6:,.0f} MB"
 
 
@@ -157,7 +162,11 @@ def _open_anonymous(name: str, folder: Path | None) -> int:
 
 
 def _beyond_standard_streams(descriptor: int) -> int:
-    """Move a descriptor that took the place of a closed standard stream: a child's streams would cover it."""
+    """Return the same open file under a descriptor of 3 or more.
+
+    If this process has a standard stream closed, a new file gets that number. A child would put its own standard
+    stream there, and lose the segment.
+    """
     if descriptor > 2:
         return descriptor
     moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
@@ -167,10 +176,12 @@ def _beyond_standard_streams(descriptor: int) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class LiveSegment:
-    """A segment that some process of this machine holds: what for, which supervisor made it, who holds it now.
+    """A segment that some process of this machine holds.
 
-    `user` is whose file it is; `stale` tells whether its supervisor is gone while others still hold it. Names are not
-    proof: any process can make a file that is called so, and give it to any other.
+    `purpose` is what it is for, `owner` the process id of the supervisor that made it, `size` its bytes, `user` the id
+    of the user who owns the file, `holders` the process ids that hold it now. `stale` says that the supervisor is not
+    among the holders: it has ended. Purpose and owner come from the file's name, which is no proof: any process can
+    make a file of such a name and pass it to another process.
     """
 
     purpose: str
@@ -182,7 +193,7 @@ class LiveSegment:
 
 
 def live_segments() -> list[LiveSegment]:
-    """Find all segments on this machine that this user may see; empty where there is no /proc."""
+    """Return all segments on this machine that this user may see; none where there is no /proc."""
     found: dict[tuple[int, int], tuple[int, str, os.stat_result, set[int]]] = {}
     for process in psutil.pids():
         try:
@@ -193,7 +204,7 @@ def live_segments() -> list[LiveSegment]:
                     entry = (int(match[1] or match[3]), match[2] or match[4], status, set[int]())
                     found.setdefault((status.st_dev, status.st_ino), entry)[3].add(process)
         except OSError:
-            continue  # it ended meanwhile, or belongs to someone else
+            continue  # the process ended meanwhile, or belongs to another user
     return [
         LiveSegment(
             purpose, owner, status.st_size, status.st_uid, tuple(sorted(who)), owner not in map(_own_number, who)
@@ -203,11 +214,11 @@ def live_segments() -> list[LiveSegment]:
 
 
 def _own_number(process: int) -> int:
-    """Return the number by which a process knows itself: in a container that is another one than from outside."""
+    """Return a process's id as the process itself sees it; in a container it differs from the id seen from outside."""
     try:
         for line in Path(f"/proc/{process}/status").read_text().splitlines():
             if line.startswith("NSpid:"):
                 return int(line.split()[-1])
     except OSError:
-        pass  # it ended meanwhile
+        pass  # the process ended meanwhile
     return process

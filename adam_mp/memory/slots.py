@@ -1,7 +1,8 @@
-"""The words of a single-producer single-consumer queue: which slots are published, and which are free again.
+"""The shared words of a queue with one producer and one consumer: which slots are published, and which are free again.
 
-Head and tail only grow, each written by one side, each on its own cache line. Either side may die at any moment: what
-was published stays valid, what was not never existed, a successor carries on from the words. Nothing here waits.
+Two words, head and tail, count the slots published and consumed since the start. They only grow, each is written by one
+side, and each has its own cache line. Either process may die at any moment. Slots that the producer published stay
+valid; a slot that it had not published counts as never written. A successor goes on from the words. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ WORDS_BYTES = 3 * LINE * 8
 
 
 class SlotWords:
-    """Words at `offset` bytes of a segment for a queue of `count` slots; zeroed memory is an empty queue.
+    """The words of a queue of `count` slots, at `offset` bytes of a segment; zeroed memory is an empty queue.
 
-    The producer calls `free` and `publish`, one other process `oldest`, `at` and `consume`; all else is for anyone.
-    `extra` is one more word, on a line of its own, for what the queue's owner likes.
+    One process, the producer, calls `free` and `publish`; one other process, the consumer, calls `oldest`, `at` and
+    `consume`. Any process may call `counts`. `extra` is one more word, on its own cache line: the user of this class
+    gives it a meaning (in a `Ring` it names the producer).
     """
 
     def __init__(self, segment: Segment, offset: int, count: int) -> None:
@@ -35,7 +37,7 @@ class SlotWords:
         return int(head % self._count)
 
     def publish(self) -> None:
-        """Hand the slot over that `free` returned. Producer only."""
+        """Hand the slot that `free` returned to the consumer. Producer only."""
         publish(self._words, _HEAD, observe(self._words, _HEAD) + 1)
 
     def oldest(self) -> int | None:
@@ -44,21 +46,21 @@ class SlotWords:
         return None if observe(self._words, _HEAD) == tail else int(tail % self._count)
 
     def at(self, ahead: int) -> int:
-        """Return the slot that was published `ahead` after the oldest. Consumer only."""
+        """Return the slot that was published `ahead` slots after the oldest. Consumer only."""
         return int((observe(self._words, _TAIL) + ahead) % self._count)
 
     def consume(self, count: int = 1) -> None:
-        """Give the oldest `count` slots back. Consumer only."""
+        """Give the oldest `count` slots back to the producer. Consumer only."""
         publish(self._words, _TAIL, observe(self._words, _TAIL) + count)
 
     def counts(self) -> tuple[int, int]:
         """Return how many slots were published and consumed since the start."""
-        tail = int(observe(self._words, _TAIL))  # first, or it may be beyond the head by then
+        tail = int(observe(self._words, _TAIL))  # before the head: read after it, the tail could be beyond the head
         return int(observe(self._words, _HEAD)), tail
 
     @property
     def extra(self) -> int:
-        """The word beside them."""
+        """The word beside head and tail."""
         return int(observe(self._words, _EXTRA))
 
     @extra.setter

@@ -1,14 +1,15 @@
-"""The memory of synchronous steps: each worker's gradient, and how far each is in the step.
+"""The memory of synchronous steps: each worker's gradient, and how far each worker is in the step.
 
-A step is known by the epoch and the turn in it. A worker moves through it by these marks, in this order, each stored
-after what it stands for:
+A step's key names the epoch and the turn in it. In a step each worker updates one slice of the flat space, and the
+slices of all workers together are the whole of it. A worker goes through a step by these marks, in this order; it
+stores each mark after the data that the mark announces:
 
-    arrived     its gradient, loss and number of images are there
-    journaled   what its slice of the weights was before the step is kept in the journal
+    arrived     its gradient, loss and number of images are in the memory
+    journaled   the journal has its slice of the weights as it was before the step
     applied     its slice has the step's update
 
-So whoever takes a dead worker's place sees from the marks what is done, and an update that was cut in two is begun
-again from the journal. The slices of all in a step together are the flat space.
+So the successor of a dead worker sees from the marks what is done. If the worker died while it updated its slice, the
+successor restores the slice from the journal and updates it again.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from adam_mp.memory.segment import Segment, SegmentHandle
 
 _ARRIVED, _JOURNALED, _APPLIED, _IMAGES, _LOSS, _BATCH = range(6)
 _ROW = 16  # int64 words, two cache lines
-_ALIGNMENT = 16  # numbers of a slice
+_ALIGNMENT = 16  # float32 values: slices begin at multiples of this, a cache line
 
 
 @dataclasses.dataclass(frozen=True)
 class StepShape:
-    """The sizes: `workers`, `numbers` in the flat space, `spaces` that an update changes (weights and states)."""
+    """The sizes of a step memory.
+
+    `numbers` are the float32 values of the flat space, `spaces` the flat spaces that an update changes: the weights and
+    the optimizer's states.
+    """
 
     workers: int
     numbers: int
@@ -51,7 +56,7 @@ class StepHandle:
 
 @dataclasses.dataclass(frozen=True)
 class Contribution:
-    """What a worker brings to a step: the sum of losses over its images, and how many they are."""
+    """What a worker brings to a step besides its gradient: the batch, its number of images, the sum of their losses."""
 
     batch: int
     images: int
@@ -59,22 +64,25 @@ class Contribution:
 
 
 def step_key(epoch: int, turn: int) -> int:
-    """Return the number by which the step of an epoch's turn is known; later steps have larger ones."""
+    """Return the key of the step in turn `turn` of `epoch`; later steps have larger keys."""
     return epoch << 32 | turn + 1
 
 
 def epoch_of(key: int) -> int:
-    """Return the epoch of a step."""
+    """Return the epoch of the step with this key."""
     return key >> 32
 
 
 def turn_of(key: int) -> int:
-    """Return the turn of its epoch in which a step is made."""
+    """Return the turn of the step with this key."""
     return (key & 0xFFFFFFFF) - 1
 
 
 class StepMemory:
-    """The memory of synchronous steps; `gradients` is [workers, numbers]. A worker's row has that worker for writer."""
+    """The memory of synchronous steps; `gradients` is float32 [workers, numbers].
+
+    A worker alone writes its own gradient, marks and part of the journal; all workers read them.
+    """
 
     def __init__(self, segment: Segment, shape: StepShape) -> None:
         self._segment, self.shape = segment, shape
@@ -98,7 +106,7 @@ class StepMemory:
 
     @property
     def handle(self) -> StepHandle:
-        """What to send to a child, together with the descriptor."""
+        """What to send to a child, which must also inherit the segment's descriptor."""
         return StepHandle(self._segment.handle, self.shape)
 
     def slice_of(self, worker: int, players: int) -> slice:
@@ -114,9 +122,10 @@ class StepMemory:
     # The marks.
 
     def arrive(self, worker: int, key: int, contribution: Contribution) -> None:
-        """Say that the worker's gradient of step `key` is there.
+        """Mark the worker as arrived at step `key`; its gradient must be complete.
 
-        An atomic swap, so that of the workers who arrive last, one at least sees that all have.
+        The mark is an atomic swap, so that of several workers that arrive last at the same time, at least one sees that
+        all have arrived.
         """
         self._rows[worker, _BATCH], self._rows[worker, _IMAGES] = contribution.batch, contribution.images
         self._reals[worker, _LOSS] = contribution.loss
@@ -132,21 +141,25 @@ class StepMemory:
         return all(observe(self._words, worker * _ROW + _APPLIED) >= key for worker in range(players))
 
     def pending(self, worker: int) -> int | None:
-        """Return the step at which the worker has arrived and that it has not applied, if there is one."""
+        """Return the key of the step at which the worker has arrived, if it has not applied that step; else None."""
         arrived = int(observe(self._words, worker * _ROW + _ARRIVED))
         return arrived if arrived != int(observe(self._words, worker * _ROW + _APPLIED)) else None
 
     def last(self, worker: int) -> int:
-        """Return the last step that the worker applied."""
+        """Return the key of the last step that the worker applied, 0 for none."""
         return int(observe(self._words, worker * _ROW + _APPLIED))
 
     def contribution(self, worker: int) -> Contribution:
-        """Return what the worker brought to the step at which it arrived last."""
+        """Return what the worker brought to the last step at which it arrived."""
         row = self._rows[worker]
         return Contribution(int(row[_BATCH]), int(row[_IMAGES]), float(self._reals[worker, _LOSS]))
 
     def journal(self, worker: int, key: int, players: int, spaces: Mapping[str, np.ndarray]) -> None:
-        """Keep the worker's slice of `spaces` as it is before step `key`, or put back what is kept already."""
+        """Make the worker's slice of `spaces` ready for the update of step `key`.
+
+        The first call keeps the slice in the journal. A later call for the same step, by the successor of a worker that
+        died while it updated, restores the slice from the journal.
+        """
         part = self.slice_of(worker, players)
         index = worker * _ROW + _JOURNALED
         kept = int(observe(self._words, index)) == key
@@ -158,7 +171,7 @@ class StepMemory:
         publish(self._words, index, key)
 
     def applied(self, worker: int, key: int) -> None:
-        """Say that the worker's slice has the update of step `key`."""
+        """Mark step `key` as applied by the worker: its slice has the update."""
         publish(self._words, worker * _ROW + _APPLIED, key)
 
     def close(self) -> None:

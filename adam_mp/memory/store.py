@@ -1,8 +1,8 @@
 """The parameter store: weights and optimizer state in an arena, updated in place by many processes with no lock.
 
-Races happen and are meant to: two workers may add to one weight at once and one addition may be lost; updates commute
-and training absorbs the noise (paper, section 3.2.2). Only the count of updates is atomic: it numbers them, and the
-difference between two readings is staleness.
+Races between workers are intended: two workers may add to one weight at once, and one addition may be lost. Updates
+commute, and training absorbs the noise (paper, section 3.2.2). Only the count of updates is atomic. A worker reads it
+before it reads the weights and again when it updates them; the difference is the staleness of its update.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adam_mp.kernels.atomic import fetch_add, observe, publish
 from adam_mp.memory.arena import Arena, ArenaHandle
 from adam_mp.memory.layout import Layout
 
-_UPDATES, _ELSEWHERE = 0, 8  # indices into the arena's counters, on cache lines of their own
+_UPDATES, _ELSEWHERE = 0, 8  # indices into the arena's counters, each on its own cache line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StoreHandle:
 
 @dataclasses.dataclass(frozen=True)
 class StoreStatistics:
-    """A store's counters: updates applied so far, numbers of weights, optimizer state tensors per weight."""
+    """What a store holds: updates applied so far, how many weights (`numbers`), optimizer states per weight."""
 
     updates: int
     numbers: int
@@ -40,8 +40,8 @@ class StoreStatistics:
 class ParameterStore:
     """Weights and optimizer state of one network.
 
-    `weights` is the flat space [layout.size], `states[name]` one more for each name the optimizer asks for;
-    `tensors` are the weights by name. Any process may read and write all of them at any time.
+    `weights` is a flat space, float32 [layout.size]; `states[name]` is another for each state name of the optimizer.
+    `tensors` are views of the weights by name. Any process may read and write all of them at any time.
     """
 
     def __init__(self, arena: Arena, state_names: tuple[str, ...]) -> None:
@@ -53,17 +53,17 @@ class ParameterStore:
 
     @classmethod
     def create(cls, layout: Layout, state_names: tuple[str, ...], folder: Path | None = None) -> ParameterStore:
-        """Make a zeroed store, owned by the calling process. Raises SpaceError if there is no room."""
+        """Make a zeroed store; the calling process owns it. Raises SpaceError if there is no room."""
         return cls(Arena.create("store", layout, 1 + len(state_names), folder), state_names)
 
     @classmethod
     def attach(cls, handle: StoreHandle) -> ParameterStore:
-        """Map a store made by the supervisor."""
+        """Map a store that the supervisor made; raises ProcessError if it differs from the handle."""
         return cls(Arena.attach(handle.arena), handle.state_names)
 
     @property
     def handle(self) -> StoreHandle:
-        """What to send to a child."""
+        """What to send to a child, which must also inherit the segment's descriptor."""
         return StoreHandle(self._arena.handle, tuple(self.states))
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
@@ -72,15 +72,15 @@ class ParameterStore:
             view[...] = tensors[name]
 
     def read_updates(self) -> int:
-        """Return the number of updates applied so far by all processes."""
+        """Return how many updates all workers of this machine have applied so far."""
         return int(observe(self._arena.counters, _UPDATES))
 
     def read_step(self) -> int:
-        """Return the number of updates of the whole run: those applied here, and those of other replicas."""
+        """Return how many updates the whole run has made: those applied here, and those of other replicas."""
         return self.read_updates() + int(observe(self._arena.counters, _ELSEWHERE))
 
     def set_elsewhere(self, updates: int) -> None:
-        """Say how many updates other replicas have made so far."""
+        """Set how many updates other replicas have made so far."""
         publish(self._arena.counters, _ELSEWHERE, updates)
 
     def count_update(self) -> int:
@@ -88,11 +88,14 @@ class ParameterStore:
         return int(fetch_add(self._arena.counters, _UPDATES, 1))
 
     def set_updates(self, updates: int) -> None:
-        """Set the count, while nobody counts: on resume, on going back, at each step of all workers."""
+        """Set the count of updates, while no other process counts one.
+
+        It is set when a run resumes, when it goes back to its last good state, and at each synchronous step.
+        """
         self._arena.counters[_UPDATES] = updates
 
     def statistics(self) -> StoreStatistics:
-        """Return the store's counters as of now."""
+        """Return what the store holds now."""
         return StoreStatistics(self.read_updates(), self.layout.size, len(self.states))
 
     def close(self) -> None:

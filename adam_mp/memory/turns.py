@@ -1,7 +1,8 @@
-"""Turns: which worker trains which batch of an epoch, where that must not depend on who is quick.
+"""Turns: which worker trains which batch of an epoch, where that must not depend on which worker is faster.
 
-The batches that are left when an epoch opens are dealt to the workers like cards, in order: turn `t` of worker `w` of
-`W` is the batch at place `t * W + w`. In the last turn there may be batches for some of the workers only.
+When an epoch opens, the supervisor deals the batches that are left to the workers like cards, in order: with `W`
+workers, the batch of worker `w` in turn `t` is the one at index `t * W + w`. In the last turn there may be batches for
+the first workers only.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _COUNT, _STEP = 0, 1
 class Turns:
     """A view of the turns of up to `capacity` batches at `offset` bytes of a segment.
 
-    Written by the supervisor while workers are idle, between two rounds of the ledger; read by anyone.
+    The supervisor writes them while workers are idle, between two rounds of the ledger. Any process reads them.
     """
 
     def __init__(self, segment: Segment, offset: int, capacity: int, workers: int) -> None:
@@ -27,20 +28,20 @@ class Turns:
 
     @staticmethod
     def bytes_needed(capacity: int) -> int:
-        """Return the bytes that turns take."""
+        """Return the bytes that the turns of `capacity` batches take."""
         return 8 * (_LINE + capacity)
 
     def deal(self, batches: np.ndarray, step: int) -> None:
-        """Deal `batches` [n], in their order; `step` is the number of updates before the first turn."""
+        """Deal `batches` int64 [n], in the order given; `step` is the number of updates before the first turn."""
         self._batches[: batches.size] = batches
         self._header[_COUNT], self._header[_STEP] = batches.size, step
 
     def hand(self, worker: int) -> np.ndarray:
-        """Return the batches of `worker`, the first turn's first: a view."""
+        """Return a view of the batches of `worker`, in the order of its turns."""
         return self._batches[worker : int(self._header[_COUNT]) : self.workers]
 
     def players(self, turn: int) -> int:
-        """Return how many workers have a batch in a turn: the first so many of them."""
+        """Return how many workers have a batch in a turn; they are always the first workers."""
         return max(0, min(self.workers, int(self._header[_COUNT]) - turn * self.workers))
 
     def step(self, turn: int) -> int:

@@ -1,8 +1,8 @@
 """Finding a worker's next batch in its rings: the oldest there, or the one whose turn it is.
 
-Data servers claim a worker's batches in the order of its turns, so that the next one is the oldest of a ring. After a
-death it may stand anywhere: what the dead one had is claimed again by whoever has room, behind later batches. Then it
-is made to come.
+Data servers claim a worker's batches in the order of its turns, so the next one is usually the oldest of a ring. After
+a death it may be anywhere: the supervisor frees the batches of the dead process, and any data server with room claims
+them again, behind later batches. Then the worker gives those later batches back, to get at the one it needs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from adam_mp.memory.ring import NO_PRODUCER, Ring, Tag
 
 
 class WaitingBatch(NamedTuple):
-    """A batch that waits for its worker in a slot: the oldest of `ring`, which is number `ring_number` of the worker's.
+    """A batch that waits for its worker: the oldest in `ring`, which is number `ring_number` of the worker's rings.
 
-    `slot` is the number of the slot, `tag` what it holds. `ring.consume()` gives it back.
+    `slot` is the index of its slot in the ring, `tag` what the slot holds. `ring.consume()` gives the slot back.
     """
 
     ring_number: int
@@ -27,7 +27,7 @@ class WaitingBatch(NamedTuple):
 
 
 def find_oldest(rings: Sequence[Ring]) -> WaitingBatch | None:
-    """Return the oldest batch of the first ring that has any; None: all rings are empty."""
+    """Return the oldest batch of the first ring that has one; None if all rings are empty."""
     for number, ring in enumerate(rings):
         index = ring.peek()
         if index is not None:
@@ -36,10 +36,10 @@ def find_oldest(rings: Sequence[Ring]) -> WaitingBatch | None:
 
 
 def find_wanted(rings: Sequence[Ring], ledger: Ledger, epoch: int, wanted: int) -> WaitingBatch | None:
-    """Return batch `wanted` of the epoch, made the oldest of its ring; None: it is not there yet.
+    """Return batch `wanted` of the epoch, as the oldest of its ring; None if no ring has it yet.
 
-    What was taken back meanwhile is dropped. What stands in the way of the wanted batch is given back to the ledger, to
-    be made again.
+    Batches that were freed meanwhile are dropped from the rings. Batches before the wanted one are given back to the
+    ledger; a data server will make them again.
     """
     for ring in rings:
         _drop_taken_back(ring, ledger)
@@ -64,8 +64,8 @@ def _drop_taken_back(ring: Ring, ledger: Ledger) -> None:
 
 
 def _make_room(rings: Sequence[Ring], ledger: Ledger, epoch: int, wanted: int) -> None:
-    """Give back the oldest slot of a ring, if nobody who might bring the wanted batch has room for it."""
-    server = ledger.held_by(epoch, wanted)  # read ahead, for when there is room
+    """Give back the oldest batch of a ring, if no data server that can make the wanted batch has a free slot for it."""
+    server = ledger.held_by(epoch, wanted)  # a data server may have claimed it already, and wait for a free slot
     if server is None and not ledger.is_free(epoch, wanted):
         return
     served = [ring for ring in rings if ring.producer != NO_PRODUCER and server in (None, ring.producer)]

@@ -1,8 +1,16 @@
-"""Processes: how a child starts and ends with its supervisor, what signals ask for, what each process is doing.
+"""Child processes: how one starts, how it ends with its supervisor, and how it answers signals.
 
-Read `child` first: it starts a process that runs one function of adam_mp. `forking` has it forked from the run's
-`fork_server`, by means of `sibling`; `entry` is what a child does first, however it started. `interruption` turns
-signals into wishes that a supervisor looks at, `stacks` asks all its children what they are doing.
+In this package the *supervisor* is the process that started a child. Read `child` first.
+
+    child          the supervisor's view of a child: start it, ask it for its stacks, wait for it, end it
+    forking        the supervisor's side of a fork server: start it, have it fork children, replace it
+    fork_server    the fork server's own side: import what children need, then fork them on request
+    sibling        how the fork server forks a child of its own parent, and gives it a name for `ps`
+    entry          what every child does first: tie its life to the supervisor's, then run its task
+    early_deaths   how many early deaths of a process in a row are too many
+    interruption   SIGINT, SIGTERM and SIGUSR1 noted as requests that the supervisor looks at
+    stacks         the Python stacks of the supervisor and all of its children, on demand
+    folder_lock    a lock on a folder that ends with the process that has it
 
 May import: `errors`, `machine`.
 """

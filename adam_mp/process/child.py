@@ -1,11 +1,13 @@
-"""A child process of a run, as its supervisor has it: started, asked, waited for, ended.
+"""A child process of a run, as its supervisor sees it: start it, ask it for its stacks, wait for it, end it.
 
-A child runs one function of adam_mp on one argument. It does not import the user's script, so it starts the same from a
-script, guarded or not, a notebook, a test or a pipe. It is forked from the fork server where there is one (`forking`),
-and is a fresh interpreter otherwise; all else is the same. What it is to do comes pickled in a nameless file that it
-inherits, so that the supervisor never waits for a child that does not read. How it is kept from outliving the
-supervisor stands in `entry`. It is in a session of its own, so that Ctrl-C reaches the supervisor alone. What it prints
-or dies of is kept in a nameless file for the supervisor.
+A child runs one function of adam_mp on one argument. It does not import the user's script, so it starts the same from
+a script (with or without a `__main__` guard), a notebook, a test or a pipe. The fork server forks it if there is one
+(`forking`); otherwise it is a fresh interpreter. All else is the same for both.
+
+The supervisor pickles the task into an anonymous file, which the child inherits, so the supervisor never waits for a
+child that does not read. The child's output and errors go to another anonymous file, which the supervisor reads. The
+child has an operating-system session of its own (setsid), so Ctrl-C reaches the supervisor alone. `entry` says how a
+child is kept from outliving its supervisor.
 """
 
 from __future__ import annotations
@@ -28,9 +30,9 @@ from adam_mp.process.entry import GO, STACKS_SIGNAL
 from adam_mp.process.forking import SERVE, Forked, fork
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.entry import main; main()"
-_LAST_WORDS = 8000  # bytes
-_END_OF_STACKS = "Extension modules: "  # the last line of what Python prints when a signal kills it
-_LOOK, _LONGEST_LOOK = 0.0005, 0.02  # seconds between looks whether it has ended
+_LAST_WORDS = 8000  # bytes of a child's output
+_END_OF_STACKS = "Extension modules: "  # how the last line begins that Python prints when a signal kills it
+_LOOK, _LONGEST_LOOK = 0.0005, 0.02  # seconds between two looks whether a child has ended: at first, and at most
 
 
 class Child:
@@ -44,15 +46,15 @@ class Child:
         self.started = time.monotonic()
         self._process = process
         self._output = output
-        self._held = held  # the end of its input that keeps it alive
+        self._held = held  # the writing end of the child's input: the child lives while it is open
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs; its exit code, or minus the signal that killed it."""
+        """None while the child runs; then its exit code, or minus the number of the signal that killed it."""
         return self._process.poll()
 
     def describe_end(self) -> str:
-        """Say how it ended: exit code or signal, and the last line it printed."""
+        """Say how the child ended: exit code or signal, and the last line that it printed."""
         code = self.exit_code
         if code is None:
             return "still runs"
@@ -66,30 +68,30 @@ class Child:
         else:
             cause = f"ended with exit code {code}"
         lines = self.last_words().strip().splitlines()
-        if not lines or lines[-1].startswith(_END_OF_STACKS):  # which say no more than the signal does
+        if not lines or lines[-1].startswith(_END_OF_STACKS):  # that line says no more than the signal does
             return cause
         return f"{cause}: {lines[-1].strip()}"
 
     def last_words(self) -> str:
-        """Return the end of what it printed: its traceback, if it died of an exception."""
+        """Return the end of what the child printed: its traceback, if it died of an exception."""
         size = os.fstat(self._output.fileno()).st_size
         tail = os.pread(self._output.fileno(), _LAST_WORDS, max(0, size - _LAST_WORDS))
         return tail.decode(errors="replace")
 
     def ask(self, number: int) -> int:
-        """Send it a signal that it answers in what it prints; return where its answer will begin."""
+        """Send the child signal `number`, whose answer it prints; return the byte of its output where that begins."""
         begin = os.fstat(self._output.fileno()).st_size
         if self._process.poll() is None:
             self._process.send_signal(number)
         return begin
 
     def said_since(self, begin: int) -> str:
-        """Return what it printed from byte `begin` on."""
+        """Return what the child printed from byte `begin` of its output on."""
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), max(0, size - begin), begin).decode(errors="replace")
 
     def wait(self, deadline: float) -> bool:
-        """Wait for its end until `deadline` (of time.monotonic); tell whether it ended."""
+        """Wait until the child has ended, or until `deadline` (of time.monotonic); tell whether it has ended."""
         look = _LOOK
         while self._process.poll() is None:
             left = deadline - time.monotonic()
@@ -100,13 +102,13 @@ class Child:
         return True
 
     def kill(self) -> None:
-        """End it at once, stopped or not, and take leave of it."""
+        """Kill the child (SIGKILL, which ends a stopped process too), and wait until it has ended."""
         if self._process.poll() is None:
             self._process.kill()
         self.wait(math.inf)
 
     def close(self) -> None:
-        """Free what the supervisor holds of it, after its end."""
+        """Close the supervisor's ends of the child's input and output, after the child has ended."""
         if self._held >= 0:
             os.close(self._held)
             self._held = -1
@@ -116,9 +118,10 @@ class Child:
 def start_child(
     name: str, function: Callable[[Any], None], argument: Any, descriptors: Sequence[int], core: int | None
 ) -> Child:
-    """Start a process that runs `function(argument)`, a module-level function of adam_mp.
+    """Start a child that runs `function(argument)`; `function` is a module-level function of adam_mp.
 
-    It inherits `descriptors` under the same numbers, and runs on `core` alone if one is given.
+    The child inherits `descriptors` under the same numbers, and runs on `core` alone if one is given. Raises OSError if
+    the system does not start it.
     """
     files = list(dict.fromkeys(descriptors))
     output = tempfile.TemporaryFile()  # noqa: SIM115, the child's lifetime
@@ -128,7 +131,7 @@ def start_child(
         reading, held = os.pipe()
         process: subprocess.Popen[bytes] | Forked | None = fork(name, [reading, output.fileno(), *files, task], files)
         if process is None:
-            _close(reading, held)  # at which one ends that was forked, and could not be told of
+            _close(reading, held)  # ends a child that was forked although the fork server could not say so
             reading = held = -1
             reading, held = os.pipe()
             process = _start_fresh(name, reading, output, files, task)
@@ -139,7 +142,7 @@ def start_child(
         _close(held)
         raise
     finally:
-        _close(reading, task)  # the child has its own
+        _close(reading, task)  # the child has its own copies
     return Child(name, process, output, held)
 
 
@@ -164,7 +167,10 @@ def _close(*descriptors: int) -> None:
 
 
 def _keep(task: tuple[Any, ...]) -> int:
-    """Pickle `task` into a nameless file; return it open at its beginning, beyond the child's standard streams."""
+    """Pickle `task` into an anonymous file; return the file's descriptor, 3 or more, with the file at its beginning.
+
+    Lower numbers are those of the child's standard streams.
+    """
     in_memory = hasattr(os, "memfd_create")
     with os.fdopen(os.memfd_create("task"), "w+b") if in_memory else tempfile.TemporaryFile() as file:
         pickle.dump(task, file)
@@ -173,5 +179,5 @@ def _keep(task: tuple[Any, ...]) -> int:
 
 
 def is_child(command: list[str]) -> bool:
-    """Tell whether a command line is that of a child that this version started, or of its fork server."""
+    """Tell whether `command` is the command line of a child or fork server that this version of adam_mp started."""
     return command[1:2] == ["-c"] and command[2:3] in ([_START], [SERVE])

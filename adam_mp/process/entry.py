@@ -1,8 +1,9 @@
-"""What a child process does first, however it was started: answer for itself, tie its life to its supervisor's, run.
+"""What a child process does first, forked or fresh: answer SIGUSR1, tie its life to its supervisor's, run its task.
 
-A child never outlives its supervisor, by two chains. The kernel kills it when the supervisor's thread that made it ends
-(the parent-death signal), which works even where no thread of the child can run. And its standard input is a pipe that
-the supervisor holds open for as long as it lives: at its end of file a thread ends the child at once.
+Two mechanisms make sure that a child never outlives its supervisor. First, the kernel kills the child when the
+supervisor's thread that started it ends (the parent-death signal); this works even if no thread of the child can run.
+Second, the child's standard input is a pipe that the supervisor holds open for as long as it lives; a thread of the
+child reads it, and ends the child at its end of file.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ import threading
 
 from adam_mp.machine import pin_to
 
-STACKS_SIGNAL = signal.SIGUSR1  # on which every process of a run prints its stacks
-GO = b"g"  # what a forked child reads before it runs its task
+STACKS_SIGNAL = signal.SIGUSR1  # every process of a run prints its stacks when it gets this signal
+GO = b"g"  # the supervisor writes this into a forked child's input; the child then runs its task
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Run the task whose file the command line tells; the entry of a fresh interpreter."""
+    """Run a task in a fresh interpreter; the command line gives the descriptor of the task's file."""
     run_task(int(sys.argv[2]), waits=False)
 
 
 def run_task(descriptor: int, waits: bool) -> None:
-    """Run the task that lies in an open file; one that `waits` reads it, and all else, only once GO is in its input.
+    """Run the task that is pickled in the open file `descriptor`.
 
-    That wait ends with the supervisor, or when the supervisor gives this child up.
+    A forked child `waits`: it does not read the task before it has read GO from its input. If the supervisor ends, or
+    closes the other end of that pipe because it has given the child up, the child reads the end of file and ends.
     """
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
@@ -48,10 +50,13 @@ def run_task(descriptor: int, waits: bool) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the thread of process `parent` that started it ends."""
+    """Have the kernel kill this process when its parent's thread that started it ends; end now if that has happened.
+
+    `parent` is the process id of the parent.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the kernel was asked
+    if os.getppid() != parent:  # the parent ended before this process asked the kernel
         os._exit(1)
 
 

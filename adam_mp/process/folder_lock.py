@@ -1,4 +1,4 @@
-"""A folder held by one process alone. The kernel takes the lock away when the process ends, however it ends."""
+"""A lock on a folder, for one process at a time. The kernel releases it when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from adam_mp.errors import RunFolderError
 
 LOCK_FILE = ".lock"
-_HOLDER = "process "  # how what a lock file says of its holder begins
-_LONGEST = 100  # bytes of that
+_HOLDER = "process "  # a signed lock file holds this and the process id of its holder
+_LONGEST = 100  # bytes that are read of a lock file
 
 
 class FolderHeldError(RunFolderError):
-    """Another process holds the folder: `holder` says which, as far as its lock file does."""
+    """Another process has the lock on the folder; `holder` names it, if it has signed its lock file."""
 
     def __init__(self, folder: Path, holder: str) -> None:
         super().__init__(f"folder {folder} is in use by {holder}")
@@ -23,12 +23,12 @@ class FolderHeldError(RunFolderError):
 
 
 class FolderLock:
-    """The lock on a folder that exists, until `close`.
+    """The lock on an existing folder, held until `close`.
 
-    The lock is on a file in the folder. That file stays, because who deletes one may delete another's; who holds the
-    lock may delete it together with the folder, though. `was_held` says whether a process held the folder before, as
-    one that called `sign` leaves it. Raises FolderHeldError if another process has the lock, OSError if the folder
-    cannot be locked (FileNotFoundError if its holder removed it just then).
+    It is a lock on a file in the folder. `close` leaves that file there: a process that deleted it might delete the
+    file that another process has locked by then. Only the holder may delete it, together with the whole folder.
+    `was_held` says whether an earlier holder signed the file (`sign`). Raises FolderHeldError if another process has
+    the lock, OSError if the folder cannot be locked (FileNotFoundError if its holder removed the folder just now).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,13 +53,13 @@ class FolderLock:
         return os.pread(self._descriptor, _LONGEST, 0).decode(errors="replace").strip()
 
     def sign(self) -> None:
-        """Write into the lock file who holds it. On a full disk it stays unsaid."""
+        """Write this process's id into the lock file, for messages and `was_held`. Does nothing on a full disk."""
         with contextlib.suppress(OSError):
             os.truncate(self._descriptor, 0)
             os.pwrite(self._descriptor, f"{_HOLDER}{os.getpid()}".encode(), 0)
 
     def close(self) -> None:
-        """Let others have the folder."""
+        """Release the lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,4 +1,8 @@
-"""Signals as wishes: Ctrl-C and SIGTERM to stop, in good order first, then at once; SIGUSR1 to say what goes on."""
+"""Signals as requests that the supervisor looks at, in place of signals that end it.
+
+The first Ctrl-C (SIGINT) or SIGTERM asks a run to stop in good order, the second one at once. SIGUSR1 asks what the
+processes of the run are doing.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +19,15 @@ from adam_mp.process.entry import STACKS_SIGNAL
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODES = {number.name: 128 + number for number in _SIGNALS}  # of a command that a signal ended early
 _ASKING = STACKS_SIGNAL
-_STANDARD_ERROR = 2  # the file itself: sys.stderr may be none
+_STANDARD_ERROR = 2  # the descriptor, because sys.stderr may be None
 
 
 @contextlib.contextmanager
 def stacks_when_asked() -> Iterator[None]:
     """While entered, SIGUSR1 prints the stacks of this process, and does not end it.
 
-    An `Interruption` may take it over. Where the caller has a use for that signal, and outside the main thread, all
-    stays as it is.
+    An `Interruption` may take the signal over meanwhile. This changes nothing if the caller has set a handler of its
+    own for SIGUSR1, or outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(_ASKING) != signal.SIG_DFL:
         yield
@@ -43,15 +47,15 @@ def _answer_by_stacks() -> None:
 
 
 def _answer_no_more() -> bool:
-    """Let SIGUSR1 do what it did before; tell whether it was answered by stacks."""
+    """Let SIGUSR1 do what it did before `_answer_by_stacks`; tell whether that was in force."""
     return bool(faulthandler.unregister(_ASKING))  # type: ignore[func-returns-value]  # typeshed is wrong
 
 
 class Interruption:
-    """While entered, notes SIGINT and SIGTERM in `requested`; the second signal raises KeyboardInterrupt.
+    """While entered, notes the first SIGINT or SIGTERM in `requested`; a second one raises KeyboardInterrupt.
 
-    While `note_asking` is entered too, SIGUSR1 is noted in `asked`, for whoever tells what the run's processes are
-    doing, and sets it back.
+    While `note_asking` is entered too, SIGUSR1 sets `asked`. The code that then prints what the run's processes are
+    doing sets `asked` back.
 
     Outside the main thread, where Python allows no signal handlers, it notes nothing and the caller's handlers stay.
     """
@@ -74,7 +78,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def note_asking(self) -> Iterator[None]:
-        """Take SIGUSR1 over from `stacks_when_asked`, and give it back."""
+        """Note SIGUSR1 in `asked` while entered; afterwards the signal does what it did before."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return

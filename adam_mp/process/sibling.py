@@ -1,14 +1,14 @@
-"""Forking a process that is the child of this one's parent, and giving it a name of its own: what only Linux can do.
+"""Forking a sibling, a child of this process's own parent, and giving it a name for `ps`. Only Linux can do this.
 
-A fork server forks on behalf of its supervisor. With os.fork its children would be the supervisor's grandchildren:
-their exit codes would have to be told, by a process that may itself be stopped or killed, and their chain of death
-would have two links. clone with CLONE_PARENT makes them the supervisor's own children at once: it reaps them as any
-others, the kernel kills them with it and with nobody else, and the fork server's end is nothing to them. (A subreaper
-would come to the same, but would adopt every orphan of a user's program.)
+A fork server forks for its supervisor. Forked with os.fork, its children would be the supervisor's grandchildren: the
+fork server would have to report their exit codes, although it may itself be stopped or killed, and they would die with
+the fork server in place of the supervisor. clone with CLONE_PARENT makes them the supervisor's own children at once:
+the supervisor collects their exit codes itself, the kernel kills them when the supervisor ends, and the end of the fork
+server does not touch them. (A subreaper would do the same, but would adopt every orphan of a user's program.)
 
-clone is called past the C library. So what the library does around a fork is done here: the interpreter is told before
-and after, as os.fork tells it, and the kernel writes the new thread's number where the library keeps it. Locks of other
-threads need no care, because there must be none.
+The clone system call is made directly, without the C library's fork. So this module does what the library does around a
+fork: it tells the interpreter before and after, as os.fork does, and has the kernel write the new thread's id to the
+address where the library keeps it. Locks of other threads need no care: the process may have only one thread.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ import signal
 import sys
 from pathlib import Path
 
-_CLONE = {"x86_64": (56, 3), "aarch64": (220, 4)}  # its number, and which of its five arguments is the thread's place
+# Processor -> (number of the clone system call, which of its five arguments is the address for the thread's id).
+_CLONE = {"x86_64": (56, 3), "aarch64": (220, 4)}
 _CLONE_PARENT, _CHILD_CLEARTID, _CHILD_SETTID = 0x8000, 0x0020_0000, 0x0100_0000
 _PR_GET_TID_ADDRESS = 40
-_ARG_START, _ARG_END = 45, 46  # of what stands behind the name in /proc/PID/stat
+_ARG_START, _ARG_END = 45, 46  # indices of arg_start and arg_end among the fields behind the name in /proc/PID/stat
 _SELF = Path("/proc/self")
 
 
 def sibling_trouble() -> str | None:
-    """Say why this process cannot fork siblings; None if it can."""
+    """Return why this process cannot fork siblings, as a text; None if it can."""
     if sys.platform != "linux" or sys.implementation.name != "cpython" or sys.maxsize <= 1 << 32:
         return "only CPython on 64-bit Linux forks them"
     if os.uname().machine not in _CLONE:
@@ -44,9 +45,10 @@ def sibling_trouble() -> str | None:
 
 
 def fork_sibling() -> int:
-    """Fork a child of this process's parent; return its process id, and 0 in it. Raises OSError.
+    """Fork a child of this process's parent; return the child's process id here, and 0 in the child.
 
-    For a process of a single thread, without which `sibling_trouble` says so, and with the garbage collector off.
+    Call it only where `sibling_trouble()` is None (so the process has one thread), with the garbage collector off.
+    Raises OSError if the kernel refuses.
     """
     library, interpreter = ctypes.PyDLL(None, use_errno=True), ctypes.pythonapi
     number, place = _CLONE[os.uname().machine]
@@ -67,7 +69,7 @@ def fork_sibling() -> int:
 
 
 def _thread_place() -> int | None:
-    """Return the address at which the C library keeps this thread's number; None if the kernel names none such."""
+    """Return the address at which the C library keeps this thread's id; None if the kernel does not know it."""
     address = ctypes.c_void_p()
     if ctypes.CDLL(None).prctl(_PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) != 0 or not address.value:
         return None
@@ -77,10 +79,10 @@ def _thread_place() -> int | None:
 
 
 class Title:
-    """The end of this process's command line, where its name stands and may be written over, for `ps` to show.
+    """The end of this process's command line, which holds the name that `ps` shows and can be written over.
 
-    The kernel shows the memory in which a program got its arguments. Its size is fixed, so the last two arguments are
-    to be blanks, room for a longer name, and the name.
+    The kernel reads a command line from the memory in which the program received its arguments. That memory's size is
+    fixed. So the process must be started with two last arguments: blanks, as room for a longer name, and the name.
     """
 
     def __init__(self, end: int, size: int) -> None:
@@ -88,7 +90,7 @@ class Title:
 
     @classmethod
     def find(cls, room: str, name: str) -> Title | None:
-        """Find it in a process whose last two arguments are `room` and `name`; None where it is not as expected."""
+        """Return this process's title; None if its last two arguments are not `room` and `name`."""
         try:
             fields = (_SELF / "stat").read_text().rpartition(")")[2].split()
             begin, end = int(fields[_ARG_START]), int(fields[_ARG_END])
@@ -101,6 +103,6 @@ class Title:
         return cls(end, len(last) - 1) if ctypes.string_at(begin, len(shown)) == shown else None
 
     def write(self, name: str) -> None:
-        """Give this process another name, cut to the room that there is."""
+        """Give this process another name, cut to the room for it."""
         kept = name.replace("\0", " ").encode()[: self._size - 2]
         ctypes.memmove(self._end - self._size, b" " * (self._size - 2 - len(kept)) + b"\0" + kept + b"\0", self._size)

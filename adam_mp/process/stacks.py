@@ -13,12 +13,16 @@ import psutil
 from adam_mp.process.child import Child
 from adam_mp.process.entry import STACKS_SIGNAL
 
-_DEADLINE, _DEADLINE_OF_OTHERS = 1.0, 2.5  # seconds for all to answer; some of the others ask in their turn first
-_LOOK, _QUIET = 0.02, 0.06
+# Seconds for all to answer: for a crew, and where there are others, which may first ask children of their own.
+_DEADLINE, _DEADLINE_OF_OTHERS = 1.0, 2.5
+_LOOK, _QUIET = 0.02, 0.06  # seconds between two looks at the answers; seconds without new output after the last answer
 
 
 def all_stacks(crew: Mapping[str, Child], others: Mapping[str, Child]) -> str:
-    """Return the stacks of this process, its crew and `others`; of those that are stopped or do not answer, that."""
+    """Return the stacks of this process, its `crew` and `others`, as a text.
+
+    `others` are children that may have crews of their own. A process that does not answer is listed with its state.
+    """
     children = {**crew, **others}
     asked = {name: child.ask(STACKS_SIGNAL) for name, child in children.items()}
     deadline = time.monotonic() + (_DEADLINE_OF_OTHERS if others else _DEADLINE)
@@ -45,7 +49,7 @@ def _own_stacks() -> str:
 
 
 def _state(process: int) -> str:
-    """Say what the system knows of a process that does not answer."""
+    """Say what the operating system knows of a process that does not answer."""
     try:
         return f"  does not answer: {psutil.Process(process).status()}"
     except psutil.Error:

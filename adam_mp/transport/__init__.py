@@ -1,11 +1,21 @@
-"""Messages between the parts of a run: one interface, and what carries them.
+"""Messages between the parts of a run: what they hold, one interface to send and receive them, and its transports.
 
-Read `messages` first: every message is a fixed header, checked before anything else, and raw bytes behind it; nothing
-that comes from outside is unpickled. `endpoint` is the interface: send, receive with a deadline, close; queues are
-bounded, so who cannot get rid of messages is told so and nothing piles up. `zeromq` carries them
-between machines (TCP) and between processes of one user (socket files), `sim` in memory, late, lost, doubled and out of
-order as a seed says, for tests. `local` is no endpoint: it hands arrays over between two processes, in shared memory.
-`forms` has the fields of control messages.
+Every message is a fixed header, which the receiver checks before anything else, and a payload of raw bytes. Nothing
+that comes from the network is unpickled. All queues are bounded: when a peer's queue is full, `send` returns None, and
+the sender decides what to do. Read `messages` first.
 
-May import: `errors`, `machine`, `kernels`, `memory`.
+    messages      the header, the kinds of messages, encoding and decoding
+    forms         the fields of control messages: reading, checking and writing their JSON
+    refusal       the message REFUSED: why a message was not taken
+    endpoint      the interface of all transports: send, receive with a deadline, close
+    zeromq        the transport over TCP and over socket files: a listener and a dialer
+    connections   watches the connections of a ZeroMQ socket, and ends dead ones
+    sim           a simulated transport for tests: late, lost, doubled and reordered messages, drawn from a seed
+    local         no transport: a queue of arrays in shared memory between two processes
+    places        where a part of a run listens: an address or a socket file
+    addresses     HOST:PORT, and the rule that without keys nothing leaves this machine
+    socket_files  unix:FILE, sockets that only the processes of one user can reach
+    keys          the key file of a run
+
+May import: `errors`, `machine`, `process`, `kernels`, `network`, `memory`.
 """

@@ -1,4 +1,4 @@
-"""HOST:PORT as users write it, and the rule that without keys only this machine may listen and be spoken to."""
+"""HOST:PORT as users write it, and the rule: without keys, a part listens and dials on this machine's loopback only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+)):([0-9]{1
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """A host, by name or number, and a port; port 0 lets the system choose one to listen on."""
+    """A host, as a name or an IP address, and a port; with port 0 the system chooses one to listen on."""
 
     host: str
     port: int
@@ -24,7 +24,7 @@ class Address:
 
     @property
     def is_version_6(self) -> bool:
-        """Whether it is reached by IPv6 alone; both sides prefer version 4 where a name stands for both."""
+        """Whether only IPv6 leads there; where a host has addresses of both versions, both sides use IPv4."""
         try:
             return all(":" in number for number in self.numbers())
         except OSError:
@@ -32,27 +32,27 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it is of this machine alone."""
+        """Whether the host is this machine's loopback."""
         return _all_loopback(self.known_numbers())
 
     def known_numbers(self) -> list[str]:
-        """Return `numbers`, empty if there is none."""
+        """Return `numbers()`, or an empty list if nobody knows the host's name."""
         try:
             return self.numbers()
         except OSError:
             return []
 
     def numbers(self) -> list[str]:
-        """Return the IP addresses that the host stands for, version 4 first; raises OSError if there is none."""
+        """Return the IP addresses of the host, IPv4 first; raises OSError if nobody knows the host's name."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except UnicodeError:  # a part of the name is longer than names may be
+        except UnicodeError:  # a part of the name is longer than host names allow
             raise OSError(f"{self.host} is no host name") from None
         return sorted({str(entry[4][0]) for entry in found}, key=lambda number: (":" in number, number))
 
 
 def parse_address(text: str, what: str, least_port: int = 1) -> Address:
-    """Return the address in `text`; `what` names it in messages. Raises SettingsError if it is none."""
+    """Return the address that `text` names; raises SettingsError, which calls it `what`, if `text` names none."""
     parts = _ADDRESS.fullmatch(text)
     if parts is None or not least_port <= int(parts[3]) <= 65535:
         raise SettingsError(
@@ -62,10 +62,11 @@ def parse_address(text: str, what: str, least_port: int = 1) -> Address:
 
 
 def check_listening(address: Address, has_keys: bool) -> Address:
-    """Return what to listen on: the address by number, so that nothing else is listened on than what was checked.
+    """Return the address to listen on, with an IP address as host, so that ZeroMQ listens on what was checked.
 
-    ZeroMQ reads names otherwise: `*` is everything to it, and the name of a network card its address. A name that
-    nobody knows stays as it is. Raises SettingsError if others could reach the address and there are no keys.
+    ZeroMQ reads host names in its own way: it takes `*` for all addresses, and the name of a network card for the
+    card's address. A name that nobody knows is returned unchanged. Raises SettingsError if other machines could reach
+    the address and there are no keys.
     """
     numbers = address.known_numbers()
     if not has_keys and not _all_loopback(numbers):
@@ -77,7 +78,10 @@ def check_listening(address: Address, has_keys: bool) -> Address:
 
 
 def open_notice(address: Address, may: str) -> str:
-    """Say, for one who listens without keys, to whom that is open; `may` is what those can do."""
+    """Return a line for the user of a part that listens on loopback without keys: who can reach it.
+
+    `may` is what such users can do.
+    """
     return (
         f"{address} is open to every user of this machine: without keys, any of them may {may}; to close it, make a "
         "key file with 'adam-mp keygen FILE' and give --key-file FILE to all parts of the run"
@@ -85,20 +89,20 @@ def open_notice(address: Address, may: str) -> str:
 
 
 def check_joining(address: Address, has_keys: bool) -> Address:
-    """Return what to dial. Raises SettingsError if messages would leave this machine without keys.
+    """Return the address to dial. Raises SettingsError if messages would leave this machine without keys.
 
-    Without keys that is the first number of those that were checked (version 4 first), for good: ZeroMQ would look a
-    name up again at each connection, unchecked. With keys it is the name: whoever answers has to prove that it holds
-    them, and a part that was started elsewhere under its name is found.
+    Without keys the result has the first of the checked IP addresses as host (IPv4 first): ZeroMQ would look a name up
+    again at each connection, and nothing would check what it finds. With keys the result keeps the name: the peer that
+    answers must prove that it holds the keys, and a part that moved to another machine is found under its name.
     """
     if has_keys:
         return address
-    numbers = address.known_numbers()  # an unknown name is no loopback
+    numbers = address.known_numbers()  # empty for an unknown name, which then counts as not loopback
     if not _all_loopback(numbers):
         raise SettingsError(f"cannot join {address} without keys; give the run's --key-file")
     return Address(numbers[0], address.port)
 
 
 def _all_loopback(numbers: list[str]) -> bool:
-    """Whether there are numbers, and all of them are of this machine alone."""
+    """Tell whether there are IP addresses and all of them are loopback addresses."""
     return bool(numbers) and all(ipaddress.ip_address(number).is_loopback for number in numbers)

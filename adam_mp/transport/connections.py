@@ -1,10 +1,10 @@
-"""The connections of a ZeroMQ socket: what its monitor tells of them, and an end to those that carry nothing.
+"""The connections of a ZeroMQ socket: what its monitor reports about them, and the end of dead ones.
 
-The kernel sends unacknowledged bytes again after 0.2, 0.4, 0.8 s and so on: once a network that was cut for 30 s is
-back, up to 30 s more pass before anything is sent. So a connection whose peer's kernel leaves several of these attempts
-without any answer, for `_DEAF` seconds, is ended here, and ZeroMQ dials anew. The kernel of a peer that reads nothing
-(its queues are full, or it is stopped) answers every attempt: such a connection stays. A time limit of the kernel
-(TCP_USER_TIMEOUT) does not tell the two apart.
+The kernel sends unacknowledged bytes again after 0.2, 0.4, 0.8 s and so on. If a network was cut for 30 s, up to 30 s
+more pass after it is back before the kernel sends again. So this module ends a connection when the peer's kernel has
+left several such attempts unanswered for `_DEAF` seconds, and ZeroMQ dials anew. If the peer is only slow to read (its
+queues are full, or it is stopped), its kernel answers every attempt, and the connection stays. The kernel's own time
+limit (TCP_USER_TIMEOUT) does not distinguish the two cases.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 _DEAF = 3.0  # seconds without any answer of the peer's kernel
-_ATTEMPTS = 3  # to send the same bytes, none of them answered
-_PROBES = 2  # of a peer that had no room for more bytes
+_ATTEMPTS = 3  # unanswered attempts to send the same bytes
+_PROBES = 2  # unanswered probes of a peer that had no room for more bytes
 _LOOK = 0.5  # seconds between looks at the connections
-_SELDOM = 0.02  # seconds between looks at the monitor by who is not told that it has something
-# In the kernel's struct tcp_info: probes without an answer; milliseconds since an answer; segments sent again.
+_SELDOM = 0.02  # seconds between looks at the monitor by `look_if_due`
+# Offsets in the kernel's struct tcp_info: probes without an answer; milliseconds since an answer; segments sent again.
 _PROBES_AT, _HEARD_AT, _RESENT_AT, _INFO_BYTES = 3, 56, 100, 104
-# What a failed handshake means to one that was given keys, and to one that was given none.
+# (event, whether this side has keys) -> what a failed handshake means.
 FAILURES: dict[tuple[int, bool], str] = {
     (zmq.EVENT_HANDSHAKE_FAILED_AUTH, True): "it refuses this key file; give that of the run",
     (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, True): "it has no keys; start it with this key file too, or give none here",
@@ -45,18 +45,19 @@ _EVENTS = _OPENED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | zmq.EVENT_DISCONNE
 
 @dataclasses.dataclass
 class _Heard:
-    """When the kernel of a connection's peer was last heard, and how many segments had been sent again by then."""
+    """When the peer's kernel answered last (`at`), and how many segments had been sent again by then (`resent`)."""
 
     at: float
     resent: int
 
 
 class Connections:
-    """All connections of one socket, from now on; used by the thread that uses the socket.
+    """All connections that one socket opens from now on. Only the thread that uses the socket may use it.
 
-    `failed` counts handshakes that failed, `lost` connections that ended after theirs, whoever ended them. `trouble`
-    says what was wrong with the last handshake. Whoever uses the socket calls `look_if_due` each time, and `look` when
-    `monitor` has something to receive: untaken, what ZeroMQ tells stops all of the socket's traffic at some point.
+    `failed` counts failed handshakes. `lost` counts connections that ended after a good handshake, whichever side ended
+    them. `trouble` says what was wrong with the last handshake, "" if nothing. The thread calls `look_if_due` whenever
+    it uses the socket, and `look` when `monitor` has something to receive: reports that nobody takes would at some
+    point stop all traffic of the socket.
     """
 
     def __init__(self, of: zmq.Socket[bytes], has_keys: bool) -> None:
@@ -64,17 +65,17 @@ class Connections:
         self.failed = self.lost = 0
         self.trouble = ""
         self._socket, self._has_keys = of, has_keys
-        self._failing = 0  # connections whose handshake failed, and whose end is told next
-        self._open: dict[int, _Heard] = {}  # by their descriptors
+        self._failing = 0  # connections whose handshake failed and whose end the monitor has not reported yet
+        self._open: dict[int, _Heard] = {}  # by the connections' descriptors
         self._taken = self._looked = time.monotonic()
 
     def look_if_due(self) -> None:
-        """Do as `look` does, unless that was done just now: a look takes longer than to send a small message."""
+        """Call `look`, unless that was done in the last 20 ms: a look takes longer than sending a small message."""
         if time.monotonic() - self._taken >= _SELDOM:
             self.look()
 
     def look(self) -> None:
-        """Take what ZeroMQ tells, and end connections that are dead."""
+        """Take what the monitor reports; twice a second, also end the connections that are dead."""
         while not self.monitor.closed and int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._take(recv_monitor_message(self.monitor))
         now = self._taken = time.monotonic()
@@ -84,7 +85,7 @@ class Connections:
                 _end_if_dead(descriptor, heard, now)
 
     def close(self) -> None:
-        """Give the monitor back, before the socket is closed."""
+        """Close the monitor; the caller closes the socket afterwards."""
         if not self.monitor.closed:
             self._socket.disable_monitor()
             self.monitor.close(0)
@@ -107,15 +108,16 @@ class Connections:
 
 
 def _end_if_dead(descriptor: int, heard: _Heard, now: float) -> None:
-    """Look at a connection of ZeroMQ, and note in `heard` whether its peer was heard since; end it if it is dead.
+    """End the connection with this descriptor if it is dead; otherwise bring `heard` up to date.
 
-    ZeroMQ may have closed the descriptor by now, and another file may have it: what is no TCP connection is left alone.
+    ZeroMQ may have closed the descriptor by now, and another file may have its number: files that are not TCP
+    connections are left alone.
     """
     with contextlib.suppress(OSError):
         own = os.dup(descriptor)
         try:
             connection = socket.socket(fileno=own)
-        except OSError:  # no socket
+        except OSError:  # the descriptor is not a socket
             os.close(own)
             return
         with connection:
@@ -125,10 +127,11 @@ def _end_if_dead(descriptor: int, heard: _Heard, now: float) -> None:
 
 
 def is_dead(info: bytes, heard: _Heard, now: float) -> bool:
-    """Tell from the kernel's `info` whether a connection is dead; bring `heard` up to date.
+    """Tell from the kernel's `info` (a struct tcp_info) whether a connection is dead; bring `heard` up to date.
 
-    The connection is dead if the peer left several attempts unanswered since its last answer. The age of that answer is
-    not enough: the kernel soon waits longer between attempts.
+    It is dead if the peer's last answer is `_DEAF` seconds old and the peer left several attempts unanswered since
+    then. The age alone is not enough: the kernel may not have tried again since, as it waits ever longer between
+    attempts.
     """
     silence, resent = (struct.unpack_from("=I", info, place)[0] for place in (_HEARD_AT, _RESENT_AT))
     at = now - silence / 1000
@@ -139,9 +142,9 @@ def is_dead(info: bytes, heard: _Heard, now: float) -> bool:
 
 
 def _failure(event: int, detail: int, has_keys: bool) -> str:
-    """Say what ZeroMQ tells about a handshake; nothing if that went well."""
+    """Say in words what a monitor's event means for the handshake; "" if the handshake was good."""
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and detail != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
         return _STRANGER
     if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and detail == errno.EAGAIN:
-        return ""  # it did not say anything in time
+        return ""  # the peer did not say anything in time
     return FAILURES.get((event, has_keys), "")

@@ -1,4 +1,4 @@
-"""The interface that all transports have: an endpoint sends to peers and receives from them."""
+"""The interface of all transports: an endpoint sends messages to peers, and receives messages from them."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from typing import Any, Protocol
 
 from adam_mp.transport.messages import Message
 
-Peer = Any  # what an endpoint knows a peer by: hashable, no one else's business
+Peer = Any  # how an endpoint names a peer: a hashable value; only that endpoint knows what it means
 
 
 class Sent(Protocol):
-    """A message on its way."""
+    """A message that an endpoint has taken and may still be sending."""
 
     @property
     def done(self) -> bool:
-        """Whether its payload may be written over."""
+        """Whether the caller may write over the message's payload."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Delivered:
-    """A message whose payload was copied: it may be written over at once."""
+    """A message whose payload the endpoint has copied: the caller may write over the payload at once."""
 
     done: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
 class TransportStatistics:
-    """An endpoint's counters: messages and payload bytes in both directions, frames dropped as unusable, refusals.
+    """An endpoint's counters: messages and payload bytes in both directions, and what went wrong.
 
-    `full` counts messages that were not taken because the peer's queue was full or the peer gone; `failed` counts
-    connections that did not come about since one side refused the other, or said nothing it understands; `lost` those
-    that ended, whoever ended them.
+    `dropped` counts received frames that were not a valid message. `full` counts messages that `send` did not take,
+    because the peer's queue was full or the peer was gone. `failed` counts connections whose handshake failed: one side
+    refused the other, or did not understand it. `lost` counts connections that ended after a good handshake, whichever
+    side ended them.
     """
 
     sent: int = 0
@@ -45,23 +46,23 @@ class TransportStatistics:
 
 
 class Endpoint(Protocol):
-    """One end of a transport. Used by one thread."""
+    """One end of a transport. Only one thread may use it."""
 
     def send(self, peer: Peer, message: Message) -> Sent | None:
-        """Queue a message without waiting; None if the peer's bounded queue is full or the peer is gone.
+        """Queue a message for a peer, without waiting; return None if the peer's queue is full or the peer is gone.
 
-        The payload must stay as it is until the result is `done`.
+        The caller must not change the payload before the result is `done`.
         """
 
     def receive(self, seconds: float) -> tuple[Peer, Message] | None:
-        """Return the next message and who sent it, waiting `seconds` at most; None if there is none.
+        """Return the next message and the peer that sent it; wait at most `seconds`, then return None.
 
-        The payload is valid for as long as it is held. Bytes that are no message are dropped, counted, and their sender
-        is told with REFUSED.
+        The payload is valid while the caller keeps a reference to it. The endpoint drops and counts bytes that are not
+        a valid message; a listener also answers their sender with REFUSED.
         """
 
     def statistics(self) -> TransportStatistics:
         """Return the counters as of now."""
 
     def close(self) -> None:
-        """Give everything back; what is queued has a moment to leave."""
+        """Close the endpoint; messages in its queues have a moment to leave."""

@@ -7,8 +7,8 @@
     read(Asking, {"wanted": 7}, FrameError)     # Asking(wanted=7); FrameError, in one line, for what it may not hold
     write(Asking(7))                            # {"wanted": 7}
 
-Anyone may send anything, so a reader looks at all fields before any of them is used. A field that is missing has its
-default, and one that the dataclass does not have is passed over: so another version may have more.
+A peer may send anything, so `read` checks all fields before the caller uses any of them. A missing field gets its
+default. Fields that the dataclass does not have are ignored, so that a newer version may send more.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from typing import Any, Protocol, TypeVar
 from adam_mp.errors import AdamError
 from adam_mp.transport.messages import shown
 
-_LONGEST = 60  # letters of a value in a message of ours
+_LONGEST = 60  # characters of a peer's value in an error message
 _FORM = "form"
 _LARGEST_FLOAT32 = 3.4028234e38
 _Message = TypeVar("_Message")
-Seen = Mapping[str, Any]  # the fields read before, by name, and what the reader was given beside the message
+Seen = Mapping[str, Any]  # by name: the message's fields that were read before, and what `read` got as `seen`
 
 
 class MalformedError(AdamError):
-    """A value is not what its form expects; the text is a line without the name of the field."""
+    """A value is not what its form expects; the text continues a line that begins with the name of the field."""
 
 
 class Form(Protocol):
-    """What a field holds."""
+    """What a field holds, and how JSON represents it."""
 
     def read(self, value: Any, seen: Seen) -> Any:
-        """Return what came as JSON; raises MalformedError, saying what came and what is expected."""
+        """Return the field for a JSON value; raises MalformedError, which says what came and what is expected."""
 
     def write(self, value: Any) -> Any:
-        """Return it as JSON has it."""
+        """Return the JSON value for a field."""
 
 
 def entry(form: Form, default: Any = dataclasses.MISSING) -> Any:
-    """Return a field of a message. One without a default must be there."""
+    """Return a dataclass field with a form. A message must have the field if it has no default."""
     if isinstance(default, (list, dict, set)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata={_FORM: form})
     return dataclasses.field(default=default, metadata={_FORM: form})
@@ -53,9 +53,10 @@ def read(
     kind: type[_Message], content: Any, refusal: type[AdamError], only: Collection[str] | None = None,
     seen: Seen | None = None,
 ) -> _Message:  # fmt: skip
-    """Return the message in a JSON object; raises `refusal` if it is none.
+    """Return the message of type `kind` in the JSON object `content`; raises `refusal` if it holds none.
 
-    `only` names the fields to look at, by default all; `seen` is what limits depend on beside the message itself.
+    `only` names the fields to read, by default all. `seen` has values, by name, on which the forms' limits depend in
+    addition to the fields read before.
     """
     if not isinstance(content, Mapping):
         raise refusal(f"{kind.__name__} is {brief(content)}; expected a JSON object")
@@ -73,7 +74,7 @@ def read(
             raise refusal(f"{field.name} {error}") from None
     try:
         return kind(**values)
-    except MalformedError as error:  # the fields do not go together
+    except MalformedError as error:  # from __post_init__: the fields contradict each other
         raise refusal(str(error)) from None
 
 
@@ -82,7 +83,7 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
 
 
 def write(message: Any) -> dict[str, Any]:
-    """Return a message as plain values for JSON; what is None is left out."""
+    """Return a message as a JSON object; fields that are None are left out."""
     return {
         field.name: field.metadata[_FORM].write(value)
         for field in dataclasses.fields(message)
@@ -91,20 +92,20 @@ def write(message: Any) -> dict[str, Any]:
 
 
 def brief(value: Any) -> str:
-    """Return what came as a line of ours may show it, whatever it is."""
+    """Return a JSON value as an error message shows it: a plain value, cut to 60 characters, or else its type."""
     if isinstance(value, str | bool | int | float | None):
         return repr(value)[:_LONGEST]
     return type(value).__name__
 
 
 def short(value: Any) -> str:
-    """Return what came as text, of 80 characters at most."""
+    """Return any value as an error message shows it, in at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def is_number(value: Any) -> bool:
-    """Tell whether it is a finite number; JSON has true, 1e999 and NaN too."""
+    """Tell whether a JSON value is a finite number; Python reads true, 1e999 and NaN from JSON too."""
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and not isinstance(value, bool)
@@ -116,7 +117,7 @@ def _limit(limit: int | Callable[[Seen], int], seen: Seen) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Whole:
-    """A whole number from `least` to `most`, which may depend on what was seen before."""
+    """A whole number from `least` to `most`; `most` may be a function of what was seen before."""
 
     least: int
     most: int | Callable[[Seen], int]
@@ -153,7 +154,7 @@ class Number:
 
 @dataclasses.dataclass(frozen=True)
 class Numbers:
-    """`count` numbers that are not beyond float32; read as a tuple."""
+    """A list of `count` finite numbers within the range of float32, read as a tuple."""
 
     count: int | Callable[[Seen], int]
 
@@ -172,7 +173,7 @@ class Numbers:
 
 @dataclasses.dataclass(frozen=True)
 class Flag:
-    """True or false; whatever is not true is false."""
+    """True or false; any value but true is read as false."""
 
     def read(self, value: Any, seen: Seen) -> bool:
         """See `Form.read`."""
@@ -185,7 +186,7 @@ class Flag:
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """A text, of which as many letters are taken as `longest` says, all of them such as every terminal shows."""
+    """A text, read as at most `longest` printable ASCII characters (`messages.shown`)."""
 
     longest: int
 
@@ -219,7 +220,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class ListOf:
-    """Values of one form, read as a tuple; `expected` says in words what they are."""
+    """A list of values of one form, read as a tuple; `expected` names them in errors."""
 
     form: Form
     expected: str
@@ -237,7 +238,10 @@ class ListOf:
 
 @dataclasses.dataclass(frozen=True)
 class Wholes:
-    """`what`, a list of whole numbers from `least` to `most`; quick where there are thousands of them."""
+    """A list of whole numbers from `least` to `most`, read as a tuple; faster than `ListOf` for thousands of them.
+
+    `what` names them in errors.
+    """
 
     what: str
     least: int
@@ -257,7 +261,7 @@ class Wholes:
 
 @dataclasses.dataclass(frozen=True)
 class Optional:
-    """None, or a value of a form."""
+    """None, or a value of another form."""
 
     form: Form
 
@@ -272,7 +276,7 @@ class Optional:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A value that `make` makes of JSON, raising MalformedError, and `plain` turns into JSON."""
+    """A value that `make` makes of a JSON value (or raises MalformedError), and that `plain` turns into one."""
 
     make: Callable[[Any, Seen], Any]
     plain: Callable[[Any], Any]
@@ -288,7 +292,7 @@ class Made:
 
 @dataclasses.dataclass(frozen=True)
 class Inner:
-    """A message within a message: a JSON object of its own."""
+    """A dataclass with forms of its own within a message; in JSON an object within the object."""
 
     kind: type[Any]
 

@@ -1,8 +1,9 @@
-"""The key file of a run: one CURVE key pair that all its parts hold. Who has the file may join; nobody else can read.
+"""The key file of a run: one CURVE key pair that all parts of the run hold.
 
-Every part proves that it holds the pair, and messages are encrypted (CurveZMQ). The file is a secret: it is made
-readable by its owner alone. One that others may read, or that belongs to another user than this one or root, is
-refused: its owner could read it, and put other keys in its place.
+A process that has the file may join the run; nobody else can read messages. Every part proves that it holds the key
+pair, and messages are encrypted (CurveZMQ). The file is a secret: `make_key_file` lets only its owner read it.
+`read_keys` refuses a file that other users may read, and a file of another user (except root): that user could read
+the keys, or replace them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ _FIRST_LINE = "adam_mp key 1"
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """A CURVE key pair, each 40 characters of Z85."""
+    """A CURVE key pair; each key is 40 characters of Z85."""
 
     public: bytes
     secret: bytes = dataclasses.field(repr=False)
 
 
 def make_key_file(path: Path) -> Keys:
-    """Write a new key pair to `path`, for its owner alone; raises SettingsError if it exists or cannot be written."""
+    """Write a new key pair to a new file that only its owner can read.
+
+    Raises SettingsError if `path` exists or cannot be written.
+    """
     public, secret = zmq.curve_keypair()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -42,10 +46,10 @@ def make_key_file(path: Path) -> Keys:
 
 
 def read_keys(path: str | Path | None) -> Keys | None:
-    """Read a key pair, None for None.
+    """Return the key pair in the file at `path`; None if `path` is None.
 
-    Raises SettingsError if the file is missing, open to others, another user's, or no key file. It looks at the file
-    that it reads, whatever becomes of the path meanwhile.
+    Raises SettingsError if the file is missing, readable by other users, another user's, or no key file. All is checked
+    on the open file, so a file that replaces it meanwhile cannot pass unchecked.
     """
     if path is None:
         return None

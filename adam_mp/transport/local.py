@@ -1,10 +1,10 @@
-"""Messages between two processes of one machine: the bytes stay where they are in shared memory, an offset goes over.
+"""A channel: a queue of float32 arrays in shared memory, from one process (the sender) to another (the receiver).
 
-A channel has one sender and one receiver. The sender writes into a free slot and publishes it; the receiver reads it
-where it lies and gives it back, as in a ring of batches (`memory.slots`). A full channel says so at once. Either side
-may die at any moment: what was published stays, a successor carries on.
+The sender writes an array into a free slot and publishes the slot. The receiver reads the array where it is, with no
+copy, and gives the slot back, as in a ring of batches (`memory.slots`). When no slot is free, `reserve` returns None at
+once. Either process may die at any moment: published slots stay, and a successor goes on.
 
-It is no `Endpoint`: a slot is an array of numbers that its sender writes in place, not a message that somebody answers.
+A channel is not an `Endpoint`: it carries arrays that the sender writes in place, and no messages that a peer answers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from adam_mp.memory.slots import WORDS_BYTES, SlotWords
 
 @dataclasses.dataclass(frozen=True)
 class ChannelHandle:
-    """What a process needs to attach: the segment, where the channel begins in it, slots and numbers a slot."""
+    """What a process needs to attach: the segment, the channel's offset in bytes, its slots, float32 values a slot."""
 
     segment: SegmentHandle
     offset: int
@@ -28,9 +28,10 @@ class ChannelHandle:
 
 
 class LocalChannel:
-    """A queue of `slots` float32 arrays of up to `numbers` numbers; zeroed memory is an empty one.
+    """A channel of `slots` slots, each of `numbers` float32 values; zeroed memory is an empty channel.
 
-    The sender calls `reserve`, `publish` and `lose`; one other process `waiting`, `peek`, `consume` and `lost`.
+    The sender calls `reserve`, `publish` and `lose`; the receiver calls `peek` and `consume`. Both may read `waiting`
+    and `lost`.
     """
 
     def __init__(self, segment: Segment, offset: int, slots: int, numbers: int) -> None:
@@ -45,25 +46,25 @@ class LocalChannel:
 
     @classmethod
     def attach(cls, handle: ChannelHandle, segment: Segment | None = None) -> LocalChannel:
-        """Map a channel that the supervisor made; `segment`, if its memory is mapped here already."""
+        """Map a channel that the supervisor made; give `segment` if this process has mapped it already."""
         return cls(segment or Segment.attach(handle.segment), handle.offset, handle.slots, handle.numbers)
 
     def reserve(self) -> np.ndarray | None:
-        """Return the next slot, float32 [numbers], to write; None if the channel is full."""
+        """Return the next free slot to write, float32 [numbers]; None if the channel is full. Sender only."""
         free = self._words.free()
         return None if free is None else self._slots[free]
 
     def publish(self) -> None:
-        """Hand the reserved slot over."""
+        """Hand the slot that `reserve` returned to the receiver. Sender only."""
         self._words.publish()
 
     def lose(self) -> None:
-        """Note that something could not be sent because the channel was full."""
+        """Count an array that the sender dropped because the channel was full. Sender only."""
         self._words.extra += 1
 
     @property
     def lost(self) -> int:
-        """How often something could not be sent."""
+        """How many arrays the sender dropped because the channel was full."""
         return self._words.extra
 
     @property
@@ -73,10 +74,10 @@ class LocalChannel:
         return published - consumed
 
     def peek(self, ahead: int) -> np.ndarray:
-        """Return the slot that was published `ahead` after the oldest."""
+        """Return the slot that was published `ahead` slots after the oldest, float32 [numbers]. Receiver only."""
         slot: np.ndarray = self._slots[self._words.at(ahead)]
         return slot
 
     def consume(self, count: int) -> None:
-        """Give the oldest `count` slots back."""
+        """Give the oldest `count` slots back to the sender. Receiver only."""
         self._words.consume(count)

@@ -2,9 +2,12 @@
 
     magic "AdMP" | version | kind | run | sender | epoch | shard | sequence | shard version | length | encoding | crc32c
 
-`run` is the run's identity (0 before it is known), `sender` the member that the coordinator numbered, `epoch` that of
-the bucket map, `sequence` numbers a sender's messages about one shard, so that one that comes twice is applied once.
-The crc32c covers header and payload. Numbers are little-endian. Payloads of control messages are JSON objects.
+`run` is the run's id (0 before the sender knows it). `sender` is the number that the coordinator gave the sending
+member. `epoch` is the map epoch, the version of the bucket map that the sender has. `shard` is the number of a shard
+(in FACTORS the index of a tensor, in FETCH and PICTURES the number of a session). `sequence` numbers the messages of a
+sender about a shard, so that the receiver applies a message once even if it arrives twice. `shard version` counts the
+changes of the shard's weights. The crc32c covers header and payload. Numbers are little-endian. Payloads of control
+messages are JSON objects.
 """
 
 from __future__ import annotations
@@ -22,55 +25,61 @@ from crc32c import crc32c
 from adam_mp.errors import AdamError
 
 MAGIC = b"AdMP"
-VERSION = 3  # 2: news had lists of pairs for a map, and empty values; 1: shards of up to 1 MB
+# Of the messages; a receiver refuses others. In version 2 the coordinator's answers had lists of pairs in place of JSON
+# objects, and empty values; in version 1 small networks were not cut into smaller shards for several parameter servers.
+VERSION = 3
 _HEADER = struct.Struct("<4sHHQQIIQQQHHI")
 HEADER_BYTES = _HEADER.size
 LONGEST = 64 << 20  # bytes of a payload
 _LONGEST_TEXT = 16 << 20  # bytes of a payload that is JSON
 _CRC_AT = HEADER_BYTES - 4
 _NO_CRC = bytes(4)
-_LONGEST_SHOWN = 500  # letters
+_LONGEST_SHOWN = 500  # characters
 ENCODINGS = ("float32", "float16", "bfloat16")
 
 
 class Kind(enum.IntEnum):
-    """What a message is for. Those up to REFUSED carry JSON, the others raw arrays or nothing."""
+    """What a message is for. Kinds up to REFUSED carry a JSON object, the others raw arrays or nothing."""
 
     JOIN = 1  # a part of a run asks to be a member
     WELCOME = 2  # the coordinator's answer: member number, run, bucket map
-    REPORT = 3  # a member lives; a replica tells what is trained and asks for batches
-    ORDERS = 4  # the coordinator's answer: batches granted, epoch, the newest map
-    LEAVE = 5  # a member goes, or is known to be dead
-    STATUS = 6  # anyone asks how the run is
-    STATE = 7  # the answer
-    DESCRIBE = 8  # a replica asks a data server what it serves
-    DESCRIPTION = 9  # the answer
-    REFUSED = 10  # why a message was not taken
+    REPORT = 3  # a member says that it lives; a replica also says what it has trained, and asks for batches
+    ORDERS = 4  # the coordinator's answer: batches granted, epoch, the newest bucket map
+    LEAVE = 5  # a member leaves, or its supervisor knows that it is dead
+    STATUS = 6  # any peer asks for the state of the run
+    STATE = 7  # the answer to STATUS
+    DESCRIBE = 8  # a replica describes its data and pictures to a data server, to open a session
+    DESCRIPTION = 9  # the answer to DESCRIBE: the number of the session
+    REFUSED = 10  # why the peer did not take a message
 
-    FIRST = 16  # first weights of a shard, taken only where the server has none
-    DELTA = 17  # to be added to a shard
-    FACTORS = 18  # activations and errors of a dense layer, to be multiplied and added
-    PULL = 19  # asks for a shard unless its version is the one given
-    FRESH = 20  # the shard's weights
-    UNCHANGED = 21  # the sender's copy, with what it pushed, is the shard
-    EMPTY = 22  # the server has no weights for this shard yet: send FIRST
-    MOVED = 23  # the bucket map is another one, or the shard is not this server's
+    FIRST = 16  # first weights of a shard; a parameter server takes them only if it has none
+    DELTA = 17  # the parameter server adds the payload to a shard
+    FACTORS = 18  # activations and errors of a dense layer, for a parameter server to multiply and add to its shards
+    PULL = 19  # asks for a shard, unless the shard's version is still the one in the header
+    FRESH = 20  # the answer: the shard's weights
+    UNCHANGED = 21  # the answer: the replica's base, plus the delta that it pushed, is the shard
+    EMPTY = 22  # the answer: the parameter server has no weights for this shard yet; send FIRST
+    MOVED = 23  # the answer: the parameter server has another bucket map, or does not own this shard
 
     FETCH = 32  # a replica asks a data server for the pictures of some samples
-    PICTURES = 33  # the answer
+    PICTURES = 33  # the answer to FETCH
 
 
 class FrameError(AdamError):
-    """Received bytes are no message that can be used."""
+    """Received bytes are not a valid message."""
 
 
-class WrongVersion(FrameError):  # noqa: N818, it is what happened
+class WrongVersion(FrameError):  # noqa: N818, the name says what is wrong
     """The peer speaks another version of the messages."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Message:
-    """A message. `payload` is any contiguous buffer; `version` is that of a shard's weights."""
+    """A message; its fields are those of the header.
+
+    `payload` is any contiguous buffer, `epoch` the map epoch, `version` the version of the shard's weights, `encoding`
+    an index into ENCODINGS for payloads that are arrays.
+    """
 
     kind: Kind
     payload: Any = dataclasses.field(default=b"", repr=False)
@@ -88,11 +97,11 @@ class Message:
         return memoryview(self.payload).nbytes
 
     def array(self) -> np.ndarray:
-        """Return the payload as flat float32 (or the 16-bit type of its encoding), a view."""
+        """Return a flat view of the payload: float32 or float16, or uint16 for bfloat16, as `encoding` says."""
         return np.frombuffer(self.payload, ("<f4", "<f2", "<u2")[self.encoding])
 
     def facts(self) -> dict[str, Any]:
-        """Return the JSON object in the payload; raises FrameError if it is none."""
+        """Return the JSON object in the payload; raises FrameError if the payload is not one."""
         if self.length > _LONGEST_TEXT:
             raise FrameError(f"{self.kind.name} has {self.length} bytes of JSON; expected at most {_LONGEST_TEXT}")
         try:
@@ -111,22 +120,25 @@ class Message:
 
 
 def shown(text: object, longest: int = _LONGEST_SHOWN) -> str:
-    """Return what a peer sent as a line may show it: one line of at most `longest` letters that every terminal has.
+    """Return a text from a peer as one line of at most `longest` printable ASCII characters.
 
-    All that came from the network and goes to a terminal passes here: else it could move the cursor, hide what stands
-    there, or fill the screen. White space becomes a blank, any other letter beyond ASCII a question mark.
+    Every text that came from the network passes here before it goes to a terminal: otherwise it could move the cursor,
+    hide what the terminal shows, or fill the screen. White space becomes a blank, any other character a question mark.
     """
     letters = str(text)[:longest]
     return "".join(each if " " <= each <= "~" else " " if each.isspace() else "?" for each in letters)
 
 
 def with_facts(kind: Kind, facts: Mapping[str, Any], **header: int) -> Message:
-    """Return a message whose payload is a JSON object."""
+    """Return a message whose payload is the JSON object `facts`; `header` sets fields of the header."""
     return Message(kind, json.dumps(facts, separators=(",", ":")).encode(), **header)
 
 
 def encode(message: Message) -> bytes:
-    """Return the header of a message; its payload follows as it is. Raises FrameError if no peer would take it."""
+    """Return the header of a message as bytes; the payload is sent behind it as it is.
+
+    Raises FrameError if the payload is too long for any peer.
+    """
     if message.length > LONGEST:
         raise FrameError(f"{message.kind.name} has {message.length} bytes; expected at most {LONGEST}")
     header = bytearray(
@@ -140,7 +152,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(header: Any, payload: Any) -> Message:
-    """Return the message of two received buffers; raises FrameError, saying what is wrong, for any other bytes."""
+    """Return the message in two received buffers; raises FrameError, which says what is wrong, if they hold none."""
     header = bytes(header)
     if len(header) != HEADER_BYTES:
         raise FrameError(f"header has {len(header)} bytes; expected {HEADER_BYTES}")

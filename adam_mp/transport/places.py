@@ -1,4 +1,4 @@
-"""Where a part of a run listens and what others dial: HOST:PORT, or unix:FILE on one machine."""
+"""Places: where a part of a run listens and others dial it. HOST:PORT, or unix:FILE on one machine."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ Place = Address | SocketFile
 
 
 def parse_place(text: str, what: str, least_port: int = 1) -> Place:
-    """Return the place in `text`; `what` names it in messages. Raises SettingsError if it is none."""
+    """Return the place that `text` names; raises SettingsError, which calls it `what`, if `text` names none."""
     return parse_socket_file(text, what) if text.startswith(PREFIX) else parse_address(text, what, least_port)
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How ZeroMQ gets to a place: what it calls it, whether by IPv6 alone, and whether the run's keys are used.
+    """How ZeroMQ listens at a place or dials it.
 
-    Its owner calls `close` once the socket is closed.
+    `endpoint` is the place in ZeroMQ's notation, `is_version_6` says that only IPv6 leads there, `with_keys` that the
+    run's keys are used, `folder` is the open folder of a socket file. The owner calls `close` after it has closed the
+    socket.
     """
 
     endpoint: str
@@ -28,20 +30,21 @@ class Way:
     folder: PrivateFolder | None = None
 
     def end_listening(self) -> None:
-        """Take away what others find the place by; for who listens there, just before its socket is closed."""
+        """Remove the socket file, if there is one. A listener calls this just before it closes its socket."""
         if self.folder is not None:
             self.folder.remove_file()
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Close the folder of the socket file, if there is one."""
         if self.folder is not None:
             self.folder.close()
 
 
 def way_to_listen(place: Place, has_keys: bool) -> Way:
-    """Return how to listen at `place`; raises SettingsError if others could come there, and there are no keys.
+    """Return how to listen at `place`.
 
-    Raises TransportError too if a socket file is in use.
+    Raises SettingsError if others than this machine's or user's processes could connect and there are no keys,
+    TransportError if a socket file is in use.
     """
     if isinstance(place, SocketFile):
         folder = PrivateFolder(place)
@@ -56,7 +59,7 @@ def way_to_listen(place: Place, has_keys: bool) -> Way:
 
 
 def way_to_dial(place: Place, has_keys: bool) -> Way:
-    """Return how to reach `place`; raises SettingsError if others could hear it, and there are no keys."""
+    """Return how to dial `place`; raises SettingsError if messages would leave this machine and there are no keys."""
     if isinstance(place, SocketFile):
         folder = PrivateFolder(place)
         return Way(folder.endpoint, folder=folder)

@@ -1,4 +1,4 @@
-"""REFUSED: why a message was not taken."""
+"""The message REFUSED: its sender did not take a message, and says why."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from adam_mp.errors import AdamError
 from adam_mp.transport.forms import Flag, Optional, Text, Whole, entry, read, write
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
 
-LONGEST_REASON = 500  # letters
+LONGEST_REASON = 500  # characters
 
 
 class RefusedError(AdamError):
-    """A message is not taken, and its sender is told why. `rejoin` asks it to join again."""
+    """A receiver does not take a message, and answers its sender with the reason; `rejoin` asks it to join again."""
 
     def __init__(self, reason: str, rejoin: bool = False) -> None:
         super().__init__(reason)
@@ -21,7 +21,11 @@ class RefusedError(AdamError):
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """What REFUSED holds: the `reason`; whether the sender is to `rejoin`; a `session` that is not known there."""
+    """What REFUSED holds.
+
+    `reason` is for people. `rejoin` asks the receiver of REFUSED to join the run again. `session` is the number of a
+    session that the data server does not know: the receiver should open it again.
+    """
 
     reason: str = entry(Text(LONGEST_REASON), "it does not say why")
     rejoin: bool = entry(Flag(), False)
@@ -29,10 +33,10 @@ class Refusal:
 
 
 def read_refusal(message: Message) -> Refusal:
-    """Return what a REFUSED says; raises FrameError if that cannot be read."""
+    """Return what a REFUSED message says; raises FrameError if its payload cannot be read."""
     return read(Refusal, message.facts(), FrameError)
 
 
 def refusal_message(refusal: Refusal, **header: int) -> Message:
-    """Return the message that refuses something."""
+    """Return the message REFUSED for a refusal; `header` sets fields of the header."""
     return with_facts(Kind.REFUSED, write(refusal), **header)

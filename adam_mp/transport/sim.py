@@ -1,6 +1,7 @@
-"""Messages in memory that arrive late, twice, out of order, or never, as a seed says. For tests: no threads, no clock.
+"""A simulated network for tests: messages arrive late, twice, out of order or never, drawn from a seed.
 
-`Network.advance` moves its time; messages are encoded and decoded as on a wire, so nothing is shared by accident.
+It has no threads and no clock: the test moves its time with `Network.advance`. Messages are encoded and decoded as on a
+real network, so that sender and receiver share no memory by accident.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _DELIVERED = Delivered()
 
 @dataclasses.dataclass(frozen=True)
 class Weather:
-    """How a network treats messages: chances of loss and doubling, 0 to 1, and delays drawn up to `delay` seconds."""
+    """How a network treats messages: the chances of loss and doubling, 0 to 1, and the longest `delay` in seconds."""
 
     loss: float = 0.0
     doubling: float = 0.0
@@ -25,7 +26,7 @@ class Weather:
 
 
 class Network:
-    """Endpoints by name, and the messages between them."""
+    """A simulated network: its endpoints by name, and the messages on their way between them."""
 
     def __init__(self, seed: int, weather: Weather) -> None:
         self.weather, self.now = weather, 0.0
@@ -36,7 +37,7 @@ class Network:
         self._cut: set[str] = set()
 
     def endpoint(self, name: str) -> SimEndpoint:
-        """Return the endpoint of that name; a second one takes the place of the first, as after a restart."""
+        """Return a new endpoint of that name. It replaces an earlier one of the name, as after a restart."""
         self._inboxes[name] = []
         return SimEndpoint(self, name)
 
@@ -45,7 +46,7 @@ class Network:
         self._cut = set(names)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass, and deliver what is due."""
+        """Let `seconds` pass, and deliver the messages that are due."""
         self.now += seconds
         while self._waiting and self._waiting[0][0] <= self.now:
             _, _, source, target, header, payload = heapq.heappop(self._waiting)
@@ -53,7 +54,7 @@ class Network:
                 self._inboxes[target].append((source, header, payload))
 
     def post(self, source: str, target: str, message: Message) -> None:
-        """Take a message; what becomes of it is drawn now."""
+        """Send a message; its losses, doubles and delays are drawn now."""
         header, payload = encode(message), bytes(memoryview(message.payload).cast("B"))
         copies = 1 + (self._random.random() < self.weather.doubling)
         for _ in range(copies):
@@ -64,13 +65,13 @@ class Network:
             heapq.heappush(self._waiting, (due, self._count, source, target, header, payload))
 
     def take(self, name: str) -> tuple[str, bytes, bytes] | None:
-        """Return the next message that has arrived for `name`."""
+        """Return (sender, header, payload) of the next message that has arrived for `name`; None if there is none."""
         inbox = self._inboxes[name]
         return inbox.pop(0) if inbox else None
 
 
 class SimEndpoint:
-    """An endpoint of a simulated network; peers are known by name. `receive` never waits."""
+    """An endpoint of a simulated network; a peer is named by its endpoint's name. `receive` never waits."""
 
     def __init__(self, network: Network, name: str) -> None:
         self._network, self._name = network, name

@@ -1,7 +1,7 @@
-"""Sockets that are known by a file, unix:FILE: reached by the processes of one user, who owns the file's folder.
+"""Socket files, unix:FILE: sockets that only processes of the user who owns the file's folder can reach.
 
-The kernel lets nobody else into a folder of mode 0700. So parts of a run that are all on one machine need no keys, and
-what they send is not encrypted.
+The kernel lets no other user into a folder of mode 0700. So the parts of a run that are all on one machine need no keys
+and do not encrypt what they send.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from adam_mp.errors import SettingsError, TransportError, refusal
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 
 PREFIX = "unix:"
-_FOLDER = "adam_mp-sockets-"  # how the names of folders that are made for socket files begin
+_FOLDER = "adam_mp-sockets-"  # the beginning of the names of folders that `SocketFolder` makes
 _THROUGH_DESCRIPTOR = sys.platform == "linux"
 
 
 @dataclasses.dataclass(frozen=True)
 class SocketFile:
-    """The file that a socket is known by; its path is absolute."""
+    """The file by which processes find a socket; its path is absolute."""
 
     path: Path
 
@@ -36,7 +36,7 @@ class SocketFile:
 
 
 def parse_socket_file(text: str, what: str) -> SocketFile:
-    """Return the socket file in `text`; `what` names it in messages. Raises SettingsError if it is none."""
+    """Return the socket file that `text` names; raises SettingsError, which calls it `what`, if `text` names none."""
     path = Path(text.removeprefix(PREFIX))
     if not text.startswith(PREFIX) or not text.isprintable() or not path.name:
         raise SettingsError(f"{what} is {text!r}; expected {PREFIX} and the name of a file")
@@ -44,10 +44,11 @@ def parse_socket_file(text: str, what: str) -> SocketFile:
 
 
 class PrivateFolder:
-    """The folder of a socket file, held open until `close`; raises SettingsError if it is not this user's alone.
+    """The folder of a socket file, held open until `close`; raises SettingsError if other users can enter it.
 
-    `endpoint` is what ZeroMQ calls the socket. On Linux it leads through the open folder: so what is used is what was
-    checked, whatever becomes of the path, and paths may be longer than the 107 bytes that a socket's name may have.
+    `endpoint` is the socket in ZeroMQ's notation. On Linux it leads through the open folder (/proc/self/fd). So ZeroMQ
+    uses the folder that was checked, even if the path leads elsewhere later, and the path may be longer than the 107
+    bytes that the system allows for a socket's name.
     """
 
     def __init__(self, file: SocketFile) -> None:
@@ -72,7 +73,10 @@ class PrivateFolder:
         self.endpoint = f"ipc://{self._path}"
 
     def check_unused(self) -> None:
-        """Raise TransportError if somebody listens there, or if it is another file: ZeroMQ would put its own there."""
+        """Raise TransportError if a process listens at the socket file, or if a file of another kind has that name.
+
+        ZeroMQ itself would replace either with its own socket.
+        """
         reason = "address already in use"
         try:
             if stat.S_ISSOCK(os.lstat(self._path).st_mode):
@@ -82,29 +86,30 @@ class PrivateFolder:
             else:
                 reason = "a file has that name"
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ECONNREFUSED):  # the socket of one that was killed
+            if error.errno in (errno.ENOENT, errno.ECONNREFUSED):  # no file, or left by a process that was killed
                 return
-            if error.errno != errno.EAGAIN:  # which says that many wait to be let in
+            if error.errno != errno.EAGAIN:  # EAGAIN: a process listens, and many wait for it to accept them
                 reason = refusal(error)
         raise TransportError(f"cannot listen on {self._file}: {reason}; choose another --listen")
 
     def remove_file(self) -> None:
-        """Take the socket's name away, while this process still listens: after that it may be a successor's."""
+        """Remove the socket file, while this process still listens: later a successor's file may have that name."""
         with contextlib.suppress(OSError):
             os.unlink(self._path)
 
     def close(self) -> None:
-        """Let go of the folder, once no socket uses `endpoint` any more."""
+        """Close the folder, once no socket uses `endpoint` any more."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
 
 class SocketFolder:
-    """A new folder for the socket files of one run, until `close`; `path` is where, among the system's temporary files.
+    """A new folder at `path`, among the system's temporary files, for the socket files of one run, until `close`.
 
-    Its lock goes with this process, however that ends. So those of processes that were killed are known, and removed
-    when the next is made. Raises TransportError if none can be made.
+    This process holds a lock on the folder, which the kernel releases when the process ends, even if it is killed. So
+    a folder without a holder was left over by a process that was killed; making a new folder removes such folders.
+    Raises TransportError if no folder can be made.
     """
 
     def __init__(self) -> None:
@@ -115,13 +120,13 @@ class SocketFolder:
             raise TransportError(f"cannot make a folder for sockets: {refusal(error)}; set TMPDIR to another") from None
 
     def close(self) -> None:
-        """Remove the folder, and what is in it."""
+        """Remove the folder and its files."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.close()
 
 
 def _make_locked() -> tuple[Path, FolderLock]:
-    """Make a folder and lock it; where another process took it for left over just then, one more."""
+    """Make a folder and lock it; if another process takes it for left over before the lock, make another."""
     while True:
         path = Path(tempfile.mkdtemp(prefix=_FOLDER))
         with contextlib.suppress(FileNotFoundError, FolderHeldError):
@@ -129,7 +134,7 @@ def _make_locked() -> tuple[Path, FolderLock]:
 
 
 def remove_left_over() -> list[Path]:
-    """Remove folders of this user whose process was killed; return which."""
+    """Remove this user's folders whose process was killed; return the paths of those removed."""
     removed = []
     for path in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         with contextlib.suppress(OSError, FolderHeldError):

@@ -1,12 +1,14 @@
-"""Messages between machines: ZeroMQ over TCP; between processes of one user, over a socket that a file is the name of.
+"""The transport by ZeroMQ: over TCP between machines, and over socket files between the processes of one user.
 
-A listener (ROUTER) answers whoever dials it (DEALER). A message is two frames, header and payload; large payloads leave
-from and arrive in the memory that the caller sees, with no copy. Queues hold `_QUEUE` messages a peer in each
-direction, then `send` says no. Dead connections are found while they should carry something (`connections`), and by the
-kernel while they should not (TCP keep-alive); they are dialled again for as long as the endpoint lives. ZeroMQ's own
-heartbeats take a connection under back-pressure for dead. Payloads that were queued for a dead connection are `done`
-once the endpoint is next used. With keys, both sides prove that they hold the same key file, and all that goes over TCP
-is encrypted (CURVE).
+A listener (a ROUTER socket) answers the peers that dial it (DEALER sockets). A message is two frames, header and
+payload. Large payloads are sent from the caller's memory and received into memory that the caller gets, with no copy.
+Queues hold `_QUEUE` messages a peer in each direction; when a queue is full, `send` returns None.
+
+A connection that dies while bytes are on their way is found and ended by `connections`, an idle one by the kernel (TCP
+keep-alive). A dialer dials again for as long as it lives. ZeroMQ's own heartbeats are off: they end a connection whose
+peer is only slow to read. Payloads that were queued for a dead connection become `done` when the endpoint is next used.
+
+With keys, both sides prove that they hold the same key file, and everything that goes over TCP is encrypted (CURVE).
 """
 
 from __future__ import annotations
@@ -33,20 +35,20 @@ from adam_mp.transport.places import Place, Way, way_to_dial, way_to_listen
 from adam_mp.transport.refusal import Refusal, refusal_message
 
 _QUEUE = 16  # messages
-_COPIED = 32 << 10  # bytes up to which a copy is cheaper than keeping track
+_COPIED = 32 << 10  # bytes; copying a payload up to this size is cheaper than tracking when it has left
 _ALIVE_AFTER, _ALIVE_EVERY, _ALIVE_TIMES = 5, 2, 5  # seconds of silence, seconds between probes, probes
 _LINGER = 500  # milliseconds
-_HELLO = 3000  # milliseconds a new connection has to prove itself
-_DIAL = 2000  # milliseconds for a connection to come about; the kernel's later attempts are ever further apart
-_REDIAL, _SLOWEST_REDIAL = 100, 500  # milliseconds between two dials
-_MOST_PARTS = 8  # frames of a message that are looked at
+_HELLO = 3000  # milliseconds for the handshake of a new connection
+_DIAL = 2000  # milliseconds for the kernel to connect, then ZeroMQ dials anew: the kernel itself tries ever more rarely
+_REDIAL, _SLOWEST_REDIAL = 100, 500  # milliseconds between two dials: at first, and at most
+_MOST_PARTS = 8  # frames of a message that are kept; more are read and thrown away
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
-NOBODY = "nobody answers there"
+NOBODY = "nobody answers there"  # the reason for a peer that is not reached, when nothing more is known
 
 
 class _Allowed:
-    """ZeroMQ's question whether a key may come in."""
+    """Answers ZeroMQ's question whether a peer with a certain public key may connect: only with the run's own key."""
 
     def __init__(self, keys: Keys) -> None:
         self._key = keys.public
@@ -66,12 +68,12 @@ class _Tally:
         self.values[f"bytes_{direction}"] += size
 
     def end(self, connections: Connections) -> None:
-        """Count what became of the connections of a socket that is no more."""
+        """Add what became of the connections of a socket that is closed now."""
         self.values["failed"] += connections.failed
         self.values["lost"] += connections.lost
 
     def statistics(self, present: Iterable[Connections]) -> TransportStatistics:
-        """Return them together with those of sockets that are used."""
+        """Return the counters, together with those of the sockets that are open (`present`)."""
         total = _Tally()
         total.values.update(self.values)
         for connections in present:
@@ -81,9 +83,10 @@ class _Tally:
 
 
 class SocketListener:
-    """The side that is dialled; peers are known by the routing identity of their connection.
+    """The endpoint that peers dial; a peer is named by the routing identity of its connection.
 
-    One thread may use it. `address` is where it listens, the port filled in.
+    Only one thread may use it. `address` is where it listens; if port 0 was asked for, with the port that the system
+    chose. Raises SettingsError and TransportError as `way_to_listen` does, and TransportError if it cannot listen.
     """
 
     def __init__(self, address: Place, keys: Keys | None) -> None:
@@ -119,18 +122,21 @@ class SocketListener:
 
     def send(self, peer: bytes, message: Message) -> Sent | None:
         """See `Endpoint.send`."""
-        header = encode(message)  # what raises must do so before the first frame: there is no way back from it
+        header = encode(message)  # before the first frame is sent: an error after that would leave half a message
         self._connections.look_if_due()
         try:
             self._socket.send(peer, zmq.SNDMORE | zmq.DONTWAIT)
-        except zmq.ZMQError:  # its queue is full, or it is gone
+        except zmq.ZMQError:  # the peer's queue is full, or the peer is gone
             self._tally.values["full"] += 1
             return None
         self._socket.send(header, zmq.SNDMORE)
         return _send_payload(self._socket, message, self._tally)
 
     def wait(self, seconds: float, files: Collection[int]) -> set[int]:
-        """Wait until something can be received or one of `files` can be read, `seconds` at most; return which can."""
+        """Wait at most `seconds` until a message can be received or one of `files` can be read.
+
+        Returns those of `files`, descriptors, that can be read.
+        """
         poller = zmq.Poller()
         for each in (self._socket, self._connections.monitor, *files):
             poller.register(each, zmq.POLLIN)
@@ -151,9 +157,11 @@ class SocketListener:
         return None
 
     def _until(self, seconds: float) -> Iterator[None]:
-        """Come back whenever something can be received, until `seconds` are over."""
+        """Yield whenever frames can be received, until `seconds` are over."""
         deadline = time.monotonic() + seconds
-        late = _QUEUE  # looks after the time is over: unusable frames hide no message, and do not hold us either
+        # Frames that still may be read after the deadline: invalid ones must neither hide a message behind them nor
+        # hold the caller for long.
+        late = _QUEUE
         while late:
             left = deadline - time.monotonic()
             found = {socket for socket, _ in self._poller.poll(max(0, round(left * 1000)))}
@@ -182,7 +190,7 @@ class SocketListener:
 
 
 class SocketDialer:
-    """The side that dials; peers are known by the addresses they were dialled at. One thread may use it."""
+    """The endpoint that dials peers; a peer is named by the place that was dialled. Only one thread may use it."""
 
     def __init__(self, keys: Keys | None) -> None:
         keep_freed_memory()
@@ -195,14 +203,17 @@ class SocketDialer:
         self._ready: list[Place] = []
 
     def dial(self, address: Place) -> None:
-        """Connect to `address` in the background, now and whenever the connection is lost."""
+        """Connect to `address` in the background, now and again whenever the connection is lost.
+
+        Raises SettingsError as `way_to_dial` does, TransportError if ZeroMQ cannot use the address.
+        """
         if address in self._sockets:
             return
         way = way_to_dial(address, self._keys is not None)
         keys = self._keys if way.with_keys else None
         self._ways.append(way)
         socket = _socket(self._context, zmq.DEALER, keys, way)
-        socket.immediate = True  # nothing waits for a peer that is not there
+        socket.immediate = True  # queue messages only for a connection that exists
         if keys is not None:
             socket.curve_serverkey = keys.public
         connections = Connections(socket, way.with_keys)
@@ -216,7 +227,7 @@ class SocketDialer:
             raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
 
     def hang_up(self, address: Place) -> None:
-        """Forget a peer."""
+        """Close the connection to a peer and forget the peer."""
         socket, connections = self._sockets.pop(address, None), self._connections.pop(address, None)
         if socket is not None and connections is not None:
             self._poller.unregister(socket)
@@ -227,9 +238,9 @@ class SocketDialer:
             socket.close(_LINGER)
 
     def send(self, peer: Place, message: Message) -> Sent | None:
-        """See `Endpoint.send`; None too while the connection is not there yet."""
+        """See `Endpoint.send`; returns None also while there is no connection to the peer."""
         socket = self._sockets.get(peer)
-        if socket is None:  # it could not be dialled
+        if socket is None:  # `dial` failed
             return None
         self._connections[peer].look_if_due()
         try:
@@ -242,7 +253,7 @@ class SocketDialer:
     def receive(self, seconds: float) -> tuple[Place, Message] | None:
         """See `Endpoint.receive`."""
         deadline = time.monotonic() + seconds
-        late = _QUEUE  # looks after the time is over: unusable frames hide no message, and do not hold us either
+        late = _QUEUE  # looks after the deadline: see `SocketListener._until`
         while late:
             while self._ready:  # one message of each peer in turn
                 address = self._ready.pop()
@@ -266,7 +277,7 @@ class SocketDialer:
         return None
 
     def trouble(self, address: Place) -> str:
-        """Say why a peer is not reached, as far as its connection tells."""
+        """Say why a peer is not reached, as far as ZeroMQ has told."""
         connections = self._connections.get(address)
         if connections is None:
             return NOBODY
@@ -282,13 +293,13 @@ class SocketDialer:
         for address in list(self._sockets):
             self.hang_up(address)
         _end(self._context)
-        for way in self._ways:  # a socket that was hung up may have used its own until now
+        for way in self._ways:  # only now: sockets that `hang_up` closed may have used theirs until the context ended
             way.close()
         self._ways.clear()
 
 
 def _look(connections: Connections, found: Collection[Any]) -> None:
-    """See to a socket's connections after a poll that `found` what can be received."""
+    """Look at a socket's connections; `found` are the sockets and monitors that have something to receive."""
     if connections.monitor in found:
         connections.look()
     else:
@@ -296,14 +307,14 @@ def _look(connections: Connections, found: Collection[Any]) -> None:
 
 
 def _reason(error: zmq.ZMQError) -> str:
-    """Say why an address cannot be used, in the system's words without the library's."""
-    if error.errno == errno.ENODEV:  # what ZeroMQ says of a name that it cannot resolve
+    """Say why an address cannot be used, in the words of the operating system."""
+    if error.errno == errno.ENODEV:  # ZeroMQ gives this for a name that it cannot resolve
         return "this machine has no such address"
     return str(zmq.strerror(error.errno)) if error.errno is not None else str(error.strerror)
 
 
 def _socket(context: zmq.Context[Any], kind: int, keys: Keys | None, way: Way) -> zmq.Socket[bytes]:
-    """Return a socket with bounded queues, keep-alive and keys."""
+    """Return a socket with bounded queues, TCP keep-alive, time limits and, if there are any, keys."""
     socket: zmq.Socket[bytes] = context.socket(kind)
     socket.sndhwm = socket.rcvhwm = _QUEUE
     socket.maxmsgsize = LONGEST + _CURVE_BYTES
@@ -328,7 +339,10 @@ def _send_payload(socket: zmq.Socket[bytes], message: Message, tally: _Tally) ->
 
 
 def _receive_parts(socket: zmq.Socket[bytes], addressed: int) -> tuple[bytes, list[Any]]:
-    """Return the routing identity, if the socket has them, and the frames; raises zmq.Again if there are none."""
+    """Return (routing identity of the sender, frames) of the next message; raises zmq.Again if there is none.
+
+    A ROUTER socket is `addressed`: its messages begin with the identity. For others the identity is b"".
+    """
     peer = socket.recv(zmq.DONTWAIT) if addressed else b""
     parts: list[Any] = []
     while not parts or socket.getsockopt(zmq.RCVMORE):
@@ -351,7 +365,7 @@ def _message(parts: list[Any], tally: _Tally) -> Message:
 
 
 def _end(context: zmq.Context[Any]) -> None:
-    """End a context, but never wait for it: what cannot leave in time is let go."""
+    """End a ZeroMQ context within twice `_LINGER`; messages that have not left by then are lost."""
     ending = threading.Thread(target=context.term, daemon=True)
     ending.start()
     ending.join(2 * _LINGER / 1000)

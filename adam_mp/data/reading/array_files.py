@@ -1,4 +1,4 @@
-"""Arrays in files: one `.npz`, or a folder of `.npy` files, with images and labels by name."""
+"""Arrays in files: one `.npz` file or a folder of `.npy` files, which hold images and labels under usual names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from adam_mp.errors import DataError
 
-# What images and labels are called, for the training and the test part; the first pair that is there counts.
+# Names of images and labels, for the training and the test part; the first pair that the files have is taken.
 _NAMES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y"),
               ("arr_0", "arr_1")),
@@ -19,17 +19,20 @@ _NAMES: Mapping[str, tuple[tuple[str, str], ...]] = {
 
 
 def has_array_files(folder: Path) -> bool:
-    """Tell whether a folder has images and labels as .npy files."""
+    """Tell whether a folder has training images and labels as .npy files."""
     return _find({path.stem for path in folder.glob("*.npy")}, "train") is not None
 
 
 def read_array_files(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return (images, labels) of "train" and, if there, of "test"; raises DataError with the names expected."""
+    """Return (images, labels) for "train" and, if the files have them, for "test".
+
+    Raises DataError if the files cannot be read, or have no training images and labels.
+    """
     try:
         if path.is_dir():
             return _parts(path, [file.stem for file in path.glob("*.npy")], lambda name: _load(path / f"{name}.npy"))
         if path.suffix == ".npz":
-            # numpy leaves its own file open where it is no archive.
+            # numpy would open the file itself, and leave it open if it is not an archive.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return _parts(path, archive.files, archive.__getitem__)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:

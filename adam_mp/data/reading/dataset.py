@@ -1,4 +1,4 @@
-"""Data sets: what there is to train, validate and test on, and how a training set is split and ordered."""
+"""Data sets: the samples to train, validate and test on, and how the training samples are split and ordered."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Part = Samples | Records | Items
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """Samples to train on and, perhaps, to validate and to test on; all parts are of one kind.
+    """Samples to train on and, perhaps, to validate and test on; all parts are of one kind.
 
-    `image_shape` is (height, width, channels) of what the network sees. `classes` is one more than the highest
-    training label; `class_names` has a name for each class, or is empty.
+    `image_shape` is the (height, width, channels) of pictures. `classes` is the number of classes: one more than the
+    highest training label, and at least the number of `class_names`, which has a name for each class or is empty.
     """
 
     name: str
@@ -36,16 +36,16 @@ class DataSet:
 
     @property
     def parts(self) -> list[Part]:
-        """The parts that there are, in the order in which samples are numbered."""
+        """The parts that the data set has, in the order in which their samples are numbered."""
         return [part for part in (self.train, self.validation, self.test) if part is not None]
 
     @property
     def count(self) -> int:
-        """Samples of all parts."""
+        """How many samples all parts have."""
         return sum(len(part) for part in self.parts)
 
     def numbers(self, part: Part | None) -> np.ndarray:
-        """Return the sample numbers of one of the parts, int64."""
+        """Return the sample numbers of one of the parts, int64; none for None."""
         if part is None:
             return np.zeros(0, np.int64)
         first = 0
@@ -56,7 +56,7 @@ class DataSet:
         return np.arange(first, first + len(part))
 
     def place(self, number: int) -> str:
-        """Say where the sample of this number is: its file, or which item or image of which part."""
+        """Say where the sample of this number is: its file, or which item or image of which part it is."""
         names = {id(self.train): "training", id(self.validation): "validation", id(self.test): "test"}
         for part in self.parts:
             if number < len(part):
@@ -75,17 +75,17 @@ class DataSet:
 
     @property
     def rejected(self) -> list[BadSample]:
-        """Files and items that were found where images are and left out."""
+        """Files and items that reading the data set found and left out."""
         return [bad for part in self.parts if isinstance(part, (Records, Items)) for bad in part.rejected]
 
     @property
     def stored_type(self) -> str:
-        """The type of stored values."""
+        """The dtype of stored values."""
         return str(self.train.images.dtype) if isinstance(self.train, Samples) else "uint8"
 
     @property
     def digest(self) -> int:
-        """A fingerprint of the training samples, by which a resumed run knows its data again."""
+        """A fingerprint of the training samples, by which a resumed run and remote data servers recognize the data."""
         if isinstance(self.train, Records):
             return zlib.crc32(self.train.labels.data, self.train.table.digest)
         return self.train.digest
@@ -95,7 +95,10 @@ def make_dataset(
     name: str, train: Part, validation: Part | None, test: Part | None,
     image_shape: tuple[int, int, int] | None = None, class_names: Sequence[str] = (),
 ) -> DataSet:  # fmt: skip
-    """Put parts together, checking that labels and shapes agree; arrays tell their own `image_shape`."""
+    """Return the data set of these parts; raises DataError if their labels or shapes do not agree.
+
+    `image_shape` is needed for records and items; arrays have their own.
+    """
     classes = max(int(train.labels.max()) + 1, len(class_names))
     if classes < 2:
         raise DataError(
@@ -126,7 +129,11 @@ def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray
 
 
 def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the training and validation indices, int64 and sorted, of `count` samples; drawn from the seed alone."""
+    """Return the (training, validation) indices, int64 and sorted, of `count` samples.
+
+    `validation` is the share of validation samples, which are drawn from the seed alone. Raises SettingsError if either
+    part would be empty.
+    """
     held_out = round(count * validation)
     if validation > 0 and held_out == 0:
         raise SettingsError(f"validation is {validation:g}, which is less than one of {count} images; give more, or 0")
@@ -137,6 +144,6 @@ def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndar
 
 
 def epoch_order(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Return the order in which `indices` are trained in `epoch`, drawn from (seed, epoch) alone."""
+    """Return `indices` in the order in which `epoch` trains them, drawn from (seed, epoch) alone."""
     generator = np.random.Generator(np.random.PCG64([seed, 0x0EDE, epoch]))
     return generator.permutation(indices)

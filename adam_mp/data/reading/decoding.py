@@ -1,7 +1,7 @@
-"""From the bytes of an image file to pixels, as small as they may be, with a limit on what is decoded.
+"""From the bytes of an image file to pixels, made as small as the caller allows, with a limit on the image's pixels.
 
-JPEG is decoded by simplejpeg (libjpeg-turbo): measured on 256-pixel photographs it takes 190 microseconds where
-Pillow takes 280 and OpenCV 230, and it can leave out pixels while it decodes; everything else is left to Pillow.
+simplejpeg (libjpeg-turbo) decodes JPEG: measured on 256-pixel photographs it takes 190 microseconds where Pillow takes
+280 and OpenCV 230, and it can scale the image down while it decodes. Pillow decodes all other formats.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from adam_mp.kernels.shrink import shrink
 
 PIXEL_LIMIT = 100_000_000  # of one image; a photograph has 10 to 50 million
 _FORMATS = ("PNG", "BMP", "WEBP", "JPEG")
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")  # of files that are images, whole or not
-_WORTH_SHRINKING = 1.25  # an image that is larger than it need be by less than this is kept as it is
-_LONGEST = 4.0  # times as long as a picture is: what is longer loses its ends, which would only fill the cache
-_FASTER_BY = 2.0  # JPEG decodes faster to a half, quarter or eighth, but not to sizes between
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")  # a file that begins so is an image, even if it is damaged
+_WORTH_SHRINKING = 1.25  # images are shrunk by this factor or more, not by less
+_LONGEST = 4.0  # an image's ratio of sides is at most so many times the pictures'; longer ends would fill the cache
+_FASTER_BY = 2.0  # smallest factor by which JPEG decodes faster; it does so to a half, quarter or eighth alone
 _COLOURS = {1: "GRAY", 3: "RGB"}
 _MODES = {1: "L", 3: "RGB"}
 
@@ -30,8 +30,9 @@ _MODES = {1: "L", 3: "RGB"}
 def decode(content: bytes, channels: int, least: tuple[int, int] | None, limit: int = PIXEL_LIMIT) -> np.ndarray:
     """Return the image as uint8 [h, w, channels], `channels` 1 (grey) or 3 (red, green, blue).
 
-    It is made smaller if it stays at least `least` (height, width) by that, and keeps its shape; None: its own size.
-    EXIF orientation is not applied. Raises SampleError for anything that is no whole image of at most `limit` pixels.
+    The image is shrunk, in its proportions, as long as it keeps at least the size `least` (height, width); with None it
+    keeps its own size. EXIF orientation is not applied. Raises SampleError if the content is not a whole image of at
+    most `limit` pixels.
     """
     if not content:
         raise SampleError(Fault.EMPTY)
@@ -42,18 +43,24 @@ def decode(content: bytes, channels: int, least: tuple[int, int] | None, limit: 
 
 
 def reduce(pixels: np.ndarray, least: tuple[int, int] | None) -> np.ndarray:
-    """Return an image [h, w, c] as small as `least` (height, width) allows, in its shape; long ends are cut off."""
+    """Return an image [h, w, c] shrunk, in its proportions, as far as `least` (height, width) allows.
+
+    The ends of very long images are cut off before. None: the image is not shrunk.
+    """
     pixels = _shorten(pixels, 1.0 if least is None else max(least) / min(least))
     return pixels if least is None else _fit(pixels, least)
 
 
 def byte_limit(pixel_limit: int) -> int:
-    """Return how many bytes a file of `pixel_limit` pixels may have: 64 bits a pixel, not compressed, and texts."""
+    """Return how many bytes a file with `pixel_limit` pixels may have: 8 a pixel, not compressed, and 1 MB of texts."""
     return 8 * pixel_limit + (1 << 20)
 
 
 def image_size(content: bytes) -> tuple[int, int, int]:
-    """Return (height, width, channels: 1 for grey, 3 for colour) by the header alone; raises SampleError."""
+    """Return (height, width, channels), read from the header alone; channels are 1 for grey, 3 for colour.
+
+    Raises SampleError if the content does not begin as an image does.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             grey = image.mode in ("1", "L", "LA", "I", "I;16", "F")
@@ -63,7 +70,7 @@ def image_size(content: bytes) -> tuple[int, int, int]:
 
 
 def _decode_jpeg(content: bytes, channels: int, least: tuple[int, int] | None, limit: int) -> np.ndarray | None:
-    """Return the pixels, or None for the rare kinds that Pillow must look at."""
+    """Return the pixels of a JPEG image, or None for the rare colour spaces that Pillow must decode."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
@@ -87,7 +94,7 @@ def _decode_other(content: bytes, channels: int, limit: int) -> np.ndarray:
     failure = Fault.DAMAGED if content.startswith(_BEGINNINGS) else Fault.NOT_AN_IMAGE
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd but readable files, and of many pixels: there is a limit here
+            warnings.simplefilter("ignore")  # about odd but readable files, and about many pixels, which `limit` covers
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 if image.width * image.height > limit:
                     raise SampleError(Fault.TOO_LARGE)
@@ -104,7 +111,7 @@ def _decode_other(content: bytes, channels: int, limit: int) -> np.ndarray:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Lay transparent parts on white, and bring deep grey to 8 bits."""
+    """Return an image without transparency, on white; grey of more than 8 bits is brought to 8 bits."""
     if image.mode.startswith("I"):
         deep = np.asarray(image, np.int64)
         return Image.fromarray((np.clip(deep, 0, 65535) // 257 if deep.max(initial=0) > 255 else deep).astype(np.uint8))
@@ -114,7 +121,10 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _shorten(pixels: np.ndarray, shape: float) -> np.ndarray:
-    """Cut the ends off an image that is far longer than pictures, of `shape` (long to short side), could show."""
+    """Cut the ends off an image whose ratio of long to short side is more than `_LONGEST` times `shape`.
+
+    `shape` is the same ratio of the pictures.
+    """
     height, width, _ = pixels.shape
     longest = math.ceil(_LONGEST * shape * min(height, width))
     if max(height, width) <= longest:

@@ -1,4 +1,7 @@
-"""What can be wrong with a sample. The numbers stand in shared memory; the words go to `bad_samples.jsonl`."""
+"""What can be wrong with a sample. Processes note the fault's number in shared memory; users read its reason in words.
+
+Reasons go to `bad_samples.jsonl` in the run folder.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import enum
 
 
 class Fault(enum.IntEnum):
-    """Why a sample cannot be trained on; GOOD where nothing is known against it."""
+    """Why a sample cannot be used; GOOD if no fault of it is known."""
 
     GOOD = 0
     MISSING = 1
@@ -29,17 +32,17 @@ REASONS = {
     Fault.EMPTY: "the file is empty",
     Fault.NOT_AN_IMAGE: "not an image of a known kind (JPEG, PNG, BMP, WebP)",
     Fault.DAMAGED: "the image is damaged or cut short",
-    Fault.TOO_LARGE: "the image declares more pixels than the limit, or its file is larger than they could be",
+    Fault.TOO_LARGE: "the image has more pixels than the limit, or its file more bytes than so many pixels can take",
     Fault.CRASHED: "decoding it killed the process, twice",
     Fault.BAD_ITEM: "the data set's __getitem__ failed or gave something else than an image and a label",
-    Fault.NO_LABEL: "no label that is a whole number, or one that disagrees",
+    Fault.NO_LABEL: "no label that is a whole number, or .cls and .json disagree about it",
     Fault.LINK: "a link to a folder, or out of the data folder; give --follow-links to follow it",
     Fault.NO_IMAGE: "the class folder has no image",
 }
 
 
 class SampleError(Exception):
-    """A sample cannot be had; its fault tells why. Never leaves the data layer."""
+    """A sample cannot be read or decoded; `fault` says why. Code outside `data/` never sees this error."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(REASONS[fault])
@@ -48,7 +51,7 @@ class SampleError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class BadSample:
-    """A sample that was skipped: where it is, and why."""
+    """A sample that was left out: where it is, and why."""
 
     path: str
     fault: Fault

@@ -1,6 +1,7 @@
 """IDX files, plain or gzipped: the format of MNIST and its relatives.
 
-Two zero bytes, a type code, the number of dimensions, each dimension as a big-endian 32-bit number, then the bytes.
+A file has two zero bytes, a type code, the number of dimensions, the size of each dimension as a big-endian 32-bit
+number, and then the values.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import numpy as np
 from adam_mp.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
-_LARGEST = 1 << 40
+_LARGEST = 1 << 40  # bytes that a header may announce
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """Read a uint8 array of `dimensions` from `path`; raises DataError naming the file and what is wrong with it."""
+    """Return the uint8 array in an IDX file; raises DataError unless the file holds one of `dimensions` dimensions."""
     try:
         content = path.read_bytes()
         if content[:2] == b"\x1f\x8b":
@@ -46,7 +47,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 
 def find_idx(folder: Path, name: str) -> Path:
-    """Return the path of the IDX file `name` in `folder`, plain or with `.gz`; raises DataError if there is neither."""
+    """Return the path of the IDX file `name` or `name.gz` in `folder`; raises DataError if the folder has neither."""
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path

@@ -1,4 +1,4 @@
-"""Folders of class folders: `cat/1.jpg`, `dog/2.png`; or the same below `train/`, `val/` and `test/`."""
+"""Image folders: a folder for each class, `cat/1.jpg`, `dog/2.png`; or the same below `train/`, `val/` and `test/`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ PARTS: Mapping[str, Sequence[str]] = {
 
 
 def is_image_folder(folder: Path) -> bool:
-    """Tell whether `folder`, or a part of it, has class folders in it."""
+    """Tell whether `folder` has folders that may be classes or parts such as `train/`."""
     return bool(part_folders(folder)) or any(entry.is_dir() for entry in _entries(folder) if entry.name[0] != ".")
 
 
 def part_folders(folder: Path) -> dict[str, Path]:
-    """Return the folders of "train", "validation" and "test" where there is one to train on; else nothing."""
+    """Return part -> folder for "train", "validation" and "test"; an empty dictionary if there is none for "train"."""
     found = {}
     for part, names in PARTS.items():
         for name in names:
@@ -36,10 +36,11 @@ def part_folders(folder: Path) -> dict[str, Path]:
 
 
 def read_image_folder(folder: Path, follow_links: bool) -> tuple[dict[str, Records], list[str]]:
-    """Return the records of each part and the names of the classes, sorted: their numbers are the labels.
+    """Return the records of each part, and the sorted names of the classes; a class's index is its label.
 
-    A flat folder of class folders is all "train". Links to folders and out of `folder` are followed only if so asked.
-    Raises DataError where there is nothing to train on, or where a part has a class that the training part lacks.
+    Without part folders, all of `folder` is "train". Links to folders, and links that lead out of `folder`, are
+    followed only with `follow_links`. Raises DataError if there is nothing to train on, or if a part has a class that
+    the training part lacks.
     """
     folder = folder.absolute()
     links = _Links(folder.resolve(), follow_links)
@@ -55,13 +56,13 @@ def read_image_folder(folder: Path, follow_links: bool) -> tuple[dict[str, Recor
 
 @dataclasses.dataclass(frozen=True)
 class _Links:
-    """Which links are followed: all, or those to files below `root` alone."""
+    """Which links are followed: all with `follow`, otherwise only links to files below `root`."""
 
     root: Path
     follow: bool
 
     def kind(self, entry: os.DirEntry[str]) -> str | Fault:
-        """Return "folder" or "file", or why the entry is neither for us."""
+        """Return "folder" or "file", or the fault for which the entry is left out."""
         try:
             link = entry.is_symlink()
             if link and not self.follow:
@@ -72,7 +73,7 @@ class _Links:
                 return "folder"
             if entry.is_file():
                 return "file"
-        except (OSError, RuntimeError):  # such as a link to itself
+        except (OSError, RuntimeError):  # for example a link to itself
             return Fault.UNREADABLE
         return Fault.MISSING if link else Fault.UNREADABLE
 
@@ -110,10 +111,10 @@ def _read_part(folder: Path, classes: Sequence[str], links: _Links) -> Records:
 
 
 def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample]) -> list[str]:
-    """Return the images of a class folder and the folders below it, sorted, as names below `root`."""
+    """Return the images in a class folder and the folders below it, sorted, as names below `root`."""
     found = []
     waiting = [name]
-    # No folder is looked at twice, so that links may lead in circles; nor those above, which hold other classes.
+    # No folder is read twice, so links may lead in circles. The folders above hold other classes and are not read.
     seen = {_identity(place) for place in (links.root, root, root / name)}
     while waiting:
         here = waiting.pop()
@@ -141,8 +142,8 @@ def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample
 
 
 def _identity(folder: Path) -> tuple[int, int]:
-    facts = folder.stat()
-    return facts.st_dev, facts.st_ino
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -1,7 +1,7 @@
-"""Data sets that are Python objects: `len(dataset)`, and `dataset[i]` gives an image and its label.
+"""Items of a Python object: it has `len(dataset)`, and `dataset[i]` is an image and its label.
 
-The object goes to the processes by value (cloudpickle), its class too where a script or notebook defined it, since they
-never import the user's script.
+Other processes get the object by value (cloudpickle). If a script or notebook defined its class, they get the class
+too, since they never import the user's script.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ _LABELS = ("targets", "labels")
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """One data-set object, the numbers int64 [n] of those of its items that have a label, and the labels int32 [n]."""
+    """A part of a data set: the items of one Python object.
+
+    `numbers` int64 [n] are the indices of the items that have a label, `labels` int32 [n] their labels. `rejected` are
+    items that failed and were left out.
+    """
 
     dataset: Any
     numbers: np.ndarray
@@ -33,19 +37,20 @@ class Items:
 
     @property
     def digest(self) -> int:
-        """A fingerprint of numbers and labels; the images are not read for it."""
+        """A fingerprint of numbers and labels; the images are not read."""
         return zlib.crc32(self.labels.data, zlib.crc32(self.numbers.data))
 
 
 def is_item_source(source: Any) -> bool:
-    """Tell whether `source` is an object with a length whose items can be had by number."""
+    """Tell whether `source` is an object with a length and items by index."""
     return hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, (str, bytes, dict))
 
 
 def make_items(dataset: Any, what: str) -> Items:
-    """Take up a data-set object: its labels from `.targets` or `.labels`, or else from every item in turn.
+    """Return the items of a Python object; `what` names it in errors.
 
-    Items that fail are left out. Raises DataError if the labels are no classes, or if no item has one.
+    Labels come from its `.targets` or `.labels`, or else from every item in turn; items that fail are left out. Raises
+    DataError if labels are not whole numbers from 0, or if no item has one.
     """
     count = len(dataset)
     if count == 0:
@@ -76,7 +81,7 @@ def _classes(labels: np.ndarray, what: str) -> np.ndarray:
 
 
 def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:
-    """Return the image of an item as uint8 [h, w, channels]; raises SampleError for anything else."""
+    """Return the image of an item as uint8 [h, w, channels]; raises SampleError if the item has no such image."""
     try:
         pixels = np.asarray(dataset[index][0])
     except Exception:
@@ -93,11 +98,11 @@ def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:
 
 
 def item_size(dataset: Any, index: int) -> tuple[int, int, int]:
-    """Return (height, width, channels) of an item's image; raises DataError if it is none."""
+    """Return (height, width, channels) of an item's image; raises DataError if the item has no usable image."""
     try:
         pixels = np.asarray(dataset[index][0])
     except Exception as error:
-        raise DataError(f"item {index} of the data set cannot be had: {type(error).__name__}: {error}") from None
+        raise DataError(f"item {index} of the data set cannot be read: {type(error).__name__}: {error}") from None
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
     if pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3):
         raise DataError(

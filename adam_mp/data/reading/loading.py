@@ -1,4 +1,4 @@
-"""From what a user calls the data to a `DataSet`: one place that knows all forms."""
+"""From what a user gives as data to a `DataSet`: the one module that knows all formats."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _EMBEDDED_FOLDER = Path(__file__).parents[1] / "mnist"
 _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
           "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
 _USUAL_SIDE = 224
-_LOOKED_AT = 64  # images whose headers tell size and colour of all
-_LARGEST_SIDE = 4096
+_LOOKED_AT = 64  # images whose headers decide the size and colours of all pictures
+_LARGEST_SIDE = 4096  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadOptions:
-    """How images in files are taken up.
+    """How images in files are read.
 
-    `image_size` "N" or "HxW", `channels` 1 or 3; None: as the images are. `follow_links`: whether links may leave the
-    folder.
+    `image_size` is "N" or "HxW" in pixels, `channels` 1 or 3; with None they follow from the images. `follow_links`
+    says whether links to folders, and links that lead out of the data folder, are followed.
     """
 
     image_size: str | None = None
@@ -45,12 +45,17 @@ class LoadOptions:
 
 
 def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> DataSet:
-    """Make a data set of `source`; raises DataError if it is missing, damaged or inconsistent.
+    """Return the data set of `source`; raises DataError if it is missing, damaged or inconsistent.
 
-    `source` is "mnist" (embedded); a folder with the four IDX files, or of class folders with images, or with
-    tar shards, or with .npy files; a shard or shards, `name-{00..31}.tar`; an .npz file; `(images, labels)`, `(images,
-    labels, test_images, test_labels)`, `((images, labels), (test_images, test_labels))`; an object whose items are
-    (image, label), or a pair of them to train and test on; or a DataSet.
+    `source` is one of
+
+    - "mnist", the embedded data set;
+    - a folder with the four IDX files, with class folders of images, with tar shards, or with .npy files;
+    - tar shards by name, `name.tar` or `name-{00..31}.tar`; or an .npz file;
+    - arrays: `(images, labels)`, `(images, labels, test_images, test_labels)` or `((images, labels), (test_images,
+      test_labels))`;
+    - an object whose items are (image, label), or a pair of such objects to train and to test on;
+    - a DataSet, which is returned as it is.
     """
     options = options or LoadOptions()
     if isinstance(source, DataSet):
@@ -76,7 +81,7 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
 
 
 def _has_items(source: Any) -> bool:
-    """Tell whether `source` is a data-set object; arrays and plain lists of arrays are not."""
+    """Tell whether `source` is an object whose items are (image, label); arrays and lists of arrays are not."""
     if not is_item_source(source) or isinstance(source, np.ndarray) or hasattr(source, "__array__"):
         return False
     if isinstance(source, (list, tuple)):
@@ -107,7 +112,7 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         records, classes = read_image_folder(path, options.follow_links)
         return _with_form(source, records, classes, options)
     if any("-ubyte" in entry.name for entry in path.iterdir()):
-        return _load_idx(path, source)  # says what it lacks
+        return _load_idx(path, source)  # raises an error that names the missing file
     beside = any(entry.name.lower().endswith(ENDINGS) for entry in path.iterdir())
     advice = "; put its images into a folder for each class" if beside else ""
     raise DataError(
@@ -139,7 +144,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
         try:
             sizes.append(item_size(datasets[0], index))
         except DataError as error:
-            failure = failure or error  # of one item: it will be named when its turn comes
+            failure = failure or error  # only this item is bad: it is reported when it is to be trained
     if failure is not None and not sizes:
         raise failure
     shape = _shape(type(datasets[0]).__name__, sizes, options)
@@ -150,7 +155,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
 
 
 def _with_form(name: str, parts: Mapping[str, Records], classes: Sequence[str], options: LoadOptions) -> DataSet:
-    """Choose the size and colours of the pictures, and put the parts together."""
+    """Return the data set of these parts; the first images decide the size and colours of pictures."""
     if "train" not in parts or not len(parts["train"]):
         raise DataError(f"{name} has no training images")
     train = parts["train"]
@@ -160,14 +165,14 @@ def _with_form(name: str, parts: Mapping[str, Records], classes: Sequence[str], 
         try:
             sizes.append(image_size(train.table.read(sample, byte_limit(PIXEL_LIMIT))))
         except SampleError:
-            continue  # it will be named when its turn comes
+            continue  # the sample is bad: it is reported when it is to be trained
     shape = _shape(name, sizes, options)
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in ("validation", "test"))
     return make_dataset(name, train, validation, test, shape, classes)
 
 
 def _shape(name: str, sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:
-    """Return height, width and channels of the pictures: as asked, or as all images are, or 224x224."""
+    """Return height, width and channels of pictures: as `options` asks, or as all images are, or 224x224."""
     if not sizes:
         raise DataError(f"none of the first images of {name} can be read; expected JPEG, PNG, BMP or WebP")
     channels = options.channels or max(size[2] for size in sizes)
@@ -180,7 +185,7 @@ def _shape(name: str, sizes: Sequence[tuple[int, int, int]], options: LoadOption
 
 
 def parse_image_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of "224" or "192x256"; raises SettingsError."""
+    """Return the (height, width) that "224" or "192x256" stands for; raises SettingsError for other texts."""
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(text).strip())
     if match is None or not all(1 <= int(side) <= _LARGEST_SIDE for side in match.groups() if side is not None):
         raise SettingsError(f"image_size is {text!r}; expected pixels such as 224, or HEIGHTxWIDTH such as 192x256")

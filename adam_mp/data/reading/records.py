@@ -1,7 +1,7 @@
-"""Encoded images in files: where each sample's bytes lie, in a form that fits in shared memory.
+"""Records, samples that are encoded images in files: where each sample's bytes are, as arrays for shared memory.
 
-A folder of images and a set of tar shards are the same thing here: files, and for each sample which file, from which
-byte on, how many bytes. A million samples take some 60 MB, most of it the names of their files.
+A folder of images and a set of tar shards have the same form here: the names of files, and for each sample the file,
+the offset of its first byte and the number of its bytes. A million samples take some 60 MB, most of it file names.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ WHOLE_FILE = -1
 
 @dataclasses.dataclass(frozen=True)
 class RecordTable:
-    """Files below `root` by name, and samples by file and place.
+    """Where n samples are in files below the folder `root`.
 
-    `names` uint8, all file names one after the other, of which `starts` int64 [files + 1] tells the limits; `file`
-    int32 [n], `offset` int64 [n], `length` int64 [n], WHOLE_FILE for all of the file.
+    `names` uint8 are all file names, one after the other; file i is `names[starts[i]:starts[i + 1]]`, with `starts`
+    int64 [files + 1]. For each sample: `file` int32 [n] is its file, `offset` int64 [n] its first byte, `length` int64
+    [n] the number of its bytes, or WHOLE_FILE.
     """
 
     root: str
@@ -37,7 +38,7 @@ class RecordTable:
 
     @classmethod
     def of_files(cls, root: Path, names: Sequence[str]) -> RecordTable:
-        """One sample a file."""
+        """Return a table with one sample for each file."""
         count = len(names)
         whole: np.ndarray = np.full(count, WHOLE_FILE, np.int64)
         return cls(
@@ -46,14 +47,14 @@ class RecordTable:
 
     @classmethod
     def of_parts(cls, root: Path, names: Sequence[str], parts: Sequence[tuple[int, int, int]]) -> RecordTable:
-        """Samples as (file number, offset, length)."""
+        """Return a table of samples that are parts of files: (index in `names`, offset, length) each."""
         columns = np.array(parts, np.int64).reshape(-1, 3)
         file, offset, length = columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].copy()
         return cls(os.path.abspath(root), *_pack(names), file, offset, length)
 
     @classmethod
     def joined(cls, tables: Sequence[RecordTable]) -> RecordTable:
-        """The samples of several tables, one table after the other."""
+        """Return a table of the samples of several tables, one table after the other."""
         names, starts, file = [], [np.zeros(1, np.int64)], []
         bytes_before = files_before = 0
         for table in tables:
@@ -77,39 +78,42 @@ class RecordTable:
         return self.names[self.starts[file] : self.starts[file + 1]].tobytes()
 
     def path(self, sample: int) -> str:
-        """The file that holds a sample."""
+        """Return the path of the file that holds a sample."""
         return os.path.join(self.root, os.fsdecode(self._name(int(self.file[sample]))))
 
     def place(self, sample: int) -> str:
-        """Where a sample is, for a person: its file, and the byte where it begins in a shard."""
+        """Say where a sample is: its file and, in a tar shard, the byte where it begins."""
         begin = "" if self.length[sample] == WHOLE_FILE else f", byte {self.offset[sample]}"
         return self.path(sample) + begin
 
     def read(self, sample: int, limit: int) -> bytes:
-        """Return a sample's bytes; raises SampleError if they are not to be had, or are more than `limit`."""
+        """Return a sample's bytes; raises SampleError if they cannot be read, or are more than `limit`."""
         return read_part(self.path(sample), int(self.offset[sample]), int(self.length[sample]), limit)
 
     @property
     def digest(self) -> int:
-        """A fingerprint of names and places; the images themselves are not read for it."""
+        """A fingerprint of file names, offsets and lengths; the images themselves are not read."""
         value = 0
         for part in (self.names, self.starts, self.file, self.offset, self.length):
             value = zlib.crc32(np.ascontiguousarray(part).data, value)
         return value
 
     def arrays(self) -> Mapping[str, np.ndarray]:
-        """The table's arrays by name, to be put into shared memory."""
+        """Return the table's arrays by name, to be copied into shared memory; `in_arrays` finds them there."""
         return {f"record_{name}": getattr(self, name) for name in _ARRAYS}
 
     @classmethod
     def in_arrays(cls, arrays: Mapping[str, np.ndarray]) -> RecordTable | None:
-        """The table, of absolute names, that is among `arrays`, without a copy; None if there is none."""
+        """Return the table whose arrays are among `arrays`, without a copy; None if there is none.
+
+        Its file names must be absolute, as those of `joined` are.
+        """
         if f"record_{_ARRAYS[0]}" not in arrays:
             return None
         return cls("", *(arrays[f"record_{name}"] for name in _ARRAYS))
 
     def selected(self, samples: np.ndarray) -> RecordTable:
-        """A table of these samples alone, numbered from 0 in their order."""
+        """Return a table of these samples alone, numbered from 0 in the order given."""
         names, file = [self.path(sample) for sample in samples.tolist()], np.arange(len(samples), dtype=np.int32)
         return RecordTable("", *_pack(names), file, self.offset[samples], self.length[samples])
 
@@ -119,7 +123,10 @@ _ARRAYS = ("names", "starts", "file", "offset", "length")
 
 @dataclasses.dataclass(frozen=True)
 class Records:
-    """Encoded images with labels int32 [n]; `rejected` are files that were found beside them and left out."""
+    """A part of a data set: n encoded images with labels int32 [n].
+
+    `rejected` are files that reading the data set found beside them and left out.
+    """
 
     table: RecordTable
     labels: np.ndarray
@@ -130,17 +137,17 @@ class Records:
 
 
 def read_part(path: str | os.PathLike[str], begin: int, length: int, limit: int) -> bytes:
-    """Return `length` bytes of a regular file from `begin` on, WHOLE_FILE for all of it.
+    """Return `length` bytes of a regular file from `begin` on, or all of it for WHOLE_FILE.
 
-    Never waits: a pipe by the name of an image is refused. Raises SampleError if the bytes are not to be had, or are
-    more than `limit`.
+    Raises SampleError if the bytes cannot be read, or are more than `limit`; also for a file that is not regular, such
+    as a named pipe, which could make this process wait.
     """
     try:
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise SampleError(Fault.UNREADABLE)
-            length = facts.st_size if length == WHOLE_FILE else length
+            length = status.st_size if length == WHOLE_FILE else length
             if length > limit:
                 raise SampleError(Fault.TOO_LARGE)
             content = os.pread(file.fileno(), length, begin)

@@ -1,4 +1,4 @@
-"""Images in memory as arrays, with labels, checked when they are made."""
+"""Samples that are arrays: images and labels in memory, checked once when they are taken up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adam_mp.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """`images` uint8 or float32 [n, height, width, channels], and `labels` int32 [n], counted from 0."""
+    """A part of a data set: `images` uint8 or float32 [n, height, width, channels], `labels` int32 [n] from 0."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -28,9 +28,9 @@ class Samples:
 
 
 def make_samples(images: Any, labels: Any, what: str) -> Samples:
-    """Check and convert images and labels; `what` names them in messages.
+    """Check images and labels and convert them; raises DataError, which calls them `what`, if they are not usable.
 
-    Images [n, h, w], [n, h, w, c] or plain features [n, f]; uint8 stays, other numbers become float32.
+    Images may be [n, h, w], [n, h, w, c] or plain features [n, f]. uint8 stays; other numbers become float32.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if images.ndim == 2:

@@ -1,4 +1,7 @@
-"""WebDataset shards: tar files in which `key.jpg` and `key.cls` (or `key.json`) stand one after the other."""
+"""Tar shards, as WebDataset writes them: tar files with an image `key.jpg` and its label `key.cls` or `key.json`.
+
+The members of one key follow each other. (A *shard* without "tar" is a piece of the weights: see `memory.layout`.)
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ _LABEL_LIMIT = 1 << 20  # bytes of a label file
 
 
 def is_shard_name(source: str) -> bool:
-    """Tell whether `source` names shards: `name.tar`, or `name-{0000..0146}.tar`."""
+    """Tell whether `source` names tar shards: `name.tar`, or `name-{0000..0146}.tar`."""
     return source.endswith(".tar")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Return the names that `name-{0000..0146}.tar` stands for; several braces count like the wheels of a clock."""
+    """Return the names that `name-{0000..0146}.tar` stands for; of several braces, the last counts fastest."""
     match = _BRACES.search(pattern)
     if match is None:
         return [pattern]
@@ -39,7 +42,10 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def shards_by_part(folder: Path) -> dict[str, list[Path]]:
-    """Return the shards of a folder by part, told by names that begin with train, val or test; else all to train."""
+    """Return part -> tar shards of a folder.
+
+    A name that begins with train, val or test says the part; all others are "train".
+    """
     shards = sorted(folder.glob("*.tar"))
     parts: dict[str, list[Path]] = {}
     for shard in shards:
@@ -49,7 +55,10 @@ def shards_by_part(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_shards(paths: Sequence[Path]) -> Records:
-    """Return the samples of all shards, in their order. Raises DataError if a shard is missing or no tar file."""
+    """Return the samples of all tar shards, in the order given.
+
+    Raises DataError if a tar shard is missing or damaged, or if none has an image with a label.
+    """
     parts: list[tuple[int, int, int]] = []
     labels: list[int] = []
     rejected: list[BadSample] = []
@@ -66,13 +75,13 @@ def read_shards(paths: Sequence[Path]) -> Records:
             parts.append((number, image.offset_data, image.size))
             labels.append(label)
     if not parts:
-        raise DataError(f"{paths[0]} and {len(paths) - 1} more shards have no image with a label (.jpg with .cls)")
+        raise DataError(f"{paths[0]} and {len(paths) - 1} more tar shards have no image with a label (.jpg with .cls)")
     table = RecordTable.of_parts(Path(), [str(path.absolute()) for path in paths], parts)
     return Records(table, np.array(labels, np.int32), tuple(rejected))
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Yield each key of a shard with its members by ending, in lower case."""
+    """Yield each key of a tar shard with its members, by ending in lower case."""
     key = ""
     members: dict[str, tarfile.TarInfo] = {}
     try:
@@ -88,16 +97,16 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
                     key, members = f"{folder}/{stem}", {}
                 members[ending.lower()] = member
     except FileNotFoundError:
-        raise DataError(f"shard {path} does not exist") from None
+        raise DataError(f"tar shard {path} does not exist") from None
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"shard {path} is not a whole tar file: {error}") from None
+        raise DataError(f"tar shard {path} is not a whole tar file: {error}") from None
     if members:
         yield key, members
 
 
 def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
-    """Return the label that .cls or .json tells, None if neither does or if they disagree."""
-    told = set()
+    """Return the label in the .cls or .json member; None if neither has one, or if they disagree."""
+    found = set()
     for ending in ("cls", "json"):
         member = members.get(ending)
         if member is None:
@@ -111,11 +120,11 @@ def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
             if ending == "cls":
                 label = int(content)
             else:
-                facts = json.loads(content)
-                label = facts["label"] if "label" in facts else facts["cls"]
+                described = json.loads(content)
+                label = described["label"] if "label" in described else described["cls"]
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
         if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
             return None
-        told.add(label)
-    return told.pop() if len(told) == 1 else None
+        found.add(label)
+    return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Where the pixels of a sample come from: encoded files and shards, or Python objects."""
+"""Sources: where a process gets the pixels of a sample from, encoded records or items of Python objects."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from adam_mp.data.reading.items import Items, item_pixels
 from adam_mp.data.reading.records import RecordTable
 from adam_mp.errors import DataError
 
-_READERS = 4  # threads that wait for the disk
+_READERS = 4  # threads that read files
 
 
 @dataclasses.dataclass(frozen=True)
 class SourceSpec:
-    """How samples are decoded, as a process is told.
+    """What a process is told about how to decode samples.
 
-    `channels` 1 or 3; `least` (height, width) below which no image is shrunk; `datasets` the pickled data-set objects,
-    each with its items and the number of its first sample, or empty where samples are records.
+    `channels` is 1 or 3, `least` the (height, width) below which no image is shrunk, `pixel_limit` the most pixels of
+    an image. `datasets` are the pickled data-set objects (see `pickle_items`); it is empty if samples are records.
     """
 
     channels: int
@@ -35,7 +35,7 @@ class SourceSpec:
 
 
 class RecordSource:
-    """Reads files ahead in threads, which wait for the disk while this process works, and decodes."""
+    """Decodes records. Its threads read files ahead, so that they wait for the disk while this process works."""
 
     def __init__(self, spec: SourceSpec, table: RecordTable) -> None:
         self._spec, self._table, self._limit = spec, table, byte_limit(spec.pixel_limit)
@@ -43,7 +43,7 @@ class RecordSource:
         self._ahead: dict[int, Future[bytes]] = {}
 
     def prepare(self, samples: Iterable[int]) -> None:
-        """Begin to read these samples, and forget the others."""
+        """Begin to read these samples ahead, and forget all others that were read ahead."""
         self._ahead = {
             sample: self._ahead.get(sample) or self._readers.submit(self._table.read, sample, self._limit)
             for sample in samples
@@ -60,15 +60,15 @@ class RecordSource:
 
 
 class ItemSource:
-    """Items of data-set objects, numbered one object after the other."""
+    """Gets the items of data-set objects; samples are numbered one object after the other."""
 
     def __init__(self, spec: SourceSpec) -> None:
         self._spec = spec
-        # From the supervisor, in the file that this process inherited.
+        # Safe to unpickle: the supervisor wrote it, in the file with the task that this process inherited.
         self._datasets: list[tuple[Any, np.ndarray, int]] = pickle.loads(spec.datasets)
 
     def prepare(self, samples: Iterable[int]) -> None:
-        """Nothing: what an item costs is the object's own affair."""
+        """Do nothing: items are not read ahead."""
 
     def pixels(self, sample: int) -> np.ndarray:
         """Return the item's image, uint8 [h, w, c]; raises SampleError."""
@@ -81,14 +81,18 @@ Source = RecordSource | ItemSource
 
 
 def open_source(spec: SourceSpec, table: RecordTable | None) -> Source:
-    """Return the source that `spec` tells; `table` has the records, where samples are records."""
+    """Return the source that `spec` describes; `table` has the records, and is None if samples are items."""
     if table is None:
         return ItemSource(spec)
     return RecordSource(spec, table)
 
 
 def pickle_items(parts: Sequence[Items]) -> bytes:
-    """Return the data-set objects of `parts` as `SourceSpec.datasets`; raises DataError if one cannot be sent."""
+    """Return the data-set objects of `parts`, pickled for `SourceSpec.datasets`.
+
+    Each comes with the numbers of its items and the number of its first sample. Raises DataError if one cannot be
+    pickled.
+    """
     first, sent = 0, []
     for part in parts:
         sent.append((part.dataset, part.numbers, first))

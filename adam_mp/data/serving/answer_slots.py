@@ -1,7 +1,7 @@
-"""Answers of a data server for other machines, in memory that it shares with the processes that make the pictures.
+"""Slots for the answers of a data server for other machines, in memory that it shares with its picture makers.
 
-A process writes an answer into a slot, and the server sends it from there, with no copy. The server alone decides who
-has a slot, so the death of any process loses none.
+A picture maker writes an answer into a slot, and the data server sends it from there, with no copy. The data server
+alone decides which picture maker has which slot, so the death of a picture maker loses no slot.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from adam_mp.memory.segment import Segment, SegmentHandle, megabytes
 
 @dataclasses.dataclass(frozen=True)
 class SlotsHandle:
-    """What a child needs to attach: the segment, how many slots it has and the bytes of each."""
+    """What a child needs to attach: the segment, the number of slots, and the bytes of each."""
 
     segment: SegmentHandle
     slots: int
@@ -26,29 +26,35 @@ class SlotsHandle:
 
 
 class AnswerSlots:
-    """`contents` uint8 [slots, bytes]; memory is taken as slots are written."""
+    """The slots, `contents` uint8 [slots, bytes]. The system gives a slot memory when it is first taken for that size.
+
+    Only the data server calls `create`, `take` and `give_back`. A picture maker writes the slots that its tasks name.
+    """
 
     def __init__(self, segment: Segment, slots: int, slot_bytes: int) -> None:
         self._segment = segment
         self.handle = SlotsHandle(segment.handle, slots, slot_bytes)
         self.contents = segment.array(np.uint8, (slots, slot_bytes), 0)
         self._free = list(range(slots))
-        self._backed = [0] * slots  # bytes of each slot that the system has given memory for
+        self._backed = [0] * slots  # bytes of each slot for which the system has given memory
 
     @classmethod
     def create(cls, slots: int, slot_bytes: int, folder: Path | None = None) -> AnswerSlots:
-        """Make the slots, owned by the caller, of memory or of disk in `folder`; raises SpaceError."""
+        """Make the slots, in memory or in a deleted file in `folder`; the caller owns them.
+
+        Raises SpaceError if there is no room for all of them.
+        """
         slot_bytes = -(-slot_bytes // 64) * 64
         return cls(Segment.create("answers", slots * slot_bytes, folder, reserved=1), slots, slot_bytes)
 
     @classmethod
     def attach(cls, handle: SlotsHandle) -> AnswerSlots:
-        """Map the slots that the server made."""
+        """Map the slots that the data server made."""
         return cls(Segment.attach(handle.segment), handle.slots, handle.slot_bytes)
 
     def take(self, size: int) -> int:
-        """Return a free slot with memory for `size` bytes; raises SpaceError where the system has none."""
-        slot = self._free[-1]  # the one that was free last: its memory is there, and may still be in the cache
+        """Take a free slot with memory for `size` bytes; return its index. Raises SpaceError if memory is used up."""
+        slot = self._free[-1]  # given back last, so it has memory already, perhaps still in the processor's cache
         if self._backed[slot] < size:
             try:
                 os.posix_fallocate(self.handle.segment.descriptor, slot * self.handle.slot_bytes, size)
@@ -59,7 +65,7 @@ class AnswerSlots:
         return slot
 
     def give_back(self, slot: int) -> None:
-        """Say that nobody reads or writes a slot any more."""
+        """Free a slot; no process may read or write it any more."""
         self._free.append(slot)
 
     def close(self) -> None:

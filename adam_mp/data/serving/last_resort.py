@@ -1,8 +1,8 @@
-"""Pictures that data servers on other machines make; while none of them answers, this process makes them.
+"""Pictures that data servers on other machines make; while none of them answers, this data server makes them.
 
-The machine has the data set too, and the draws depend on seed, epoch and sample alone, so the pictures are the same,
-whoever makes them. A batch is made by one side as a whole. While this process makes the pictures, the question that
-nobody answered is asked again, so that the first answer tells that a server is there.
+This machine has the data set too, and the random numbers of augmentation depend on seed, epoch and sample alone, so the
+pictures are the same whichever side makes them. One side makes all pictures of a batch. While this data server makes
+the pictures, it sends the unanswered request again and again: the first answer shows that a remote data server is back.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from adam_mp.memory.run_memory import RunMemory
 
 
 class PicturesOfServers:
-    """Pictures of the samples of a run; see `ArrayPictures`.
+    """Makes the pictures of a run, or has them made; its methods are those of `ArrayPictures`.
 
-    The counter `made_by` says who makes them now. Before it changes, `tell` is given a line that says the same.
-    Raises TransportError at once where a server refuses.
+    The counter `made_by` says which side makes them now. Before it changes, `tell` gets a line for the user that says
+    so. Every method raises TransportError at once if a remote data server refuses a request.
     """
 
     reads_ahead = True
@@ -32,14 +32,14 @@ class PicturesOfServers:
     ) -> None:  # fmt: skip
         self._spec, self._memory, self._counters, self._tell = spec, memory, counters, tell
         self._servers = RemotePictures(spec, remote, memory, counters)
-        self._here: Pictures | None = None  # while this process makes the pictures
+        self._here: Pictures | None = None  # makes the pictures in this process; None while other machines do
         if self._servers.silent:
             self._take_over()
         else:
             self._hand_over()
 
     def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
-        """Ask for the pictures of these batches, or have read what they need; forget what was prepared for others."""
+        """Ask for the pictures of these batches, or read their files ahead; forget other batches prepared before."""
         if self._here is not None and self._servers.look(batches[-1:], key):
             self._hand_over()
         if self._here is None:
@@ -48,9 +48,9 @@ class PicturesOfServers:
             self._here.prepare(*batches, key=key)
 
     def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int:
-        """Write the pictures and labels of `samples`, those that can be had, in order; return how many.
+        """Write the pictures and labels of those of `samples` that are not bad, in order; return how many.
 
-        `key` stands for (seed, epoch); with None nothing is drawn.
+        `images`, `labels` and `key` are as in `ArrayPictures.fill`.
         """
         if self._here is None:
             kept = self._servers.fill(samples, images, labels, key)
@@ -71,5 +71,5 @@ class PicturesOfServers:
         self._counters.publish("made_by", ELSEWHERE)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections to the data servers."""
         self._servers.close()

@@ -1,7 +1,7 @@
-"""The processes that make pictures for a data server of other machines: started, given work, replaced when they die.
+"""The picture makers of a data server for other machines: starts them, gives them jobs, replaces those that die.
 
-Each has two tasks at most, one that it works on and the next. Those of a process that died, or that does not move, are
-given to others. A sample that two processes died of, while they decoded it, is left out from then on.
+A picture maker has at most two tasks: one that it works on, and the next. When it dies or hangs, its tasks go to the
+others. When two picture makers have died while they decoded the same sample, that sample is left out from then on.
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ from adam_mp.memory.run_memory import RunMemory
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
 
-_SPARE_BYTES, _MOST_SPARE = 128 << 20, 16  # of answers on their way out
-_TASKS = 2  # of a process: so that it need not wait for the server between two
-MOST_SESSIONS = 16  # that the server, and each process, has open
-_LOOK = 0.05  # seconds between looks at whether the processes live; a death that ends a line is seen at once
-_STUCK = 60.0  # seconds in which a process that has something to do does not move, such as in a read that hangs
-_LONGEST_LOOK = 1.0  # seconds that the time between two looks counts at most: this process may have been stopped
-_START_DEADLINE, _STOP_DEADLINE = 120.0, 5.0
-_START_LOOK = 0.01
+_SPARE_BYTES, _MOST_SPARE = 128 << 20, 16  # bytes, and slots, for answers that the data server is sending
+_TASKS = 2  # of a picture maker, so that it need not wait for the data server between two
+MOST_SESSIONS = 16  # that the data server, and each picture maker, keeps open
+_LOOK = 0.05  # seconds between looks whether picture makers live; one whose pipe has ended is looked at at once
+_STUCK = 60.0  # seconds without progress after which a picture maker with a task is ended; a file read may hang
+_LONGEST_LOOK = 1.0  # seconds between two looks that count at most: this process itself may have been stopped
+_START_DEADLINE, _STOP_DEADLINE = 120.0, 5.0  # seconds for picture makers to get ready, and to end
+_START_LOOK = 0.01  # seconds between looks whether one is ready
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An answer to be made: for which request (the server's own affair), in which session, `size` bytes at most."""
+    """An answer to make: to the FETCH with this `payload`, in session `number`, in at most `size` bytes.
+
+    `request` is whatever the caller wants to find again in `Finished`.
+    """
 
     request: Any
     number: int
@@ -50,7 +53,7 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Finished:
-    """A job that is done: its answer has `size` bytes and lies in `slot`; or there is none, for a `reason`."""
+    """A job that is done: its answer is the first `size` bytes of `slot`. Without an answer, `reason` says why."""
 
     job: Job
     slot: int | None
@@ -60,29 +63,29 @@ class Finished:
 
 @dataclasses.dataclass(eq=False)
 class _Maker:
-    """One process's place: the process in it, the server's end of its line, what it was told and not answered yet."""
+    """One picture maker: its child process, the data server's end of the pipe to it, its tasks, its open sessions."""
 
     name: str
     process: int
     child: Child
-    line: Connection
-    hung_up: bool = False
-    pulse: object = None  # its counters, as they were when it last moved
+    pipe: Connection
+    hung_up: bool = False  # the pipe has ended, or must not be used any more
+    pulse: object = None  # its counters and tasks when they last changed
     still: float = 0.0  # seconds since then
-    kept: list[int] = dataclasses.field(default_factory=list)  # slots in which it may still write until its end
-    tasks: dict[int, tuple[Job, int]] = dataclasses.field(default_factory=dict)  # number -> job, slot
+    kept: list[int] = dataclasses.field(default_factory=list)  # slots of lost tasks; it may write there until its end
+    tasks: dict[int, tuple[Job, int]] = dataclasses.field(default_factory=dict)  # task number -> job, slot
     sessions: collections.OrderedDict[int, Session] = dataclasses.field(default_factory=collections.OrderedDict)
 
 
 class Makers:
-    """`count` processes that make pictures of `served`, whose data set stands in `memory`.
+    """`count` picture makers for `served`, whose data set is in `memory`. A context manager, for one thread.
 
-    `place` tells where a sample is, `notice` takes lines for the user, `function` is what the processes run. A process
-    that dies `restarts` + 1 times in a row, each time soon after its start and of no sample, is a ProcessError.
+    Entering starts them, leaving ends them. `place` says where a sample is, `notice` takes lines for the user,
+    `function` is what the processes run. `look` raises ProcessError when a picture maker and its successors have died
+    `restarts` + 1 times in a row, each soon after its start, and not because of a sample.
 
-    Answers are made in `slots`, in memory or in a deleted file of `folder`. The caller may keep `spare_slots` of them
-    while answers are on their way out, beside those of the finished jobs that `collect` returned last. Use as a context
-    manager: leaving it ends the processes. For one thread.
+    Picture makers write answers into `slots`, in memory or in a deleted file in `folder`. Besides the slots of the jobs
+    that `collect` returned last, the caller may keep `spare_slots` slots, while it sends their answers.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class Makers:
         self._served, self._memory = served, memory
         most = longest_answer(most_samples(served.shape), served.shape)
         self.spare_slots = min(max(_SPARE_BYTES // most, 1), _MOST_SPARE)
-        finished = count  # one of each process, which has its next tasks before the caller has these
+        finished = count  # one for each picture maker: it gets its next task before the caller takes its answer
         self.slots = AnswerSlots.create(count * _TASKS + finished + self.spare_slots, most, folder)
         self._descriptors = [memory.segment.handle.descriptor, self.slots.handle.segment.descriptor]
         if served.cache is not None:
@@ -103,8 +106,8 @@ class Makers:
         self._blame = Blame(memory)
         self._deaths = [EarlyDeaths(restarts) for _ in range(count)]
         self._makers: list[_Maker] = []
-        self._jobs: collections.deque[Job] = collections.deque()  # that no process has
-        self._failed: list[Finished] = []  # for which there was no memory
+        self._jobs: collections.deque[Job] = collections.deque()  # that no picture maker has yet
+        self._failed: list[Finished] = []  # jobs for whose answer there was no memory
         self._numbers = itertools.count()
         self._looked = 0.0
 
@@ -118,10 +121,13 @@ class Makers:
         return self
 
     def wait_ready(self, stop: Callable[[], bool]) -> None:
-        """Wait until one of the processes can make pictures, or `stop()`; raises ProcessError."""
+        """Wait until a picture maker is ready, or `stop()` is true.
+
+        Raises ProcessError if none is ready in time, or if they keep dying.
+        """
         deadline = time.monotonic() + _START_DEADLINE
         while not any(row.read().ready for row in self._memory.board.counters[: self._count]) and not stop():
-            self.watch()
+            self.look()
             if time.monotonic() > deadline:
                 raise ProcessError(
                     f"no picture maker was ready {_START_DEADLINE:g} s after its start; see if the machine is "
@@ -132,7 +138,7 @@ class Makers:
     def __exit__(self, *_: object) -> None:
         deadline = time.monotonic() + _STOP_DEADLINE
         for maker in self._makers:
-            maker.line.close()  # at which it ends
+            maker.pipe.close()  # the picture maker reads its end, and ends
         for maker in self._makers:
             if not maker.child.wait(deadline):
                 maker.child.kill()
@@ -145,7 +151,7 @@ class Makers:
         with there:
             spec = MakerSpec(process, self._served, self._memory.handle, self.slots.handle, there.fileno())
             try:
-                child = start_child(name, self._function, spec, [*self._descriptors, spec.line], None)
+                child = start_child(name, self._function, spec, [*self._descriptors, spec.pipe], None)
             except OSError as error:
                 here.close()
                 raise ProcessError(f"cannot start {name}: {refusal(error)}") from None
@@ -153,26 +159,29 @@ class Makers:
 
     @property
     def children(self) -> dict[str, Child]:
-        """Name -> process."""
+        """The child processes of all picture makers, by name."""
         return {maker.name: maker.child for maker in self._makers}
 
     @property
     def files(self) -> list[int]:
-        """The files that can be read when `collect` has something to do."""
-        return [maker.line.fileno() for maker in self._makers if not maker.hung_up]
+        """The descriptors of the pipes: one can be read when `collect` has something to do."""
+        return [maker.pipe.fileno() for maker in self._makers if not maker.hung_up]
 
     def add(self, job: Job) -> None:
-        """Have a job done, after those that were added before."""
+        """Queue a job behind those that were added before."""
         self._jobs.append(job)
         self._hand_out()
 
     def collect(self, ready: Collection[int]) -> list[Finished]:
-        """Return what is finished, by those of `files` that can be read. Its slots are the caller's to give back."""
+        """Return the jobs that are finished; `ready` are those of `files` that can be read.
+
+        The caller gives their slots back (`slots.give_back`).
+        """
         finished, self._failed = self._failed, []
         for maker in self._makers:
-            if not maker.hung_up and maker.line.fileno() in ready:
+            if not maker.hung_up and maker.pipe.fileno() in ready:
                 try:
-                    made: Made = pickle.loads(maker.line.recv_bytes())
+                    made: Made = pickle.loads(maker.pipe.recv_bytes())  # from a child of this process
                 except (EOFError, OSError):
                     maker.hung_up, self._looked = True, 0.0
                     continue
@@ -183,8 +192,11 @@ class Makers:
         self._hand_out()
         return finished
 
-    def watch(self) -> None:
-        """Replace those that died, and give what they had to do to others; raises ProcessError when it is no use."""
+    def look(self) -> None:
+        """Replace the picture makers that died, and end those that hang; their tasks go to others.
+
+        Does nothing if it was called just before. Raises ProcessError if one has died too often in a row.
+        """
         now = time.monotonic()
         since = now - self._looked
         if since < _LOOK:
@@ -198,7 +210,10 @@ class Makers:
         self._hand_out()
 
     def _is_stuck(self, maker: _Maker, since: float) -> bool:
-        """Tell whether a process has something to do and did not move for too long; `since` is the last look's age."""
+        """Tell whether a picture maker with a task has made no progress for too long.
+
+        `since` are the seconds since the last look.
+        """
         row = self._memory.board.counters[maker.process].read()
         pulse = row, tuple(maker.tasks)
         if not maker.tasks or pulse != maker.pulse:
@@ -208,7 +223,7 @@ class Makers:
         return maker.still > (_STUCK if row.ready else _START_DEADLINE)
 
     def _end_stuck(self, maker: _Maker) -> None:
-        """Kill a process, and give its tasks to others at once: one that hangs in a read may not die for long."""
+        """Kill a picture maker, and give its tasks to others at once: in a read that hangs, even SIGKILL takes time."""
         self._notice(f"{maker.name} has not moved for {maker.still:.0f} s; it is ended")
         maker.child.ask(signal.SIGKILL)
         maker.hung_up = True
@@ -218,6 +233,7 @@ class Makers:
         maker.tasks.clear()
 
     def _bury(self, maker: _Maker) -> None:
+        """Replace a picture maker that has ended; its tasks go to others."""
         child, process = maker.child, maker.process
         how = child.describe_end()
         sample, left_out = self._blame.note(process, child.exit_code)
@@ -227,7 +243,7 @@ class Makers:
         else:
             deaths.forgive()
         child.close()
-        maker.line.close()
+        maker.pipe.close()
         for job, slot in reversed(maker.tasks.values()):
             maker.kept.append(slot)
             self._jobs.appendleft(job)
@@ -245,7 +261,7 @@ class Makers:
         self._makers[process] = self._start(process)
 
     def _hand_out(self) -> None:
-        """Give jobs to the processes that have fewest to do."""
+        """Give queued jobs to the picture makers with the fewest tasks."""
         while self._jobs:
             able = [maker for maker in self._makers if len(maker.tasks) < _TASKS and not maker.hung_up]
             if not able:
@@ -262,16 +278,16 @@ class Makers:
         maker.tasks[task.number] = job, slot
         try:
             self._open(maker, job)
-            maker.line.send_bytes(pickle.dumps(task))
-        except OSError:  # it died: `watch` gives its tasks to others
+            maker.pipe.send_bytes(pickle.dumps(task))
+        except OSError:  # the picture maker died: `look` gives its tasks to others
             maker.hung_up, self._looked = True, 0.0
 
     def _open(self, maker: _Maker, job: Job) -> None:
-        """Have a session open in a process, in the place of the one that was not used for longest."""
+        """Have a picture maker open the job's session; if it has too many, it first closes the one used longest ago."""
         if job.number not in maker.sessions:
             if len(maker.sessions) >= MOST_SESSIONS:
                 number, _ = maker.sessions.popitem(last=False)
-                maker.line.send_bytes(pickle.dumps(Forget(number)))
-            maker.line.send_bytes(pickle.dumps(Open(job.number, job.session)))
+                maker.pipe.send_bytes(pickle.dumps(Forget(number)))
+            maker.pipe.send_bytes(pickle.dumps(Open(job.number, job.session)))
         maker.sessions[job.number] = job.session
         maker.sessions.move_to_end(job.number)

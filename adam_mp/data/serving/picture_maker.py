@@ -1,8 +1,8 @@
-"""A process that makes pictures for a data server of other machines; `makers` starts it and gives it work.
+"""A picture maker: a process that makes pictures for a data server for other machines (`makers` starts it).
 
-It is told what to do through a line from the server, and writes answers where the server sends them from (see
-`answer_slots`). Before it decodes a sample it notes which on the board: the server blames that sample, should the
-process die.
+The data server sends tasks to it through a pipe. The picture maker writes each answer into the slot of shared memory
+that the task names (`answer_slots`), and the data server sends the answer from there. Before the picture maker decodes
+a sample, it writes the sample's number on the board, so that the data server knows which sample to blame if it dies.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from adam_mp.memory.run_memory import RunHandle, RunMemory
 
 @dataclasses.dataclass(frozen=True)
 class Served:
-    """The data set that is served: its name, the shape (height, width, channels) of its pictures, and their source.
+    """The data set that is served.
 
-    `source` and `cache` are None where images are arrays.
+    `shape` is the (height, width, channels) of its pictures; `source` and `cache` are None if its images are arrays.
     """
 
     name: str
@@ -39,18 +39,21 @@ class Served:
 
 @dataclasses.dataclass(frozen=True)
 class MakerSpec:
-    """What a process is told: its number, the memory with the data set, and its end of the line to the server."""
+    """What a picture maker is told: its process number, the data set, the memory that it shares with the data server.
+
+    `memory` has the data set and the board, `slots` are for answers, `pipe` is the descriptor of its end of the pipe.
+    """
 
     process: int
     served: Served
     memory: RunHandle
     slots: SlotsHandle
-    line: int
+    pipe: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """How the pictures of a session look, and whether the cache holds images as it wants them decoded."""
+    """How the pictures of a session look, and whether the session uses the cache (`PictureService`)."""
 
     look: Look
     cached: bool
@@ -58,7 +61,7 @@ class Session:
 
 @dataclasses.dataclass(frozen=True)
 class Open:
-    """Begin to make pictures of a session."""
+    """To a picture maker: open this session; tasks of it will follow."""
 
     number: int
     session: Session
@@ -66,14 +69,14 @@ class Open:
 
 @dataclasses.dataclass(frozen=True)
 class Forget:
-    """Free what a session takes: it is used no more, or opened again first."""
+    """To a picture maker: close this session, and free its memory. No task of it follows, unless it is opened again."""
 
     number: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Make the answer to `request`, the payload of a FETCH, in a slot."""
+    """To a picture maker: write the answer to `request`, the payload of a FETCH, into a slot."""
 
     number: int
     session: int
@@ -83,7 +86,7 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A task is done: the slot holds an answer of `size` bytes; or there is none, for a `reason`."""
+    """From a picture maker: task `number` is done, its answer has `size` bytes. If there is none, `reason` says why."""
 
     number: int
     size: int = 0
@@ -91,22 +94,22 @@ class Made:
 
 
 class PictureMaker:
-    """Makes answers from a data set, which stands in `memory` (see `DataPlan.fill`)."""
+    """Makes answers from the data set in `memory` (`DataPlan.fill` has copied it there)."""
 
     def __init__(self, served: Served, memory: RunMemory, process: int) -> None:
         self._served, self._memory = served, memory
         self._counters = memory.board.counters[process]
         self._labels = memory.arrays["labels"]
         self._sessions: dict[int, Session] = {}
-        self._opened: dict[int, tuple[Pictures, np.ndarray | None]] = {}  # and what a request finds bad
-        self._nothing: ImageCache | None = None
+        self._opened: dict[int, tuple[Pictures, np.ndarray | None]] = {}  # session -> its pictures, faults of samples
+        self._nothing: ImageCache | None = None  # a cache without room, for sessions that do not use the cache
 
     def open(self, number: int, session: Session) -> None:
-        """Begin to make pictures of a session."""
+        """Open a session."""
         self._sessions[number] = session
 
     def forget(self, number: int) -> None:
-        """Free what a session takes."""
+        """Close a session, and free its memory."""
         del self._sessions[number]
         self._opened.pop(number, None)
 
@@ -116,8 +119,8 @@ class PictureMaker:
         return self._opened[number]
 
     def _open(self, session: Session) -> tuple[Pictures, np.ndarray | None]:
-        # A view of the memory with faults of its own: what could not be had once is tried again when a replica asks
-        # again, and the faults found by a request are those of its samples, whatever other processes find.
+        # A view of the memory with an array `bad` of its own. So a sample that could not be read is tried again at the
+        # next request, and the faults in an answer are those that this request found, not those of other processes.
         memory = RunMemory(self._memory.segment, self._memory.shape)
         source, cache, bad = self._served.source, self._served.cache, None
         if source is not None:
@@ -134,9 +137,9 @@ class PictureMaker:
         return open_pictures(spec, memory, self._counters), bad
 
     def make(self, number: int, request: bytes, content: np.ndarray) -> int:
-        """Write the payload of PICTURES for that of a FETCH into `content`, uint8; return its bytes.
+        """Write the answer to `request`, the payload of a FETCH in session `number`, into `content`, uint8 [bytes].
 
-        Raises TransportError for requests that cannot be answered.
+        Returns the size of the answer, the payload of PICTURES. Raises TransportError if there can be no answer.
         """
         samples, key = unpack_request(request)
         outside = samples[(samples < 0) | (samples >= len(self._labels))]
@@ -146,9 +149,9 @@ class PictureMaker:
             )
         pictures, bad = self._pictures(number)
         count, shape = len(samples), self._served.shape
-        _, labels, images = lay_out(content, count, 0, shape)  # as if all were good
+        _, labels, images = lay_out(content, count, 0, shape)  # as if all samples were good
         if bad is not None:
-            bad[samples] = self._memory.arrays["bad"][samples]  # those that the server leaves out
+            bad[samples] = self._memory.arrays["bad"][samples]  # samples that the data server has left out (`blame`)
         pictures.prepare(samples, key=key)
         kept = pictures.fill(samples, images, labels, key)
         if kept < count:
@@ -162,20 +165,20 @@ class PictureMaker:
 
 
 def make_pictures(spec: MakerSpec) -> None:
-    """Make pictures in this process, until the server hangs up."""
+    """Make pictures in this process, until the data server closes the pipe."""
     slots = AnswerSlots.attach(spec.slots)
     memory = RunMemory.attach(spec.memory)
     maker = PictureMaker(spec.served, memory, spec.process)
     memory.board.counters[spec.process].publish("ready", 1)
-    with Connection(spec.line) as line, contextlib.suppress(EOFError, ConnectionError):
+    with Connection(spec.pipe) as pipe, contextlib.suppress(EOFError, ConnectionError):
         while True:
-            match pickle.loads(line.recv_bytes()):  # from the process that started this one
+            match pickle.loads(pipe.recv_bytes()):  # safe to unpickle: from the process that started this one
                 case Open(number, session):
                     maker.open(number, session)
                 case Forget(number):
                     maker.forget(number)
                 case Task() as task:
-                    line.send_bytes(pickle.dumps(_answer(maker, task, slots.contents[task.slot])))
+                    pipe.send_bytes(pickle.dumps(_answer(maker, task, slots.contents[task.slot])))
 
 
 def _answer(maker: PictureMaker, task: Task, content: np.ndarray) -> Made:
@@ -183,5 +186,5 @@ def _answer(maker: PictureMaker, task: Task, content: np.ndarray) -> Made:
         return Made(task.number, maker.make(task.session, task.request, content))
     except AdamError as error:
         return Made(task.number, reason=str(error))
-    except Exception as error:  # the other replicas are still to be served
+    except Exception as error:  # this process goes on, for the other requests
         return Made(task.number, reason=f"the pictures cannot be made: {type(error).__name__}: {error}")

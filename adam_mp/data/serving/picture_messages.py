@@ -1,14 +1,16 @@
-"""What machines that train and remote data servers say to each other about pictures.
+"""The messages between a replica that trains and a data server on another machine.
 
-A replica first describes what it trains on and how its pictures look; that is a *session*, whose number follows from
-the description, so that every server of the same data gives the same one. Then it asks for pictures:
+A replica first describes its data set and how its pictures look (DESCRIBE). With that the data server opens a
+*session*. The session's number is computed from the description, so every data server gives it the same number. Then
+the replica asks for pictures:
 
-    FETCH     int64: drawn (0 or 1), key (64 bits), then sample numbers
+    FETCH     int64: augmented (0 or 1), draw key (64 bits), then sample numbers
     PICTURES  int64: kept, bad | bad x (position, fault) | int32 labels [kept], padded to 8 bytes |
               float32 images [kept, h, w, c]
 
-`position` counts the samples of the request; those that cannot be had are missing from labels and images. Nothing that
-comes in is trusted, on either side: what cannot be raises a child of AdamError with a reason.
+`position` is an index into the samples of the request; bad samples, which cannot be read or decoded, are missing from
+labels and images. Neither side trusts what it receives: a message that is not valid raises a child of AdamError with a
+reason.
 """
 
 from __future__ import annotations
@@ -41,8 +43,8 @@ from adam_mp.transport.forms import (
     short,
 )
 
-MOST_SAMPLES = 4096  # of a request
-PART_BYTES = 8 << 20  # of the pictures of a request: so large batches are made by several processes
+MOST_SAMPLES = 4096  # in a request
+PART_BYTES = 8 << 20  # bytes of a request's pictures; a larger batch takes several requests, for several picture makers
 
 
 def _channels(seen: Seen) -> int:
@@ -60,14 +62,14 @@ class Look:
 
     @property
     def number(self) -> int:
-        """The session's number, of 32 bits."""
+        """The number of the session with such pictures, 32 bits."""
         text = json.dumps([dataclasses.asdict(self.normalization), self.augmentation.ranges.tolist(), self.keep])
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
 @dataclasses.dataclass(frozen=True)
 class Colours:
-    """A `Normalization` as DESCRIBE has it."""
+    """A `Normalization`, with forms for DESCRIBE."""
 
     mean: tuple[float, ...] = entry(Numbers(_channels))
     deviation: tuple[float, ...] = entry(Numbers(_channels))
@@ -77,7 +79,11 @@ class Colours:
 
 @dataclasses.dataclass(frozen=True)
 class Describing:
-    """What DESCRIBE holds: the data set (its digest, samples, shape of the pictures), and how the pictures look."""
+    """What DESCRIBE holds: the data set, and how its pictures look.
+
+    `digest` and `count` are those of the data set, `image_shape` is the shape of pictures, `ranges` those of the
+    augmentation, `keep` see `PictureSpec`.
+    """
 
     digest: int = entry(Whole(0, (1 << 64) - 1))
     count: int = entry(Whole(0, 1 << 62))
@@ -100,7 +106,7 @@ class Describing:
         cls, digest: int, count: int, shape: tuple[int, ...], normalization: Normalization,
         augmentation: Augmentation, keep: float,
     ) -> Describing:  # fmt: skip
-        """Return the description of such pictures."""
+        """Return the description of pictures with this normalisation, augmentation and `keep`."""
         colours = Colours(
             normalization.mean, normalization.deviation, (normalization.fill,), normalization.directions
         )  # fmt: skip
@@ -108,7 +114,7 @@ class Describing:
 
     @property
     def look(self) -> Look:
-        """How the pictures look; raises a child of AdamError for ranges that cannot be."""
+        """How the pictures look; raises a child of AdamError if a range is outside its limits."""
         colours = self.normalization
         return Look(
             Normalization(colours.mean, colours.deviation, colours.fill[0], colours.directions),
@@ -117,9 +123,12 @@ class Describing:
         )
 
 
-def read_description(facts: Any, channels: int) -> Describing:
-    """Return what a DESCRIBE says of pictures with so many channels; raises TransportError if that cannot be."""
-    return read(Describing, facts, TransportError, seen={"channels": channels})
+def read_description(content: Any, channels: int) -> Describing:
+    """Return the description in the JSON object of a DESCRIBE, for pictures with `channels` channels.
+
+    Raises TransportError if it is not valid.
+    """
+    return read(Describing, content, TransportError, seen={"channels": channels})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,17 +139,17 @@ class Opened:
 
 
 def most_samples(shape: tuple[int, int, int]) -> int:
-    """Return how many pictures of `shape` a request may ask for."""
+    """Return how many pictures of `shape` (height, width, channels) a request may ask for."""
     return min(MOST_SAMPLES, max(1, PART_BYTES // (4 * math.prod(shape))))
 
 
 def samples_in(payload: Any) -> int:
-    """Return how many samples a FETCH names, by its bytes alone."""
+    """Return how many samples the payload of a FETCH names, from its size alone."""
     return max(0, memoryview(payload).nbytes // 8 - 2)
 
 
 def pack_request(samples: np.ndarray, key: int | None) -> np.ndarray:
-    """Return the payload of a FETCH; with `key` None, nothing is drawn."""
+    """Return the payload of a FETCH; with `key` None the pictures are not augmented."""
     words: np.ndarray = np.zeros(2 + len(samples), "<i8")
     words[0] = key is not None
     words[1:2].view("<u8")[0] = key or 0
@@ -149,24 +158,24 @@ def pack_request(samples: np.ndarray, key: int | None) -> np.ndarray:
 
 
 def unpack_request(payload: Any) -> tuple[np.ndarray, int | None]:
-    """Return (sample numbers int64 [n], key) of a FETCH; raises TransportError if it is none."""
+    """Return (sample numbers int64 [n], key) of the payload of a FETCH; raises TransportError if it is not valid."""
     size = memoryview(payload).nbytes
     if size % 8 or not 24 <= size <= 8 * (2 + MOST_SAMPLES):
         raise TransportError(
             f"request has {size} bytes; expected 8 for each of 1 to {MOST_SAMPLES} samples and two more"
         )
-    words = np.frombuffer(payload, "<i8").astype(np.int64)  # a copy that kernels may have: received bytes are read-only
+    words = np.frombuffer(payload, "<i8").astype(np.int64)  # a copy, as kernels need writable arrays
     if words[0] not in (0, 1):
-        raise TransportError(f"request begins with {words[0]}; expected 0, or 1 where something is drawn")
+        raise TransportError(f"request begins with {words[0]}; expected 0, or 1 for augmented pictures")
     return words[2:], int(words[1:2].view(np.uint64)[0]) if words[0] else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """Pictures that were asked for.
+    """The pictures that a request asked for.
 
-    `positions` int64 and `faults` int64 [bad] tell which samples of the request could not be had and why; `labels`
-    int32 [kept] and `images` float32 [kept, h, w, c] are of the others, in order.
+    `positions` int64 [bad] are the indices of the request's bad samples, `faults` int64 [bad] say what is wrong with
+    each. `labels` int32 [kept] and `images` float32 [kept, h, w, c] are those of the other samples, in order.
     """
 
     positions: np.ndarray
@@ -176,7 +185,7 @@ class Answer:
 
 
 def answer_bytes(kept: int, bad: int, shape: tuple[int, int, int]) -> int:
-    """Return the bytes of an answer with `kept` pictures of `shape`."""
+    """Return the bytes of an answer with `kept` pictures of `shape` and `bad` bad samples."""
     return _images_at(kept, bad) + 4 * kept * math.prod(shape)
 
 
@@ -185,7 +194,10 @@ def _images_at(kept: int, bad: int) -> int:
 
 
 def unpack_answer(payload: Any, count: int, shape: tuple[int, int, int]) -> Answer:
-    """Return the views of an answer about `count` samples; raises TransportError for any other bytes."""
+    """Return the answer in the payload of PICTURES, as views, to a request for `count` samples.
+
+    Raises TransportError if the payload is not such an answer.
+    """
     size = memoryview(payload).nbytes
     if size < 16:
         raise TransportError(f"answer has {size} bytes; expected at least 16")
@@ -199,25 +211,25 @@ def unpack_answer(payload: Any, count: int, shape: tuple[int, int, int]) -> Answ
     if bad and not (positions[0] >= 0 and positions[-1] < count and (np.diff(positions) > 0).all()):
         raise TransportError(f"answer names bad samples that are not among the {count} asked for")
     if not np.isin(faults, [int(fault) for fault in Fault if fault]).all():
-        raise TransportError("answer names a fault that there is not")
+        raise TransportError("answer names an unknown fault")
     labels = np.frombuffer(payload, "<i4", kept, 16 + 16 * bad)
     images = np.frombuffer(payload, "<f4", kept * math.prod(shape), _images_at(kept, bad))
     return Answer(positions, faults, labels, images.reshape(kept, *shape))
 
 
 def longest_answer(count: int, shape: tuple[int, int, int]) -> int:
-    """Return the bytes that an answer about `count` samples may have: all are good, or all are bad."""
+    """Return the most bytes of an answer to a request for `count` samples, which may all be good or all be bad."""
     return max(answer_bytes(count, 0, shape), answer_bytes(0, count, shape))
 
 
 def lay_out(
     content: np.ndarray, kept: int, bad: int, shape: tuple[int, int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return where an answer that begins `content`, uint8, has its faults int64 [bad, 2], labels and images."""
+    """Write the head of an answer into `content`, uint8; return views for its faults int64 [bad, 2], labels, images."""
     begin, images = 16 + 16 * bad, _images_at(kept, bad)
     end = answer_bytes(kept, bad, shape)
     content[:16].view(np.int64)[:] = kept, bad
-    content[begin + 4 * kept : images] = 0  # padding: no byte of an earlier answer goes out
+    content[begin + 4 * kept : images] = 0  # padding, so that no byte of an earlier answer is sent
     return (
         content[16:begin].view(np.int64).reshape(bad, 2),
         content[begin : begin + 4 * kept].view(np.int32),

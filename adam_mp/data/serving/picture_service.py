@@ -1,8 +1,8 @@
-"""The serving side of remote data servers: has pictures of its own copy of a data set made for machines that train.
+"""The data server for other machines (`adam-mp serve-data`): answers their requests with pictures of its data set.
 
-`PictureService` knows the data set and the sessions, `PictureServer` carries questions and answers over TCP, processes
-of its own make the pictures (`makers`); `picture_messages` tells what the messages hold. What cannot be answered is
-refused with a reason, and the server goes on.
+`PictureService` knows the data set and the sessions. `PictureServer` receives requests and sends answers; its picture
+makers (`makers`) make the pictures. `picture_messages` says what the messages hold. A request that cannot be answered
+is refused with a reason, and the data server goes on.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from adam_mp.transport.messages import Kind, Message, with_facts
 from adam_mp.transport.refusal import Refusal, refusal_message
 from adam_mp.transport.zeromq import SocketListener
 
-_MOST_REQUESTS = 256  # taken and not answered yet
-_REQUESTS_A_TURN = 16
-_IDLE = 0.1  # seconds without a message or an answer after which `stop` is asked
+_MOST_REQUESTS = 256  # that are taken and not answered yet
+_REQUESTS_A_TURN = 16  # messages that are received before the data server looks at finished answers again
+_IDLE = 0.1  # seconds that the data server waits for a message or an answer before it asks `stop`
 
 
 class PictureService:
-    """The data set that a server makes pictures of, and how those of each session look.
+    """The data set that a data server makes pictures of, and its open sessions.
 
-    The cache holds images as the first session wants them decoded; a session that wants another part of them (`keep`)
-    has its images decoded each time.
+    The cache holds images in the size that suits the first session's `keep`. For a session with another `keep`, images
+    are decoded each time.
     """
 
     def __init__(self, dataset: DataSet) -> None:
@@ -45,35 +45,37 @@ class PictureService:
 
     @property
     def sessions(self) -> int:
-        """How many sessions are kept now."""
+        """How many sessions are open now."""
         return len(self._sessions)
 
-    def describe(self, facts: Mapping[str, Any]) -> Opened:
-        """Open the session that a DESCRIBE asks for, the same for the same facts.
+    def describe(self, content: Mapping[str, Any]) -> Opened:
+        """Open the session that the JSON object of a DESCRIBE describes; equal descriptions get the same session.
 
-        Raises a child of AdamError if the data are others than here, or no picture can look like that.
+        Raises a child of AdamError if the replica's data set differs from this one, or if the description is not valid.
         """
-        said = read_description(facts, self.shape[2])
+        described = read_description(content, self.shape[2])
         for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", tuple(self.shape))):
-            if getattr(said, name) != here:
+            if getattr(described, name) != here:
                 raise TransportError(
-                    f"the replica's data has {name} {short(getattr(said, name))}, the data served here ({self._name}) "
-                    f"{here}; give both sides the same data and --image-size"
+                    f"the replica's data has {name} {short(getattr(described, name))}, the data served here "
+                    f"({self._name}) {here}; give both sides the same data and --image-size"
                 )
-        look = said.look
+        look = described.look
         number = look.number
         if self._cached_keep is None:
             self._cached_keep = look.keep
         session = Session(look, look.keep == self._cached_keep)
         if self._sessions.setdefault(number, session) != session:
-            raise TransportError(f"session {number} is another one's; start the data server again")
+            raise TransportError(
+                f"session {number} is open already for pictures that look different; start the data server again"
+            )
         self._sessions.move_to_end(number)
         if len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)
         return Opened(number)
 
     def session(self, number: int) -> Session | None:
-        """Return a session; None where this server has forgotten it, or is another one than the one that opened it."""
+        """Return the session of this number; None if this data server has closed it, or has never opened it."""
         session = self._sessions.get(number)
         if session is not None:
             self._sessions.move_to_end(number)
@@ -82,9 +84,10 @@ class PictureService:
 
 @dataclasses.dataclass(frozen=True)
 class ServingStatistics:
-    """What a server did so far: pictures and payload bytes sent, requests answered, sessions kept now, refusals.
+    """What a data server did so far: pictures sent, requests answered, sessions open now, payload bytes sent, refusals.
 
-    `dropped` are requests that found too many others waiting, and answers that nobody was there to take.
+    `dropped` counts requests that came while too many others waited, and answers that could not be sent because the
+    replica's queue was full or the replica was gone.
     """
 
     pictures: int
@@ -97,7 +100,7 @@ class ServingStatistics:
 
 @dataclasses.dataclass(frozen=True)
 class _Request:
-    """A FETCH that was taken; the same one asked again meanwhile has the same `name`."""
+    """A FETCH that the data server took. If the replica sends it again before the answer, `name` is the same."""
 
     peer: bytes
     message: Message
@@ -108,26 +111,26 @@ class _Request:
 
 
 class PictureServer:
-    """Serves pictures over TCP until it is told to stop. One thread does it all; `makers` has the processes.
+    """Serves pictures until it is told to stop. One thread does all but making pictures, which is left to `makers`.
 
-    Requests beyond `_MOST_REQUESTS` are dropped: replicas ask again.
+    Requests beyond `_MOST_REQUESTS` are dropped: replicas send unanswered requests again.
     """
 
     def __init__(self, service: PictureService, listener: SocketListener, makers: Makers) -> None:
         self._service, self._listener, self._makers = service, listener, makers
         self._most = most_samples(service.shape)
-        self._taken: set[tuple[bytes, int, int]] = set()  # asked and not answered yet
-        self._leaving: list[tuple[Sent, int]] = []  # answers that are sent from their slots
+        self._taken: set[tuple[bytes, int, int]] = set()  # names of requests that are not answered yet
+        self._leaving: list[tuple[Sent, int]] = []  # answers that are being sent, and their slots
         self._counts = dict.fromkeys(("pictures", "requests", "bytes", "refused", "dropped"), 0)
 
     def run(self, stop: Callable[[], bool]) -> None:
-        """Serve until `stop()`, which is asked at least every tenth of a second. Raises ProcessError; see `Makers`."""
+        """Serve until `stop()` is true; asks it at least every tenth of a second. Raises ProcessError: see `Makers`."""
         while not stop():
             ready = self._listener.wait(_IDLE, self._makers.files)
             self._take_requests()
             for finished in self._makers.collect(ready):
                 self._answer(finished)
-            self._makers.watch()
+            self._makers.look()
 
     def statistics(self) -> ServingStatistics:
         """Return the counters as of now."""
@@ -156,9 +159,9 @@ class PictureServer:
     def _queue(self, request: _Request) -> None:
         message = request.message
         if request.name in self._taken:
-            return  # it is being made
+            return  # its answer is being made
         session, samples = self._service.session(message.shard), samples_in(message.payload)
-        if samples > self._most:  # large ones could fill the memory while they wait
+        if samples > self._most:  # large requests could fill the memory while they wait
             self._send(request.peer, _refusal(message, f"request has more than {self._most} samples; ask for fewer"))
         elif session is None:
             reason = f"there is no session {message.shard} here"
@@ -171,10 +174,10 @@ class PictureServer:
             self._makers.add(Job(request, message.shard, session, bytes(message.payload), size))
 
     def _answer(self, finished: Finished) -> None:
-        """Send what was made from where it lies, and give the slot back once it has left.
+        """Send an answer from its slot, and give the slot back once the answer has left.
 
-        A replica that takes none of its answers would hold up the others so: where too many slots are on their way
-        out, the answer is copied.
+        A replica that takes none of its answers would keep their slots, and others would have none. So when too many
+        answers are being sent, the answer is copied and its slot given back at once.
         """
         request: _Request = finished.job.request
         slots, slot = self._makers.slots, finished.slot

@@ -1,9 +1,9 @@
-"""The training side of remote data servers: pictures that other machines make, as if they were made here.
+"""The training side of remote data servers: has pictures made by data servers on other machines (--data-from).
 
-The machine has the data set too, so labels and digest can be compared; decoding, augmenting and normalising are done
-elsewhere. A batch is asked for while the one before it is copied and trained. Asking is safe to repeat: the same
-request has the same answer from every server, so what is late or comes twice is known by its sequence number and
-ignored. `picture_messages` tells what the messages hold.
+The other machines decode, augment and normalise. This machine has the data set too, so it compares digest and labels.
+It asks for a batch while the one before is copied and trained. A request may be sent again: every data server gives the
+same answer to it, and an answer that is late or comes twice is recognized by its sequence number and ignored.
+`picture_messages` says what the messages hold.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.refusal import Refusal, read_refusal
 from adam_mp.transport.zeromq import SocketDialer
 
-_WINDOW = 8  # requests on their way; the queues of a connection hold 16 messages
-_AGAIN = 1.0  # seconds after which an unanswered question is asked again
-_SILENCE = 3.0  # seconds after which the next server is tried
-_LOOK, _RETRY = 0.05, 0.005  # seconds between looks at clocks, and where something could not be sent
-_DESCRIBING = 1  # the sequence number of DESCRIBE; requests have those behind it
+_WINDOW = 8  # requests that may be unanswered at a time; the queues of a connection hold 16 messages
+_AGAIN = 1.0  # seconds after which an unanswered request is sent again
+_SILENCE = 3.0  # seconds without an answer after which the next data server is asked
+_LOOK, _RETRY = 0.05, 0.005  # longest wait for a message in seconds: usually, and after a request could not be sent
+_DESCRIBING = 1  # the sequence number of DESCRIBE; requests have larger ones
 
 
 @dataclasses.dataclass(frozen=True)
 class RemoteSource:
-    """Which data servers make the pictures, and of what.
+    """Which data servers make the pictures, and of which data set.
 
-    `addresses` "HOST:PORT" or "unix:FILE", the first preferred; `digest` of the data set (`DataSet.digest`),
-    `image_shape` (height, width, channels) of the pictures, `count` samples of all parts. `deadline` is how many
-    seconds the last server that is tried has to answer; those before it have three each.
+    `addresses` are "HOST:PORT" or "unix:FILE"; the first is asked first. `digest` is that of the data set
+    (`DataSet.digest`), `count` the samples of all its parts, `image_shape` the (height, width, channels) of pictures.
+    `deadline` is the seconds that the last of the data servers has to answer before all count as silent; those asked
+    before it have three seconds each.
     """
 
     addresses: tuple[str, ...]
@@ -63,28 +64,28 @@ class RemoteSource:
 
 @dataclasses.dataclass(eq=False)
 class _Request:
-    """A part of a batch: sample numbers int64 [n], the question about them, when and in which session it was sent."""
+    """A request for a part of a batch, and its answer."""
 
     sequence: int
-    samples: np.ndarray
-    question: np.ndarray
-    sent: float = -math.inf
-    opened: int = 0
+    samples: np.ndarray  # sample numbers, int64 [n]
+    payload: np.ndarray  # of the FETCH
+    sent: float = -math.inf  # when it was sent last
+    opened: int = 0  # how many sessions had been opened when it was sent last
     answer: Answer | None = None
 
 
 class RemotePictures:
-    """Pictures of the samples of a run that data servers on other machines make; see `ArrayPictures`.
+    """Has the pictures of a run made by remote data servers; its methods are those of `ArrayPictures`.
 
-    Making one waits until a server has answered, or none did in time: then they are all `silent`. Raises TransportError
-    where a server refuses. A sample that the server could not have is marked in the array `bad`, if there is one, and
-    left out.
+    The constructor waits until a data server has opened a session, or until all are `silent`. Methods raise
+    TransportError if a data server refuses a request. If a data server answers that a sample is bad, the sample is left
+    out, and its fault noted in the array `bad` if the run has one.
     """
 
     def __init__(self, spec: PictureSpec, remote: RemoteSource, memory: RunMemory, counters: Counters) -> None:
         self._counters, self._shape = counters, remote.image_shape
         self._labels, self._bad = memory.arrays["labels"], memory.arrays.get("bad")
-        self._part = most_samples(self._shape)
+        self._part = most_samples(self._shape)  # samples in a request
         if answer_bytes(1, 0, self._shape) > LONGEST:
             raise SettingsError(
                 f"pictures of {self._shape} have more than {LONGEST} bytes, too many for remote data servers; use a "
@@ -93,45 +94,45 @@ class RemotePictures:
         self._answers = 0
         self._sequences = itertools.count(_DESCRIBING + 1)
         self._ahead: dict[tuple[int | None, bytes], list[_Request]] = {}
-        self._waiting: dict[int, _Request] = {}  # by sequence, in the order in which they are wanted
-        self._line = _Line(remote, _describe(spec, remote))
+        self._waiting: dict[int, _Request] = {}  # unanswered requests by sequence, in the order in which they are sent
+        self._link = _Link(remote, _describe(spec, remote))
         try:
-            while not self._line.ready() and not self.silent:
+            while not self._link.ready() and not self.silent:
                 self._receive(_RETRY)
-                self._line.watch()
+                self._link.look()
         except BaseException:
-            self._line.close()
+            self._link.close()
             raise
 
     @property
     def silent(self) -> bool:
-        """Whether no server has answered in time."""
-        return self._line.silent
+        """Whether no data server has answered in time."""
+        return self._link.silent
 
     @property
     def address(self) -> Place:
-        """The server that is asked at present."""
-        return self._line.address
+        """The data server that is asked at present."""
+        return self._link.address
 
     def describe_silence(self) -> str:
-        """Say that no server answers, why, and what comes of it."""
-        return self._line.describe_silence()
+        """Return a line for the user: no data server answers, why, and what follows from that."""
+        return self._link.describe_silence()
 
     def look(self, batches: Sequence[np.ndarray], key: int | None) -> bool:
-        """Tell whether a server has answered by now, without waiting; ask again.
+        """Tell whether a data server has answered since the last call, without waiting; send requests again.
 
-        It asks again about batches that no server answered; if there are none, it asks about `batches`.
+        The requests are those that are still unanswered; if there are none, those for `batches`.
         """
         before = self._answers
         self._receive_all()
-        self._line.watch()
+        self._link.look()
         if not self._waiting:
             self.prepare(*batches, key=key)
         self._send_due()
         return self._answers > before
 
     def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
-        """Ask for the pictures of these batches, and forget what was asked for others."""
+        """Ask for the pictures of these batches, and forget the requests for other batches."""
         known, self._ahead = self._ahead, {}
         for samples in batches:
             name = _name(samples, key)
@@ -144,18 +145,18 @@ class RemotePictures:
         self._send_due()
 
     def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int | None:
-        """Write the pictures and labels of `samples`, those that can be had, in order; return how many.
+        """Write the pictures and labels of those of `samples` that are not bad, in order; return how many.
 
-        None: no server answered in time, and nothing is written. `key` stands for (seed, epoch); with None nothing is
-        drawn.
+        Returns None, and writes nothing, if no data server answers in time. `images`, `labels` and `key` are as in
+        `ArrayPictures.fill`.
         """
         requests = self._ahead.pop(_name(samples, key), None)
         requests = self._requests(samples, key) if requests is None else requests
         self._receive_all()
-        self._line.begin()
+        self._link.begin()
         while any(request.answer is None for request in requests):
             self._receive(_LOOK if self._send_due() else _RETRY)
-            self._line.watch()
+            self._link.look()
             if self.silent:
                 return None
         kept = 0
@@ -169,11 +170,11 @@ class RemotePictures:
         return kept
 
     def close(self) -> None:
-        """Hang up."""
-        self._line.close()
+        """Close the connections to the data servers."""
+        self._link.close()
 
     def _requests(self, samples: np.ndarray, key: int | None) -> list[_Request]:
-        """Put the questions about a batch behind the others; samples that are known to be bad are left out."""
+        """Queue the requests for a batch behind the others, without samples known to be bad; return them."""
         if self._bad is not None:
             samples = samples[self._bad[samples] == 0]
         requests = []
@@ -184,19 +185,19 @@ class RemotePictures:
         return requests
 
     def _send_due(self) -> bool:
-        """Send those of the first questions that were not asked yet, or long ago; False if one could not be sent."""
-        line = self._line
-        if not line.ready():
+        """Send those of the first `_WINDOW` requests that are new or due again; False if one cannot be sent."""
+        link = self._link
+        if not link.ready():
             return False
-        assert line.session is not None
+        assert link.session is not None
         now = time.monotonic()
         for request in itertools.islice(self._waiting.values(), _WINDOW):
-            if request.opened == line.opened and now - request.sent < _AGAIN:
+            if request.opened == link.opened and now - request.sent < _AGAIN:
                 continue
-            question = Message(Kind.FETCH, request.question, shard=line.session, sequence=request.sequence)
-            if not line.send(question):
+            fetch = Message(Kind.FETCH, request.payload, shard=link.session, sequence=request.sequence)
+            if not link.send(fetch):
                 return False
-            request.sent, request.opened = now, line.opened
+            request.sent, request.opened = now, link.opened
         return True
 
     def _receive_all(self) -> None:
@@ -204,8 +205,8 @@ class RemotePictures:
             pass
 
     def _receive(self, seconds: float) -> bool:
-        """Take up a message, waiting `seconds` at most; False if there is none."""
-        found = self._line.receive(seconds)
+        """Receive and handle a message, waiting at most `seconds`; False if none came."""
+        found = self._link.receive(seconds)
         if found is None:
             return False
         address, message = found
@@ -215,19 +216,19 @@ class RemotePictures:
                 request.answer = self._checked(address, request, message)
                 del self._waiting[message.sequence]
                 self._answers += 1
-                self._line.answered(address)
+                self._link.answered(address)
         elif message.kind is Kind.DESCRIPTION:
-            self._line.described(address, message)
+            self._link.described(address, message)
         elif message.kind is Kind.REFUSED:
-            self._line.refused(address, message, message.sequence in self._waiting)
+            self._link.refused(address, message, message.sequence in self._waiting)
         return True
 
     def _checked(self, address: Place, request: _Request, message: Message) -> Answer:
-        """Return what an answer holds; raises TransportError if it cannot be the answer to this request."""
+        """Return the answer in a PICTURES; raises TransportError if it cannot be the answer to this request."""
         try:
             answer = unpack_answer(message.payload, len(request.samples), self._shape)
         except TransportError as error:
-            raise TransportError(f"data server {address} sent what cannot be used: {error}") from None
+            raise TransportError(f"data server {address} sent an answer that is not valid: {error}") from None
         samples = np.delete(request.samples, answer.positions)
         wrong = np.flatnonzero(answer.labels != self._labels[samples])
         if wrong.size:
@@ -248,7 +249,7 @@ class RemotePictures:
 
 
 def _name(samples: np.ndarray, key: int | None) -> tuple[int | None, bytes]:
-    """By what a batch is known again: the memory that its sample numbers come from is written over in each epoch."""
+    """Return a key for a batch, with a copy of its sample numbers: their array is written over in each epoch."""
     return key, samples.tobytes()
 
 
@@ -260,32 +261,32 @@ def _describe(spec: PictureSpec, remote: RemoteSource) -> Mapping[str, Any]:
     )  # fmt: skip
 
 
-class _Line:
-    """The way to the data servers: one of them is asked, with a session open there; when it is silent, the next.
+class _Link:
+    """The connections to the data servers. One of them is asked; when it is silent, the next.
 
-    `session` is the session's number, None while there is none, and `opened` counts sessions opened so far. Servers
-    that were asked before stay connected: what they still send is as good.
+    `session` is the number of the session at the data server that is asked, None while none is open; `opened` counts
+    the sessions opened so far. Data servers that were asked before stay connected: their late answers are used too.
     """
 
-    def __init__(self, remote: RemoteSource, facts: Mapping[str, Any]) -> None:
+    def __init__(self, remote: RemoteSource, description: Mapping[str, Any]) -> None:
         if not remote.addresses:
             raise SettingsError("no data server is named; expected at least one HOST:PORT")
         self._addresses = [parse_place(text, "the address of a data server") for text in remote.addresses]
-        self._facts = facts
+        self._description = description  # the JSON object of DESCRIBE
         self._deadline = remote.deadline + _SILENCE * (len(remote.addresses) - 1)
         self._dialer = SocketDialer(remote.keys)
-        self._turn = 0
+        self._turn = 0  # index of the data server that is asked
         self._tried: list[Place] = []
-        self._why: dict[Place, str] = {}
+        self._why: dict[Place, str] = {}  # why a data server does not answer
         self.session: int | None = None
         self.opened = 0
-        self._described = -math.inf
+        self._described = -math.inf  # when DESCRIBE was sent last
         self._dial()
         self.begin()
 
     @property
     def address(self) -> Place:
-        """The server that is asked at present."""
+        """The data server that is asked at present."""
         return self._addresses[self._turn]
 
     def _dial(self) -> None:
@@ -293,52 +294,56 @@ class _Line:
             self._tried.append(self.address)
         try:
             self._dialer.dial(self.address)
-        except SettingsError as error:  # such as a socket file whose folder is not there yet
+        except SettingsError as error:  # for example, the folder of a socket file does not exist yet
             if len(self._addresses) == 1:
                 raise
             self._why[self.address] = str(error)
 
     def begin(self) -> None:
-        """Count silence from now on: nobody listened before."""
+        """Count the data servers' silence from now on: before, this process did not listen."""
         self._heard = self._progress = time.monotonic()
 
     def ready(self) -> bool:
-        """Tell whether a session is open; where there is none, ask for one, again and again."""
+        """Tell whether a session is open; if not, ask for one, at most once a second."""
         now = time.monotonic()
         if self.session is None and now - self._described >= _AGAIN:
-            question = with_facts(Kind.DESCRIBE, self._facts, sequence=_DESCRIBING)
-            if self._dialer.send(self.address, question) is not None:
+            describe = with_facts(Kind.DESCRIBE, self._description, sequence=_DESCRIBING)
+            if self._dialer.send(self.address, describe) is not None:
                 self._described = now
         return self.session is not None
 
     def send(self, message: Message) -> bool:
-        """Send to the server that is asked at present; False if its queue is full or it is not there."""
+        """Send to the data server that is asked; False if its queue is full or it is not connected."""
         return self._dialer.send(self.address, message) is not None
 
     def receive(self, seconds: float) -> tuple[Place, Message] | None:
-        """Return the next message, from whichever server, and who sent it; None if there is none in time."""
+        """Return the next message from any data server, and which one sent it; None if none comes in time."""
         found: tuple[Place, Message] | None = self._dialer.receive(seconds)
         return found
 
     def answered(self, address: Place) -> None:
-        """Note that a server gave an answer that was waited for."""
+        """Note that a data server answered a request."""
         self._progress = time.monotonic()
         if address == self.address:
             self._heard = self._progress
 
     def described(self, address: Place, message: Message) -> None:
-        """Take up the session that a server opened."""
+        """Use the session that a data server has opened, if it is the one that is asked."""
         if address != self.address or self.session is not None:
             return
         try:
             opened = read(Opened, message.facts(), FrameError)
         except FrameError as error:
-            raise TransportError(f"data server {address} sent what cannot be used: {error}") from None
+            raise TransportError(f"data server {address} sent an answer that is not valid: {error}") from None
         self.session, self._heard = opened.session, time.monotonic()
         self.opened += 1
 
     def refused(self, address: Place, message: Message, waited_for: bool) -> None:
-        """Open a session again where it was unknown; raise TransportError where a question of ours was refused."""
+        """Handle a REFUSED; `waited_for` says that it refuses a request that is unanswered.
+
+        If the data server does not know the session any more, it is opened again. Raises TransportError if the data
+        server refuses a request or the description.
+        """
         try:
             refusal = read_refusal(message)
         except FrameError:
@@ -349,16 +354,16 @@ class _Line:
                 self.session, self._described = None, -math.inf
         elif waited_for or message.sequence == _DESCRIBING:
             raise TransportError(f"data server {address} refuses: {reason}")
-        else:  # of bytes that were damaged on their way, or of a version that it does not speak
+        else:  # it got damaged bytes, or messages of a version that it does not know
             self._why[address] = f"it refuses: {reason}"
 
     @property
     def silent(self) -> bool:
-        """Whether no server has answered in time."""
+        """Whether no data server has answered in time."""
         return time.monotonic() - self._progress > self._deadline
 
-    def watch(self) -> None:
-        """Turn to the next server when this one is silent."""
+    def look(self) -> None:
+        """If the data server that is asked is silent, ask the next from now on."""
         now = time.monotonic()
         if now - self._heard > _SILENCE and len(self._addresses) > 1:
             self._why[self.address] = self._reason(self.address)
@@ -367,7 +372,7 @@ class _Line:
             self._dial()
 
     def describe_silence(self) -> str:
-        """Say which servers do not answer, as far as they were tried, and why."""
+        """Say which of the data servers that were tried do not answer, and why."""
         first, *others = self._tried
         also = "".join(f", nor does {address} ({self._reason(address)})" for address in others)
         return (

@@ -1,11 +1,12 @@
-"""The data-server process: keeps the workers' rings full of augmented batches (paper, section 3.1).
+"""The data server: a process that keeps the rings of workers full of batches (paper, section 3.1).
 
-It claims the next batch of the epoch, has its pictures made straight in a ring slot, and publishes it. It works ahead
-of the workers by as many slots as the rings have, across the end of an epoch too: while the workers validate, the first
-batches of the next epoch are made. While it makes one batch, the files of the next are read.
+It claims the next batch of the epoch in the ledger, makes the batch's pictures directly in a ring slot, and publishes
+the slot. It works ahead of the workers by as many slots as the rings have. The next epoch is opened while the workers
+still validate, so its first batches are ready when they are done. While a data server makes one batch, its threads read
+the files of the next.
 
-Where other machines make the pictures, it asks them for the batches instead, one ahead in the same way, and makes them
-itself while none answers.
+If other machines shall make the pictures (--data-from), the data server asks them for batches instead, also one ahead,
+and makes batches itself while none of them answers.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class DataServerSpec:
-    """What a data server is told: its number among the processes, the run's memory, and how to make the batches.
+    """What a data server is told: its process number, the run's memory, and how to make batches.
 
-    `remote` are the machines that make them, as long as one answers; None: this process does.
+    `remote` names the data servers on other machines that make the pictures while one answers; None: there are none.
     """
 
     process: int
@@ -55,11 +56,12 @@ class DataServer:
             self.pictures = open_pictures(spec.pictures, self.memory, self.counters)
         else:
             from adam_mp.data.serving.last_resort import (
-                PicturesOfServers,  # with ZeroMQ, which runs on one machine do without
+                PicturesOfServers,  # imported here: it brings ZeroMQ, which a run on one machine does not need
             )
 
             self.pictures = PicturesOfServers(spec.pictures, spec.remote, self.memory, self.counters, _tell)
-        self.next: dict[int, tuple[int, int]] = {}  # worker -> (epoch, batch) that is claimed and being read
+        # Worker (always 0, unless batches are dealt in turns) -> (epoch, batch) that is claimed and read ahead.
+        self.next: dict[int, tuple[int, int]] = {}
 
     def run(self) -> None:
         """Serve until the run stops."""
@@ -72,19 +74,19 @@ class DataServer:
             pace.pause(used)
 
     def room(self) -> float:
-        """Return how much of the emptiest of this server's rings is free, 0 to 1."""
+        """Return which share of the slots is free in the emptiest ring of this data server, 0 to 1."""
         mine = [ring for ring in self.memory.rings if ring.producer == self.spec.process]
         return max((1 - ring.statistics().waiting / ring.shape.slots for ring in mine), default=0.0)
 
     def fill_rings(self) -> int:
-        """Write one batch into each of this server's rings that has room; return how many."""
+        """Write one batch into each ring of this data server that has a free slot; return how many batches."""
         made = 0
         epoch = self.memory.ledger.round
         if epoch < 0:
             return 0
         rings = zip(self.memory.rings, self.memory.shape.rings, strict=True)
         mine = [(ring, ends.worker) for ring, ends in rings if ring.producer == self.spec.process]
-        if not mine:  # its workers are gone: others serve what it holds
+        if not mine:  # its workers are gone, so it has no ring to fill: free its batches for other data servers
             for held in self.next.values():
                 self.memory.ledger.give_back(*held, self.spec.process)
             self.next = {}
@@ -97,13 +99,13 @@ class DataServer:
         return made
 
     def claim(self, epoch: int, worker: int) -> int | None:
-        """Claim the next free batch, of those that are this worker's where each has its turns."""
+        """Claim the next free batch; where batches are dealt in turns, the next of `worker`. None if none is free."""
         if self.memory.shape.in_turns:
             return self.memory.ledger.claim_of(epoch, self.spec.process, self.memory.turns.hand(worker))
         return self.memory.ledger.claim(epoch, self.spec.process)
 
     def take_batch(self, epoch: int, worker: int) -> int | None:
-        """Return the batch to make now, and claim the one after it so that its files are read meanwhile."""
+        """Return the batch to make now for `worker`, None if there is none; have the one after it read ahead."""
         if not self.pictures.reads_ahead:
             return self.claim(epoch, worker)
         place = worker if self.memory.shape.in_turns else 0
@@ -131,8 +133,9 @@ class DataServer:
         assert slot is not None, "a reserved slot stays free until it is published"
         count = self.pictures.fill(self.samples(batch), slot.images, slot.labels, draw_key(self.spec.seed, epoch))
         slot.write_tag(Tag(epoch, batch, count, self.spec.process))
-        # A run that goes back to an earlier epoch takes all batches first, and then changes the order of samples. The
-        # round comes again, so these pictures might be taken for those of a batch that this server holds then.
+        # A run that goes back to its last good state skips all batches first, and then changes the order of samples.
+        # It opens the same round again. A slot with the old pictures, published now, would be taken for the new batch
+        # of that number, once this data server has claimed that one.
         if self.memory.ledger.holds(epoch, batch, self.spec.process):
             ring.publish()
         self.counters.add("augmented", count)
@@ -140,7 +143,7 @@ class DataServer:
 
 
 def _tell(text: str) -> None:
-    """Leave a line for the supervisor, which reads it when a word on the board has changed."""
+    """Print a line for the supervisor, which reads this process's output when `made_by` on the board changes."""
     print(text, file=sys.stderr, flush=True)
 
 

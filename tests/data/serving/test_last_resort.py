@@ -89,7 +89,7 @@ def test_a_server_that_is_slow_gives_way_until_it_answers(make_side):
         expect_same(pictures, local, BATCHES[:1], GREY, 1)
         assert made_by(here) == HERE
         assert "it opened a session, and then was silent" in pictures.told[-1]
-        pictures._servers._line._deadline = 60.0  # what is slow here is the machine
+        pictures._servers._link._deadline = 60.0  # what is slow here is the machine
         go_back(pictures, local, 1)
         expect_same(pictures, local, BATCHES, GREY, 99)
     assert made_by(here) == ELSEWHERE

@@ -278,8 +278,8 @@ def test_what_finds_the_server_full_comes_later(make_side, monkeypatch):
 
 def count_sent(pictures):
     """Note the sequence number of each request that is sent from now on."""
-    sent, send = [], pictures._line.send
-    pictures._line.send = lambda message: sent.append(message.sequence) or send(message)
+    sent, send = [], pictures._link.send
+    pictures._link.send = lambda message: sent.append(message.sequence) or send(message)
     return sent
 
 
@@ -414,7 +414,7 @@ def test_garbage_is_refused_and_the_server_lives(make_side):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     generator = np.random.default_rng(5)
     with serving(there) as (address, server), remote(here, address) as pictures:
-        session = pictures._line.session
+        session = pictures._link.session
         dialer, peer = SocketDialer(None), Address("127.0.0.1", int(address.rpartition(":")[2]))
         dialer.dial(peer)
         messages = [
@@ -444,7 +444,7 @@ def test_garbage_is_refused_and_the_server_lives(make_side):
 def test_a_server_that_answers_nonsense_is_named(make_side):
     here = make_side(arrays_data())
     for function, message in (
-        (make_nonsense, "sent what cannot be used"), (make_faults, "refuses: .*ValueError: a .fault"),
+        (make_nonsense, "sent an answer that is not valid"), (make_faults, "refuses: .*ValueError: a .fault"),
     ):  # fmt: skip
         there = make_side(arrays_data())
         with (
