@@ -82,7 +82,7 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     if plan.consistency.in_steps:
         shared["gradients of a step"] = step_shape(plan).bytes
     if plan.is_replica:
-        shared["the exchange with the servers"] = ExchangeMemory.bytes_needed(plan.layout)
+        shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.layout)
     context = plan.costs.context_bytes - 4 * plan.layout.size
     if not plan.consistency.in_steps:
         context += gradient_bytes(plan.network, plan.layout, plan.optimizer.is_plain_descent)
