@@ -151,6 +151,15 @@ def test_every_module_says_what_it_is_for():
         assert ast.get_docstring(ast.parse(path.read_text())), name
 
 
+def test_the_docstrings_of_trainings_rooms_name_their_modules():
+    missing = []
+    for init in (ROOT / "training").rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(init.read_text())) or ""
+        names = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        missing += [f"{init.parent.name}/{name}" for name in names if not re.search(rf"\b{name}\b", text)]
+    assert not missing
+
+
 def test_the_tests_mirror_the_rooms():
     tests, missing = Path(__file__).parent, []
     for name, path in modules():

@@ -135,7 +135,7 @@ def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
 def make_specs(
     plan: RunPlan, shared: Shared, factors: FactorShape | None = None
 ) -> tuple[list[WorkerSpec], list[DataServerSpec]]:
-    """Return what each worker and each data server is told; workers are numbered first."""
+    """Return what each worker and each data server is told. Rows of the board are numbered in this order."""
     settings = plan.settings
     pictures = plan.data.pictures(None if shared.cache is None else shared.cache.handle)
     remote = _remote_source(plan)

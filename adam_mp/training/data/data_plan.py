@@ -107,7 +107,7 @@ class DataPlan:
 
 
 def load_dataset(settings: TrainSettings) -> DataSet:
-    """Load the data set that the settings name; raises SettingsError, and DataError, with `strict` for any bad file."""
+    """Load the data set that the settings name; raises SettingsError, or DataError (with `strict` for any bad file)."""
     size = None if settings.image_size is None else str(settings.image_size)
     dataset = load_data(settings.data, LoadOptions(size, settings.follow_links))
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
@@ -148,7 +148,7 @@ def plan_data(
         if kept is not None:
             assert source.least is not None
             pixels = 2 * math.prod(source.least)  # few images have more once decoded
-            room = max(0, (free_space(folder) - spare) // 2)  # the run counts its memory while this cache has its own
+            room = max(0, (free_space(folder) - spare) // 2)  # half: the run takes its memory while this cache is there
             size = min(allowed, room, expected_bytes(dataset.count, pixels, source.channels))
             cache = kept.make(size, pixels * source.channels, folder, spare)
     survey = survey_data(

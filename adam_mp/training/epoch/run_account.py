@@ -68,7 +68,7 @@ class RunAccount:
         return self._measured
 
     def count_missed(self, missed: Sequence[tuple[int, Sums]], notice: Callable[[str], None]) -> None:
-        """Count the images of epochs that other replicas began and ended while this one was busy with an earlier."""
+        """Count the images of epochs that other replicas began and ended while this was busy with an earlier one."""
         for epoch, sums in missed:
             self.figures.count(sums)
             notice(f"epoch {epoch + 1} was trained by other replicas while this one was away; not validated")

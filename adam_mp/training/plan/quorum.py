@@ -25,7 +25,7 @@ def quorum_batches(quorum: float, batch_size: int, images: int) -> int:
 def within_quorum(states: np.ndarray, quorum: float, batch_size: int, images: int) -> np.ndarray:
     """Return `states` with only the first FREE batches left, as many as the quorum needs; the others are SKIPPED."""
     missing = math.ceil(quorum * images) - images_in(states, TRAINED, batch_size, images)
-    needed = max(0, math.ceil(missing / batch_size))  # all are full but perhaps the epoch's last, which comes last
+    needed = max(0, math.ceil(missing / batch_size))  # only the epoch's last batch may be short, and it is last here
     states = states.copy()
     states[np.flatnonzero(states == FREE)[needed:]] = SKIPPED
     return states

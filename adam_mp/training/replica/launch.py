@@ -86,7 +86,7 @@ class Launch:
 
     def __exit__(self, *_: Any) -> None:
         deadline = time.monotonic() + (_ENDING if self.ending else 0)
-        for part in reversed(self._parts):  # replicas before servers
+        for part in reversed(self._parts):  # replicas before parameter servers
             if part.child is not None:
                 if not self._ends(part.child, deadline):
                     part.child.kill()

@@ -8,7 +8,7 @@ from adam_mp.errors import RunFolderError, refusal
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.socket_files import SocketFile
 
-ADDRESS_FILE = "address"  # in the folder of each server
+ADDRESS_FILE = "address"  # in the folder of each parameter server
 
 
 def server_folder(folder: Path, number: int) -> Path:

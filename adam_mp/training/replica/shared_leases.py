@@ -54,7 +54,7 @@ class SharedLeases:
         self._joining, self._patience, self._figures, self._brought = joining, patience, figures, brought
         self._news, self._find_failed = News(answer), failed_in
         self._batches = LeasedBatches()
-        self._epoch = int(joining["epoch"]) - 1  # the epoch that was opened last; at first, the one before ours
+        self._epoch = int(joining["epoch"]) - 1  # the last epoch opened; until one is, that before it
         self._opened = self._left = False  # whether an epoch was ever opened; whether this replica has left the run
         self._granted = False  # whether batches were granted since `moved` was asked
         self._asks_for_done = False

@@ -89,7 +89,7 @@ class Worker:
         self.counters.publish("ready", 1)
         acknowledged = -1
         while True:
-            if self.step.settle():  # before acknowledging: after an acknowledged IDLE this worker changes no weight
+            if self.step.settle():  # before the order is acknowledged: after IDLE is, this worker changes no weight
                 self.note_progress()
             order = self.memory.board.order()
             if order.sequence != acknowledged:
