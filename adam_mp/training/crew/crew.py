@@ -57,7 +57,7 @@ class Crew:
     """
 
     def __init__(
-        self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], servers: list[DataServerSpec],
+        self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], data_servers: list[DataServerSpec],
         restarts: int, on_notice: Callable[[str, str], None], synchronizer: SynchronizerSpec | None = None,
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
     ) -> None:  # fmt: skip
@@ -67,11 +67,11 @@ class Crew:
             (f"worker {spec.process}", work, spec, core)
             for spec, core in zip(workers, _worker_cores(len(workers), share), strict=True)
         ]
-        tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
+        tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(data_servers)]
         if synchronizer is not None:
             tasks.append(("synchronizer", synchronize, synchronizer, None))
         self.members = [_Member(*task, EarlyDeaths(restarts)) for task in tasks]
-        self.workers, self.servers = len(workers), len(servers)
+        self.workers, self.data_servers = len(workers), len(data_servers)
         self.first_failure: str | None = None
         self._blame = Blame(memory)
         self._made_by = 0  # who makes the pictures (ELSEWHERE, HERE), as the user was told last
@@ -101,7 +101,7 @@ class Crew:
     def _missing(self) -> list[str]:
         """Return the kinds of processes of which the crew has some and none is at work yet."""
         ready = [bool(row.read().ready) for row in self.memory.board.counters]
-        last = self.workers + self.servers
+        last = self.workers + self.data_servers
         kinds = {
             "worker": ready[: self.workers],
             "data server": ready[self.workers : last],
@@ -130,7 +130,7 @@ class Crew:
 
         This concerns runs with --data-from. A data server prints the reason, so its last printed line is the notice.
         """
-        places = range(self.workers, self.workers + self.servers)
+        places = range(self.workers, self.workers + self.data_servers)
         words = {number: self.memory.board.counters[number].observe("made_by") for number in places}
         made_by = max(words.values(), default=0)  # HERE is larger: one data server that makes its own counts for all
         if made_by in (0, self._made_by):
@@ -150,7 +150,7 @@ class Crew:
         assert child is not None
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
         # A synchronizer without a heartbeat got no answer: its death counts as early, however long it tried.
-        idle = number >= self.workers + self.servers and not self.memory.board.counters[number].read().heartbeat
+        idle = number >= self.workers + self.data_servers and not self.memory.board.counters[number].read().heartbeat
         member.deaths.note(time.monotonic() - child.started, idle)
         self.first_failure = self.first_failure or f"{member.name} {how}"
         child.close()
@@ -170,7 +170,7 @@ class Crew:
                 self.on_notice(f"{member.name} {how}; going on without it", last_words)
                 self._give_up(number)
                 return
-        elif number < self.workers + self.servers:
+        elif number < self.workers + self.data_servers:
             self.memory.ledger.take_back(HELD, number)
         if not member.deaths.too_many:
             self.on_notice(f"{member.name} {how}; started again", last_words)
@@ -192,8 +192,8 @@ class Crew:
     def _give_up(self, number: int) -> None:
         """Give the rings of a process that has no successor to others; raises ProcessError if the run cannot go on."""
         alive = [index for index, member in enumerate(self.members) if member.child is not None]
-        data_servers = [index for index in alive if self.workers <= index < self.workers + self.servers]
-        lost = number >= self.workers + self.servers or (not data_servers and self.servers > 0)
+        serving = [index for index in alive if self.workers <= index < self.workers + self.data_servers]
+        lost = number >= self.workers + self.data_servers or (not serving and self.data_servers > 0)
         if number < self.workers and self.steps is not None:
             raise ProcessError(f"the run cannot go on without one of its workers: {self.first_failure} (first failure)")
         if lost or not any(index < self.workers for index in alive):
@@ -202,7 +202,7 @@ class Crew:
             if self.members[ends.worker].child is None:
                 ring.producer = NO_PRODUCER
             elif ring.producer == number:
-                ring.producer = data_servers[number % len(data_servers)]
+                ring.producer = serving[number % len(serving)]
 
     def _drain(self, ring: Any) -> None:
         """Empty the ring of a lost worker, and free its batches, so that data servers make them for other workers."""
@@ -241,7 +241,7 @@ class Crew:
 
     def obeying(self) -> list[int]:
         """Return the numbers of the living processes that acknowledge orders: workers and the synchronizer."""
-        numbers = [*range(self.workers), *range(self.workers + self.servers, len(self.members))]
+        numbers = [*range(self.workers), *range(self.workers + self.data_servers, len(self.members))]
         return [number for number in numbers if self.members[number].child is not None]
 
     def children(self) -> dict[str, Child]:

@@ -71,13 +71,13 @@ class Shared:
 
 
 def prepare_memory(
-    plan: RunPlan, factors: FactorShape | None = None, servers: int = 1, keeps: bool = True
+    plan: RunPlan, factors: FactorShape | None = None, parameter_servers: int = 1, keeps: bool = True
 ) -> Shared:  # fmt: skip
     """Make the shared memory, owned by the caller, and fill in the data set and the weights to begin with.
 
-    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do; `servers` is
-    how many parameter servers the run has; `keeps` is whether the run writes checkpoints and models. Raises SpaceError,
-    before any memory is taken, if there is not enough for all of the run.
+    `factors` are the layers whose updates go to the `parameter_servers`, so many, as activations and errors, if any do;
+    `keeps` is whether the run writes checkpoints and models. Raises SpaceError, before any memory is taken, if there is
+    not enough for all of the run.
     """
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
@@ -96,7 +96,7 @@ def prepare_memory(
             cache = plan.data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE + need.kept)
             made.callback(cache.close)
         if plan.is_replica:
-            exchange = ExchangeMemory.create(plan.layout.for_servers(servers), folder)
+            exchange = ExchangeMemory.create(plan.layout.for_servers(parameter_servers), folder)
             made.callback(exchange.close)
         if factors is not None:
             slots = plan_outbox_slots(plan)
@@ -158,7 +158,7 @@ def make_specs(
         )
         for number in range(plan.split.workers)
     ]
-    servers = [
+    data_servers = [
         DataServerSpec(
             process=plan.split.workers + number,
             memory=shared.memory.handle,
@@ -169,7 +169,7 @@ def make_specs(
         )
         for number in range(plan.split.data_servers)
     ]
-    return workers, servers
+    return workers, data_servers
 
 
 def _remote_source(plan: RunPlan) -> RemoteSource | None:

@@ -36,13 +36,13 @@ PAUSE_LOOK, EVALUATION_LOOK = 0.001, 0.01  # seconds between two looks: at who i
 
 @dataclasses.dataclass(frozen=True)
 class Exchanging:
-    """What a replica's session needs to exchange its weights with so many parameter `servers`.
+    """What a replica's session needs to exchange its weights with so many `parameter_servers`.
 
     `factors` are the layers whose updates go to them as activations and errors, if any do; `synchronizer` returns what
     the synchronizer is told, given the session's memory.
     """
 
-    servers: int
+    parameter_servers: int
     factors: FactorShape | None
     synchronizer: Callable[[Shared], SynchronizerSpec]
 
@@ -85,13 +85,13 @@ class Session:
         plan, exchanging = self.plan, self._exchanging
         ends.enter_context(self._interruption.note_asking())
         factors = None if exchanging is None else exchanging.factors
-        shared = prepare_memory(plan, factors, 1 if exchanging is None else exchanging.servers, self._keeps)
+        shared = prepare_memory(plan, factors, 1 if exchanging is None else exchanging.parameter_servers, self._keeps)
         ends.callback(shared.close)
         self.shared, self.memory, self.store = shared, shared.memory, shared.store
-        workers, servers = make_specs(plan, shared, factors)
+        workers, data_servers = make_specs(plan, shared, factors)
         synchronizer = None if exchanging is None else exchanging.synchronizer(shared)
         self.crew = Crew(
-            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
+            self.memory, shared.descriptors, workers, data_servers, plan.settings.restarts, self._notice, synchronizer,
             plan.share, plan.settings.on_failure, shared.steps,
         )  # fmt: skip
         # A slow batch is no stall: allow twenty times what a batch should take with all workers on one core.

@@ -72,7 +72,7 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     `factors` are the layers whose updates go to parameter servers as activations and errors, None without any; `keeps`
     is whether the run writes checkpoints and models.
     """
-    workers, servers, sizes = plan.split.workers, plan.split.data_servers, plan.run_shape.sizes
+    workers, data_servers, sizes = plan.split.workers, plan.split.data_servers, plan.run_shape.sizes
     rings = sum(size for name, size in sizes.items() if name.startswith("ring"))
     data = sum(sizes[name] for name in plan.run_shape.arrays)
     shared = {
@@ -86,7 +86,7 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     context = plan.costs.context_bytes - 4 * plan.layout.size
     if not plan.consistency.in_steps:
         context += gradient_bytes(plan.network, plan.layout, plan.optimizer.is_plain_descent)
-    processes = workers + servers + int(plan.is_replica)
+    processes = workers + data_servers + int(plan.is_replica)
     private = {"processes": _INTERPRETER_BYTES * processes, "gradients and activations": workers * context}
     if factors is not None:
         outboxes = workers * LocalChannel.bytes_needed(plan_outbox_slots(plan), factors.numbers)
