@@ -26,7 +26,9 @@ from adam_mp.training.folder.keeper import COPIES
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.transport.local import LocalChannel
 
-_INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
+_INTERPRETER_BYTES = 70 << 20  # a process that is not forked: the interpreter, numpy, numba and the kernels
+_FORK_SERVER_BYTES = 90 << 20  # the fork server, which has loaded all of these; its children share this memory
+_CHILD_BYTES = 24 << 20  # a forked child: the shared pages that it changes, and what it makes for itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +89,10 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     if not plan.consistency.in_steps:
         context += gradient_bytes(plan.network, plan.layout, plan.optimizer.is_plain_descent)
     processes = workers + data_servers + int(plan.is_replica)
-    private = {"processes": _INTERPRETER_BYTES * processes, "gradients and activations": workers * context}
+    private = {
+        "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
+        "gradients and activations": workers * context,
+    }
     if factors is not None:
         outboxes = workers * LocalChannel.bytes_needed(plan_outbox_slots(plan), factors.numbers)
         shared["outboxes"] = outboxes
