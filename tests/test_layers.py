@@ -186,6 +186,42 @@ def test_the_map_lists_the_layers_in_this_order():
     assert rooms == [entry.rpartition(".")[2] for entry in ROOMS if "." in entry]
 
 
+def architecture():
+    return (ROOT.parent / "docs" / "architecture.md").read_text()
+
+
+def test_the_map_names_every_module_where_it_is():
+    tree, inside, named = architecture().split("## Layers")[1].split("```")[1], "", {}
+    for line in tree.splitlines():
+        layer, inner = re.match(r"  ([a-z_]+)(?:/|\.py) ", line), re.match(r"    ([a-z_]+)/ ", line)
+        if layer:
+            top = inside = layer[1]
+        elif inner:
+            inside = f"{top}.{inner[1]}"
+        named.setdefault(inside, set()).update(re.findall(r"\w+", line))
+    missing = []
+    for name, path in modules():
+        inside, _, own = name.removeprefix("adam_mp.").rpartition(".")
+        if path.name != "__init__.py" and own not in named.get(inside or own, ()):
+            missing.append(name)
+    assert not missing
+
+
+def test_the_map_names_only_what_exists():
+    quoted = re.findall(r"`([^`\n]+)`", architecture())
+    files = {each for each in quoted if re.fullmatch(r"[\w/]+\.py|[a-z_]+(/[a-z_]+)*/", each)}
+    places = (ROOT, ROOT / "training" / "epoch", ROOT.parent)
+    wrong = [each for each in files if not any((place / each).exists() for place in places) and each != "interop/"]
+    sources = [path.read_text() for _, path in modules()]
+    for each in quoted:
+        if named := re.fullmatch(r"([A-Z]\w+)\.(\w+)", each):
+            owners = [text for text in sources if f"class {named[1]}" in text]
+            if not any(re.search(rf"\b{named[2]}(\(|: |,| =)", text) for text in owners):
+                wrong.append(each)
+    assert len(files) > 50
+    assert not wrong
+
+
 def test_no_module_imports_itself_by_a_detour():
     graph = {name: {i for i in imports(path) if i != name} for name, path in modules()}
     packages = {name for name in graph if (ROOT / Path(*name.split(".")[1:]) / "__init__.py").exists()}
@@ -208,6 +244,15 @@ def test_no_module_imports_itself_by_a_detour():
 def test_every_module_says_what_it_is_for():
     for name, path in modules():
         assert ast.get_docstring(ast.parse(path.read_text())), name
+
+
+def test_the_docstrings_of_trainings_rooms_name_their_modules():
+    missing = []
+    for init in (ROOT / "training").rglob("__init__.py"):
+        text = ast.get_docstring(ast.parse(init.read_text())) or ""
+        names = {path.stem for path in init.parent.glob("*.py")} - {"__init__"}
+        missing += [f"{init.parent.name}/{name}" for name in names if not re.search(rf"\b{name}\b", text)]
+    assert not missing
 
 
 def test_each_module_has_its_tests():

@@ -1,4 +1,4 @@
-"""Measuring a run's speed: real workers, data servers and shared memory, for a few seconds, without files."""
+"""Measuring training speed: a run with workers, data servers and shared memory, for a few seconds, without files."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ from adam_mp.training.settings.events import Listener, notices_to
 
 PHASES = ("wait", "forward", "backward", "update", "other")
 _TICK = 0.002
-_WARM_BATCHES = 2  # of each worker: until then it makes programs and loads kernels
+_WARM_BATCHES = 2  # not measured, of each worker: during the first ones it makes programs and loads kernels
 _MOST_OF_AN_EPOCH = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """What a number of workers did in `seconds`.
+    """What so many workers did in `seconds`.
 
-    `phases` are shares of the workers' time: waiting for data, forward, backward, update, and the rest. Memory is what
-    a worker has for itself alone, interpreter included, in bytes.
+    `phases` are fractions of the workers' time: waiting for data, forward, backward, update, and the rest.
+    `staleness` is the mean. `worker_bytes` is the memory that a worker shares with no other process, interpreter
+    included.
     """
 
     workers: int
@@ -58,7 +59,7 @@ class Speed:
 
 
 def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listener) -> Speed:
-    """Train with `workers` workers for `seconds`, or most of an epoch if that is shorter, and count.
+    """Train with so many `workers` for `seconds`, or for most of an epoch if that is shorter, and count.
 
     The clock starts when every worker has trained a few batches. Raises SettingsError if the data has too few batches,
     DivergenceError if the loss becomes NaN or too large.
@@ -136,10 +137,10 @@ def _speed(plan: RunPlan, before: list[Progress], after: list[Progress], seconds
 
 
 def training_flops(network: Network) -> int:
-    """Return the floating-point operations of the products of a training step of one image.
+    """Return how many floating-point operations the products of a training step take for one image.
 
-    Two for each connection forward, two for its weight's gradient, two for the error below it; nobody needs the error
-    of the images themselves.
+    A connection takes two in the forward pass, two for its weight's gradient, and two for the error of its input. The
+    first layer does not compute the error of its input, which is the image.
     """
     counts = [connections for connections in network.connection_counts if connections]
     return 6 * sum(counts) - 2 * counts[0] if counts else 0
@@ -161,7 +162,7 @@ print(2 * 1024**3 / sorted(times)[len(times) // 2] / 1e9)
 
 
 def sgemm_gigaflops() -> float:
-    """Return what numpy's product of two 1024 x 1024 float32 matrices makes on one core, in GFLOP/s."""
+    """Return the speed of numpy's product of two 1024 x 1024 float32 matrices on one core, in GFLOP/s."""
     environment = {**os.environ, **ONE_THREAD}
     done = subprocess.run(
         [sys.executable, "-c", _SGEMM], env=environment, capture_output=True, text=True, timeout=120, check=True

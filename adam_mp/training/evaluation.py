@@ -1,4 +1,4 @@
-"""Evaluating a trained model on all cores, outside of a training run."""
+"""Evaluation of a trained model on all cores, outside of a training run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """Accuracy and mean loss of a model on `images` test images."""
+    """Accuracy and mean loss of a model on the test images; `images` counts those that could not be read too."""
 
     accuracy: float
     loss: float
@@ -76,7 +76,7 @@ def evaluate_model(model: Model, source: Any, cores: int | None, listener: Liste
 
 
 def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) -> RunPlan:
-    """Plan a run that trains nothing: no data servers, no training samples but one."""
+    """Plan a run that trains nothing: it has no data servers, and one training sample that nobody reads."""
     context = TrainingContext(model.network, model.weights, _BATCH)
     normalization = Normalization(model.mean, model.deviation, model.fill)
     source = make_source(data, model.keep, settings.pixel_limit)
@@ -91,7 +91,7 @@ def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) ->
         source=source,
         table=join_records(data),
         survey=Survey(normalization, nothing, nothing),
-        cache_bytes=0,  # every image is wanted once
+        cache_bytes=0,  # every image is read only once
     )
     return RunPlan(
         settings=settings,

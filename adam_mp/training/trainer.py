@@ -1,4 +1,4 @@
-"""Training as a function call: plan, supervise, and give back what came of it."""
+"""Training as a function call: plan a run, supervise it, and return its result."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _CHECKPOINTS_ON_DISK = 3  # two kept, one being written
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What came of a run; all figures are counted over the whole run, the parts before a resume included.
+    """The result of a run. All figures are counted over the whole run, the parts before a resume included.
 
-    `test_accuracy` is of `model`, the weights of the best epoch by validation (of the last epoch where nothing is held
-    out); None if there is no test set or the run was interrupted. `connections_per_second` is images per second times
-    connections of one forward pass. `images_failed` counts images of trained batches that could not be had,
-    `bad_samples` the files they are. `decodes_per_second` and `augments_per_second` are those of one core that does
-    nothing else; `bottleneck` is "data" or "training". `stopped_by` says what ended the run before its last epoch, a
-    signal or the target.
+    `model` has the weights of the best epoch by validation (of the last epoch if no images are held out), and
+    `test_accuracy` is its accuracy; None if there is no test set or the run was interrupted. `connections_per_second`
+    is images per second times connections of one forward pass. `images_failed` counts images of trained batches that
+    could not be read, once per epoch; `bad_samples` counts the files that were left out. `decodes_per_second` and
+    `augments_per_second` are those of one core that does nothing else; `bottleneck` is "data" or "training".
+    `stopped_by` says what ended the run before its last epoch: a signal or the target accuracy, else None.
     """
 
     test_accuracy: float | None
@@ -83,10 +83,10 @@ class TrainResult:
 def run_training(
     explicit: Mapping[str, Any], listeners: list[Listener], share: tuple[int, int] = (0, 1)
 ) -> TrainResult:  # fmt: skip
-    """Train as the settings in `explicit` say, telling `listeners`; the rest of the settings have their defaults.
+    """Train with the settings in `explicit` and defaults for the others; `listeners` get the run's events.
 
-    Raises children of AdamError, before any process starts where it can be known then. Ctrl-C and SIGTERM end the run
-    in good order with a checkpoint; a second one at once, with KeyboardInterrupt. `share` is that of `RunPlan`.
+    Ctrl-C and SIGTERM finish the batches and write a checkpoint; a second one raises KeyboardInterrupt at once. Raises
+    children of AdamError, those that can be known early before any process starts. `share` is that of `RunPlan`.
     """
 
     def tell(event: Event) -> None:
@@ -114,7 +114,7 @@ def _take_folder(plan: RunPlan) -> RunFolder:
         assert settings.folder is not None
         folder = RunFolder.reopen(settings.folder)
         newest = find_checkpoints(folder.path)[-1:]
-        if newest != [checkpoint_path(folder.path, plan.resumed.number)]:  # it was read before the folder was held
+        if newest != [checkpoint_path(folder.path, plan.resumed.number)]:  # the plan read it before this lock was taken
             folder.close()
             raise RunFolderError(f"another run went on in {folder.path} just now; give --resume again")
         return folder
@@ -123,7 +123,7 @@ def _take_folder(plan: RunPlan) -> RunFolder:
 
 
 def train_replica(task: ReplicaTask) -> None:
-    """Train as a further replica in this process, a child of the one that the user started."""
+    """Train as a further replica, in a child of the process that the user started."""
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):
@@ -133,27 +133,28 @@ def train_replica(task: ReplicaTask) -> None:
 
 
 def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
-    """Run the plan, as a replica of a run of many machines if the settings say so."""
+    """Run the plan: alone, as a replica that joins a run, or as the first replica of a launch (`train --servers`)."""
     settings = plan.settings
     if not plan.is_replica:
         return _run_in(plan, folder, interruption, tell)
-    if plan.resumed is not None and plan.resumed.epoch >= settings.epochs:  # all is trained: what is left is to keep it
+    if plan.resumed is not None and plan.resumed.epoch >= settings.epochs:  # only its model is left to write
         return _run_in(dataclasses.replace(plan, settings=settings.alone()), folder, interruption, tell, asked=settings)
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
     launch_need(plan, plan_factors(plan, plan_protocols(plan, settings.servers))).check(
         "the run", None if settings.memory_dir is None else Path(settings.memory_dir), plan.data.kept_images
     )
-    others = {name: getattr(settings, name) for name in FIELDS}  # where a run is resumed, not all of them are given
+    # Further replicas get all settings, not only those that were given: a resumed run has taken most from its folder.
+    for_replicas = {name: getattr(settings, name) for name in FIELDS}
     for name in ("servers", "replicas", "resume", "target_accuracy"):
-        others.pop(name)
-    others["cores"] = plan.cores
+        for_replicas.pop(name)
+    for_replicas["cores"] = plan.cores
     with Launch(
-        folder.path, settings.servers, settings.replicas, others, settings.restarts, train_replica,
+        folder.path, settings.servers, settings.replicas, for_replicas, settings.restarts, train_replica,
         lambda text, details: tell(Notice(text, details)),
     ) as launch:  # fmt: skip
-        mine = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
-        joined = dataclasses.replace(plan, settings=mine, share=(0, settings.replicas))
+        own = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
+        joined = dataclasses.replace(plan, settings=own, share=(0, settings.replicas))
         result = _run_replica(joined, folder, interruption, tell, launch, settings)
         launch.ending = result.stopped_by is None
         return result
@@ -163,13 +164,15 @@ def _run_replica(
     plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, launch: Launch | None = None,
     asked: TrainSettings | None = None,
 ) -> TrainResult:  # fmt: skip
+    """Join the run that the plan's settings name, and run the plan; `launch` has the parts that are children here."""
+
     def stop() -> bool:
         if launch is not None:
             launch.watch()
         return interruption.requested is not None
 
     def say(text: str) -> None:
-        if launch is None and plan.share == (0, 1):  # servers started here come by themselves
+        if launch is None and plan.share == (0, 1):  # in a launch, nobody has to start what is missing
             tell(Notice(text))
 
     try:
@@ -190,7 +193,7 @@ def _run_in(
     plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, cluster: Cluster | None = None,
     launch: Launch | None = None, asked: TrainSettings | None = None,
 ) -> TrainResult:  # fmt: skip
-    """Run the plan; the run folder keeps the settings that were `asked` for, where those of the plan are others."""
+    """Run the plan. The run folder keeps the settings that the user `asked` for, if the plan's are not the same."""
     asked = asked or plan.settings
     announcement = _announce(plan, folder, cluster)
     with Supervisor(plan, folder.path, interruption, tell, cluster, launch) as supervisor:
@@ -208,11 +211,11 @@ def _run_in(
             read_weights(path, supervisor.session.store.tensors)
             _, test_accuracy = supervisor.test()
         result = _result(supervisor, plan, folder, test_accuracy, stopped_by)
-    result = dataclasses.replace(result, model=load(path))  # when the store is gone
+    result = dataclasses.replace(result, model=load(path))  # after the store is freed: never both in memory
     try:
         write_record(folder.path, asked, plan.network, record, result.as_dict())
     except RunFolderError as error:
-        tell(Notice(f"{error}; all else of the run is there"))
+        tell(Notice(f"{error}; the model and all other files are written"))
     return result
 
 

@@ -354,7 +354,7 @@ def test_a_replica_says_who_is_silent_and_back_unless_it_was_stopped_itself(by_h
     ):
         server.signal(signal.SIGSTOP)
         wait_until(
-            lambda name=name: says(f"{name} has not answered for 4 s; it is waited for, 60 s at most"), "a notice"
+            lambda name=name: says(f"{name} has not answered for 4 s; the run waits for it, 60 s at most"), "a notice"
         )
         server.signal(signal.SIGCONT)
         wait_until(lambda name=name: says(f"{name} answers again, after"), "another")

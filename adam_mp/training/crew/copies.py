@@ -1,4 +1,4 @@
-"""Copies of what a run has learned: of its weights into a checkpoint or a model, and of a checkpoint into its store."""
+"""Copies of a run's weights: from the store to a checkpoint or a model, and from a checkpoint back to the store."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from adam_mp.training.plan.plan import RunPlan
 
 
 def spaces_of(store: ParameterStore) -> Spaces:
-    """Return the store's own arrays as those of a checkpoint."""
+    """Return the store's own arrays, by the names that a checkpoint gives them."""
     return {"weights": store.weights, **store.states}
 
 
 def take_checkpoint(
     plan: RunPlan, store: ParameterStore, figures: Figures, epoch: int, states: np.ndarray, place: Spaces | None
 ) -> Checkpoint:
-    """Copy the state of a run, which must be paused in `epoch` with its ledger in `states`.
+    """Copy the state of a run that is paused in `epoch`, whose batches have the ledger `states` [batches].
 
-    The numbers are written over those in `place`, arrays of an earlier copy, if there are some.
+    `place` are the arrays of an earlier copy, to be written over; if None, new arrays are made.
     """
     return Checkpoint(
         network=plan.network,
@@ -38,14 +38,17 @@ def take_checkpoint(
 
 
 def restore(store: ParameterStore, checkpoint: Checkpoint, updates: int) -> None:
-    """Copy weights and optimizer state of a checkpoint into the store, and set its count of updates."""
+    """Copy weights and optimizer state of a checkpoint into the store, and set the store's count of updates."""
     for name, space in spaces_of(store).items():
         space[...] = checkpoint.spaces[name]
     store.set_updates(updates)
 
 
 def take_model(plan: RunPlan, store: ParameterStore, figures: Figures, place: Tensors | None) -> Model:
-    """Copy the present weights as a model, the best so far, over those of an earlier one in `place`, if any."""
+    """Copy the present weights as a model whose epoch and accuracy are those of the best in `figures`.
+
+    `place` are the arrays of an earlier model, to be written over; if None, new arrays are made.
+    """
     weights = _copy(store.tensors, place)
     data = plan.data
     normalization = data.normalization
@@ -56,7 +59,7 @@ def take_model(plan: RunPlan, store: ParameterStore, figures: Figures, place: Te
 
 
 def _copy(arrays: Tensors, place: Tensors | None) -> Tensors:
-    """Copy arrays by name, into those of `place` if it is given; return the copies."""
+    """Copy each array into the one of its name in `place`, or into a new one if `place` is None; return the copies."""
     if place is None:
         return {name: array.copy() for name, array in arrays.items()}
     for name, array in arrays.items():

@@ -1,8 +1,9 @@
-"""The crew: all child processes of a run, started, watched, replaced when they die, ended together.
+"""The crew: all child processes of a run. It starts them, replaces those that die, and ends them together.
 
-What a dead process held goes back to the ledgers before its successor starts. A process that dies again and again
-soon after its start is given up; the run goes on while at least one data server and one worker live (in steps of all
-workers: while all do), and data that a lost worker's ring still holds is taken back.
+When a process dies, the crew frees the batches that it held, then starts a successor. A process that dies again and
+again soon after its start is given up: batches that wait in a lost worker's rings are freed for other workers, and a
+lost data server's rings are given to another. The run goes on while at least one worker and one data server live; where
+all workers make each update together, while all workers live.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", 
 
 @dataclasses.dataclass
 class _Member:
-    """One place in the crew: its specification, its deaths, and its present process (None once given up)."""
+    """One place in the crew: what its process is told, its early deaths, its present process (None once given up)."""
 
     name: str
     function: Callable[[Any], None]
@@ -49,12 +50,14 @@ class _Member:
 class Crew:
     """Workers, data servers and perhaps a synchronizer of a run. Used by the supervisor's thread alone.
 
-    `share` is which of how many replicas on this machine this is, all with as many workers; `on_failure` what comes
-    after a worker's death: "restart", "continue" without it, or "stop". `steps` are those that all make together.
+    `descriptors` are the open files that each process inherits. `share` is (index, count) among the replicas of this
+    machine, which all have as many workers. `on_failure` says what to do after a worker's death: "restart" it,
+    "continue" without it, or "stop" the run. `steps` is the memory of the steps that all workers make together, if they
+    do. `on_notice` takes a line for the user and details.
     """
 
     def __init__(
-        self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], servers: list[DataServerSpec],
+        self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], data_servers: list[DataServerSpec],
         restarts: int, on_notice: Callable[[str, str], None], synchronizer: SynchronizerSpec | None = None,
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
     ) -> None:  # fmt: skip
@@ -64,16 +67,16 @@ class Crew:
             (f"worker {spec.process}", work, spec, core)
             for spec, core in zip(workers, _worker_cores(len(workers), share), strict=True)
         ]
-        tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(servers)]
+        tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(data_servers)]
         if synchronizer is not None:
             tasks.append(("synchronizer", synchronize, synchronizer, None))
         self.members = [_Member(*task, EarlyDeaths(restarts)) for task in tasks]
-        self.workers, self.servers = len(workers), len(servers)
+        self.workers, self.data_servers = len(workers), len(data_servers)
         self.first_failure: str | None = None
         self._blame = Blame(memory)
-        self._made_by = 0  # as far as the user was told
-        self._retired = dict.fromkeys(_SUMS, 0.0)
-        self._retired_workers: list[tuple[int, Progress]] = []  # place, and what a dead process did there
+        self._made_by = 0  # who makes the pictures (ELSEWHERE, HERE), as the user was told last
+        self._retired = dict.fromkeys(_SUMS, 0.0)  # sums of the counters of dead processes
+        self._retired_workers: list[tuple[int, Progress]] = []  # worker number, and the counters of a dead process
 
     def start(self) -> None:
         """Start all processes; does not wait for them."""
@@ -81,9 +84,9 @@ class Crew:
             self._start(member)
 
     def wait_ready(self, tend: Callable[[], None]) -> None:
-        """Wait until a worker, a data server where there are any, and the synchronizer are at work.
+        """Wait until one worker, one data server and the synchronizer are at work, of each kind that the crew has.
 
-        Meanwhile `tend`, which calls `watch`, is called. Raises ProcessError.
+        Calls `tend`, which must call `watch`, at short intervals. Raises ProcessError.
         """
         deadline = time.monotonic() + _START_DEADLINE
         while missing := self._missing():
@@ -96,13 +99,13 @@ class Crew:
             time.sleep(0.005)
 
     def _missing(self) -> list[str]:
-        """Return the kinds of processes of which there are some, and none is at work yet."""
+        """Return the kinds of processes of which the crew has some and none is at work yet."""
         ready = [bool(row.read().ready) for row in self.memory.board.counters]
-        behind = self.workers + self.servers
+        last = self.workers + self.data_servers
         kinds = {
             "worker": ready[: self.workers],
-            "data server": ready[self.workers : behind],
-            "synchronizer": ready[behind:],
+            "data server": ready[self.workers : last],
+            "synchronizer": ready[last:],
         }
         return [kind for kind, some in kinds.items() if some and not any(some)]
 
@@ -113,20 +116,23 @@ class Crew:
             raise ProcessError(f"cannot start {member.name}: {refusal(error)}") from None
 
     def watch(self) -> None:
-        """Replace those that died; raises ProcessError, naming the first failure, when the run cannot go on."""
+        """Replace processes that died; raises ProcessError, which names the first failure, if the run cannot go on."""
         for number, member in enumerate(self.members):
             if member.child is not None and member.child.exit_code is not None:
                 self._bury(number, member)
-        self._hear_who_makes_pictures()
+        self._tell_who_makes_pictures()
         for ring, ends in zip(self.memory.rings, self.memory.shape.rings, strict=True):
             if self.members[ends.worker].child is None:
                 self._drain(ring)
 
-    def _hear_who_makes_pictures(self) -> None:
-        """Say once that data servers on other machines make the pictures no more, and once that they do again."""
-        places = range(self.workers, self.workers + self.servers)
+    def _tell_who_makes_pictures(self) -> None:
+        """Tell the user once when this machine must make the pictures itself, and once when others do so again.
+
+        This concerns runs with --data-from. A data server prints the reason, so its last printed line is the notice.
+        """
+        places = range(self.workers, self.workers + self.data_servers)
         words = {number: self.memory.board.counters[number].observe("made_by") for number in places}
-        made_by = max(words.values(), default=0)  # one that makes its own counts for all
+        made_by = max(words.values(), default=0)  # HERE is larger: one data server that makes its own counts for all
         if made_by in (0, self._made_by):
             return
         if self._made_by or made_by == HERE:
@@ -139,11 +145,12 @@ class Crew:
         self._made_by = made_by
 
     def _bury(self, number: int, member: _Member) -> None:
+        """Free what a dead process held; then start a successor, give its place up, or raise ProcessError."""
         child = member.child
         assert child is not None
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
-        # A synchronizer that no server answers lives for long, and gets nothing done.
-        idle = number >= self.workers + self.servers and not self.memory.board.counters[number].read().heartbeat
+        # A synchronizer without a heartbeat got no answer: its death counts as early, however long it tried.
+        idle = number >= self.workers + self.data_servers and not self.memory.board.counters[number].read().heartbeat
         member.deaths.note(time.monotonic() - child.started, idle)
         self.first_failure = self.first_failure or f"{member.name} {how}"
         child.close()
@@ -163,7 +170,7 @@ class Crew:
                 self.on_notice(f"{member.name} {how}; going on without it", last_words)
                 self._give_up(number)
                 return
-        elif number < self.workers + self.servers:
+        elif number < self.workers + self.data_servers:
             self.memory.ledger.take_back(HELD, number)
         if not member.deaths.too_many:
             self.on_notice(f"{member.name} {how}; started again", last_words)
@@ -173,7 +180,7 @@ class Crew:
         self._give_up(number)
 
     def _retire(self, number: int) -> None:
-        """Keep a dead process's counters and give its row to its successor."""
+        """Keep a dead process's counters, and clear its row of the board for a successor."""
         row = self.memory.board.counters[number]
         progress = row.read()
         for name in _SUMS:
@@ -183,10 +190,10 @@ class Crew:
         row.clear()
 
     def _give_up(self, number: int) -> None:
-        """Rearrange the rings around a process that will not come back."""
+        """Give the rings of a process that has no successor to others; raises ProcessError if the run cannot go on."""
         alive = [index for index, member in enumerate(self.members) if member.child is not None]
-        servers = [index for index in alive if self.workers <= index < self.workers + self.servers]
-        lost = number >= self.workers + self.servers or (not servers and self.servers > 0)
+        serving = [index for index in alive if self.workers <= index < self.workers + self.data_servers]
+        lost = number >= self.workers + self.data_servers or (not serving and self.data_servers > 0)
         if number < self.workers and self.steps is not None:
             raise ProcessError(f"the run cannot go on without one of its workers: {self.first_failure} (first failure)")
         if lost or not any(index < self.workers for index in alive):
@@ -195,17 +202,17 @@ class Crew:
             if self.members[ends.worker].child is None:
                 ring.producer = NO_PRODUCER
             elif ring.producer == number:
-                ring.producer = servers[number % len(servers)]
+                ring.producer = serving[number % len(serving)]
 
     def _drain(self, ring: Any) -> None:
-        """Consume in a lost worker's place: free the batches that wait in its ring, for others to serve again."""
+        """Empty the ring of a lost worker, and free its batches, so that data servers make them for other workers."""
         while (index := ring.peek()) is not None:
             tag = ring.slots[index].read_tag()
             self.memory.ledger.give_back(tag.epoch, tag.batch, tag.server)
             ring.consume()
 
     def totals(self) -> Mapping[str, float]:
-        """Return the sums of all workers' and data servers' counters since the start, the dead included."""
+        """Return the sums of all processes' counters since the start, dead processes included."""
         totals = dict(self._retired)
         for row in self.memory.board.counters:
             progress = row.read()
@@ -214,7 +221,7 @@ class Crew:
         return totals
 
     def by_worker(self, seconds: float) -> list[WorkerFigures]:
-        """Return what each worker's place did, the dead included, in `seconds` of training."""
+        """Return what each worker did in `seconds` of training, its dead predecessors included."""
         rows = [[row.read()] for row in self.memory.board.counters[: self.workers]]
         for number, dead in self._retired_workers:
             rows[number].append(dead)
@@ -229,24 +236,24 @@ class Crew:
         ]  # fmt: skip
 
     def rows(self) -> list[Progress]:
-        """Return the counters of the processes in their places now: workers, then data servers."""
+        """Return the counters of the present processes: workers, then data servers, then the synchronizer."""
         return [row.read() for row in self.memory.board.counters]
 
     def obeying(self) -> list[int]:
-        """Return the numbers of the processes that follow orders to be idle: workers and the synchronizer that live."""
-        numbers = [*range(self.workers), *range(self.workers + self.servers, len(self.members))]
+        """Return the numbers of the living processes that acknowledge orders: workers and the synchronizer."""
+        numbers = [*range(self.workers), *range(self.workers + self.data_servers, len(self.members))]
         return [number for number in numbers if self.members[number].child is not None]
 
     def children(self) -> dict[str, Child]:
-        """Return name -> process of the living."""
+        """Return name -> child of the living processes."""
         return {member.name: member.child for member in self.members if member.child is not None}
 
     def pids(self) -> dict[str, int]:
-        """Return name -> process id of the living."""
+        """Return name -> process id of the living processes."""
         return {member.name: member.child.pid for member in self.members if member.child is not None}
 
     def stop(self) -> None:
-        """End all processes: ask, wait a little, then kill."""
+        """End all processes: order STOP, wait up to five seconds, then kill those that are left."""
         self.memory.board.give_order(STOP)
         deadline = time.monotonic() + _STOP_DEADLINE
         for member in self.members:
@@ -258,9 +265,9 @@ class Crew:
 
 
 def _worker_cores(workers: int, share: tuple[int, int]) -> list[int | None]:
-    """Return the core of each worker; None for all, unless workers fill the machine.
+    """Return the core to pin each worker to; None for all unless this machine's replicas have a worker for every core.
 
-    Two smaller runs would otherwise pin to the same cores.
+    Smaller runs are not pinned, because two of them would pin their workers to the same cores.
     """
     cores: list[int | None] = list(allowed_cores())
     index, replicas = share

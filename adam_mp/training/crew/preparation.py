@@ -1,4 +1,4 @@
-"""From a plan to shared memory with everything in it, and to what each process is told."""
+"""From a plan to a run's shared memory, filled with data and weights, and to what each process is told."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ from adam_mp.transport.local import ChannelHandle
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """All that the processes of a run share: its memory, its weights, and decoded images where any are decoded."""
+    """All memory that the processes of a run share. What a run does not need is None, or empty.
+
+    `cache` has decoded images, `exchange` and `outboxes` are for a replica's synchronizer, `channels` are the workers'
+    outboxes, `steps` is the memory of the steps that all workers make together.
+    """
 
     memory: RunMemory
     store: ParameterStore
@@ -53,7 +57,7 @@ class Shared:
         return files if self.exchange is None else [*files, *self.exchange.descriptors]
 
     def close(self) -> None:
-        """Free it all; what a child still maps goes with that child."""
+        """Free all of it; the kernel keeps what a child still maps until that child ends."""
         if self.steps is not None:
             self.steps.close()
         if self.outboxes is not None:
@@ -67,13 +71,13 @@ class Shared:
 
 
 def prepare_memory(
-    plan: RunPlan, factors: FactorShape | None = None, servers: int = 1, keeps: bool = True
+    plan: RunPlan, factors: FactorShape | None = None, parameter_servers: int = 1, keeps: bool = True
 ) -> Shared:  # fmt: skip
-    """Make all that is shared, owned by the caller, and fill in the data set and first or resumed weights.
+    """Make the shared memory, owned by the caller, and fill in the data set and the weights to begin with.
 
-    `factors` are the layers whose updates go to parameter servers as activations and errors, if any do; `servers` is
-    how many parameter servers the run has; `keeps` is whether checkpoints and models will be written. Raises
-    SpaceError, before taking any, if there is not enough for all of the run.
+    `factors` are the layers whose updates go to the `parameter_servers`, so many, as activations and errors, if any do;
+    `keeps` is whether the run writes checkpoints and models. Raises SpaceError, before any memory is taken, if there is
+    not enough for all of the run.
     """
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
@@ -92,7 +96,7 @@ def prepare_memory(
             cache = plan.data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE + need.kept)
             made.callback(cache.close)
         if plan.is_replica:
-            exchange = ExchangeMemory.create(plan.layout.for_servers(servers), folder)
+            exchange = ExchangeMemory.create(plan.layout.for_servers(parameter_servers), folder)
             made.callback(exchange.close)
         if factors is not None:
             slots = plan_outbox_slots(plan)
@@ -106,7 +110,7 @@ def prepare_memory(
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
-    """Put the weights that the run begins with, and optimizer state, straight into the store."""
+    """Put the weights and optimizer state that the run begins with straight into the store."""
     if plan.resumed is not None:
         plan.resumed.read_into(spaces_of(store))
         store.set_updates(_updates_so_far(plan, plan.resumed))
@@ -117,7 +121,11 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
 
 
 def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
-    """Return where the run stands in its schedule; steps of another number of workers were more or fewer."""
+    """Return how many updates a resumed run has behind it in its schedule.
+
+    Where all workers make each update together, the number of updates in an epoch depends on the number of workers,
+    which may have changed. So the trained batches are counted as updates of the present number of workers.
+    """
     if not plan.consistency.in_steps:
         return resumed.updates
     done = int(np.count_nonzero(resumed.ledger == TRAINED))
@@ -127,7 +135,7 @@ def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
 def make_specs(
     plan: RunPlan, shared: Shared, factors: FactorShape | None = None
 ) -> tuple[list[WorkerSpec], list[DataServerSpec]]:
-    """Return what each worker and each data server is told; workers are numbered first."""
+    """Return what each worker and each data server is told. Rows of the board are numbered in this order."""
     settings = plan.settings
     pictures = plan.data.pictures(None if shared.cache is None else shared.cache.handle)
     remote = _remote_source(plan)
@@ -150,7 +158,7 @@ def make_specs(
         )
         for number in range(plan.split.workers)
     ]
-    servers = [
+    data_servers = [
         DataServerSpec(
             process=plan.split.workers + number,
             memory=shared.memory.handle,
@@ -161,11 +169,11 @@ def make_specs(
         )
         for number in range(plan.split.data_servers)
     ]
-    return workers, servers
+    return workers, data_servers
 
 
 def _remote_source(plan: RunPlan) -> RemoteSource | None:
-    """Return which data servers on other machines make the batches, None where those here do."""
+    """Return which data servers on other machines make the pictures, None if those of this machine do."""
     settings, dataset = plan.settings, plan.data.dataset
     if settings.data_from is None:
         return None

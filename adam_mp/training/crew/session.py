@@ -1,7 +1,7 @@
-"""A session: the memory and the processes of a run, from the first byte that is taken to the last that is given back.
+"""A session: the shared memory and the processes of a run, from their making to their end.
 
-A session gives orders and sees who has acknowledged them, evaluates, and looks after its processes. What is to be
-ordered when is decided elsewhere: by a training run, a benchmark or an evaluation.
+A session gives orders and knows which processes have acknowledged them, evaluates, and looks after its processes. Its
+user decides which order comes when: the driver of a training run, a benchmark, or an evaluation.
 """
 
 from __future__ import annotations
@@ -31,30 +31,31 @@ from adam_mp.training.crew.watchdog import Watchdog
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import within_quorum
 
-PAUSE_LOOK, EVALUATION_LOOK = 0.001, 0.01  # seconds between looks at who is idle, and at what is evaluated
+PAUSE_LOOK, EVALUATION_LOOK = 0.001, 0.01  # seconds between two looks: at who is idle, at what is evaluated
 
 
 @dataclasses.dataclass(frozen=True)
 class Exchanging:
-    """What a session has beside where its weights are exchanged with so many parameter `servers`.
+    """What a replica's session needs to exchange its weights with so many `parameter_servers`.
 
-    `factors` are the layers whose updates go as activations and errors, if any do; `synchronizer` returns the task of
-    the process that exchanges.
+    `factors` are the layers whose updates go to them as activations and errors, if any do; `synchronizer` returns what
+    the synchronizer is told, given the session's memory.
     """
 
-    servers: int
+    parameter_servers: int
     factors: FactorShape | None
     synchronizer: Callable[[Shared], SynchronizerSpec]
 
 
 class Session:
-    """The memory and processes that a plan asks for. One thread may use it.
+    """The memory and processes that a plan asks for. Only one thread may use a session.
 
     Use as a context manager: leaving it ends all processes and frees all memory, whatever happened. Entering raises
-    SpaceError, before anything is taken, where there is not enough memory; no process starts before `start`.
+    SpaceError, before any memory is taken, if there is not enough; no process starts before `start`.
 
-    `notice` takes lines for the user, with details; `keeps` is whether checkpoints and models will be written; `others`
-    returns processes that are no part of the session but are asked, too, what they are doing.
+    `notice` takes lines for the user, with details; `keeps` is whether the run writes checkpoints and models;
+    `exchanging` is for a replica. `others` returns processes outside of the session whose stacks the watchdog prints
+    too: parameter servers and further replicas.
     """
 
     shared: Shared
@@ -80,20 +81,20 @@ class Session:
         self._ends.__exit__(*error)
 
     def _make_all(self, ends: contextlib.ExitStack) -> None:
-        """Make all but processes, and put on `ends` what ends it, last things first."""
+        """Make everything but processes, and register on `ends` how each thing ends."""
         plan, exchanging = self.plan, self._exchanging
         ends.enter_context(self._interruption.note_asking())
         factors = None if exchanging is None else exchanging.factors
-        shared = prepare_memory(plan, factors, 1 if exchanging is None else exchanging.servers, self._keeps)
+        shared = prepare_memory(plan, factors, 1 if exchanging is None else exchanging.parameter_servers, self._keeps)
         ends.callback(shared.close)
         self.shared, self.memory, self.store = shared, shared.memory, shared.store
-        workers, servers = make_specs(plan, shared, factors)
+        workers, data_servers = make_specs(plan, shared, factors)
         synchronizer = None if exchanging is None else exchanging.synchronizer(shared)
         self.crew = Crew(
-            self.memory, shared.descriptors, workers, servers, plan.settings.restarts, self._notice, synchronizer,
+            self.memory, shared.descriptors, workers, data_servers, plan.settings.restarts, self._notice, synchronizer,
             plan.share, plan.settings.on_failure, shared.steps,
         )  # fmt: skip
-        # A batch that takes long is no stall: twenty times what it should take, with all workers on one core.
+        # A slow batch is no stall: allow twenty times what a batch should take with all workers on one core.
         batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers
         patience = max(plan.settings.stall_seconds, 20 * batch_seconds)
         self._watchdog = Watchdog(patience, self.crew, self._others, self._interruption, self._notice)
@@ -110,21 +111,21 @@ class Session:
     # Looking after the processes.
 
     def watch(self) -> None:
-        """Replace processes that died, and tell what all are doing if that was asked. Raises ProcessError."""
+        """Replace processes that died, and print the stacks of all if the user asked for them. Raises ProcessError."""
         self.crew.watch()
         self._watchdog.answer()
 
     def check_moving(self, moved: bool = False) -> None:
-        """Raise StalledError if nothing has moved for too long, neither here nor, as `moved` says, elsewhere."""
+        """Raise StalledError if nothing has moved for too long; `moved` says that something did on other machines."""
         self._watchdog.look(moved)
 
     def tick(self) -> None:
-        """See to the processes: both of the above. To be called at short intervals."""
+        """Do `watch` and `check_moving`. To be called at short intervals."""
         self.watch()
         self.check_moving()
 
     def totals(self) -> Mapping[str, float]:
-        """Return the sums of all processes' counters since the start, the dead included."""
+        """Return the sums of all processes' counters since the start, dead processes included."""
         return self.crew.totals()
 
     def staleness(self) -> np.ndarray:
@@ -135,19 +136,19 @@ class Session:
     # Orders.
 
     def order(self, kind: int) -> None:
-        """Give all workers, and the synchronizer, an order of the board."""
+        """Write an order for all workers and the synchronizer on the board."""
         self._sequence = self.memory.board.give_order(kind)
 
     def behind(self) -> frozenset[int]:
-        """Return the processes that obey orders and have not acknowledged the last one.
+        """Return the numbers of the processes that have not acknowledged the last order yet.
 
-        The successor of one that died has to acknowledge it too; who is given up has not.
+        The successor of a process that died has to acknowledge the order too; a place that was given up is left out.
         """
         rows = self.crew.rows()
         return frozenset(number for number in self.crew.obeying() if rows[number].acknowledged < self._sequence)
 
     def pause(self, tick: Callable[[], None]) -> None:
-        """Order IDLE and wait until all have acknowledged it: then none touches weights or leases."""
+        """Order IDLE and wait, calling `tick`, until all have acknowledged it: then none touches weights or leases."""
         self.order(IDLE)
         while True:
             tick()
@@ -158,28 +159,30 @@ class Session:
     # Epochs.
 
     def deal(self, epoch: int, states: np.ndarray) -> np.ndarray:
-        """Write the order of an epoch's samples, and whose turn is when where workers make steps together.
+        """Write the order of an epoch's samples; where all workers make each update together, deal the batches too.
 
-        `states` [batches] tells what is done; returns those with which its ledger is to be opened. Workers are idle.
+        `states` [batches] are the ledger's states of the epoch; returns those with which to open the ledger. To be
+        called while workers are idle.
         """
         plan, steps = self.plan, self.shared.steps
         self.memory.order[...] = epoch_order(plan.data.training, plan.settings.seed, epoch)
-        if steps is not None:  # an epoch of steps has the same batches, whoever is quick
+        if steps is not None:  # choose the quorum's batches now: it must not depend on which worker is quicker
             states = within_quorum(states, plan.settings.quorum, plan.settings.batch_size, len(plan.data.training))
             steps.reset()
             self.memory.turns.deal(np.flatnonzero(states == FREE), self.store.read_updates())
         return states
 
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
-        """Let the data servers begin with an epoch, all of whose batches are this machine's."""
+        """Let the data servers begin with an epoch of which this machine trains all batches."""
         self.memory.ledger.open(epoch, self.deal(epoch, states))
 
     # Evaluation.
 
     def evaluate(self, part: str, tick: Callable[[], None] | None = None) -> tuple[float, float]:
-        """Evaluate the "validation" or "test" samples that can be had on all workers; return (mean loss, accuracy).
+        """Evaluate the "validation" or "test" samples on all workers; return (mean loss, accuracy).
 
-        Meanwhile `tick` is called, that of the session if it is None. Raises DataError if no sample can be had.
+        Samples that cannot be read are left out. Calls `tick` at short intervals, the session's own if it is None.
+        Raises DataError if no sample can be read.
         """
         tick = tick or self.tick
         self.open_evaluation(part)
@@ -193,7 +196,7 @@ class Session:
         return self.evaluated(part)
 
     def open_evaluation(self, part: str) -> None:
-        """Have the chunks of a part ready for the order to evaluate it."""
+        """Open the evaluation ledger for the chunks of a part; the order to evaluate comes after that."""
         self._evaluations += 1
         chunks = math.ceil(len(self._numbers(part)) / self.plan.settings.batch_size)
         self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
@@ -203,7 +206,7 @@ class Session:
         return bool(np.all(self.memory.evaluation.states() == TRAINED))
 
     def evaluated(self, part: str) -> tuple[float, float]:
-        """Return (mean loss, accuracy) of a part that is evaluated. Raises DataError if no sample could be had."""
+        """Return (mean loss, accuracy) of a part that is evaluated. Raises DataError if no sample could be read."""
         chunks = len(self.memory.evaluation.states())
         losses, right, images = self.memory.results[:chunks].sum(axis=0)
         if images == 0:
@@ -213,5 +216,5 @@ class Session:
         return float(losses / images), float(right / images)
 
     def _numbers(self, part: str) -> np.ndarray:
-        """Return the numbers of a part's samples in the data set."""
+        """Return the numbers of the samples of a part, "validation" or "test", in the data set."""
         return self.plan.data.validation if part == "validation" else self.plan.data.test

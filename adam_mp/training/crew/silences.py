@@ -1,27 +1,30 @@
-"""What the user is told when a parameter server or the coordinator falls silent, and when it is back."""
+"""Notices to the user when a parameter server or the coordinator stops answering, and when it answers again."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-_SILENT = 4.0  # seconds; a server that is killed and started again at once takes less
+_SILENT = 4.0  # seconds; a parameter server that dies and is started again at once is back sooner
 
 
 class SilenceNotices:
-    """Tells once that somebody is silent, and once that it is back. `patience` is how long it will be waited for."""
+    """Tells the user once that a peer is silent, and once that it is back.
+
+    `patience` is for how many seconds the run waits for a silent peer before it ends.
+    """
 
     def __init__(self, patience: float, notice: Callable[[str], None]) -> None:
         self._enough, self._wait, self._notice = min(_SILENT, patience / 2), f"{patience:g} s at most", notice
-        self._silent: dict[str, float] = {}  # who is known to be silent -> the longest silence that was seen
+        self._silent: dict[str, float] = {}  # peer that the user knows to be silent -> seconds, as of the last look
 
     def look(self, silences: Mapping[str, float]) -> None:
-        """Take the seconds for which each has owed an answer; called at short intervals."""
+        """Take peer -> seconds for which it has owed an answer; to be called at short intervals."""
         for who, seconds in silences.items():
             if seconds >= self._enough:
                 if who not in self._silent:
-                    self._notice(f"{who} has not answered for {seconds:.0f} s; it is waited for, {self._wait}")
+                    self._notice(f"{who} has not answered for {seconds:.0f} s; the run waits for it, {self._wait}")
                 self._silent[who] = seconds
             elif who in self._silent:
                 self._notice(f"{who} answers again, after {self._silent.pop(who):.0f} s")
-        for who in self._silent.keys() - silences.keys():  # it has another address now
+        for who in self._silent.keys() - silences.keys():  # a server at another address has taken its place
             del self._silent[who]

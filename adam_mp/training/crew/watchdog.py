@@ -1,4 +1,4 @@
-"""The watchdog: ends a run in which nothing moves, and tells what its processes are doing then, or when asked."""
+"""The watchdog: ends a run in which nothing moves, and prints what its processes are doing, then or when asked."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adam_mp.training.crew.crew import Crew
 
 
 class Watchdog:
-    """Looks at the crew's heartbeats; `seconds` without one end the run. `notice` takes lines for the user.
+    """Looks at the crew's heartbeats; so many `seconds` without one end the run. `notice` takes lines for the user.
 
-    Seconds in which this process was stopped, and with it perhaps its crew, do not count.
-
-    `others` returns the processes beyond the crew: parameter servers, and replicas, which ask crews of their own.
+    Seconds in which this process itself was stopped do not count, because its crew may have been stopped too. `others`
+    returns processes outside of the crew whose stacks are printed too: parameter servers, and further replicas, each of
+    which prints those of its own crew.
     """
 
     def __init__(
@@ -30,13 +30,13 @@ class Watchdog:
         self._heartbeats, self._moved_at, self._listening = -1.0, 0.0, Listening()
 
     def answer(self) -> None:
-        """Tell what the processes are doing, if that was asked."""
+        """Print the stacks of all processes if SIGUSR1 has asked for them."""
         if self._interruption.asked:
             self._interruption.asked = False
             self._notice("asked by SIGUSR1 what the processes are doing\n" + self._stacks())
 
     def look(self, moved: bool) -> None:
-        """See whether a heartbeat was counted since the last look, or something else `moved`; raises StalledError."""
+        """Look for a new heartbeat; `moved` says that something else went on. Raises StalledError after `seconds`."""
         heartbeats, now = self._crew.totals()["heartbeat"], self._listening.look(time.monotonic())
         if moved or heartbeats != self._heartbeats:
             self._heartbeats, self._moved_at = heartbeats, now

@@ -1,4 +1,4 @@
-"""The data side of a plan: which samples, in which size, normalised and augmented how, cached where."""
+"""The data part of a plan: the samples of each part, and how they are decoded, normalised, augmented and cached."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from adam_mp.training.data.surveying import survey_data
 from adam_mp.training.settings.events import Listener
 from adam_mp.training.settings.settings import TrainSettings, parse_cache
 
-_KEPT = 7 / 8  # of an image's side, where training crops: what is left at the edges is seen there alone
+_KEPT = 7 / 8  # share of an image's side that evaluation looks at if training crops: the edges are seen in crops alone
 
 
 @dataclasses.dataclass(frozen=True)
 class DataPlan:
-    """What is trained, validated and tested on: sample numbers int64, and how samples become pictures.
+    """The numbers (int64) of the samples to train, validate and test on, and how samples become pictures.
 
-    `source` is None where the images are arrays; `table` has the records of all parts, where they are records;
-    `cache_bytes` is what decoded images may take; `kept_images` owns those of the survey until a run takes them.
+    `keep` is the share of an image's side, in the middle, that evaluation looks at. `source` says how images are
+    decoded, None if they are arrays; `table` has the records of all parts, None if samples are no records.
+    `cache_bytes` is what decoded images may take; `kept_images` owns the survey's cache until a run takes it over.
     """
 
     dataset: DataSet
@@ -53,12 +54,12 @@ class DataPlan:
 
     @property
     def normalization(self) -> Normalization:
-        """What is done to stored values."""
+        """The mean, deviation and colours by which stored values are normalised."""
         return self.survey.normalization
 
     @property
     def fields(self) -> dict[str, Field]:
-        """The arrays that the data set has in the run's memory."""
+        """Name -> (type, shape) of the arrays that the data set has in the run's memory."""
         dataset = self.dataset
         count = dataset.count
         fields: dict[str, Field] = {
@@ -87,9 +88,9 @@ class DataPlan:
                 arrays[name][...] = array
 
     def open_cache(self, places: np.ndarray, folder: Path | None, spare: int) -> ImageCache:
-        """Return a cache for decoded images, owned by the caller: the survey's, or else an empty one.
+        """Return the cache of decoded images, owned by the caller: the survey's, or an empty one if there is none.
 
-        `places` is its index in the run's memory; `spare` bytes of memory are left free.
+        `places` is the cache's index in the run's memory. The cache leaves `spare` bytes of memory free.
         """
         assert self.source is not None
         cache = self.kept_images.take() if self.kept_images is not None else None
@@ -101,12 +102,12 @@ class DataPlan:
         return cache
 
     def pictures(self, cache: CacheHandle | None) -> PictureSpec:
-        """Return how the run's processes make pictures."""
+        """Return what the run's processes need to make pictures."""
         return PictureSpec(self.normalization, self.augmentation, self.keep, self.source, cache)
 
 
 def load_dataset(settings: TrainSettings) -> DataSet:
-    """Load what the settings name; raises DataError for bad files where they are to be `strict`."""
+    """Load the data set that the settings name; raises SettingsError, or DataError (with `strict` for any bad file)."""
     size = None if settings.image_size is None else str(settings.image_size)
     dataset = load_data(settings.data, LoadOptions(size, settings.follow_links))
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
@@ -123,7 +124,7 @@ def load_dataset(settings: TrainSettings) -> DataSet:
 
 
 def split_samples(dataset: DataSet, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the samples to train and to validate on."""
+    """Return the numbers of the samples to train on, and of those to validate on."""
     if dataset.validation is not None:
         return dataset.numbers(dataset.train), dataset.numbers(dataset.validation)
     return split(len(dataset.train), settings.validation, settings.seed)
@@ -133,9 +134,9 @@ def plan_data(
     dataset: DataSet, settings: TrainSettings, known: Normalization | None, cores: int, listener: Listener,
     kept: KeptImages | None = None, spare: int = LEFT_FREE,
 ) -> DataPlan:  # fmt: skip
-    """Decide all about the data; `known` is the normalisation of a run to be resumed.
+    """Decide everything about the data; `known` is the normalisation of a run that is resumed, None for a new run.
 
-    The images that the survey decodes go into `kept`, if it is given, as far as `spare` bytes of memory stay free.
+    The survey puts the images that it decodes into `kept`, if it is given, and leaves `spare` bytes of memory free.
     """
     training, validation = split_samples(dataset, settings)
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
@@ -146,8 +147,8 @@ def plan_data(
         allowed = parse_cache(settings.cache, free_space(folder))
         if kept is not None:
             assert source.least is not None
-            pixels = 2 * math.prod(source.least)  # as decoded, few are longer than that
-            room = max(0, (free_space(folder) - spare) // 2)  # the run takes its memory before it gives this back
+            pixels = 2 * math.prod(source.least)  # few images have more once decoded
+            room = max(0, (free_space(folder) - spare) // 2)  # half: the run takes its memory while this cache is there
             size = min(allowed, room, expected_bytes(dataset.count, pixels, source.channels))
             cache = kept.make(size, pixels * source.channels, folder, spare)
     survey = survey_data(
@@ -165,7 +166,7 @@ def plan_data(
 
 
 def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec | None:
-    """Return how images are decoded, so large that `keep` of a side has the network's size; None for arrays."""
+    """Return how images are decoded: so large that `keep` of a side has the network's size. None for arrays."""
     if isinstance(dataset.train, Samples):
         return None
     height, width, channels = dataset.image_shape
@@ -175,6 +176,6 @@ def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec |
 
 
 def join_records(dataset: DataSet) -> RecordTable | None:
-    """Return the records of all parts, None where samples are no records."""
+    """Return the records of all parts, None if samples are no records."""
     tables = [part.table for part in dataset.parts if isinstance(part, Records)]
     return RecordTable.joined(tables) if tables else None

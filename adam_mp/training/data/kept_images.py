@@ -1,4 +1,4 @@
-"""Images that a survey decoded, kept for the run that is planned: who owns them until the run's memory does."""
+"""The owner of the images that a survey decoded, from the survey until the run's memory takes them over."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adam_mp.memory.cache import ImageCache
 
 
 class KeptImages:
-    """The owner of a survey's cache. Leaving it, as a context manager, frees a cache that no run took over."""
+    """Owns a survey's cache. Use as a context manager: leaving it frees the cache, unless a run took it over."""
 
     def __init__(self) -> None:
         self.cache: ImageCache | None = None
@@ -25,19 +25,19 @@ class KeptImages:
             self.cache = None
 
     def make(self, size: int, image_bytes: float, folder: Path | None, spare: int) -> ImageCache:
-        """Make the cache, for a survey to fill; see `ImageCache.create`. One is made at most."""
+        """Make the cache for the survey to fill; see `ImageCache.create`. To be called once at most."""
         assert self.cache is None
-        nothing: np.ndarray = np.zeros(0, np.int64)  # surveyors have an index of their own
-        self.cache = ImageCache.create(size, image_bytes, nothing, folder, spare)
+        no_index: np.ndarray = np.zeros(0, np.int64)  # the surveyors have an index of their own
+        self.cache = ImageCache.create(size, image_bytes, no_index, folder, spare)
         return self.cache
 
     def drop(self) -> bool:
         """Free the cache; tell whether there was one."""
-        there = self.cache is not None
+        existed = self.cache is not None
         self.__exit__()
-        return there
+        return existed
 
     def take(self) -> ImageCache | None:
-        """Return the cache, which is the caller's from now on; None if there is none any more."""
+        """Return the cache, which the caller owns from now on; None if there is none, or it was dropped or taken."""
         cache, self.cache = self.cache, None
         return cache

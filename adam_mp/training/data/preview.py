@@ -1,4 +1,4 @@
-"""What the workers will see of a data set, without training on it."""
+"""A preview of a data set: some samples as they are stored, and as the workers will see them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from adam_mp.training.data.data_plan import DataPlan
 
 @dataclasses.dataclass(frozen=True)
 class Preview:
-    """One sample: `original` as stored, `picture` float32 as a worker sees it in stored values; None with a `fault`."""
+    """One sample: `original` as stored, and `picture`, float32, as a worker sees it but not normalised.
+
+    If the sample cannot be read, both are None and `fault` says why.
+    """
 
     place: str
     label: int
@@ -28,7 +31,7 @@ class Preview:
 
 
 def preview(data: DataPlan, count: int, seed: int, epoch: int) -> list[Preview]:
-    """Return `count` training samples, drawn from the seed, as they are and as they will be in `epoch` (from 0)."""
+    """Return `count` training samples, chosen by the seed, as they are stored and as `epoch` (from 0) augments them."""
     generator = np.random.Generator(np.random.PCG64([seed, 0x5EE]))
     samples = generator.permutation(data.training)[:count]
     return [_preview(data, int(sample), draw_key(seed, epoch)) for sample in samples]

@@ -1,4 +1,4 @@
-"""The survey of a run's training images: started, watched and ended here, before anything else of the run starts."""
+"""The survey of a run's training images: its processes are started, watched and ended here, before the run starts."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.settings.events import DataSurveyed
 
-_IMAGES_A_PROCESS = 100  # fewer are done before another process has started
-_FEW = 64  # tell what images cost, where their means are known
-_RESTARTS = 5  # of processes that die of something else than an image
-_TICK, _REPORT = 0.01, 0.2
+_IMAGES_A_PROCESS = 100  # a further process pays only from so many images on: starting takes as long as decoding them
+_FEW = 64  # images to survey if the normalisation is known: enough to measure what decoding costs
+_RESTARTS = 5  # of surveyors that died, but not of an image
+_TICK, _REPORT = 0.01, 0.2  # seconds between two looks, and between two events
 
 
 def survey_data(
@@ -42,9 +42,9 @@ def survey_data(
     processes: int, seed: int, stall_seconds: float, tell: Callable[[DataSurveyed], None],
     cache: CacheHandle | None = None,
 ) -> Survey:  # fmt: skip
-    """Measure the normalisation (unless it is `known`) and what images cost; put what is decoded into `cache`.
+    """Measure the normalisation, unless it is `known`, and what decoding costs; put decoded images into `cache`.
 
-    Raises DataError if no image can be read.
+    Raises DataError if no image can be read, StalledError if none is read for `stall_seconds`, ProcessError.
     """
     if isinstance(data.train, Samples):
         return survey_arrays(data.train, training, known or measure_normalization(data.train, training))
@@ -70,14 +70,14 @@ def survey_data(
 
 
 class _Surveyors:
-    """The processes of a survey; `run` ends them all, whatever happens."""
+    """The processes of a survey, the surveyors. When `run` returns or raises, all of them have ended."""
 
     def __init__(
         self, memory: SurveyMemory, specs: list[SurveySpec], stall_seconds: float, tell: Callable[[DataSurveyed], None]
     ) -> None:
         self.memory, self.specs, self.stall_seconds, self.tell = memory, specs, stall_seconds, tell
         self.children: dict[int, Child] = {}
-        self.deaths = EarlyDeaths(_RESTARTS)  # of all the processes together
+        self.deaths = EarlyDeaths(_RESTARTS)  # counts all surveyors together
 
     def run(self) -> None:
         total = len(self.memory.status)
@@ -112,7 +112,7 @@ class _Surveyors:
             raise ProcessError(f"cannot start surveyor {spec.process}: {refusal(error)}") from None
 
     def _watch(self) -> None:
-        """Take leave of those that are done; start others in the place of those that died."""
+        """Close the surveyors that are done, and replace those that died."""
         for number, child in list(self.children.items()):
             if child.exit_code is None:
                 continue
@@ -121,7 +121,7 @@ class _Surveyors:
             child.close()
             if not failed:
                 continue
-            if not self.memory.mark_crashed(number):
+            if not self.memory.mark_crashed(number):  # it was not decoding: no image is to blame
                 self.deaths.note(lived)
                 if self.deaths.too_many:
                     raise ProcessError(f"the images cannot be surveyed: surveyor {number} {how}")

@@ -1,4 +1,4 @@
-"""The account of an epoch: what the processes' counters say of it, the part before an interruption included."""
+"""The account of an epoch: what the processes' counters say of it, with its part from before an interruption."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from adam_mp.training.folder.figures import SERVING, wait_fraction
 from adam_mp.training.settings.events import EpochEnded, EpochProgress
 
 Counters = Mapping[str, float]
-_RECENT = 10.0  # seconds
-_FEWEST_UPDATES = 5  # in what rates are told of, where an update takes long
+_RECENT = 10.0  # seconds over which rates are reported
+_FEWEST_UPDATES = 5  # over which rates are reported at least, where updates take long
 
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-    """The epoch as it was at a `time`: images `done` by all machines, and what was `measured` here."""
+    """The epoch as it was at a `time`: images `done` by all machines, and what this machine's counters `measured`."""
 
     time: float
     done: int
@@ -29,11 +29,11 @@ class _Look:
 
 
 class EpochAccount:
-    """Opened as an epoch begins or goes on.
+    """Counts an epoch from the moment in which it begins, or is resumed.
 
-    `totals` returns all counters' sums since the start, `staleness` the histogram; `part` is what was measured of the
-    epoch before an interruption; `served` are the sums as the epoch before ended, since data servers work ahead, and
-    `stale` the histogram as it was then.
+    `totals` returns the sums of all processes' counters since the start, `staleness` the histogram since the run began.
+    `part` is what was measured of the epoch before an interruption. `served` are the sums at the previous epoch's end:
+    data servers work ahead, so what they counted since then is of this epoch. `stale` is the histogram at that end.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class EpochAccount:
         self._began, self._before = time.monotonic(), totals()
         self._before = {**self._before, **{name: served[name] for name in SERVING}}
         self._ended: float | None = None
-        self._looks: collections.deque[_Look] = collections.deque()  # of the last seconds, one from before them
+        self._looks: collections.deque[_Look] = collections.deque()  # the last seconds' looks, and one before them
 
     def end(self) -> None:
         """Stop the clock: the epoch's training is over."""
@@ -52,28 +52,28 @@ class EpochAccount:
 
     @property
     def here(self) -> float:
-        """Seconds since it was opened."""
+        """Seconds of training in this process since the account was opened."""
         return (self._ended or time.monotonic()) - self._began
 
     @property
     def seconds(self) -> float:
-        """Seconds that were spent training the epoch."""
+        """Seconds of training of the epoch, those before an interruption included."""
         return self.here + self._part.get("seconds", 0.0)
 
     def measured(self, totals: Counters | None = None) -> dict[str, float]:
-        """Return the counters' sums of the epoch up to now, or up to when they were `totals`."""
+        """Return the counters' sums of the epoch up to now, or up to the moment in which `totals` were read."""
         totals = totals or self._totals()
         return {name: totals[name] - self._before[name] + self._part.get(name, 0.0) for name in totals}
 
     def as_part(self) -> dict[str, float]:
-        """Return what is measured up to now, for the account of the epoch's rest."""
+        """Return what is measured up to now, as the `part` of the account that will count the epoch's rest."""
         return {**self.measured(), "seconds": self.seconds}
 
     def progress(self, epoch: int, epochs: int, done: int, images: int, connections: int) -> EpochProgress:
         """Return how far the epoch is: `done` of `images`; `connections` are those of one image.
 
-        Rates are those of the last seconds: an average of the whole epoch would go on telling of images, and of an end
-        to come, where none are trained any more.
+        Rates are those of the last seconds. An average over the whole epoch would still show images per second, and an
+        end to come, long after training has stopped.
         """
         measured, looks = self.measured(), self._looks
         if not looks:
@@ -103,7 +103,7 @@ class EpochAccount:
         )
 
     def record(self, measured: Counters, connections: int, **known: Any) -> EpochEnded:
-        """Return the record of the epoch, which has ended; `known` are the fields that no counter tells."""
+        """Return the record of the epoch, which has ended; `known` are the fields that do not come from counters."""
         rate = measured["images"] / self.seconds
         return EpochEnded(
             seconds=self.seconds,

@@ -1,4 +1,7 @@
-"""Samples that cannot be had: counted, named in `bad_samples.jsonl` as they are found, and left out; or the end."""
+"""Bad samples, whose images cannot be read or decoded: counted, named in `bad_samples.jsonl`, and left out.
+
+With `--strict` the first of them ends the run.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,11 @@ _PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE)]
 
 
 class BadSamples:
-    """The bad samples of a run, as the supervisor learns of them from the flags `bad`, uint8 [samples].
+    """The bad samples of a run. Processes write a sample's Fault into `flags`, uint8 [samples]; the supervisor looks.
 
-    What was left out when the data set was loaded is named at once. A resumed run knows those of before from the file.
-    One that was gone or could not be read is tried again in the next epoch: disks and networks recover.
+    Files that were left out when the data set was loaded are named at once. A resumed run reads from
+    `bad_samples.jsonl` which samples are known. A sample whose file was missing or unreadable is tried again in the
+    next epoch, because disks and networks recover.
     """
 
     def __init__(
@@ -46,29 +50,29 @@ class BadSamples:
 
     @property
     def count(self) -> int:
-        """How many samples, and files beside them, were found to be bad so far."""
+        """How many bad samples are named so far, files that were left out when the data set was loaded included."""
         return len(self._named)
 
     def forgive(self) -> None:
-        """Have samples tried again whose files were gone or could not be read. To be called between two epochs."""
-        self.look()  # what is forgiven is named first
+        """Have the samples tried again whose files were missing or unreadable. To be called between two epochs."""
+        self.look()  # names them before their flags are cleared
         passing = np.isin(self._flags, _PASSING)
         self._flags[passing] = self._seen[passing] = Fault.GOOD
 
-    def failed_in(self, batches: np.ndarray, order: np.ndarray, size: int) -> dict[int, int]:
-        """Return how many samples are bad in each of these batches, of `size` samples in the epoch's `order`.
+    def failed_in(self, batches: np.ndarray, sample_order: np.ndarray, size: int) -> dict[int, int]:
+        """Return batch -> number of its bad samples, for those of `batches` that have any.
 
-        Batches without any are left out.
+        `sample_order` int64 [samples of the epoch] has the samples' numbers; each `size` of them are a batch.
         """
         if not len(self._flags) or not len(batches):
             return {}
         places = batches[:, None] * size + np.arange(size)
-        bad = self._flags[order[np.minimum(places, len(order) - 1)]] != 0
-        counts = np.count_nonzero(bad & (places < len(order)), axis=1)
+        bad = self._flags[sample_order[np.minimum(places, len(sample_order) - 1)]] != 0
+        counts = np.count_nonzero(bad & (places < len(sample_order)), axis=1)
         return dict(zip(batches[counts > 0].tolist(), counts[counts > 0].tolist(), strict=True))
 
     def look(self) -> None:
-        """Name those that were found since the last look; raises DataError at the first where they are not allowed."""
+        """Name the samples that processes have flagged since the last look. With `strict`, raises DataError instead."""
         numbers = np.flatnonzero(self._flags != self._seen)
         if not numbers.size:
             return
@@ -97,7 +101,7 @@ class BadSamples:
             self._notice(f"cannot write {self._path}: {refusal(error)}; the run goes on without it")
 
     def _read(self) -> list[dict[str, Any]]:
-        """Return the lines of an earlier part of the run; a damaged one, of a run that was killed, is left out."""
+        """Return the lines that an earlier part of the run wrote; a line that a kill cut short is left out."""
         if self._path is None or not self._path.exists():
             return []
         lines = []

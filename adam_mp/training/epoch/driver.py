@@ -1,4 +1,4 @@
-"""The driver of a run's machine: looks at board, ledger and crew, asks the machine what comes next, and does it."""
+"""The driver of a run's machine: it looks at the run, asks the machine what comes next, and does that."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _SHORTEST_LOOK, _LONGEST_LOOK = 0.0025, 0.05  # seconds between looks at workers
 
 
 class Driver:
-    """Trains epochs of a session that is at work, as the machine says.
+    """Trains the epochs of a session whose processes are at work, as `machine` says.
 
-    `tick` sees to what is due at short intervals: with True, it raises DivergedError if the run has diverged. What goes
-    on is told to `tell`.
+    `tick` is `Supervisor.tick`: it does what is due at short intervals and, called with True, raises DivergedError if
+    the run has diverged. `tell` gets the run's events.
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class Driver:
         self._tick = tick
         self._notice = notices_to(tell)
         self._hints = ServingHints(plan, self._notice)
-        self._leads = True  # as far as the user was told
-        self._states: np.ndarray = np.zeros(plan.batches, np.uint8)  # of the ledger, as of the last look at training
-        self._sums = Sums()  # of the epoch that is closed
+        self._leads = True  # whether this replica led when the user was told last
+        self._states: np.ndarray = np.zeros(plan.batches, np.uint8)  # the ledger's, as of the last look at training
+        self._sums = Sums()  # images of the epoch that is closed
         self._validating_since = 0.0
 
     @property
     def figures(self) -> Figures:
-        """What the run has counted so far."""
+        """The run's figures so far."""
         return self.account.figures
 
     def train(self, first: int) -> str | None:
-        """Train from epoch `first` on, which is open. Return what ended the run before its last epoch, if anything did.
+        """Train from epoch `first` on, which is open. Return what ended the run before its last epoch, None if nothing.
 
-        That is the target accuracy, or the signal that interrupted it.
+        That is the target accuracy, or the signal that interrupted the run.
         """
         settings = self.plan.settings
         rules = Rules(
@@ -75,18 +75,18 @@ class Driver:
             outcome = self._do(actions)
             if state.phase is Phase.ENDED:
                 break
-            if state.phase is before:  # it goes on waiting for the same
+            if state.phase is before:  # nothing happened yet of what this phase waits for
                 time.sleep(self._time_to_look(before))
             event = outcome or self._look(state)
         self.account.drop_epoch()
         if state.end is End.TARGET:
             return f"target accuracy {settings.target_accuracy:g}"
-        return self.interruption.requested  # perhaps only in the validation of the last epoch: all is trained then
+        return self.interruption.requested  # also of a signal that came after the last batch, while validating
 
     # Looking.
 
     def _look(self, state: State) -> Event:
-        """Return what is seen of that for which the machine waits."""
+        """Look at the run, and return what the machine waits for in its present phase."""
         try:
             if state.phase is Phase.TRAINING:
                 return self._look_at_training()
@@ -105,7 +105,7 @@ class Driver:
         return machine.Looked(interrupted=self.interruption.requested is not None, leads=self.leases.leads)
 
     def _time_to_look(self, phase: Phase) -> float:
-        """Return for how many seconds nobody looks."""
+        """Return how many seconds to sleep before the next look."""
         if phase is Phase.TRAINING:
             share = float(np.mean(self._states == TRAINED)) / self.plan.settings.quorum
             return _time_to_look(self.account.epoch.here, share)
@@ -117,7 +117,10 @@ class Driver:
     # Doing.
 
     def _do(self, actions: Actions) -> Event | None:
-        """Do what the machine says, in order; return the outcome, if the last action has one."""
+        """Do the machine's actions in order; return the outcome of the last one, None if it has none.
+
+        If an action finds that the run has diverged, that is the outcome, and the actions after it are left out.
+        """
         outcome: Event | None = None
         try:
             for action in actions:
@@ -168,11 +171,11 @@ class Driver:
         return None
 
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
-        """Let the data servers begin with an epoch, of which `states` tells what is done."""
+        """Let the data servers begin with an epoch whose batches have these ledger `states` [batches]."""
         self.leases.open(epoch, self.session.deal(epoch, states))
 
     def remember(self, epoch: int, states: np.ndarray) -> None:
-        """Take a state to go back to, of a run that is paused in `epoch`; it is not written."""
+        """Copy the state of a run that is paused in `epoch`, to go back to; the copy is not written to disk."""
         self.keeper.remember(self._snapshot(self.account.up_to_now(), epoch, states))
 
     def _progress(self, epoch: int) -> EpochProgress:
@@ -189,7 +192,7 @@ class Driver:
         return machine.Closed(self.leases.next_epoch(), self.leases.leads)
 
     def _record(self, closed: machine.Record) -> Event:
-        """Add an epoch to the figures and tell of it; keep its model if it is the best."""
+        """Add an epoch to the figures and report it; save its model if it is the best."""
         plan, account, figures, sums = self.plan, self.account, self.figures, self._sums
         loss, accuracy = self.session.evaluated("validation") if closed.validated else (None, None)
         measured = account.end_epoch(closed.following, sums)
@@ -218,7 +221,7 @@ class Driver:
         self._leads = leads
 
     def _save_part(self, epoch: int, final: bool) -> Event:
-        """Take a checkpoint within an epoch; the `final` one leaves the epoch's part in the figures."""
+        """Take a checkpoint within an epoch. If it is the run's `final` one, leave the epoch's part in the figures."""
         if final:
             self.account.epoch.end()
         states = self.leases.resumable(self.session.memory.ledger.states(), self._guarded_tick)
@@ -229,7 +232,7 @@ class Driver:
         return self._save(self.account.up_to_now, epoch, states)
 
     def _save(self, figures: Callable[[], Figures], epoch: int, states: np.ndarray) -> Event:
-        """Copy the run's state, which must be paused, and have it written in the background."""
+        """Copy the state of the run, which must be paused, and have the copy written in the background."""
         self._check_finite(min(epoch, self.plan.settings.epochs - 1))
         self.keeper.keep(self._snapshot(figures(), epoch, states))
         return machine.Saved()
@@ -237,7 +240,7 @@ class Driver:
     def _go_back(self, reason: str) -> Event:
         """Go back to the last good state with half the learning rate."""
         session, account, last = self.session, self.account, self.keeper.last
-        assert last is not None, "one is taken before the first batch"
+        assert last is not None, "the supervisor has a state remembered before the first batch"
         restore(session.store, last, last.updates)
         share = session.memory.board.rate_share = session.memory.board.rate_share * RATE
         account.go_back(last.progress, share, self.guard.times)
@@ -261,19 +264,19 @@ class Driver:
             )
 
     def _snapshot(self, figures: Figures, epoch: int, states: np.ndarray) -> Callable[[Spaces | None], Checkpoint]:
-        """Return what copies the run's state, which must be paused, over an earlier copy if it is given one."""
+        """Return a function that copies the state of the run, which must be paused; see `take_checkpoint`."""
         return functools.partial(take_checkpoint, self.plan, self.session.store, figures, epoch, states)
 
     def model(self, place: Tensors | None = None) -> Model:
-        """Return a copy of the present weights as a model, which is the best so far, over an earlier one in `place`."""
+        """Return the present weights as a model; they are copied into the arrays of `place`, if it is given."""
         return take_model(self.plan, self.session.store, self.figures, place)
 
 
 def _time_to_look(seconds: float, done: float) -> float:
-    """Return how long to leave the workers alone, a share `done` of what the epoch needs done after `seconds`.
+    """Return the seconds until the next look, when the share `done` of what the epoch needs is done after `seconds`.
 
-    Each look takes a moment of a core that trains; near the end a late look would leave all of them idle, or have them
-    train more than the quorum.
+    Each look takes time of a core that trains, so looks are rare while much is left. Near the end they are frequent: a
+    late look would leave all workers idle, or have them train more than the quorum.
     """
     left = seconds * (1 - done) / done if done > 0 else 0.0
     return min(max(left / 4, _SHORTEST_LOOK), _LONGEST_LOOK)

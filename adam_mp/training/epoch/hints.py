@@ -1,4 +1,4 @@
-"""What holds a run up, the data or the training, and which flag would help."""
+"""Hints: if workers wait for data, tell the user once what takes the time and which flag would help."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable, Mapping
 from adam_mp.memory.segment import megabytes
 from adam_mp.training.plan.plan import RunPlan
 
-STARVED = 0.1  # share of the workers' time spent waiting for data from which on data is called the bottleneck
-_IDLE = 0.15  # share of the cores' time that nobody uses from which on another process would find room
-_SHORTEST = 2.0  # seconds of an epoch that tell something
-_AHEAD = 0.05  # of an epoch's images: they may be served for the next one when it ends
-_FULL = 0.9  # of the images, in the cache: more memory would not change much
+STARVED = 0.1  # data is the bottleneck if workers wait for it more than this share of their time
+_IDLE = 0.15  # cores have room for another process if more than this share of their time is unused
+_SHORTEST = 2.0  # seconds: a shorter epoch gives no hint
+_AHEAD = 0.05  # share of an epoch's images that may be served already when the epoch before ends
+_FULL = 0.9  # if the cache holds more than this share of the images, a larger cache would not change much
 
 
 class ServingHints:
-    """Says, once, what would help where the workers wait for data."""
+    """Tells the user once what would help if the workers wait for data; `notice` takes the line."""
 
     def __init__(self, plan: RunPlan, notice: Callable[[str], None]) -> None:
         self._plan, self._notice = plan, notice
         self._said = False
 
     def look(self, measured: Mapping[str, float], seconds: float) -> None:
-        """Look at an epoch's counters, summed over all processes, of `seconds` of training."""
+        """Look at the counters of an epoch of `seconds` of training, summed over all processes."""
         waited, busy = measured["waited_ns"], measured["busy_ns"]
         if self._said or seconds < _SHORTEST or waited < STARVED * (waited + busy):
             return
@@ -33,7 +33,7 @@ class ServingHints:
     def _advice(self, measured: Mapping[str, float], seconds: float) -> str:
         plan, more = self._plan, self._plan.split.data_servers + 1
         if plan.settings.data_from is not None:
-            return "the machines of --data-from make too few: give them more cores, or name more of them"
+            return "the data servers of --data-from make too few pictures: give them more cores, or name more of them"
         serving = measured["decode_ns"] + measured["augment_ns"]
         idle = 1 - (serving + measured["busy_ns"]) * 1e-9 / (seconds * plan.cores)
         if idle > _IDLE:

@@ -1,4 +1,4 @@
-"""What a run does next: a pure machine. What was seen goes in, what is to be done comes out. It has no clock.
+"""What a run does next: a pure state machine. An event goes in, actions come out. The time is an argument.
 
       ┌────────────────────────────────────────────────────────────────────────────────────────────┐
       ▼            over               all idle            closed           evaluated, all idle      │ saved
@@ -10,12 +10,12 @@
 
   diverged, in whatever phase ──▶ PAUSING ──all idle──▶ RETURNING ──went back──▶ TRAINING
 
-Workers touch weights and leases until they have acknowledged IDLE. So an epoch is closed, a checkpoint taken and a
-state restored only after PAUSING. A process that dies meanwhile has a successor that must acknowledge too: the driver
-says at each look who is behind, and the machine waits until nobody is.
+Workers touch weights and leases until they have acknowledged IDLE. So the machine closes an epoch, takes a checkpoint
+and restores a state only after PAUSING. The successor of a process that dies meanwhile must acknowledge too: at each
+look the driver says which processes are behind, and the machine waits until none is.
 
-An action may fail because the run has diverged. The driver then leaves out the actions behind it and says so. Actions
-whose outcome decides what comes next are the last of their list, and their outcome is the next event.
+An action may find that the run has diverged. The driver then leaves out the actions after it, and its next event is
+`Diverged`. An action whose outcome decides what comes next is the last of its list, and the outcome is the next event.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REPORT = 0.2  # seconds between two reports of progress
 
 
 class Phase(enum.Enum):
-    """What the machine waits for: a look at the board and the ledger, or the outcome of an action."""
+    """What the machine waits for: something that a look will show, or the outcome of an action."""
 
     STARTING = "starting"
     TRAINING = "training"
@@ -43,13 +43,13 @@ class Phase(enum.Enum):
 
 
 class Purpose(enum.Enum):
-    """Why workers are idle, from the order to pause until they go on."""
+    """Why workers are idle, from the order IDLE until they work again."""
 
-    SAVE = "save"  # a checkpoint within an epoch
-    STOP = "stop"  # the same, and the run's end: it was interrupted
-    CLOSE = "close"  # the epoch is over
-    RECORD = "record"  # and validated
-    RETURN = "return"  # the run diverged
+    SAVE = "save"  # to take a checkpoint within an epoch
+    STOP = "stop"  # to take one and end the run, because it was interrupted
+    CLOSE = "close"  # to close an epoch that is over
+    RECORD = "record"  # to record an epoch that is closed and validated
+    RETURN = "return"  # to go back to the last good state, because the run diverged
 
 
 class End(enum.Enum):
@@ -60,23 +60,23 @@ class End(enum.Enum):
     INTERRUPTED = "interrupted"
 
 
-# What was seen.
+# Events.
 
 
 @dataclasses.dataclass(frozen=True)
 class Began:
-    """All processes are at work, and `epoch` is open."""
+    """The processes are at work, and `epoch` is open."""
 
     epoch: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Looked:
-    """A look at the run. What the phase does not ask for may be left out.
+    """What a look at the run has shown. Each phase reads some of the fields; the others may be left out.
 
-    TRAINING asks whether the epoch is `over`, the run `interrupted`, and whether this machine `leads`, which keeps
-    checkpoints; PAUSING asks who is `behind`: has not acknowledged the last order; VALIDATING whether all is
-    `evaluated`.
+    TRAINING: whether the epoch is `over`, whether the run was `interrupted`, and whether this machine `leads`, that is,
+    validates and keeps checkpoints. PAUSING: which processes are `behind`, that is, have not acknowledged the last
+    order. VALIDATING: whether all chunks are `evaluated`.
     """
 
     over: bool = False
@@ -96,7 +96,7 @@ class Closed:
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """The epoch is recorded; `accuracy` is that of the last validation, None without any. `leads`: see `Looked`."""
+    """The epoch is recorded; `accuracy` is that of the last validation, None before any. `leads`: see `Looked`."""
 
     accuracy: float | None
     leads: bool
@@ -124,17 +124,17 @@ class WentBack:
 Event = Began | Looked | Closed | Recorded | Saved | Diverged | WentBack
 
 
-# What is to be done.
+# Actions.
 
 
 @dataclasses.dataclass(frozen=True)
 class BeginEpoch:
-    """Begin to count what an epoch does."""
+    """Begin to count what the processes do in the epoch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """Give an order of the board."""
+    """Give the processes an order: IDLE, TRAIN or VALIDATE."""
 
     kind: int
 
@@ -148,19 +148,19 @@ class ShowProgress:
 
 @dataclasses.dataclass(frozen=True)
 class SayStopping:
-    """Note that the run was interrupted, and say so."""
+    """Tell the user that the run was interrupted and is stopping."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CloseRound:
-    """Skip what nobody trains; where all are `idle`, also what they hold."""
+    """Skip the batches of the epoch that no worker has leased; once all workers are `idle`, also leased ones."""
 
     idle: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Settle:
-    """Have the weights here and on other machines agree."""
+    """In a run of many machines, exchange weights until the parameter servers have every update made here."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,17 +179,17 @@ class OpenEpoch:
 
 @dataclasses.dataclass(frozen=True)
 class ReadCounters:
-    """Read what processes counted in the epoch that is closed; data servers count on, for the next."""
+    """Read what processes counted in the epoch that is closed; data servers already count for the next one."""
 
 
 @dataclasses.dataclass(frozen=True)
 class OpenEvaluation:
-    """Have the validation samples ready."""
+    """Open the evaluation ledger for the chunks of the validation samples."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """Add the epoch to the figures, tell of it, keep its model if it is the best. Outcome: Recorded."""
+    """Add the epoch to the figures, report it, save its model if it is the best. Outcome: Recorded."""
 
     epoch: int
     following: int
@@ -213,7 +213,7 @@ class SaveWhole:
 
 @dataclasses.dataclass(frozen=True)
 class AllowReturn:
-    """Count one more way back; ends the run with DivergenceError where there were too many."""
+    """Count that the run goes back once more; raises DivergenceError, which ends the run, after too many times."""
 
     reason: str
 
@@ -237,9 +237,10 @@ Actions = tuple[Action, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What a run was asked for: so many `epochs`, or until the accuracy `target`; `checkpoint_seconds` between saves.
+    """What the settings ask of a run: its `epochs`, and the validation accuracy `target` that ends it earlier.
 
-    `validates` is whether there are samples to validate with.
+    `checkpoint_seconds` lie between two checkpoints within an epoch; `validates` is whether there are validation
+    samples.
     """
 
     epochs: int
@@ -250,22 +251,26 @@ class Rules:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """Where a run is. `saved` and `reported` are times of the caller's clock; `end` is set once it has ENDED."""
+    """Where a run is. `epoch` is trained, or was trained last; `following` is the next one once `epoch` is closed.
+
+    `saved` and `reported` are the times of the last checkpoint and progress report within the epoch, or of its
+    beginning. `end` is set once the phase is ENDED.
+    """
 
     rules: Rules
     phase: Phase = Phase.STARTING
     purpose: Purpose | None = None
     epoch: int = 0
     following: int = 0
-    reached: bool = False  # the target
-    reason: str = ""  # for which it goes back
+    reached: bool = False  # whether the target accuracy is reached
+    reason: str = ""  # why the run goes back
     saved: float = 0.0
     reported: float = 0.0
     end: End | None = None
 
     @property
     def goes_back(self) -> bool:
-        """Whether the run has diverged, and its weights are given up: that they diverge is no news."""
+        """Whether the run has diverged and gives its weights up: a further divergence of them is ignored."""
         return self.purpose is Purpose.RETURN
 
 
@@ -273,11 +278,11 @@ Step = tuple[State, Actions]
 
 
 class UnexpectedError(Exception):
-    """The machine got an event that its phase does not have: the driver is wrong."""
+    """The machine got an event that cannot come in its phase: a fault of the driver."""
 
 
 def step(state: State, event: Event, now: float) -> Step:
-    """Return the state after `event`, and what is to be done. `now` is in seconds, of any clock that does not go back.
+    """Return the state after `event`, and the actions to do. `now` is in seconds of a clock that never goes back.
 
     Raises UnexpectedError for an event that cannot come in this phase.
     """
@@ -305,7 +310,7 @@ def step(state: State, event: Event, now: float) -> Step:
 
 
 def _train(state: State, epoch: int, now: float) -> Step:
-    """Train an epoch that is open, if there is any left."""
+    """Train `epoch`, which is open, unless all epochs are trained."""
     if epoch >= state.rules.epochs:
         return _end(state, End.DONE)
     after = State(state.rules, Phase.TRAINING, epoch=epoch, saved=now, reported=now)
@@ -333,20 +338,20 @@ def _pause(state: State, purpose: Purpose) -> Step:
 def _all_are_idle(state: State) -> Step:
     """Do that for which the workers were paused."""
     if state.purpose is Purpose.CLOSE:
-        # What dead workers held, or others wait with, is skipped too.
+        # Leased batches are skipped too: some workers may have arrived at a step at which the others never will.
         actions: Actions = (CloseRound(idle=True), Settle(), CloseEpoch(state.epoch))
         return dataclasses.replace(state, phase=Phase.CLOSING), actions
     if state.purpose is Purpose.RECORD:
         return _record(state, validated=True)
     if state.purpose is Purpose.RETURN:
-        # Data servers drop what they make before the order of samples is another.
+        # Data servers must drop the batches that they make before GoBack changes the order of the samples.
         return dataclasses.replace(state, phase=Phase.RETURNING), (CloseRound(idle=True), GoBack(state.reason))
     save = SavePart(state.epoch, final=state.purpose is Purpose.STOP)
     return dataclasses.replace(state, phase=Phase.SAVING), (save,)
 
 
 def _closed(state: State, event: Closed) -> Step:
-    """Open the next epoch at once, so that data servers are ahead, and validate meanwhile."""
+    """Open the next epoch at once, so that data servers fill the rings for it while workers validate."""
     following = event.following
     after = dataclasses.replace(state, following=following)
     opened: Actions = (OpenEpoch(following),) if following < state.rules.epochs else ()
@@ -380,7 +385,7 @@ def _saved(state: State, now: float) -> Step:
 
 
 def _go_on(state: State, now: float) -> Step:
-    """The epoch has ended: train the next, unless the run is over. An interruption is seen at the first look."""
+    """Train the next epoch, unless the run is over. The first look of that epoch will show an interruption."""
     return _end(state, End.TARGET) if state.reached else _train(state, state.following, now)
 
 

@@ -1,7 +1,7 @@
-"""The supervisor: owns all that a training run has, and sees to what is due at short intervals.
+"""The supervisor: owns all that a training run has, and does what is due at short intervals.
 
-Its thread alone gives orders and changes ledgers' rounds. Which comes when, `machine` decides, and `driver` does it.
-Every wait ends: the session's watchdog sees that nothing moves, and the leases that nobody answers.
+Only its thread gives orders and opens or closes rounds of ledgers. `machine` decides when, and `driver` does it. Every
+wait ends: the session's watchdog ends a run in which nothing moves, the leases one whose coordinator does not answer.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from adam_mp.training.settings.events import Listener, notices_to
 class Supervisor:
     """Runs a plan. Use as a context manager: leaving it ends all processes and frees all memory, whatever happened.
 
-    Checkpoints and the best model go to `folder`. `cluster` is this replica's place in a run of many machines; `launch`
-    are the other parts of such a run that are children of this process.
+    Checkpoints and the best model go to `folder`. `cluster` is this replica's place in a run of many machines, None for
+    a run of one; `launch` has the parameter servers and replicas that are children of this process, if there are any.
     """
 
     def __init__(
@@ -49,8 +49,9 @@ class Supervisor:
         )  # fmt: skip
         progress = plan.resumed.progress if plan.resumed else None
         self.account = RunAccount(progress, self.session.totals, self.session.staleness)
-        self._ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
-        self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, self._ways_back)
+        # Replicas cannot go back together, so a run of many machines ends at its first divergence.
+        self._rollbacks = plan.settings.rollbacks if cluster is None else 0
+        self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, self._rollbacks)
         self.guard.times = self.account.figures.rollbacks
         self._silences = SilenceNotices(plan.settings.stall_seconds, self._notice)
 
@@ -64,10 +65,10 @@ class Supervisor:
         self._ends.__exit__(*error)
 
     def _make_all(self, ends: contextlib.ExitStack) -> None:
-        """Make all but processes, and put on `ends` what ends it: processes first, then leases, files, and memory."""
+        """Make everything but processes; `ends` will end processes first, then leases, files and memory."""
         plan, session = self.plan, ends.enter_context(self.session)
         session.memory.board.rate_share = self.account.figures.rate_share
-        self.keeper = Keeper(self.folder, self._notice, self._ways_back > 0)
+        self.keeper = Keeper(self.folder, self._notice, self._rollbacks > 0)
         ends.callback(self.keeper.close)
         flags = session.memory.arrays.get("bad")
         self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
@@ -81,12 +82,15 @@ class Supervisor:
 
     def _leave(self, kind: type[BaseException] | None, *_: Any) -> None:
         if kind is not None:
-            self.leases.leave()  # what it had leased is free for others at once
+            self.leases.leave()  # a failed run gives its leases back at once, for other replicas
 
     # The run.
 
     def train(self) -> str | None:
-        """Train all epochs that are left, or until the target accuracy or an interruption; return which ended it."""
+        """Train all epochs that are left. Return what ended the run before its last epoch, None if nothing did.
+
+        That is the target accuracy, or the signal that interrupted it.
+        """
         resumed = self.plan.resumed
         first = self._first_epoch()
         states = reopened(resumed.ledger) if resumed else np.zeros(self.plan.batches, np.uint8)
@@ -94,12 +98,12 @@ class Supervisor:
         self.driver.open_epoch(first, states)
         self.session.start()
         self.session.crew.wait_ready(self.tend)
-        if self._ways_back:
+        if self._rollbacks:
             self.driver.remember(first, states)
         return self.driver.train(first)
 
     def _first_epoch(self) -> int:
-        """Return the epoch to begin with: that of the run of many, where there is one, whatever a checkpoint has."""
+        """Return the epoch to begin with: the checkpoint's, but in a run of many machines that of the run."""
         resumed = self.plan.resumed
         first = resumed.epoch if resumed else 0
         if self.cluster is None:
@@ -110,13 +114,13 @@ class Supervisor:
             self.account.count_missed(self.leases.missed(), self._notice)
         if following < first:
             self._notice(
-                f"the run is in epoch {following + 1}, the checkpoint in epoch {first + 1}: the servers have other "
-                "weights, and what lies between is trained, and counted, again"
+                f"the run is in epoch {following + 1}, the checkpoint in epoch {first + 1}: the parameter servers have "
+                "earlier weights, so the epochs between are trained, and counted, again"
             )
         return following
 
     def _find_best(self) -> None:
-        """Let a resumed run's figures be of the model that its folder has, or of one that it can still write."""
+        """In a resumed run, find its best model for the figures; if only the checkpoint has it, write its file."""
         resumed = self.plan.resumed
         if resumed is None:
             return
@@ -125,10 +129,10 @@ class Supervisor:
         if best.in_checkpoint:
             self.keeper.save_model(self.driver.model)
 
-    # Its duties in between.
+    # What is due at short intervals.
 
     def tick(self, guarded: bool = True) -> None:
-        """See to dead processes, stalls, and, where `guarded`, divergence, raising DivergedError."""
+        """Do what `tend` does, name bad samples, end a stalled run; if `guarded`, raise DivergedError on divergence."""
         self.tend()
         self.bad_samples.look()
         if guarded:
@@ -137,7 +141,7 @@ class Supervisor:
         self.session.check_moving(self.leases.moved())
 
     def tend(self) -> None:
-        """See to dead processes, keep in touch with other machines, and answer who asks: what also starting needs."""
+        """Replace dead processes, print stacks if asked, keep in touch with other machines: while starting, too."""
         if self.launch is not None:
             self.launch.watch()
         self.session.watch()
@@ -145,15 +149,15 @@ class Supervisor:
         self._silences.look(self.leases.silences())
 
     def _failed_in(self, batches: np.ndarray) -> dict[int, int]:
-        """Return batch -> images that could not be had, of these batches of the epoch that is open."""
+        """Return batch -> images that could not be read, of these batches of the epoch that is open."""
         return self.bad_samples.failed_in(batches, self.session.memory.order, self.plan.settings.batch_size)
 
-    # What is asked of it.
+    # After training.
 
     def test(self) -> tuple[float, float]:
-        """Evaluate the test samples; return (mean loss, accuracy). All training is over: there is no going back."""
+        """Evaluate the test samples; return (mean loss, accuracy). Training is over, so the guard does not look."""
         return self.session.evaluate("test", lambda: self.tick(guarded=False))
 
     def sums_of_epoch(self) -> Sums:
-        """Return the images of the epoch that is open, by all machines; of one that was cut, those up to then."""
+        """Return the images of the epoch that is open, by all machines, up to now or up to its interruption."""
         return self.leases.sums(self.session.memory.ledger.states())

@@ -1,1 +1,6 @@
-"""What a run leaves on disk: the run folder, checkpoints, the model, figures."""
+"""What a run leaves on disk.
+
+`run_folder` is the folder, its lock and `run.json`; `checkpoint` writes and reads checkpoints; `keeper` decides when
+checkpoints and the best model are copied and written; `figures` are the counted figures of a run, which a checkpoint
+keeps.
+"""

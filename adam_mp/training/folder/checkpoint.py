@@ -1,8 +1,8 @@
-"""Checkpoints: everything a run needs to go on, copied while workers pause, written in the background.
+"""Checkpoints: everything a run needs to go on, copied while workers are idle, written in the background.
 
-Delayed persistence (paper, section 3.3): the copy takes milliseconds, the disk as long as it likes; when a newer copy
-comes while one is being written, the writer takes the newest and skips the rest. Files are whole or absent, numbered as
-they are written, and the last two are kept.
+Delayed persistence (paper, section 3.3): the workers wait only for the copy, which takes milliseconds, and not for the
+disk. If newer copies come while one is being written, the writer writes the newest of them and skips the others. Files
+are whole or absent, numbered in the order in which they are written, and the last two are kept.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ _KEPT = 2
 
 @dataclasses.dataclass(frozen=True)
 class RunState:
-    """The state of a run between two updates, without its numbers.
+    """The state of a run between two updates, without its weights and optimizer state.
 
-    `ledger`: uint8 [batches], the states of the batches of `epoch`. `updates`: how many were applied. `progress`:
-    figures of the run so far, as plain values.
+    `ledger` uint8 [batches] are the states of the batches of `epoch`; `updates` is how many updates the whole run has
+    made. `identity` has the values that must be the same when the run is resumed (see `RunPlan.identity`), `progress`
+    the figures of the run so far, as plain values.
     """
 
     network: Network
@@ -52,24 +53,24 @@ Spaces = Mapping[str, np.ndarray]  # "weights" and each optimizer state, flat fl
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint(RunState):
-    """A copy of a run in memory."""
+    """A copy of a run's state in memory, weights and optimizer state included."""
 
     spaces: Spaces
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredCheckpoint(RunState):
-    """A checkpoint in the file `path`, which was whole when this was made. Its numbers stay there."""
+    """A checkpoint in the file `path`, which was whole when it was read. Weights and optimizer state stay there."""
 
     path: Path
 
     @property
     def number(self) -> int:
-        """That of its file."""
+        """The number of its file."""
         return _number(self.path)
 
     def read_into(self, spaces: Spaces) -> None:
-        """Read the numbers into flat arrays. Raises CheckpointError if they are not in the file, or damaged."""
+        """Read weights and optimizer state into `spaces`. Raises CheckpointError if the file lacks or damaged them."""
         layout = Layout.of(self.network.parameters)
         TensorFile(self.path, CHECKPOINT_FORMAT).read(_tensors(layout, spaces))
 
@@ -97,7 +98,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             }
         ),
     }
-    # Not numbered by updates: a run that goes on with more workers in steps counts fewer than before.
+    # Files are not numbered by updates: a sync run that is resumed with more workers counts fewer updates than before.
     present = find_checkpoints(folder)
     path = checkpoint_path(folder, _number(present[-1]) + 1 if present else 1)
     write_tensors(path, tensors, metadata)
@@ -107,7 +108,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def _tensors(layout: Layout, spaces: Spaces) -> dict[str, np.ndarray]:
-    """Return the tensors of flat arrays by their names in a file."""
+    """Return views of the tensors in flat arrays, by their names in a file, such as "weights/conv1.bias"."""
     return {f"{space}/{name}": view for space, flat in spaces.items() for name, view in layout.views(flat).items()}
 
 
@@ -123,9 +124,9 @@ def _number(path: Path) -> int:
 
 
 def read_checkpoint(folder: Path) -> StoredCheckpoint:
-    """Find the newest checkpoint in `folder`; raises CheckpointError if there is none or it is damaged.
+    """Return the newest checkpoint in `folder`; raises CheckpointError if there is none or it is damaged.
 
-    All of the file is read and checked, and little of it kept.
+    Reads and checks the whole file, but keeps neither weights nor optimizer state in memory.
     """
     paths = find_checkpoints(folder)
     if not paths:
@@ -164,10 +165,10 @@ def _normalization(values: Mapping[str, Any]) -> Normalization:
 
 
 class BackgroundWriter:
-    """A thread that runs the newest of the writing jobs it is given; earlier ones not yet begun are dropped.
+    """A thread that runs writing jobs. Of each key ("model", "checkpoint") only the newest waiting job is kept.
 
-    One job a key waits at most. A job that fails does not end the thread: `notice` is told the first time in a row,
-    and when one of its key is written again. What `notice` raises is dropped: a run's own thread meets it too.
+    A job that fails does not end the thread: `notice` gets a line at the first failure in a row, and one when a job of
+    that key succeeds again. Exceptions of `notice` are dropped: the run's own thread meets the same ones.
     """
 
     def __init__(self, notice: Callable[[str], None]) -> None:
@@ -176,18 +177,18 @@ class BackgroundWriter:
         self._jobs: dict[str, tuple[Callable[[], object], object]] = {}
         self._changed = threading.Condition()
         self._busy = self._closed = False
-        self._reading: object = None  # by the job that runs now
+        self._reading: object = None  # what the job that runs now reads
         self._thread = threading.Thread(target=self._run, name="background-writer", daemon=True)
         self._thread.start()
 
     def submit(self, key: str, job: Callable[[], object], reads: object = None) -> None:
-        """Have `job`, which `reads` something, run soon, in place of an unbegun one of the same key."""
+        """Have `job` run soon, in place of a waiting one of the same key. `reads` are the arrays that it will read."""
         with self._changed:
             self._jobs[key] = job, reads
             self._changed.notify_all()
 
     def withdraw(self, key: str) -> object:
-        """Take back an unbegun job of this key; return what the job that runs now reads, None if none runs."""
+        """Drop a waiting job of this key; return what the job that runs now reads, None if none runs."""
         with self._changed:
             self._jobs.pop(key, None)
             return self._reading
@@ -219,7 +220,7 @@ class BackgroundWriter:
             try:
                 self._do(key, job)
             finally:
-                del job  # and what it holds
+                del job  # frees the arrays that it holds
                 with self._changed:
                     self._busy, self._reading = False, None
                     self._changed.notify_all()

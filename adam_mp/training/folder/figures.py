@@ -1,4 +1,4 @@
-"""The counted figures of a run: what a checkpoint keeps as `progress`, and the summary is made of."""
+"""The counted figures of a run. A checkpoint keeps them as its `progress`; the run's summary is made of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Mapping
 
 from adam_mp.memory.staleness import COLUMNS
 
-# Of the processes' counters, those that a run sums up, in nanoseconds where the name says so; and of these, serving's.
+# Counters of data servers, and of all processes, that a run sums up; names that end in _ns are nanoseconds.
 SERVING = ("hits", "decoded", "decode_ns", "augmented", "augment_ns")
 _SUMMED = ("waited_ns", "busy_ns", "staleness", "updates", "images", *SERVING)
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerFigures:
-    """What one worker's place did since the run was started or resumed, its dead processes included.
+    """What one worker did since the run was started or resumed, its dead predecessors included.
 
-    `share` is of all images trained here; `held_seconds` is time kept back for other workers, `lead` the most updates
-    that it was ahead of the slowest (counted where staleness is bounded).
+    `share` is its part of all images trained on this machine. `waited_seconds` is time without data, `held_seconds`
+    time in which it had data and waited for other workers. `lead` is the most updates by which it was ahead of the
+    slowest worker, counted with bounded staleness.
     """
 
     number: int
@@ -31,7 +32,10 @@ class WorkerFigures:
 
 @dataclasses.dataclass(frozen=True)
 class Sums:
-    """Images of an epoch. `failed` are those of trained batches that could not be had, so that nobody trained them."""
+    """Numbers of images of an epoch. `failed` images are of trained batches, but could not be read.
+
+    `trained` images are those of trained batches without the failed ones; `skipped` images are of skipped batches.
+    """
 
     trained: int = 0
     skipped: int = 0
@@ -40,12 +44,12 @@ class Sums:
 
 @dataclasses.dataclass
 class Figures:
-    """The counted figures of a run so far."""
+    """The counted figures of a run's recorded epochs; `epoch_part` has what was measured of an epoch after them."""
 
     images_trained: int = 0
     images_skipped: int = 0
     images_failed: int = 0
-    images: float = 0.0  # trained by this machine's workers; the above are of all machines
+    images: float = 0.0  # trained by this machine's workers; the three above are of all machines
     training_seconds: float = 0.0
     seconds: float = 0.0
     waited_ns: float = 0.0
@@ -61,13 +65,13 @@ class Figures:
     best_epoch: int | None = None
     validation_accuracy: float | None = None
     last_validation_accuracy: float | None = None
-    # Of the epoch that an interruption cut: its share of the figures above, so that its record covers both parts.
+    # What was measured of an epoch that an interruption cut, so that the epoch's record will cover both of its parts.
     epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
-    part_failed: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # its batches' images not to be had
-    rate_share: float = 1.0  # of the scheduled learning rate, less after each divergence
+    part_failed: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # its (batch, images not readable)
+    rate_share: float = 1.0  # of the scheduled learning rate; half as much after each divergence
     rollbacks: int = 0
     staleness_counts: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)
-    staleness_before: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)  # as the epoch began
+    staleness_before: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)  # when the epoch began
 
     def add(self, measured: Mapping[str, float]) -> None:
         """Add an epoch's counters, summed over all processes."""
@@ -75,13 +79,13 @@ class Figures:
             setattr(self, name, getattr(self, name) + measured[name])
 
     def count(self, sums: Sums) -> None:
-        """Add the images of an epoch, by all machines."""
+        """Add the images that all machines trained in an epoch."""
         self.images_trained += sums.trained
         self.images_skipped += sums.skipped
         self.images_failed += sums.failed
 
     def end_epoch(self, following: int, sums: Sums, seconds: float, measured: Mapping[str, float]) -> None:
-        """Add an epoch of so many images and `seconds`; `following` is the next one."""
+        """Add an epoch: its images, seconds of training and counters. `following` is the next epoch."""
         self.count(sums)
         self.training_seconds += seconds
         self.add(measured)
@@ -90,10 +94,13 @@ class Figures:
         self.staleness_before = self.staleness_counts
 
     def note_validation(self, epoch: int, accuracy: float | None) -> bool:
-        """Note what an epoch's weights are worth; tell whether they are the ones to keep (unknown, the latest are)."""
+        """Note an epoch's validation accuracy; tell whether its weights are the ones to keep.
+
+        Without any validation (`accuracy` None) they are those of the latest epoch.
+        """
         known = self.validation_accuracy
         if accuracy is None and known is not None:
-            return False  # others validate now
+            return False  # another replica validates now
         if accuracy is not None:
             self.last_validation_accuracy = accuracy
             if known is not None and accuracy < known:
@@ -103,15 +110,15 @@ class Figures:
         return True
 
     def close_part(self, following: int) -> None:
-        """Add what was done here of an epoch that an interruption cut, and that others ended."""
+        """Add what this machine did of an epoch that an interruption cut here and that other replicas ended."""
         part = {name: self.epoch_part.get(name, 0.0) for name in (*_SUMMED, "seconds")}
         self.end_epoch(following, Sums(), part["seconds"], part)
 
     def total(self, name: str) -> float:
-        """Return a figure with the share of an epoch that an interruption cut."""
+        """Return a figure with its part in an epoch that an interruption cut."""
         return float(getattr(self, name)) + self.epoch_part.get(name, 0.0)
 
 
 def wait_fraction(waited_ns: float, busy_ns: float) -> float:
-    """Return the share of the workers' time that went into waiting for data."""
+    """Return the fraction of the workers' time that they waited for data."""
     return waited_ns / (waited_ns + busy_ns) if waited_ns + busy_ns else 0.0

@@ -1,7 +1,7 @@
-"""The keeper: what of a run goes to disk, and when it is there. Checkpoints, and the best model.
+"""The keeper: copies a run's checkpoints and best model, and has them written to disk in the background.
 
-Of either kind there are two copies at most: the one that is being written, and the newest. While the newest is not
-being written, the next one takes its place in memory.
+Of checkpoints and of models there are two copies in memory at most: one that is being written, and the newest. The next
+copy is made over the newest one, unless that is being written.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ COPIES = 2  # of a checkpoint at most, and of a model
 
 
 class Keeper:
-    """Writes to `folder` in the background; it may be None where nothing is kept. `notice` takes lines for the user.
+    """Writes to `folder` in the background, None for a run that writes nothing. `notice` takes lines for the user.
 
-    `last` is the newest checkpoint that was taken, whether it is on disk yet or not; None where the run does not go
-    back (`remembers`). One thread may use it.
+    With `remembers`, the newest checkpoint stays in memory once it is written, as the state to go back to. Only one
+    thread may use a keeper.
     """
 
     def __init__(self, folder: Path | None, notice: Callable[[str], None], remembers: bool) -> None:
         self._folder, self._remembers = folder, remembers
         self._writer = BackgroundWriter(notice)
-        self._lock = threading.Lock()  # of the next three
-        self._newest: Checkpoint | None = None  # until it is written, or longer where it is remembered
-        self._unsaved: Model | None = None
-        self._refused = False  # whether the disk did not take it, and it is not tried again yet
+        self._lock = threading.Lock()  # guards the next three, which the writer's thread changes too
+        self._newest: Checkpoint | None = None  # until it is written; with `remembers`, until the next one
+        self._unsaved: Model | None = None  # the best model, until it is written
+        self._refused = False  # whether the disk refused `_unsaved` and no job is to write it again yet
 
     @property
     def last(self) -> Checkpoint | None:
-        """The state to go back to."""
+        """The newest checkpoint, to go back to, written or not; None without `remembers`."""
         return self._newest if self._remembers else None
 
     def remember(self, take: Callable[[Spaces | None], Checkpoint]) -> None:
-        """Have a checkpoint taken to go back to, and not written.
+        """Take a checkpoint to go back to, without writing it.
 
-        `take` copies the run's state over the arrays that it is given, or into new ones. What was `last` may be gone as
-        soon as it is called.
+        `take` copies the run's state over the arrays that it is given, or into new ones if it is given None. It may
+        overwrite the checkpoint that `last` has returned before.
         """
         checkpoint = take(self._place())
         with self._lock:
             self._newest = checkpoint
 
     def keep(self, take: Callable[[Spaces | None], Checkpoint]) -> None:
-        """Have a checkpoint taken as by `remember`, and written; a newer one takes its place if that comes before."""
+        """Take a checkpoint as `remember` does, and have it written, unless a newer one comes before that."""
         self.remember(take)
         self.write_last()
 
     def write_last(self, changed: Callable[[Checkpoint], Checkpoint] = lambda last: last) -> None:
-        """Have the newest checkpoint written, `changed` in what is not its numbers.
+        """Have the newest checkpoint written, after `changed` replaced fields of it, but not its arrays.
 
-        Before it the model, if the disk has not taken that yet.
+        If the disk refused the best model before, that is tried again first.
         """
         with self._lock:
             assert self._newest is not None
@@ -67,18 +67,18 @@ class Keeper:
         self._writer.submit("checkpoint", lambda: self._write_checkpoint(checkpoint), checkpoint.spaces)
 
     def _place(self) -> Spaces | None:
-        """Return the arrays of the newest checkpoint, if nobody is to read them any more."""
+        """Return the newest checkpoint's arrays to write over, None if there are none or they are being written."""
         being_written = self._writer.withdraw("checkpoint")
         with self._lock:
             place = self._newest.spaces if self._newest is not None else None
         return None if place is being_written else place
 
     def save_model(self, take: Callable[[Tensors | None], Model]) -> None:
-        """Have a model taken, as checkpoints are, and written."""
+        """Take a model, with `take` as in `remember`, and have it written."""
         being_written = self._writer.withdraw("model")
         with self._lock:
             place = self._unsaved.weights if self._unsaved is not None else None
-            self._refused = False  # it is not written while another is taken
+            self._refused = False  # or a checkpoint would have the old model written while `take` writes over it
         model = take(None if place is being_written else place)
         with self._lock:
             self._unsaved = model
@@ -106,23 +106,24 @@ class Keeper:
                 self._unsaved = None
 
     def say_what_is_kept(self) -> str:
-        """Say whether there is a checkpoint on disk to go back to."""
+        """Return a sentence for the user that says whether a checkpoint is on disk; waits for what is being written."""
         self._writer.flush(_DISK_DEADLINE)
         if self._folder is None or not find_checkpoints(self._folder):
             return "No checkpoint had been written yet"
         return "The last good checkpoint was kept"
 
     def finish(self, present: Callable[[], Model]) -> Path:
-        """Wait until all is written; return the model's file, of the `present` weights if there is no better.
+        """Wait until everything is written; return the path of the model's file.
 
-        Raises DiskError if the disk does not take it. The run is over: there is no going back any more.
+        If no epoch was finished, the file gets the `present` weights. Raises DiskError if the disk refuses the model.
+        The run is over, so the state to go back to is dropped.
         """
         assert self._folder is not None
         self._writer.flush(_DISK_DEADLINE)
         self._forget()
         path = self._folder / MODEL_FILE
         if self._unsaved is None and not path.exists():
-            self._unsaved = present()  # no epoch was finished
+            self._unsaved = present()
         if self._unsaved is not None:
             try:
                 self._write(self._unsaved)
@@ -131,7 +132,7 @@ class Keeper:
         return path
 
     def close(self) -> None:
-        """Write what is still to be written, and end."""
+        """Wait until everything is written, and end the thread."""
         self._writer.close(_DISK_DEADLINE)
         self._forget()
 

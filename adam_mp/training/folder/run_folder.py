@@ -1,13 +1,13 @@
-"""The run folder: who may use it, what is in it, and the record `run.json`.
+"""The run folder: the lock by which one process alone uses it, what is in it, and the record `run.json`.
 
 model.safetensors          the model of the best epoch
 checkpoint-N.safetensors   the last two checkpoints, the N-th of the run
-metrics.jsonl              one object an epoch
+metrics.jsonl              one JSON object per epoch
 run.json                   settings, versions, machine, and at the end the summary
 curves.png                 loss, accuracy and throughput over the epochs
 bad_samples.jsonl          images that were left out, and why, if there were any
-server-N, replica-N        snapshots of parameter servers, and the other replicas' folders (train --servers)
-failures.log               last words of processes that died, if any did
+server-N, replica-N        folders of the parameter servers and of the other replicas (train --servers)
+failures.log               what processes that died printed last, if any died
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
 GIVEN = "given by the caller"
 _EARLY_FILES = {LOCK_FILE, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
-_PARTS = re.compile(r"(server|replica)-\d+")  # folders that a launch makes anew
+_PARTS = re.compile(r"(server|replica)-\d+")  # folders of parts that `train --servers` makes anew
 _PARTIAL = re.compile(r"\.(run\.json|metrics\.jsonl|(model|checkpoint-\d{10})\.safetensors)\.partial")
 _PACKAGES = ("numpy", "numba", "numexpr", "psutil", "safetensors", "simplejpeg", "pillow")
 
 
 @contextlib.contextmanager
 def _refusals_told(path: Path) -> Iterator[None]:
-    """Turn what the system says against using `path` into RunFolderError."""
+    """Turn an OSError of using `path` into a RunFolderError that says why and what to do."""
     try:
         yield
     except FileExistsError:
@@ -55,7 +55,7 @@ def _refusals_told(path: Path) -> Iterator[None]:
 
 
 class RunFolder:
-    """A folder held by this process alone, until `close`. The lock goes with the process, however it ends."""
+    """A folder that only this process may use, until `close`. The kernel frees the lock if the process dies."""
 
     def __init__(self, path: Path, lock: FolderLock) -> None:
         self.path = path
@@ -63,11 +63,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | None, model: str) -> RunFolder:
-        """Take a new or empty folder, `runs/MODEL-DATE` for None; raises RunFolderError if it is used or not empty."""
+        """Take a new or empty folder, `runs/MODEL-DATE` if `path` is None; raises RunFolderError for any other.
+
+        A folder in which a run ended before its first checkpoint counts as empty.
+        """
         path = path if path is not None else _unused_folder(model)
         with _refusals_told(path):
             if path.is_dir() and not (path / LOCK_FILE).exists():
-                _check_unused(path, of_a_run=False)  # before a lock is left in what may be anybody's
+                _check_unused(path, of_a_run=False)  # before a lock file is left in a folder that is not a run's
         folder = cls._take(path)
         try:
             _check_unused(path, of_a_run=folder._lock.was_held)
@@ -79,7 +82,7 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path) -> RunFolder:
-        """Take an existing run's folder. Raises RunFolderError if it is none, or in use."""
+        """Take the folder of an existing run. Raises RunFolderError if it is not one, or in use."""
         if not (path / RUN_FILE).is_file():
             raise RunFolderError(f"{path} is not a run folder that can be resumed: it has no {RUN_FILE}")
         folder = cls._take(path)
@@ -98,10 +101,10 @@ class RunFolder:
                 ) from None
 
     def _begin(self) -> None:
-        """Remove what a run that was killed was writing, and say who holds the folder."""
+        """Remove files that a killed run has left half written, and write this process into the lock file."""
         for entry in self.path.iterdir():
             if _PARTIAL.fullmatch(entry.name):
-                with contextlib.suppress(OSError):  # of a disk; what follows tells that better
+                with contextlib.suppress(OSError):  # the run's first write will meet the same error and report it
                     entry.unlink()
         self._lock.sign()
 
@@ -115,12 +118,12 @@ class RunFolder:
             )
 
     def close(self) -> None:
-        """Let others use the folder. The lock file stays: who deletes one may delete another's."""
+        """Let others use the folder. The lock file stays: another process may hold it by the time it is deleted."""
         self._lock.close()
 
     def discard_if_empty(self) -> None:
         """Close, and remove the folder if nothing was written to it."""
-        with contextlib.suppress(OSError):  # an empty folder is no harm, and what ended the run is to be heard
+        with contextlib.suppress(OSError):  # an empty folder does no harm, and must not hide what ended the run
             if [entry.name for entry in self.path.iterdir()] == [LOCK_FILE]:
                 (self.path / LOCK_FILE).unlink()
                 self.path.rmdir()
@@ -128,9 +131,10 @@ class RunFolder:
 
 
 def _check_unused(path: Path, of_a_run: bool) -> None:
-    """Raise RunFolderError if a folder has more than a run leaves that ended before its first checkpoint.
+    """Raise RunFolderError if a folder has more than the files of a run that ended before its first checkpoint.
 
-    That may be written over: there is nothing to resume. Parts' folders are a run's where the folder is.
+    Those may be written over, because there is nothing to resume. `of_a_run` says that a run has held the folder; then
+    `server-N` and `replica-N` in it are that run's, and may be written over if they have no checkpoint.
     """
 
     def early(name: str) -> bool:
@@ -156,7 +160,7 @@ def _unused_folder(model: str) -> Path:
 def write_record(
     folder: Path, settings: TrainSettings, network: Network, plan: dict[str, Any], summary: dict[str, Any] | None
 ) -> None:
-    """Write run.json: what was asked for, on which machine, with which versions, and what came of it.
+    """Write run.json: settings, network, machine, versions, and at the end of the run its summary.
 
     Raises RunFolderError if the disk does not take it.
     """
@@ -180,11 +184,11 @@ def write_record(
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold of a setting; arrays, layers and other objects are only said to have been given."""
+    """Return a setting as JSON can hold it; arrays, layers and other objects become GIVEN."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return dict(value)  # ranges of an augmentation
+        return dict(value)  # the ranges of an augmentation
     return value if isinstance(value, (str, int, float, type(None))) else GIVEN
 
 

@@ -1,1 +1,6 @@
-"""What is decided before any process starts: the plan of a run, cores, memory, what a resumed run takes up."""
+"""What a run decides before it starts processes: everything in a `RunPlan`.
+
+`plan` checks the settings and makes the plan. `split` measures costs and divides the cores between workers and data
+servers, `memory_need` counts the memory that the run will take, `quorum` is the arithmetic of an epoch's end,
+`resuming` takes up the settings, checkpoint and best model of an earlier part of the run.
+"""

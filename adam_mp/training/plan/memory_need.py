@@ -1,8 +1,9 @@
-"""What memory a run will take, part by part: the one place that counts it, and refuses a run that has not enough.
+"""The memory that a run will need, counted part by part before any of it is taken; a run with too little is refused.
 
-It counts memory that a run takes for a moment only, such as the second copy of a checkpoint, as if the run had it all
-the time: the disk may be slow when memory is shortest. The cache of decoded images is not counted: it takes what is
-left, and leaves the rest of the run what `kept` says. What the survey kept of it is given up where the run needs it.
+Memory that a run takes only for a moment, such as the second copy of a checkpoint, counts as if the run had it all the
+time: a slow disk may hold that copy up just when memory is shortest. The cache of decoded images does not count: it
+takes what is left over, and leaves `kept` bytes free for copies that the supervisor makes later. If the run needs the
+memory of images that the survey has cached, they are dropped.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from adam_mp.training.folder.keeper import COPIES
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.transport.local import LocalChannel
 
-_INTERPRETER_BYTES = 70 << 20  # of a process of its own: the interpreter, numpy, numba and the kernels
-_FORK_SERVER_BYTES = 90 << 20  # the same, loaded whole, which all children of a run share
-_CHILD_BYTES = 24 << 20  # what a forked child writes of that, and makes for itself
+_INTERPRETER_BYTES = 70 << 20  # a process that is not forked: the interpreter, numpy, numba and the kernels
+_FORK_SERVER_BYTES = 90 << 20  # the fork server, which has loaded all of these; its children share this memory
+_CHILD_BYTES = 24 << 20  # a forked child: the shared pages that it changes, and what it makes for itself
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes by what they are for. `shared` lies in memory, or in the folder of `--memory-dir`; `private` in memory.
+    """Part of the run -> bytes, for `shared` memory and for memory that is `private` to a process.
 
-    `kept` of the private ones are the copies that the supervisor takes as the run goes.
+    Shared memory lies in the folder of `--memory-dir` if the user gave one. `kept` bytes of the private memory are
+    copies for checkpoints and models, which the supervisor makes only during the run.
     """
 
     shared: Mapping[str, int]
@@ -43,13 +45,13 @@ class MemoryNeed:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Bytes of all parts."""
         return sum(self.shared.values()) + sum(self.private.values())
 
     def check(self, purpose: str, folder: Path | None, kept: KeptImages | None = None) -> None:
-        """Raise SpaceError, which names the parts, unless all of it is free.
+        """Raise SpaceError, which names `purpose` and the parts, unless so much memory is free.
 
-        The images of `kept` are given up where there is not enough beside them: they can be decoded again.
+        If too little is free, the survey's images in `kept` are dropped before that; they can be decoded again.
         """
         try:
             self._check(purpose, folder)
@@ -67,12 +69,12 @@ class MemoryNeed:
 
 
 def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryNeed:
-    """Return what a run needs on one machine, as a replica too.
+    """Return what a run needs on one machine, alone or as a replica.
 
-    `factors` are the layers whose updates go to parameter servers as activations and errors; `keeps` whether it writes
-    checkpoints and models.
+    `factors` are the layers whose updates go to parameter servers as activations and errors, None without any; `keeps`
+    is whether the run writes checkpoints and models.
     """
-    workers, servers, sizes = plan.split.workers, plan.split.data_servers, plan.run_shape.sizes
+    workers, data_servers, sizes = plan.split.workers, plan.split.data_servers, plan.run_shape.sizes
     rings = sum(size for name, size in sizes.items() if name.startswith("ring"))
     data = sum(sizes[name] for name in plan.run_shape.arrays)
     shared = {
@@ -82,11 +84,11 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     if plan.consistency.in_steps:
         shared["gradients of a step"] = step_shape(plan).bytes
     if plan.is_replica:
-        shared["the exchange with the servers"] = ExchangeMemory.bytes_needed(plan.layout)
+        shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.layout)
     context = plan.costs.context_bytes - 4 * plan.layout.size
     if not plan.consistency.in_steps:
         context += gradient_bytes(plan.network, plan.layout, plan.optimizer.is_plain_descent)
-    processes = workers + servers + int(plan.is_replica)
+    processes = workers + data_servers + int(plan.is_replica)
     private = {
         "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
         "gradients and activations": workers * context,
@@ -94,10 +96,10 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     if factors is not None:
         outboxes = workers * LocalChannel.bytes_needed(plan_outbox_slots(plan), factors.numbers)
         shared["outboxes"] = outboxes
-        private["activations on their way"] = outboxes  # as the synchronizer gathers them
+        private["activations on their way"] = outboxes  # the synchronizer's copy of what it gathered
     kept = 0
     if keeps:
-        # One thread writes one thing at a time: of models and checkpoints, one of the four copies cannot be there.
+        # COPIES of checkpoints and of models, less one: a single thread writes, so only one kind has a copy in writing.
         copies, model = COPIES * plan.store_bytes, (COPIES - 1) * 4 * plan.layout.size
         private.update({f"{COPIES} copies of a checkpoint": copies, "the best model": model})
         kept = copies + model
@@ -105,14 +107,14 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
 
 
 def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:
-    """Return what a run needs whose parameter servers and replicas are all on this machine."""
+    """Return what a run needs with its parameter servers and replicas all on this machine."""
     settings, one = plan.settings, run_need(plan, factors, keeps=True)
     assert settings.servers is not None
     shards = [4 * shard.size for shard in plan.layout.shards]
     server = sum(server_memory(0, max(shards), snapshots=True).values()) + _INTERPRETER_BYTES
     private = {name: size * settings.replicas for name, size in one.private.items()}
     private[f"{settings.servers} parameter servers"] = sum(shards) + settings.servers * server
-    # The other replicas load the data set for themselves before they share it.
+    # The supervisor of each other replica loads the data set, then copies it into the memory its processes share.
     others = (settings.replicas - 1) * (_INTERPRETER_BYTES + one.shared["the data set"])
     if others:
         private["supervisors of the other replicas"] = others
@@ -120,7 +122,7 @@ def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:
 
 
 def step_shape(plan: RunPlan) -> StepShape:
-    """Return the sizes of the memory of synchronous steps."""
+    """Return the sizes of the memory of steps that all workers make together."""
     return StepShape(plan.split.workers, plan.layout.size, 1 + len(plan.optimizer.states))
 
 
@@ -130,7 +132,7 @@ def plan_outbox_slots(plan: RunPlan) -> int:
 
 
 def gradient_bytes(network: Network, layout: Layout, plain: bool) -> int:
-    """Return what a worker writes of its gradient: with plain descent dense weights are updated without one."""
+    """Return the bytes of its gradient that a worker writes: with `plain` descent, dense weights need no gradient."""
     dense = [name for name, layer in zip(network.names, network.layers, strict=True) if isinstance(layer, Dense)]
     direct = sum(tensor.size for tensor in layout.tensors if plain and tensor.name.removesuffix(".weight") in dense)
     return 4 * (layout.size - direct)

@@ -40,17 +40,17 @@ from adam_mp.transport.places import parse_place, way_to_dial
 _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
 _MOST_SLOTS = 16
 _BATCH_LIMIT = 1 << 20
-_RECEIVED = 8  # workers whose batches from other machines one process receives
-_FORESEEN = 5  # times the store: that and its copies, and gradients, for which a survey leaves memory free
-_SERVED = 8  # workers for whom one process augments images that are in memory
+_RECEIVED = 8  # workers for which one data server receives batches from other machines
+_STORES_FREE = 5  # times the store's bytes that the survey's cache leaves free: the store, its copies, gradients
+_SERVED = 8  # workers for which one data server augments images that are in memory
 
 
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
-    """All decisions of a run. It has no arrays of its own: first weights are drawn, or read, straight into the store.
+    """All decisions of a run. The plan owns no weights: they are drawn, or read from a file, straight into the store.
 
-    `resumed` is the checkpoint that the run goes on from, `weights` those of a model that it evaluates; where both are
-    None, weights are drawn from the seed. `share` is which of how many replicas on this machine this is.
+    `resumed` is the checkpoint from which the run goes on, `weights` are those of a model that is only evaluated; if
+    both are None, first weights are drawn from the seed. `share` is (index, count) among the replicas of this machine.
     """
 
     settings: TrainSettings
@@ -68,7 +68,7 @@ class RunPlan:
 
     @property
     def batches(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return math.ceil(len(self.data.training) / self.settings.batch_size)
 
     @property
@@ -78,7 +78,7 @@ class RunPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to be resumed under this plan."""
+        """Values that a checkpoint notes, and that must be the same when it is resumed."""
         settings = self.settings
         return {
             "data_digest": self.data.dataset.digest,
@@ -95,12 +95,12 @@ class RunPlan:
 
     @property
     def is_replica(self) -> bool:
-        """Whether the weights are exchanged with parameter servers."""
+        """Whether this run is a replica, whose weights are exchanged with parameter servers."""
         return self.settings.join is not None or self.settings.servers is not None
 
     @property
     def run_shape(self) -> RunShape:
-        """The sizes of the shared memory."""
+        """The sizes of everything in the run's shared memory."""
         data, batch = self.data, self.settings.batch_size
         slot = RingShape(1, batch, self.network.input_shape).slot_bytes
         slots = max(2, min(_MOST_SLOTS, _RING_BYTES // slot))
@@ -118,13 +118,14 @@ class RunPlan:
 
 
 def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages | None = None) -> RunPlan:
-    """Check everything and decide; `explicit` are the settings that were given, the rest have their defaults.
+    """Check all settings and decide everything; `explicit` are those that the user gave, the rest have their defaults.
 
-    Images that are decoded on the way go into `kept`, if it is given, for the run that takes them.
-    Raises a child of AdamError for anything that cannot work. Compiles kernels that are not cached, telling `listener`.
+    Compiles kernels that are not cached yet, and reports that and the survey to `listener`. The survey puts decoded
+    images into `kept`, if it is given, for the run to take over. Raises a child of AdamError for anything that cannot
+    work.
     """
     settings = make_settings(explicit)
-    _check_forms(settings)
+    _check_before_reading(settings)
     resumed = None
     if settings.resume:
         settings, resumed = resume_settings(settings, explicit, lambda text: listener(Notice(text)))
@@ -132,7 +133,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         raise SettingsError(
             "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
         )
-    read_keys(settings.key_file)  # raises now what it would raise once processes run
+    read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
     dataset = load_dataset(settings)
     source = resumed.network if resumed and "model" not in explicit else settings.model
@@ -143,7 +144,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     _check_network(settings, network, optimizer)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
-        LEFT_FREE + _FORESEEN * 4 * network.parameter_count * (1 + len(optimizer.states)),
+        LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)),
     )  # fmt: skip
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     choices = recorded_choices(settings) if resumed else None
@@ -161,7 +162,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         cores=cores, resumed=resumed,
     )  # fmt: skip
     if resumed:
-        assert settings.folder is not None, "it was read from there"
+        assert settings.folder is not None, "the checkpoint was read from it"
         check_same_run(settings.folder, resumed, network, plan.identity, plan.batches, settings.epochs)
     return plan
 
@@ -171,8 +172,8 @@ def optimizer_of(settings: TrainSettings) -> Optimizer:
     return make_optimizer(settings.optimizer, {name: getattr(settings, name) for name in CONSTANTS})
 
 
-def _check_forms(settings: TrainSettings) -> None:
-    """Raise SettingsError for what can be seen to be wrong before anything is read."""
+def _check_before_reading(settings: TrainSettings) -> None:
+    """Raise SettingsError for settings that are wrong whatever the files hold that they name."""
     for text in (settings.join, *(settings.data_from or "").split(",")):
         if text:
             way_to_dial(parse_place(text, "the address"), settings.key_file is not None).close()
@@ -183,31 +184,38 @@ def _check_forms(settings: TrainSettings) -> None:
 
 
 def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer) -> None:
-    """Raise SpaceError or SettingsError where a network cannot be trained so, before its weights are made."""
+    """Raise SpaceError for a network that is too large, SettingsError for one that the protocol does not fit.
+
+    Called before any weights are made.
+    """
     weights = 4 * network.parameter_count
-    # The costs of a step are measured on first weights, in this process; all of a run is counted when it is planned.
+    # This process measures the costs of a step on weights of its own. `memory_need` counts the whole run later.
     need = {
         "weights and optimizer state": weights * (1 + len(optimizer.states)),
         "weights to measure with": 2 * weights,
     }
     check_space(sum(need.values()), f"network {network.name!r}", None, need)
-    choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # raises what it would raise later
+    choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # only for its SettingsError
 
 
 def _check_rate(settings: TrainSettings, images: int) -> None:
     """Raise SettingsError for a bad learning rate before kernels are compiled, which takes a minute on a new machine.
 
-    Where the updates of an epoch are as many as workers leave, a rate that follows them is checked in the plan alone.
+    With sync and deterministic, the number of updates in an epoch depends on the number of workers. A rate that changes
+    within an epoch is then checked only later, by `_schedule`, once that number is known.
     """
-    assert settings.lr is not None, "settings fill in the optimizer's own"
+    assert settings.lr is not None, "TrainSettings replaces None by the optimizer's rate"
     in_steps = parse_consistency(settings.consistency).in_steps
     if not (in_steps and Schedule(settings.lr, settings.epochs, 1).follows_steps):
         _schedule(settings, images, 1)
 
 
 def _schedule(settings: TrainSettings, images: int, workers: int) -> Schedule:
-    """Return the learning rate over so many images an epoch; workers in steps make each update together."""
-    assert settings.lr is not None, "settings fill in the optimizer's own"
+    """Return the schedule of the learning rate for `images` training images an epoch. Raises SettingsError.
+
+    With sync and deterministic, each update takes a batch of every worker, so an epoch has fewer updates.
+    """
+    assert settings.lr is not None, "TrainSettings replaces None by the optimizer's rate"
     batches = math.ceil(images / settings.batch_size)
     if parse_consistency(settings.consistency).in_steps:
         batches = math.ceil(quorum_batches(settings.quorum, settings.batch_size, images) / workers)
@@ -217,11 +225,13 @@ def _schedule(settings: TrainSettings, images: int, workers: int) -> Schedule:
 
 
 def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool) -> Split:
-    """Divide the cores; where other machines make the batches, a process here receives those of eight workers.
+    """Divide the cores between workers and data servers.
 
-    Where nothing may hang on a measurement there is a worker for each core, and a rule for data servers.
+    Only measured costs call for a division: a deterministic run may not depend on a measurement, and where other
+    machines make the batches, data servers only receive them. Both have a worker for each core, and data servers by a
+    fixed rule.
     """
-    assert not isinstance(settings.data_servers, str), "settings turn 'auto' into None"
+    assert not isinstance(settings.data_servers, str), "TrainSettings turns 'auto' into None"
     if parse_consistency(settings.consistency).timeless:
         return Split(cores, settings.data_servers or (cores if reads_files else math.ceil(cores / _SERVED)))
     if settings.data_from is not None:

@@ -1,4 +1,4 @@
-"""Going on with a run: what its folder says of it, and whether it is the run that the settings now describe."""
+"""Resuming a run: its settings, checkpoint and best model, and whether they fit the settings that are given now."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_
 from adam_mp.training.folder.run_folder import GIVEN, RUN_FILE, read_record
 from adam_mp.training.settings.settings import FIELDS, OF_MANY, TrainSettings, make_settings
 
-# A resumed run must keep these: they decide what the samples, batches and optimizer state of a checkpoint mean.
+# Settings that a resumed run must keep: they decide what the samples, batches and optimizer state of a checkpoint mean.
 _FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
 
 
 def recorded_choices(settings: TrainSettings) -> KernelChoices | None:
-    """Return the kernels a run to be resumed has used so far: others would round differently."""
+    """Return the kernels that the run has used so far, None if it noted none; other kernels would round differently."""
     assert settings.folder is not None
     try:
         return KernelChoices.from_dict(read_record(settings.folder)["plan"]["kernels"])
@@ -31,15 +31,17 @@ def recorded_choices(settings: TrainSettings) -> KernelChoices | None:
 def resume_settings(
     settings: TrainSettings, explicit: Mapping[str, Any], say: Callable[[str], None]
 ) -> tuple[TrainSettings, StoredCheckpoint]:
-    """Take the settings of the run in the folder, and over them what was given now: `settings`, of them `explicit`.
+    """Return the settings of the run in the folder, replaced by those given now, and its newest checkpoint.
 
-    `say` is told if a run of many machines goes on alone.
+    `explicit` are the settings that the user gave now, `settings` are the same with defaults for the rest. `say` gets a
+    line if a run of many machines goes on alone. Raises RunFolderError if the settings are those of another run, and
+    CheckpointError.
     """
     folder = settings.folder
     assert folder is not None
     if folder.is_file():
-        it = f", {folder.parent}" if (folder.parent / RUN_FILE).is_file() else ""
-        raise RunFolderError(f"{folder} is a file; give the folder of the run to resume{it}")
+        parent = f", {folder.parent}" if (folder.parent / RUN_FILE).is_file() else ""
+        raise RunFolderError(f"{folder} is a file; give the folder of the run to resume{parent}")
     if not folder.is_dir():
         raise RunFolderError(f"run folder {folder} does not exist; give the folder of the run to resume")
     record = read_record(folder)
@@ -47,7 +49,7 @@ def resume_settings(
     for name in _FIXED:
         given = explicit.get(name)
         if name in ("model", "data") and not isinstance(given, (str, Path)):
-            continue  # objects are compared by what they are, in check_same_run
+            continue  # check_same_run compares layers and arrays by their contents
         if given is not None and stored.get(name) != (str(given) if isinstance(given, Path) else given):
             raise RunFolderError(
                 f"run folder {folder} belongs to a run with {name} {stored.get(name)!r}, not {given!r}; "
@@ -58,21 +60,21 @@ def resume_settings(
     checkpoint = read_checkpoint(folder)
     if stored.get("model") == GIVEN:
         stored.pop("model")
-    place = _without_others(stored, settings, explicit)
+    left_behind = _drop_other_machines(stored, settings, explicit)
     merged = make_settings({**stored, **explicit, "run_dir": str(folder), "resume": True})
-    if place is not None:
-        say(f"the run goes on alone from its checkpoint in epoch {checkpoint.epoch + 1}, without {place}")
+    if left_behind is not None:
+        say(f"the run goes on alone from its checkpoint in epoch {checkpoint.epoch + 1}, without {left_behind}")
     return merged, checkpoint
 
 
-def _without_others(stored: dict[str, Any], settings: TrainSettings, explicit: Mapping[str, Any]) -> str | None:
-    """Leave out of the `stored` settings those of other machines that do not fit what is given now.
+def _drop_other_machines(stored: dict[str, Any], settings: TrainSettings, explicit: Mapping[str, Any]) -> str | None:
+    """Remove settings of other machines from `stored` that those given now replace or leave without meaning.
 
-    Returns what a run of many machines goes on without, if it goes on alone.
+    If a run of many machines goes on alone by that, return what it goes on without, in words; else None.
     """
     before = {name: stored.get(name) for name in ("join", "servers")}
     for name, other in (("join", "servers"), ("servers", "join")):
-        if getattr(settings, name) is not None:  # the run may be joined that had servers of its own, or the reverse
+        if getattr(settings, name) is not None:  # a run with parameter servers of its own may now join others, and back
             stored.pop(other, None)
     after = {name: getattr(settings, name) if name in explicit else stored.get(name) for name in before}
     if after["servers"] is None:
@@ -90,9 +92,9 @@ def _without_others(stored: dict[str, Any], settings: TrainSettings, explicit: M
 
 @dataclasses.dataclass(frozen=True)
 class BestModel:
-    """The best model that a run to be resumed has: its epoch and accuracy, None where there is none.
+    """The best model of a run that is resumed: its epoch and validation accuracy, None if not known.
 
-    `in_checkpoint`: its weights are those of the checkpoint, and not in the model's file.
+    `in_checkpoint` says that its weights are those of the checkpoint, and that the model's file does not have them yet.
     """
 
     epoch: int | None
@@ -101,8 +103,10 @@ class BestModel:
 
 
 def find_best(folder: Path, checkpoint: RunState) -> BestModel:
-    """Find the best model of a run: its file and the checkpoint are written one after the other, and a crash or a full
-    disk may come between. Raises CheckpointError if the file is damaged.
+    """Find out whether the model's file or the checkpoint has the best model.
+
+    A run writes first the model's file, then the checkpoint. If it was killed between the two, or the disk refused one
+    of them, the file and the checkpoint name different epochs. Raises CheckpointError if the file is damaged.
     """
     path, progress = folder / MODEL_FILE, checkpoint.progress
     try:
@@ -111,9 +115,9 @@ def find_best(folder: Path, checkpoint: RunState) -> BestModel:
         raise CheckpointError(f"{error}; remove it to resume without") from None
     epoch, accuracy = progress["best_epoch"], progress["validation_accuracy"]
     if saved is not None and saved.epoch is None:
-        return BestModel(epoch, accuracy, False)  # of a version that did not note it
-    at_an_end = progress["epochs_done"] > 0 and not progress["epoch_part"]  # the weights are those of a whole epoch
-    if at_an_end and (saved is None or saved.epoch != epoch == checkpoint.epoch):
+        return BestModel(epoch, accuracy, False)  # an older adam_mp wrote the file, which noted no epoch
+    whole_epoch = progress["epochs_done"] > 0 and not progress["epoch_part"]  # the checkpoint is of an epoch's end
+    if whole_epoch and (saved is None or saved.epoch != epoch == checkpoint.epoch):
         return BestModel(progress["epochs_done"], progress["last_validation_accuracy"], True)
     if saved is None:
         return BestModel(None, None, False)
@@ -128,9 +132,9 @@ def check_same_run(
     batches: int,
     epochs: int,
 ) -> None:
-    """Raise RunFolderError unless `checkpoint` fits the network, what it must agree with, and batches of an epoch.
+    """Raise RunFolderError unless `checkpoint` is of the same network, `identity` and number of batches in an epoch.
 
-    Or if all is done, the model written too.
+    Also raises it if nothing is left to do: all `epochs` are trained, and the model's file has the best model.
     """
     if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
         raise RunFolderError(

@@ -1,4 +1,4 @@
-"""Dividing cores between workers and data servers, by measuring what an image costs each of them."""
+"""The split of the cores between workers and data servers, by the measured time that each takes for an image."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from adam_mp.kernels.warp import warp_batch
 from adam_mp.network.network import Network
 from adam_mp.training.data.data_plan import DataPlan
 
-# Data servers are given this much more than they need: a waiting worker costs more than an idle server.
+# There are data servers for this many times the need: a worker that waits costs more than an idle data server.
 _SERVER_MARGIN = 1.2
 _FEW_PICTURES = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Seconds one core takes to train one image, to augment one, and to decode one; bytes of a worker's context.
+    """Seconds that one core takes to train, augment and decode an image, and the bytes of a worker's training context.
 
-    `cached` is the share of the images that the cache holds once it is full, `ready` the share that it has at first.
+    `cached` is the share of the images that the cache can hold, `ready` the share that the survey has put into it.
     """
 
     train_seconds: float
@@ -37,7 +37,7 @@ class Costs:
     ready: float = 0.0
 
     def serve_seconds(self, epochs: int) -> float:
-        """Return the seconds a data server takes for an image, in the mean of `epochs` passes over the images."""
+        """Return the seconds that a data server takes for an image, as a mean over the first `epochs` epochs."""
         decoded = (1 - self.ready + (epochs - 1) * (1 - self.cached)) / epochs
         return self.augment_seconds + decoded * self.decode_seconds
 
@@ -53,7 +53,7 @@ class Split:
 def measure_costs(
     network: Network, weights: Mapping[str, np.ndarray], data: DataPlan, batch_size: int, choices: KernelChoices
 ) -> Costs:
-    """Train and augment one block of real images, without touching `weights`, and time it."""
+    """Train and augment a few of the survey's images, without changing `weights`, and time it."""
     context = TrainingContext(network, weights, batch_size, choices=choices)
     survey = data.survey
     count = min(batch_size, context.block, len(survey.examples))
@@ -76,7 +76,7 @@ def measure_costs(
 
 
 def _warp_seconds(data: DataPlan, count: int) -> float:
-    """Return what augmenting one of the images in memory takes."""
+    """Return the seconds that augmenting an image takes, where the data set's images are in memory."""
     samples = data.dataset.train
     assert isinstance(samples, Samples)
     out = np.zeros((count, *data.dataset.image_shape), np.float32)
@@ -92,7 +92,7 @@ def _warp_seconds(data: DataPlan, count: int) -> float:
 
 
 def _picture_seconds(data: DataPlan) -> float:
-    """Return what augmenting one decoded image of the usual stored size takes."""
+    """Return the seconds that augmenting a decoded image takes, where images are decoded from files."""
     assert data.source is not None
     assert data.source.least is not None
     (height, width), channels = data.source.least, data.source.channels
@@ -108,14 +108,15 @@ def _picture_seconds(data: DataPlan) -> float:
 
 
 def divide_cores(cores: int, costs: Costs, epochs: int, data_servers: int | None) -> Split:
-    """Divide `cores`; `data_servers` is what the user asked for, or None.
+    """Divide `cores`; `data_servers` is how many the user asked for, or None.
 
-    Serving takes `s / (s + t)` of all time. As many whole cores are set aside for data servers as that fills; what is
-    left over runs beside the workers, of which there is one for each other core. Where images are decoded once and then
-    cached, there are data servers enough for the first epoch, and cores set aside for the mean of all.
+    If serving an image takes `s` seconds and training it `t`, serving fills the share `s / (s + t)` of the cores. As
+    many whole cores as it fills are set aside for data servers; each of the others has a worker, beside which the rest
+    of the serving runs. A cache makes serving cheaper after the first epoch: there are data servers enough for the
+    first epoch, but only so many cores are set aside as serving fills in the mean of all epochs.
     """
     if cores == 1 and data_servers is None:
-        return Split(1, 1)  # one of each keeps the order of batches, and so the run repeatable
+        return Split(1, 1)  # one of each keeps the order of the batches, so that the run can be repeated
     first = _share(cores, costs.serve_seconds(1), costs.train_seconds)
     needed = max(1, math.ceil(first * _SERVER_MARGIN)) if data_servers is None else data_servers
     aside = min(needed, math.floor(_share(cores, costs.serve_seconds(epochs), costs.train_seconds)))
@@ -123,12 +124,12 @@ def divide_cores(cores: int, costs: Costs, epochs: int, data_servers: int | None
 
 
 def _share(cores: int, serve_seconds: float, train_seconds: float) -> float:
-    """Return how many cores serving fills."""
+    """Return how many of the cores serving fills, as a fraction."""
     return cores * serve_seconds / (serve_seconds + train_seconds)
 
 
 def _best_time(action: Callable[[], object]) -> float:
-    """Return the shortest of three timed runs after a first one, in seconds."""
+    """Return the shortest of three timed runs, after one that warms up, in seconds."""
     action()
     best = math.inf
     for _ in range(3):

@@ -1,1 +1,6 @@
-"""Being one of many: which batches a replica trains, joining a run, a launched run's other parts."""
+"""A run of many machines, as one replica sees it, and the batches that a machine trains, alone or as a replica.
+
+`leases` is the interface by which the epoch's driver asks which batches are trained here, with the answers of a machine
+alone. `shared_leases` has those of a replica: `leased_batches` decides what it asks for and reports, `news` keeps what
+the coordinator said. `joining` joins a run, `launch` starts the parts of `train --servers`, `launched` finds them.
+"""

@@ -1,4 +1,4 @@
-"""Joining a run of many machines: what a replica and its coordinator agree on, and what its synchronizer is told."""
+"""Joining a run of many machines: what a replica tells the coordinator, and what its own processes are told then."""
 
 from __future__ import annotations
 
@@ -35,34 +35,39 @@ from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.zeromq import SocketDialer
 
-_JOINING = 60.0  # seconds: servers and replicas may be started in any order
-_TELLING = 1.0
-# Settings in which the replicas of a run must agree, beside those of its epochs; they decide what an update means.
+_JOINING = 60.0  # seconds to wait for the run: parameter servers and replicas may be started in any order
+_TELLING = 1.0  # seconds to wait for an answer when a replica has died
+# Settings that must be the same in all replicas of a run, beside those in RunFacts: they decide what an update means.
 _AGREED = ("optimizer", "lr", *CONSTANTS, "seed", "validation")
 
 
 @dataclasses.dataclass
 class Cluster:
-    """A replica's place in a run of many: its line to the coordinator, and the coordinator's first news."""
+    """A replica's place in a run of many machines: its line to the coordinator, and what the coordinator said first.
+
+    `joining` is what the replica says of itself whenever it joins. `protocols` say how each layer's updates reach the
+    parameter servers, `factors` names those that go as activations and errors, None if none do.
+    """
 
     dialer: SocketDialer
     link: CoordinatorLink
     joining: Joining
-    map: BucketMap  # the servers, as they were when the replica joined
+    map: BucketMap  # the parameter servers at the time of joining
     news: News
     keys: Keys | None
     protocols: tuple[LayerProtocol, ...]
     factors: FactorShape | None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the line to the coordinator."""
         self.dialer.close()
 
 
 def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], None]) -> Cluster:
-    """Join the run that `plan.settings.join` names, waiting for its servers; `say` is told which are missing.
+    """Join the run at `plan.settings.join`; wait until its parameter servers are there, and tell `say` what is missing.
 
-    Raises TransportError or SettingsError.
+    Raises JoinError if the run refuses this replica, StoppedError when `stop` returns True, another TransportError
+    after a minute, SettingsError for bad keys or protocols.
     """
     settings = plan.settings
     assert settings.join is not None
@@ -71,7 +76,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
     try:
         link = CoordinatorLink(dialer, parse_place(settings.join, "--join"), new_identity())
         joining = brought = Joining(REPLICA, replica_name(os.getpid()), facts=run_facts(plan))
-        if plan.resumed is not None:  # it tells of its checkpoint: the epoch, and what of it is trained
+        if plan.resumed is not None:  # also say what the checkpoint has: its epoch, and the trained batches of that
             joining = dataclasses.replace(joining, epoch=plan.resumed.epoch, updates=plan.resumed.updates)
             trained = np.flatnonzero(plan.resumed.ledger == TRAINED).tolist()
             failed = dict(plan.resumed.progress.get("part_failed", []))
@@ -87,7 +92,7 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
 
 
 def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
-    """Choose how each layer's updates reach the servers; raises SettingsError."""
+    """Choose how each layer's updates reach so many parameter `servers`; raises SettingsError."""
     settings = plan.settings
     return choose_protocols(
         plan.network, settings.exchange_images, servers, settings.protocol, plan.optimizer.is_plain_descent,
@@ -96,7 +101,7 @@ def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
 
 
 def plan_factors(plan: RunPlan, protocols: tuple[LayerProtocol, ...]) -> FactorShape | None:
-    """Return the layers whose updates go as activations and errors, None where there are none."""
+    """Return the layers whose updates go to parameter servers as activations and errors, None if there are none."""
     tensors = factor_tensors(plan.layout, protocols)
     return FactorShape.of(plan.layout, tensors, plan.settings.batch_size) if tensors else None
 
@@ -104,41 +109,40 @@ def plan_factors(plan: RunPlan, protocols: tuple[LayerProtocol, ...]) -> FactorS
 def replica_figures(
     exchange: ExchangeMemory, store: ParameterStore, memory: RunMemory, totals: Mapping[str, float], brought: int
 ) -> dict[str, Any]:
-    """Return what `status` shows of this replica.
+    """Return the statistics of this replica that `status` shows.
 
-    `totals` are the sums of its processes' counters; `brought` of the store's updates came with its checkpoint.
+    `totals` are the sums of its processes' counters; `brought` of the updates that the store counts came with its
+    checkpoint.
     """
-    words = exchange.statistics()
+    exchanged = exchange.statistics()
     return {
         "updates": store.read_updates() - brought,
         "workers": memory.shape.workers,
         "trained_here": int(totals["images"]),
-        "rounds": words.rounds,
-        "bytes_out": words.pushed_bytes,
-        "bytes_in": words.pulled_bytes,
-        "staleness": round(words.staleness / max(words.pulls, 1), 2),
-        "round_ms": round(words.round_ns / 1e6 / max(words.rounds, 1), 2),
-        "resent": words.resent,
+        "rounds": exchanged.rounds,
+        "bytes_out": exchanged.pushed_bytes,
+        "bytes_in": exchanged.pulled_bytes,
+        "staleness": round(exchanged.staleness / max(exchanged.pulls, 1), 2),
+        "round_ms": round(exchanged.round_ns / 1e6 / max(exchanged.rounds, 1), 2),
+        "resent": exchanged.resent,
         "queue": sum(ring.statistics().waiting for ring in memory.rings),
     }
 
 
 def exchanging_of(plan: RunPlan, cluster: Cluster) -> Exchanging:
-    """Return what a replica's session has for the exchange."""
-    servers = cluster.map
+    """Return what a replica's session needs to exchange weights with the parameter servers."""
     return Exchanging(
-        len(servers.servers), cluster.factors,
-        lambda shared: synchronizer_spec(plan, cluster, shared),
-    )  # fmt: skip
+        len(cluster.map.servers), cluster.factors, lambda shared: synchronizer_spec(plan, cluster, shared)
+    )
 
 
 def lease_batches(
     plan: RunPlan, cluster: Cluster | None, shared: Shared, totals: Callable[[], Mapping[str, float]],
     failed_in: FailedIn,
 ) -> Leases:  # fmt: skip
-    """Return whose batches this machine trains: its own, or what the coordinator leases to it.
+    """Return this machine's leases: of all batches if it is alone, else of those that the coordinator leases to it.
 
-    `totals` returns the sums of its processes' counters; `failed_in` finds images that could not be had.
+    `totals` returns the sums of its processes' counters; `failed_in` finds images that could not be read.
     """
     settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
     if cluster is None or exchange is None:
@@ -154,15 +158,16 @@ def lease_batches(
 
 
 def replica_name(process: int) -> str:
-    """Return the name by which `status` shows a replica of this machine."""
+    """Return the name of a replica of this machine, whose supervisor has the process id `process`."""
     return f"replica {socket.gethostname()}-{process}"
 
 
 def say_dead(link: CoordinatorLink, process: int) -> None:
-    """Tell the coordinator that a replica of this machine died; what it had leased is free then. It may go unheard.
+    """Tell the coordinator that a replica of this machine died, so that its leases are free for others at once.
 
-    `link` is a member's, to a coordinator on this machine. The question who that replica was has a line of its own: a
-    report may be on its way on `link`.
+    If the coordinator does not answer, nothing happens: it will find out by the replica's silence. `link` is this
+    process's own line to the coordinator. A second line asks for the dead replica's identity, because a report may be
+    waiting for its answer on `link`.
     """
     dialer = SocketDialer(None)
     try:
@@ -171,13 +176,13 @@ def say_dead(link: CoordinatorLink, process: int) -> None:
             if member["name"] == replica_name(process):
                 link.leave(_TELLING, member["identity"])
     except AdamError:
-        pass  # the coordinator is away too, or what leads to it: it finds out by itself
+        pass  # the coordinator does not answer, and will find out by the replica's silence
     finally:
         dialer.close()
 
 
 def run_facts(plan: RunPlan) -> RunFacts:
-    """Return what all replicas must agree on."""
+    """Return the facts of the run, in which all of its replicas must agree."""
     settings = plan.settings
     agreed = {name: getattr(settings, name) for name in _AGREED}
     agreed["data"] = plan.data.dataset.digest
@@ -193,7 +198,7 @@ def run_facts(plan: RunPlan) -> RunFacts:
 
 
 def synchronizer_spec(plan: RunPlan, cluster: Cluster, shared: Shared) -> SynchronizerSpec:
-    """Return what the synchronizer is told; the bucket map it finds in shared memory."""
+    """Return what the synchronizer is told. It finds the bucket map in shared memory."""
     assert shared.exchange is not None
     settings = plan.settings
     return SynchronizerSpec(

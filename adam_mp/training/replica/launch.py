@@ -1,12 +1,12 @@
-"""A run of many machines on this one: parameter servers and further replicas as child processes.
+"""A launch (`train --servers`): the parameter servers and further replicas of a run as child processes here.
 
-The process that the user started is the first replica, and looks after the others: a server that dies is started again
-at its address, from its snapshot; a replica that dies is said to the coordinator, so that what it had leased is free at
-once, and another takes its place.
+The process that the user started is the first replica, and looks after the others. A parameter server that dies is
+started again at its address, from its snapshot. If a replica dies, this process tells the coordinator, so that its
+leases are free at once, and starts another one in its place.
 
-Loopback is open to every user of the machine. So the servers listen on socket files in a folder of this user alone, and
-the parts need no keys among themselves. The folder ends with the run; what a killed run left of its own, the next
-removes.
+Every user of the machine can reach its loopback addresses. So the parameter servers listen on socket files in a folder
+that only this user can enter, and need no keys. The run removes that folder at its end; the next run removes one that a
+killed run has left.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from adam_mp.training.replica.joining import say_dead
 from adam_mp.training.replica.launched import ADDRESS_FILE, server_folder
 from adam_mp.transport.socket_files import SocketFile, SocketFolder
 
-_STARTING = 120.0  # seconds; the first server may have to compile kernels
-_ENDING = 20.0
-_ORPHANED = 3.0
-_LOOK = 0.01
+_STARTING = 120.0  # seconds for a parameter server to listen: the first may have to compile kernels
+_ENDING = 20.0  # seconds for the parts of a finished run to end by themselves
+_ORPHANED = 3.0  # seconds for a replica to end once all parameter servers have ended
+_LOOK = 0.01  # seconds between two looks
 
 
 @dataclasses.dataclass
 class _Part:
-    """A server or a replica: how it is started, and its present process."""
+    """A parameter server or a replica: how to start it, its early deaths, its present process."""
 
     name: str
     function: Callable[[Any], None]
@@ -46,18 +46,19 @@ class _Part:
 
 @dataclasses.dataclass(frozen=True)
 class ReplicaTask:
-    """What a further replica is told: its settings, and which of how many on this machine it is."""
+    """What a further replica is told: its settings, and its `share`, (index, count) among this machine's replicas."""
 
     settings: Mapping[str, Any]
     share: tuple[int, int]
 
 
 class Launch:
-    """The other parts of a run that `servers` and `replicas` of the settings ask for.
+    """The parts of a run beside this process: so many parameter `servers`, and `replicas` less this one.
 
-    Use as a context manager: leaving it ends all of them. `address` is the coordinator's; `link` is to be set once this
-    process has joined the run. `replica` is the function that trains as one more replica, given a ReplicaTask; `notice`
-    takes lines for the user.
+    Use as a context manager: leaving it ends all of them, at once unless `ending` was set because the run is done.
+    `address` is the coordinator's. The caller sets `link` once this process has joined the run. `replica` is the
+    function that trains as a further replica, given a ReplicaTask with `settings`; `notice` takes a line for the user
+    and details.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Launch:
         self._servers, self._replicas = servers, replicas
         self._parts: list[_Part] = []
         self.address = ""
-        self.link: CoordinatorLink | None = None  # of this process, once it is a member
+        self.link: CoordinatorLink | None = None  # this process's line to the coordinator, once it has joined
         self.ending = False
 
     def __enter__(self) -> Launch:
@@ -85,7 +86,7 @@ class Launch:
 
     def __exit__(self, *_: Any) -> None:
         deadline = time.monotonic() + (_ENDING if self.ending else 0)
-        for part in reversed(self._parts):  # replicas before servers
+        for part in reversed(self._parts):  # replicas before parameter servers
             if part.child is not None:
                 if not self._ends(part.child, deadline):
                     part.child.kill()
@@ -94,7 +95,10 @@ class Launch:
         self._sockets.close()
 
     def _ends(self, child: Child, deadline: float) -> bool:
-        """Wait for a child's end; a replica whose servers are gone, which came too late to join, has little time."""
+        """Wait until `deadline` for a child's end; tell whether it has ended.
+
+        Once all parameter servers have ended, the deadline is near: a replica that is left then came too late to join.
+        """
         while not child.wait(min(deadline, time.monotonic() + _LOOK)):
             if time.monotonic() >= deadline:
                 return False
@@ -126,7 +130,7 @@ class Launch:
             self._start(part)
 
     def _wait_for(self, part: _Part, path: Path) -> None:
-        """Wait until a server listens, and has written `path`; start it again if it dies. Raises ProcessError."""
+        """Wait until a parameter server listens and has written `path`; `watch` meanwhile. Raises ProcessError."""
         deadline = time.monotonic() + _STARTING
         while not path.exists():
             if time.monotonic() > deadline:
@@ -135,7 +139,7 @@ class Launch:
             time.sleep(_LOOK)
 
     def _say_dead(self, process: int) -> None:
-        """Say that a replica died; before this process is a member, the coordinator finds out by itself."""
+        """Tell the coordinator that a replica died. Before this process has joined, it must find out by itself."""
         if self.link is not None:
             say_dead(self.link, process)
 
@@ -146,11 +150,14 @@ class Launch:
             raise ProcessError(f"cannot start {part.name}: {refusal(error)}") from None
 
     def children(self) -> dict[str, Child]:
-        """Return name -> process of the living."""
+        """Return name -> child of the living parts."""
         return {part.name: part.child for part in self._parts if part.child is not None}
 
     def watch(self) -> None:
-        """Start again what died; raises ProcessError once a server, or the last replica's place, is given up."""
+        """Start parts that died again; raises ProcessError once a parameter server has died too often.
+
+        A further replica that has died too often is given up, and the run goes on without it.
+        """
         for part in self._parts:
             if part.child is None or part.child.exit_code is None:
                 continue
@@ -160,7 +167,7 @@ class Launch:
             part.child.close()
             part.child = None
             if code == 0:
-                continue  # its part of the run is done
+                continue  # it ended because the run is done
             if part.function is not serve_for_supervisor:
                 self._say_dead(process)
             if part.deaths.too_many:

@@ -1,7 +1,7 @@
-"""Which batches of an epoch a machine trains, and when the epoch is over: what is asked, and the answers of one alone.
+"""Leases: which batches of an epoch a machine trains, and when the epoch is over.
 
-Alone, a machine has all batches, and the epoch is over at the quorum of its own. `shared_leases` has the answers of a
-replica of many.
+`Leases` is the interface that the supervisor uses. `OwnLeases` is that of a machine alone: it trains all batches, and
+the epoch is over when they reach the quorum. `shared_leases` is that of a replica.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from adam_mp.memory.run_memory import RunMemory
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.plan.quorum import quorum_reached
 
-# Returns batch -> images of it that could not be had, of these batches of the epoch that is open.
+# Takes numbers of batches [n] of the epoch that is open; returns batch -> its images that could not be read.
 FailedIn = Callable[[np.ndarray], dict[int, int]]
 
 
 class Leases(Protocol):
-    """The supervisor's view of an epoch's batches."""
+    """The supervisor's view of an epoch's batches. `states`, uint8 [batches], are always those of the ledger."""
 
     @property
     def leads(self) -> bool:
-        """Whether this machine validates, and keeps model and checkpoints."""
+        """Whether this machine validates, and writes models and checkpoints."""
 
     def open(self, epoch: int, states: np.ndarray) -> None:
-        """Begin an epoch, of which `states` [batches] tells what is done."""
+        """Open the ledger for an epoch whose batches have these `states`."""
 
     def over(self, states: np.ndarray) -> bool:
-        """Tell whether the epoch is over; called at every look, with the ledger's states."""
+        """Tell whether the epoch is over; called at every look at training."""
 
     def trained(self, states: np.ndarray) -> int:
         """Return how many images of the epoch are trained, by all machines."""
@@ -40,38 +40,45 @@ class Leases(Protocol):
         """Return the epoch to train once this one is over."""
 
     def sums(self, states: np.ndarray) -> Sums:
-        """Return the images of the epoch, by all machines: of all of it where it is over, else up to now."""
+        """Return the images of the epoch by all machines, up to now or up to its end."""
 
     def failed_in(self, states: np.ndarray) -> dict[int, int]:
-        """Return batch -> images that could not be had, of the batches that `resumable` says are trained."""
+        """Return batch -> its images that could not be read, of the batches that `resumable` says are trained."""
 
     def missed(self) -> list[tuple[int, Sums]]:
-        """Return epoch and images of those that others began and ended since this one."""
+        """Return (epoch, its images) for the epochs that other replicas began and ended since this one."""
 
     def tick(self) -> None:
-        """Keep in touch with the others; called at short intervals, whatever else goes on."""
+        """Keep in touch with the coordinator; called at short intervals, whatever else goes on."""
 
     def moved(self) -> bool:
-        """Tell whether something went on elsewhere since the last look: then nothing stalls here."""
+        """Tell whether other machines made progress since the last call; then this machine may wait for them."""
 
     def silences(self) -> dict[str, float]:
-        """Return who answers other machines' questions -> seconds for which it has owed an answer; 0 if it does not."""
+        """Return coordinator and parameter servers -> seconds for which each has owed an answer, 0 if it owes none."""
 
     def settle(self, tick: Callable[[], None]) -> None:
-        """Have the weights here and elsewhere agree, calling `tick` meanwhile. Workers are idle.
+        """Wait, calling `tick`, until the parameter servers have every update made here. Workers are idle.
 
-        Raises TransportError if they do not in good time.
+        Raises TransportError if no weights are exchanged for too long.
         """
 
     def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
-        """Return the epoch's states for a checkpoint of the weights that are here after it. As `settle`."""
+        """Return the states to keep in a checkpoint; the weights here then have the update of every TRAINED batch.
+
+        Waits for that, calls `tick` meanwhile and raises as `settle` does. Workers are idle.
+        """
 
     def leave(self) -> None:
-        """The run is over for this machine."""
+        """Leave the run, because it is over or has failed here."""
 
 
 class OwnLeases:
-    """All batches are this machine's. `part_failed` is what a checkpoint says of the epoch that it cut."""
+    """The leases of a machine alone: all batches. `failed_in` finds images that could not be read.
+
+    `part_failed` is what the checkpoint of a resumed run says of the epoch that was cut: batch -> images that could not
+    be read.
+    """
 
     def __init__(
         self, memory: RunMemory, batch_size: int, images: int, quorum: float, failed_in: FailedIn,
@@ -79,7 +86,7 @@ class OwnLeases:
     ) -> None:  # fmt: skip
         self._ledger, self._size, self._images, self._quorum = memory.ledger, batch_size, images, quorum
         self._epoch, self._find_failed = 0, failed_in
-        self._next_part: Mapping[int, int] = part_failed  # of the first epoch that is opened
+        self._next_part: Mapping[int, int] = part_failed  # it belongs to the first epoch that is opened
         self._part: Mapping[int, int] = {}
 
     @property

@@ -1,4 +1,4 @@
-"""What the coordinator said last, and what a replica keeps of what it said before. Pure data."""
+"""What the coordinator has told a replica: its last answer, and the ended epochs of earlier ones. Pure data."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from adam_mp.training.folder.figures import Sums
 
 @dataclasses.dataclass(frozen=True)
 class News:
-    """The facts of the coordinator's last answer, as plain values; `finished` are epochs that ended, one entry each.
+    """The coordinator's last answer, as plain values (the fields of `params.run.news.News`).
 
-    The coordinator names an epoch's end only as long as it expects that a replica needs it, and a restarted one has
-    forgotten it. So a replica keeps the entries from its own epoch on.
+    The coordinator names an ended epoch in `finished` only as long as it expects that a replica needs that, and has
+    forgotten it after a restart. So a replica keeps the entries of earlier answers, from its own epoch on.
     """
 
-    facts: Mapping[str, Any]
+    answer: Mapping[str, Any]
 
-    def followed_by(self, facts: Mapping[str, Any], epoch: int) -> News:
-        """Return the news after an answer with these `facts`, to a replica whose own epoch is `epoch`."""
-        known = {entry["epoch"] for entry in facts["finished"]}
-        # A replica that joined again gets no entry of the epoch that it is closing: it is kept from before.
-        kept = [e for e in self.finished if e["epoch"] >= epoch and e["epoch"] not in known]
-        return News({**facts, "finished": [*kept, *facts["finished"]]})
+    def followed_by(self, answer: Mapping[str, Any], epoch: int) -> News:
+        """Return the news after a further `answer`, to a replica whose own epoch is `epoch`."""
+        named = {entry["epoch"] for entry in answer["finished"]}
+        # The answer to a replica that joined again does not name the epoch that this replica is closing.
+        kept = [e for e in self.finished if e["epoch"] >= epoch and e["epoch"] not in named]
+        return News({**answer, "finished": [*kept, *answer["finished"]]})
 
     @property
     def epoch(self) -> int:
         """The epoch that the run trains."""
-        return int(self.facts["epoch"])
+        return int(self.answer["epoch"])
 
     @property
     def leads(self) -> bool:
-        """Whether this replica validates for all."""
-        return bool(self.facts.get("leader"))
+        """Whether this replica validates for all replicas."""
+        return bool(self.answer.get("leader"))
 
     @property
     def map(self) -> dict[str, Any]:
         """The bucket map, as plain values."""
-        return dict(self.facts["map"])
+        return dict(self.answer["map"])
 
     @property
     def finished(self) -> list[Mapping[str, Any]]:
-        """Epochs that have ended, with their images."""
-        return list(self.facts["finished"])
+        """One entry for each epoch that has ended: `epoch`, and its images `trained`, `skipped` and `failed`."""
+        return list(self.answer["finished"])
 
     @property
     def pulse(self) -> tuple[int, ...]:
-        """Numbers of which one changes whenever the run gets on."""
-        return tuple(int(self.facts[name]) for name in ("epoch", "trained", "updates"))
+        """Numbers of which at least one changes whenever the run makes progress."""
+        return tuple(int(self.answer[name]) for name in ("epoch", "trained", "updates"))
 
     def trained(self, epoch: int) -> int:
-        """Return how many images of an epoch are trained, by all replicas."""
-        return int(self.facts["trained"]) if self.epoch == epoch else self._ended(epoch, "trained")
+        """Return how many images of an epoch all replicas have trained."""
+        return int(self.answer["trained"]) if self.epoch == epoch else self._ended(epoch, "trained")
 
     def sums(self, epoch: int) -> Sums:
         """Return the images of an epoch, by all replicas."""
         if self.epoch == epoch:
-            return _sums({**self.facts, "skipped": 0})
+            return _sums({**self.answer, "skipped": 0})
         return _sums({name: self._ended(epoch, name) for name in ("trained", "skipped", "failed")})
 
     def missed(self, epoch: int) -> list[tuple[int, Sums]]:
-        """Return epoch and images of those that ended after `epoch`."""
+        """Return (epoch, its images) for the ended epochs after `epoch`."""
         return [(int(entry["epoch"]), _sums(entry)) for entry in self.finished if entry["epoch"] > epoch]
 
     def _ended(self, epoch: int, what: str) -> int:
@@ -70,6 +70,6 @@ class News:
 
 
 def _sums(entry: Mapping[str, Any]) -> Sums:
-    """Return the images of an epoch as the coordinator tells them: all of its trained batches are `trained` there."""
+    """Return the images of an epoch; in the coordinator's `entry`, `trained` counts the failed images too."""
     failed = int(entry["failed"])
     return Sums(int(entry["trained"]) - failed, int(entry["skipped"]), failed)

@@ -1,8 +1,8 @@
-"""A replica's leases: its line to the coordinator, in the epoch that is open.
+"""A replica's leases: the coordinator leases batches to the replica, and says when the epoch is over.
 
-The coordinator leases it batches, a little more than it can train until the next answer, and says when the epoch is
-over. `leased_batches` decides what is asked for and reported, `news` keeps what the coordinator said. Here are the
-reports, joining again after the coordinator was lost, the waits for it and for the exchange, and who is silent.
+The replica has a few more batches than it can train until the coordinator's next answer. `leased_batches` decides what
+to ask for and to report, `news` keeps what the coordinator said. This module sends the reports, joins again after the
+coordinator was lost, waits for the coordinator and for the exchange of weights, and tells who is silent.
 """
 
 from __future__ import annotations
@@ -33,33 +33,36 @@ from adam_mp.transport.forms import write
 from adam_mp.transport.messages import Kind, shown
 
 _REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does
-_PARTING = 2.0  # seconds
-_MOST_UPDATES = (1 << 63) - 1  # that the store can count
+_PARTING = 2.0  # seconds to wait for the answer to the last report
+_MOST_UPDATES = (1 << 63) - 1  # the largest count of updates that the store can hold
 
 
 class SharedLeases:
-    """Batches leased by the coordinator.
+    """The leases of a replica: batches that the coordinator leases to it.
 
-    `facts` is what this replica joins with; `news` what the coordinator answered; `patience` how many seconds it may be
-    silent; `figures` returns what `status` shows of this replica; `brought` of the updates in the store came with its
-    checkpoint, and are counted by the coordinator already.
+    `joining` has the fields of this replica's JOIN, `answer` those of the coordinator's answer to it, as plain values.
+    `patience` is how many seconds the coordinator may be silent. `figures` returns the statistics that `status` shows.
+    `brought` of the updates that the store counts came with a checkpoint; the coordinator knows of them already.
     """
 
     def __init__(
         self, memory: RunMemory, store: ParameterStore, exchange: ExchangeMemory, link: CoordinatorLink,
-        facts: Mapping[str, Any], news: Mapping[str, Any], patience: float, figures: Callable[[], dict[str, Any]],
+        joining: Mapping[str, Any], answer: Mapping[str, Any], patience: float, figures: Callable[[], dict[str, Any]],
         brought: int, failed_in: FailedIn,
     ) -> None:  # fmt: skip
-        self._memory, self._store, self._exchange = memory, store, exchange
-        self._link, self._facts, self._patience, self._figures, self._brought = link, facts, patience, figures, brought
-        self._news, self._find_failed = News(news), failed_in
+        self._memory, self._store, self._exchange, self._link = memory, store, exchange, link
+        self._joining, self._patience, self._figures, self._brought = joining, patience, figures, brought
+        self._news, self._find_failed = News(answer), failed_in
         self._batches = LeasedBatches()
-        self._epoch = int(facts["epoch"]) - 1  # the last one that is behind it
-        self._opened = self._granted = self._left = self._asks_for_done = False
-        self._done: np.ndarray | None = None  # [batches], what all replicas have trained, if that was asked
+        self._epoch = int(joining["epoch"]) - 1  # the last epoch opened; until one is, that before it
+        self._opened = self._left = False  # whether an epoch was ever opened; whether this replica has left the run
+        self._granted = False  # whether batches were granted since `moved` was asked
+        self._asks_for_done = False
+        self._done: np.ndarray | None = None  # bool [batches], trained by any replica, once the coordinator has told
         self._pulse: tuple[int, ...] = ()
         note_map(exchange, BucketMap.from_dict(self._news.map))
-        self._wanted_round = self._elsewhere = 0
+        self._wanted_round = 0  # the last round of the exchange that trained batches made this replica ask for
+        self._elsewhere = 0  # updates of all other replicas
 
     @property
     def leads(self) -> bool:
@@ -67,7 +70,7 @@ class SharedLeases:
         return self._news.leads
 
     def open(self, epoch: int, states: np.ndarray) -> None:
-        """See `Leases.open`; which batches are done, the coordinator knows."""
+        """See `Leases.open`. All batches are ELSEWHERE at first: the coordinator knows which are trained."""
         self._epoch, self._opened, self._wanted_round = epoch, True, 0
         self._batches.begin(len(states))
         self._memory.ledger.open(epoch, np.full(len(states), ELSEWHERE, np.uint8))
@@ -99,7 +102,7 @@ class SharedLeases:
         return self._batches.failed
 
     def missed(self) -> list[tuple[int, Sums]]:
-        """See `Leases.missed`. It happens to a replica that validates, or looks for the coordinator, for long."""
+        """See `Leases.missed`. A replica misses epochs while it validates, or does not reach the coordinator."""
         return self._news.missed(self._epoch)
 
     def tick(self) -> None:
@@ -108,14 +111,14 @@ class SharedLeases:
             self._report(None, _QUIET_REPORT)
 
     def moved(self) -> bool:
-        """See `Leases.moved`. That the coordinator answers is not enough: the run must get on, or an exchange."""
+        """See `Leases.moved`. An answer of the coordinator is no progress: images or weights must have moved."""
         pulse = (*self._news.pulse, *self._exchanged())
         moved = self._granted or pulse != self._pulse
         self._granted, self._pulse = False, pulse
         return moved
 
     def silences(self) -> dict[str, float]:
-        """See `Leases.silences`. The first parameter server is the coordinator too."""
+        """See `Leases.silences`. The first parameter server's process is the coordinator too."""
         silences: dict[str, float] = {}
         servers = self._news.map["servers"]
         for (_, address), milliseconds in zip(servers, self._exchange.silences.tolist(), strict=True):
@@ -125,7 +128,7 @@ class SharedLeases:
         return {**silences, coordinator: max(silences[coordinator], self._link.silence)}
 
     def settle(self, tick: Callable[[], None]) -> None:
-        """See `Leases.settle`. Raises TransportError once no shard was exchanged for the seconds of patience."""
+        """See `Leases.settle`. Raises TransportError once no shard was exchanged for `patience` seconds."""
         round_number = self._exchange.want_round()
         exchanged, since, listening = self._exchanged(), 0.0, Listening()
         while not self._exchange.is_done(round_number):
@@ -136,13 +139,13 @@ class SharedLeases:
             elif listened - since > self._patience:
                 servers = ", ".join(shown(address) for _, address in self._news.map["servers"])
                 raise TransportError(
-                    f"no weights were exchanged for {self._patience:g} s, and the last updates wait for it; do the "
+                    f"no weights were exchanged for {self._patience:g} s, and the last updates wait for that; do the "
                     f"parameter servers run at {servers}?"
                 )
             time.sleep(_REPORT / 10)
 
     def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
-        """See `Leases.resumable`. What is done by all is asked first, so that the weights after settling have it."""
+        """See `Leases.resumable`. Asks which batches are trained, then settles: the weights have all of these then."""
         self._done, self._asks_for_done = None, True
         listening = Listening()
         while self._done is None and self._news.epoch == self._epoch:
@@ -152,12 +155,12 @@ class SharedLeases:
             time.sleep(_REPORT / 10)
         self._asks_for_done = False
         self.settle(tick)
-        if self._done is None:  # the epoch ended meanwhile
+        if self._done is None:  # the epoch ended before the coordinator said which batches are trained
             return np.full(len(states), TRAINED, np.uint8)
         return np.where(self._done | (states == TRAINED), TRAINED, FREE).astype(np.uint8)
 
     def leave(self) -> None:
-        """See `Leases.leave`. What is trained and pushed is told first, or others would train it again."""
+        """See `Leases.leave`. Reports the trained batches first, or other replicas would train them again."""
         if self._opened:
             self._look_for_trained(self._memory.ledger.states())
             trained = self._batches.tell_last()
@@ -169,14 +172,17 @@ class SharedLeases:
         self._left = True
 
     def _exchanged(self) -> tuple[int, int]:
-        """Return two numbers that grow while weights are exchanged: rounds, and questions about shards."""
+        """Return two numbers that grow while weights are exchanged: rounds, and messages about shards."""
         return self._exchange.read("rounds"), self._exchange.read("sequence")
 
     def _look_for_trained(self, states: np.ndarray) -> None:
         self._batches.look(states, self._exchange.next_round(), self._exchange.is_done, self._find_failed)
 
     def _report(self, states: np.ndarray | None, interval: float) -> None:
-        """Report if it is time, and take what was answered; batches are asked for only with the ledger's `states`."""
+        """Report if `interval` seconds have passed, and take an answer that has come.
+
+        Asks for batches only if the ledger's `states` are given. Raises TransportError.
+        """
 
         def make() -> dict[str, Any]:
             telling = self._batches.tell()
@@ -190,42 +196,43 @@ class SharedLeases:
         elif self._link.silence > self._patience:
             raise TransportError(f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s")
 
-    def _take(self, facts: Mapping[str, Any]) -> None:
-        """Take over what the coordinator says. Raises TransportError if it makes no sense."""
-        granted, batches = facts.get("granted", []), len(self._memory.ledger.states())
+    def _take(self, answer: Mapping[str, Any]) -> None:
+        """Take over what the coordinator answered. Raises TransportError if that does not fit the run."""
+        granted, batches = answer.get("granted", []), len(self._memory.ledger.states())
         if not all(isinstance(batch, int) and 0 <= batch < batches for batch in granted):
             raise TransportError(
                 f"the coordinator at {self._link.address} leases batches beyond the {batches} of the epoch; "
                 "is it of another version?"
             )
-        if "map" not in facts:
+        if "map" not in answer:
             raise TransportError(
                 f"the coordinator at {self._link.address} has no bucket map; is it of another version?"
             )
-        began, servers = len(self._exchange.silences), len(facts["map"]["servers"])
-        if servers != began:
-            raise TransportError(f"the run began with {began} parameter servers and has {servers} now; start it again")
-        before, self._news = self._news.map, self._news.followed_by(facts, self._epoch)
-        if self._news.map != before:
+        before, now = len(self._exchange.silences), len(answer["map"]["servers"])
+        if now != before:
+            raise TransportError(f"the run began with {before} parameter servers and has {now} now; start it again")
+        known_map, self._news = self._news.map, self._news.followed_by(answer, self._epoch)
+        if self._news.map != known_map:
             note_map(self._exchange, BucketMap.from_dict(self._news.map))
         self._batches.heard()
-        self._elsewhere = max(self._elsewhere, min(int(facts["updates"]), _MOST_UPDATES))  # a restarted one learns them
+        # The count never falls, although a restarted coordinator begins with a smaller one.
+        self._elsewhere = max(self._elsewhere, min(int(answer["updates"]), _MOST_UPDATES))
         self._store.set_elsewhere(self._elsewhere - self._brought)
         if self._news.epoch != self._epoch:
             return
-        if "done" in facts:
-            bits = np.unpackbits(np.frombuffer(bytes.fromhex(str(facts["done"])), np.uint8))
+        if "done" in answer:
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(str(answer["done"])), np.uint8))
             self._done = bits[:batches] == 1
-            self._batches.note_failed_elsewhere({int(batch): int(images) for batch, images in facts["failed_in"]})
+            self._batches.note_failed_elsewhere({int(batch): int(images) for batch, images in answer["failed_in"]})
         if granted:
             self._granted |= self._memory.ledger.admit(granted) > 0
 
     def _rejoining(self) -> dict[str, Any]:
-        """Return what to join with again, after the coordinator was restarted or took this replica for dead."""
+        """Return the fields of a JOIN after the coordinator was restarted, or took this replica for dead."""
         news = self._news
         again = self._batches.rejoin(self._memory.ledger.states(), news.epoch == self._epoch)
         return {
-            **self._facts,
+            **self._joining,
             "role": REPLICA,
             "run": self._link.run,
             "epoch": news.epoch,

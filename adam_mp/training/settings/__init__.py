@@ -1,1 +1,5 @@
-"""What a run is asked for, and what it tells while it goes."""
+"""What a user can ask of a run, and what a run reports while it goes on.
+
+`settings` has every setting with its help and checks, `schedule` is the learning rate over a run, `consistency` says
+how the workers keep together, `events` are the records that a run hands to listeners.
+"""

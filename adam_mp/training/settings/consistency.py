@@ -1,4 +1,4 @@
-"""How the workers of a machine keep together: the consistency dial."""
+"""Consistency: how far the workers of a machine may be apart, as `--consistency` says."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _EXPECTED = "async, ssp:K (K updates, at least 1), sync or deterministic"
 
 @dataclasses.dataclass(frozen=True)
 class Consistency:
-    """`kind` is async, ssp, sync or deterministic; `bound` the K of ssp.
+    """A consistency mode: `kind` is async, ssp, sync or deterministic; `bound` is the K of ssp, else None.
 
-    async: nobody waits for anybody. ssp: no worker is more than K updates ahead of the slowest (stale synchronous
-    parallel, Ho et al. 2013). sync: one update for a batch of every worker. deterministic: the same, with nothing left
-    to the clock, so that a run is repeated bit for bit.
+    async: no worker waits for another. ssp: no worker is more than K updates ahead of the slowest (stale synchronous
+    parallel, Ho et al. 2013). sync: all workers make each update together, from a batch of each. deterministic: the
+    same, and no decision depends on measured time, so that a run can be repeated bit for bit.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Consistency:
 
 
 def parse_consistency(text: object) -> Consistency:
-    """Read the dial's setting; raises SettingsError."""
+    """Return the mode that a setting such as "ssp:4" names; raises SettingsError."""
     if text in ("async", "sync", "deterministic"):
         return Consistency(str(text))
     match = re.fullmatch(r"ssp:([1-9]\d{0,8})", text) if isinstance(text, str) else None

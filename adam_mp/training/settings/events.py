@@ -1,7 +1,7 @@
-"""What a run tells the outside while it goes: plain frozen records, handed to any number of listeners.
+"""The events of a run: plain frozen records that the supervisor hands to any number of listeners.
 
-A listener is called by the supervisor between its other duties; it must not take long. Training knows nothing of how
-its events are shown.
+The supervisor calls each listener between its other duties, so a listener must return quickly. Training does not know
+how its events are shown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # whoever reads a record of these needs none of them
+if TYPE_CHECKING:  # listeners read the records without importing these
     from adam_mp.compute.choice import KernelChoices
     from adam_mp.network.network import Network
     from adam_mp.params.replica.protocols import LayerProtocol
@@ -45,7 +45,7 @@ class RunPlanned:
 
 @dataclasses.dataclass(frozen=True)
 class KernelCompiled:
-    """Kernel number `done` of `total` is about to be compiled; done == total: all are."""
+    """Kernel number `done` of `total` is about to be compiled; when done == total, all are compiled."""
 
     done: int
     total: int
@@ -53,7 +53,7 @@ class KernelCompiled:
 
 @dataclasses.dataclass(frozen=True)
 class DataSurveyed:
-    """`done` of `total` images were looked at for means and deviations; done == total: all were."""
+    """The survey has read `done` of the `total` images that it looks at."""
 
     done: int
     total: int
@@ -61,10 +61,10 @@ class DataSurveyed:
 
 @dataclasses.dataclass(frozen=True)
 class EpochProgress:
-    """How far the current epoch is: images done of `images`, by all machines, and seconds of it so far.
+    """How far the current epoch is: `done` of `images` by all machines, after `seconds` of training here.
 
-    Rates and the share of waiting are this machine's, of the last ten seconds, or of five updates where those take
-    longer. `loss` is the mean since the epoch began. `seconds_left` is None where nothing was done of late.
+    Rates and `wait_fraction` are this machine's, over the last ten seconds, or over five updates if those take longer.
+    `loss` is the mean over the epoch so far. `seconds_left` is None if no image was done in that time.
     """
 
     epoch: int
@@ -111,7 +111,7 @@ class EpochEnded:
 class Notice:
     """One line that the user should see: a warning, a process that died, a checkpoint that failed.
 
-    `details` may hold more, such as the last words of a process that died.
+    `details` may hold more lines, such as what a process printed before it died.
     """
 
     text: str
@@ -120,7 +120,7 @@ class Notice:
 
 @dataclasses.dataclass(frozen=True)
 class RunEnded:
-    """The run is over; `summary` holds the counted figures of the whole run."""
+    """The run is over; `summary` is its TrainResult, with the figures of the whole run."""
 
     summary: Any
 
@@ -130,5 +130,5 @@ Listener = Callable[[Any], None]
 
 
 def notices_to(listener: Listener) -> Callable[..., None]:
-    """Return what takes lines for the user, perhaps with details, and tells the listener."""
+    """Return a function of (text, details="") that hands the listener a Notice."""
     return lambda text, details="": listener(Notice(text, details))

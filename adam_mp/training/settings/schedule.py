@@ -1,4 +1,4 @@
-"""The learning rate over a run: a number, or a formula of where the run stands."""
+"""The schedule of the learning rate: a number, or a formula over how far the run is."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from adam_mp.errors import SettingsError
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
 _WARMUP_STEPS, _WARMUP_SHARE = 300, 0.5
-_MOST_CHECKED = 1000  # epochs
+_MOST_CHECKED = 1000  # epochs whose rates are checked
 _BLOCK = 512  # updates whose rates are computed at once
-_SURPRISING = 1.25  # times the loss of guessing
+_LARGE_LOSS = 1.25  # times the loss of guessing
 
 
 def share_of_rate(loss: float, classes: int) -> float:
     """Return the share of the learning rate, at most 1, with which a batch of mean `loss` is trained.
 
-    A loss well above that of guessing, ln(classes), says that earlier updates went too far. The gradient is then large
-    for the same reason, and a full step would go further still: early in a run that is how weights become infinite.
+    A loss well above that of guessing, ln(classes), shows that earlier updates went too far. The gradient is then large
+    for the same reason, and a full update would go further still: early in a run, weights become infinite that way.
     """
-    bound = _SURPRISING * math.log(classes)
+    bound = _LARGE_LOSS * math.log(classes)
     return 1.0 if loss <= bound else bound / loss
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """`rate` is a number or a checked formula over `NAMES`; `steps_per_epoch` updates make an epoch.
+    """The learning rate of every update: `rate` is a number or a checked formula over `NAMES`.
 
-    `progress` goes from 0 to 1 over the run; `warmup` from 0 to 1 over its first 300 updates, or its first half if
-    that is shorter: stale updates do the most harm while the weights still change the most.
+    An epoch has `steps_per_epoch` updates. In a formula, `epoch` and `step` count from 0; `progress` goes from 0 to 1
+    over the run, and `warmup` from 0 to 1 over the first 300 updates, or over the first half of a shorter run: stale
+    updates do the most harm while the weights still change fast.
     """
 
     rate: float | str
@@ -45,11 +46,11 @@ class Schedule:
         return isinstance(self.rate, str) and not names_in(self.rate).isdisjoint({"step", "progress", "warmup"})
 
     def value(self, epoch: int, step: int) -> float:
-        """Return the learning rate in `epoch` (from 0), before update number `step` (from 0) of the run."""
+        """Return the learning rate in `epoch` (from 0) of update number `step` (from 0) of the run."""
         return float(self.values(epoch, np.array([step]))[0])
 
     def values(self, epoch: int, steps: np.ndarray) -> np.ndarray:
-        """Return the learning rates in `epoch` before the updates of numbers `steps` [n], float64 [n]."""
+        """Return the learning rates of the updates of numbers `steps` [n] in `epoch`, float64 [n]."""
         if not isinstance(self.rate, str):
             return np.full(len(steps), float(self.rate))
         total = self.epochs * self.steps_per_epoch
@@ -63,7 +64,10 @@ class Schedule:
         return np.broadcast_to(evaluate_numbers(self.rate, names), len(steps))
 
     def check(self) -> None:
-        """Raise SettingsError if the rate fails, is negative, or is not finite, at a few places of each epoch."""
+        """Raise SettingsError if the formula fails, or its rate is negative or not finite.
+
+        The first, middle and last update of each epoch are tried; of more than 1000 epochs, 1000 are.
+        """
         if not isinstance(self.rate, str):
             return
         by_steps = self.follows_steps
@@ -82,9 +86,9 @@ class Schedule:
 
 
 class Rates:
-    """A schedule's learning rates for a process that asks for one update after the other.
+    """A schedule's learning rates, for a process that asks for those of one update after another.
 
-    numexpr takes as long for one update as for a block of them, so the rates of the next updates are computed together.
+    numexpr takes as long for one update as for a block of them, so `value` computes the rates of a block at once.
     """
 
     def __init__(self, schedule: Schedule) -> None:
@@ -93,7 +97,7 @@ class Rates:
         self._values: list[float] = []  # of the updates from `_first` on, in `_epoch`
 
     def value(self, epoch: int, step: int) -> float:
-        """Return what `Schedule.value` does."""
+        """Return `Schedule.value(epoch, step)`."""
         place = step - self._first
         if epoch != self._epoch or not 0 <= place < len(self._values):
             self._epoch, self._first, place = epoch, step, 0

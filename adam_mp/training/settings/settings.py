@@ -1,6 +1,7 @@
-"""Everything a user can choose about a run, once: flags, TOML keys and keyword arguments are these fields.
+"""Everything a user can choose about a run: flags, TOML keys and keyword arguments are the fields of `TrainSettings`.
 
-What checks a few of them is imported there: the command line reads the fields first of all, and is quick.
+Modules that only some checks need are imported inside these checks, because every command imports this module and
+should answer quickly.
 """
 
 from __future__ import annotations
@@ -24,16 +25,17 @@ else:
 
 _MOST_PROCESSES = 4096
 _MOST_PARTS = 64
-OF_MANY = ("wire", "protocol", "exchange_images")  # settings that mean nothing without servers or a run to join
-_ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_from", "none"))  # what means None
+OF_MANY = ("wire", "protocol", "exchange_images")  # settings that have a meaning only with `servers` or `join`
+# Values that mean None. A user of flags or TOML, which have no None, needs them to unset what a resumed run had.
+_ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_from", "none"))
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
-_LEAST_EPSILON = 1e-30  # less is 0 in float32, and a gradient of 0 is then divided by 0
+_LEAST_EPSILON = 1e-30  # a smaller one can become 0 in float32, and a gradient of 0 would then be divided by 0
 
 
 def _option(default: Any, group: str, unit: str, text: str | Callable[[], str]) -> Any:
-    """Declare a field with what the help says of it; a function where that needs kernels, which take time to load."""
+    """Declare a field and its help: a text, or a function where the text names kernels, which take time to load."""
     return dataclasses.field(default=default, metadata={"group": group, "unit": unit, "help": text})
 
 
@@ -79,7 +81,7 @@ class TrainSettings:
     data: Any = _option(
         "mnist", "what to train", "DIR|SHARDS|FILE",
         "folder of class folders with images (train/, val/ and test/ above them if there), of IDX files, tar shards or "
-        ".npy files; shards, 'name-{0000..0146}.tar'; an .npz file; 'mnist' is embedded",
+        ".npy files; tar shards, 'name-{0000..0146}.tar'; an .npz file; 'mnist' is embedded",
     )  # fmt: skip
     image_size: int | str | None = _option(
         None, "what to train", "N|HxW", "pixels of the pictures that images in files become; by default the images' "
@@ -158,8 +160,8 @@ class TrainSettings:
     )  # fmt: skip
     servers: int | None = _option(
         None, "many machines", "N",
-        "start N parameter servers here, and train as many replicas as --replicas says, with sockets between them that "
-        "nobody else can reach; 0 with --resume goes on alone",
+        "start N parameter servers here, and train as many replicas as --replicas says; they meet at sockets that no "
+        "other user can reach; 0 with --resume goes on alone",
     )  # fmt: skip
     replicas: int = _option(1, "many machines", "N", "replicas to train with --servers; they share --cores")
     join: str | None = _option(
@@ -180,7 +182,8 @@ class TrainSettings:
     )
     protocol: str = _option(
         "auto", "many machines", "NAME",
-        "deltas or activations of dense layers go to the servers; auto takes for each layer what is fewer bytes",
+        "deltas or activations of dense layers go to the parameter servers; auto takes for each layer what is fewer "
+        "bytes",
     )  # fmt: skip
     wire: str = _option("float32", "many machines", "TYPE", "numbers of deltas: float32, float16 or bfloat16")
     run_dir: str | Path | None = _option(
@@ -197,10 +200,7 @@ class TrainSettings:
         self._take_numbers()
         for name in ("epochs", "batch_size"):
             _whole(name, getattr(self, name), 1)
-        for (
-            name,
-            text,
-        ) in _ABSENT:  # a run that is resumed had a value, and goes on without; TOML and flags have no None
+        for name, text in _ABSENT:
             if getattr(self, name) == text and not isinstance(getattr(self, name), bool):
                 object.__setattr__(self, name, None)
         for name in ("cores", "data_servers"):
@@ -263,7 +263,7 @@ class TrainSettings:
         """Turn numpy's numbers into Python's."""
         numpy = sys.modules.get("numpy")
         if numpy is None:
-            return  # so none of them can be one
+            return  # nobody has imported numpy, so no value is one of its numbers
         for name in FIELDS:
             if isinstance(getattr(self, name), numpy.generic):
                 object.__setattr__(self, name, getattr(self, name).item())
@@ -307,32 +307,32 @@ class TrainSettings:
             )
 
     def alone(self) -> TrainSettings:
-        """These settings without other machines that train."""
+        """Return these settings without parameter servers and other replicas."""
         of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", "replicas", *OF_MANY)}
         return dataclasses.replace(self, **of_many)
 
     @property
     def folder(self) -> Path | None:
-        """The run folder that was asked for, None for a new one."""
+        """The run folder that the user named, None for a new one."""
         chosen = self.run_dir if isinstance(self.resume, bool) else self.resume
         return None if chosen is None else Path(chosen)
 
 
 def default_rate(optimizer: str) -> str:
-    """Return the learning rate for an optimizer by name; formulas are taken for plain descent."""
-    from adam_mp.kernels.update import RULES  # with numba, which this module's other users do without
+    """Return the default learning rate of an optimizer by its name; a formula has that of plain descent."""
+    from adam_mp.kernels.update import RULES  # loads numba, which the other users of this module do not need
 
     return f"{RULES.get(optimizer, RULES['sgd']).rate} * warmup * (1 - progress)"
 
 
 def help_of(name: str) -> str:
-    """Return what the help says of a setting; loads the kernels that it names."""
+    """Return the help of a setting; loads kernels if the text names them."""
     text: str | Callable[[], str] = FIELDS[name].metadata["help"]
     return text if isinstance(text, str) else text()
 
 
 def parse_cache(text: Any, free: int) -> int:
-    """Return the bytes of "60%" of `free`, "2GB", "500 MB" or a plain number of bytes; raises SettingsError."""
+    """Return the bytes that "2GB", "500 MB", "60%" (of `free` bytes) or a plain number mean; raises SettingsError."""
     match = _SIZE.fullmatch(str(text).strip())
     if match is None or isinstance(text, bool):
         raise SettingsError(f"cache is {text!r}; expected a size such as 2GB or 500MB, or a share such as 60%")
@@ -348,7 +348,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
 
 
 def make_settings(values: Mapping[str, Any]) -> TrainSettings:
-    """Make settings of keyword arguments; raises SettingsError for unknown names, with the nearest known one."""
+    """Make settings of keyword arguments; raises SettingsError, which for an unknown name has the nearest known one."""
     for name in values:
         if name not in FIELDS:
             raise SettingsError(f"unknown setting {name!r}; {nearest(name, FIELDS)}")

@@ -17,10 +17,11 @@ from adam_mp.training.worker.step import Gradient, Outcome
 
 
 class AsyncStep:
-    """One worker's batches and updates, whatever the others do.
+    """One worker's batches and updates, whatever the other workers do.
 
-    `updates` apply the gradient of its context to `store`, by the live `numbers`; `outbox` is for what goes to
-    parameter servers as inputs and errors, None where nothing does.
+    `updates` are functions that apply the gradient in the worker's training context to `store`, with the learning rate
+    and the other numbers that `numbers` has at that moment. `outbox` takes the activations and errors of the dense
+    layers whose updates go to parameter servers in that form, None if there are none.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class AsyncStep:
         self._updates, self._numbers, self._rate, self._outbox = updates, numbers, rate, outbox
 
     def settle(self) -> bool:
-        """Nothing is ever left to finish."""
+        """Return False: `update` leaves nothing to finish."""
         return False
 
     def take(self) -> WaitingBatch | Outcome:
@@ -43,24 +44,24 @@ class AsyncStep:
         self._ledger.finish(tag.epoch, tag.batch, self._worker)
 
     def prepare(self, tag: Tag, loss: float) -> None:
-        """Set the learning rate: with plain descent, dense layers update their weights in the backward pass itself."""
+        """Set the learning rate now: with plain descent, dense layers update their weights in the backward pass."""
         self._rate.set(tag.epoch, self._store.read_step(), loss / tag.images)
 
     def update(self, gradient: Gradient) -> None:
         """Update the weights while others read and update them too, and report the batch as trained."""
-        began = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         tag = gradient.tag
-        before = self._store.count_update()
-        self._numbers.set_step(before + 1)
+        earlier_updates = self._store.count_update()
+        self._numbers.set_step(earlier_updates + 1)
         for update in self._updates:
             update()
-        if self._outbox is not None:  # after the update: what is told of is in the weights
+        if self._outbox is not None:  # after the update: the store must have what the synchronizer sends
             self._outbox.put(gradient.factors, self._numbers.rate, self._numbers.weight_decay)
-        self._counters.add("update_ns", time.perf_counter_ns() - began)
+        self._counters.add("update_ns", time.perf_counter_ns() - start)
         if self._ledger.finish(tag.epoch, tag.batch, self._worker):
             self._counters.add("images", tag.images)
             self._counters.add_loss(gradient.loss, tag.images)
-        staleness = before - gradient.read_at
+        staleness = earlier_updates - gradient.read_at
         self._counters.add("updates", 1)
         self._counters.add("staleness", staleness)
         self._staleness[column(staleness)] += 1

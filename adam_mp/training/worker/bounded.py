@@ -1,8 +1,8 @@
 """Bounded staleness: no worker is more than K updates ahead of the slowest (stale synchronous parallel).
 
-A worker trains asynchronously as long as its clock lets it. Each worker's clock is the number of its updates. Only
-workers in play count as slowest: who has no batch at hand is out of play, and comes back with the clock of the
-quickest, so that a worker that waits for data holds nobody up.
+Each worker has a clock on the board that counts its updates. A worker trains asynchronously, but begins a batch only if
+the update will leave it at most K ahead of the slowest worker *in play*. A worker without a batch at hand leaves play,
+so that a worker that waits for data holds nobody up; it comes back with the clock of the quickest.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from adam_mp.training.worker.step import Gradient, Outcome
 
 
 class BoundedClock:
-    """One worker's clock among those of all; `bound` is K, at least 1.
+    """The clock of `worker` among those of all workers, whose counters are `rows`; `bound` is K, at least 1.
 
-    On the board a clock of 0 means out of play, else it is one more than the updates.
+    On the board a clock of 0 means that the worker is out of play; else the clock is at least 1.
     """
 
     def __init__(self, worker: int, rows: Sequence[Counters], bound: int) -> None:
@@ -28,50 +28,51 @@ class BoundedClock:
         self._clock = 0  # 0: out of play
 
     def may_begin(self) -> bool:
-        """Come into play if need be; tell whether one more update leaves this worker at most K ahead."""
+        """Enter play if this worker is out of it; tell whether one more update leaves it at most K ahead."""
         while not self._clock:
             self._publish(max([1, *self._clocks()]))
             if self._clock <= max([1, *self._clocks()]) - self._bound:
-                self._clock = 0  # others went on between the look and the word, and may have begun one more
+                self._clock = 0  # a worker that did not see this clock yet is K ahead of it: enter at a later clock
         return self._clock + 1 - min([self._clock, *self._clocks()]) <= self._bound
 
     def advance(self) -> int:
-        """Count an update; return by how many this worker is ahead of the slowest now."""
+        """Count an update; return by how many updates this worker is ahead of the slowest now."""
         lead = self._clock + 1 - min([self._clock + 1, *self._clocks()])
         self._publish(self._clock + 1)
         return lead
 
     def leave(self) -> None:
-        """Go out of play: there is no batch at hand."""
+        """Leave play: there is no batch at hand."""
         if self._clock:
             self._publish(0)
 
     def _clocks(self) -> list[int]:
-        """The clocks of the others in play."""
+        """Return the clocks of the other workers in play."""
         clocks = [row.observe("clock") for row in self._others]
         return [clock for clock in clocks if clock]
 
     def _publish(self, clock: int) -> None:
-        """Store the clock before the others' are looked at.
+        """Store this worker's clock; later loads of the others' clocks cannot be moved before this store.
 
-        Else, of a worker that comes into play and one that goes on, neither might see the other, and one get too far.
+        With a plain store, a worker that enters play and one that advances could both miss the other's new clock, and
+        one of them begin a batch that takes it too far ahead.
         """
         self._clock = clock
         self._own.exchange("clock", clock)
 
 
 class BoundedStep:
-    """Asynchronous steps that begin only where the worker's clock lets them; `counters` are the worker's."""
+    """The asynchronous step `inner`, begun only while the worker's `clock` allows it; `counters` are the worker's."""
 
     def __init__(self, inner: AsyncStep, clock: BoundedClock, counters: Counters) -> None:
         self._inner, self._clock, self._counters = inner, clock, counters
 
     def settle(self) -> bool:
-        """Nothing is ever left to finish."""
+        """Return False: `update` leaves nothing to finish."""
         return False
 
     def take(self) -> WaitingBatch | Outcome:
-        """Return the oldest batch, unless this worker is too far ahead; without a batch it goes out of play."""
+        """Return the oldest batch, unless this worker is too far ahead; without a batch the worker leaves play."""
         found = self._inner.take()
         if isinstance(found, Outcome):
             self._clock.leave()
@@ -79,13 +80,13 @@ class BoundedStep:
         return found if self._clock.may_begin() else Outcome.WAITING_FOR_OTHERS
 
     def skip(self, tag: Tag) -> None:
-        """Be done with an empty batch: it is no update, so the clock stands."""
+        """Report an empty batch as done; it made no update, so the clock does not advance."""
         self._inner.skip(tag)
 
     def prepare(self, tag: Tag, loss: float) -> None:
         self._inner.prepare(tag, loss)
 
     def update(self, gradient: Gradient) -> None:
-        """Update the weights, and let the clock go on by one."""
+        """Update the weights, and advance the clock by one."""
         self._inner.update(gradient)
         self._counters.keep_largest("lead", self._clock.advance())

@@ -1,7 +1,7 @@
-"""Evaluation between epochs: workers take chunks of the validation or test set and measure them.
+"""Evaluation of the validation set between epochs, and of the test set: workers lease chunks and measure them.
 
-A worker makes the pictures of a chunk itself, the same whoever makes them. Each chunk has a result of its own, so that
-sums over all chunks do not depend on who did which.
+A worker makes the pictures of a chunk itself; they are the same whichever worker makes them. Each chunk has a result of
+its own, so that sums over all chunks do not depend on which worker measured which.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from adam_mp.memory.run_memory import RunMemory
 
 
 class Evaluator:
-    """Evaluates chunks with a worker's training context; a chunk is as large as the context's batch."""
+    """Evaluates chunks with a worker's training context; a chunk has as many images as the context's batch."""
 
     def __init__(self, worker: int, context: TrainingContext, memory: RunMemory, pictures: Pictures) -> None:
         self._worker, self._context, self._memory, self._pictures = worker, context, memory, pictures
         self._images: np.ndarray = np.zeros((context.batch, *context.network.input_shape), np.float32)
         self._labels: np.ndarray = np.zeros(context.batch, np.int32)
-        self._programs: dict[int, Program] = {}  # by the number of images
+        self._programs: dict[int, Program] = {}  # number of images in a chunk -> program
 
     def evaluate_chunk(self, order: int) -> bool:
-        """Lease a chunk of the set that `order` says, evaluate it, write its result; False if none is free."""
+        """Lease a chunk of the set that `order` (VALIDATE or TEST) names, evaluate it, write its result.
+
+        Returns False if no chunk is free. Images that cannot be read are not in the result.
+        """
         ledger = self._memory.evaluation
         round_number = ledger.round
         chunk = ledger.claim_lease(round_number, self._worker) if round_number >= 0 else None
@@ -39,7 +42,7 @@ class Evaluator:
         return True
 
     def _measure(self, count: int) -> np.ndarray:
-        """Return [sum of losses, number right] of the first `count` images."""
+        """Return [sum of losses, number classified correctly] of the first `count` images."""
         if count == 0:
             return np.zeros(2)
         program = self._programs.get(count)

@@ -1,4 +1,4 @@
-"""The programs of a worker: one for each slot of its rings and number of images in it, made when first needed."""
+"""The programs of a worker: one for each slot of its rings and number of images in the slot, made when first needed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ Factors = list[tuple[np.ndarray, np.ndarray]]
 
 
 class SlotProgram(NamedTuple):
-    """The program of a batch where it lies, and where a step leaves its dense layers' (inputs, errors)."""
+    """The program that trains a batch where it lies, in its slot, and the arrays of its dense layers.
+
+    `factors` has (activations, errors), each [images, n], of every layer whose updates go to parameter servers in that
+    form; the program fills them.
+    """
 
     program: Program
     factors: Factors
 
 
 class SlotPrograms:
-    """Makes the programs and keeps them. `shape` is of the dense layers whose inputs and errors are wanted, if any."""
+    """Makes the programs and keeps them. `shape` names the dense layers whose `factors` are wanted, None for none."""
 
     def __init__(self, context: TrainingContext, shape: FactorShape | None) -> None:
         self._context = context
@@ -30,7 +34,7 @@ class SlotPrograms:
         self._made: dict[tuple[int, int, int], SlotProgram] = {}
 
     def of(self, batch: WaitingBatch) -> SlotProgram:
-        """Return the program for a batch, of one image at least, in its slot."""
+        """Return the program for a batch, of at least one image, in its slot."""
         key = (batch.ring_number, batch.slot, batch.tag.images)
         made = self._made.get(key)
         if made is None:

@@ -1,10 +1,15 @@
-"""Synchronous training: one update for a batch of every worker, as one process with all their images would make it.
+"""Synchronous training: all workers make one update together, from a batch of each.
 
-In each turn every worker computes the gradient of its own batch on the same weights. When all have arrived, each
-adds up its slice of all gradients, in the order of the workers, and applies it; when all slices are applied, the next
-turn begins. Nothing depends on who is quicker, so a run is repeated bit for bit by its seed and number of workers.
+It is the update that one process would make from the images of all these batches. In each turn of an epoch:
 
-A worker that waits for others has its gradient in shared memory and touches nothing, so it may be ordered to be idle.
+1. Every worker computes the gradient of its own batch on the same weights, leaves it in shared memory, and *arrives*.
+2. When all have arrived, each worker adds up its slice of all gradients, in the order of the workers, and applies it.
+3. When all have applied their slices, the next turn begins.
+
+The *players* of a turn are the workers that have a batch in it: all of them, but in an epoch's last turn perhaps only
+the first few. Nothing depends on which worker is quicker, so the same seed and number of workers give the same bits.
+
+A worker that has arrived and waits for others touches nothing, so it may acknowledge IDLE.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from adam_mp.training.worker.step import Gradient, Outcome
 
 @dataclasses.dataclass(frozen=True)
 class _Slice:
-    """A part of the flat space from `start` on: the mean gradient there, and the function that applies it."""
+    """A worker's part of the flat space, from `start` on: the mean gradient there, and the function that applies it."""
 
     start: int
     gradient: np.ndarray
@@ -39,9 +44,10 @@ class _Slice:
 
 
 class SynchronousStep:
-    """One worker's part in the steps; its context leaves each gradient in its row of `steps.gradients`.
+    """One worker's part in the steps; its training context leaves each gradient in its row of `steps.gradients`.
 
-    `optimizer` changes the store by the live `numbers`, among which `rate` sets the learning rate.
+    `optimizer` updates the store with the numbers that `numbers` has at that moment; `rate` sets the learning rate in
+    them.
     """
 
     def __init__(
@@ -54,31 +60,31 @@ class SynchronousStep:
         self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
         self._optimizer, self._numbers, self._rate = optimizer, numbers, rate
         self._spaces: Mapping[str, np.ndarray] = {"weights": store.weights, **store.states}
-        self._slices: dict[int, _Slice] = {}  # by the number of players
+        self._slices: dict[int, _Slice] = {}  # number of players -> this worker's slice
         self._shares = np.zeros(steps.shape.workers)
         self._waiting = Backoff(AMONG_WORKERS)
 
     # What the worker's loop calls.
 
     def settle(self) -> bool:
-        """See the pending step through, this worker's or that of the dead one before it, if all have arrived."""
+        """Complete the step at which this worker, or its dead predecessor, has arrived, if all others have too."""
         key = self._steps.pending(self._worker)
         if key is None:
             return False
-        began = time.perf_counter_ns()
+        start = time.perf_counter_ns()
         own = self._complete(key)
         if own is None:
             return False
-        self._counters.add("update_ns", time.perf_counter_ns() - began)
+        self._counters.add("update_ns", time.perf_counter_ns() - start)
         self._counters.add("images", own.images)
         self._counters.add_loss(own.loss, own.images)
-        if self._worker == 0:  # it has a part in every step
+        if self._worker == 0:  # worker 0 plays in every turn, so it counts the updates of all
             self._counters.add("updates", 1)
             self._staleness[0] += 1
         return True
 
     def take(self) -> WaitingBatch | Outcome:
-        """Return the batch whose turn it is, unless others are still to arrive at this worker's last one."""
+        """Return the batch of this worker's next turn, unless the step of its last turn is not completed yet."""
         if self._steps.pending(self._worker) is not None:
             return Outcome.WAITING_FOR_OTHERS
         epoch = self._ledger.round
@@ -87,44 +93,45 @@ class SynchronousStep:
         return found or Outcome.NOTHING_THERE
 
     def skip(self, tag: Tag) -> None:
-        """Arrive at the step all the same: the others wait for all."""
+        """Arrive at the step with no images: the other workers wait until all have arrived."""
         self._arrive(tag, 0.0)
 
     def prepare(self, tag: Tag, loss: float) -> None:
-        """Nothing: the rate follows from the losses of all, once they have arrived."""
+        """Do nothing: the learning rate follows from the losses of all workers, so `settle` sets it."""
 
     def update(self, gradient: Gradient) -> None:
-        """Arrive with the gradient at the step; `settle` applies it."""
+        """Arrive at the step with the gradient; `settle` applies it."""
         self._arrive(gradient.tag, gradient.loss)
 
     # The steps.
 
     def _next_batch(self, epoch: int) -> int | None:
-        """Return the batch that is this worker's next in the epoch, None if it has had all."""
+        """Return this worker's next batch in the epoch, None if it has trained all of its batches."""
         hand, turn = self._turns.hand(self._worker), self._next_turn(epoch)
         return int(hand[turn]) if turn < hand.size else None
 
     def _next_turn(self, epoch: int) -> int:
-        """Return the turn that comes next: the one after the last applied one."""
+        """Return the turn after the last one in which this worker, or a dead predecessor, has applied its slice."""
         last = self._steps.last(self._worker)
         return last - step_key(epoch, 0) + 1 if last >= step_key(epoch, 0) else 0
 
     def _arrive(self, tag: Tag, loss: float) -> None:
-        """Bring the gradient of the next batch to its step."""
+        """Tell the other workers that this worker's gradient for the step is in shared memory."""
         key = step_key(tag.epoch, self._next_turn(tag.epoch))
         self._steps.arrive(self._worker, key, Contribution(tag.batch, tag.images, loss))
 
     def _complete(self, key: int) -> Contribution | None:
-        """Apply the pending step `key` if all have arrived, and wait until all have applied it; None if some have not.
+        """Apply this worker's slice of step `key` and wait until all workers have applied theirs.
 
-        Returns what this worker brought to it. It does not return between the first slice that may have been applied
-        and the last, unless the run is stopped.
+        Returns what this worker contributed, or None, with nothing done, if some workers have not arrived yet. Once all
+        have arrived, the others may change weights, so this worker must not acknowledge IDLE before all have applied
+        their slices. Only STOP ends that wait.
         """
         steps, worker = self._steps, self._worker
         epoch, turn = epoch_of(key), turn_of(key)
-        players = self._turns.players(turn)
+        players = self._turns.players(turn)  # 0 if the supervisor has just dealt other batches, and the step is gone
         if players == 0 or not steps.all_arrived(key, players):
-            return None  # nobody plays in a step that the supervisor has just taken back
+            return None
         own = steps.contribution(worker)
         self._ledger.finish(epoch, own.batch, worker)
         step = self._turns.step(turn)
@@ -133,7 +140,7 @@ class SynchronousStep:
         steps.journal(worker, key, players, self._spaces)
         self._numbers.set_step(step + 1)
         part.update()
-        if worker == 0:  # it has a part in every step; counted before its mark, or its death between would lose it
+        if worker == 0:  # before its mark: a successor counts again, but only where the mark is missing
             self._store.set_updates(step + 1)
         steps.applied(worker, key)
         self._waiting.reset()
@@ -144,7 +151,7 @@ class SynchronousStep:
         return own
 
     def _slice(self, players: int) -> _Slice:
-        """Return this worker's slice in a step of so many; in an epoch's last step some may have no part."""
+        """Return this worker's slice of the flat space in a step of so many players."""
         if players not in self._slices:
             part = self._steps.slice_of(self._worker, players)
             gradient = np.zeros(part.stop - part.start, np.float32)
@@ -154,18 +161,18 @@ class SynchronousStep:
         return self._slices[players]
 
     def _add_up(self, epoch: int, step: int, players: int, part: _Slice) -> None:
-        """Leave the mean gradient over all images in this worker's slice, and set the rate by their mean loss."""
-        brought = [self._steps.contribution(worker) for worker in range(players)]
-        images = sum(each.images for each in brought)
+        """Write the mean gradient over all players' images to this worker's slice; set the rate by their mean loss."""
+        contributions = [self._steps.contribution(worker) for worker in range(players)]
+        images = sum(each.images for each in contributions)
         self._shares[:] = 0.0
-        for worker, each in enumerate(brought):
+        for worker, each in enumerate(contributions):
             self._shares[worker] = each.images / max(images, 1)
         combine(self._steps.gradients, self._shares, part.start, part.gradient)
-        self._rate.set(epoch, step, sum(each.loss for each in brought) / max(images, 1))
+        self._rate.set(epoch, step, sum(each.loss for each in contributions) / max(images, 1))
 
 
 def left_to_a_successor(steps: StepMemory, ledger: Ledger, worker: int) -> bool:
-    """Tell whether a dead worker's batch is in a step that its successor will finish: then it is not to be freed."""
+    """Tell whether a dead worker's batch is in a step that its successor will finish, so that it must not be freed."""
     key = steps.pending(worker)
     if key is None or epoch_of(key) != ledger.round:
         return False

@@ -1,11 +1,12 @@
 """The worker: the paper's training loop (section 3.2). Take a batch, forward, backward, update, report; no locks.
 
-A worker follows the board's orders. While told to TRAIN it consumes its rings; told to VALIDATE or TEST it evaluates
-chunks of the data set; told to be IDLE it touches nothing. It ends when told to STOP, or when its supervisor is gone
-(`child`).
+`Worker.run` is the loop. It follows the supervisor's order on the board. TRAIN: train the batches in this worker's
+rings (`train_batch`, `train`). VALIDATE or TEST: evaluate chunks of that part of the data. IDLE: touch neither weights
+nor leases. STOP: end. A worker also ends when its supervisor is gone (`process.entry`).
 
-Which batch it takes, and how its gradient gets into the weights, is a `Step`: `AsyncStep`, `BoundedStep` or
-`SynchronousStep`.
+A `Step` decides which batch comes next, and brings the gradient of a batch into the weights: `AsyncStep` updates at
+once, `BoundedStep` as well, unless this worker is too far ahead of the slowest, `SynchronousStep` together with all
+workers. `make_step` chooses one when the worker starts.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ from adam_mp.transport.local import ChannelHandle
 
 @dataclasses.dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker is told: its number among the processes, what to train, on which shared memory, and how.
+    """What the supervisor tells a worker: its row on the board (`process`), the shared memory, what to train, and how.
 
-    `bound` is by how many updates it may be ahead of the slowest; `steps` the memory of steps that all make together.
+    `factors` and `outbox` are for dense layers whose updates go to parameter servers as activations and errors. `bound`
+    is by how many updates the worker may be ahead of the slowest. `steps` is the memory of the steps that all workers
+    make together. Each is None in a run without it.
     """
 
     process: int
@@ -63,7 +66,7 @@ class WorkerSpec:
 
 
 class Worker:
-    """One worker process: its context, its view of the shared memory, its loop."""
+    """One worker process: its training context, its view of the shared memory, its loop."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
@@ -82,12 +85,11 @@ class Worker:
         self.waiting, self.waiting_for_others = Backoff(), Backoff(AMONG_WORKERS)
 
     def run(self) -> None:
-        """Follow the board's orders until STOP."""
+        """Follow the supervisor's orders until STOP."""
         self.counters.publish("ready", 1)
         acknowledged = -1
         while True:
-            # Before an order is acknowledged: who arrives last at a step sees it through, and only then is idle.
-            if self.step.settle():
+            if self.step.settle():  # before the order is acknowledged: after IDLE is, this worker changes no weight
                 self.note_progress()
             order = self.memory.board.order()
             if order.sequence != acknowledged:
@@ -107,55 +109,59 @@ class Worker:
                 self.rest(outcome, training=order.kind == TRAIN)
 
     def train_batch(self) -> Outcome:
-        """Take a batch, lease it, train it, give its slot back; or tell why there is none to train."""
+        """Take a batch, lease it, train it, give its slot back to the data server; or tell why there is none."""
         batch = self.step.take()
         if isinstance(batch, Outcome):
             return batch
-        began, tag = time.perf_counter_ns(), batch.tag
+        taken, tag = time.perf_counter_ns(), batch.tag
+        # The lease fails if the supervisor took the batch back from its data server; then it is dropped here.
         if self.memory.ledger.lease(tag.epoch, tag.batch, tag.server, self.spec.process):
             if tag.images:
                 self.train(batch)
-            else:  # none of its images could be had
+            else:  # none of its images could be read
                 self.step.skip(tag)
-            self.counters.add("busy_ns", time.perf_counter_ns() - began)
+            self.counters.add("busy_ns", time.perf_counter_ns() - taken)
         batch.ring.consume()
         return Outcome.DONE
 
     def train(self, batch: WaitingBatch) -> None:
         """Forward, backward, update, report: the life of one leased batch."""
         tag = batch.tag
-        read_at = self.store.read_updates()
+        read_at = self.store.read_updates()  # the forward pass reads the weights from here on
         program, factors = self.programs.of(batch)
         self.context.set_dropout_key(draw_key(self.spec.seed, tag.epoch, tag.batch))
         start = time.perf_counter_ns()
         program.run_forward()
-        forwarded = time.perf_counter_ns()
+        forward_end = time.perf_counter_ns()
         loss = float(program.totals[0])
         if not math.isfinite(loss):
             self.report_divergence(tag.epoch, read_at)
             return
         self.step.prepare(tag, loss)
         program.run_backward()
-        self.counters.add("backward_ns", time.perf_counter_ns() - forwarded)
-        self.counters.add("forward_ns", forwarded - start)
+        self.counters.add("backward_ns", time.perf_counter_ns() - forward_end)
+        self.counters.add("forward_ns", forward_end - start)
         self.step.update(Gradient(tag, loss, read_at, factors))
 
     def rest(self, outcome: Outcome, training: bool) -> None:
-        """Sleep a little, because nothing could be done; tell how long it lacked data, or waited for other workers."""
-        began = time.perf_counter_ns()
+        """Sleep a little, because there was nothing to do; in training, count the time by what this worker lacks.
+
+        That is data (`waited_ns`), or, with a batch at hand, the progress of other workers (`held_ns`).
+        """
+        start = time.perf_counter_ns()
         held = outcome is Outcome.WAITING_FOR_OTHERS
         (self.waiting_for_others if held else self.waiting).pause()
         if training:
-            self.counters.add("held_ns" if held else "waited_ns", time.perf_counter_ns() - began)
+            self.counters.add("held_ns" if held else "waited_ns", time.perf_counter_ns() - start)
 
     def note_progress(self) -> None:
-        """Tell the supervisor that this worker lives, and look again soon."""
+        """Show the supervisor's watchdog that something was done; after that, poll for work quickly again."""
         self.counters.add("heartbeat", 1)
         self.waiting.reset()
 
-    def report_divergence(self, epoch: int, step: int) -> None:
-        """Tell the supervisor that the loss is NaN or infinite; the weights stay as they are."""
-        self.counters.publish("fault_step", step)
+    def report_divergence(self, epoch: int, updates: int) -> None:
+        """Tell the supervisor that the loss is NaN or infinite on weights of so many updates, and make no update."""
+        self.counters.publish("fault_step", updates)
         self.counters.publish("fault_epoch", epoch + 1)
         self.counters.publish("faults", self.counters.observe("faults") + 1)
 
@@ -163,7 +169,7 @@ class Worker:
 def make_step(
     spec: WorkerSpec, memory: RunMemory, store: ParameterStore, context: TrainingContext, steps: StepMemory | None
 ) -> Step:
-    """Return the way in which this worker keeps together with the others."""
+    """Return how this worker keeps together with the others: the `Step` of the run's consistency mode."""
     numbers = UpdateNumbers(spec.optimizer)
     rate = LearningRate(spec.schedule, spec.network.classes, memory.board, numbers)
     if steps is not None:

@@ -11,7 +11,7 @@ def test_a_silence_and_its_end_are_told_once():
     for seconds in (0.0, 1.0, 3.9, 0.0, 2.0, 4.1, 5.0, 11.6, 0.0, 0.3, 0.0):
         notices.look({"the coordinator at a:1": seconds, "the parameter server at b:1": 0.1})
     assert told == [
-        "the coordinator at a:1 has not answered for 4 s; it is waited for, 60 s at most",
+        "the coordinator at a:1 has not answered for 4 s; the run waits for it, 60 s at most",
         "the coordinator at a:1 answers again, after 12 s",
     ]
 

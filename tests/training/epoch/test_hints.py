@@ -44,7 +44,7 @@ def test_the_flag_that_would_help():
     assert "later epochs find them in the cache" in hint(busy=25, decode=10, augment=3, hits=0)
     assert "later epochs find them in the cache" in hint(busy=25, decode=10, augment=3, hits=50, ready=0.5)
     assert "cores are busy" in hint(busy=25, decode=10, augment=3, hits=50)
-    assert "machines of --data-from make too few" in hint(data_from="10.0.0.1:7800")
+    assert "data servers of --data-from make too few pictures" in hint(data_from="10.0.0.1:7800")
     assert "cores are busy: --data-servers 2" in hint(busy=30)
 
 

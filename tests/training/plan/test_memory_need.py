@@ -53,7 +53,7 @@ def test_more_workers_steps_and_other_machines_need_more():
     assert run_need(steps, None, True).shared["gradients of a step"] > 4 * steps.layout.size * 3
     replica = plan(servers=2, replicas=2)
     alone, all_of_it = run_need(replica, None, True), launch_need(replica, None)
-    assert alone.shared["the exchange with the servers"] > 2 * 4 * replica.layout.size
+    assert alone.shared["the exchange with the parameter servers"] > 2 * 4 * replica.layout.size
     assert all_of_it.total > 2 * alone.total + 4 * replica.layout.size
 
 
