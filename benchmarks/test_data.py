@@ -17,8 +17,8 @@ def test_serve_batch(benchmark, side, augmentation):
     shape = (side, side, 1 if side == 28 else 3)
     images = np.random.default_rng(1).integers(256, size=(BATCH, *shape), dtype=np.uint8)
     slot = np.zeros((BATCH, *shape), np.float32)
-    one = np.ones(shape[2], np.float32)
+    one, directions = np.ones(shape[2], np.float32), np.zeros((shape[2], shape[2]), np.float32)
     ranges = parse_augmentation(augmentation, shape).ranges
     samples = np.arange(BATCH)
-    benchmark(lambda: warp_batch(images, samples, slot, ranges, np.uint64(1), one, one, np.float32(0)))
+    benchmark(lambda: warp_batch(images, samples, slot, ranges, np.uint64(1), one, one, directions, np.float32(0)))
     benchmark.extra_info["images/s"] = BATCH / benchmark.stats.stats.median

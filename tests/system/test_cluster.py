@@ -261,6 +261,7 @@ def test_two_replicas_train_every_batch_once(begin, tmp_path):
     assert every_epoch(ended, 3, tmp_path / "run")
 
 
+@pytest.mark.long
 def test_a_run_by_hand_on_three_addresses(by_hand):
     by_hand.keys = by_hand.make_keys()
     servers = [by_hand.params(0, "127.0.0.1:0"), by_hand.params(1, "127.0.0.2:0")]
@@ -291,7 +292,14 @@ def test_a_run_by_hand_on_three_addresses(by_hand):
     assert covered(12, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
-@pytest.mark.parametrize("names", [["parameter server 0"], ["parameter server 1", "synchronizer"], ["replica 1"]])
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(["parameter server 0"], marks=pytest.mark.long),
+        ["parameter server 1", "synchronizer"],
+        pytest.param(["replica 1"], marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, names):
     run = begin(KILLED)
     both_train(run, tmp_path / "run")
@@ -321,7 +329,7 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
     assert covered(12, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
-@pytest.mark.parametrize("number", [1, 0], ids=["second", "first"])
+@pytest.mark.parametrize("number", [pytest.param(1, id="second", marks=pytest.mark.long), pytest.param(0, id="first")])
 def test_a_server_without_snapshots_is_started_again_and_no_image_is_lost(by_hand, number):
     epochs = 6
     servers = [by_hand.params(each, snapshots=False) for each in range(2)]
@@ -339,6 +347,7 @@ def test_a_server_without_snapshots_is_started_again_and_no_image_is_lost(by_han
     assert max(ended.summary["test_accuracy"] or 0 for ended in ends) > 0.9
 
 
+@pytest.mark.long
 def test_a_replica_says_who_is_silent_and_back_unless_it_was_stopped_itself(by_hand):
     servers = [by_hand.params(0), by_hand.params(1)]
     replica = by_hand.replica(0, 5000)
@@ -374,6 +383,7 @@ def test_a_replica_says_who_is_silent_and_back_unless_it_was_stopped_itself(by_h
         assert server.finish().code == 143
 
 
+@pytest.mark.long
 def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
     servers = [by_hand.params(0), by_hand.params(1)]
     replicas = [by_hand.replica(number, 8) for number in range(2)]
@@ -391,6 +401,7 @@ def test_another_replica_takes_over_what_a_dead_one_had_leased(by_hand):
     assert "is silent" in servers[0].read(servers[0].out)
 
 
+@pytest.mark.long
 def test_the_other_data_server_takes_over(by_hand, start, small_data, tmp_path):
     (first, address), (second, other) = by_hand.pictures(0), by_hand.pictures(1)
     run = start(
@@ -411,6 +422,7 @@ def test_the_other_data_server_takes_over(by_hand, start, small_data, tmp_path):
     assert "served 0 pictures" not in ended.out
 
 
+@pytest.mark.long
 def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
     epochs = 12
     run = begin(epochs)
@@ -429,6 +441,7 @@ def test_a_run_stopped_by_a_signal_is_resumed(begin, start, tmp_path):
     assert epochs * BATCHES <= resumed.summary["updates"] < epochs * BATCHES + 60  # what was under way is trained again
 
 
+@pytest.mark.long
 def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
     epochs = 45
 
@@ -462,6 +475,7 @@ def test_a_replica_that_is_resumed_counts_what_others_did_meanwhile(by_hand):
     assert all(server.finish().code == 0 for server in servers)
 
 
+@pytest.mark.long
 def test_a_replica_whose_cluster_is_gone_goes_on_alone(by_hand, start):
     epochs = 20
     servers = [by_hand.params(0), by_hand.params(1)]
@@ -497,6 +511,7 @@ def test_a_run_of_own_servers_goes_on_alone(begin, start, tmp_path):
     assert metrics(tmp_path / "run")[-1]["lr"] < 0.07 * 60 / (epochs * BATCHES)
 
 
+@pytest.mark.long
 def test_a_run_whose_model_the_disk_refused_is_resumed_with_nothing_to_train(begin, start, tmp_path):
     assert begin(2).finish().code == 0
     rows = metrics(tmp_path / "run")
@@ -620,6 +635,7 @@ def test_the_first_server_does_not_wait_for_ever(by_hand):
     assert by_hand.start("serve-params", "--listen", "127.0.0.1:0", "--wait-seconds", "0").finish().code == 2
 
 
+@pytest.mark.long
 def test_a_replica_with_other_settings_is_refused(by_hand):
     server, by_hand.first = by_hand.serve("serve-params", "params-0", "127.0.0.1:0")
     run = by_hand.replica(0, 500)

@@ -77,11 +77,10 @@ DETERMINISTIC = ("--cores", "2", "--consistency", "deterministic")
 @pytest.mark.parametrize(
     ("mode", "images", "updates"),
     [
-        (DETERMINISTIC, IMAGES, 60),
-        ((*DETERMINISTIC, "--quorum", "0.75"), 90 * 16, 45),
-        (("--cores", "1"), IMAGES, BATCHES),
+        pytest.param(DETERMINISTIC, IMAGES, 60, id="two workers", marks=pytest.mark.long),
+        pytest.param((*DETERMINISTIC, "--quorum", "0.75"), 90 * 16, 45, id="two workers and a quorum"),
+        pytest.param(("--cores", "1"), IMAGES, BATCHES, id="one core", marks=pytest.mark.long),
     ],
-    ids=["two workers", "two workers and a quorum", "one core"],
 )
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(train, tmp_path, mode, images, updates):
     mode = (*mode, "--epochs", "6")
@@ -100,6 +99,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(train, tmp_
     assert np.array_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
+@pytest.mark.long
 def test_a_cut_epoch_goes_on_with_another_quorum(train, tmp_path):
     run = train("run", *DETERMINISTIC, "--epochs", "2", "--quorum", "0.5", "--checkpoint-seconds", "0.05")
     wait_until(lambda: list((tmp_path / "run").glob("checkpoint-*")), "a checkpoint")
@@ -154,7 +154,8 @@ def test_the_histogram_of_staleness_has_every_update(train, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "before", "after"), [("async", "2", "1"), ("async", "1", "4"), ("deterministic", "2", "3")]
+    ("mode", "before", "after"),
+    [("async", "2", "1"), pytest.param("async", "1", "4", marks=pytest.mark.long), ("deterministic", "2", "3")],
 )
 def test_a_run_is_resumed_with_another_number_of_cores(train, tmp_path, mode, before, after):
     modes = ("--epochs", "8", "--consistency", mode)

@@ -51,7 +51,7 @@ def serve(start, tmp_path):
 def test_a_picture_that_breaks_the_decoder_is_left_out_and_the_server_goes_on(serve, start, tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(BREAKING)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
     place = tmp_path / "pictures"
     bad = write_folder(place, 20)[30]
     bad.write_bytes(bad.read_bytes() + DEADLY)
@@ -98,6 +98,7 @@ def test_a_server_whose_makers_die_again_and_again_ends(serve, small_data):
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.long
 def test_a_run_whose_only_data_server_dies_makes_its_pictures_itself_until_it_is_back(
     serve, start, small_data, tmp_path
 ):

@@ -25,6 +25,7 @@ def machines(drill):
         yield machines
 
 
+@pytest.mark.long
 def test_a_run_on_seven_machines_survives_what_happens_to_them(drill, machines, tmp_path):
     faults = [
         drill.Fault("broken frames and wrong keys", drill.throw),

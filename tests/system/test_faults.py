@@ -87,10 +87,8 @@ def matrix() -> list[Case]:
 
 CHOSEN = {
     ("killed", "worker 0", "validation", 1),
-    ("killed", "data server 0", "a checkpoint", 1),
     ("made to raise", "worker 0", "steady state", 1),
     ("made to raise", "supervisor", "a checkpoint", 1),
-    ("killed", "supervisor", "start-up", 1),
     ("killed", "supervisor", "steady state", 2),
 }
 

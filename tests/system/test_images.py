@@ -100,7 +100,9 @@ def test_strict_stops_at_the_first(start, tmp_path, spoiled):
     assert ended.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("cache", ["0", "200KB", "60%"])
+@pytest.mark.parametrize(
+    "cache", [pytest.param("0", marks=pytest.mark.long), "200KB", pytest.param("60%", marks=pytest.mark.long)]
+)
 def test_killed_data_servers_lose_no_sample(start, tmp_path, folder, cache):
     run = start("train", "--data", str(folder), *SIZE, "--epochs", "3", "--cores", "2", "--data-servers", "2",
                 "--cache", cache, "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
@@ -114,6 +116,7 @@ def test_killed_data_servers_lose_no_sample(start, tmp_path, folder, cache):
     assert ended.summary["test_accuracy"] > 0.9
 
 
+@pytest.mark.long
 def test_a_run_resumed_in_the_middle_of_an_epoch_trains_what_is_left(start, tmp_path, folder):
     arguments = ("--data", str(folder), *SIZE, "--epochs", "40", "--cores", "1", "--cache", "300KB")
     run = start("train", *arguments, "--run-dir", str(tmp_path / "run"), "--json")
@@ -133,6 +136,7 @@ def test_a_run_resumed_in_the_middle_of_an_epoch_trains_what_is_left(start, tmp_
     assert [row["loss"] for row in metrics(tmp_path / "run")] == pytest.approx(losses, rel=1e-11)
 
 
+@pytest.mark.long
 def test_the_figures_of_an_epoch_are_of_all_machines(start, tmp_path, spoiled):
     place, _ = spoiled
     run = start("train", "--data", str(place), *SIZE, "--epochs", str(EPOCHS), "--validation", "0", "--cores", "2",

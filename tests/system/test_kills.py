@@ -9,7 +9,7 @@ import pytest
 
 from tests.system.conftest import metrics, wait_until
 
-EPOCHS = 14
+EPOCHS = 6  # of which one is over when a test begins
 BATCHES = 119
 
 
@@ -29,8 +29,15 @@ def long_run(start, small_data, tmp_path):
     return begin
 
 
-@pytest.mark.parametrize("name", ["worker 0", "worker 1", "data server 0"])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("worker 0", signal.SIGKILL),
+        ("data server 0", signal.SIGSEGV),
+        pytest.param("worker 1", signal.SIGSEGV, marks=pytest.mark.long),
+        pytest.param("data server 0", signal.SIGKILL, marks=pytest.mark.long),
+    ],
+)
 def test_a_killed_child_is_replaced_and_no_image_is_lost(long_run, tmp_path, name, number):
     run = long_run()
     first = run.wait_for_child(name)
@@ -94,7 +101,9 @@ def test_children_die_with_a_killed_supervisor(long_run, stopped):
     assert run.finish().code == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, start, tmp_path, number, code):
     run = long_run()
     run.signal(number)
@@ -131,6 +140,7 @@ def test_a_second_signal_stops_at_once(long_run):
     assert run.finish().code == 130
 
 
+@pytest.mark.long
 def test_two_runs_at_once_do_not_meet(long_run, start, small_data, tmp_path):
     first = long_run()
     stopped = [first.wait_for_child(name) for name in ("worker 0", "worker 1")]

@@ -38,7 +38,7 @@ def test_one_epoch_of_mnist_reaches_its_accuracy(start, tmp_path):
     assert evaluated.summary["accuracy"] == pytest.approx(summary["test_accuracy"])
 
 
-@pytest.mark.parametrize("cores", ["1", "8"])
+@pytest.mark.parametrize("cores", [pytest.param("1", marks=pytest.mark.long), "8"])
 def test_more_or_fewer_processes_than_cores_train_as_well(start, small_data, tmp_path, cores):
     run = start(
         "train", "--cores", cores, "--data", str(small_data), "--epochs", "6", "--lr", "0.03 * warmup", "--json",
@@ -51,6 +51,7 @@ def test_more_or_fewer_processes_than_cores_train_as_well(start, small_data, tmp
     assert ended.err.count("usable here") == (1 if cores == "8" else 0)
 
 
+@pytest.mark.long
 def test_one_core_repeats_bit_for_bit(start, small_data, tmp_path):
     for name in ("first", "second"):
         run = start(

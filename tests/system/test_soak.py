@@ -20,6 +20,7 @@ def tool():
         yield module
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_run_whose_processes_are_killed_all_the_time_is_as_good_as_another(tool, small_data, tmp_path):
     plan = tool.Plan(0.5, every=(2, 5), more=("--data", str(small_data), "--model", "lenet", "--cores", "2"))
