@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.model import Model, load, read_weights
-from adam_mp.errors import RunFolderError
+from adam_mp.errors import RunFolderError, TransportError
 from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
-from adam_mp.params.run.membership import StoppedError
+from adam_mp.params.run.membership import JoinError, StoppedError
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption, stacks_when_asked
 from adam_mp.training.data.kept_images import KeptImages
@@ -178,6 +178,12 @@ def _run_replica(
         assert interruption.requested is not None
         stopped.exit_code = 128 + signal.Signals[interruption.requested]
         raise
+    except JoinError:
+        raise
+    except TransportError as error:
+        if launch is not None or plan.resumed is None:
+            raise
+        raise TransportError(f"{error}; to go on without that run, give --join none") from None
     if launch is not None:
         launch.link = cluster.link
     try:

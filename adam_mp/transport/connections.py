@@ -38,9 +38,11 @@ FAILURES: dict[tuple[int, bool], str] = {
     (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, False): "it ends the connection at once; does it expect a --key-file?",
 }
 _STRANGER = "what answers there is no part of a run; give the address of one"
+MUTE = "it takes the connection and says nothing; is it stopped, or no part of a run?"
 _FAILED = sum({event for event, _ in FAILURES})
 _OPENED = zmq.EVENT_CONNECTED | zmq.EVENT_ACCEPTED
-_EVENTS = _OPENED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | zmq.EVENT_DISCONNECTED
+_UNREACHED = zmq.EVENT_CLOSED  # of a socket that dials: an attempt to connect failed
+_EVENTS = _OPENED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | zmq.EVENT_DISCONNECTED | _UNREACHED
 
 
 @dataclasses.dataclass
@@ -55,18 +57,25 @@ class Connections:
     """All connections of one socket, from now on; used by the thread that uses the socket.
 
     `failed` counts handshakes that failed, `lost` connections that ended after theirs, whoever ended them. `trouble`
-    says what was wrong with the last handshake. Whoever uses the socket calls `look_if_due` each time, and `look` when
-    `monitor` has something to receive: untaken, what ZeroMQ tells stops all of the socket's traffic at some point.
+    says what was wrong with the last handshake, nothing if nobody was there for one. `reached`, of a socket that dials,
+    is whether its connection has had its handshake and is open. Whoever uses the socket calls `look_if_due` each time,
+    and `look` when `monitor` has something to receive: untaken, what ZeroMQ tells stops all of the socket's traffic at
+    some point.
     """
 
     def __init__(self, of: zmq.Socket[bytes], has_keys: bool) -> None:
         self.monitor = of.get_monitor_socket(_EVENTS)
         self.failed = self.lost = 0
-        self.trouble = ""
+        self.trouble, self.reached = "", False
         self._socket, self._has_keys = of, has_keys
         self._failing = 0  # connections whose handshake failed, and whose end is told next
         self._open: dict[int, _Heard] = {}  # by their descriptors
         self._taken = self._looked = time.monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, its handshake over or not."""
+        return bool(self._open)
 
     def look_if_due(self) -> None:
         """Do as `look` does, unless that was done just now: a look takes longer than to send a small message."""
@@ -95,12 +104,16 @@ class Connections:
             self._open[value] = _Heard(time.monotonic(), 0)
         elif event == zmq.EVENT_DISCONNECTED:
             self._open.pop(value, None)
+            self.reached = False
             if self._failing:
                 self._failing -= 1
             else:
                 self.lost += 1
+        elif event == _UNREACHED:
+            self.trouble = ""
         else:
             self.trouble = _failure(event, value, self._has_keys)
+            self.reached = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             if event & _FAILED:
                 self.failed += 1
                 self._failing += 1
@@ -143,5 +156,5 @@ def _failure(event: int, detail: int, has_keys: bool) -> str:
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and detail != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
         return _STRANGER
     if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and detail == errno.EAGAIN:
-        return ""  # it did not say anything in time
+        return MUTE  # it did not say anything in time
     return FAILURES.get((event, has_keys), "")

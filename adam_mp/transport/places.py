@@ -32,6 +32,10 @@ class Way:
         if self.folder is not None:
             self.folder.remove_file()
 
+    def describe_absence(self) -> str:
+        """Say what a socket file tells of why nobody is reached there; an address tells nothing."""
+        return "" if self.folder is None else self.folder.describe_absence()
+
     def close(self) -> None:
         """Give back what it holds."""
         if self.folder is not None:

@@ -21,6 +21,7 @@ from adam_mp.errors import SettingsError, TransportError, refusal
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 
 PREFIX = "unix:"
+NO_FILE, NO_LISTENER = "there is no such socket file", "nobody listens at this socket file any more"
 _FOLDER = "adam_mp-sockets-"  # how the names of folders that are made for socket files begin
 _THROUGH_DESCRIPTOR = sys.platform == "linux"
 
@@ -87,6 +88,14 @@ class PrivateFolder:
             if error.errno != errno.EAGAIN:  # which says that many wait to be let in
                 reason = refusal(error)
         raise TransportError(f"cannot listen on {self._file}: {reason}; choose another --listen")
+
+    def describe_absence(self) -> str:
+        """Say why nobody is reached there."""
+        try:
+            is_socket = stat.S_ISSOCK(os.lstat(self._path).st_mode)
+        except OSError:
+            return NO_FILE
+        return NO_LISTENER if is_socket else "this file is no socket"
 
     def remove_file(self) -> None:
         """Take the socket's name away, while this process still listens: after that it may be a successor's."""

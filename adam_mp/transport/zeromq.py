@@ -25,12 +25,13 @@ import zmq.auth.thread
 from adam_mp.errors import TransportError
 from adam_mp.machine import keep_freed_memory
 from adam_mp.transport.addresses import Address
-from adam_mp.transport.connections import Connections
+from adam_mp.transport.connections import MUTE, Connections
 from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Message, decode, encode
 from adam_mp.transport.places import Place, Way, way_to_dial, way_to_listen
 from adam_mp.transport.refusal import Refusal, refusal_message
+from adam_mp.transport.socket_files import NO_FILE, NO_LISTENER
 
 _QUEUE = 16  # messages
 _COPIED = 32 << 10  # bytes up to which a copy is cheaper than keeping track
@@ -43,6 +44,8 @@ _MOST_PARTS = 8  # frames of a message that are looked at
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
 NOBODY = "nobody answers there"
+ABSENT = (NOBODY, NO_FILE, NO_LISTENER)  # troubles that mean: what should be there does not run
+_SILENT = "it is reached and does not answer; is it stopped?"
 
 
 class _Allowed:
@@ -190,7 +193,8 @@ class SocketDialer:
         self._context = zmq.Context()
         self._sockets: dict[Place, zmq.Socket[bytes]] = {}
         self._connections: dict[Place, Connections] = {}
-        self._ways: list[Way] = []
+        self._ways: dict[Place, Way] = {}
+        self._hung_up: list[Way] = []  # a socket that was hung up may use its own until the end
         self._poller = zmq.Poller()
         self._ready: list[Place] = []
 
@@ -200,7 +204,7 @@ class SocketDialer:
             return
         way = way_to_dial(address, self._keys is not None)
         keys = self._keys if way.with_keys else None
-        self._ways.append(way)
+        self._ways[address] = way
         socket = _socket(self._context, zmq.DEALER, keys, way)
         socket.immediate = True  # nothing waits for a peer that is not there
         if keys is not None:
@@ -225,6 +229,7 @@ class SocketDialer:
             self._tally.end(connections)
             connections.close()
             socket.close(_LINGER)
+            self._hung_up.append(self._ways.pop(address))
 
     def send(self, peer: Place, message: Message) -> Sent | None:
         """See `Endpoint.send`; None too while the connection is not there yet."""
@@ -266,12 +271,25 @@ class SocketDialer:
         return None
 
     def trouble(self, address: Place) -> str:
-        """Say why a peer is not reached, as far as its connection tells."""
+        """Say why a peer does not answer, as far as its connection tells: one of `ABSENT` if nobody is there."""
         connections = self._connections.get(address)
         if connections is None:
             return NOBODY
         connections.look()
-        return connections.trouble or NOBODY
+        if connections.trouble:
+            return connections.trouble
+        if connections.reached:
+            return _SILENT
+        if connections.is_open:
+            return MUTE
+        return self._ways[address].describe_absence() or NOBODY
+
+    def reaches(self, address: Place) -> bool:
+        """Tell whether the connection to a peer has come about, and is open."""
+        connections = self._connections.get(address)
+        if connections is not None:
+            connections.look()
+        return connections is not None and connections.reached
 
     def statistics(self) -> TransportStatistics:
         """See `Endpoint.statistics`."""
@@ -282,9 +300,9 @@ class SocketDialer:
         for address in list(self._sockets):
             self.hang_up(address)
         _end(self._context)
-        for way in self._ways:  # a socket that was hung up may have used its own until now
+        for way in (*self._hung_up, *self._ways.values()):
             way.close()
-        self._ways.clear()
+        self._hung_up.clear()
 
 
 def _look(connections: Connections, found: Collection[Any]) -> None:

@@ -614,6 +614,53 @@ def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch,
     assert not folder.exists()
 
 
+def says(command, words):
+    """Wait until a command that goes on says these words on one line; return the line."""
+
+    def line():
+        assert command.process.poll() is None, command.read(command.err)
+        said = (command.read(command.out) + command.read(command.err)).splitlines()
+        return next((line for line in said if all(word in line for word in words)), None)
+
+    return wait_until(line, f"it to say {words}")
+
+
+def test_who_waits_to_join_says_whom_it_waits_for_what_it_sees_and_how_long(by_hand, start, nobody, small_data):
+    by_hand.keys = by_hand.make_keys()
+    other = by_hand.make_keys("other")
+    server = by_hand.params(0)
+    folder = by_hand.folder / "sockets"
+    folder.mkdir(mode=0o700)
+    gone = f"unix:{folder}/params"
+    train = ("train", "--data", str(small_data), "--cores", "1", "--model", "mlp")
+    waiting = [
+        (start(*train, "--join", nobody), nobody, "nobody answers there"),
+        (start(*train, "--join", gone), gone, "there is no such socket file"),
+        (start(*train, "--join", by_hand.first, *other), by_hand.first, "does it have another key file?"),
+        (start(*train, "--join", by_hand.first), by_hand.first, "it expects keys; give the run's --key-file"),
+        (start("serve-params", "--listen", "127.0.0.1:0", "--join", gone), gone, "there is no such socket file"),
+    ]
+    for command, address, sees in waiting:
+        line = says(command, [f"waiting to join {address}, for ", " s more at most: ", sees])
+        assert "--join none" not in line
+    for command, _, _ in waiting:
+        command.signal(signal.SIGTERM)
+        assert command.finish().code == 143
+    server.signal(signal.SIGTERM)
+    server.finish()
+
+
+def test_going_on_alone_is_advised_to_a_run_that_is_resumed(small_data, tmp_path, nobody, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "_JOINING", 1.0)
+    folder = str(tmp_path / "run")
+    train = ["train", "--data", str(small_data), "--cores", "1", "--model", "mlp", "--quiet"]
+    assert main([*train, "--epochs", "1", "--run-dir", folder]) == 0
+    assert main([*train, "--epochs", "2", "--resume", folder, "--join", nobody]) == 1
+    assert "; to go on without that run, give --join none" in capsys.readouterr().err
+    assert main([*train, "--epochs", "2", "--join", nobody, "--run-dir", str(tmp_path / "new")]) == 1
+    assert "none" not in capsys.readouterr().err
+
+
 def test_the_first_server_does_not_wait_for_ever(by_hand):
     server = by_hand.params(0, "127.0.0.1:0", "--wait-seconds", "0.5")
     refused_at_once(server.finish(), 1, "waited 0.5 s for 1 more parameter server: the run has not begun; the same")

@@ -35,7 +35,7 @@ from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.refusal import Refusal, read_refusal
-from adam_mp.transport.zeromq import SocketDialer
+from adam_mp.transport.zeromq import ABSENT, SocketDialer
 
 _WINDOW = 8  # requests on their way; the queues of a connection hold 16 messages
 _AGAIN = 1.0  # seconds after which an unanswered question is asked again
@@ -50,7 +50,8 @@ class RemoteSource:
 
     `addresses` "HOST:PORT" or "unix:FILE", the first preferred; `digest` of the data set (`DataSet.digest`),
     `image_shape` (height, width, channels) of the pictures, `count` samples of all parts. `deadline` is how many
-    seconds the last server that is tried has to answer; those before it have three each.
+    seconds the last server that is tried has to answer, three at most where it opens no session; those before it have
+    three each.
     """
 
     addresses: tuple[str, ...]
@@ -272,7 +273,7 @@ class _Line:
             raise SettingsError("no data server is named; expected at least one HOST:PORT")
         self._addresses = [parse_place(text, "the address of a data server") for text in remote.addresses]
         self._facts = facts
-        self._deadline = remote.deadline + _SILENCE * (len(remote.addresses) - 1)
+        self._deadline, self._others = remote.deadline, _SILENCE * (len(remote.addresses) - 1)
         self._dialer = SocketDialer(remote.keys)
         self._turn = 0
         self._tried: list[Place] = []
@@ -355,7 +356,8 @@ class _Line:
     @property
     def silent(self) -> bool:
         """Whether no server has answered in time."""
-        return time.monotonic() - self._progress > self._deadline
+        last = self._deadline if self.session is not None else min(self._deadline, _SILENCE)
+        return time.monotonic() - self._progress > self._others + last
 
     def watch(self) -> None:
         """Turn to the next server when this one is silent."""
@@ -368,11 +370,14 @@ class _Line:
 
     def describe_silence(self) -> str:
         """Say which servers do not answer, as far as they were tried, and why."""
-        first, *others = self._tried
-        also = "".join(f", nor does {address} ({self._reason(address)})" for address in others)
+        reasons = {address: self._reason(address) for address in self._tried}
+        (first, reason), *others = reasons.items()
+        also = "".join(f", nor does {address} ({why})" for address, why in others)
+        missing = next((address for address, why in reasons.items() if why in ABSENT), None)
+        start = "" if missing is None else f"; start it with: adam-mp serve-data --listen {missing} ..."
         return (
-            f"data server {first} does not answer ({self._reason(first)}){also}; this machine makes the pictures until "
-            f"one answers; start it with: adam-mp serve-data --listen {first} ..."
+            f"data server {first} does not answer ({reason}){also}; this machine makes the pictures until one answers"
+            f"{start}"
         )
 
     def _reason(self, address: Place) -> str:

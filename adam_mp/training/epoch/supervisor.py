@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.params.run.silences import SilenceNotices
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
-from adam_mp.training.crew.silences import SilenceNotices
 from adam_mp.training.epoch.bad_samples import BadSamples
 from adam_mp.training.epoch.driver import Driver
 from adam_mp.training.epoch.guard import DivergenceGuard

@@ -188,7 +188,10 @@ class SharedLeases:
         if news is not None:
             self._take(write(news))
         elif self._link.silence > self._patience:
-            raise TransportError(f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s")
+            raise TransportError(
+                f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s: "
+                f"{self._link.trouble()}"
+            )
 
     def _take(self, facts: Mapping[str, Any]) -> None:
         """Take over what the coordinator says. Raises TransportError if it makes no sense."""
