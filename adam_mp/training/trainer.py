@@ -16,7 +16,7 @@ from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.run.membership import JoinError, StoppedError
 from adam_mp.process.forking import fork_server
-from adam_mp.process.interruption import Interruption, stacks_when_asked
+from adam_mp.process.interruption import EXIT_CODES, Interruption, stacks_when_asked
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.epoch.hints import STARVED
 from adam_mp.training.epoch.supervisor import Supervisor
@@ -123,13 +123,21 @@ def _take_folder(plan: RunPlan) -> RunFolder:
 
 
 def train_replica(task: ReplicaTask) -> None:
-    """Train as a further replica in this process, a child of the one that the user started."""
+    """Train as a further replica in this process, a child of the one that the user started.
+
+    Raises SystemExit with the exit code of a command if a signal ends it: its part of the run is not done then.
+    """
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):
             print(event.text, file=sys.stderr, flush=True)
 
-    run_training(task.settings, [say], task.share)
+    try:
+        result = run_training(task.settings, [say], task.share)
+    except StoppedError as stopped:
+        raise SystemExit(stopped.exit_code) from None
+    if (code := EXIT_CODES.get(result.stopped_by or "")) is not None:
+        raise SystemExit(code)
 
 
 def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
@@ -150,7 +158,7 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
     others["cores"] = plan.cores
     with Launch(
         folder.path, settings.servers, settings.replicas, others, settings.restarts, train_replica,
-        lambda text, details: tell(Notice(text, details)),
+        lambda: interruption.requested is not None, lambda text, details: tell(Notice(text, details)),
     ) as launch:  # fmt: skip
         mine = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
         joined = dataclasses.replace(plan, settings=mine, share=(0, settings.replicas))

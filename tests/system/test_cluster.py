@@ -304,6 +304,20 @@ def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, na
     assert f"{names[0]} was killed by SIGKILL" in ended.err
 
 
+def test_a_replica_that_is_stopped_is_announced_and_gets_a_successor(begin, tmp_path):
+    run = begin(2000)
+    both_train(run, tmp_path / "run")
+    stopped = run.wait_for_child("replica 1")
+    os.kill(stopped, signal.SIGTERM)
+    says(run, ["replica 1 was stopped by SIGTERM; started again"])
+    successor = wait_until(lambda: (found := run.see_children().get("replica 1")) != stopped and found, "a successor")
+    run.signal(signal.SIGTERM)
+    os.kill(successor, signal.SIGTERM)  # as one does who stops a group of processes
+    ended = run.finish()
+    assert ended.code == 143, ended.err
+    assert ended.err.count("started again") == 1, ended.err
+
+
 def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
     first, second = by_hand.params(0), by_hand.params(1)
     replicas = [by_hand.replica(number, 12) for number in range(2)]

@@ -56,16 +56,17 @@ class Launch:
     """The other parts of a run that `servers` and `replicas` of the settings ask for.
 
     Use as a context manager: leaving it ends all of them. `address` is the coordinator's; `link` is to be set once this
-    process has joined the run. `replica` is the function that trains as one more replica, given a ReplicaTask; `notice`
-    takes lines for the user.
+    process has joined the run. `replica` is the function that trains as one more replica, given a ReplicaTask; it ends
+    with exit code 0 only if its part of the run is done. `stopping` tells whether this process is asked to stop, and so
+    starts no replica any more: what stops it may have been sent to all. `notice` takes lines for the user.
     """
 
     def __init__(
         self, folder: Path, servers: int, replicas: int, settings: Mapping[str, Any], restarts: int,
-        replica: Callable[[Any], None], notice: Callable[[str, str], None],
+        replica: Callable[[Any], None], stopping: Callable[[], bool], notice: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self._folder, self._settings = folder, settings
-        self._restarts, self._notice, self._replica = restarts, notice, replica
+        self._restarts, self._notice, self._replica, self._stopping = restarts, notice, replica, stopping
         self._servers, self._replicas = servers, replicas
         self._parts: list[_Part] = []
         self.address = ""
@@ -163,6 +164,8 @@ class Launch:
                 continue  # its part of the run is done
             if part.function is not serve_for_supervisor:
                 self._say_dead(process)
+                if self._stopping():
+                    continue
             if part.deaths.too_many:
                 if part.function is serve_for_supervisor:
                     raise ProcessError(f"the run cannot go on: {part.name} {how}")
