@@ -55,8 +55,13 @@ def test_it_runs_one_function_on_one_thread_and_core(run_child, tmp_path):
     assert (tmp_path / "out").read_text() == f"1 {core}"
 
 
-@pytest.mark.parametrize(("task", "end"), [(tasks.say_and_die, "was killed by SIGKILL, by hand or by the kernel for "
-                                            "want of memory"), (tasks.say_and_leave, "ended with exit code 3")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "end"),
+    [
+        (tasks.say_and_die, "was killed by SIGKILL, by hand or by the kernel for want of memory"),
+        (tasks.say_and_leave, "ended with exit code 3"),
+    ],
+)
 def test_what_it_said_before_is_not_taken_for_the_cause_of_its_end(run_child, task, end):
     child = ended(run_child(task, "replica 2 died"))
     assert child.describe_end() == end

@@ -31,7 +31,8 @@ class _Look:
 class EpochAccount:
     """Opened as an epoch begins or goes on.
 
-    `totals` returns all counters' sums since the start, `staleness` the histogram; `part` is what was measured of the
+    `totals` returns all counters' sums since the start: `images` by all machines, all else by this one, `images_here`
+    too. `staleness` returns the histogram; `part` is what was measured of the
     epoch before an interruption; `served` are the sums as the epoch before ended, since data servers work ahead, and
     `stale` the histogram as it was then.
     """
@@ -97,7 +98,7 @@ class EpochAccount:
             seconds=self.here,
             images_per_second=rate,
             connections_per_second=rate * connections,
-            loss=measured["loss"] / max(measured["images"], 1),
+            loss=measured["loss"] / max(measured["images_here"], 1),
             wait_fraction=wait_fraction(recent["waited_ns"], recent["busy_ns"]),
             seconds_left=(images - done) * seconds / done_recently if done_recently > 0 else None,
         )
@@ -109,7 +110,7 @@ class EpochAccount:
             seconds=self.seconds,
             images_decoded=int(measured["decoded"]),
             cache_hits=int(measured["hits"]),
-            loss=measured["loss"] / max(measured["images"], 1),
+            loss=measured["loss"] / max(measured["images_here"], 1),
             images_per_second=rate,
             connections_per_second=rate * connections,
             data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),

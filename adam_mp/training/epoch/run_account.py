@@ -16,8 +16,8 @@ from adam_mp.training.folder.figures import SERVING, Figures, Sums
 class RunAccount:
     """Figures of a run and of its present epoch.
 
-    `progress` are the figures that a checkpoint has, if the run goes on from one. `totals` returns all counters' sums
-    since this process began, `staleness` the histogram.
+    `progress` are the figures that a checkpoint has, if the run goes on from one. `totals` and `staleness` are those of
+    `EpochAccount`, since this process began.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Supervisor:
             launch.children if launch is not None else dict,
         )  # fmt: skip
         progress = plan.resumed.progress if plan.resumed else None
-        self.account = RunAccount(progress, self.session.totals, self.session.staleness)
+        self.account = RunAccount(progress, self._totals, self.session.staleness)
         self._ways_back = plan.settings.rollbacks if cluster is None else 0  # of many replicas none has all the weights
         self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, self._ways_back)
         self.guard.times = self.account.figures.rollbacks
@@ -143,6 +143,12 @@ class Supervisor:
         self.session.watch()
         self.leases.tick()
         self._silences.look(self.leases.silences())
+
+    def _totals(self) -> dict[str, float]:
+        """Return the sums of the processes' counters since the start, and the images that all machines trained."""
+        totals = self.session.totals()
+        here = totals["images"]
+        return {**totals, "images_here": here, "images": self.leases.images_of_all(here)}
 
     def _failed_in(self, batches: np.ndarray) -> dict[int, int]:
         """Return batch -> images that could not be had, of these batches of the epoch that is open."""

@@ -36,6 +36,9 @@ class Leases(Protocol):
     def trained(self, states: np.ndarray) -> int:
         """Return how many images of the epoch are trained, by all machines."""
 
+    def images_of_all(self, here: float) -> float:
+        """Return how many images all machines have trained, up to a constant; `here` is how many this one has."""
+
     def next_epoch(self) -> int:
         """Return the epoch to train once this one is over."""
 
@@ -99,6 +102,10 @@ class OwnLeases:
     def trained(self, states: np.ndarray) -> int:
         """See `Leases.trained`."""
         return images_in(states, TRAINED, self._size, self._images)
+
+    def images_of_all(self, here: float) -> float:
+        """See `Leases.images_of_all`."""
+        return here
 
     def next_epoch(self) -> int:
         """See `Leases.next_epoch`."""

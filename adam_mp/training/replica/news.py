@@ -61,12 +61,27 @@ class News:
             return _sums({**self.facts, "skipped": 0})
         return _sums({name: self._ended(epoch, name) for name in ("trained", "skipped", "failed")})
 
+    def trained_since(self, before: News) -> int:
+        """Return how many images all replicas trained since they were at an earlier news.
+
+        Less than 0 where the coordinator knows of fewer than it did: it was restarted, and is told the rest again.
+        """
+        if self.epoch < before.epoch:
+            return self.epoch - before.epoch
+        ended = sum(_sums(entry).trained for entry in self.finished if before.epoch <= entry["epoch"] < self.epoch)
+        return ended + _present(self.facts) - _present(before.facts)
+
     def missed(self, epoch: int) -> list[tuple[int, Sums]]:
         """Return epoch and images of those that ended after `epoch`."""
         return [(int(entry["epoch"]), _sums(entry)) for entry in self.finished if entry["epoch"] > epoch]
 
     def _ended(self, epoch: int, what: str) -> int:
         return next((int(entry[what]) for entry in self.finished if entry["epoch"] == epoch), 0)
+
+
+def _present(facts: Mapping[str, Any]) -> int:
+    """Return the images of the epoch that the run trains, as far as it is trained."""
+    return _sums({**facts, "skipped": 0}).trained
 
 
 def _sums(entry: Mapping[str, Any]) -> Sums:

@@ -53,13 +53,14 @@ class SharedLeases:
         self._memory, self._store, self._exchange = memory, store, exchange
         self._link, self._facts, self._patience, self._figures, self._brought = link, facts, patience, figures, brought
         self._news, self._find_failed = News(news), failed_in
+        self._counted = self._news  # up to which `_images_of_all` counts
         self._batches = LeasedBatches()
         self._epoch = int(facts["epoch"]) - 1  # the last one that is behind it
         self._opened = self._granted = self._left = self._asks_for_done = False
         self._done: np.ndarray | None = None  # [batches], what all replicas have trained, if that was asked
         self._pulse: tuple[int, ...] = ()
         note_map(exchange, BucketMap.from_dict(self._news.map))
-        self._wanted_round = self._elsewhere = 0
+        self._wanted_round = self._elsewhere = self._images_of_all = 0
 
     @property
     def leads(self) -> bool:
@@ -85,6 +86,10 @@ class SharedLeases:
     def trained(self, states: np.ndarray) -> int:
         """See `Leases.trained`."""
         return self._news.trained(self._epoch)
+
+    def images_of_all(self, here: float) -> float:
+        """See `Leases.images_of_all`; those since it joined."""
+        return self._images_of_all
 
     def next_epoch(self) -> int:
         """See `Leases.next_epoch`."""
@@ -209,6 +214,8 @@ class SharedLeases:
         if servers != began:
             raise TransportError(f"the run began with {began} parameter servers and has {servers} now; start it again")
         before, self._news = self._news.map, self._news.followed_by(facts, self._epoch)
+        if (trained := self._news.trained_since(self._counted)) > 0:  # no image counts again that is told again
+            self._images_of_all, self._counted = self._images_of_all + trained, self._news
         if self._news.map != before:
             note_map(self._exchange, BucketMap.from_dict(self._news.map))
         self._batches.heard()

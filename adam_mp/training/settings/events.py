@@ -63,8 +63,9 @@ class DataSurveyed:
 class EpochProgress:
     """How far the current epoch is: images done of `images`, by all machines, and seconds of it so far.
 
-    Rates and the share of waiting are this machine's, of the last ten seconds, or of five updates where those take
-    longer. `loss` is the mean since the epoch began. `seconds_left` is None where nothing was done of late.
+    Rates are those of all machines too, `loss` and the share of waiting this machine's. Rates and share are of the last
+    ten seconds, or of five updates where those take longer; `loss` is the mean since the epoch began. `seconds_left` is
+    None where nothing was done of late.
     """
 
     epoch: int
@@ -81,7 +82,11 @@ class EpochProgress:
 
 @dataclasses.dataclass(frozen=True)
 class EpochEnded:
-    """The figures of a finished epoch; `as_dict` is one object of metrics.jsonl."""
+    """The figures of a finished epoch; `as_dict` is one object of metrics.jsonl.
+
+    Images trained, skipped and failed, the two rates and `updates` are those of all machines of a run, all else is this
+    machine's.
+    """
 
     epoch: int
     seconds: float

@@ -117,6 +117,17 @@ def test_an_epochs_figures_outlive_a_coordinator_that_is_lost_while_it_is_closed
     assert leases.missed() == [(2, Sums(87, 5, 3))]
 
 
+def test_images_of_all_count_once_though_a_restarted_coordinator_is_told_them_again(replica):
+    counted = []
+    for trained in (10, 30, 5, 20, 45):
+        replica.link.said = [{**NEWS, "trained": trained}]
+        replica.leases.tick()
+        counted.append(replica.leases.images_of_all(7))
+    replica.link.said = [{**NEWS, "epoch": 1, "trained": 8, "finished": [ENDED]}]
+    replica.leases.tick()
+    assert [*counted, replica.leases.images_of_all(7)] == [10, 30, 30, 30, 45, 45 + (87 - 45) + 8]
+
+
 def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):
     for updates, elsewhere in ((130, 30), (120, 30), (160, 60)):  # a restarted coordinator may know of fewer
         replica.link.said = [{**NEWS, "updates": updates}]
