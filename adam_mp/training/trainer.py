@@ -39,8 +39,8 @@ class TrainResult:
     """What came of a run; all figures are counted over the whole run, the parts before a resume included.
 
     `test_accuracy` is of `model`, the weights of the best epoch by validation (of the last epoch where nothing is held
-    out); None if there is no test set or the run was interrupted. `images_per_second` is how many images the machines of
-    the run trained together while this one did; `connections_per_second` is that times connections of one forward pass.
+    out); None if there is no test set or the run was interrupted. `images_per_second` is what the machines of the run
+    trained together while this one did; `connections_per_second` is that times the connections of one forward pass.
     Of a run of many machines, these two, `updates` and images trained, skipped and failed are of all, and all else is
     of this one. `images_failed` counts images of trained batches that could not be had,
     `bad_samples` the files they are. `decodes_per_second` and `augments_per_second` are those of one core that does

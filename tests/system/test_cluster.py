@@ -203,8 +203,7 @@ def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
     assert run.finish().code == 143
     assert not sockets.exists()
     late = start("status", str(folder), "--deadline", "1").finish()
-    assert late.code == 2
-    assert "no run with parameter servers goes on in" in late.err
+    refused_at_once(late, 2, f"no run with parameter servers goes on in {folder}: it has ended; see: adam-mp inspect")
 
 
 def test_what_a_killed_run_leaves_among_temporary_files_the_next_removes(begin, start, tmp_path):
@@ -216,6 +215,7 @@ def test_what_a_killed_run_leaves_among_temporary_files_the_next_removes(begin, 
     run.signal(signal.SIGKILL)
     run.finish()
     assert sockets.exists()
+    refused_at_once(start("status", str(folder)).finish(), 2, f"goes on in {folder}: its processes were killed; ")
     with contextlib.closing(SocketFolder()):
         assert not sockets.exists()
 
@@ -578,7 +578,9 @@ def test_listening_everywhere_needs_an_address_for_others(start):
         (("train", "--join", "127.0.0.1"), "expected HOST:PORT"),
         (("train", "--wire", "int8"), "expected one of float32"),
         (("serve-params", "--listen", "127.0.0.1:0", "--servers", "0"), "--servers is 0"),
-        (("status", "here"), "expected HOST:PORT"),
+        (("status", "here"), "here does not exist as a folder, and is no address; expected HOST:PORT"),
+        (("status", "runs/none"), "runs/none does not exist as a folder, and is no address"),
+        (("status", "127.0.0.1:99999"), "with a port from 1 to 65535"),
     ],
 )
 def test_wrong_flags(start, arguments, message):
@@ -602,6 +604,21 @@ def test_status_where_nobody_answers(start, nobody, taken):
     asked = [start("status", address, "--deadline", "2") for address in (nobody, taken)]
     for command, address in zip(asked, (nobody, taken), strict=True):
         refused_at_once(command.finish(20), 1, address, "does not answer")
+
+
+def test_status_where_nobody_is_reached_waits_no_longer_than_that_takes_to_see(start, nobody, tmp_path):
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(folder / "killed"))
+    expected = {
+        nobody: "does not answer for 2 s: nobody answers there",
+        f"unix:{folder}/none": "does not answer for 2 s: there is no such socket file",
+        f"unix:{folder}/killed": "does not answer for 2 s: nobody listens at this socket file any more",
+    }
+    asked = [start("status", address) for address in expected]
+    for command, (address, message) in zip(asked, expected.items(), strict=True):
+        refused_at_once(command.finish(20), 1, address, message, "is 'adam-mp serve-params' running there?")
 
 
 def test_status_with_other_keys(by_hand, start):
