@@ -1,7 +1,8 @@
 """What can go wrong, said in one line: what was given, what is expected, what to do.
 
 Every error that a user can cause or meet is a child of `AdamError`. `exit_code` is what the command line ends
-with. This module imports nothing of adam_mp, and every other module may import it.
+with. Here is also how messages say numbers of things. This module imports nothing of adam_mp, and every other module
+may import it.
 """
 
 from __future__ import annotations
@@ -98,3 +99,8 @@ def nearest(name: str, known: Iterable[str], most: int | None = None) -> str:
         return f"did you mean {close[0]!r}?"
     more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
     return "known: " + ", ".join(names[:most]) + more
+
+
+def several(number: int, noun: str, plural: str | None = None) -> str:
+    """Say a number of things: 1 worker, 2 workers; `plural` where that is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

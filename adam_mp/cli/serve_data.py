@@ -14,7 +14,7 @@ from adam_mp.data.normalization import Normalization
 from adam_mp.data.serving.makers import Makers
 from adam_mp.data.serving.picture_maker import Served
 from adam_mp.data.serving.picture_service import PictureServer, PictureService, ServingStatistics
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import cache_trouble, compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.memory.cache import LEFT_FREE
@@ -25,7 +25,6 @@ from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
-from adam_mp.report.text import several
 from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.preloading import OF_A_DATA_SERVER
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice

@@ -14,7 +14,7 @@ from typing import Any
 
 from adam_mp.data.serving.blame import Blame
 from adam_mp.data.serving.server import DataServerSpec, serve
-from adam_mp.errors import ProcessError, refusal
+from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.machine import allowed_cores
 from adam_mp.memory.board import HERE, STOP, Progress
 from adam_mp.memory.ledger import HELD, LEASED
@@ -169,7 +169,9 @@ class Crew:
             self.on_notice(f"{member.name} {how}; started again", last_words)
             self._start(member)
             return
-        self.on_notice(f"{member.name} {how}; given up after {member.deaths.in_a_row} early deaths", last_words)
+        self.on_notice(
+            f"{member.name} {how}; given up after {several(member.deaths.in_a_row, 'early death')}", last_words
+        )
         self._give_up(number)
 
     def _retire(self, number: int) -> None:

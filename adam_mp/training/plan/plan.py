@@ -12,7 +12,7 @@ import numpy as np
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.memory.cache import LEFT_FREE
@@ -152,7 +152,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     costs = measure_costs(network, initial_weights(network, settings.seed), data, settings.batch_size, choices)
     if cores > usable_cores():
         listener(
-            Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them")
+            Notice(
+                f"{several(cores, 'core')} asked for, but only {usable_cores()} usable here: processes will share them"
+            )
         )
     split = _split(settings, cores, costs, data.source is not None)
     plan = RunPlan(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.errors import ProcessError, refusal
+from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
@@ -169,7 +169,7 @@ class Launch:
             if part.deaths.too_many:
                 if part.function is serve_for_supervisor:
                     raise ProcessError(f"the run cannot go on: {part.name} {how}")
-                self._notice(f"{part.name} {how}; given up after {part.deaths.in_a_row} early deaths", words)
+                self._notice(f"{part.name} {how}; given up after {several(part.deaths.in_a_row, 'early death')}", words)
                 continue
             self._notice(f"{part.name} {how}; started again", words)
             if part.function is not serve_for_supervisor:

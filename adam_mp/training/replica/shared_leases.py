@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import TransportError, several
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -212,7 +212,9 @@ class SharedLeases:
             )
         began, servers = len(self._exchange.silences), len(facts["map"]["servers"])
         if servers != began:
-            raise TransportError(f"the run began with {began} parameter servers and has {servers} now; start it again")
+            raise TransportError(
+                f"the run began with {several(began, 'parameter server')} and has {servers} now; start it again"
+            )
         before, self._news = self._news.map, self._news.followed_by(facts, self._epoch)
         if (trained := self._news.trained_since(self._counted)) > 0:  # no image counts again that is told again
             self._images_of_all, self._counted = self._images_of_all + trained, self._news

@@ -176,7 +176,7 @@ def test_answers_without_news_are_no_progress(replica):
 def test_another_number_of_servers_than_the_run_began_with_is_told(replica):
     servers = [*MAP["servers"], [8, "127.0.0.1:7701"]]
     replica.link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
-    with pytest.raises(TransportError, match="the run began with 1 parameter servers and has 2 now; start it again"):
+    with pytest.raises(TransportError, match="the run began with 1 parameter server and has 2 now; start it again"):
         replica.leases.tick()
 
 
