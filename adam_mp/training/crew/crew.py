@@ -71,6 +71,7 @@ class Crew:
         self.workers, self.servers = len(workers), len(servers)
         self.first_failure: str | None = None
         self._blame = Blame(memory)
+        self.disturbances = 0  # processes that died, and changes of who makes the pictures
         self._made_by = 0  # as far as the user was told
         self._retired = dict.fromkeys(_SUMS, 0.0)
         self._retired_workers: list[tuple[int, Progress]] = []  # place, and what a dead process did there
@@ -136,11 +137,13 @@ class Crew:
                 return
             lines = child.last_words().strip().splitlines()
             self.on_notice(lines[-1] if lines else f"data server {number} makes pictures itself, or asks again", "")
+            self.disturbances += 1
         self._made_by = made_by
 
     def _bury(self, number: int, member: _Member) -> None:
         child = member.child
         assert child is not None
+        self.disturbances += 1
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
         # A synchronizer that no server answers lives for long, and gets nothing done.
         idle = number >= self.workers + self.servers and not self.memory.board.counters[number].read().heartbeat

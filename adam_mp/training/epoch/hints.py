@@ -20,11 +20,19 @@ class ServingHints:
     def __init__(self, plan: RunPlan, notice: Callable[[str], None]) -> None:
         self._plan, self._notice = plan, notice
         self._said = False
+        self._deaths, self._without = 0, 0.0  # as of the last look
 
-    def look(self, measured: Mapping[str, float], seconds: float) -> None:
-        """Look at an epoch's counters, summed over all processes, of `seconds` of training."""
-        waited, busy = measured["waited_ns"], measured["busy_ns"]
-        if self._said or seconds < _SHORTEST or waited < STARVED * (waited + busy):
+    def look(self, measured: Mapping[str, float], seconds: float, deaths: int, without: float) -> None:
+        """Look at an epoch's counters, summed over all processes, of `seconds` of training.
+
+        `deaths` counts, since the start, processes that died and changes of who makes the pictures: an epoch with one
+        tells nothing of how fast data are served. `without` are the seconds, since the start, in which this machine had
+        no batch to train: the workers waited for others then, and for no data server.
+        """
+        died, self._deaths = deaths > self._deaths, deaths
+        here, self._without = without - self._without, without
+        waited, busy = measured["waited_ns"] - here * 1e9 * self._plan.split.workers, measured["busy_ns"]
+        if self._said or died or seconds < _SHORTEST or waited < STARVED * (waited + busy):
             return
         advice = self._advice(measured, seconds)
         self._notice(f"workers waited for data {100 * waited / (waited + busy):.0f}% of their time; {advice}")

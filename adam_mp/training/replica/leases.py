@@ -27,6 +27,10 @@ class Leases(Protocol):
     def leads(self) -> bool:
         """Whether this machine validates, and keeps model and checkpoints."""
 
+    @property
+    def seconds_without_batches(self) -> float:
+        """Seconds, since the start, in which an epoch went on and this machine had no batch that is not trained."""
+
     def open(self, epoch: int, states: np.ndarray) -> None:
         """Begin an epoch, of which `states` [batches] tells what is done."""
 
@@ -89,6 +93,11 @@ class OwnLeases:
     def leads(self) -> bool:
         """See `Leases.leads`."""
         return True
+
+    @property
+    def seconds_without_batches(self) -> float:
+        """See `Leases.seconds_without_batches`; its batches are all there until the epoch is over."""
+        return 0.0
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`."""

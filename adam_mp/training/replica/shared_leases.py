@@ -53,6 +53,8 @@ class SharedLeases:
         self._memory, self._store, self._exchange = memory, store, exchange
         self._link, self._facts, self._patience, self._figures, self._brought = link, facts, patience, figures, brought
         self._news, self._find_failed = News(news), failed_in
+        self.seconds_without_batches = 0.0  # see `Leases.seconds_without_batches`
+        self._idle_since: float | None = None
         self._counted = self._news  # up to which `_images_of_all` counts
         self._batches = LeasedBatches()
         self._epoch = int(facts["epoch"]) - 1  # the last one that is behind it
@@ -69,7 +71,7 @@ class SharedLeases:
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`; which batches are done, the coordinator knows."""
-        self._epoch, self._opened, self._wanted_round = epoch, True, 0
+        self._epoch, self._opened, self._wanted_round, self._idle_since = epoch, True, 0, None
         self._batches.begin(len(states))
         self._memory.ledger.open(epoch, np.full(len(states), ELSEWHERE, np.uint8))
 
@@ -78,10 +80,17 @@ class SharedLeases:
         batches = self._batches
         self._look_for_trained(states)
         idle = none_here(states)
+        self._note_idle(idle, time.monotonic())
         if idle and batches.waits_for_exchange and self._exchange.is_done(self._wanted_round):
             self._wanted_round = self._exchange.want_round()
         self._report(states, _QUIET_REPORT if idle and not batches.has_to_tell else _REPORT)
         return self._news.epoch != self._epoch
+
+    def _note_idle(self, idle: bool, now: float) -> None:
+        """Count the time between two looks that both find nothing to train here."""
+        if idle and self._idle_since is not None:
+            self.seconds_without_batches += now - self._idle_since
+        self._idle_since = now if idle else None
 
     def trained(self, states: np.ndarray) -> int:
         """See `Leases.trained`."""
