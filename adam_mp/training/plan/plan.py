@@ -33,7 +33,7 @@ from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_cost
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings.schedule import Schedule
-from adam_mp.training.settings.settings import TrainSettings, make_settings
+from adam_mp.training.settings.settings import TrainSettings, check_none_absent, make_settings
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_dial
 
@@ -125,9 +125,11 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     """
     settings = make_settings(explicit)
     _check_forms(settings)
-    resumed = None
+    resumed, said = None, list[str]()
     if settings.resume:
-        settings, resumed = resume_settings(settings, explicit, lambda text: listener(Notice(text)))
+        settings, resumed = resume_settings(settings, explicit, said.append)
+    else:
+        check_none_absent(explicit)
     if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
         raise SettingsError(
             "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
@@ -139,7 +141,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     network = load_network(source, dataset.image_shape, dataset.classes)
     _check_rate(settings, len(split_samples(dataset, settings)[0]))
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
-    cores = max(1, (settings.cores or usable_cores()) // settings.replicas)
+    cores = _cores_of_each(settings, listener)
     _check_network(settings, network, optimizer)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
@@ -150,12 +152,6 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     timeless = parse_consistency(settings.consistency).timeless
     choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
     costs = measure_costs(network, initial_weights(network, settings.seed), data, settings.batch_size, choices)
-    if cores > usable_cores():
-        listener(
-            Notice(
-                f"{several(cores, 'core')} asked for, but only {usable_cores()} usable here: processes will share them"
-            )
-        )
     split = _split(settings, cores, costs, data.source is not None)
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,
@@ -165,7 +161,37 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     if resumed:
         assert settings.folder is not None, "it was read from there"
         check_same_run(settings.folder, resumed, network, plan.identity, plan.batches, settings.epochs)
+    for text in said:  # now that it does go on
+        listener(Notice(text))
     return plan
+
+
+def _cores_of_each(settings: TrainSettings, listener: Listener) -> int:
+    """Return the cores of each replica on this machine; tell where they cannot be divided as asked."""
+    asked, replicas = settings.cores or usable_cores(), settings.replicas
+    cores = max(1, asked // replicas)
+    taken = cores * replicas
+    if taken > asked:
+        listener(
+            Notice(
+                f"{several(replicas, 'replica')} for {several(asked, 'core')}: each has the processes of one core, and "
+                "they share; give fewer --replicas or more --cores"
+            )
+        )
+    elif taken < asked:
+        listener(
+            Notice(
+                f"{several(asked, 'core')} for {several(replicas, 'replica')}: each takes {cores}, and {asked - taken} "
+                f"of them stays free; give --cores {taken} or {taken + replicas}"
+            )
+        )
+    if asked > usable_cores():
+        listener(
+            Notice(
+                f"{several(asked, 'core')} asked for, but only {usable_cores()} usable here: processes will share them"
+            )
+        )
+    return cores
 
 
 def optimizer_of(settings: TrainSettings) -> Optimizer:
