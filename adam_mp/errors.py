@@ -61,6 +61,12 @@ class TransportError(AdamError):
     exit_code = 1
 
 
+class PlaceError(TransportError):
+    """What was given as a place to listen on or to dial can be none here."""
+
+    exit_code = 2
+
+
 class DivergenceError(AdamError):
     """The loss became NaN, infinite or far too large, and the run may not go back to a good state once more."""
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from adam_mp.errors import SettingsError, TransportError, refusal
+from adam_mp.errors import PlaceError, SettingsError, TransportError, refusal
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 
 PREFIX = "unix:"
@@ -73,21 +73,24 @@ class PrivateFolder:
         self.endpoint = f"ipc://{self._path}"
 
     def check_unused(self) -> None:
-        """Raise TransportError if somebody listens there, or if it is another file: ZeroMQ would put its own there."""
-        reason = "address already in use"
+        """Raise TransportError if somebody listens there, PlaceError if it is another file or can be none.
+
+        ZeroMQ would put its own in another file's place.
+        """
+        kind, reason = TransportError, "address already in use"
         try:
             if stat.S_ISSOCK(os.lstat(self._path).st_mode):
                 with socket.socket(socket.AF_UNIX) as probe:
                     probe.setblocking(False)
                     probe.connect(self._path)
             else:
-                reason = "a file has that name"
+                kind, reason = PlaceError, "a file has that name"
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED):  # the socket of one that was killed
                 return
             if error.errno != errno.EAGAIN:  # which says that many wait to be let in
-                reason = refusal(error)
-        raise TransportError(f"cannot listen on {self._file}: {reason}; choose another --listen")
+                kind, reason = PlaceError, refusal(error)
+        raise kind(f"cannot listen on {self._file}: {reason}; choose another --listen")
 
     def describe_absence(self) -> str:
         """Say why nobody is reached there."""

@@ -22,7 +22,7 @@ from typing import Any
 import zmq
 import zmq.auth.thread
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import PlaceError, TransportError
 from adam_mp.machine import keep_freed_memory
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.connections import MUTE, Connections
@@ -113,7 +113,8 @@ class SocketListener:
             self._socket.bind(way.endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise TransportError(f"cannot listen on {address}: {_reason(error)}; choose another --listen") from None
+            kind = TransportError if error.errno == errno.EADDRINUSE else PlaceError
+            raise kind(f"cannot listen on {address}: {_reason(error)}; choose another --listen") from None
         self._listens = True
         self.address = address
         if isinstance(address, Address):
@@ -217,7 +218,7 @@ class SocketDialer:
             socket.connect(way.endpoint)
         except zmq.ZMQError as error:
             self.hang_up(address)
-            raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
+            raise PlaceError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
 
     def hang_up(self, address: Place) -> None:
         """Forget a peer."""
