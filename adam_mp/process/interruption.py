@@ -47,8 +47,33 @@ def _answer_no_more() -> bool:
     return bool(faulthandler.unregister(_ASKING))  # type: ignore[func-returns-value]  # typeshed is wrong
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGTERM came where nobody notes it as a wish."""
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """While entered, SIGTERM raises Stopped, as Ctrl-C raises KeyboardInterrupt: what is held is given back.
+
+    An `Interruption` may take it over. Where the caller has a use for that signal, and outside the main thread, all
+    stays as it is.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise Stopped
+
+
 class Interruption:
-    """While entered, notes SIGINT and SIGTERM in `requested`; the second signal raises KeyboardInterrupt.
+    """While entered, notes SIGINT and SIGTERM in `requested`; the second signal raises KeyboardInterrupt (Stopped).
 
     While `note_asking` is entered too, SIGUSR1 is noted in `asked`, for whoever tells what the run's processes are
     doing, and sets it back.
@@ -93,5 +118,5 @@ class Interruption:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.requested is not None:
-            raise KeyboardInterrupt
+            raise Stopped if number == signal.SIGTERM else KeyboardInterrupt
         self.requested = signal.Signals(number).name
