@@ -45,15 +45,20 @@ _SETTINGS = (
     "seed",
     "restarts",
 )
+_LOOKED_AT = {  # replicas ask for samples by number: what these decide for a run is the replicas' matter
+    "validation": "share of the training images that are left out when images are looked at before serving, to see how "
+    "large they are; give that of the run, so that those it trains on are looked at; pictures are the same with any",
+    "seed": "which images those are; give that of the run for the same reason",
+}
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Make batches for machines that train, until SIGINT or SIGTERM."""
+    """Make batches for machines that train, until SIGINT or SIGTERM; that ends it in order, whenever it comes."""
     parser = Parser(
         prog="adam-mp serve-data",
         description="Decode, augment and normalise images for machines that train on the same data set.",
     )
-    add_settings(parser, _SETTINGS)
+    add_settings(parser, _SETTINGS, _LOOKED_AT)
     _add_serving(parser.add_argument_group("how to serve"))
     add_common(parser)
     values = parse(parser, arguments)
@@ -66,10 +71,14 @@ def run(arguments: Sequence[str]) -> int:
     count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
     with contextlib.ExitStack() as held:
         held.enter_context(fork_server(OF_A_DATA_SERVER))
-        data = _load(settings, count, tell)
-        memory, served = held.enter_context(_served(data, settings, count))
-        listener = SocketListener(address, keys)
-        held.callback(listener.close)
+        try:
+            data = _load(settings, count, tell)
+            memory, served = held.enter_context(_served(data, settings, count))
+            listener = SocketListener(address, keys)
+            held.callback(listener.close)
+        except KeyboardInterrupt:
+            print(f"stopped before {settings.data} was served")
+            return 0
         interruption = held.enter_context(Interruption())
         held.enter_context(interruption.note_asking())
         folder = _memory_folder(settings)

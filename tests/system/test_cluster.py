@@ -521,6 +521,8 @@ def test_a_run_whose_model_the_disk_refused_is_resumed_with_nothing_to_train(beg
     assert resumed.summary["test_accuracy"] is not None
     assert metrics(tmp_path / "run") == rows
     assert (tmp_path / "run" / "model.safetensors").exists()
+    done = start("train", "--resume", str(tmp_path / "run"), "--servers", "0").finish()
+    refused_at_once(done, 2, "has done its 2 epochs; give --epochs more than that to go on")
 
 
 # What is given wrong.
@@ -564,6 +566,20 @@ def test_a_port_in_use(start, small_data, taken, command):
 @pytest.mark.parametrize("listen", [("0.0.0.0:0", "--advertise", "10.0.0.5"), ("10.0.0.5:7700",)])
 def test_listening_beyond_this_machine_needs_keys(start, listen):
     refused_at_once(start("serve-params", "--listen", *listen).finish(), 2, "keygen")
+
+
+@pytest.mark.parametrize("command", ["serve-params", "serve-data"])
+def test_what_cannot_be_listened_on_is_wrong_input(start, by_hand, small_data, tmp_path, command):
+    data = ("--data", str(small_data)) if command == "serve-data" else ()
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    (folder / "file").touch()
+    keys = by_hand.make_keys()
+    expected = {f"unix:{folder}/file": "a file has that name", f"unix:{folder}/{'x' * 300}": "File name too long",
+                "192.0.2.1:0": "annot assign requested address"}  # fmt: skip
+    for listen, message in expected.items():
+        ended = start(command, "--listen", listen, *data, *(keys if listen[0] == "1" else ())).finish()
+        expect_one_line(ended, 2, "cannot listen on", message, "choose another --listen")
 
 
 def test_listening_everywhere_needs_an_address_for_others(start):
