@@ -67,8 +67,8 @@ def read_keys(path: str | Path | None) -> Keys | None:
             if stat.S_IMODE(status.st_mode) & 0o077:
                 raise SettingsError(f"key file {path} can be read by others; run: chmod 600 {path}")
             lines = file.read(1000).decode(errors="replace").splitlines()
-    except IsADirectoryError:
-        raise SettingsError(f"key file {path} is a folder; {_name_a_file(path)}") from None
+    except IsADirectoryError as error:
+        raise SettingsError(f"cannot read key file {path}: {error.strerror}; {_name_a_file(path)}") from None
     except OSError as error:
         raise SettingsError(
             f"cannot read key file {path}: {error.strerror}; copy that of the run there, or make one for a new run "

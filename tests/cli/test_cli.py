@@ -77,7 +77,7 @@ def test_help_of_serve_data_tells_what_its_settings_decide_there(capsys):
 
 def test_keygen_into_a_folder_says_what_to_write(capsys, tmp_path):
     expect_error(capsys, f"is a folder; name the file in it, such as {tmp_path}/run.key", "keygen", str(tmp_path))
-    expect_error(capsys, "is a folder; name the file in it, such as", "status", "a:1", "--key-file", str(tmp_path))
+    expect_error(capsys, "Is a directory; name the file in it, such as", "status", "a:1", "--key-file", str(tmp_path))
 
 
 def test_usage_and_version(capsys):
