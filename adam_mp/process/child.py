@@ -31,7 +31,7 @@ from adam_mp.process.interruption import EXIT_CODES
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.entry import main; main()"
 _LAST_WORDS = 8000  # bytes
 _TRACEBACK = "Traceback (most recent call last):"
-_GUESSES = {signal.SIGKILL: ", by hand or by the kernel for want of memory"}
+_GUESSES: dict[int, str] = {signal.SIGKILL: ", by hand or by the kernel for want of memory"}
 _STOPPED = {code: name for name, code in EXIT_CODES.items()}  # exit codes of one that a signal ended in good order
 _LOOK, _LONGEST_LOOK = 0.0005, 0.02  # seconds between looks whether it has ended
 

@@ -269,6 +269,7 @@ def _result(
     seconds = figures.training_seconds + part.get("seconds", 0.0)
     waited, busy = total("waited_ns"), total("busy_ns")
     rate = total("images") / seconds if seconds else 0.0
+    for_batches = supervisor.leases.seconds_without_batches * 1e9 * plan.split.workers  # that others had
     return TrainResult(
         test_accuracy=test_accuracy,
         validation_accuracy=figures.validation_accuracy,
@@ -285,7 +286,7 @@ def _result(
         cache_hits=int(total("hits")),
         decodes_per_second=_per_second(total("decoded"), total("decode_ns")),
         augments_per_second=_per_second(total("augmented"), total("augment_ns")),
-        bottleneck="data" if waited > STARVED * (waited + busy) else "training",
+        bottleneck="data" if waited - for_batches > STARVED * (waited + busy) else "training",
         data_wait_fraction=wait_fraction(waited, busy),
         staleness_mean=total("staleness") / max(total("updates"), 1),
         staleness=labelled(figures.staleness_counts),
