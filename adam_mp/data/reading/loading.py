@@ -20,7 +20,7 @@ from adam_mp.data.reading.items import is_item_source, item_size, make_items
 from adam_mp.data.reading.records import Records
 from adam_mp.data.reading.samples import make_samples
 from adam_mp.data.reading.shards import expand_braces, is_shard_name, read_shards, shards_by_part
-from adam_mp.errors import DataError, SettingsError, several
+from adam_mp.errors import DataError, SettingsError
 
 EMBEDDED = "mnist"
 _EMBEDDED_FOLDER = Path(__file__).parents[1] / "mnist"
@@ -122,10 +122,7 @@ def _load_idx(folder: Path, name: str) -> DataSet:
         images = read_idx(find_idx(folder, images_name), 3)
         labels = read_idx(find_idx(folder, labels_name), 1)
         if len(images) != len(labels):
-            raise DataError(
-                f"{folder}: {images_name} has {several(len(images), 'image')}, but "
-                f"{labels_name} {several(len(labels), 'label')}"
-            )
+            raise DataError(f"{folder}: {images_name} has {len(images)} images, but {labels_name} {len(labels)} labels")
         parts[part] = make_samples(images, labels, f"{part} set of {folder}")
     return make_dataset(name, parts["train"], None, parts["test"])
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import DataError, several
+from adam_mp.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ def make_samples(images: Any, labels: Any, what: str) -> Samples:
         )
     if labels.ndim != 1 or len(labels) != len(images):
         raise DataError(
-            f"{what}: {several(len(images), 'image')}, but labels of shape {labels.shape}; expected one label an image"
+            f"{what}: {len(images)} images, but labels of shape {labels.shape}; expected one label an image"
         )
     if len(images) == 0:
         raise DataError(f"{what} is empty; expected at least one image")
