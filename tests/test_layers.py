@@ -19,13 +19,108 @@ ROOMS = [  # of some layers; what lies beside them in their layer may import fro
     "training.epoch", "training",
 ]  # fmt: skip
 
-MIRRORED = ("kernels", "memory", "training.worker")  # each module has a test file of its name there, or stands below
-TESTED_BY = {  # modules that are seen at work in others alone -> the tests of those
+# Modules without a test file of their name in their place -> the tests that see them at work.
+TESTED_BY = {
+    "api": "system/test_parents.py",
+    "cli.evaluate": "cli/test_cli.py",
+    "cli.inspect": "cli/test_cli.py",
+    "cli.keygen": "cli/test_cli.py",
+    "cli.main": "cli/test_cli.py",
+    "cli.options": "cli/test_cli.py",
+    "cli.predict": "cli/test_cli.py",
+    "cli.serve_data": "system/test_data_servers.py",
+    "cli.serve_params": "system/test_cluster.py",
+    "cli.show_data": "cli/test_cli.py",
+    "cli.status": "cli/test_cli.py",
+    "cli.train": "cli/test_cli.py",
+    "compute.conv_backward": "compute/test_context.py",
+    "compute.convolution": "compute/test_context.py",
+    "compute.expression": "compute/test_optimizer.py",
+    "compute.gradient_check": "compute/test_context.py",
+    "compute.measurement": "compute/test_choice.py",
+    "compute.operation": "compute/test_context.py",
+    "compute.operations": "compute/test_context.py",
+    "compute.updates": "compute/test_context.py",
+    "data.normalization": "data/test_pictures.py",
+    "data.reading.array_files": "data/reading/test_loading.py",
+    "data.reading.faults": "data/reading/test_loading.py",
+    "data.reading.image_folder": "data/reading/test_loading.py",
+    "data.reading.items": "data/reading/test_loading.py",
+    "data.reading.records": "data/reading/test_loading.py",
+    "data.reading.samples": "data/reading/test_dataset.py",
+    "data.reading.shards": "data/reading/test_loading.py",
+    "data.reading.sources": "data/reading/test_loading.py",
+    "data.serving.answer_slots": "data/serving/test_makers.py",
+    "data.serving.blame": "data/serving/test_makers.py",
+    "data.serving.picture_maker": "data/serving/test_makers.py",
+    "data.serving.picture_messages": "data/serving/test_remote.py",
+    "data.serving.picture_service": "data/serving/test_remote.py",
+    "data.survey": "training/data/test_surveying.py",
+    "errors": "cli/test_cli.py",
     "kernels.edge": "kernels/test_product.py",
     "kernels.sampling": "kernels/test_warp.py",
     "kernels.tile": "kernels/test_product.py",
     "kernels.vector": "kernels/test_widths.py",
+    "machine": "cli/test_doctor.py",
+    "network.initialization": "network/test_network.py",
+    "network.layers": "network/test_description.py",
+    "network.zoo": "network/test_network.py",
+    "params.replica.cut": "params/replica/test_factors.py",
+    "params.replica.deltas": "params/replica/test_exchange.py",
+    "params.replica.matrices": "params/replica/test_factors.py",
+    "params.run.announcements": "params/server/test_run_view.py",
+    "params.run.coordinator_service": "params/run/test_coordinator.py",
+    "params.run.course": "params/run/test_coordinator.py",
+    "params.run.epoch_batches": "params/run/test_coordinator.py",
+    "params.run.leadership": "params/run/test_coordinator.py",
+    "params.run.member": "params/run/test_membership.py",
+    "params.run.news": "params/run/test_coordinator.py",
+    "params.run.replies": "params/replica/test_exchange.py",
+    "params.run.roster": "params/test_returning.py",
+    "params.run.run_facts": "training/replica/test_shared_leases.py",
+    "params.run.statements": "params/server/test_server.py",
+    "params.run.update_counts": "params/run/test_coordinator.py",
+    "params.server.admission": "params/server/test_server.py",
+    "params.server.buffers": "params/server/test_answers.py",
+    "params.server.server_memory": "params/server/test_server.py",
+    "params.server.serving": "params/server/test_server.py",
+    "params.server.shard_table": "params/server/test_persistence.py",
+    "params.server.traffic": "params/server/test_server.py",
+    "process.entry": "process/test_child.py",
+    "process.fork_server": "process/test_forking.py",
+    "process.sibling": "process/test_forking.py",
+    "process.stacks": "process/test_child.py",
+    "report.cluster_text": "report/test_report.py",
+    "report.contact_sheet": "cli/test_cli.py",
+    "report.curves": "report/test_report.py",
+    "report.failures": "report/test_report.py",
+    "report.metrics": "report/test_report.py",
+    "report.progress": "report/test_report.py",
+    "report.speed": "cli/test_bench.py",
+    "report.text": "report/test_report.py",
+    "training.benchmark": "cli/test_bench.py",
+    "training.crew.copies": "training/crew/test_session.py",
+    "training.crew.preparation": "training/crew/test_session.py",
+    "training.data.data_plan": "training/plan/test_plan.py",
+    "training.data.kept_images": "training/data/test_surveying.py",
+    "training.data.preview": "cli/test_cli.py",
+    "training.folder.figures": "training/epoch/test_run_account.py",
+    "training.plan.quorum": "training/test_arithmetic.py",
+    "training.plan.split": "training/test_arithmetic.py",
+    "training.preloading": "training/crew/test_session.py",
+    "training.replica.joining": "system/test_cluster.py",
+    "training.replica.launch": "system/test_cluster.py",
+    "training.replica.launched": "system/test_cluster.py",
+    "training.replica.leases": "training/replica/test_shared_leases.py",
+    "training.settings.consistency": "training/worker/test_bounded.py",
+    "training.settings.events": "report/test_report.py",
+    "training.settings.schedule": "training/test_arithmetic.py",
     "training.worker.step": "training/worker/test_worker.py",
+    "transport.endpoint": "transport/test_zeromq.py",
+    "transport.local": "params/replica/test_factors.py",
+    "transport.places": "transport/test_socket_files.py",
+    "transport.refusal": "params/run/test_server_places.py",
+    "transport.sim": "params/server/test_loop.py",
 }
 
 
@@ -115,13 +210,17 @@ def test_every_module_says_what_it_is_for():
         assert ast.get_docstring(ast.parse(path.read_text())), name
 
 
-def test_the_tests_mirror_the_rooms():
-    tests, missing = Path(__file__).parent, []
+def test_each_module_has_its_tests():
+    tests, own = Path(__file__).parent, set()
     for name, path in modules():
-        inside, _, own = name.removeprefix("adam_mp.").rpartition(".")
-        if inside in MIRRORED and path.name != "__init__.py":
-            expected = TESTED_BY.get(f"{inside}.{own}", "/".join((*inside.split("."), f"test_{own}.py")))
-            if not (tests / expected).exists():
-                missing.append(f"{name} has no {expected}")
-    assert not missing
-    assert all((ROOT / Path(*name.split("."))).with_suffix(".py").exists() for name in TESTED_BY)
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        inside = name.removeprefix("adam_mp.")
+        place = tests.joinpath(*inside.split(".")[:-1], f"test_{path.stem}.py")
+        if place.exists():
+            own.add(inside)
+        else:
+            assert inside in TESTED_BY, f"{name} has no {place.relative_to(tests)}; write it, or name its tests above"
+            assert (tests / TESTED_BY[inside]).exists(), f"{TESTED_BY[inside]}, which is to test {name}, does not exist"
+    assert not own & set(TESTED_BY), "these have tests of their own"
+    assert {f"adam_mp.{inside}" for inside in TESTED_BY} <= {name for name, _ in modules()}

@@ -21,7 +21,6 @@ from adam_mp.machine import pin_to
 STACKS_SIGNAL = signal.SIGUSR1  # on which every process of a run prints its stacks
 GO = b"g"  # what a forked child reads before it runs its task
 _PR_SET_PDEATHSIG = 1
-_RAISING = "ADAM_MP_RAISE_ON_SIGUSR2"
 
 
 def main() -> None:
@@ -37,7 +36,6 @@ def run_task(descriptor: int, waits: bool) -> None:
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
-    raise_when_asked()
     if waits and os.read(sys.stdin.fileno(), 1) != GO:
         os._exit(1)
     with open(descriptor, "rb") as task:
@@ -47,16 +45,6 @@ def run_task(descriptor: int, waits: bool) -> None:
     threading.Thread(target=_end_with_input, name="end-with-supervisor", daemon=True).start()
     pin_to(core)
     getattr(importlib.import_module(module), function)(argument)
-
-
-def raise_when_asked() -> None:
-    """For tests: where the environment says so, let SIGUSR2 raise an exception wherever this process is."""
-    if os.environ.get(_RAISING) == "1":
-        signal.signal(signal.SIGUSR2, _raise)
-
-
-def _raise(_number: int, _frame: object) -> None:
-    raise RuntimeError("raised by SIGUSR2")
 
 
 def end_with_parent(parent: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from adam_mp.process.entry import STACKS_SIGNAL, raise_when_asked
+from adam_mp.process.entry import STACKS_SIGNAL
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODES = {number.name: 128 + number for number in _SIGNALS}  # of a command that a signal ended early
@@ -90,7 +90,6 @@ class Interruption:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
                 self._previous[number] = signal.signal(number, self._note)
-            raise_when_asked()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -23,6 +23,15 @@ FULL = os.environ.get("ADAM_MP_MATRIX") == "full"
 STOPPED = 30.0 if FULL else 1.5  # seconds
 # While these are stopped others train all there is, and a second time there is nobody to stop.
 OVER_BEFORE = (("stopped", "synchronizer"), ("stopped", "replica 1"))
+RAISING = """
+# What every Python of a run executes first.
+import signal
+
+def fail(number, frame):
+    raise RuntimeError("raised by SIGUSR2")
+
+signal.signal(signal.SIGUSR2, fail)
+"""
 EPOCHS = 4
 ATTEMPTS = 5  # a run may end before it is disturbed
 WHOLE = ("worker 0", "data server 0", "supervisor")  # parts of a run on one machine
@@ -34,7 +43,7 @@ PHASES = {  # settings, images of an epoch
     "a checkpoint": (("--checkpoint-seconds", "0.02"), 1900),
     "shutdown": ((), 1900),
 }
-pytestmark = pytest.mark.timeout(900 if FULL else 120)
+pytestmark = pytest.mark.timeout(900 if FULL else 400)
 DEEDS = ("killed", "stopped", "made to raise")
 
 
@@ -88,7 +97,9 @@ CHOSEN = {
 
 @pytest.mark.parametrize("case", matrix(), ids=lambda case: f"{case.part}-{case.deed}-{case.phase}-{case.times}")
 def test_promises_hold(case, start, small_data, tmp_path, monkeypatch):
-    monkeypatch.setenv("ADAM_MP_RAISE_ON_SIGUSR2", "1")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(RAISING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
     settings, images = PHASES[case.phase]
     parted = ("--servers", "2", "--replicas", "2", "--exchange-images", "64") if case.part in PARTED else ()
     arguments = (

@@ -25,7 +25,9 @@ from adam_mp.training.folder.keeper import COPIES
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.transport.local import LocalChannel
 
-_INTERPRETER_BYTES = 70 << 20  # what a child takes for itself: the interpreter, numpy, numba and the kernels
+_INTERPRETER_BYTES = 70 << 20  # of a process of its own: the interpreter, numpy, numba and the kernels
+_FORK_SERVER_BYTES = 90 << 20  # the same, loaded whole, which all children of a run share
+_CHILD_BYTES = 24 << 20  # what a forked child writes of that, and makes for itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +87,10 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     if not plan.consistency.in_steps:
         context += gradient_bytes(plan.network, plan.layout, plan.optimizer.is_plain_descent)
     processes = workers + servers + int(plan.is_replica)
-    private = {"processes": _INTERPRETER_BYTES * processes, "gradients and activations": workers * context}
+    private = {
+        "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
+        "gradients and activations": workers * context,
+    }
     if factors is not None:
         outboxes = workers * LocalChannel.bytes_needed(plan_outbox_slots(plan), factors.numbers)
         shared["outboxes"] = outboxes
