@@ -6,7 +6,7 @@ Functions that need the settings import them: so commands without settings start
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -44,8 +44,13 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None = None) -> None:
-    """Add a flag for each `chosen` setting (None: for all), in its group, with its unit and default."""
+def add_settings(
+    parser: argparse.ArgumentParser, chosen: Collection[str] | None = None, texts: Mapping[str, str] | None = None
+) -> None:
+    """Add a flag for each `chosen` setting (None: for all), in its group, with its unit and default.
+
+    `texts`, by setting, replaces the help of those settings that decide another thing for this command.
+    """
     from adam_mp.training.settings.settings import FIELDS, help_of
 
     fields = {name: field for name, field in FIELDS.items() if chosen is None or name in chosen}
@@ -54,7 +59,7 @@ def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None
     for name, field in fields.items():
         group = groups[field.metadata["group"]]
         default = f" (default: {field.default})" if field.default not in (None, False) else ""
-        text = (help_of(name) + default).replace("%", "%%")
+        text = (((texts or {}).get(name) or help_of(name)) + default).replace("%", "%%")
         arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text, "metavar": field.metadata["unit"]}
         if name == "resume":
             group.add_argument(flag_of(name), nargs="?", const=True, **{**arguments, "metavar": "DIR"})
