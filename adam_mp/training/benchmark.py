@@ -66,9 +66,8 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
     """
     if plan.batches < 8 * workers:
         raise SettingsError(
-            f"{several(plan.batches, 'batch', 'batches')} an epoch are too few to measure "
-            f"{several(workers, 'worker')}; "
-            f"expected {8 * workers} or more: give more data or a smaller --batch-size"
+            f"an epoch has {several(plan.batches, 'batch', 'batches')}, too few to measure "
+            f"{several(workers, 'worker')}; expected {8 * workers} or more: give more data or a smaller --batch-size"
         )
     plan = dataclasses.replace(plan, split=Split(workers, max(1, plan.split.data_servers)))
     guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, 0)
