@@ -511,6 +511,7 @@ def test_a_replica_whose_cluster_is_gone_goes_on_alone(by_hand, start):
     assert [row["lr"] for row in rows[2:]] == pytest.approx([0.07 * (1 - row["epoch"] / epochs) for row in rows[2:]])
 
 
+@pytest.mark.long
 def test_a_run_of_own_servers_goes_on_alone(begin, start, tmp_path):
     epochs = 12
     run = begin(epochs)
