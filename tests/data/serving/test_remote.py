@@ -256,7 +256,8 @@ def test_a_slow_answer_is_asked_for_again_made_once_and_used_once(make_side):
             for mine, theirs in zip(fill(local, batch, GREY, 1), fill(pictures, batch, GREY, 1), strict=True):
                 np.testing.assert_array_equal(mine, theirs)
         assert len(asked) > len(set(asked)) == 2  # asked again
-        assert there.memory.board.counters[0].read().heartbeat == server.statistics().requests == 2
+        assert there.memory.board.counters[0].read().heartbeat == 2
+    assert server.statistics().requests == 2  # counted after the answer was sent, so only now surely
 
 
 def test_what_is_lost_comes_again_and_what_comes_twice_is_used_once(make_side):
