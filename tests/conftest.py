@@ -19,8 +19,8 @@ settings.load_profile("adam_mp")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the kernels once, before the processes of pytest-xdist begin and each compiles its own."""
-    if not hasattr(session.config, "workerinput"):
+    """Compile the kernels once where pytest-xdist will start several processes, each of which would compile its own."""
+    if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
         compile_kernels()
 
 

@@ -83,7 +83,7 @@ def test_what_is_compiled_is_loaded_before_it_is_called(stamp):
         "from adam_mp.kernels import compilation\ncompilation.load_kernels()\n"
         "assert all(types in dispatcher.overloads for dispatcher, types in compilation._variants('float32'))\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
 
 
 NOBODY = """
@@ -113,7 +113,7 @@ def test_a_user_without_name_and_home_has_a_place_for_kernels(tmp_path, home, te
         program = f"import tempfile\ntempfile.tempdir = {temporary!r}\n" + NOBODY
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=folders["present"], capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list(folders["present"].iterdir()) == []

@@ -57,7 +57,9 @@ def test_a_segment_without_its_supervisor_is_stale():
         "print(os.getpid(), child.pid, flush=True)\n"
         "os._exit(0)\n"
     )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=200
+    ).stdout
     owner, child = map(int, out.split())
     try:
         found = [segment for segment in live_segments() if segment.owner == owner]
@@ -83,7 +85,7 @@ def test_a_supervisor_in_a_container_is_seen_from_outside():
         "sys.stdin.read()\n"
     )
     command = ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", program]
-    if subprocess.run([*command[:4], "true"], capture_output=True, timeout=30, check=False).returncode:
+    if subprocess.run([*command[:4], "true"], capture_output=True, timeout=200, check=False).returncode:
         pytest.skip("no process namespaces here")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inside:
         assert inside.stdout is not None
@@ -92,7 +94,7 @@ def test_a_supervisor_in_a_container_is_seen_from_outside():
         assert found.owner == owner
         assert owner not in found.holders  # it has another number outside
         assert not found.stale
-        inside.communicate(timeout=30)
+        inside.communicate(timeout=200)
 
 
 def test_too_much_is_refused(tmp_path, monkeypatch):

@@ -90,7 +90,7 @@ def ask():
     os.kill(os.getpid(), signal.SIGUSR1)
 """
     command = [sys.executable, "-c", script + ASKED[what]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done
     assert done.stderr.count("most recent call first") == 2
 

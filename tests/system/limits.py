@@ -85,7 +85,7 @@ class MemoryGroup:
         Path(f"/proc/{victim}/oom_score_adj").write_text("1000")
         self.limit.write_text(str(int(self.used.read_text()) + (64 << 20)))
         greedy = ("sh", "-c", 'echo 900 > /proc/self/oom_score_adj && exec "$@"', "sh", sys.executable, "-c", GREEDY)
-        subprocess.run([*self.before, *greedy, str(self.events)], timeout=60, check=False)
+        subprocess.run([*self.before, *greedy, str(self.events)], timeout=200, check=False)
         self.limit.write_text(str(1 << 40))
 
     def close(self):

@@ -28,7 +28,7 @@ print(result.images_trained)
 
 def run_program(arguments, tmp_path, text=None):
     done = subprocess.run(
-        [sys.executable, *arguments], input=text, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+        [sys.executable, *arguments], input=text, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["570"]

@@ -24,7 +24,7 @@ def test_the_lock_goes_with_its_process(tmp_path):
         "import os, sys\nfrom pathlib import Path\nfrom adam_mp.training.folder.run_folder import RunFolder\n"
         "folder = RunFolder.create(Path(sys.argv[1]), 'mnist')\nos.kill(os.getpid(), 9)\n"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, timeout=30)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, timeout=200)
     RunFolder.create(tmp_path, "mnist").close()
 
 
