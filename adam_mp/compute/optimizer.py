@@ -133,8 +133,9 @@ def _from_formula(text: str, constants: Mapping[str, float]) -> Optimizer:
 def _try_out(optimizer: Optimizer) -> None:
     """Apply a formula to a few numbers, so that one that cannot be evaluated raises SettingsError before the run."""
     few = {name: np.full(4, 0.5, np.float32) for name in ("w", "g", *optimizer.states)}
-    try:
-        optimizer.bind(few["w"], few["g"], few, np.full(len(optimizer.numbers), 0.5))()
+    apply = optimizer.bind(few["w"], few["g"], few, np.full(len(optimizer.numbers), 0.5))
+    try:  # numexpr raises all of these for formulas that it cannot evaluate
+        apply()
     except (ArithmeticError, ValueError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
         raise SettingsError(f"--optimizer {optimizer.name!r} cannot be evaluated: {error}") from None
 

@@ -147,11 +147,7 @@ def _argument_types(signature: str) -> tuple[Any, ...]:
 
 def _is_cached(dispatcher: Any, types: tuple[Any, ...]) -> bool:
     """Return whether a kernel is compiled, in this process or in the cache, without loading it."""
-    return types in dispatcher.overloads or (_find_place() and _is_in_cache(dispatcher, types))
-
-
-def _is_in_cache(dispatcher: Any, types: tuple[Any, ...]) -> bool:
-    return bool(_files(dispatcher, types))
+    return types in dispatcher.overloads or (_find_place() and bool(_files(dispatcher, types)))
 
 
 def _files(dispatcher: Any, types: tuple[Any, ...]) -> set[str]:
@@ -186,13 +182,14 @@ def _is_stamped(real: str) -> bool:
 
 def _write_stamp(real: str, jobs: list[tuple[Any, tuple[Any, ...]]]) -> None:
     """Write the stamp if the cache has all kernels. Without a stamp, the next process reads every index again."""
-    file, files = _stamp_file(real), set()
-    for dispatcher, types in jobs:
-        if file is None or not _is_in_cache(dispatcher, types):
-            return
-        files |= _files(dispatcher, types)
+    file, files = _stamp_file(real), set[str]()
     if file is None:
         return
+    for dispatcher, types in jobs:
+        found = _files(dispatcher, types)
+        if not found:
+            return
+        files |= found
     beside = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         beside.write_text(json.dumps({"key": _stamp_key(), "files": sorted(files)}), encoding="utf-8")

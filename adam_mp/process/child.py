@@ -59,7 +59,7 @@ class Child:
     def describe_end(self) -> str:
         """Say how the child ended: exit code or signal, and the exception that ended it, if one did.
 
-        What the child printed before it ended otherwise was not the cause; `last_words` returns it.
+        If no exception ended the child, the text that it printed is no cause and is left out; `last_words` returns it.
         """
         code = self.exit_code
         if code is None:

@@ -30,7 +30,7 @@ from adam_mp.transport.local import ChannelHandle
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """All memory that the processes of a run share. What a run does not need is None, or empty.
+    """All memory that the processes of a run share. A field is None, or empty, if the run does not need that memory.
 
     `cache` has decoded images, `exchange` and `outboxes` are for a replica's synchronizer, `channels` are the workers'
     outboxes, `steps` is the memory of the steps that all workers make together.
@@ -123,8 +123,9 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
 def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
     """Return how many updates a resumed run has behind it in its schedule.
 
-    Where all workers make each update together, the number of updates in an epoch depends on the number of workers,
-    which may have changed. So the trained batches are counted as updates of the present number of workers.
+    In the modes in which all workers make each update together, an epoch has fewer updates the more workers there are,
+    and the resumed run may have another number of them. So this function counts how many updates the present workers
+    would have made of the batches that are trained.
     """
     if not plan.consistency.in_steps:
         return resumed.updates

@@ -65,7 +65,7 @@ class Figures:
     best_epoch: int | None = None
     validation_accuracy: float | None = None
     last_validation_accuracy: float | None = None
-    # What was measured of an epoch that an interruption cut, so that the epoch's record will cover both of its parts.
+    # Sums of an interrupted epoch's first part: the resumed run adds them to the rest, so the record covers all of it.
     epoch_part: dict[str, float] = dataclasses.field(default_factory=dict)
     part_failed: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # its (batch, images not readable)
     rate_share: float = 1.0  # of the scheduled learning rate; half as much after each divergence
