@@ -77,10 +77,10 @@ def test_its_end_is_described(run_child, tmp_path):
     assert "Fatal Python error: Aborted" in child.last_words()
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     assert child.describe_end() == "still runs"
-    command = psutil.Process(child.pid).cmdline()
+    wait_until((tmp_path / "pid").exists, "the child")
+    command = psutil.Process(child.pid).cmdline()  # empty for a moment while the system starts a program
     assert command[-1] == "child"  # so `ps` tells them apart
     assert is_child(command)
-    wait_until((tmp_path / "pid").exists, "the child")
     os.kill(child.pid, signal.SIGTERM)
     assert ended(child).describe_end() == "was killed by SIGTERM"
 
