@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
 from adam_mp.compute.model import Model, load
 from adam_mp.data.pictures import picture_of
-from adam_mp.data.reading.decoding import PIXEL_LIMIT, byte_limit
-from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.faults import REASONS, Fault, SampleError
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, read_part
 from adam_mp.errors import DataError, NetworkError, SettingsError
 from adam_mp.report.text import percent
@@ -32,16 +32,18 @@ def run(arguments: Sequence[str]) -> int:
         help="exchange light and dark; auto does so for grey images whose background is light where the training "
         "images' is dark, or the other way round (default: auto)",
     )  # fmt: skip
+    add_reading(parser, ("pixel_limit", "ignore_orientation", "white"))
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, one an image")
     add_common(parser)
     values = parse(parser, arguments)
     if values.top < 1:
         raise SettingsError(f"--top is {values.top}; expected at least 1")
     model = load(values.run)
+    options = reading_of(Path(values.run), model, values)
     failed = 0
     for name in values.images:
         try:
-            pixels, inverted = read_image(Path(name), model, values.invert)
+            pixels, inverted = read_image(Path(name), model, values.invert, options)
         except DataError as error:
             failed += 1
             _show_failure(name, error, values.json)
@@ -73,7 +75,7 @@ def _show_failure(name: str, error: DataError, as_json: bool) -> None:
     print(f"adam_mp: error: {error}", file=sys.stderr)
 
 
-def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]:
+def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> tuple[np.ndarray, bool]:
     """Return (pixels, whether they were inverted).
 
     `pixels` float32 [h, w, c], from 0 to 255, are cut and scaled as for evaluation, but not normalised. Raises
@@ -85,10 +87,12 @@ def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]
             f"the network takes {height}x{width}x{channels}, which is no picture; use the library's predict"
         )
     try:
-        content = read_part(path, 0, WHOLE_FILE, byte_limit(PIXEL_LIMIT))
-        pixels = picture_of(content, (height, width, channels), model.keep)
+        content = read_part(path, 0, WHOLE_FILE, options.byte_limit)
+        pixels = picture_of(content, (height, width, channels), model.keep, options)
     except SampleError as error:
         raise DataError(f"{path}: {error}") from None
+    except MemoryError:
+        raise DataError(f"{path}: {REASONS[Fault.NO_MEMORY]}") from None
     background = float(np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]]))
     # Only grey images: the corners of a colour photograph are seldom a background.
     opposite = channels == 1 and abs(background - model.fill) > abs(255 - background - model.fill) + 64

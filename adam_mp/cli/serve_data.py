@@ -41,6 +41,8 @@ _SETTINGS = (
     "validation",
     "follow_links",
     "pixel_limit",
+    "ignore_orientation",
+    "white",
     "cache",
     "memory_dir",
     "seed",
@@ -115,7 +117,7 @@ def _load(settings: TrainSettings, processes: int, tell: Listener) -> DataPlan:
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
     compile_kernels("float32", lambda done, total: tell(KernelCompiled(done, total)))
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, tell)
     channels = dataset.image_shape[2]
     plain = Normalization((0.0,) * channels, (1.0,) * channels, 0.0)
     return plan_data(dataset, settings, plain, processes, tell)

@@ -18,7 +18,17 @@ from adam_mp.training.data.preview import preview
 from adam_mp.training.settings.events import KernelCompiled
 from adam_mp.training.settings.settings import make_settings
 
-_SETTINGS = ("data", "image_size", "augment", "validation", "follow_links", "pixel_limit", "seed")
+_SETTINGS = (
+    "data",
+    "image_size",
+    "augment",
+    "validation",
+    "follow_links",
+    "pixel_limit",
+    "ignore_orientation",
+    "white",
+    "seed",
+)
 _MOST = 400
 
 
@@ -42,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
     settings = make_settings(given_settings(values))
     display = ProgressDisplay(sys.stdout, sys.stderr)
     compile_kernels("float32", lambda done, total: display(KernelCompiled(done, total)))
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, display)
     if dataset.image_shape[2] not in (1, 3):
         raise DataError(f"{dataset.name} has {dataset.image_shape[2]} channels; expected 1 or 3 to show as a picture")
     data = plan_data(dataset, settings, None, usable_cores(), display)

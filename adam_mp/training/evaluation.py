@@ -14,7 +14,8 @@ from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.dataset import DataSet
-from adam_mp.data.reading.loading import LoadOptions, load_data
+from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
@@ -47,18 +48,24 @@ class EvaluationResult:
         return dataclasses.asdict(self)
 
 
-def evaluate_model(model: Model, source: Any, cores: int | None, listener: Listener) -> EvaluationResult:
+def evaluate_model(
+    model: Model, source: Any, cores: int | None, listener: Listener, options: LoadOptions | None = None
+) -> EvaluationResult:  # fmt: skip
     """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
 
-    Raises DataError if the data has no test part or does not fit the model.
+    Images are read as `options` say, by default as in the model's training. Raises DataError if the data has no test
+    part or does not fit the model.
     """
     began = time.monotonic()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)
     height, width, channels = model.network.input_shape
-    data = load_data(source, LoadOptions(f"{height}x{width}", channels=channels))
-    test = data.test
-    if test is None:
+    options = options or LoadOptions.kept(model.reading)
+    data = load_data(source, dataclasses.replace(options, image_size=f"{height}x{width}", channels=channels))
+    if data.test is None:
         raise DataError(f"{data.name} has no test images to evaluate on")
+    data = _with_classes_of(model, data)
+    test = data.test
+    assert test is not None
     if data.image_shape != model.network.input_shape or test.labels.max() >= model.network.classes:
         raise DataError(
             f"{data.name} has images of {data.image_shape} and labels up to {test.labels.max()}, but the model takes "
@@ -75,11 +82,31 @@ def evaluate_model(model: Model, source: Any, cores: int | None, listener: Liste
     return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers)
 
 
+def _with_classes_of(model: Model, data: DataSet) -> DataSet:
+    """Return the data set with test labels as the model numbers its classes, which both know by name.
+
+    Raises DataError if a test image is of a class that the model does not know.
+    """
+    if not model.class_names or not data.class_names or data.class_names == model.class_names:
+        return data
+    assert data.test is not None
+    known = {name: number for number, name in enumerate(model.class_names)}
+    numbers = np.array([known.get(name, -1) for name in data.class_names], np.int32)
+    labels = numbers[data.test.labels]
+    if (labels < 0).any():
+        strange = data.class_names[data.test.labels[labels < 0][0]]
+        raise DataError(
+            f"{data.name} has test images of class {strange!r}, which the model does not know; it knows "
+            f"{len(known)} classes, such as {model.class_names[0]!r}"
+        )
+    return dataclasses.replace(data, test=dataclasses.replace(data.test, labels=labels))
+
+
 def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) -> RunPlan:
     """Plan a run that trains nothing: it has no data servers, and one training sample that nobody reads."""
     context = TrainingContext(model.network, model.weights, _BATCH)
     normalization = Normalization(model.mean, model.deviation, model.fill)
-    source = make_source(data, model.keep, settings.pixel_limit)
+    source = make_source(data, model.keep)
     nothing: np.ndarray = np.zeros(0, np.float32)
     serving = DataPlan(
         dataset=data,

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.data.reading.faults import BadSample
+from adam_mp.data.reading.faults import BadSample, Fault, SampleError
 from adam_mp.data.reading.items import Items
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import Records
 from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError
@@ -24,6 +25,7 @@ class DataSet:
 
     `image_shape` is the (height, width, channels) of pictures. `classes` is the number of classes: one more than the
     highest training label, and at least the number of `class_names`, which has a name for each class or is empty.
+    `options` say how its images are read, with what was measured on them. `notices` are lines for the user.
     """
 
     name: str
@@ -33,6 +35,8 @@ class DataSet:
     image_shape: tuple[int, int, int]
     classes: int
     class_names: tuple[str, ...] = ()
+    options: LoadOptions = LoadOptions()
+    notices: tuple[str, ...] = ()
 
     @property
     def parts(self) -> list[Part]:
@@ -68,6 +72,28 @@ class DataSet:
             number -= len(part)
         raise IndexError(number)
 
+    def bad_sample(self, number: int, fault: Fault) -> BadSample:
+        """Return a sample that could not be used, with its figures if it was too large: its file is read again."""
+        detail = ""
+        if fault in (Fault.TOO_LARGE, Fault.TOO_MANY_BYTES):
+            detail = self._excess(number, fault)
+        return BadSample(self.place(number), fault, detail)
+
+    def _excess(self, number: int, fault: Fault) -> str:
+        from adam_mp.data.reading.decoding import image_size  # brings the image libraries
+
+        for part in self.parts:
+            if number < len(part):
+                if not isinstance(part, Records):
+                    return ""
+                try:
+                    image_size(part.table.read(number, self.options.byte_limit), self.options)
+                except SampleError as error:
+                    return str(error) if error.fault is fault else ""
+                return ""
+            number -= len(part)
+        raise IndexError(number)
+
     @property
     def labels(self) -> np.ndarray:
         """The labels of all parts, int32 [count]."""
@@ -94,6 +120,7 @@ class DataSet:
 def make_dataset(
     name: str, train: Part, validation: Part | None, test: Part | None,
     image_shape: tuple[int, int, int] | None = None, class_names: Sequence[str] = (),
+    options: LoadOptions | None = None, notices: Sequence[str] = (),
 ) -> DataSet:  # fmt: skip
     """Return the data set of these parts; raises DataError if their labels or shapes do not agree.
 
@@ -117,7 +144,9 @@ def make_dataset(
             assert isinstance(part, Samples), "all parts are of one kind"
             _check_same_form(name, what, train.images, part.images)
     shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
-    return DataSet(name, train, validation, test, shape, classes, tuple(class_names))
+    return DataSet(
+        name, train, validation, test, shape, classes, tuple(class_names), options or LoadOptions(), tuple(notices)
+    )
 
 
 def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray) -> None:

@@ -12,11 +12,14 @@ import numpy as np
 
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
-from adam_mp.data.reading.decoding import PIXEL_LIMIT, byte_limit, image_size
-from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.decoding import image_size
+from adam_mp.data.reading.depths import Depths
+from adam_mp.data.reading.faults import SampleError, summary_of
 from adam_mp.data.reading.idx import find_idx, read_idx
 from adam_mp.data.reading.image_folder import ENDINGS, is_image_folder, part_folders, read_image_folder
 from adam_mp.data.reading.items import is_item_source, item_size, make_items
+from adam_mp.data.reading.labels import find_classes
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import Records
 from adam_mp.data.reading.samples import make_samples
 from adam_mp.data.reading.shards import expand_braces, is_shard_name, read_shards, shards_by_part
@@ -29,19 +32,6 @@ _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
 _USUAL_SIDE = 224
 _LOOKED_AT = 64  # images whose headers decide the size and colours of all pictures
 _LARGEST_SIDE = 4096  # pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadOptions:
-    """How images in files are read.
-
-    `image_size` is "N" or "HxW" in pixels, `channels` 1 or 3; with None they follow from the images. `follow_links`
-    says whether links to folders, and links that lead out of the data folder, are followed.
-    """
-
-    image_size: str | None = None
-    follow_links: bool = False
-    channels: int | None = None
 
 
 def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> DataSet:
@@ -69,9 +59,8 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
         elif len(parts) == 2 and all(_has_items(part) for part in parts):
             return _load_items(parts, options)
         if len(parts) in (2, 4):
-            train = make_samples(parts[0], parts[1], "training")
-            test = make_samples(parts[2], parts[3], "test") if len(parts) == 4 else None
-            return make_dataset("arrays", train, None, test)
+            named = [("training", *parts[:2]), *([("test", *parts[2:])] if len(parts) == 4 else [])]
+            return _with_arrays("arrays", named, options)
     elif _has_items(source):
         return _load_items([source], options)
     raise DataError(
@@ -91,28 +80,28 @@ def _has_items(source: Any) -> bool:
 
 def _load_path(source: str, options: LoadOptions) -> DataSet:
     if source == EMBEDDED:
-        return _load_idx(_EMBEDDED_FOLDER, source)
+        return _load_idx(_EMBEDDED_FOLDER, source, options)
     path = Path(source)
     if is_shard_name(source):
-        return _with_form(source, {"train": read_shards([Path(name) for name in expand_braces(source)])}, (), options)
+        return _load_shards(source, {"train": [Path(name) for name in expand_braces(source)]}, options)
     if path.is_file():
-        return _load_arrays(path)
+        return _load_arrays(path, options)
     if not path.is_dir():
         raise DataError(
             f"data folder {path} does not exist; give a folder with class folders, IDX files, tar shards or .npy "
             f"files, or {EMBEDDED!r}"
         )
     if any((path / (name + ending)).exists() for name in _FILES["train"] for ending in ("", ".gz")):
-        return _load_idx(path, source)
+        return _load_idx(path, source, options)
     if shards := shards_by_part(path):
-        return _with_form(source, {part: read_shards(files) for part, files in shards.items()}, (), options)
+        return _load_shards(source, shards, options)
     if has_array_files(path):
-        return _load_arrays(path)
+        return _load_arrays(path, options)
     if part_folders(path) or is_image_folder(path):
         records, classes = read_image_folder(path, options.follow_links)
         return _with_form(source, records, classes, options)
     if any("-ubyte" in entry.name for entry in path.iterdir()):
-        return _load_idx(path, source)  # raises an error that names the missing file
+        return _load_idx(path, source, options)  # raises an error that names the missing file
     beside = any(entry.name.lower().endswith(ENDINGS) for entry in path.iterdir())
     advice = "; put its images into a folder for each class" if beside else ""
     raise DataError(
@@ -121,24 +110,33 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
     )
 
 
-def _load_idx(folder: Path, name: str) -> DataSet:
-    parts = {}
+def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
+    parts = []
     for part, (images_name, labels_name) in _FILES.items():
         images = read_idx(find_idx(folder, images_name), 3)
         labels = read_idx(find_idx(folder, labels_name), 1)
         if len(images) != len(labels):
             raise DataError(f"{folder}: {images_name} has {len(images)} images, but {labels_name} {len(labels)} labels")
-        parts[part] = make_samples(images, labels, f"{part} set of {folder}")
-    return make_dataset(name, parts["train"], None, parts["test"])
+        parts.append((f"{part} set of {folder}", images, labels))
+    return _with_arrays(name, parts, options)
 
 
-def _load_arrays(path: Path) -> DataSet:
-    parts = {part: make_samples(*pair, f"{part} set of {path}") for part, pair in read_array_files(path).items()}
-    return make_dataset(str(path), parts["train"], None, parts.get("test"))
+def _load_arrays(path: Path, options: LoadOptions) -> DataSet:
+    parts = [(f"{part} set of {path}", *pair) for part, pair in read_array_files(path).items()]
+    return _with_arrays(str(path), parts, options)
+
+
+def _with_arrays(name: str, parts: Sequence[tuple[str, Any, Any]], options: LoadOptions) -> DataSet:
+    """Return the data set of (what errors call it, images, labels) to train on and, if there, to test on."""
+    samples, classes = make_samples(parts)
+    test = samples[1] if len(samples) > 1 else None
+    return make_dataset(
+        name, samples[0], None, test, class_names=classes.names, options=options, notices=classes.notices
+    )
 
 
 def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
-    parts = [make_items(dataset, what) for dataset, what in zip(datasets, ("training", "test"), strict=False)]
+    parts, classes = make_items(list(zip(("training", "test"), datasets, strict=False)))
     sizes, failure = [], None
     for index in parts[0].numbers[:_LOOKED_AT].tolist():
         try:
@@ -147,34 +145,51 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
             failure = failure or error  # only this item is bad: it is reported when it is to be trained
     if failure is not None and not sizes:
         raise failure
-    shape = _shape(type(datasets[0]).__name__, sizes, options)
+    shape = _shape(sizes, options)
     test: Part | None = parts[1] if len(parts) > 1 else None
-    names = getattr(datasets[0], "classes", ())
-    names = tuple(map(str, names)) if len(names) > int(parts[0].labels.max()) else ()
-    return make_dataset(type(datasets[0]).__name__, parts[0], None, test, shape, names)
+    name = type(datasets[0]).__name__
+    return make_dataset(name, parts[0], None, test, shape, classes.names, options, classes.notices)
 
 
-def _with_form(name: str, parts: Mapping[str, Records], classes: Sequence[str], options: LoadOptions) -> DataSet:
-    """Return the data set of these parts; the first images decide the size and colours of pictures."""
+def _load_shards(name: str, shards: Mapping[str, Sequence[Path]], options: LoadOptions) -> DataSet:
+    read = {part: read_shards(paths) for part, paths in shards.items()}
+    if "train" not in read:
+        raise DataError(f"{name} has no training images")
+    classes = find_classes(read["train"][1], f"tar shard {shards['train'][0]}")
+    parts = {
+        part: dataclasses.replace(records, labels=classes.number(plain, f"tar shard {shards[part][0]}"))
+        for part, (records, plain) in read.items()
+    }
+    return _with_form(name, parts, classes.names, options, classes.notices)
+
+
+def _with_form(
+    name: str, parts: Mapping[str, Records], classes: Sequence[str], options: LoadOptions, notices: Sequence[str] = ()
+) -> DataSet:
+    """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
     if "train" not in parts or not len(parts["train"]):
         raise DataError(f"{name} has no training images")
     train = parts["train"]
     step = max(1, len(train) // _LOOKED_AT)
-    sizes = []
+    sizes, faults, depths = [], [], Depths()
     for sample in range(0, len(train), step):
         try:
-            sizes.append(image_size(train.table.read(sample, byte_limit(PIXEL_LIMIT))))
-        except SampleError:
-            continue  # the sample is bad: it is reported when it is to be trained
-    shape = _shape(name, sizes, options)
-    validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in ("validation", "test"))
-    return make_dataset(name, train, validation, test, shape, classes)
-
-
-def _shape(name: str, sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:
-    """Return height, width and channels of pictures: as `options` asks, or as all images are, or 224x224."""
+            content = train.table.read(sample, options.byte_limit)
+            sizes.append(image_size(content, options))
+        except SampleError as error:  # the sample is bad: it is reported when it is to be trained
+            faults.append((train.table.place(sample), error))
+        else:
+            depths.look(content, options)
     if not sizes:
-        raise DataError(f"none of the first images of {name} can be read; expected JPEG, PNG, BMP or WebP")
+        raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
+    shape = _shape(sizes, options)
+    validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in ("validation", "test"))
+    options = dataclasses.replace(options, white=depths.white(options))
+    return make_dataset(name, train, validation, test, shape, classes, options, (*notices, *depths.notices(options)))
+
+
+def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:
+    """Return height, width and channels of pictures: as `options` asks, or as all images are, or 224x224."""
     channels = options.channels or max(size[2] for size in sizes)
     if options.image_size is not None:
         return (*parse_image_size(options.image_size), channels)

@@ -15,6 +15,7 @@ import numpy as np
 
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_folder import ENDINGS, PARTS
+from adam_mp.data.reading.labels import most_alike, plain_label, plain_of
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.errors import DataError
 
@@ -54,13 +55,15 @@ def shards_by_part(folder: Path) -> dict[str, list[Path]]:
     return parts
 
 
-def read_shards(paths: Sequence[Path]) -> Records:
-    """Return the samples of all tar shards, in the order given.
+def read_shards(paths: Sequence[Path]) -> tuple[Records, np.ndarray]:
+    """Return the samples of all tar shards, in the order given, and their plain labels (see `labels`).
 
-    Raises DataError if a tar shard is missing or damaged, or if none has an image with a label.
+    The samples' own labels are not numbered yet. A label of another kind, text or number, than most
+    is left out. Raises DataError if a tar shard is missing or damaged, or if none has an image with a label.
     """
     parts: list[tuple[int, int, int]] = []
-    labels: list[int] = []
+    labels: list[int | bool | str] = []
+    names: list[str] = []
     rejected: list[BadSample] = []
     for number, path in enumerate(paths):
         for key, members in _samples(path):
@@ -74,10 +77,17 @@ def read_shards(paths: Sequence[Path]) -> Records:
                 continue
             parts.append((number, image.offset_data, image.size))
             labels.append(label)
+            names.append(image.name)
     if not parts:
         raise DataError(f"{paths[0]} and {len(paths) - 1} more tar shards have no image with a label (.jpg with .cls)")
-    table = RecordTable.of_parts(Path(), [str(path.absolute()) for path in paths], parts)
-    return Records(table, np.array(labels, np.int32), tuple(rejected))
+    alike = most_alike(labels)
+    for part, name, same in zip(parts, names, alike, strict=True):
+        if not same:
+            rejected.append(BadSample(f"{paths[part[0]].absolute()}: {name}", Fault.NO_LABEL))
+    kept = [part for part, same in zip(parts, alike, strict=True) if same]
+    plain = plain_of([label for label, same in zip(labels, alike, strict=True) if same], f"tar shard {paths[0]}")
+    table = RecordTable.of_parts(Path(), [str(path.absolute()) for path in paths], kept)
+    return Records(table, np.zeros(len(kept), np.int32), tuple(rejected)), plain
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
@@ -104,9 +114,12 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
         yield key, members
 
 
-def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
-    """Return the label in the .cls or .json member; None if neither has one, or if they disagree."""
-    found = set()
+def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | bool | str | None:
+    """Return the label in the .cls or .json member; None if neither has one, or if they disagree.
+
+    A .cls file has a whole number or a name, a .json file also any other label that `labels.plain_label` takes.
+    """
+    found: set[int | bool | str] = set()
     for ending in ("cls", "json"):
         member = members.get(ending)
         if member is None:
@@ -118,13 +131,20 @@ def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
             content = file.read(member.size)
         try:
             if ending == "cls":
-                label = int(content)
+                label = _number_or_name(content.decode("utf-8-sig"))
             else:
                 described = json.loads(content)
-                label = described["label"] if "label" in described else described["cls"]
+                label = plain_label(described["label"] if "label" in described else described["cls"])
         except (ValueError, KeyError, TypeError, RecursionError):
             return None
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
+        if not isinstance(label, str) and label < 0:
             return None
         found.add(label)
     return found.pop() if len(found) == 1 else None
+
+
+def _number_or_name(text: str) -> int | bool | str:
+    try:
+        return int(text)
+    except ValueError:
+        return plain_label(text.strip())

@@ -14,7 +14,8 @@ from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.reading.dataset import DataSet, split
 from adam_mp.data.reading.items import Items
-from adam_mp.data.reading.loading import LoadOptions, load_data, parse_image_size
+from adam_mp.data.reading.loading import load_data, parse_image_size
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec, pickle_items
@@ -25,7 +26,7 @@ from adam_mp.memory.run_memory import Field
 from adam_mp.memory.segment import free_space
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.data.surveying import survey_data
-from adam_mp.training.settings.events import Listener
+from adam_mp.training.settings.events import Listener, Notice
 from adam_mp.training.settings.settings import TrainSettings, parse_cache
 
 _KEPT = 7 / 8  # share of an image's side that evaluation looks at if training crops: the edges are seen in crops alone
@@ -106,10 +107,22 @@ class DataPlan:
         return PictureSpec(self.normalization, self.augmentation, self.keep, self.source, cache)
 
 
-def load_dataset(settings: TrainSettings) -> DataSet:
-    """Load the data set that the settings name; raises SettingsError, or DataError (with `strict` for any bad file)."""
-    size = None if settings.image_size is None else str(settings.image_size)
-    dataset = load_data(settings.data, LoadOptions(size, settings.follow_links))
+def reading_options(settings: TrainSettings) -> LoadOptions:
+    """Return how a run with these settings reads images in files."""
+    return LoadOptions(
+        image_size=None if settings.image_size is None else str(settings.image_size),
+        follow_links=settings.follow_links, pixel_limit=settings.pixel_limit,
+        turned=not settings.ignore_orientation, white=None if settings.white is None else float(settings.white),
+    )  # fmt: skip
+
+
+def load_dataset(settings: TrainSettings, listener: Listener) -> DataSet:
+    """Load the data set that the settings name, and report what is to be said of it to `listener`.
+
+    Raises SettingsError, or DataError (with `strict` for any bad file).
+    """
+    options = reading_options(settings)
+    size, dataset = options.image_size, load_data(settings.data, options)
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
         height, width, _ = dataset.image_shape
         raise SettingsError(
@@ -120,6 +133,8 @@ def load_dataset(settings: TrainSettings) -> DataSet:
         raise DataError(
             f"{bad.path}: {bad.reason} (the first of {len(dataset.rejected)}; without --strict it is left out)"
         )
+    for line in dataset.notices:
+        listener(Notice(line))
     return dataset
 
 
@@ -141,7 +156,7 @@ def plan_data(
     training, validation = split_samples(dataset, settings)
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
     keep = _KEPT if augmentation["crop"] > 0 else 1.0
-    source, cache_bytes, cache = make_source(dataset, keep, settings.pixel_limit), 0, None
+    source, cache_bytes, cache = make_source(dataset, keep), 0, None
     if source is not None:
         folder = None if settings.memory_dir is None else Path(settings.memory_dir)
         allowed = parse_cache(settings.cache, free_space(folder))
@@ -165,14 +180,14 @@ def plan_data(
     )  # fmt: skip
 
 
-def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec | None:
+def make_source(dataset: DataSet, keep: float) -> SourceSpec | None:
     """Return how images are decoded: so large that `keep` of a side has the network's size. None for arrays."""
     if isinstance(dataset.train, Samples):
         return None
     height, width, channels = dataset.image_shape
     height, width = math.ceil(height / keep), math.ceil(width / keep)
     items = [part for part in dataset.parts if isinstance(part, Items)]
-    return SourceSpec(channels, (height, width), pixel_limit, pickle_items(items) if items else b"")
+    return SourceSpec(channels, (height, width), dataset.options, pickle_items(items) if items else b"")
 
 
 def join_records(dataset: DataSet) -> RecordTable | None:

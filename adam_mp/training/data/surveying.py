@@ -11,6 +11,7 @@ import numpy as np
 
 from adam_mp.data.normalization import Normalization, measure_normalization
 from adam_mp.data.reading.dataset import DataSet
+from adam_mp.data.reading.faults import Fault
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec
 from adam_mp.data.survey import (
@@ -61,12 +62,20 @@ def survey_data(
     memory = SurveyMemory(segment, len(samples), processes, image)
     try:
         _Surveyors(memory, specs, stall_seconds, tell).run()
-        found = memory.result(samples, data.train.labels[samples])
+        found, faults = memory.result(samples, data.train.labels[samples]), memory.faults
     finally:
         memory.close()
     if found is None:
-        raise DataError(f"none of {len(samples)} images of {data.name} can be read, such as {data.place(samples[0])}")
+        raise DataError(f"none of {len(samples)} images of {data.name} can be read; {_worst(data, samples, faults)}")
     return found if known is None else dataclasses.replace(found, normalization=known)
+
+
+def _worst(data: DataSet, samples: np.ndarray, faults: np.ndarray) -> str:
+    """Return the most frequent of the faults int64 [n] of `samples` in words, with one sample as the example."""
+    numbers, counts = np.unique(faults, return_counts=True)
+    worst = Fault(int(numbers[counts.argmax()]))
+    bad = data.bad_sample(int(samples[int((faults == worst).argmax())]), worst)
+    return f"{counts.max():,} of {len(faults):,}: {bad.reason} ({bad.path})"
 
 
 class _Surveyors:

@@ -17,7 +17,7 @@ from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.errors import DataError, refusal
 from adam_mp.training.folder.run_folder import BAD_SAMPLES_FILE
 
-_PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE)]
+_PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE), int(Fault.NO_MEMORY)]
 
 
 class BadSamples:
@@ -79,7 +79,7 @@ class BadSamples:
         faults = self._flags[numbers].copy()
         self._seen[numbers] = faults
         found = [
-            (BadSample(self._dataset.place(number), Fault(fault)), number)
+            (self._dataset.bad_sample(number, Fault(fault)), number)
             for number, fault in zip(numbers.tolist(), faults.tolist(), strict=True)
         ]
         if self._strict:

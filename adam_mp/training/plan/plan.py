@@ -135,7 +135,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         )
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, listener)
+    settings = dataclasses.replace(settings, white=dataset.options.white)  # as it was measured, for --resume
     source = resumed.network if resumed and "model" not in explicit else settings.model
     network = load_network(source, dataset.image_shape, dataset.classes)
     _check_rate(settings, len(split_samples(dataset, settings)[0]))
