@@ -43,7 +43,7 @@ def test_arrays(source):
     ],
 )
 def test_shapes_and_types_are_brought_in_order(images, shape, dtype):
-    samples = make_samples(images, LABELS, "set")
+    (samples,), _ = make_samples([("set", images, LABELS)])
     assert samples.images.shape == (4, *shape)
     assert samples.images.dtype == dtype
     assert samples.labels.dtype == np.int32
@@ -55,13 +55,13 @@ def test_shapes_and_types_are_brought_in_order(images, shape, dtype):
         ((IMAGES, LABELS[:3]), "one label an image"),
         ((IMAGES[:0], LABELS[:0]), "empty"),
         ((IMAGES, LABELS.astype(float) + 0.5), "whole numbers"),
-        ((IMAGES, np.array(list("abcd"))), "whole numbers"),
+        ((IMAGES, np.array([*"abc", None])), "no label"),
         ((np.full((4, 2, 2), np.nan), LABELS), "image 0 holds NaN"),
         ((np.array([["a"] * 3] * 4), LABELS), "expected numbers"),
         ((np.zeros((4, 2, 2), complex), LABELS), "expected numbers"),
         ((np.zeros((4, 0, 2)), LABELS), "at least one pixel"),
         ((np.zeros(4), LABELS), "expected \\[n, h, w\\]"),
-        ((IMAGES, LABELS - 1), "label -1, outside the classes 0 to 1"),
+        ((IMAGES, LABELS - 1), "label -1; expected classes numbered from 0"),
         ((IMAGES, LABELS * 0), "at least two classes"),
         ((IMAGES, LABELS, IMAGES, LABELS + 1), "test image 2 .* label 3"),
         ((IMAGES, LABELS, IMAGES[:, :4], LABELS), "expected the same"),

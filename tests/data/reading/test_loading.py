@@ -97,7 +97,7 @@ def test_a_folder_with_nothing_to_train_on(tmp_path):
         load_data(tmp_path)
     for name in "ab":
         (tmp_path / name / "x.jpg").write_bytes(b"")
-    with pytest.raises(DataError, match="none of the first images"):
+    with pytest.raises(DataError, match=r"none of the first images .* 2 of 2: the file is empty \(.*a/x.jpg\)"):
         load_data(tmp_path)
 
 
@@ -254,8 +254,8 @@ def test_objects():
     assert plain.image_shape == (4, 4, 1)
     with pytest.raises(DataError, match=r"float64 \(4, 4\); expected uint8"):
         load_data([(np.zeros((4, 4)), number % 2) for number in range(8)])
-    with pytest.raises(DataError, match=r"no item is \(image, label\); the first: TypeError"):
-        load_data([(np.zeros((4, 4), np.uint8), "a")] * 8)
+    with pytest.raises(DataError, match=r"no item is \(image, label\); the first: ValueError: label is of type list"):
+        load_data([(np.zeros((4, 4), np.uint8), [1, 2])] * 8)
 
 
 def test_items_without_a_label_are_left_out():

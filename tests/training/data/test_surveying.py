@@ -24,7 +24,7 @@ def own_segments():
 
 def survey(data, processes=2, known=None, items=b"", cache=None):
     events = []
-    source = SourceSpec(3, (37, 37), 10**6, items)
+    source = SourceSpec(3, (37, 37), datasets=items)
     training = np.arange(len(data.train))
     found = survey_data(data, training, source, 7 / 8, known, processes, 1, 60.0, events.append, cache)
     assert events[-1].done == events[-1].total
@@ -91,7 +91,7 @@ def test_what_is_decoded_is_kept_as_far_as_there_is_room(tmp_path, room):
         places[found.kept] = found.places
         cache = kept.take()
         cache.adopt(places, 0)
-    source = RecordSource(SourceSpec(3, (37, 37), 10**6), data.train.table)
+    source = RecordSource(SourceSpec(3, (37, 37)), data.train.table)
     for sample in found.kept.tolist():
         begin, height, width = cache.find(sample)
         pixels = cache.pixels[begin : begin + 3 * height * width].reshape(height, width, 3)
