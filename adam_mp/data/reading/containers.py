@@ -127,18 +127,20 @@ def _exif_of_png(content: bytes) -> bytes:
 
 def _bare_png(content: bytes) -> bytes:
     view, kept, at = memoryview(content), [PNG_BEGIN], len(PNG_BEGIN)
-    complete = True
+    bare, ended = True, False
     for kind, begin, end in _png_chunks(content):
         if kind in _PNG_KEPT:
             kept.append(view[begin - 8 : end + 4])
         else:
-            complete = False
+            bare = False
         at = end + 4
-        if kind == b"IEND":
+        if ended := kind == b"IEND":
             break
-    if complete:
+    if bare and (ended or at == len(content)):
         return content
-    if content[at + 4 : at + 8] in _PNG_KEPT:  # a chunk that is cut: the image library says what is left of the image
+    if (
+        not ended and content[at + 4 : at + 8] in _PNG_KEPT
+    ):  # a chunk that is cut: the image library says what is left of the image
         kept.append(view[at:])
     return b"".join(kept)
 
@@ -156,7 +158,7 @@ def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _bare_webp(content: bytes) -> bytes:
     view, kept, at = memoryview(content), [], 12
-    complete = True
+    bare = True
     for kind, begin, end in _webp_chunks(content):
         if kind in _WEBP_KEPT:
             chunk = bytearray(view[begin - 8 : end])
@@ -164,10 +166,10 @@ def _bare_webp(content: bytes) -> bytes:
                 chunk[8] &= ~_WEBP_NOTES & 0xFF
             kept.append(bytes(chunk) + b"\0" * (len(chunk) & 1))
         else:
-            complete = False
+            bare = False
         at = end + (end & 1)
     rest = content[at : at + 4]
-    if not kept or rest in _WEBP_KEPT or (complete and at >= len(content)):
+    if not kept or rest in _WEBP_KEPT or (bare and at >= len(content)):
         return content  # nothing to take out, or pixels that are cut
     body = b"WEBP" + b"".join(kept)
     return b"RIFF" + len(body).to_bytes(4, "little") + body

@@ -72,10 +72,13 @@ class DataSet:
             number -= len(part)
         raise IndexError(number)
 
-    def bad_sample(self, number: int, fault: Fault) -> BadSample:
-        """Return a sample that could not be used, with its figures if it was too large: its file is read again."""
+    def bad_sample(self, number: int, fault: Fault, figures: bool = True) -> BadSample:
+        """Return a sample that could not be used; with `figures`, how large it was if it was too large.
+
+        Its file is read again for that.
+        """
         detail = ""
-        if fault in (Fault.TOO_LARGE, Fault.TOO_MANY_BYTES):
+        if figures and fault in (Fault.TOO_LARGE, Fault.TOO_MANY_BYTES):
             detail = self._excess(number, fault)
         return BadSample(self.place(number), fault, detail)
 

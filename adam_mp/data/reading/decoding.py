@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -136,7 +137,7 @@ def _decode_other(content: bytes, channels: int, options: LoadOptions) -> np.nda
 
 def _opened(content: bytes, limit: int) -> Image.Image:
     """Return the image in a file, whose header is read and whose pixels are not; raises SampleError."""
-    reader = WebPImageFile if is_webp(content) else None
+    reader: Any = WebPImageFile if is_webp(content) else None
     for begin, each in _READERS:
         reader = each if content.startswith(begin) else reader
     if reader is None:
@@ -189,7 +190,8 @@ def _fault(error: Exception, content: bytes) -> Fault:
 def _to_bytes(values: np.ndarray, white: float) -> np.ndarray:
     """Return grey values of 16 bits as uint8, of the same shape: `white` and all above it become 255."""
     table = np.minimum(np.rint(np.arange(65536) * (255 / white)), 255).astype(np.uint8)
-    return table[np.clip(values, 0, 65535)]
+    out: np.ndarray = table[np.clip(values, 0, 65535)]
+    return out
 
 
 def _opaque(image: Image.Image) -> Image.Image:
