@@ -71,6 +71,8 @@ def plain_labels(given: Any, count: int, what: str) -> np.ndarray:
         raise _missing(int(np.flatnonzero(np.ma.getmaskarray(given).reshape(-1))[0]), what, "masked")
     try:
         labels = np.asarray(given)
+        if labels.dtype.kind in "US" and isinstance(given, (list, tuple)):
+            labels = np.array(given, object)  # numpy has made text of all, of numbers among them too
     except (ValueError, TypeError) as error:
         raise DataError(f"{what}: labels are no array: {error}; expected one label an image") from None
     labels = _one_a_sample(labels, count, what)

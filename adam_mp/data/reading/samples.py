@@ -39,7 +39,7 @@ def make_samples(parts: Sequence[tuple[str, Any, Any]]) -> tuple[list[Samples], 
     """
     plain = []
     for what, images, labels in parts:
-        pixels = _checked(np.asarray(images), labels, what)
+        pixels = _checked(images, labels, what)
         plain.append((what, pixels, plain_labels(labels, len(pixels), what)))
     what, pixels, labels = plain[0]
     classes = find_classes(labels, what)
@@ -48,14 +48,18 @@ def make_samples(parts: Sequence[tuple[str, Any, Any]]) -> tuple[list[Samples], 
     return [Samples(_stored(pixels, what), classes.number(labels, what)) for what, pixels, labels in plain], classes
 
 
-def _checked(images: np.ndarray, labels: Any, what: str) -> np.ndarray:
+def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
     """Return images as [n, h, w, c], of whatever type of number they are; raises DataError."""
+    try:
+        images: np.ndarray = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what}: images are no array: {error}; expected images of one shape") from None
     if images.dtype == object:
         raise DataError(
             f"{what}: images are an array of objects of shape {images.shape}; expected numbers of one shape, such as "
             "numpy.stack(images)"
         )
-    if advice := order_of_images(images.shape, len(labels) if hasattr(labels, "__len__") else -1):
+    if advice := order_of_images(images.shape, _length(labels)):
         raise DataError(
             f"{what}: images have shape {images.shape}, whose axes seem to be in another order; expected [n, height, "
             f"width, channels]; write images{advice}"
@@ -75,6 +79,14 @@ def _checked(images: np.ndarray, labels: Any, what: str) -> np.ndarray:
     if not (np.issubdtype(images.dtype, np.number) or images.dtype == bool) or np.iscomplexobj(images):
         raise DataError(f"{what}: images are of type {images.dtype}; expected numbers")
     return images
+
+
+def _length(labels: Any) -> int:
+    """Return how many labels there are, as far as it can be told before they are looked at; else -1."""
+    try:
+        return len(labels) if len(labels) != 1 else int(np.size(labels))
+    except (TypeError, ValueError):
+        return -1
 
 
 def _stored(images: np.ndarray, what: str) -> np.ndarray:

@@ -48,6 +48,16 @@ def test_arrays(shape, advice):
     assert len(load_data((turned, labels)).train) == 20
 
 
+def test_what_is_no_array_of_images():
+    with pytest.raises(DataError, match="images are no array: .*; expected images of one shape"):
+        load_data(([np.zeros((2, 2)), np.zeros((3, 3))], [0, 1]))
+    with pytest.raises(DataError, match="numpy.stack"):
+        load_data((np.array([np.zeros((2, 2)), None], object), [0, 1]))
+    with pytest.raises(DataError, match="one label an image"):
+        load_data((np.zeros((4, 5, 6)), np.array(3)))
+    assert len(load_data((np.zeros((6, 5, 5, 1)), np.array([[0, 1] * 3]))).train) == 6
+
+
 def test_many_channels_are_told():
     assert "200 channels of 9x9 pixels" in odd_channels((9, 9, 200))
     assert load_data((np.zeros((20, 9, 9, 200), np.uint8), np.arange(20) % 2)).notices

@@ -44,7 +44,7 @@ def exif(mark, more=0, order="<", kind=3):
 
 def marked(picture, kind, block):
     options = {"quality": 95} if kind != "PNG" else {}
-    return encode(picture, kind, exif=block, **options)
+    return encode(picture, kind, exif=b"Exif\0\0" + block, **options)
 
 
 def chunk(kind, data, checksum=None):

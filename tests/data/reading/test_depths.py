@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -59,6 +61,7 @@ def test_other_depths_are_told(tmp_path):
     assert "1 of the first 3 images have 8 bits, the others 16" in data.notices[1]
     colour = bytearray(encode(np.full((20, 20, 3), 9, np.uint8), "PNG"))
     colour[24] = 16
+    colour[29:33] = struct.pack(">I", zlib.crc32(colour[12:29]))
     data = load_data(write(tmp_path / "colour", (90, 4000), [bytes(colour)]))
     assert any("colour images of 16 bits" in line for line in data.notices)
     assert brightest(byte) is None
