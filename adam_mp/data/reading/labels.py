@@ -73,7 +73,7 @@ def plain_labels(given: Any, count: int, what: str) -> np.ndarray:
         labels = np.asarray(given)
         if labels.dtype.kind in "US" and isinstance(given, (list, tuple)):
             labels = np.array(given, object)  # numpy has made text of all, of numbers among them too
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
         raise DataError(f"{what}: labels are no array: {error}; expected one label an image") from None
     labels = _one_a_sample(labels, count, what)
     kind = labels.dtype.kind

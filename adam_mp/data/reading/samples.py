@@ -52,7 +52,7 @@ def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
     """Return images as [n, h, w, c], of whatever type of number they are; raises DataError."""
     try:
         images: np.ndarray = np.asarray(given)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
         raise DataError(f"{what}: images are no array: {error}; expected images of one shape") from None
     if images.dtype == object:
         raise DataError(
