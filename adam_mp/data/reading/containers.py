@@ -126,7 +126,8 @@ def _exif_of_png(content: bytes) -> bytes:
 
 
 def _bare_png(content: bytes) -> bytes:
-    view, kept, at = memoryview(content), [PNG_BEGIN], len(PNG_BEGIN)
+    view, at = memoryview(content), len(PNG_BEGIN)
+    kept: list[bytes | memoryview] = [PNG_BEGIN]
     bare, ended = True, False
     for kind, begin, end in _png_chunks(content):
         if kind in _PNG_KEPT:

@@ -76,7 +76,7 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     if count == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     for name in _LABELS:
-        given = getattr(dataset, name, None)
+        given: Any = getattr(dataset, name, None)
         if hasattr(given, "__len__") and len(given) == count:
             return np.arange(count), plain_labels(given, count, what), ()
     found, numbers, failures = [], [], []

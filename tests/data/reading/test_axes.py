@@ -50,7 +50,7 @@ def test_arrays(shape, advice):
 
 def test_what_is_no_array_of_images():
     with pytest.raises(DataError, match=r"images are no array: .*; expected images of one shape"):
-        load_data(([np.zeros((2, 2)), np.zeros((3, 3))], [0, 1]))
+        load_data(([np.zeros((2, 2)), *[np.zeros((3, 3))] * 2], [0, 1, 1]))
     with pytest.raises(DataError, match=r"numpy\.stack"):
         load_data((np.array([np.zeros((2, 2)), None], object), [0, 1]))
     with pytest.raises(DataError, match="one label an image"):
