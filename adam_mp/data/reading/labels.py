@@ -61,6 +61,14 @@ class Classes:
         return labels.astype(np.int32)
 
 
+class MissingLabelError(ValueError):
+    """There is no label; `given` says what stands in its place."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"label is missing ({given})")
+        self.given = given
+
+
 def plain_labels(given: Any, count: int, what: str) -> np.ndarray:
     """Return the labels of `count` images as whole numbers int64 [n], booleans [n], or text [n] (dtype object).
 
@@ -105,7 +113,7 @@ def plain_label(value: Any) -> int | bool | str:
             raise ValueError(f"label is {_short(value)}, which is no text") from None
     if isinstance(value, str):
         if not value.strip():
-            raise ValueError("label is an empty text")
+            raise MissingLabelError("empty text")
         return value
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
@@ -114,12 +122,12 @@ def plain_label(value: Any) -> int | bool | str:
     if isinstance(value, (numbers.Real, np.floating)):
         number = float(value)
         if math.isnan(number):
-            raise ValueError("label is missing (nan)")
+            raise MissingLabelError("nan")
         if not number.is_integer():
             raise ValueError(f"label is {_short(value)}; expected a whole number")
         return int(number)
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        raise ValueError(f"label is missing ({value})")
+        raise MissingLabelError(str(value))
     raise ValueError(f"label is of type {type(value).__name__}; expected a whole number, a boolean or text")
 
 
@@ -235,9 +243,9 @@ def _of_objects(found: list[Any], what: str) -> np.ndarray:
     for place, label in enumerate(found):
         try:
             values.append(plain_label(label))
+        except MissingLabelError as error:
+            raise _missing(place, what, error.given) from None
         except ValueError as error:
-            if "missing" in str(error):
-                raise _missing(place, what, str(label)) from None
             raise DataError(f"{what} image {place}: {error}") from None
     kinds = {type(value) for value in values}
     if kinds == {bool}:
@@ -273,7 +281,7 @@ def _whole(labels: np.ndarray, what: str) -> np.ndarray:
             f"{what} image {broken[0]} has label {_short(labels[broken[0]].item())}; expected whole numbers from 0, "
             "one for each class (adam_mp trains classes, not measured values)"
         )
-    return _in_range(labels, what)
+    return _in_range(labels.astype(np.float64), what)  # half precision has no number so large as the limit
 
 
 def _in_range(labels: np.ndarray, what: str) -> np.ndarray:

@@ -124,7 +124,7 @@ def test_a_file_that_goes_or_shrinks_is_told_apart(tmp_path):
     path.write_bytes(bytes(100))
     with pytest.raises(SampleError) as caught:
         table.read(0, 2)
-    assert caught.value.fault == Fault.TOO_LARGE
+    assert caught.value.fault == Fault.TOO_MANY_BYTES
 
 
 def test_tables_join_and_are_cut(tmp_path):
