@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 TESTS ?=
 JOBS ?= 4
+PARALLEL := -n $(JOBS) --dist load --maxschedchunk 1
 
 .PHONY: train test check reliability bench peers clean
 
@@ -33,7 +34,7 @@ train: $(VENV)/installed
 	$(BIN)/python -m adam_mp train $(ARGS)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -m "not long" -n $(JOBS) --dist load --maxschedchunk 1 $(TESTS)
+	$(BIN)/python -m pytest -m "not long" $(PARALLEL) $(TESTS)
 
 check: $(VENV)/installed-check
 	$(BIN)/ruff check .
@@ -42,8 +43,8 @@ check: $(VENV)/installed-check
 
 reliability: $(VENV)/installed-test
 	rm -f $(VENV)/reliability.jsonl
-	$(BIN)/python -m pytest -m long
-	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(VENV)/reliability.jsonl $(BIN)/python -m pytest tests/system/test_faults.py tests/system/test_limits.py
+	$(BIN)/python -m pytest -m long $(PARALLEL)
+	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(VENV)/reliability.jsonl $(BIN)/python -m pytest $(PARALLEL) tests/system/test_faults.py tests/system/test_limits.py
 	$(BIN)/python -m tests.system.reliability $(VENV)/reliability.jsonl
 
 bench: $(VENV)/installed-test

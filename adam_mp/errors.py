@@ -1,7 +1,8 @@
 """All errors that a user can cause or meet: children of `AdamError`.
 
 The message of each is one line: what was given, what is expected, what to do. The command line ends with `exit_code`.
-This module imports nothing of adam_mp, and every other module may import it.
+`several` writes a number with its noun, for messages everywhere. This module imports nothing of adam_mp, and every
+other module may import it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,12 @@ class TransportError(AdamError):
     exit_code = 1
 
 
+class PlaceError(TransportError):
+    """A process cannot listen on the given address or socket file, or cannot dial it, whoever else runs."""
+
+    exit_code = 2
+
+
 class DivergenceError(AdamError):
     """The loss became NaN, infinite or far too large, and the run has used all the rollbacks that it may."""
 
@@ -98,3 +105,8 @@ def nearest(name: str, known: Iterable[str], most: int | None = None) -> str:
         return f"did you mean {close[0]!r}?"
     more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
     return "known: " + ", ".join(names[:most]) + more
+
+
+def several(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: 1 worker, 2 workers. Give `plural` if it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -109,7 +109,6 @@ TESTED_BY = {
     "training.plan.split": "training/test_arithmetic.py",
     "training.preloading": "training/crew/test_session.py",
     "training.replica.joining": "system/test_cluster.py",
-    "training.replica.launch": "system/test_cluster.py",
     "training.replica.launched": "system/test_cluster.py",
     "training.replica.leases": "training/replica/test_shared_leases.py",
     "training.settings.consistency": "training/worker/test_bounded.py",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, several
 from adam_mp.machine import usable_cores
 from adam_mp.process.forking import fork_server
 from adam_mp.report.progress import notices_only
@@ -49,7 +49,11 @@ def run(arguments: Sequence[str]) -> int:
         try:
             for repeat in range(values.repeats):
                 for workers in counts:
-                    print(f"\rmeasuring {workers} workers, {repeat + 1} of {values.repeats} ", end="", file=sys.stderr)
+                    print(
+                        f"\rmeasuring {several(workers, 'worker')}, {repeat + 1} of {values.repeats} ",
+                        end="",
+                        file=sys.stderr,
+                    )
                     speeds.append(measure_speed(plan, workers, values.seconds, notices_only))
         finally:
             print("\r" + " " * 40 + "\r", end="", file=sys.stderr)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
 from adam_mp.compute.model import load
-from adam_mp.errors import RunFolderError, SettingsError
+from adam_mp.errors import RunFolderError, SettingsError, several
 from adam_mp.report.progress import notices_only
 from adam_mp.report.text import percent
 from adam_mp.training.evaluation import evaluate_model
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
         print(json.dumps(result.as_dict()))
     else:
         print(
-            f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {result.images:,} test images "
+            f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {several(result.images, 'test image')} "
             f"of {source} in {result.seconds:.1f} s"
         )
     sys.stdout.flush()

@@ -10,7 +10,7 @@ from typing import Any
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.model import MODEL_FILE, load, which_folder
-from adam_mp.errors import RunFolderError
+from adam_mp.errors import RunFolderError, several
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.report.metrics import read_metrics
@@ -75,7 +75,9 @@ def describe(path: Path, facts: dict[str, Any]) -> str:
             + ", ".join(f"{name} {value}" for name, value in record["settings"].items() if value is not None)
         )
         machine = record["machine"]
-        lines.append(f"run on   {machine['cpu']}, {machine['usable_cores']} usable cores; adam_mp {record['adam_mp']}")
+        lines.append(
+            f"run on   {machine['cpu']}, {several(machine['usable_cores'], 'usable core')}; adam_mp {record['adam_mp']}"
+        )
         if "kernels" in record["plan"]:
             lines.append(f"kernels  {kernels_text(KernelChoices.from_dict(record['plan']['kernels']))}")
         rows = facts["epochs"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -49,8 +49,13 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None = None) -> None:
-    """Add a flag for each `chosen` setting (None: for all), in its group, with its unit and default."""
+def add_settings(
+    parser: argparse.ArgumentParser, chosen: Collection[str] | None = None, texts: Mapping[str, str] | None = None
+) -> None:
+    """Add a flag for each `chosen` setting (None: for all), in its group, with its unit and default.
+
+    `texts`, by setting, replaces the help of those settings that decide another thing for this command.
+    """
     from adam_mp.training.settings.settings import FIELDS, help_of
 
     fields = {name: field for name, field in FIELDS.items() if chosen is None or name in chosen}
@@ -58,7 +63,7 @@ def add_settings(parser: argparse.ArgumentParser, chosen: Collection[str] | None
     groups = {name: parser.add_argument_group(name) for name in names}
     for name, field in fields.items():
         default = f" (default: {field.default})" if field.default not in (None, False) else ""
-        _add_flag(groups[field.metadata["group"]], name, field, help_of(name) + default)
+        _add_flag(groups[field.metadata["group"]], name, field, ((texts or {}).get(name) or help_of(name)) + default)
     groups["what to train"].add_argument(
         "--config", metavar="FILE.toml", help="read settings from a TOML file; flags override its keys"
     )  # fmt: skip

@@ -14,7 +14,7 @@ from adam_mp.data.normalization import Normalization
 from adam_mp.data.serving.makers import Makers
 from adam_mp.data.serving.picture_maker import Served
 from adam_mp.data.serving.picture_service import PictureServer, PictureService, ServingStatistics
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import cache_trouble, compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.memory.cache import LEFT_FREE
@@ -25,7 +25,6 @@ from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
-from adam_mp.report.text import several
 from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data
 from adam_mp.training.preloading import OF_A_DATA_SERVER
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
@@ -48,15 +47,20 @@ _SETTINGS = (
     "seed",
     "restarts",
 )
+_LOOKED_AT = {  # replicas ask for samples by number, so here these settings decide only which images are surveyed
+    "validation": "share of the training images that are left out when images are looked at before serving, to see how "
+    "large they are; give that of the run, so that those it trains on are looked at; pictures are the same with any",
+    "seed": "which images those are; give that of the run for the same reason",
+}
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Make pictures for machines that train, until SIGINT or SIGTERM."""
+    """Make pictures for machines that train, until SIGINT or SIGTERM, which end it in order whenever they come."""
     parser = Parser(
         prog="adam-mp serve-data",
         description="Decode, augment and normalise images for machines that train on the same data set.",
     )
-    add_settings(parser, _SETTINGS)
+    add_settings(parser, _SETTINGS, _LOOKED_AT)
     _add_serving(parser.add_argument_group("how to serve"))
     add_common(parser)
     values = parse(parser, arguments)
@@ -69,10 +73,14 @@ def run(arguments: Sequence[str]) -> int:
     count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
     with contextlib.ExitStack() as held:
         held.enter_context(fork_server(OF_A_DATA_SERVER))
-        data = _load(settings, count, tell)
-        memory, served = held.enter_context(_served(data, settings, count))
-        listener = SocketListener(address, keys)
-        held.callback(listener.close)
+        try:
+            data = _load(settings, count, tell)
+            memory, served = held.enter_context(_served(data, settings, count))
+            listener = SocketListener(address, keys)
+            held.callback(listener.close)
+        except KeyboardInterrupt:
+            print(f"stopped before {settings.data} was served")
+            return 0
         interruption = held.enter_context(Interruption())
         held.enter_context(interruption.note_asking())
         folder = _memory_folder(settings)

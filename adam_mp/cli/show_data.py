@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
-from adam_mp.errors import DataError, SettingsError
+from adam_mp.errors import DataError, SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.report.contact_sheet import contact_sheet
 from adam_mp.report.progress import ProgressDisplay
-from adam_mp.report.text import several
 from adam_mp.training.data.data_plan import load_dataset, plan_data
 from adam_mp.training.data.preview import preview
 from adam_mp.training.settings.events import KernelCompiled

@@ -18,8 +18,10 @@ from adam_mp.training.replica.launched import find_launched
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
+from adam_mp.transport.socket_files import PREFIX
 from adam_mp.transport.zeromq import SocketDialer
 
+_DEADLINE, _UNREACHED = 10.0, 2.0  # seconds to wait for an answer: with a connection, and without one
 _LOOK = 0.05  # seconds between looks for Ctrl-C
 _CLEAR = "\x1b[H\x1b[2J"
 
@@ -38,15 +40,18 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--key-file", metavar="FILE", help="the run's keys")
     parser.add_argument("--watch", action="store_true", help="show it again every --seconds, until Ctrl-C")
     parser.add_argument("--seconds", metavar="S", type=float, default=1.0, help="time between looks (default: 1)")
-    parser.add_argument("--deadline", metavar="S", type=float, default=10.0, help="time to wait for an answer")
+    parser.add_argument(
+        "--deadline", metavar="S", type=float,
+        help=f"time to wait for an answer (default: {_DEADLINE:g}, or {_UNREACHED:g} where nobody is reached)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_common(parser)
     values = parse(parser, arguments)
-    if not values.seconds > 0 or not values.deadline > 0:
+    deadline = _DEADLINE if values.deadline is None else values.deadline
+    unreached = _UNREACHED if values.deadline is None else values.deadline
+    if not values.seconds > 0 or not deadline > 0:
         raise SettingsError("--seconds and --deadline must be above 0")
-    address = values.address
-    if Path(address).is_dir():
-        address = find_launched(Path(address))
+    address = _find(values.address)
     dialer = SocketDialer(read_keys(values.key_file))
     try:
         link = CoordinatorLink(dialer, parse_place(address, "the address"), new_identity())
@@ -56,7 +61,8 @@ def run(arguments: Sequence[str]) -> int:
                 return interruption.requested is not None
 
             while not stop():
-                state = link.ask(Kind.STATUS, {}, values.deadline, stop)
+                state = link.ask(Kind.STATUS, {}, deadline, stop, unreached=unreached)
+                unreached = deadline  # the coordinator has answered once, so it may be starting again
                 clear = _CLEAR if values.watch and sys.stdout.isatty() and not values.json else ""
                 print(clear + (json.dumps(state) if values.json else cluster_text(state)), flush=True)
                 if not values.watch:
@@ -65,6 +71,17 @@ def run(arguments: Sequence[str]) -> int:
     finally:
         dialer.close()
     return 0
+
+
+def _find(text: str) -> str:
+    """Return the address in `text`, or the address of the run in that folder. Raises SettingsError, RunFolderError."""
+    path = Path(text)
+    if path.is_dir():
+        return find_launched(path)
+    if not text.startswith(PREFIX) and (path.exists() or "/" in text or ":" not in text):
+        what = "is a file" if path.exists() else "does not exist as a folder, and is no address"
+        raise SettingsError(f"{text} {what}; expected HOST:PORT, unix:FILE, or the folder of a run of train --servers")
+    return text
 
 
 def _rest(seconds: float, stop: Callable[[], bool]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from adam_mp.errors import NetworkError, nearest
+from adam_mp.errors import NetworkError, nearest, several
 from adam_mp.network.layers import KINDS, Layer, Shape
 from adam_mp.network.network import Network
 from adam_mp.network.zoo import ZOO
@@ -115,8 +115,9 @@ def from_json(text: str) -> Network:
 def _check_fit(network: Network, input_shape: Shape, classes: int) -> Network:
     if network.input_shape != tuple(input_shape) or network.classes != classes:
         raise NetworkError(
-            f"network {network.name!r} takes {network.input_shape} and has {network.classes} classes, "
-            f"but the data has {tuple(input_shape)} and {classes} classes"
+            f"network {network.name!r} takes {network.input_shape} and has "
+            f"{several(network.classes, 'class', 'classes')}, "
+            f"but the data has {tuple(input_shape)} and {several(classes, 'class', 'classes')}"
         )
     return network
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from adam_mp.errors import NetworkError
+from adam_mp.errors import NetworkError, several
 from adam_mp.network.layers import Dense, Layer, Shape, Softmax
 
 
@@ -46,7 +46,8 @@ class Network:
         network = cls(sized, tuple(input_shape), name)
         if network.classes != classes:
             raise NetworkError(
-                f"network {name!r} ends with {network.classes} scores, but the data has {classes} classes; "
+                f"network {name!r} ends with {several(network.classes, 'score')}, but the data has "
+                f"{several(classes, 'class', 'classes')}; "
                 "leave out the units of the last dense layer to have them match"
             )
         return network

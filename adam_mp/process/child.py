@@ -28,10 +28,13 @@ from typing import IO, Any
 from adam_mp.machine import ONE_THREAD
 from adam_mp.process.entry import GO, STACKS_SIGNAL
 from adam_mp.process.forking import SERVE, Forked, fork
+from adam_mp.process.interruption import EXIT_CODES
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.entry import main; main()"
 _LAST_WORDS = 8000  # bytes of a child's output
-_END_OF_STACKS = "Extension modules: "  # how the last line begins that Python prints when a signal kills it
+_TRACEBACK = "Traceback (most recent call last):"
+_GUESSES: dict[int, str] = {signal.SIGKILL: ", by hand or by the kernel for want of memory"}
+_STOPPED = {code: name for name, code in EXIT_CODES.items()}  # exit code of a child that ended in order on a signal
 _LOOK, _LONGEST_LOOK = 0.0005, 0.02  # seconds between two looks whether a child has ended: at first, and at most
 
 
@@ -54,23 +57,19 @@ class Child:
         return self._process.poll()
 
     def describe_end(self) -> str:
-        """Say how the child ended: exit code or signal, and the last line that it printed."""
+        """Say how the child ended: exit code or signal, and the exception that ended it, if one did.
+
+        What the child printed before it ended otherwise was not the cause; `last_words` returns it.
+        """
         code = self.exit_code
         if code is None:
             return "still runs"
         if code < 0:
-            try:
-                cause = f"was killed by {signal.Signals(-code).name}"
-                if code == -signal.SIGKILL:
-                    cause += ", by hand or by the kernel for want of memory"
-            except ValueError:
-                cause = f"was killed by signal {-code}"
-        else:
-            cause = f"ended with exit code {code}"
-        lines = self.last_words().strip().splitlines()
-        if not lines or lines[-1].startswith(_END_OF_STACKS):  # that line says no more than the signal does
-            return cause
-        return f"{cause}: {lines[-1].strip()}"
+            return f"was killed by {_signal_name(-code)}{_GUESSES.get(-code, '')}"
+        if code in _STOPPED:
+            return f"was stopped by {_STOPPED[code]}"
+        exception = _exception_in(self.last_words())
+        return f"ended with exit code {code}{exception and ': '}{exception}"
 
     def last_words(self) -> str:
         """Return the end of what the child printed: its traceback, if it died of an exception."""
@@ -158,6 +157,19 @@ def _start_fresh(
         )  # fmt: skip
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _exception_in(words: str) -> str:
+    """Return the last line of the last traceback in `words`, which names the exception; "" if there is none."""
+    traceback = words.rpartition(_TRACEBACK)[2].strip().splitlines()
+    return traceback[-1].strip() if _TRACEBACK in words and traceback else ""
 
 
 def _close(*descriptors: int) -> None:

@@ -22,6 +22,18 @@ class FolderHeldError(RunFolderError):
         self.holder = holder
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether a process holds the folder now. Raises OSError if its lock file cannot be opened."""
+    descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class FolderLock:
     """The lock on an existing folder, held until `close`.
 

@@ -51,8 +51,35 @@ def _answer_no_more() -> bool:
     return bool(faulthandler.unregister(_ASKING))  # type: ignore[func-returns-value]  # typeshed is wrong
 
 
+class Stopped(KeyboardInterrupt):
+    """SIGTERM came while no `Interruption` noted it, or as the second signal."""
+
+
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """While entered, SIGTERM raises Stopped, as Ctrl-C raises KeyboardInterrupt; so `finally` blocks run.
+
+    An `Interruption` that is entered inside takes the signal over. Does nothing outside the main thread, or if the
+    process handles SIGTERM already.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise Stopped
+
+
 class Interruption:
-    """While entered, notes the first SIGINT or SIGTERM in `requested`; a second one raises KeyboardInterrupt.
+    """While entered, notes the first SIGINT or SIGTERM in `requested`.
+
+    A second SIGINT raises KeyboardInterrupt, a second SIGTERM its child Stopped.
 
     While `note_asking` is entered too, SIGUSR1 sets `asked`. The code that then prints what the run's processes are
     doing sets `asked` back.
@@ -96,5 +123,5 @@ class Interruption:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self.requested is not None:
-            raise KeyboardInterrupt
+            raise Stopped if number == signal.SIGTERM else KeyboardInterrupt
         self.requested = signal.Signals(number).name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from adam_mp.errors import several
 from adam_mp.memory.segment import megabytes
 from adam_mp.report.text import count, duration, percent, table
 from adam_mp.transport.messages import shown
@@ -26,7 +27,7 @@ def _epoch(state: Mapping[str, Any]) -> str:
     if not state["images"]:
         return ""
     if state["phase"] == "done":
-        return f": {state['epochs']} epochs"
+        return f": {several(state['epochs'], 'epoch')}"
     share = percent(state["trained"] / state["images"])
     return (
         f": epoch {state['epoch'] + 1} of {state['epochs']}, "
@@ -47,15 +48,18 @@ def _missing_row(member: Mapping[str, Any]) -> tuple[str, ...]:
 def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
     if member["role"] == "params":
         rate = member.get("updates_per_second", 0)
-        work = f"{member.get('shards', 0)} shards, {megabytes(member.get('bytes', 0))}, {count(rate)} updates/s"
+        work = (
+            f"{several(member.get('shards', 0), 'shard')}, {megabytes(member.get('bytes', 0))}, {count(rate)} updates/s"
+        )
         work += "".join(
-            f", {member[name]:,} connections {what}"
+            f", {several(member[name], 'connection')} {what}"
             for name, what in (("connections_failed", "failed"), ("connections_lost", "lost"))
             if member.get(name)
         )
     else:
         rate = member.get("images", 0) / max(member["seconds"], 1e-9)
-        work = f"{member.get('workers', 0)} workers, {member.get('images', 0):,} images, {count(rate)} images/s"
+        work = f"{several(member.get('workers', 0), 'worker')}, {several(member.get('images', 0), 'image')}, "
+        work += f"{count(rate)} images/s"
     staleness = member.get("staleness")
     name = member["name"] + (" *" if member.get("leader") else "")
     return (

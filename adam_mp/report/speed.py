@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from adam_mp.errors import several
 from adam_mp.machine import cpu_name
 from adam_mp.memory.segment import megabytes
 from adam_mp.report.text import count
@@ -94,7 +95,7 @@ def speed_text(table: SpeedTable) -> str:
     last = table.middle(table.workers[-1])
     lines.append(
         f"a worker has {megabytes(last.worker_bytes)} for itself; staleness {last.staleness:.1f} updates on average "
-        f"with {table.workers[-1]} workers"
+        f"with {several(table.workers[-1], 'worker')}"
     )
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adam_mp.errors import several
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
 
@@ -33,11 +34,6 @@ def duration(seconds: float) -> str:
     if minutes < 100:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def several(number: int, noun: str) -> str:
-    """Return a number with its noun: 1 worker, 2 workers."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def percent(fraction: float | None) -> str:
@@ -103,13 +99,14 @@ def plan_text(plan: RunPlanned) -> str:
             f"network    {network.name}: {count(network.parameter_count)} parameters, "
             f"{count(network.connections)} connections an image",
             network_table(network),
-            f"data       {plan.data_name}: {plan.train_images:,} images to train{held_out}, "
-            f"{plan.test_images:,} to test; {height}x{width}x{channels}, {network.classes} classes; "
+            f"data       {plan.data_name}: {several(plan.train_images, 'image')} to train{held_out}, "
+            f"{plan.test_images:,} to test; {height}x{width}x{channels}, "
+            f"{several(network.classes, 'class', 'classes')}; "
             f"augmentation {plan.augmentation}",
             f"training   {several(settings.epochs, 'epoch')} of batches of {settings.batch_size}{first}; "
             f"{settings.optimizer}, learning rate {settings.lr}; {settings.consistency}",
             f"processes  {several(plan.workers, 'worker')} and {several(plan.data_servers, 'data server')} "
-            f"on {plan.cores} of {plan.usable_cores} usable cores"
+            f"on {plan.cores} of {several(plan.usable_cores, 'usable core')}"
             + (f"; pictures are made by {settings.data_from}" if settings.data_from else ""),
             f"kernels    {kernels_text(plan.kernels)}",
             f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
@@ -127,14 +124,14 @@ def protocols_text(plan: RunPlanned) -> str:
     for each in plan.protocols:
         other = "" if each.activations_bytes is None else megabytes(each.activations_bytes)
         rows.append((each.layer, each.protocol, megabytes(each.deltas_bytes), other))
-    return f"exchange   every {plan.settings.exchange_images:,} images, with parameter servers\n{table(rows)}"
+    return f"exchange   every {several(plan.settings.exchange_images, 'image')}, with parameter servers\n{table(rows)}"
 
 
 def epoch_line(epoch: EpochEnded, epochs: int) -> str:
     """Return the line of a finished epoch."""
     validation = "" if epoch.validation_accuracy is None else f"  validation {percent(epoch.validation_accuracy)}"
     return (
-        f"epoch {epoch.epoch}/{epochs}  {epoch.images_trained:,} images in {duration(epoch.seconds)}  "
+        f"epoch {epoch.epoch}/{epochs}  {several(epoch.images_trained, 'image')} in {duration(epoch.seconds)}  "
         f"{epoch.images_per_second:,.0f} images/s  {count(epoch.connections_per_second)} connections/s  "
         f"loss {epoch.loss:.4f}{validation}  waited {percent(epoch.data_wait_fraction)}"
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from adam_mp.errors import DivergenceError, SettingsError
+from adam_mp.errors import DivergenceError, SettingsError, several
 from adam_mp.machine import ONE_THREAD
 from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
@@ -66,7 +66,8 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
     """
     if plan.batches < 8 * workers:
         raise SettingsError(
-            f"{plan.batches} batches are too few to measure {workers} workers; "
+            f"{several(plan.batches, 'batch', 'batches')} an epoch are too few to measure "
+            f"{several(workers, 'worker')}; "
             f"expected {8 * workers} or more: give more data or a smaller --batch-size"
         )
     plan = dataclasses.replace(plan, split=Split(workers, max(1, plan.split.data_servers)))

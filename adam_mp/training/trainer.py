@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.model import Model, load, read_weights
-from adam_mp.errors import RunFolderError
+from adam_mp.errors import RunFolderError, TransportError
 from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
-from adam_mp.params.run.membership import StoppedError
+from adam_mp.params.run.membership import JoinError, StoppedError
 from adam_mp.process.forking import fork_server
-from adam_mp.process.interruption import Interruption, stacks_when_asked
+from adam_mp.process.interruption import EXIT_CODES, Interruption, stacks_when_asked
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.epoch.hints import STARVED
 from adam_mp.training.epoch.supervisor import Supervisor
@@ -39,11 +39,14 @@ class TrainResult:
     """The result of a run. All figures are counted over the whole run, the parts before a resume included.
 
     `model` has the weights of the best epoch by validation (of the last epoch if no images are held out), and
-    `test_accuracy` is its accuracy; None if there is no test set or the run was interrupted. `connections_per_second`
-    is images per second times connections of one forward pass. `images_failed` counts images of trained batches that
-    could not be read, once per epoch; `bad_samples` counts the files that were left out. `decodes_per_second` and
-    `augments_per_second` are those of one core that does nothing else; `bottleneck` is "data" or "training".
-    `stopped_by` says what ended the run before its last epoch: a signal or the target accuracy, else None.
+    `test_accuracy` is its accuracy; None if there is no test set or the run was interrupted. `images_per_second` is
+    what all machines of the run trained while this one did, over the time that this one spent training.
+    `connections_per_second` is images per second times connections of one forward pass. In a run of many machines,
+    these two rates, `updates` and the images trained, skipped and failed are of all machines, all else of this one.
+    `images_failed` counts images of trained batches that could not be read, once per epoch; `bad_samples` counts the
+    files that were left out. `decodes_per_second` and `augments_per_second` are those of one core that does nothing
+    else; `bottleneck` is "data" or "training". `stopped_by` says what ended the run before its last epoch: a signal or
+    the target accuracy, else None.
     """
 
     test_accuracy: float | None
@@ -123,13 +126,21 @@ def _take_folder(plan: RunPlan) -> RunFolder:
 
 
 def train_replica(task: ReplicaTask) -> None:
-    """Train as a further replica, in a child of the process that the user started."""
+    """Train as a further replica, in a child of the process that the user started.
+
+    Raises SystemExit with the exit code of a command if a signal ends it, because its part of the run is not done then.
+    """
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):
             print(event.text, file=sys.stderr, flush=True)
 
-    run_training(task.settings, [say], task.share)
+    try:
+        result = run_training(task.settings, [say], task.share)
+    except StoppedError as stopped:
+        raise SystemExit(stopped.exit_code) from None
+    if (code := EXIT_CODES.get(result.stopped_by or "")) is not None:
+        raise SystemExit(code)
 
 
 def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
@@ -151,7 +162,7 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
     for_replicas["cores"] = plan.cores
     with Launch(
         folder.path, settings.servers, settings.replicas, for_replicas, settings.restarts, train_replica,
-        lambda text, details: tell(Notice(text, details)),
+        lambda: interruption.requested is not None, lambda text, details: tell(Notice(text, details)),
     ) as launch:  # fmt: skip
         own = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
         joined = dataclasses.replace(plan, settings=own, share=(0, settings.replicas))
@@ -181,6 +192,12 @@ def _run_replica(
         assert interruption.requested is not None
         stopped.exit_code = 128 + signal.Signals[interruption.requested]
         raise
+    except JoinError:
+        raise
+    except TransportError as error:
+        if launch is not None or plan.resumed is None:
+            raise
+        raise TransportError(f"{error}; to go on without that run, give --join none") from None
     if launch is not None:
         launch.link = cluster.link
     try:
@@ -256,6 +273,7 @@ def _result(
     seconds = figures.training_seconds + part.get("seconds", 0.0)
     waited, busy = total("waited_ns"), total("busy_ns")
     rate = total("images") / seconds if seconds else 0.0
+    without_batches = supervisor.leases.seconds_without_batches * 1e9 * plan.split.workers  # no wait for data servers
     return TrainResult(
         test_accuracy=test_accuracy,
         validation_accuracy=figures.validation_accuracy,
@@ -272,7 +290,7 @@ def _result(
         cache_hits=int(total("hits")),
         decodes_per_second=_per_second(total("decoded"), total("decode_ns")),
         augments_per_second=_per_second(total("augmented"), total("augment_ns")),
-        bottleneck="data" if waited > STARVED * (waited + busy) else "training",
+        bottleneck="data" if waited - without_batches > STARVED * (waited + busy) else "training",
         data_wait_fraction=wait_fraction(waited, busy),
         staleness_mean=total("staleness") / max(total("updates"), 1),
         staleness=labelled(figures.staleness_counts),

@@ -38,9 +38,11 @@ FAILURES: dict[tuple[int, bool], str] = {
     (zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, False): "it ends the connection at once; does it expect a --key-file?",
 }
 _STRANGER = "what answers there is no part of a run; give the address of one"
+MUTE = "it takes the connection and says nothing; is it stopped, or no part of a run?"
 _FAILED = sum({event for event, _ in FAILURES})
 _OPENED = zmq.EVENT_CONNECTED | zmq.EVENT_ACCEPTED
-_EVENTS = _OPENED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | zmq.EVENT_DISCONNECTED
+_UNREACHED = zmq.EVENT_CLOSED  # on a socket that dials: an attempt to connect failed
+_EVENTS = _OPENED | zmq.EVENT_HANDSHAKE_SUCCEEDED | _FAILED | zmq.EVENT_DISCONNECTED | _UNREACHED
 
 
 @dataclasses.dataclass
@@ -55,19 +57,25 @@ class Connections:
     """All connections that one socket opens from now on. Only the thread that uses the socket may use it.
 
     `failed` counts failed handshakes. `lost` counts connections that ended after a good handshake, whichever side ended
-    them. `trouble` says what was wrong with the last handshake, "" if nothing. The thread calls `look_if_due` whenever
-    it uses the socket, and `look` when `monitor` has something to receive: reports that nobody takes would at some
-    point stop all traffic of the socket.
+    them. `trouble` says what was wrong with the last handshake, "" if nothing, or if nobody was there for one.
+    `reached`, of a socket that dials, is whether its connection is open and had a good handshake. The thread calls
+    `look_if_due` whenever it uses the socket, and `look` when `monitor` has something to receive: reports that nobody
+    takes would at some point stop all traffic of the socket.
     """
 
     def __init__(self, of: zmq.Socket[bytes], has_keys: bool) -> None:
         self.monitor = of.get_monitor_socket(_EVENTS)
         self.failed = self.lost = 0
-        self.trouble = ""
+        self.trouble, self.reached = "", False
         self._socket, self._has_keys = of, has_keys
         self._failing = 0  # connections whose handshake failed and whose end the monitor has not reported yet
         self._open: dict[int, _Heard] = {}  # by the connections' descriptors
         self._taken = self._looked = time.monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a connection is open, with or without its handshake done."""
+        return bool(self._open)
 
     def look_if_due(self) -> None:
         """Call `look`, unless that was done in the last 20 ms: a look takes longer than sending a small message."""
@@ -96,12 +104,16 @@ class Connections:
             self._open[value] = _Heard(time.monotonic(), 0)
         elif event == zmq.EVENT_DISCONNECTED:
             self._open.pop(value, None)
+            self.reached = False
             if self._failing:
                 self._failing -= 1
             else:
                 self.lost += 1
+        elif event == _UNREACHED:
+            self.trouble = ""
         else:
             self.trouble = _failure(event, value, self._has_keys)
+            self.reached = event == zmq.EVENT_HANDSHAKE_SUCCEEDED
             if event & _FAILED:
                 self.failed += 1
                 self._failing += 1
@@ -146,5 +158,5 @@ def _failure(event: int, detail: int, has_keys: bool) -> str:
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and detail != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
         return _STRANGER
     if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and detail == errno.EAGAIN:
-        return ""  # the peer did not say anything in time
+        return MUTE  # the peer did not say anything in time
     return FAILURES.get((event, has_keys), "")

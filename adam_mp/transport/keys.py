@@ -37,12 +37,18 @@ def make_key_file(path: Path) -> Keys:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
+        if path.is_dir():
+            raise SettingsError(f"{path} is a folder; {_name_a_file(path)}") from None
         raise SettingsError(f"{path} exists already; remove it first, or name another file") from None
     except OSError as error:
         raise SettingsError(f"cannot write key file {path}: {error.strerror}; name another file") from None
     with open(descriptor, "wb") as file:
         file.write(b"\n".join((_FIRST_LINE.encode(), b"public " + public, b"secret " + secret, b"")))
     return Keys(public, secret)
+
+
+def _name_a_file(folder: Path) -> str:
+    return f"name the file in it, such as {folder / 'run.key'}"
 
 
 def read_keys(path: str | Path | None) -> Keys | None:
@@ -65,6 +71,8 @@ def read_keys(path: str | Path | None) -> Keys | None:
             if stat.S_IMODE(status.st_mode) & 0o077:
                 raise SettingsError(f"key file {path} can be read by others; run: chmod 600 {path}")
             lines = file.read(1000).decode(errors="replace").splitlines()
+    except IsADirectoryError as error:
+        raise SettingsError(f"cannot read key file {path}: {error.strerror}; {_name_a_file(path)}") from None
     except OSError as error:
         raise SettingsError(
             f"cannot read key file {path}: {error.strerror}; copy that of the run there, or make one for a new run "

@@ -34,6 +34,10 @@ class Way:
         if self.folder is not None:
             self.folder.remove_file()
 
+    def describe_absence(self) -> str:
+        """Say why no process is reached at a socket file; "" for an address, of which nothing is known."""
+        return "" if self.folder is None else self.folder.describe_absence()
+
     def close(self) -> None:
         """Close the folder of the socket file, if there is one."""
         if self.folder is not None:

@@ -17,10 +17,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from adam_mp.errors import SettingsError, TransportError, refusal
+from adam_mp.errors import PlaceError, SettingsError, TransportError, refusal
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 
 PREFIX = "unix:"
+NO_FILE, NO_LISTENER = "there is no such socket file", "nobody listens at this socket file any more"
 _FOLDER = "adam_mp-sockets-"  # the beginning of the names of folders that `SocketFolder` makes
 _THROUGH_DESCRIPTOR = sys.platform == "linux"
 
@@ -73,24 +74,32 @@ class PrivateFolder:
         self.endpoint = f"ipc://{self._path}"
 
     def check_unused(self) -> None:
-        """Raise TransportError if a process listens at the socket file, or if a file of another kind has that name.
+        """Raise TransportError if a process listens at the socket file, PlaceError if no socket file can be made there.
 
-        ZeroMQ itself would replace either with its own socket.
+        That is so if a file of another kind has that name. ZeroMQ itself would replace either with its own socket.
         """
-        reason = "address already in use"
+        kind, reason = TransportError, "address already in use"
         try:
             if stat.S_ISSOCK(os.lstat(self._path).st_mode):
                 with socket.socket(socket.AF_UNIX) as probe:
                     probe.setblocking(False)
                     probe.connect(self._path)
             else:
-                reason = "a file has that name"
+                kind, reason = PlaceError, "a file has that name"
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED):  # no file, or left by a process that was killed
                 return
             if error.errno != errno.EAGAIN:  # EAGAIN: a process listens, and many wait for it to accept them
-                reason = refusal(error)
-        raise TransportError(f"cannot listen on {self._file}: {reason}; choose another --listen")
+                kind, reason = PlaceError, refusal(error)
+        raise kind(f"cannot listen on {self._file}: {reason}; choose another --listen")
+
+    def describe_absence(self) -> str:
+        """Say why no process is reached at the socket file."""
+        try:
+            is_socket = stat.S_ISSOCK(os.lstat(self._path).st_mode)
+        except OSError:
+            return NO_FILE
+        return NO_LISTENER if is_socket else "this file is no socket"
 
     def remove_file(self) -> None:
         """Remove the socket file, while this process still listens: later a successor's file may have that name."""

@@ -24,15 +24,16 @@ from typing import Any
 import zmq
 import zmq.auth.thread
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import PlaceError, TransportError
 from adam_mp.machine import keep_freed_memory
 from adam_mp.transport.addresses import Address
-from adam_mp.transport.connections import Connections
+from adam_mp.transport.connections import MUTE, Connections
 from adam_mp.transport.endpoint import Delivered, Sent, TransportStatistics
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Message, decode, encode
 from adam_mp.transport.places import Place, Way, way_to_dial, way_to_listen
 from adam_mp.transport.refusal import Refusal, refusal_message
+from adam_mp.transport.socket_files import NO_FILE, NO_LISTENER
 
 _QUEUE = 16  # messages
 _COPIED = 32 << 10  # bytes; copying a payload up to this size is cheaper than tracking when it has left
@@ -45,6 +46,8 @@ _MOST_PARTS = 8  # frames of a message that are kept; more are read and thrown a
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
 NOBODY = "nobody answers there"  # the reason for a peer that is not reached, when nothing more is known
+ABSENT = (NOBODY, NO_FILE, NO_LISTENER)  # the reasons that mean: the peer does not run
+_SILENT = "it is reached and does not answer; is it stopped?"
 
 
 class _Allowed:
@@ -113,7 +116,8 @@ class SocketListener:
             self._socket.bind(way.endpoint)
         except zmq.ZMQError as error:
             self.close()
-            raise TransportError(f"cannot listen on {address}: {_reason(error)}; choose another --listen") from None
+            kind = TransportError if error.errno == errno.EADDRINUSE else PlaceError
+            raise kind(f"cannot listen on {address}: {_reason(error)}; choose another --listen") from None
         self._listens = True
         self.address = address
         if isinstance(address, Address):
@@ -198,7 +202,8 @@ class SocketDialer:
         self._context = zmq.Context()
         self._sockets: dict[Place, zmq.Socket[bytes]] = {}
         self._connections: dict[Place, Connections] = {}
-        self._ways: list[Way] = []
+        self._ways: dict[Place, Way] = {}
+        self._hung_up: list[Way] = []  # ways of closed sockets, which may use them until the context ends
         self._poller = zmq.Poller()
         self._ready: list[Place] = []
 
@@ -211,7 +216,7 @@ class SocketDialer:
             return
         way = way_to_dial(address, self._keys is not None)
         keys = self._keys if way.with_keys else None
-        self._ways.append(way)
+        self._ways[address] = way
         socket = _socket(self._context, zmq.DEALER, keys, way)
         socket.immediate = True  # queue messages only for a connection that exists
         if keys is not None:
@@ -224,7 +229,7 @@ class SocketDialer:
             socket.connect(way.endpoint)
         except zmq.ZMQError as error:
             self.hang_up(address)
-            raise TransportError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
+            raise PlaceError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
 
     def hang_up(self, address: Place) -> None:
         """Close the connection to a peer and forget the peer."""
@@ -236,6 +241,7 @@ class SocketDialer:
             self._tally.end(connections)
             connections.close()
             socket.close(_LINGER)
+            self._hung_up.append(self._ways.pop(address))
 
     def send(self, peer: Place, message: Message) -> Sent | None:
         """See `Endpoint.send`; returns None also while there is no connection to the peer."""
@@ -277,12 +283,25 @@ class SocketDialer:
         return None
 
     def trouble(self, address: Place) -> str:
-        """Say why a peer is not reached, as far as ZeroMQ has told."""
+        """Say why a peer does not answer, as far as ZeroMQ has told: one of `ABSENT` if the peer does not run."""
         connections = self._connections.get(address)
         if connections is None:
             return NOBODY
         connections.look()
-        return connections.trouble or NOBODY
+        if connections.trouble:
+            return connections.trouble
+        if connections.reached:
+            return _SILENT
+        if connections.is_open:
+            return MUTE
+        return self._ways[address].describe_absence() or NOBODY
+
+    def reaches(self, address: Place) -> bool:
+        """Return whether the connection to a peer is open and had a good handshake."""
+        connections = self._connections.get(address)
+        if connections is not None:
+            connections.look()
+        return connections is not None and connections.reached
 
     def statistics(self) -> TransportStatistics:
         """See `Endpoint.statistics`."""
@@ -293,9 +312,9 @@ class SocketDialer:
         for address in list(self._sockets):
             self.hang_up(address)
         _end(self._context)
-        for way in self._ways:  # only now: sockets that `hang_up` closed may have used theirs until the context ended
+        for way in (*self._hung_up, *self._ways.values()):  # only now: closed sockets used theirs until here
             way.close()
-        self._ways.clear()
+        self._hung_up.clear()
 
 
 def _look(connections: Connections, found: Collection[Any]) -> None:

@@ -31,7 +31,7 @@ def test_speed_is_measured_for_each_number_of_workers(capsys, tmp_path):
         (["--workers", "0"], "--workers is '0'; expected numbers from 1"),
         (["--workers", "two"], "--workers is 'two'; expected numbers from 1"),
         (["--repeats", "0"], "--repeats and --seconds must be above 0"),
-        (["--workers", "4", "--batch-size", "20000"], "3 batches are too few to measure 4 workers"),
+        (["--workers", "4", "--batch-size", "20000"], "3 batches an epoch are too few to measure 4 workers"),
         (["--epochs", "3"], "unknown flag --epochs"),
     ],
 )

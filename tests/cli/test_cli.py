@@ -68,6 +68,18 @@ def test_help_tells_every_setting_with_its_default(capsys):
     assert "optimizer Adam" in flat
 
 
+def test_help_of_serve_data_tells_what_its_settings_decide_there(capsys):
+    flat = " ".join(run(capsys, "serve-data", "--help")[1].split())
+    assert "--validation FRACTION share of the training images that are left out when images are looked at" in flat
+    assert "give that of the run" in flat
+    assert "seed of weights" not in flat
+
+
+def test_keygen_into_a_folder_says_what_to_write(capsys, tmp_path):
+    expect_error(capsys, f"is a folder; name the file in it, such as {tmp_path}/run.key", "keygen", str(tmp_path))
+    expect_error(capsys, "Is a directory; name the file in it, such as", "status", "a:1", "--key-file", str(tmp_path))
+
+
 def test_usage_and_version(capsys):
     assert "doctor" in run(capsys)[1]
     assert "commands:" in run(capsys, "--help")[1]

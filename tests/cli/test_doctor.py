@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -16,6 +17,15 @@ from adam_mp.process.forking import fork_server
 from adam_mp.transport.socket_files import SocketFolder
 from tests.process import tasks
 from tests.system.conftest import wait_until
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path_factory, worker_id):
+    """Run these tests one at a time where several processes test: a sweep ends what another made for its own."""
+    base = tmp_path_factory.getbasetemp()
+    with open((base if worker_id == "master" else base.parent) / "sweeping", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture

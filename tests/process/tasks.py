@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -109,3 +110,13 @@ def be_silent() -> None:
     """Let neither this fork server nor its children say a process id."""
     say = fork_server._say
     fork_server._say = lambda line, message: say(line, message) if "trouble" in message else None
+
+
+def say_and_die(text):
+    print(text, file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def say_and_leave(text):
+    print(text, file=sys.stderr, flush=True)
+    os._exit(3)

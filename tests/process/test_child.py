@@ -55,9 +55,23 @@ def test_it_runs_one_function_on_one_thread_and_core(run_child, tmp_path):
     assert (tmp_path / "out").read_text() == f"1 {core}"
 
 
+@pytest.mark.parametrize(
+    ("task", "end"),
+    [
+        (tasks.say_and_die, "was killed by SIGKILL, by hand or by the kernel for want of memory"),
+        (tasks.say_and_leave, "ended with exit code 3"),
+    ],
+)
+def test_what_it_said_before_is_not_taken_for_the_cause_of_its_end(run_child, task, end):
+    child = ended(run_child(task, "replica 2 died"))
+    assert child.describe_end() == end
+    assert child.last_words() == "replica 2 died\n"
+
+
 def test_its_end_is_described(run_child, tmp_path):
     assert ended(run_child(tasks.fail, "no luck")).describe_end() == "ended with exit code 1: ValueError: no luck"
     assert ended(run_child(tasks.leave, 7)).describe_end() == "ended with exit code 7"
+    assert ended(run_child(tasks.leave, 143)).describe_end() == "was stopped by SIGTERM"
     child = ended(run_child(tasks.abort, "numpy"))
     assert child.describe_end() == "was killed by SIGABRT"
     assert "Fatal Python error: Aborted" in child.last_words()

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from adam_mp.process.folder_lock import LOCK_FILE, FolderHeldError, FolderLock
+from adam_mp.process.folder_lock import LOCK_FILE, FolderHeldError, FolderLock, is_held
 
 
 def _hold(path, ready):
@@ -27,9 +27,11 @@ def test_a_second_process_is_told_who_holds_it_until_that_one_is_killed(tmp_path
         with pytest.raises(FolderHeldError) as held:
             FolderLock(tmp_path)
         assert held.value.holder == f"process {process}"
+        assert is_held(tmp_path)
     finally:
         child.kill()
         child.join(20)
+    assert not is_held(tmp_path)
     lock = FolderLock(tmp_path)
     assert lock.was_held
     assert (tmp_path / LOCK_FILE).read_text() == f"process {process}"  # until the new holder signs

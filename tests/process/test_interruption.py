@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from adam_mp.process.interruption import Interruption
+from adam_mp.process.interruption import Interruption, Stopped, sigterm_as_interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -21,6 +21,21 @@ def test_the_first_signal_is_noted_and_the_second_is_obeyed(number):
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
     assert signal.getsignal(number) == before
+
+
+def test_sigterm_raises_where_nobody_notes_it_and_an_interruption_takes_it_over():
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with sigterm_as_interrupt():
+            with Interruption() as interruption:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert interruption.requested == "SIGTERM"
+            with pytest.raises(Stopped):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 ASKED = {

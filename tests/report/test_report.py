@@ -224,6 +224,8 @@ def test_connections_that_failed_or_were_lost_are_shown_where_there_are_any():
     assert "connections" not in cluster_text({**state, "members": [{**server, "connections_lost": 0}]})
     shown = cluster_text({**state, "members": [{**server, "connections_lost": 3, "connections_failed": 1200}]})
     assert "2 shards, 0.0 MB, 0 updates/s, 1,200 connections failed, 3 connections lost" in shown
+    shown = cluster_text({**state, "members": [{**server, "shards": 1, "connections_lost": 1}]})
+    assert "1 shard, 0.0 MB, 0 updates/s, 1 connection lost" in shown
 
 
 def test_what_members_say_of_themselves_cannot_do_anything_to_a_terminal():

@@ -45,11 +45,11 @@ def recorded(row: Row) -> Iterator[None]:
 
 
 def page(results: list[dict[str, object]]) -> str:
-    """Return the page for outcomes in the order of their first trial."""
+    """Return the page for outcomes, which come in any order."""
     rows: dict[tuple[str, str], list[bool]] = {}
     for each in results:
         rows.setdefault((str(each["done"]), str(each["holds"])), []).append(bool(each["held"]))
-    lines = [f"| {done} | {holds} | {len(held)} | {sum(held)} |\n" for (done, holds), held in rows.items()]
+    lines = [f"| {done} | {holds} | {len(held)} | {sum(held)} |\n" for (done, holds), held in sorted(rows.items())]
     tried = sum(map(len, rows.values()))
     held = sum(map(sum, rows.values()))
     return HEAD + "".join(lines) + f"\n{tried} trials of {len(rows)} rows; {held} held.\n"

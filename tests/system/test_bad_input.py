@@ -121,7 +121,7 @@ def test_run_folders_that_cannot_be_used(start, small_data, tmp_path):
 
     run = tmp_path / "run"
     assert start("train", "--data", str(small_data), "--epochs", "1", "--run-dir", str(run)).finish().code == 0
-    expect_one_line(start("train", "--resume", str(run)), "has done its 1 epochs")
+    expect_one_line(start("train", "--resume", str(run)), "has done its 1 epoch; give --epochs more than that")
     expect_one_line(
         start("train", "--resume", str(run), "--epochs", "2", "--model", "mlp"), "belongs to a run with model"
     )

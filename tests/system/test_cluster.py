@@ -203,8 +203,7 @@ def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
     assert run.finish().code == 143
     assert not sockets.exists()
     late = start("status", str(folder), "--deadline", "1").finish()
-    assert late.code == 2
-    assert "no run with parameter servers goes on in" in late.err
+    refused_at_once(late, 2, f"no run with parameter servers goes on in {folder}: it has ended; see: adam-mp inspect")
 
 
 def test_what_a_killed_run_leaves_among_temporary_files_the_next_removes(begin, start, tmp_path):
@@ -216,6 +215,7 @@ def test_what_a_killed_run_leaves_among_temporary_files_the_next_removes(begin, 
     run.signal(signal.SIGKILL)
     run.finish()
     assert sockets.exists()
+    refused_at_once(start("status", str(folder)).finish(), 2, f"goes on in {folder}: its processes were killed; ")
     with contextlib.closing(SocketFolder()):
         assert not sockets.exists()
 
@@ -310,6 +310,20 @@ def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, na
     assert every_epoch(ended, KILLED, tmp_path / "run")
     assert ended.summary["test_accuracy"] > 0.85  # the user's own replica still leads
     assert f"{names[0]} was killed by SIGKILL" in ended.err
+
+
+def test_a_replica_that_is_stopped_is_announced_and_gets_a_successor(begin, tmp_path):
+    run = begin(2000)
+    both_train(run, tmp_path / "run")
+    stopped = run.wait_for_child("replica 1")
+    os.kill(stopped, signal.SIGTERM)
+    says(run, ["replica 1 was stopped by SIGTERM; started again"])
+    successor = wait_until(lambda: (found := run.see_children().get("replica 1")) != stopped and found, "a successor")
+    run.signal(signal.SIGTERM)
+    os.kill(successor, signal.SIGTERM)  # as one does who stops a group of processes
+    ended = run.finish()
+    assert ended.code == 143, ended.err
+    assert ended.err.count("started again") == 1, ended.err
 
 
 def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
@@ -497,6 +511,7 @@ def test_a_replica_whose_cluster_is_gone_goes_on_alone(by_hand, start):
     assert [row["lr"] for row in rows[2:]] == pytest.approx([0.07 * (1 - row["epoch"] / epochs) for row in rows[2:]])
 
 
+@pytest.mark.long
 def test_a_run_of_own_servers_goes_on_alone(begin, start, tmp_path):
     epochs = 12
     run = begin(epochs)
@@ -522,6 +537,8 @@ def test_a_run_whose_model_the_disk_refused_is_resumed_with_nothing_to_train(beg
     assert resumed.summary["test_accuracy"] is not None
     assert metrics(tmp_path / "run") == rows
     assert (tmp_path / "run" / "model.safetensors").exists()
+    done = start("train", "--resume", str(tmp_path / "run"), "--servers", "0").finish()
+    refused_at_once(done, 2, "has done its 2 epochs; give --epochs more than that to go on")
 
 
 # What is given wrong.
@@ -567,6 +584,20 @@ def test_listening_beyond_this_machine_needs_keys(start, listen):
     refused_at_once(start("serve-params", "--listen", *listen).finish(), 2, "keygen")
 
 
+@pytest.mark.parametrize("command", ["serve-params", "serve-data"])
+def test_what_cannot_be_listened_on_is_wrong_input(start, by_hand, small_data, tmp_path, command):
+    data = ("--data", str(small_data)) if command == "serve-data" else ()
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    (folder / "file").touch()
+    keys = by_hand.make_keys()
+    expected = {f"unix:{folder}/file": "a file has that name", f"unix:{folder}/{'x' * 300}": "File name too long",
+                "192.0.2.1:0": "annot assign requested address"}  # fmt: skip
+    for listen, message in expected.items():
+        ended = start(command, "--listen", listen, *data, *(keys if listen[0] == "1" else ())).finish()
+        expect_one_line(ended, 2, "cannot listen on", message, "choose another --listen")
+
+
 def test_listening_everywhere_needs_an_address_for_others(start):
     refused_at_once(start("serve-params", "--listen", "0.0.0.0:0").finish(), 2, "--advertise")
 
@@ -579,7 +610,9 @@ def test_listening_everywhere_needs_an_address_for_others(start):
         (("train", "--join", "127.0.0.1"), "expected HOST:PORT"),
         (("train", "--wire", "int8"), "expected one of float32"),
         (("serve-params", "--listen", "127.0.0.1:0", "--servers", "0"), "--servers is 0"),
-        (("status", "here"), "expected HOST:PORT"),
+        (("status", "here"), "here does not exist as a folder, and is no address; expected HOST:PORT"),
+        (("status", "runs/none"), "runs/none does not exist as a folder, and is no address"),
+        (("status", "127.0.0.1:99999"), "with a port from 1 to 65535"),
     ],
 )
 def test_wrong_flags(start, arguments, message):
@@ -605,6 +638,21 @@ def test_status_where_nobody_answers(start, nobody, taken):
         refused_at_once(command.finish(20), 1, address, "does not answer")
 
 
+def test_status_where_nobody_is_reached_waits_no_longer_than_that_takes_to_see(start, nobody, tmp_path):
+    folder = tmp_path / "sockets"
+    folder.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(folder / "killed"))
+    expected = {
+        nobody: "does not answer for 2 s: nobody answers there",
+        f"unix:{folder}/none": "does not answer for 2 s: there is no such socket file",
+        f"unix:{folder}/killed": "does not answer for 2 s: nobody listens at this socket file any more",
+    }
+    asked = [start("status", address) for address in expected]
+    for command, (address, message) in zip(asked, expected.items(), strict=True):
+        refused_at_once(command.finish(20), 1, address, message, "is 'adam-mp serve-params' running there?")
+
+
 def test_status_with_other_keys(by_hand, start):
     by_hand.keys = by_hand.make_keys()
     other = by_hand.make_keys("other")
@@ -627,6 +675,53 @@ def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch,
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith(f"adam_mp: error: {nobody} does not answer for 1 s")
     assert not folder.exists()
+
+
+def says(command, words):
+    """Wait until a command that goes on says these words on one line; return the line."""
+
+    def line():
+        assert command.process.poll() is None, command.read(command.err)
+        said = (command.read(command.out) + command.read(command.err)).splitlines()
+        return next((line for line in said if all(word in line for word in words)), None)
+
+    return wait_until(line, f"it to say {words}")
+
+
+def test_who_waits_to_join_says_whom_it_waits_for_what_it_sees_and_how_long(by_hand, start, nobody, small_data):
+    by_hand.keys = by_hand.make_keys()
+    other = by_hand.make_keys("other")
+    server = by_hand.params(0)
+    folder = by_hand.folder / "sockets"
+    folder.mkdir(mode=0o700)
+    gone = f"unix:{folder}/params"
+    train = ("train", "--data", str(small_data), "--cores", "1", "--model", "mlp")
+    waiting = [
+        (start(*train, "--join", nobody), nobody, "nobody answers there"),
+        (start(*train, "--join", gone), gone, "there is no such socket file"),
+        (start(*train, "--join", by_hand.first, *other), by_hand.first, "does it have another key file?"),
+        (start(*train, "--join", by_hand.first), by_hand.first, "it expects keys; give the run's --key-file"),
+        (start("serve-params", "--listen", "127.0.0.1:0", "--join", gone), gone, "there is no such socket file"),
+    ]
+    for command, address, sees in waiting:
+        line = says(command, [f"waiting to join {address}, for ", " s more at most: ", sees])
+        assert "--join none" not in line
+    for command, _, _ in waiting:
+        command.signal(signal.SIGTERM)
+        assert command.finish().code == 143
+    server.signal(signal.SIGTERM)
+    server.finish()
+
+
+def test_going_on_alone_is_advised_to_a_run_that_is_resumed(small_data, tmp_path, nobody, monkeypatch, capsys):
+    monkeypatch.setattr(cluster, "_JOINING", 1.0)
+    folder = str(tmp_path / "run")
+    train = ["train", "--data", str(small_data), "--cores", "1", "--model", "mlp", "--quiet"]
+    assert main([*train, "--epochs", "1", "--run-dir", folder]) == 0
+    assert main([*train, "--epochs", "2", "--resume", folder, "--join", nobody]) == 1
+    assert "; to go on without that run, give --join none" in capsys.readouterr().err
+    assert main([*train, "--epochs", "2", "--join", nobody, "--run-dir", str(tmp_path / "new")]) == 1
+    assert "none" not in capsys.readouterr().err
 
 
 def test_the_first_server_does_not_wait_for_ever(by_hand):

@@ -76,6 +76,27 @@ def test_a_picture_that_breaks_the_decoder_is_left_out_and_the_server_goes_on(se
     assert ended.err.count(f"{bad}: decoding it killed the process, twice; it is left out") == 1
 
 
+@pytest.mark.parametrize("command", ["serve-data", "train"])
+def test_a_command_that_is_stopped_while_it_looks_at_images_ends_in_order(start, tmp_path, monkeypatch, command):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(BREAKING.replace("os.abort()", "time.sleep(5)").replace(
+        "import os", "import time"))  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    place = tmp_path / "pictures"
+    for slow in write_folder(place, 20):
+        slow.write_bytes(slow.read_bytes() + DEADLY)
+    listen = ("--listen", "127.0.0.1:0") if command == "serve-data" else ("--model", "mlp")
+    run = start(command, *listen, "--data", str(place), *SIZE, "--cores", "1")
+    run.wait_for_child("surveyor 0")
+    run.signal(signal.SIGTERM)
+    ended = run.finish()
+    if command == "serve-data":
+        assert (ended.code, ended.out) == (0, f"stopped before {place} was served\n"), ended.err
+    else:
+        assert ended.code == 143
+        assert ended.err.splitlines()[-1] == "adam_mp: stopped by SIGTERM"
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_picture_makers_end_with_a_killed_server(serve, small_data, stopped):
     server, _ = serve("--data", str(small_data), "--cores", "2")

@@ -236,6 +236,7 @@ def few(limit, kind="hard"):
     return ("prlimit", f"--nofile={limit}:{limit if kind == 'hard' else ''}")
 
 
+@pytest.mark.long
 def test_no_descriptor_for_a_successor(begin, tmp_path):
     with recorded(Row("file descriptors used up when a successor starts", f"{LINE}; --resume: {EVERY}")):
         folder, epochs = tmp_path / "run", 10 * EPOCHS
@@ -306,6 +307,7 @@ def test_a_second_run_wants_the_folder(begin, tmp_path):
         check_done(run.finish(DEADLINE))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("attempt", range(10 if FULL else 1))
 def test_two_runs_start_at_once_in_a_folder(begin, tmp_path, attempt):
     with recorded(Row("two runs started, then two resumed, in one folder at once", f"one wins, one line; {EVERY}")):
@@ -335,6 +337,7 @@ def group():
     made.close()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["worker 0", *["data server 0"] * FULL])
 def test_the_kernel_kills_for_want_of_memory(group, begin, tmp_path, part):
     row = Row(f"{part} killed by the kernel for want of memory (cgroup limit)", f"a line says so; {EVERY}")

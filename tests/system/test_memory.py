@@ -45,8 +45,9 @@ def taken(process: psutil.Process) -> tuple[int, int]:
     return total, count
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs the kernel's sums of memory")
-@pytest.mark.parametrize("optimizer", [pytest.param("momentum", marks=pytest.mark.long), "sgd"])
+@pytest.mark.parametrize("optimizer", ["momentum", "sgd"])
 def test_the_need_that_is_counted_is_what_a_run_takes(start, small_data, tmp_path, optimizer):
     (tmp_path / "wide.toml").write_text(NETWORK)
     given = {

@@ -27,5 +27,18 @@ def test_what_is_waited_for_is_a_notice(monkeypatch, share, launch, told):
     monkeypatch.setattr(trainer, "join_cluster", join_cluster)
     events = []
     with pytest.raises(TransportError, match="enough"):
-        trainer._run_replica(SimpleNamespace(share=share), None, None, events.append, launch)
+        trainer._run_replica(SimpleNamespace(share=share, resumed=None), None, None, events.append, launch)
     assert events == told
+
+
+@pytest.mark.parametrize(
+    ("resumed", "launch", "advised"), [(None, None, False), ({}, None, True), ({}, SimpleNamespace(), False)]
+)
+def test_going_on_alone_is_advised_where_there_is_a_run_to_go_on_with(monkeypatch, resumed, launch, advised):
+    def join_cluster(plan, stop, say):
+        raise TransportError("a:1 does not answer")
+
+    monkeypatch.setattr(trainer, "join_cluster", join_cluster)
+    with pytest.raises(TransportError) as caught:
+        trainer._run_replica(SimpleNamespace(share=(0, 1), resumed=resumed), None, None, None, launch)
+    assert ("; to go on without that run, give --join none" in str(caught.value)) == advised

@@ -137,6 +137,20 @@ def test_a_listener_that_comes_back_is_dialled_again(ends, file):  # noqa: F811
     assert dialer.statistics().lost == 1
 
 
+def test_what_a_socket_file_tells_of_why_nobody_answers(ends, file):  # noqa: F811
+    dialer = ends.dial(file)
+    assert dialer.trouble(file) == "there is no such socket file"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(file.path))
+    wait_until(lambda: dialer.receive(0.05) or "nobody listens at" in dialer.trouble(file), "it to see the socket file")
+    file.path.unlink()
+    file.path.touch()
+    wait_until(lambda: dialer.trouble(file) == "this file is no socket", "it to see the file")
+    file.path.unlink()
+    file.path.parent.rmdir()
+    assert dialer.trouble(file) == "there is no such socket file"
+
+
 def test_what_is_dialled_is_the_folder_that_was_checked(ends, file):  # noqa: F811
     """Another folder at its path is another's: what the dialer says must not go there."""
     dialer = ends.dial(file)

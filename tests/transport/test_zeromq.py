@@ -338,6 +338,28 @@ class TestConnections:
         assert dialer.statistics().full > 0
         assert dialer.statistics().sent == 0
 
+    def test_what_takes_a_connection_and_says_nothing_is_not_nobody(self, ends):
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            address = Address("127.0.0.1", mute.getsockname()[1])
+            dialer = ends.dial(address)
+            wait_until(lambda: "takes the connection and says nothing" in dialer.trouble(address), "the trouble")
+            assert not dialer.reaches(address)
+            began = time.monotonic()
+            while time.monotonic() - began < 3.5:  # longer than a new connection has to prove itself
+                dialer.receive(0.05)
+                assert "takes the connection and says nothing" in dialer.trouble(address)
+        wait_until(lambda: dialer.receive(0.05) or dialer.trouble(address) == NOBODY, "the end of what listened")
+
+    def test_one_that_is_reached_and_gives_no_answer_is_told_from_nobody(self, ends):
+        listener = ends.listen()
+        dialer = ends.dial(listener.address)
+        met(dialer, listener)
+        assert dialer.reaches(listener.address)
+        assert "does not answer; is it stopped?" in dialer.trouble(listener.address)
+        listener.close()
+        wait_until(lambda: dialer.receive(0.05) or dialer.trouble(listener.address) == NOBODY, "its end")
+        assert not dialer.reaches(listener.address)
+
     def test_a_listener_that_comes_late_is_reached(self, ends):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -14,7 +14,7 @@ from adam_mp.data.reading.items import Items
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import Records
 from adam_mp.data.reading.samples import Samples
-from adam_mp.errors import DataError, SettingsError
+from adam_mp.errors import DataError, SettingsError, several
 
 Part = Samples | Records | Items
 
@@ -168,9 +168,11 @@ def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndar
     """
     held_out = round(count * validation)
     if validation > 0 and held_out == 0:
-        raise SettingsError(f"validation is {validation:g}, which is less than one of {count} images; give more, or 0")
+        raise SettingsError(
+            f"validation is {validation:g}, which is less than one of {several(count, 'image')}; give more, or 0"
+        )
     if held_out >= count:
-        raise SettingsError(f"validation is {validation:g}, which leaves none of {count} images to train on")
+        raise SettingsError(f"validation is {validation:g}, which leaves none of {several(count, 'image')} to train on")
     order = np.random.Generator(np.random.PCG64([seed, 0x5917])).permutation(count)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 

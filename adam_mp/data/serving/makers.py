@@ -22,7 +22,7 @@ from adam_mp.data.serving.answer_slots import AnswerSlots
 from adam_mp.data.serving.blame import Blame
 from adam_mp.data.serving.picture_maker import Forget, Made, MakerSpec, Open, Served, Session, Task, make_pictures
 from adam_mp.data.serving.picture_messages import longest_answer, most_samples
-from adam_mp.errors import ProcessError, SpaceError, refusal
+from adam_mp.errors import ProcessError, SpaceError, refusal, several
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
@@ -252,7 +252,7 @@ class Makers:
         self._memory.board.counters[process].clear()
         if deaths.too_many:
             raise ProcessError(
-                f"no pictures can be made: {maker.name} died {deaths.in_a_row} times in a row soon after "
+                f"no pictures can be made: {maker.name} died {several(deaths.in_a_row, 'time')} in a row soon after "
                 f"its start; now it {how}"
             )
         self._notice(f"{maker.name} {how}; started again")

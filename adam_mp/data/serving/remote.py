@@ -36,7 +36,7 @@ from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import LONGEST, FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.refusal import Refusal, read_refusal
-from adam_mp.transport.zeromq import SocketDialer
+from adam_mp.transport.zeromq import ABSENT, SocketDialer
 
 _WINDOW = 8  # requests that may be unanswered at a time; the queues of a connection hold 16 messages
 _AGAIN = 1.0  # seconds after which an unanswered request is sent again
@@ -51,8 +51,8 @@ class RemoteSource:
 
     `addresses` are "HOST:PORT" or "unix:FILE"; the first is asked first. `digest` is that of the data set
     (`DataSet.digest`), `count` the samples of all its parts, `image_shape` the (height, width, channels) of pictures.
-    `deadline` is the seconds that the last of the data servers has to answer before all count as silent; those asked
-    before it have three seconds each.
+    `deadline` is the seconds that the last of the data servers has to answer before all count as silent, at most three
+    while it has opened no session. The data servers asked before it have three seconds each.
     """
 
     addresses: tuple[str, ...]
@@ -275,7 +275,7 @@ class _Link:
             raise SettingsError("no data server is named; expected at least one HOST:PORT")
         self._addresses = [parse_place(text, "the address of a data server") for text in remote.addresses]
         self._description = description  # the JSON object of DESCRIBE
-        self._deadline = remote.deadline + _SILENCE * (len(remote.addresses) - 1)
+        self._deadline, self._others = remote.deadline, _SILENCE * (len(remote.addresses) - 1)
         self._dialer = SocketDialer(remote.keys)
         self._turn = 0  # index of the data server that is asked
         self._tried: list[Place] = []
@@ -362,7 +362,8 @@ class _Link:
     @property
     def silent(self) -> bool:
         """Whether no data server has answered in time."""
-        return time.monotonic() - self._progress > self._deadline
+        last = self._deadline if self.session is not None else min(self._deadline, _SILENCE)
+        return time.monotonic() - self._progress > self._others + last
 
     def look(self) -> None:
         """If the data server that is asked is silent, ask the next from now on."""
@@ -374,12 +375,15 @@ class _Link:
             self._dial()
 
     def describe_silence(self) -> str:
-        """Say which of the data servers that were tried do not answer, and why."""
-        first, *others = self._tried
-        also = "".join(f", nor does {address} ({self._reason(address)})" for address in others)
+        """Say which of the data servers that were tried do not answer, why, and which of them to start."""
+        reasons = {address: self._reason(address) for address in self._tried}
+        (first, reason), *others = reasons.items()
+        also = "".join(f", nor does {address} ({why})" for address, why in others)
+        missing = next((address for address, why in reasons.items() if why in ABSENT), None)
+        start = "" if missing is None else f"; start it with: adam-mp serve-data --listen {missing} ..."
         return (
-            f"data server {first} does not answer ({self._reason(first)}){also}; this machine makes the pictures until "
-            f"one answers; start it with: adam-mp serve-data --listen {first} ..."
+            f"data server {first} does not answer ({reason}){also}; this machine makes the pictures until one answers"
+            f"{start}"
         )
 
     def _reason(self, address: Place) -> str:

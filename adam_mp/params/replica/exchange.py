@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import TransportError, several
 from adam_mp.kernels.exchange import correct
 from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, UNSEEN, ExchangeMemory
 from adam_mp.params.replica.deltas import DeltaMaker
@@ -45,7 +45,8 @@ class Exchange:
     ) -> None:  # fmt: skip
         if memory.layout.servers != len(peers):
             raise TransportError(
-                f"the run began with {memory.layout.servers} parameter servers and has {len(peers)} now; start it again"
+                f"the run began with {several(memory.layout.servers, 'parameter server')} and has {len(peers)} now; "
+                "start it again"
             )
         self._memory, self._weights = memory, weights
         self._header = {"run": run, "sender": identity, "epoch": bucket_map.epoch}

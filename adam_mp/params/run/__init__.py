@@ -7,4 +7,5 @@
 - `run_facts`: what all replicas must agree on. `bucket_map`: which server has which shard.
 - `membership`: a member's side of the exchange of messages with the coordinator.
 - `replies`, `announcements`: answers to messages; lines that a parameter server shows its user.
+- `silences`: notices to the user of a peer that does not answer.
 """

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from adam_mp.errors import several
 from adam_mp.machine import free_memory
 from adam_mp.memory.ledger import LEASED
 from adam_mp.params.run.bucket_map import BucketMap
@@ -179,7 +180,7 @@ class Coordinator:
     def awaited(self) -> str | None:
         """Whom the run waits for, in words; None if it waits for nobody."""
         if self.map is None and (missing := self.places.expected - len(self.roster.servers())) > 0:
-            return f"{missing} more parameter server{'s' if missing > 1 else ''}"
+            return several(missing, "more parameter server")
         if self.phase == "waiting":
             return "the first replica"
         if self.roster.replicas():
@@ -307,11 +308,12 @@ class Coordinator:
             servers = self.roster.servers()
             if asked.run and asked.map is not None and len(asked.map.servers) != self.places.expected:
                 return (
-                    f"the run has {len(asked.map.servers)} parameter servers, and this coordinator was started for "
+                    f"the run has {several(len(asked.map.servers), 'parameter server')}, and this coordinator was "
+                    "started for "
                     f"{self.places.expected}; start it again with --servers {len(asked.map.servers)}"
                 )
             if len(servers) < self.places.expected:
-                return f"{len(servers)} of {self.places.expected} parameter servers are there"
+                return f"parameter servers there so far: {len(servers)} of {self.places.expected}"
             self.places.make_map(servers, asked.map if asked.run else None)
             self.changed = True
         elif self.places.outgrow(asked.map if asked.run == self.run else None):

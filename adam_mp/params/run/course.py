@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adam_mp.errors import several
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.params.run.epoch_batches import EpochBatches
 from adam_mp.params.run.news import ENDED, EndedEpoch
@@ -72,7 +73,7 @@ class Course:
         self.finished.append(EndedEpoch(epoch, trained, skipped, self.failed, twice))
         took = "" if self._opened is None else f" in {now - self._opened:,.1f} s"
         self._open(epoch + 1, now)
-        return f"epoch {epoch + 1} of {self.facts.epochs}: {trained:,} images{took}"
+        return f"epoch {epoch + 1} of {self.facts.epochs}: {several(trained, 'image')}{took}"
 
     def snapshot(self) -> dict[str, Any]:
         """Return what must outlive the process, as plain values."""

@@ -10,6 +10,7 @@ Sequences grow for as long as the link lives, so an answer fits one request only
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -24,9 +25,10 @@ from adam_mp.transport.forms import read, write
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place
 from adam_mp.transport.refusal import Refusal
-from adam_mp.transport.zeromq import NOBODY, SocketDialer
+from adam_mp.transport.zeromq import ABSENT, SocketDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
+_QUIET = 3.0  # seconds without an answer after which the caller is told why
 _LOOK = 0.05  # seconds that one wait for an answer lasts, before `stop` is asked again
 _ANSWERS = {Kind.JOIN: Kind.WELCOME, Kind.REPORT: Kind.ORDERS, Kind.STATUS: Kind.STATE}
 _Facts = Mapping[str, Any]
@@ -83,41 +85,56 @@ class CoordinatorLink:
     ) -> News:  # fmt: skip
         """Join the run and return the coordinator's news. While the run waits for others, ask again and tell `say` why.
 
+        `say` is also told why the coordinator does not answer, and in both cases for how long this goes on at most.
         Raises JoinError if the coordinator refuses, TransportError if it has not answered or not let this member in
         after `seconds`, StoppedError when `stop` returns True.
         """
         deadline, self._member, missing = self._listened() + seconds, False, ""
+
+        def say_waiting(why: str) -> None:
+            say(f"waiting to join {self.address}, for {deadline - self._listened():.0f} s more at most: {why}")
+
         while True:
-            news: News = self.ask(Kind.JOIN, facts, deadline - self._listened(), stop)
+            news: News = self.ask(Kind.JOIN, facts, deadline - self._listened(), stop, say_waiting)
             if self._member:
                 return news
             before, missing = missing, str(news.waiting)
             if self._listened() + _AGAIN > deadline:  # too late to ask once more
                 raise TransportError(f"{self.address} let nobody in within {seconds:g} s: {missing}")
             if missing != before:
-                say(f"waiting to join {self.address}: {missing}")
+                say_waiting(missing)
             time.sleep(0.1)
 
-    def ask(self, kind: Kind, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False) -> Any:
+    def ask(
+        self, kind: Kind, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False,
+        say: Callable[[str], None] = lambda _: None, unreached: float = math.inf,
+    ) -> Any:  # fmt: skip
         """Send a request, wait for its answer and return it: the JSON object of STATE, or News.
 
-        Raises TransportError after `seconds`, StoppedError when `stop` returns True, RejoinError if the coordinator
-        does not know this member.
+        After three seconds without an answer, `say` is told why, as far as that is known; each reason once. Raises
+        TransportError after `seconds`, or after `unreached` seconds if there is no connection; StoppedError when `stop`
+        returns True; RejoinError if the coordinator does not know this member.
         """
-        began = self._listened()
+        began, said = self._listened(), set[str]()
         self._begin(kind, facts)
         while not stop():
             answer = self._look(_LOOK)
             if answer is not None:
                 return answer
-            if (listened := self._listened() - began) > seconds:
+            listened = self._listened() - began
+            if listened > seconds or (listened > unreached and not self._dialer.reaches(self.address)):
                 self._open = None
-                trouble = self._dialer.trouble(self.address)
-                hint = "; is 'adam-mp serve-params' running there?" if trouble == NOBODY else ""
-                waited = f"{listened:.0f} s"
-                raise TransportError(f"{self.address} does not answer for {waited}: {trouble}{hint}")
+                raise TransportError(f"{self.address} does not answer for {listened:.0f} s: {self.trouble()}")
+            if listened >= _QUIET and (trouble := self.trouble()) not in said:
+                said.add(trouble)
+                say(trouble)
         self._open = None
         raise StoppedError(f"interrupted before {self.address} answered; start it again to go on")
+
+    def trouble(self) -> str:
+        """Say why the coordinator does not answer, and what the user should check."""
+        trouble = self._dialer.trouble(self.address)
+        return trouble + ("; is 'adam-mp serve-params' running there?" if trouble in ABSENT else "")
 
     def report(self, make: Callable[[], _Facts], joining: Callable[[], _Facts], interval: float) -> News | None:
         """Take an answer that has come, or send the next report if `interval` seconds have passed. Never waits.

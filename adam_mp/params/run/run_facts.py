@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, several
 from adam_mp.memory.segment import megabytes
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.transport.forms import Made, MalformedError, Number, Seen, Whole, brief, entry, is_number, write
@@ -121,7 +121,8 @@ class RunFacts:
         part = 4 * self.layout.numbers // servers
         if part > room:
             raise RefusedError(
-                f"the network's weights are {megabytes(part)} for each of {servers} parameter servers, and the first "
+                f"the network's weights are {megabytes(part)} for each of {several(servers, 'parameter server')}, and "
+                "the first "
                 f"has {megabytes(room)} free; use a smaller network or more servers"
             )
 

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adam_mp.errors import several
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.params.run.member import LIVING, MEMBER_DEADLINE, Member
 from adam_mp.transport.refusal import RefusedError
@@ -165,7 +166,7 @@ def _refusal(holder: Member, identity: int, address: str, count: int) -> str:
         )
     if holder.address == address:
         return f"another server runs at {address}; give each an address of its own"
-    return f"the run has its {count} parameter servers already"
+    return f"the run has its {several(count, 'parameter server')} already"
 
 
 def _forget_oldest(remembered: dict[Any, Any]) -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.tensor_file import read_tensors, write_file, write_tensors
-from adam_mp.errors import CheckpointError, RunFolderError, refusal
+from adam_mp.errors import CheckpointError, RunFolderError, refusal, several
 from adam_mp.params.server.server_memory import WAITING
 from adam_mp.params.server.shard_table import ShardTable
 
@@ -117,7 +117,7 @@ class SnapshotFolder:
             more = f", as do {len(unusable) - 1} more" if len(unusable) > 1 else ""
             self.trouble = f"{unusable[0]}; this shard begins without it{more}"
         elif others:
-            self.trouble = f"{self._folder}: {others} shards are of another run and not used; they are written over"
+            self.trouble = f"{self._folder}: {several(others, 'shard')} of another run: not used, but written over"
         return loaded
 
     def look(self, table: ShardTable, now: float, all_of_it: bool = False) -> None:

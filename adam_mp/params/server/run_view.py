@@ -13,6 +13,7 @@ from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.membership import CoordinatorLink, new_life
 from adam_mp.params.run.news import News
+from adam_mp.params.run.silences import SilenceNotices
 from adam_mp.params.run.statements import SERVER, Joining, Reporting
 from adam_mp.transport.forms import read, write
 from adam_mp.transport.messages import FrameError
@@ -137,6 +138,7 @@ class RemoteRun:
         self._news = News()
         self._senders: frozenset[int] = frozenset()  # identities of the replicas
         self._reported = float("-inf")
+        self._silences = SilenceNotices(_LOST, announcements.say)
 
     @property
     def run(self) -> int:
@@ -170,7 +172,7 @@ class RemoteRun:
     def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> News:
         """See `RunView.join`."""
         self._announcements.say(f"joining the run of {self._link.address}")
-        return self._take(self._link.join(self._joining, seconds, stop))
+        return self._take(self._link.join(self._joining, seconds, stop, self._announcements.say))
 
     def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
@@ -179,8 +181,10 @@ class RemoteRun:
                 return None
             self._reported = now
         news = self._link.report(lambda: write(Reporting(statistics=make())), lambda: self._joining, interval)
-        if self._link.silence > _LOST:
-            raise TransportError(f"the coordinator at {self._link.address} is silent for {_LOST:g} s")
+        coordinator, silence = f"the coordinator at {self._link.address}", self._link.silence
+        if silence > _LOST:
+            raise TransportError(f"{coordinator} is silent for {_LOST:g} s: {self._link.trouble()}")
+        self._silences.look({coordinator: silence})
         return None if news is None else self._take(news)
 
     def leave(self) -> None:

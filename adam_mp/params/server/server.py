@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import TransportError, several
 from adam_mp.memory.segment import check_space
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts, own_shards
@@ -191,7 +191,7 @@ class ParameterServer:
         self._answers = Answers(self.endpoint, self.table)
         loaded = self.snapshots.load(self.table, self.view.run) if self.snapshots is not None else 0
         snapshot = f"; {loaded} from the snapshot" if loaded else ""
-        self._announcements.say(f"{len(numbers)} shards, {size / 1e6:,.1f} MB{snapshot}")
+        self._announcements.say(f"{several(len(numbers), 'shard')}, {size / 1e6:,.1f} MB{snapshot}")
 
     def figures(self, now: float) -> dict[str, Any]:
         """Return the statistics that `status` shows of this server; rates are those since the last report."""

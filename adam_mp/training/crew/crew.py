@@ -15,7 +15,7 @@ from typing import Any
 
 from adam_mp.data.serving.blame import Blame
 from adam_mp.data.serving.server import DataServerSpec, serve
-from adam_mp.errors import ProcessError, refusal
+from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.machine import allowed_cores
 from adam_mp.memory.board import HERE, STOP, Progress
 from adam_mp.memory.ledger import HELD, LEASED
@@ -74,6 +74,7 @@ class Crew:
         self.workers, self.data_servers = len(workers), len(data_servers)
         self.first_failure: str | None = None
         self._blame = Blame(memory)
+        self.disturbances = 0  # processes that died, and changes of who makes the pictures
         self._made_by = 0  # who makes the pictures (ELSEWHERE, HERE), as the user was told last
         self._retired = dict.fromkeys(_SUMS, 0.0)  # sums of the counters of dead processes
         self._retired_workers: list[tuple[int, Progress]] = []  # worker number, and the counters of a dead process
@@ -142,12 +143,14 @@ class Crew:
                 return
             lines = child.last_words().strip().splitlines()
             self.on_notice(lines[-1] if lines else f"data server {number} makes pictures itself, or asks again", "")
+            self.disturbances += 1
         self._made_by = made_by
 
     def _bury(self, number: int, member: _Member) -> None:
         """Free what a dead process held; then start a successor, give its place up, or raise ProcessError."""
         child = member.child
         assert child is not None
+        self.disturbances += 1
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
         # A synchronizer without a heartbeat got no answer: its death counts as early, however long it tried.
         idle = number >= self.workers + self.data_servers and not self.memory.board.counters[number].read().heartbeat
@@ -176,7 +179,9 @@ class Crew:
             self.on_notice(f"{member.name} {how}; started again", last_words)
             self._start(member)
             return
-        self.on_notice(f"{member.name} {how}; given up after {member.deaths.in_a_row} early deaths", last_words)
+        self.on_notice(
+            f"{member.name} {how}; given up after {several(member.deaths.in_a_row, 'early death')}", last_words
+        )
         self._give_up(number)
 
     def _retire(self, number: int) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.data.reading.dataset import epoch_order
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, several
 from adam_mp.memory.board import IDLE, TEST, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -212,7 +212,7 @@ class Session:
         if images == 0:
             numbers = self._numbers(part)
             first = self.plan.data.dataset.place(int(numbers[0]))
-            raise DataError(f"none of the {len(numbers)} {part} images can be read, such as {first}")
+            raise DataError(f"none of the {several(len(numbers), f'{part} image')} can be read, such as {first}")
         return float(losses / images), float(right / images)
 
     def _numbers(self, part: str) -> np.ndarray:

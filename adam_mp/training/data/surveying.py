@@ -25,7 +25,7 @@ from adam_mp.data.survey import (
     surveyed_samples,
     surveyed_table,
 )
-from adam_mp.errors import DataError, ProcessError, StalledError, refusal
+from adam_mp.errors import DataError, ProcessError, StalledError, refusal, several
 from adam_mp.memory.cache import CacheHandle
 from adam_mp.memory.segment import Segment
 from adam_mp.process.child import Child, start_child
@@ -66,7 +66,8 @@ def survey_data(
     finally:
         memory.close()
     if found is None:
-        raise DataError(f"none of {len(samples)} images of {data.name} can be read; {_worst(data, samples, faults)}")
+        count = several(len(samples), "image")
+        raise DataError(f"none of {count} of {data.name} can be read; {_worst(data, samples, faults)}")
     return found if known is None else dataclasses.replace(found, normalization=known)
 
 

@@ -31,9 +31,11 @@ class _Look:
 class EpochAccount:
     """Counts an epoch from the moment in which it begins, or is resumed.
 
-    `totals` returns the sums of all processes' counters since the start, `staleness` the histogram since the run began.
-    `part` is what was measured of the epoch before an interruption. `served` are the sums at the previous epoch's end:
-    data servers work ahead, so what they counted since then is of this epoch. `stale` is the histogram at that end.
+    `totals` returns the sums of all processes' counters since the start. `images` counts those of all machines,
+    `images_here` those of this one; all other sums are of this machine. `staleness` returns the histogram since the run
+    began. `part` is what was measured of the epoch before an interruption. `served` are the sums at the previous
+    epoch's end: data servers work ahead, so what they counted since then is of this epoch. `stale` is the histogram at
+    that end.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class EpochAccount:
             seconds=self.here,
             images_per_second=rate,
             connections_per_second=rate * connections,
-            loss=measured["loss"] / max(measured["images"], 1),
+            loss=measured["loss"] / max(measured["images_here"], 1),
             wait_fraction=wait_fraction(recent["waited_ns"], recent["busy_ns"]),
             seconds_left=(images - done) * seconds / done_recently if done_recently > 0 else None,
         )
@@ -109,7 +111,7 @@ class EpochAccount:
             seconds=self.seconds,
             images_decoded=int(measured["decoded"]),
             cache_hits=int(measured["hits"]),
-            loss=measured["loss"] / max(measured["images"], 1),
+            loss=measured["loss"] / max(measured["images_here"], 1),
             images_per_second=rate,
             connections_per_second=rate * connections,
             data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),

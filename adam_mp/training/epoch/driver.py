@@ -196,7 +196,9 @@ class Driver:
         plan, account, figures, sums = self.plan, self.account, self.figures, self._sums
         loss, accuracy = self.session.evaluated("validation") if closed.validated else (None, None)
         measured = account.end_epoch(closed.following, sums)
-        self._hints.look(measured, account.epoch.seconds)
+        self._hints.look(
+            measured, account.epoch.seconds, self.session.crew.disturbances, self.leases.seconds_without_batches
+        )  # fmt: skip
         best = figures.note_validation(closed.epoch, accuracy)
         self._say_who_leads(self.leases.leads)
         updates = self.session.store.read_step()

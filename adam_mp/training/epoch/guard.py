@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from adam_mp.errors import DivergenceError
+from adam_mp.errors import DivergenceError, several
 from adam_mp.memory.board import Progress
 
 RATE = 0.5  # what is left of the learning rate after going back
@@ -57,7 +57,7 @@ class DivergenceGuard:
     def go_back(self, reason: str, kept: Callable[[], str]) -> None:
         """Allow the run to go back once more, or raise DivergenceError; its message has what `kept` says."""
         if self.times >= self._limit:
-            again = f" though the learning rate was halved {self.times} times" if self.times else ""
+            again = f" though the learning rate was halved {several(self.times, 'time')}" if self.times else ""
             raise DivergenceError(f"{reason}{again}; use a lower --lr. {kept()}")
         self.times += 1
 

@@ -20,11 +20,19 @@ class ServingHints:
     def __init__(self, plan: RunPlan, notice: Callable[[str], None]) -> None:
         self._plan, self._notice = plan, notice
         self._said = False
+        self._disturbances, self._without_batches = 0, 0.0  # at the previous look
 
-    def look(self, measured: Mapping[str, float], seconds: float) -> None:
-        """Look at the counters of an epoch of `seconds` of training, summed over all processes."""
-        waited, busy = measured["waited_ns"], measured["busy_ns"]
-        if self._said or seconds < _SHORTEST or waited < STARVED * (waited + busy):
+    def look(self, measured: Mapping[str, float], seconds: float, disturbances: int, without_batches: float) -> None:
+        """Look at the counters of an epoch of `seconds` of training, summed over all processes.
+
+        `disturbances` counts, since the start, processes that died and changes of who makes the pictures. An epoch with
+        a disturbance does not show how fast the data servers are. `without_batches` is the seconds, since the start, in
+        which this machine had no batch to train: its workers then waited for other machines, not for data servers.
+        """
+        disturbed, self._disturbances = disturbances > self._disturbances, disturbances
+        idle, self._without_batches = without_batches - self._without_batches, without_batches
+        waited, busy = measured["waited_ns"] - idle * 1e9 * self._plan.split.workers, measured["busy_ns"]
+        if self._said or disturbed or seconds < _SHORTEST or waited < STARVED * (waited + busy):
             return
         advice = self._advice(measured, seconds)
         self._notice(f"workers waited for data {100 * waited / (waited + busy):.0f}% of their time; {advice}")

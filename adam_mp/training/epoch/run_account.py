@@ -16,8 +16,8 @@ from adam_mp.training.folder.figures import SERVING, Figures, Sums
 class RunAccount:
     """The figures of a run and the account of its present epoch.
 
-    `progress` are the figures in the checkpoint from which the run goes on, None for a new run. `totals` returns the
-    sums of all processes' counters since this supervisor began, `staleness` the histogram of staleness since then.
+    `progress` are the figures in the checkpoint from which the run goes on, None for a new run. `totals` and
+    `staleness` are those of `EpochAccount`, since this supervisor began.
     """
 
     def __init__(

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.params.run.silences import SilenceNotices
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
-from adam_mp.training.crew.silences import SilenceNotices
 from adam_mp.training.epoch.bad_samples import BadSamples
 from adam_mp.training.epoch.driver import Driver
 from adam_mp.training.epoch.guard import DivergenceGuard
@@ -48,7 +48,7 @@ class Supervisor:
             launch.children if launch is not None else dict,
         )  # fmt: skip
         progress = plan.resumed.progress if plan.resumed else None
-        self.account = RunAccount(progress, self.session.totals, self.session.staleness)
+        self.account = RunAccount(progress, self._totals, self.session.staleness)
         # Replicas cannot go back together, so a run of many machines ends at its first divergence.
         self._rollbacks = plan.settings.rollbacks if cluster is None else 0
         self.guard = DivergenceGuard(plan.network.classes, plan.settings.batch_size, self._rollbacks)
@@ -147,6 +147,12 @@ class Supervisor:
         self.session.watch()
         self.leases.tick()
         self._silences.look(self.leases.silences())
+
+    def _totals(self) -> dict[str, float]:
+        """Return the sums of all processes' counters since the start, as `EpochAccount` wants them."""
+        totals = self.session.totals()
+        here = totals["images"]
+        return {**totals, "images_here": here, "images": self.leases.images_of_all(here)}
 
     def _failed_in(self, batches: np.ndarray) -> dict[int, int]:
         """Return batch -> images that could not be read, of these batches of the epoch that is open."""

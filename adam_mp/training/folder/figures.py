@@ -49,8 +49,8 @@ class Figures:
     images_trained: int = 0
     images_skipped: int = 0
     images_failed: int = 0
-    images: float = 0.0  # trained by this machine's workers; the three above are of all machines
-    training_seconds: float = 0.0
+    images: float = 0.0  # trained in `training_seconds` by all machines; the three above are of all machines too
+    training_seconds: float = 0.0  # of this machine, as is all that follows
     seconds: float = 0.0
     waited_ns: float = 0.0
     busy_ns: float = 0.0

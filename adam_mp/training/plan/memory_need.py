@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from adam_mp.errors import SpaceError
+from adam_mp.errors import SpaceError, several
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.segment import check_space
@@ -113,7 +113,7 @@ def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:
     shards = [4 * shard.size for shard in plan.layout.shards]
     server = sum(server_memory(0, max(shards), snapshots=True).values()) + _INTERPRETER_BYTES
     private = {name: size * settings.replicas for name, size in one.private.items()}
-    private[f"{settings.servers} parameter servers"] = sum(shards) + settings.servers * server
+    private[several(settings.servers, "parameter server")] = sum(shards) + settings.servers * server
     # The supervisor of each other replica loads the data set, then copies it into the memory its processes share.
     others = (settings.replicas - 1) * (_INTERPRETER_BYTES + one.shared["the data set"])
     if others:

@@ -12,7 +12,7 @@ import numpy as np
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.memory.cache import LEFT_FREE
@@ -33,7 +33,7 @@ from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_cost
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings.schedule import Schedule
-from adam_mp.training.settings.settings import TrainSettings, make_settings
+from adam_mp.training.settings.settings import TrainSettings, check_none_absent, make_settings
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_dial
 
@@ -126,9 +126,11 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     """
     settings = make_settings(explicit)
     _check_before_reading(settings)
-    resumed = None
+    resumed, notices = None, list[str]()
     if settings.resume:
-        settings, resumed = resume_settings(settings, explicit, lambda text: listener(Notice(text)))
+        settings, resumed = resume_settings(settings, explicit, notices.append)
+    else:
+        check_none_absent(explicit)
     if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
         raise SettingsError(
             "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
@@ -141,7 +143,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     network = load_network(source, dataset.image_shape, dataset.classes)
     _check_rate(settings, len(split_samples(dataset, settings)[0]))
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
-    cores = max(1, (settings.cores or usable_cores()) // settings.replicas)
+    cores = _cores_of_each(settings, listener)
     _check_network(settings, network, optimizer)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
@@ -152,10 +154,6 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     timeless = parse_consistency(settings.consistency).timeless
     choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
     costs = measure_costs(network, initial_weights(network, settings.seed), data, settings.batch_size, choices)
-    if cores > usable_cores():
-        listener(
-            Notice(f"{cores} cores asked for, but only {usable_cores()} are usable here: processes will share them")
-        )
     split = _split(settings, cores, costs, data.source is not None)
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,
@@ -165,7 +163,37 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     if resumed:
         assert settings.folder is not None, "the checkpoint was read from it"
         check_same_run(settings.folder, resumed, network, plan.identity, plan.batches, settings.epochs)
+    for text in notices:  # only now is it sure that the run goes on
+        listener(Notice(text))
     return plan
+
+
+def _cores_of_each(settings: TrainSettings, listener: Listener) -> int:
+    """Return the number of cores of each replica on this machine; tell `listener` if they do not divide as asked."""
+    asked, replicas = settings.cores or usable_cores(), settings.replicas
+    cores = max(1, asked // replicas)
+    taken = cores * replicas
+    if taken > asked:
+        listener(
+            Notice(
+                f"{several(replicas, 'replica')} for {several(asked, 'core')}: each has the processes of one core, and "
+                "they share; give fewer --replicas or more --cores"
+            )
+        )
+    elif taken < asked:
+        listener(
+            Notice(
+                f"{several(asked, 'core')} for {several(replicas, 'replica')}: each takes {cores}, and {asked - taken} "
+                f"of them stays free; give --cores {taken} or {taken + replicas}"
+            )
+        )
+    if asked > usable_cores():
+        listener(
+            Notice(
+                f"{several(asked, 'core')} asked for, but only {usable_cores()} usable here: processes will share them"
+            )
+        )
+    return cores
 
 
 def optimizer_of(settings: TrainSettings) -> Optimizer:

@@ -10,7 +10,7 @@ from typing import Any
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.model import MODEL_FILE, load
 from adam_mp.data.reading.options import WHITE
-from adam_mp.errors import CheckpointError, RunFolderError
+from adam_mp.errors import CheckpointError, RunFolderError, several
 from adam_mp.network.network import Network
 from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_checkpoint
 from adam_mp.training.folder.run_folder import GIVEN, RUN_FILE, read_record
@@ -92,7 +92,7 @@ def _drop_other_machines(stored: dict[str, Any], settings: TrainSettings, explic
         stored.pop("key_file", None)
     if before["join"] is not None:
         return f"the run of many machines at {before['join']}"
-    return f"its {before['servers']} parameter servers" if before["servers"] is not None else None
+    return f"its {several(before['servers'], 'parameter server')}" if before["servers"] is not None else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,10 +153,11 @@ def check_same_run(
             )
     if len(checkpoint.ledger) != batches:
         raise RunFolderError(
-            f"run folder {folder} has {len(checkpoint.ledger)} batches an epoch, now {batches}; "
+            f"run folder {folder} has {several(len(checkpoint.ledger), 'batch', 'batches')} an epoch, now {batches}; "
             "resume with as many training images and the same batch_size, or name another folder"
         )
     if not find_best(folder, checkpoint).in_checkpoint and checkpoint.epoch >= epochs:
         raise RunFolderError(
-            f"the run in {folder} has done its {checkpoint.epoch} epochs; give --epochs more than that to go on"
+            f"the run in {folder} has done its {several(checkpoint.epoch, 'epoch')}; give --epochs more than "
+            "that to go on"
         )

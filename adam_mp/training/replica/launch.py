@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.errors import ProcessError, refusal
+from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
@@ -57,16 +57,18 @@ class Launch:
 
     Use as a context manager: leaving it ends all of them, at once unless `ending` was set because the run is done.
     `address` is the coordinator's. The caller sets `link` once this process has joined the run. `replica` is the
-    function that trains as a further replica, given a ReplicaTask with `settings`; `notice` takes a line for the user
-    and details.
+    function that trains as a further replica, given a ReplicaTask with `settings`; it ends with exit code 0 only if its
+    part of the run is done. `stopping` returns whether this process was asked to stop. If so, no dead replica gets a
+    successor: the signal may have been sent to all processes of the run. `notice` takes a line for the user and
+    details.
     """
 
     def __init__(
         self, folder: Path, servers: int, replicas: int, settings: Mapping[str, Any], restarts: int,
-        replica: Callable[[Any], None], notice: Callable[[str, str], None],
+        replica: Callable[[Any], None], stopping: Callable[[], bool], notice: Callable[[str, str], None],
     ) -> None:  # fmt: skip
         self._folder, self._settings = folder, settings
-        self._restarts, self._notice, self._replica = restarts, notice, replica
+        self._restarts, self._notice, self._replica, self._stopping = restarts, notice, replica, stopping
         self._servers, self._replicas = servers, replicas
         self._parts: list[_Part] = []
         self.address = ""
@@ -170,10 +172,12 @@ class Launch:
                 continue  # it ended because the run is done
             if part.function is not serve_for_supervisor:
                 self._say_dead(process)
+                if self._stopping():
+                    continue
             if part.deaths.too_many:
                 if part.function is serve_for_supervisor:
                     raise ProcessError(f"the run cannot go on: {part.name} {how}")
-                self._notice(f"{part.name} {how}; given up after {part.deaths.in_a_row} early deaths", words)
+                self._notice(f"{part.name} {how}; given up after {several(part.deaths.in_a_row, 'early death')}", words)
                 continue
             self._notice(f"{part.name} {how}; started again", words)
             if part.function is not serve_for_supervisor:

@@ -27,6 +27,10 @@ class Leases(Protocol):
     def leads(self) -> bool:
         """Whether this machine validates, and writes models and checkpoints."""
 
+    @property
+    def seconds_without_batches(self) -> float:
+        """Seconds since the start in which an epoch went on but this machine had no batch left to train."""
+
     def open(self, epoch: int, states: np.ndarray) -> None:
         """Open the ledger for an epoch whose batches have these `states`."""
 
@@ -35,6 +39,12 @@ class Leases(Protocol):
 
     def trained(self, states: np.ndarray) -> int:
         """Return how many images of the epoch are trained, by all machines."""
+
+    def images_of_all(self, here: float) -> float:
+        """Return how many images all machines have trained since some moment; `here` is how many this one has.
+
+        Only differences between two results mean something.
+        """
 
     def next_epoch(self) -> int:
         """Return the epoch to train once this one is over."""
@@ -94,6 +104,11 @@ class OwnLeases:
         """See `Leases.leads`."""
         return True
 
+    @property
+    def seconds_without_batches(self) -> float:
+        """See `Leases.seconds_without_batches`. Always 0: a machine alone has batches until the epoch is over."""
+        return 0.0
+
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`."""
         self._epoch, self._part, self._next_part = epoch, self._next_part, {}
@@ -106,6 +121,10 @@ class OwnLeases:
     def trained(self, states: np.ndarray) -> int:
         """See `Leases.trained`."""
         return images_in(states, TRAINED, self._size, self._images)
+
+    def images_of_all(self, here: float) -> float:
+        """See `Leases.images_of_all`."""
+        return here
 
     def next_epoch(self) -> int:
         """See `Leases.next_epoch`."""

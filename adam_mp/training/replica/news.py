@@ -61,12 +61,28 @@ class News:
             return _sums({**self.answer, "skipped": 0})
         return _sums({name: self._ended(epoch, name) for name in ("trained", "skipped", "failed")})
 
+    def trained_since(self, before: News) -> int:
+        """Return how many images all replicas trained between the news `before` and these.
+
+        The result is below 0 if the coordinator was restarted and knows of fewer trained images than before; replicas
+        tell it of the others again.
+        """
+        if self.epoch < before.epoch:
+            return self.epoch - before.epoch
+        ended = sum(_sums(entry).trained for entry in self.finished if before.epoch <= entry["epoch"] < self.epoch)
+        return ended + _trained_so_far(self.answer) - _trained_so_far(before.answer)
+
     def missed(self, epoch: int) -> list[tuple[int, Sums]]:
         """Return (epoch, its images) for the ended epochs after `epoch`."""
         return [(int(entry["epoch"]), _sums(entry)) for entry in self.finished if entry["epoch"] > epoch]
 
     def _ended(self, epoch: int, what: str) -> int:
         return next((int(entry[what]) for entry in self.finished if entry["epoch"] == epoch), 0)
+
+
+def _trained_so_far(answer: Mapping[str, Any]) -> int:
+    """Return how many images of the present epoch the replicas have trained."""
+    return _sums({**answer, "skipped": 0}).trained
 
 
 def _sums(entry: Mapping[str, Any]) -> Sums:

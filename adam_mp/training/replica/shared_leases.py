@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import TransportError, several
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -53,6 +53,9 @@ class SharedLeases:
         self._memory, self._store, self._exchange, self._link = memory, store, exchange, link
         self._joining, self._patience, self._figures, self._brought = joining, patience, figures, brought
         self._news, self._find_failed = News(answer), failed_in
+        self.seconds_without_batches = 0.0  # see `Leases.seconds_without_batches`
+        self._idle_since: float | None = None  # when the last look found nothing to train here, None if it found some
+        self._counted = self._news  # the news up to which `_images_of_all` counts
         self._batches = LeasedBatches()
         self._epoch = int(joining["epoch"]) - 1  # the last epoch opened; until one is, that before it
         self._opened = self._left = False  # whether an epoch was ever opened; whether this replica has left the run
@@ -63,6 +66,7 @@ class SharedLeases:
         note_map(exchange, BucketMap.from_dict(self._news.map))
         self._wanted_round = 0  # the last round of the exchange that trained batches made this replica ask for
         self._elsewhere = 0  # updates of all other replicas
+        self._images_of_all = 0  # images that all replicas trained since this one joined
 
     @property
     def leads(self) -> bool:
@@ -71,7 +75,7 @@ class SharedLeases:
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`. All batches are ELSEWHERE at first: the coordinator knows which are trained."""
-        self._epoch, self._opened, self._wanted_round = epoch, True, 0
+        self._epoch, self._opened, self._wanted_round, self._idle_since = epoch, True, 0, None
         self._batches.begin(len(states))
         self._memory.ledger.open(epoch, np.full(len(states), ELSEWHERE, np.uint8))
 
@@ -80,14 +84,25 @@ class SharedLeases:
         batches = self._batches
         self._look_for_trained(states)
         idle = none_here(states)
+        self._note_idle(idle, time.monotonic())
         if idle and batches.waits_for_exchange and self._exchange.is_done(self._wanted_round):
             self._wanted_round = self._exchange.want_round()
         self._report(states, _QUIET_REPORT if idle and not batches.has_to_tell else _REPORT)
         return self._news.epoch != self._epoch
 
+    def _note_idle(self, idle: bool, now: float) -> None:
+        """Count the time between two looks that both find no batch to train here."""
+        if idle and self._idle_since is not None:
+            self.seconds_without_batches += now - self._idle_since
+        self._idle_since = now if idle else None
+
     def trained(self, states: np.ndarray) -> int:
         """See `Leases.trained`."""
         return self._news.trained(self._epoch)
+
+    def images_of_all(self, here: float) -> float:
+        """See `Leases.images_of_all`; counts from the moment in which this replica joined."""
+        return self._images_of_all
 
     def next_epoch(self) -> int:
         """See `Leases.next_epoch`."""
@@ -194,7 +209,10 @@ class SharedLeases:
         if news is not None:
             self._take(write(news))
         elif self._link.silence > self._patience:
-            raise TransportError(f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s")
+            raise TransportError(
+                f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s: "
+                f"{self._link.trouble()}"
+            )
 
     def _take(self, answer: Mapping[str, Any]) -> None:
         """Take over what the coordinator answered. Raises TransportError if that does not fit the run."""
@@ -210,8 +228,13 @@ class SharedLeases:
             )
         before, now = len(self._exchange.silences), len(answer["map"]["servers"])
         if now != before:
-            raise TransportError(f"the run began with {before} parameter servers and has {now} now; start it again")
+            raise TransportError(
+                f"the run began with {several(before, 'parameter server')} and has {now} now; start it again"
+            )
         known_map, self._news = self._news.map, self._news.followed_by(answer, self._epoch)
+        # Not above 0 while replicas tell a restarted coordinator again of images that are counted here already.
+        if (trained := self._news.trained_since(self._counted)) > 0:
+            self._images_of_all, self._counted = self._images_of_all + trained, self._news
         if self._news.map != known_map:
             note_map(self._exchange, BucketMap.from_dict(self._news.map))
         self._batches.heard()

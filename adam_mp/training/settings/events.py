@@ -63,8 +63,9 @@ class DataSurveyed:
 class EpochProgress:
     """How far the current epoch is: `done` of `images` by all machines, after `seconds` of training here.
 
-    Rates and `wait_fraction` are this machine's, over the last ten seconds, or over five updates if those take longer.
-    `loss` is the mean over the epoch so far. `seconds_left` is None if no image was done in that time.
+    Rates are those of all machines, `loss` and `wait_fraction` this machine's. Rates and `wait_fraction` are over the
+    last ten seconds, or over five updates if those take longer; `loss` is the mean over the epoch so far.
+    `seconds_left` is None if no image was done in that time.
     """
 
     epoch: int
@@ -81,7 +82,11 @@ class EpochProgress:
 
 @dataclasses.dataclass(frozen=True)
 class EpochEnded:
-    """The figures of a finished epoch; `as_dict` is one object of metrics.jsonl."""
+    """The figures of a finished epoch; `as_dict` is one object of metrics.jsonl.
+
+    Images trained, skipped and failed, the two rates and `updates` are those of all machines of the run; all other
+    figures are this machine's.
+    """
 
     epoch: int
     seconds: float

@@ -364,6 +364,18 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
     return TrainSettings(**values)
 
 
+def check_none_absent(given: Mapping[str, Any]) -> None:
+    """Raise SettingsError if a setting `given` for a new run is one of the words that only a resumed run understands.
+
+    Such a word, as in `--join none`, says that the run goes on without what it had.
+    """
+    for name, text in _ABSENT:
+        if name != "data_servers" and name in given and given[name] == text and not isinstance(given[name], bool):
+            raise SettingsError(
+                f"{name} {text!r} is for a run that is resumed and goes on without; leave it out, or give --resume DIR"
+            )
+
+
 def read_settings_file(path: Path) -> dict[str, Any]:
     """Read a TOML file of settings; keys are those of `TrainSettings`, with - or _ between words."""
     try:

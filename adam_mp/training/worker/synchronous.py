@@ -72,15 +72,9 @@ class SynchronousStep:
         if key is None:
             return False
         start = time.perf_counter_ns()
-        own = self._complete(key)
-        if own is None:
+        if not self._complete(key):
             return False
         self._counters.add("update_ns", time.perf_counter_ns() - start)
-        self._counters.add("images", own.images)
-        self._counters.add_loss(own.loss, own.images)
-        if self._worker == 0:  # worker 0 plays in every turn, so it counts the updates of all
-            self._counters.add("updates", 1)
-            self._staleness[0] += 1
         return True
 
     def take(self) -> WaitingBatch | Outcome:
@@ -120,18 +114,18 @@ class SynchronousStep:
         key = step_key(tag.epoch, self._next_turn(tag.epoch))
         self._steps.arrive(self._worker, key, Contribution(tag.batch, tag.images, loss))
 
-    def _complete(self, key: int) -> Contribution | None:
+    def _complete(self, key: int) -> bool:
         """Apply this worker's slice of step `key` and wait until all workers have applied theirs.
 
-        Returns what this worker contributed, or None, with nothing done, if some workers have not arrived yet. Once all
-        have arrived, the others may change weights, so this worker must not acknowledge IDLE before all have applied
-        their slices. Only STOP ends that wait.
+        Returns False, with nothing done, if some workers have not arrived yet. Once all have arrived, the others may
+        change weights, so this worker must not acknowledge IDLE before all have applied their slices. Only STOP ends
+        that wait.
         """
         steps, worker = self._steps, self._worker
         epoch, turn = epoch_of(key), turn_of(key)
         players = self._turns.players(turn)  # 0 if the supervisor has just dealt other batches, and the step is gone
         if players == 0 or not steps.all_arrived(key, players):
-            return None
+            return False
         own = steps.contribution(worker)
         self._ledger.finish(epoch, own.batch, worker)
         step = self._turns.step(turn)
@@ -143,12 +137,20 @@ class SynchronousStep:
         if worker == 0:  # before its mark: a successor counts again, but only where the mark is missing
             self._store.set_updates(step + 1)
         steps.applied(worker, key)
+        self._count(own)  # before the wait, in which this worker may die
         self._waiting.reset()
         while not steps.all_applied(key, players):
             if self._board.order().kind == STOP:
-                return own
+                break
             self._waiting.pause()
-        return own
+        return True
+
+    def _count(self, own: Contribution) -> None:
+        self._counters.add("images", own.images)
+        self._counters.add_loss(own.loss, own.images)
+        if self._worker == 0:  # worker 0 plays in every turn, so it counts the updates of all
+            self._counters.add("updates", 1)
+            self._staleness[0] += 1
 
     def _slice(self, players: int) -> _Slice:
         """Return this worker's slice of the flat space in a step of so many players."""

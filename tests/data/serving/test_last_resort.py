@@ -62,6 +62,13 @@ def test_with_nobody_there_pictures_are_made_here_and_it_is_said_once(make_side,
     assert made_by(here) == HERE
 
 
+def test_a_server_that_is_not_there_at_the_start_is_not_waited_for_as_long_as_a_slow_one(make_side, free_port):
+    began = time.monotonic()
+    with with_last_resort(make_side(arrays_data()), f"127.0.0.1:{free_port}", deadline=60.0) as pictures:
+        assert 3 <= time.monotonic() - began < 30
+        assert "does not answer (nobody answers there)" in pictures.told[0]
+
+
 def test_servers_that_come_and_go_lose_no_picture_and_change_none(make_side, free_port):
     here, there = make_side(arrays_data()), make_side(arrays_data())
     local = open_pictures(SPEC, here.memory, here.memory.board.counters[1])

@@ -266,6 +266,7 @@ def test_servers_are_told_who_the_replicas_are():
 def test_lines_tell_how_the_run_goes():
     coordinator = begin(servers=2, replicas=0, epochs=1)
     assert Coordinator(run=5, expected=2).awaited == "2 more parameter servers"
+    assert Coordinator(run=5, expected=1).awaited == "1 more parameter server"
     assert coordinator.awaited == "the first replica"
     for identity in (1, 2):
         coordinator.join(identity, {**facts(epochs=1), "name": f"replica {identity}"}, 2.0)

@@ -23,12 +23,16 @@ class Line:
 
     def __init__(self, answers):
         self.answers, self.sent, self.inbox = answers, [], []
+        self.troubles = ["nobody answers there"]
 
     def dial(self, address):
         pass
 
     def trouble(self, address):
-        return "nobody answers there"
+        return self.troubles.pop(0) if len(self.troubles) > 1 else self.troubles[0]
+
+    def reaches(self, address):
+        return False
 
     def send(self, peer, message):
         self.sent.append(message)
@@ -145,7 +149,38 @@ def test_what_is_waited_for_is_said_once_and_again_when_it_changes():
     answers, told = [{"waiting": "0 of 2"}, {"waiting": "0 of 2"}, {"waiting": "1 of 2"}, WELCOME], []
     link = CoordinatorLink(Line(lambda message: [(Kind.WELCOME, answers.pop(0))]), HERE, 9)
     assert link.join({}, 30.0, say=told.append) == News(run=5)
-    assert told == [f"waiting to join {HERE}: {reason}" for reason in ("0 of 2", "1 of 2")]
+    assert told == [f"waiting to join {HERE}, for 30 s more at most: {reason}" for reason in ("0 of 2", "1 of 2")]
+
+
+def test_who_gets_no_answer_is_told_in_time_what_is_seen_and_how_long_it_goes_on(monkeypatch):
+    clock = [100.0]
+    line, told = Line(lambda message: []), []
+
+    def receive(seconds):
+        clock[0] += 0.05
+
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    line.receive = receive
+    line.troubles = ["nobody answers there"] * 3 + ["it refuses this key file; give that of the run"]
+    link = CoordinatorLink(line, HERE, 9)
+    with pytest.raises(TransportError) as caught:
+        link.join({}, 60.0, say=lambda text: told.append((clock[0] - 100.0, text)))
+    seconds, lines = zip(*told, strict=True)
+    assert lines == (
+        f"waiting to join {HERE}, for 57 s more at most: nobody answers there; is 'adam-mp serve-params' running "
+        "there?",
+        f"waiting to join {HERE}, for 57 s more at most: it refuses this key file; give that of the run",
+    )
+    assert all(3 <= each < 3.5 for each in seconds)
+    assert str(caught.value) == (f"{HERE} does not answer for 60 s: it refuses this key file; give that of the run")
+
+
+def test_who_asks_may_wait_less_long_where_nobody_is():
+    link = CoordinatorLink(Line(lambda message: []), HERE, 9)
+    began = time.monotonic()
+    with pytest.raises(TransportError, match="does not answer for 0 s: nobody answers there; is 'adam-mp serve-pa"):
+        link.ask(Kind.STATUS, {}, 30.0, unreached=0.2)
+    assert time.monotonic() - began < 10
 
 
 def test_a_member_that_was_stopped_takes_nobody_for_silent(monkeypatch):

@@ -27,7 +27,7 @@ class Link:
         self.coordinator, self.identity, self.sequence = coordinator, identity, 0
         self.run, self.busy, self.cut, self.silence, self.left = 0, False, False, 0.0, False
 
-    def join(self, facts, seconds, stop):
+    def join(self, facts, seconds, stop, say):
         self.run = self.coordinator.run
         self.sequence += 1
         return read(News, self.coordinator.join(self.identity, facts, 0.0, self.sequence), TransportError)
@@ -38,6 +38,9 @@ class Link:
             return None
         self.sequence += 1
         return read(News, self.coordinator.report(self.identity, self.sequence, make(), 0.0), TransportError)
+
+    def trouble(self):
+        return "nobody answers there"
 
     def leave(self):
         self.left = True
@@ -106,7 +109,8 @@ def test_a_server_elsewhere_says_what_becomes_of_the_run_and_gives_up_in_the_end
     link.cut = True
     for now in (3.0, 4.0):
         assert view.report(dict, 0.5, now) is None
-    with pytest.raises(TransportError, match="the coordinator at first:1 is silent for 60 s"):
+    with pytest.raises(TransportError, match="the coordinator at first:1 is silent for 60 s: nobody answers there"):
         view.report(dict, 0.5, 5.0)
+    assert told[2:] == ["the coordinator at first:1 has not answered for 30 s; the run waits for it, 60 s at most"]
     view.leave()
     assert link.left

@@ -20,15 +20,16 @@ def plan(cached=1.0, data_from=None, ready=0.0):
     )
 
 
-def hint(seconds=10.0, cached=1.0, waited=10.0, busy=20.0, decode=0.0, augment=9.0, hits=50, data_from=None, ready=0.0):
+def hint(seconds=10.0, cached=1.0, waited=10.0, busy=20.0, decode=0.0, augment=9.0, hits=50, data_from=None, ready=0.0,
+         deaths=0, without=0.0):  # fmt: skip
     notices = []
     hints = ServingHints(plan(cached, data_from, ready), notices.append)
     measured = {
         "waited_ns": waited * SECOND, "busy_ns": busy * SECOND, "decode_ns": decode * SECOND,
         "augment_ns": augment * SECOND, "hits": hits, "decoded": 50,
     }  # fmt: skip
-    hints.look(measured, seconds)
-    hints.look(measured, seconds)  # said once
+    hints.look(measured, seconds, deaths, without)
+    hints.look(measured, seconds, deaths, 2 * without)  # said once
     assert len(notices) <= 1
     return notices[0] if notices else ""
 
@@ -46,6 +47,23 @@ def test_the_flag_that_would_help():
     assert "cores are busy" in hint(busy=25, decode=10, augment=3, hits=50)
     assert "data servers of --data-from make too few pictures" in hint(data_from="10.0.0.1:7800")
     assert "cores are busy: --data-servers 2" in hint(busy=30)
+
+
+def test_an_epoch_in_which_a_process_died_tells_nothing_of_data_servers():
+    notices = []
+    hints = ServingHints(plan(), notices.append)
+    measured = {"waited_ns": 9 * SECOND, "busy_ns": 20 * SECOND, "decode_ns": 0, "augment_ns": SECOND, "hits": 0,
+                "decoded": 0}  # fmt: skip
+    hints.look(measured, 10.0, 2, 0.0)
+    assert notices == []
+    hints.look(measured, 10.0, 2, 0.0)
+    assert len(notices) == 1
+
+
+def test_who_waits_for_batches_of_the_run_does_not_wait_for_data_servers():
+    """Three workers wait 10 seconds together, 3 seconds of each for a lease; then 2 seconds of each."""
+    assert hint(without=3.0) == ""
+    assert "waited for data 17% of their time" in hint(without=2.0)
 
 
 @pytest.mark.parametrize("epochs", [1, 10])

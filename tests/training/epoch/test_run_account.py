@@ -12,7 +12,7 @@ from adam_mp.training.epoch import accounts, run_account
 from adam_mp.training.epoch.run_account import RunAccount
 from adam_mp.training.folder.figures import SERVING, Sums
 
-NAMES = ("waited_ns", "busy_ns", "staleness", "updates", "images", "loss", *SERVING)
+NAMES = ("waited_ns", "busy_ns", "staleness", "updates", "images", "images_here", "loss", *SERVING)
 
 
 class Run:

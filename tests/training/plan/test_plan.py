@@ -6,6 +6,7 @@ import pytest
 
 from adam_mp.errors import AdamError, DataError, NetworkError, SettingsError
 from adam_mp.training.plan import plan
+from adam_mp.training.settings.settings import TrainSettings
 from adam_mp.transport.keys import make_key_file
 from tests.conftest import LAYERS, make_images
 
@@ -55,6 +56,36 @@ def test_a_key_file_is_taken_where_there_is_somebody_to_use_it_with(place, tmp_p
     make_key_file(tmp_path / "key")
     with pytest.raises(CompilingError):
         make(key_file=str(tmp_path / "key"), **place)
+
+
+@pytest.mark.parametrize("given", [{"join": "none"}, {"servers": 0}, {"data_from": "none"}])
+def test_what_a_resumed_run_goes_on_without_is_refused_of_a_new_one(given):
+    with pytest.raises(SettingsError, match="is for a run that is resumed and goes on without; leave it out, or give"):
+        make(**given)
+
+
+@pytest.mark.parametrize("given", [{"join": None, "servers": None, "data_from": None}, {"data_servers": "auto"}])
+def test_that_there_is_none_may_be_said_of_a_new_run(given):
+    with pytest.raises(CompilingError):
+        make(**given)
+
+
+@pytest.mark.parametrize(
+    ("cores", "replicas", "each", "said"),
+    [
+        (2, 2, 1, []),
+        (4, 1, 4, []),
+        (2, 3, 1, ["3 replicas for 2 cores: each has the processes of one core, and they share"]),
+        (3, 2, 1, ["3 cores for 2 replicas: each takes 1, and 1 of them stays free; give --cores 2 or 4"]),
+        (8, 2, 4, ["8 cores asked for, but only 4 usable here"]),
+    ],
+)
+def test_cores_that_cannot_be_divided_as_asked_are_told(monkeypatch, cores, replicas, each, said):
+    monkeypatch.setattr(plan, "usable_cores", lambda: 4)
+    told = []
+    settings = TrainSettings(servers=1, replicas=replicas, cores=cores)
+    assert plan._cores_of_each(settings, lambda notice: told.append(notice.text)) == each
+    assert [text[: len(start)] for text, start in zip(told, said, strict=True)] == said
 
 
 def test_what_is_right_comes_to_the_kernels():

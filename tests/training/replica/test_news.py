@@ -27,6 +27,15 @@ def test_an_end_that_is_said_again_counts_once():
     assert len(news.finished) == 1
 
 
+def test_images_are_counted_from_one_answer_to_a_later_one_across_the_ends_of_epochs():
+    first = News(facts(0))
+    more = first.followed_by({**facts(0), "trained": 70, "failed": 2}, 0)
+    assert (first.trained_since(first), more.trained_since(first)) == (0, 29)
+    later = more.followed_by(facts(2, 0, 1), 0)
+    assert later.trained_since(more) == (97 - 68) + 98 + 39
+    assert more.trained_since(later) < 0
+
+
 def test_of_an_epoch_that_goes_on_nothing_is_skipped_yet():
     assert News(facts(0)).sums(0) == Sums(39, 0, 1)
     assert News(facts(0)).trained(0) == 40

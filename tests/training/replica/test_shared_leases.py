@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adam_mp.errors import TransportError
-from adam_mp.memory.ledger import FREE, SKIPPED, TRAINED, Ledger
+from adam_mp.memory.ledger import ELSEWHERE, FREE, SKIPPED, TRAINED, Ledger
 from adam_mp.memory.segment import Segment
 from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.news import News
@@ -117,6 +117,30 @@ def test_an_epochs_figures_outlive_a_coordinator_that_is_lost_while_it_is_closed
     assert leases.missed() == [(2, Sums(87, 5, 3))]
 
 
+def test_images_of_all_count_once_though_a_restarted_coordinator_is_told_them_again(replica):
+    counted = []
+    for trained in (10, 30, 5, 20, 45):
+        replica.link.said = [{**NEWS, "trained": trained}]
+        replica.leases.tick()
+        counted.append(replica.leases.images_of_all(7))
+    replica.link.said = [{**NEWS, "epoch": 1, "trained": 8, "finished": [ENDED]}]
+    replica.leases.tick()
+    assert [*counted, replica.leases.images_of_all(7)] == [10, 30, 30, 30, 45, 45 + (87 - 45) + 8]
+
+
+def test_the_time_without_a_batch_to_train_is_counted_while_an_epoch_goes_on(replica, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    for state in (ELSEWHERE, ELSEWHERE, FREE, ELSEWHERE, TRAINED):
+        replica.leases.over(np.full(BATCHES, state, np.uint8))
+        clock[0] += 1
+    assert replica.leases.seconds_without_batches == 2
+    clock[0] += 60  # while it validates
+    replica.leases.open(1, np.zeros(BATCHES, np.uint8))
+    replica.leases.over(np.full(BATCHES, ELSEWHERE, np.uint8))
+    assert replica.leases.seconds_without_batches == 2
+
+
 def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):
     for updates, elsewhere in ((130, 30), (120, 30), (160, 60)):  # a restarted coordinator may know of fewer
         replica.link.said = [{**NEWS, "updates": updates}]
@@ -165,7 +189,7 @@ def test_answers_without_news_are_no_progress(replica):
 def test_another_number_of_servers_than_the_run_began_with_is_told(replica):
     servers = [*MAP["servers"], [8, "127.0.0.1:7701"]]
     replica.link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
-    with pytest.raises(TransportError, match="the run began with 1 parameter servers and has 2 now; start it again"):
+    with pytest.raises(TransportError, match="the run began with 1 parameter server and has 2 now; start it again"):
         replica.leases.tick()
 
 

@@ -122,7 +122,8 @@ def test_data_servers_may_be_left_to_the_machine():
 
 
 def test_what_a_resumed_run_goes_on_without_may_be_given_as_text():
-    made = TrainSettings(join="none", data_from="none", servers=0)
+    given = {"join": "none", "data_from": "none", "servers": 0}
+    made = TrainSettings(**given)
     assert (made.join, made.data_from, made.servers) == (None, None, None)
     with pytest.raises(SettingsError, match="servers is False"):
         TrainSettings(servers=False)

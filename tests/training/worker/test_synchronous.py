@@ -86,6 +86,7 @@ def test_the_end_of_the_run_ends_the_wait_for_others(make_world):
     thread.start()
     thread.join(0.1)
     assert not done  # the other has not applied its slice
+    assert (world.progress(0).updates, world.progress(0).images) == (1, 4)  # counted, should this one die as it waits
     world.memory.board.give_order(STOP)
     thread.join(10)
     assert done == [True]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adam_mp.training.crew.silences import SilenceNotices
+from adam_mp.params.run.silences import SilenceNotices
 
 
 def test_a_silence_and_its_end_are_told_once():

@@ -1,0 +1,75 @@
+"""The other parts of a run on this machine: who gets a successor, and who does not."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from adam_mp.params.server.serving import serve_for_supervisor
+from adam_mp.process.early_deaths import EarlyDeaths
+from adam_mp.training.replica.launch import Launch, ReplicaTask, _Part
+
+
+class Ended:
+    """A child that is over."""
+
+    pid, started = 4711, 0.0
+
+    def __init__(self, code):
+        self.exit_code = code
+
+    def describe_end(self):
+        return f"ended with {self.exit_code}"
+
+    def last_words(self):
+        return ""
+
+    def close(self):
+        pass
+
+
+def train(task):
+    """In place of what trains a replica."""
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """A launch with one part that has ended, once its exit code and whether the launch stops are given."""
+
+    def launched(function, code, stops=False):
+        argument = ReplicaTask({"run_dir": str(tmp_path / "replica-1")}, (1, 2))
+        made = Launch(tmp_path, 1, 2, {}, 5, train, lambda: stops, lambda text, details: made.told.append(text))
+        made.told, made.started, made.dead = [], [], []
+        made._parts.append(_Part("part", function, argument, EarlyDeaths(5), Ended(code)))
+        monkeypatch.setattr(made, "_start", lambda part: made.started.append(part.name))
+        monkeypatch.setattr(made, "_say_dead", made.dead.append)
+        return made
+
+    return launched
+
+
+@pytest.mark.parametrize("code", [143, 130, 1, -signal.SIGTERM, -signal.SIGKILL])
+def test_a_replica_that_did_not_finish_is_announced_and_replaced(launched, code):
+    launch = launched(train, code)
+    launch.watch()
+    assert launch.told == [f"part ended with {code}; started again"]
+    assert (launch.started, launch.dead) == (["part"], [4711])
+
+
+def test_a_replica_whose_part_of_the_run_is_done_is_not_replaced(launched):
+    launch = launched(train, 0)
+    launch.watch()
+    assert (launch.told, launch.started, launch.dead) == ([], [], [])
+
+
+def test_what_stops_the_whole_run_may_stop_a_replica_too_which_is_not_replaced(launched):
+    launch = launched(train, 143, stops=True)
+    launch.watch()
+    assert (launch.told, launch.started, launch.dead) == ([], [], [4711])
+
+
+def test_a_server_is_replaced_while_the_run_stops_since_it_takes_the_last_updates(launched):
+    launch = launched(serve_for_supervisor, -signal.SIGTERM, stops=True)
+    launch.watch()
+    assert launch.started == ["part"]
