@@ -82,6 +82,13 @@ class DataSet:
             detail = self._excess(number, fault)
         return BadSample(self.place(number), fault, detail)
 
+    def worst_of(self, numbers: np.ndarray, faults: np.ndarray) -> str:
+        """Return the most frequent of the `faults` [n] of samples in words, with one of the samples as the example."""
+        kinds, counts = np.unique(faults, return_counts=True)
+        worst = Fault(int(kinds[counts.argmax()]))
+        bad = self.bad_sample(int(numbers[int((faults == worst).argmax())]), worst)
+        return f"{counts.max():,} of {len(faults):,}: {bad.reason} ({bad.path})"
+
     def _excess(self, number: int, fault: Fault) -> str:
         from adam_mp.data.reading.decoding import image_size  # brings the image libraries
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from adam_mp.data.normalization import Normalization, measure_normalization
 from adam_mp.data.reading.dataset import DataSet
-from adam_mp.data.reading.faults import Fault
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec
 from adam_mp.data.survey import (
@@ -67,16 +66,8 @@ def survey_data(
         memory.close()
     if found is None:
         count = several(len(samples), "image")
-        raise DataError(f"none of {count} of {data.name} can be read; {_worst(data, samples, faults)}")
+        raise DataError(f"none of {count} of {data.name} can be read; {data.worst_of(samples, faults)}")
     return found if known is None else dataclasses.replace(found, normalization=known)
-
-
-def _worst(data: DataSet, samples: np.ndarray, faults: np.ndarray) -> str:
-    """Return the most frequent of the faults int64 [n] of `samples` in words, with one sample as the example."""
-    numbers, counts = np.unique(faults, return_counts=True)
-    worst = Fault(int(numbers[counts.argmax()]))
-    bad = data.bad_sample(int(samples[int((faults == worst).argmax())]), worst)
-    return f"{counts.max():,} of {len(faults):,}: {bad.reason} ({bad.path})"
 
 
 class _Surveyors:

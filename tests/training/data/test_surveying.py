@@ -115,7 +115,7 @@ def test_when_nothing_can_be_read(tmp_path):
     data = load_data(tmp_path)
     for path in tmp_path.rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(DataError, match=r"none of 6 images of .* can be read, such as .*jpg"):
+    with pytest.raises(DataError, match=r"none of 6 images of .* can be read; 6 of 6: there is no such file \(.*jpg\)"):
         survey(data)
 
 
