@@ -20,7 +20,11 @@ def run(arguments: Sequence[str]) -> int:
     """Measure a model's accuracy and loss on the test part of a data set."""
     parser = Parser(prog="adam-mp evaluate", description="Measure a trained model on test data, on all cores.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
-    parser.add_argument("--data", metavar="DIR", help="folder with IDX files (default: the data of the run)")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="data with a test part, or without parts: all of it is then tested (default: the data of the run)",
+    )
     parser.add_argument("--cores", metavar="N", type=int, help="cores to use (default: all usable)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
@@ -33,7 +37,9 @@ def run(arguments: Sequence[str]) -> int:
         if not (path / RUN_FILE).is_file():
             raise SettingsError(f"{path} does not say what data it was trained on; give --data DIR, or --data mnist")
         source = read_record(path)["settings"]["data"]
-    result = evaluate_model(model, source, values.cores, notices_only)
+    result = evaluate_model(
+        model, source, values.cores, notices_only, own_data=_trained_on(path) == Path(source).resolve()
+    )
     if values.json:
         print(json.dumps(result.as_dict()))
     else:
@@ -43,3 +49,9 @@ def run(arguments: Sequence[str]) -> int:
         )
     sys.stdout.flush()
     return 0
+
+
+def _trained_on(run: Path) -> Path | None:
+    """Return the folder or file that a run was trained on, None if that is not known."""
+    data = read_record(run)["settings"].get("data") if (run / RUN_FILE).is_file() else None
+    return Path(data).resolve() if isinstance(data, str) else None

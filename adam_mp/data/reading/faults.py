@@ -24,6 +24,9 @@ class Fault(enum.IntEnum):
     NO_LABEL = 9
     LINK = 10
     NO_IMAGE = 11
+    HIDDEN = 12
+    NO_CLASS = 13
+    DUPLICATE = 14
 
 
 REASONS = {
@@ -38,6 +41,16 @@ REASONS = {
     Fault.NO_LABEL: "no label that is a whole number, or .cls and .json disagree about it",
     Fault.LINK: "a link to a folder, or out of the data folder; give --follow-links to follow it",
     Fault.NO_IMAGE: "the class folder has no image",
+    Fault.HIDDEN: "its name begins with a dot, as those of hidden files do",
+    Fault.NO_CLASS: "an image that is in no class folder",
+    Fault.DUPLICATE: "the sample has such a member already",
+}
+
+# What a user can do about it, where the reason itself does not say it.
+REMEDIES = {
+    Fault.UNREADABLE: "look at its permissions",
+    Fault.HIDDEN: "rename it",
+    Fault.NO_CLASS: "move it into the folder of its class",
 }
 
 
@@ -51,12 +64,13 @@ class SampleError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class BadSample:
-    """A sample that was left out: where it is, and why."""
+    """A sample that was left out: where it is, and why. `said` is the reason where more is known than the fault."""
 
     path: str
     fault: Fault
+    said: str = ""
 
     @property
     def reason(self) -> str:
-        """The fault in words."""
-        return REASONS[self.fault]
+        """The reason in words."""
+        return self.said or REASONS[self.fault]
