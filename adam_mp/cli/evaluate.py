@@ -38,7 +38,7 @@ def run(arguments: Sequence[str]) -> int:
             raise SettingsError(f"{path} does not say what data it was trained on; give --data DIR, or --data mnist")
         source = read_record(path)["settings"]["data"]
     result = evaluate_model(
-        model, source, values.cores, notices_only, own_data=_trained_on(path) == Path(source).resolve()
+        model, source, values.cores, notices_only, trained_on=_trained_on(path, source), strict=values.data is None
     )
     if values.json:
         print(json.dumps(result.as_dict()))
@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _trained_on(run: Path) -> Path | None:
-    """Return the folder or file that a run was trained on, None if that is not known."""
+def _trained_on(run: Path, source: str) -> bool:
+    """Tell whether `source` is the data that a run was trained on."""
     data = read_record(run)["settings"].get("data") if (run / RUN_FILE).is_file() else None
-    return Path(data).resolve() if isinstance(data, str) else None
+    return isinstance(data, str) and Path(data).resolve() == Path(source).resolve()

@@ -25,9 +25,7 @@ def run(arguments: Sequence[str]) -> int:
     """Classify image files, and all files of folders; return 2 if one of them could not be read, else 0."""
     parser = Parser(prog="adam-mp predict", description="Classify JPEG, PNG, BMP and WebP files of any size.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, or folders: all files in and below them, sorted"
-    )
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files; or folders, for all files below them")
     parser.add_argument(
         "--top", metavar="N", type=int, default=3, help="classes to print, most probable first (default: 3)"
     )

@@ -53,19 +53,23 @@ class EvaluationResult:
 
 
 def evaluate_model(
-    model: Model, source: Any, cores: int | None, listener: Listener, own_data: bool = False
+    model: Model, source: Any, cores: int | None, listener: Listener, trained_on: bool = False, strict: bool = False
 ) -> EvaluationResult:  # fmt: skip
     """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
 
-    Data whose parts have no names are all test, unless they are the model's `own_data`, on which it was trained. Classes are matched by their names, where both sides have any. Raises
-    DataError if the data have nothing to test, or do not fit the model.
+    Classes are matched by their names, where both sides have any. Data whose parts have no names are all test; if the
+    model was `trained_on` them, `listener` gets a notice, or with `strict` a DataError is raised. Raises DataError too
+    if the data have nothing to test, or do not fit the model.
     """
     began = time.monotonic()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)
     height, width, channels = model.network.input_shape
     data = load_data(source, LoadOptions(f"{height}x{width}", channels=channels, only_test=True))
-    if own_data and not data.account.parts_named:
-        raise DataError(f"{data.name} has no test images to evaluate on: all are trained on; give others with --data")
+    tell = notices_to(listener)
+    if trained_on and not data.account.parts_named:
+        if strict:
+            raise DataError(f"{data.name} has no test images to evaluate on: the model was trained on all; give --data")
+        tell(f"the model was trained on images of {data.name}: on others it is likely to be less accurate")
     if data.image_shape != model.network.input_shape:
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
@@ -73,7 +77,6 @@ def evaluate_model(
     data = match_classes(data, model.class_names, model.network.classes)
     test, names = data.train, data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(test.labels, minlength=len(names)).tolist()
-    tell = notices_to(listener)
     for note in data.account.notes:
         tell(note)
     if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:

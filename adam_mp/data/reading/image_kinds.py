@@ -41,12 +41,12 @@ _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 def is_dropping(name: str) -> bool:
     """Tell whether a file or folder is one that computers leave unasked, or is hidden: its name begins with a dot."""
-    return name[0] == "." or name.lower() in _DROPPINGS
+    return name[:1] == "." or name.lower() in _DROPPINGS
 
 
 def hidden_image(name: str) -> bool:
     """Tell whether a name that begins with a dot is an image's, and not a copy of a file's attributes (`._1.jpg`)."""
-    return name[0] == "." and name[:2] != "._" and has_image_ending(name)
+    return name[:1] == "." and name[:2] != "._" and has_image_ending(name)
 
 
 def has_image_ending(name: str) -> bool:
