@@ -123,9 +123,7 @@ def test_a_rare_class_is_never_held_out_whole():
 
 def test_classes_are_matched_by_name():
     data = dataclasses.replace(load_data((IMAGES, LABELS)), class_names=("c", "d", "z"))
-    with pytest.raises(
-        DataError, match="class 'z', which the model does not know; the data have c, d, z, the model a, b"
-    ):
+    with pytest.raises(DataError, match=r"class .z., which the model does not know; the data have c, d, z, the model"):
         match_classes(data, ("a", "b", "c", "d"), 4)
     matched = match_classes(data, ("z", "b", "c", "d"), 4)
     assert matched.train.labels.tolist() == [2, 3, 0, 2]
