@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_
 from adam_mp.compute.model import Model, load
 from adam_mp.data.pictures import picture_of
 from adam_mp.data.reading.faults import REASONS, Fault, SampleError
+from adam_mp.data.reading.image_kinds import is_dropping
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, read_part
 from adam_mp.errors import DataError, NetworkError, SettingsError
@@ -20,10 +22,10 @@ from adam_mp.report.text import percent
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Classify image files; return 2 if one of them could not be read, else 0."""
+    """Classify image files, and all files of folders; return 2 if one of them could not be read, else 0."""
     parser = Parser(prog="adam-mp predict", description="Classify JPEG, PNG, BMP and WebP files of any size.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files; or folders, for all files below them")
     parser.add_argument(
         "--top", metavar="N", type=int, default=3, help="classes to print, most probable first (default: 3)"
     )
@@ -41,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     model = load(values.run)
     options = reading_of(Path(values.run), model, values)
     failed = 0
-    for name in values.images:
+    for name in _files(values.images):
         try:
             pixels, inverted = read_image(Path(name), model, values.invert, options)
         except DataError as error:
@@ -50,6 +52,24 @@ def run(arguments: Sequence[str]) -> int:
             continue
         _show(name, inverted, model.predict(pixels)[0], model, values.top, values.json)
     return DataError.exit_code if failed else 0
+
+
+def _files(names: Sequence[str]) -> Iterator[str]:
+    """Yield the files that are given, and in place of each folder the files in and below it, sorted by their paths.
+
+    Raises DataError for a folder without files.
+    """
+    for name in names:
+        if not os.path.isdir(name):
+            yield name
+            continue
+        below = []
+        for folder, inside, files in os.walk(name):
+            inside[:] = [each for each in inside if not is_dropping(each)]
+            below += [os.path.join(folder, each) for each in files if not is_dropping(each)]
+        if not below:
+            raise DataError(f"{name} is a folder without files; give image files, or a folder that has some")
+        yield from sorted(below)
 
 
 def _show(name: str, inverted: bool, row: np.ndarray, model: Model, top: int, as_json: bool) -> None:

@@ -13,7 +13,8 @@ from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
-from adam_mp.data.reading.dataset import DataSet
+from adam_mp.data.reading.account import some
+from adam_mp.data.reading.dataset import DataSet, match_classes
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.survey import Survey
@@ -35,13 +36,17 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """Accuracy and mean loss of a model on the test images; `images` counts those that could not be read too."""
+    """Accuracy and mean loss of a model on the test images; `images` counts those that could not be read too.
+
+    `classes` has the number of images of each of the model's classes, by its name, or its number if it has none.
+    """
 
     accuracy: float
     loss: float
     images: int
     seconds: float
     workers: int
+    classes: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as plain values."""
@@ -49,28 +54,39 @@ class EvaluationResult:
 
 
 def evaluate_model(
-    model: Model, source: Any, cores: int | None, listener: Listener, options: LoadOptions | None = None
+    model: Model, source: Any, cores: int | None, listener: Listener, options: LoadOptions | None = None,
+    trained_on: bool = False, strict: bool = False,
 ) -> EvaluationResult:  # fmt: skip
     """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
 
-    Images are read as `options` say, by default as in the model's training. Raises DataError if the data has no test
-    part or does not fit the model.
+    Images are read as `options` say, by default as in the model's training. Classes are matched by their names, where
+    both sides have any. Data whose parts have no names are all test; if the model was `trained_on` them, `listener`
+    gets a notice, or with `strict` a DataError is raised. Raises DataError too if the data have nothing to test, or do
+    not fit the model.
     """
     began = time.monotonic()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)
     height, width, channels = model.network.input_shape
-    options = options or LoadOptions.kept(model.reading)
-    data = load_data(source, dataclasses.replace(options, image_size=f"{height}x{width}", channels=channels))
-    if data.test is None:
-        raise DataError(f"{data.name} has no test images to evaluate on")
-    data = _with_classes_of(model, data)
-    test = data.test
-    assert test is not None
-    if data.image_shape != model.network.input_shape or test.labels.max() >= model.network.classes:
+    options = dataclasses.replace(
+        options or LoadOptions.kept(model.reading), image_size=f"{height}x{width}", channels=channels, only_test=True
+    )
+    data = load_data(source, options)
+    tell = notices_to(listener)
+    if trained_on and not data.account.parts_named:
+        if strict:
+            raise DataError(f"{data.name} has no test images to evaluate on: the model was trained on all; give --data")
+        tell(f"the model was trained on images of {data.name}: on others it is likely to be less accurate")
+    if data.image_shape != model.network.input_shape:
         raise DataError(
-            f"{data.name} has images of {data.image_shape} and labels up to {test.labels.max()}, but the model takes "
-            f"{model.network.input_shape} and {model.network.classes} classes"
+            f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
+    data = match_classes(data, model.class_names, model.network.classes)
+    test, names = data.train, data.class_names or tuple(map(str, range(model.network.classes)))
+    counts = np.bincount(test.labels, minlength=len(names)).tolist()
+    for note in data.account.notes:
+        tell(note)
+    if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
+        tell(f"{data.name} has no image of {some(lacking)}, of {len(names)} classes that the model knows")
     workers = min(settings.cores or usable_cores(), max(1, len(test) // _BATCH))
     with (
         fork_server(OF_A_RUN),
@@ -79,31 +95,15 @@ def evaluate_model(
     ):
         session.start()
         loss, accuracy = session.evaluate("test")
-    return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers)
-
-
-def _with_classes_of(model: Model, data: DataSet) -> DataSet:
-    """Return the data set with test labels as the model numbers its classes, which both know by name.
-
-    Raises DataError if a test image is of a class that the model does not know.
-    """
-    if not model.class_names or not data.class_names or data.class_names == model.class_names:
-        return data
-    assert data.test is not None
-    known = {name: number for number, name in enumerate(model.class_names)}
-    numbers = np.array([known.get(name, -1) for name in data.class_names], np.int32)
-    labels = numbers[data.test.labels]
-    if (labels < 0).any():
-        strange = data.class_names[data.test.labels[labels < 0][0]]
-        raise DataError(
-            f"{data.name} has test images of class {strange!r}, which the model does not know; it knows "
-            f"{len(known)} classes, such as {model.class_names[0]!r}"
-        )
-    return dataclasses.replace(data, test=dataclasses.replace(data.test, labels=labels))
+    counted = dict(zip(names, counts, strict=True))
+    return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers, counted)
 
 
 def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) -> RunPlan:
-    """Plan a run that trains nothing: it has no data servers, and one training sample that nobody reads."""
+    """Plan a run that trains nothing: it has no data servers, and one training sample that nobody reads.
+
+    The only part of `data` is what is tested.
+    """
     context = TrainingContext(model.network, model.weights, _BATCH)
     normalization = Normalization(model.mean, model.deviation, model.fill)
     source = make_source(data, model.keep)
@@ -112,7 +112,7 @@ def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) ->
         dataset=data,
         training=np.arange(1),
         validation=np.zeros(0, np.int64),
-        test=data.numbers(data.test),
+        test=data.numbers(data.train),
         augmentation=Augmentation(),
         keep=model.keep,
         source=source,

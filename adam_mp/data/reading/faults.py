@@ -26,10 +26,13 @@ class Fault(enum.IntEnum):
     NO_LABEL = 9
     LINK = 10
     NO_IMAGE = 11
-    UNSUPPORTED = 12
-    GUARDED = 13
-    TOO_MANY_BYTES = 14
-    NO_MEMORY = 15
+    HIDDEN = 12
+    NO_CLASS = 13
+    DUPLICATE = 14
+    UNSUPPORTED = 15
+    GUARDED = 16
+    TOO_MANY_BYTES = 17
+    NO_MEMORY = 18
 
 
 REASONS = {
@@ -48,6 +51,16 @@ REASONS = {
     Fault.GUARDED: "the image library refuses an image so large in this format, whatever the limit; save it as PNG",
     Fault.TOO_MANY_BYTES: "the file has more bytes than an image within the limit can take; --pixel-limit raises it",
     Fault.NO_MEMORY: "there was not enough memory to decode the image",
+    Fault.HIDDEN: "its name begins with a dot, as those of hidden files do",
+    Fault.NO_CLASS: "an image that is in no class folder",
+    Fault.DUPLICATE: "the sample has such a member already",
+}
+
+# What a user can do about it, where the reason itself does not say it.
+REMEDIES = {
+    Fault.UNREADABLE: "look at its permissions",
+    Fault.HIDDEN: "rename it",
+    Fault.NO_CLASS: "move it into the folder of its class",
 }
 
 
@@ -64,16 +77,16 @@ class SampleError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class BadSample:
-    """A sample that was left out: where it is, and why; `detail` has the figures of this sample, if there are any."""
+    """A sample that was left out: where it is, and why. `said` is the reason where more is known than the fault."""
 
     path: str
     fault: Fault
-    detail: str = ""
+    said: str = ""
 
     @property
     def reason(self) -> str:
-        """The fault in words."""
-        return self.detail or REASONS[self.fault]
+        """The reason in words."""
+        return self.said or REASONS[self.fault]
 
 
 def summary_of(faults: Sequence[tuple[str, SampleError]]) -> str:

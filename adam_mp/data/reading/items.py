@@ -48,16 +48,16 @@ def is_item_source(source: Any) -> bool:
     return hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, (str, bytes, dict))
 
 
-def make_items(datasets: Sequence[tuple[str, Any]]) -> tuple[list[Items], Classes]:
+def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tuple[list[Items], Classes]:
     """Return the items of each Python object, and the classes of the first, which is to train on.
 
     Each comes as (what errors call it, object). Labels come from its `.targets` or `.labels`, or else from every item
-    in turn; items that fail are left out. Raises DataError if labels are not usable (see `labels`), or if no item has
-    one.
+    in turn; items that fail are left out. `labels.find_classes` says what `to_train` is. Raises DataError if labels are
+    not usable (see `labels`), or if no item has one.
     """
     found = [(what, dataset, *_labels_of(dataset, what)) for what, dataset in datasets]
     what, dataset, _, plain, _ = found[0]
-    classes = find_classes(plain, what, _names_of(dataset))
+    classes = find_classes(plain, what, _names_of(dataset), to_train)
     parts = [
         Items(dataset, numbers, classes.number(plain, what), rejected)
         for what, dataset, numbers, plain, rejected in found

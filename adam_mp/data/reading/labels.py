@@ -143,53 +143,54 @@ def plain_of(found: Sequence[int | bool | str], what: str) -> np.ndarray:
     return _of_objects(list(found), what)
 
 
-def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = ()) -> Classes:
+def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_train: bool = True) -> Classes:
     """Return the classes of a data set whose training part has these plain labels.
 
     `names` are the names that the data set gives to its classes, in order. Text becomes the names that it is, sorted
-    unless `names` has them all. Raises DataError, which calls the data `what`, if there are less than two classes, or
-    classes out of proportion to the images.
+    unless `names` has them all. Raises DataError, which calls the data `what`, if there are labels below 0; if they are
+    `to_train`, also if there are less than two classes, or classes out of proportion to the images.
     """
     named = tuple(map(str, names))
     if labels.dtype.kind in "UO":
         present = set(labels.tolist())
         classes = named if present <= set(named) else tuple(sorted(present))
-        return _checked(Classes(len(classes), classes, True, tuple(_alike(classes))), len(present), labels, what)
-    if labels.dtype.kind == "b":
-        return _checked(
-            Classes(2, named if len(named) == 2 else ("False", "True")), len(np.unique(labels)), labels, what
+        found = Classes(len(classes), classes, True, tuple(_alike(classes)))
+    elif labels.dtype.kind == "b":
+        found = Classes(2, named if len(named) == 2 else ("False", "True"))
+    else:
+        found = _of_numbers(labels, what, named, to_train)
+    if to_train and not (labels != labels[0]).any():
+        raise DataError(
+            f"labels of {what} are all {_short(labels[:1].tolist()[0])}; expected images of at least two classes"
         )
-    present_numbers = np.unique(labels)
-    least, most = int(present_numbers[0]), int(present_numbers[-1])
+    return found
+
+
+def _of_numbers(labels: np.ndarray, what: str, named: tuple[str, ...], to_train: bool) -> Classes:
+    present = np.unique(labels)
+    least, most, count = int(present[0]), int(present[-1]), int(present[-1]) + 1
     if least < 0:
         raise DataError(
             f"{what} image {int(labels.argmin())} has label {least}; expected classes numbered from 0; number them "
             f"anew: {_NUMBERED}"
         )
-    count = most + 1
     if len(named) > most:
-        return _checked(Classes(len(named), named), len(present_numbers), labels, what)
-    if count > max(_FEW, _SPARSE * len(present_numbers)):
+        return Classes(len(named), named)
+    if not to_train or len(present) == 1:
+        return Classes(count)
+    if count > max(_FEW, _SPARSE * len(present)):
         raise DataError(
-            f"{what} labels go from {least:,} to {most:,}, which makes {count:,} classes, but only "
-            f"{len(present_numbers):,} of them have images; number them anew: {_NUMBERED}; or give them as text, "
-            "labels.astype(str), to have them as names of classes"
+            f"{what} labels go from {least:,} to {most:,}, which makes {count:,} classes, but only {len(present):,} of "
+            f"them have images; number them anew: {_NUMBERED}; or give them as text, labels.astype(str), to have them "
+            "as names of classes"
         )
-    if len(labels) > _FEW // 10 and 2 * len(present_numbers) > len(labels):
+    if len(labels) > _FEW // 10 and 2 * len(present) > len(labels):
         raise DataError(
-            f"{what}: {len(labels):,} images have {len(present_numbers):,} different labels, such as "
+            f"{what}: {len(labels):,} images have {len(present):,} different labels, such as "
             f"{_listed(labels[:3].tolist())}; expected classes of several images each; if these are measured values, "
             "adam_mp cannot be trained on them; if they are classes, give them as text, labels.astype(str)"
         )
-    return _checked(Classes(count, notices=tuple(_gaps(count, present_numbers))), len(present_numbers), labels, what)
-
-
-def _checked(classes: Classes, present: int, labels: np.ndarray, what: str) -> Classes:
-    if present < 2:
-        raise DataError(
-            f"labels of {what} are all {_short(labels[:1].tolist()[0])}; expected images of at least two classes"
-        )
-    return classes
+    return Classes(count, notices=tuple(_gaps(count, present)))
 
 
 def _gaps(count: int, present: np.ndarray) -> list[str]:

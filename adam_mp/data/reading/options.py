@@ -24,7 +24,8 @@ class LoadOptions:
     says whether links to folders, and links that lead out of the data folder, are followed. `pixel_limit` is the most
     pixels that an image may have, in every format. `turned` says whether an image is turned as its EXIF orientation
     asks, which is how viewers show it. `white` is the value of grey images of 16 bits that becomes 255; with None it is
-    measured on the first images of a data set, and 65535 for a single image.
+    measured on the first images of a data set, and 65535 for a single image. With `only_test`, what is to be tested
+    becomes the only part, "train": the test part, or all of data whose parts have no names.
     """
 
     image_size: str | None = None
@@ -33,6 +34,7 @@ class LoadOptions:
     pixel_limit: int = PIXEL_LIMIT
     turned: bool = True
     white: float | None = None
+    only_test: bool = False
 
     def __post_init__(self) -> None:
         if self.pixel_limit < 1:

@@ -30,19 +30,19 @@ class Samples:
         return zlib.crc32(self.images.data, zlib.crc32(self.labels.data))
 
 
-def make_samples(parts: Sequence[tuple[str, Any, Any]]) -> tuple[list[Samples], Classes]:
+def make_samples(parts: Sequence[tuple[str, Any, Any]], to_train: bool = True) -> tuple[list[Samples], Classes]:
     """Return the samples of each part, and the classes of the first, which is the training part.
 
     Each part is (what errors call it, images, labels). Images may be [n, h, w], [n, h, w, c] or plain features [n, f];
-    uint8 stays, other numbers become float32. `labels.plain_labels` says what labels may be. Raises DataError if
-    images or labels are not usable.
+    uint8 stays, other numbers become float32. `labels.plain_labels` says what labels may be, `labels.find_classes` what
+    `to_train` is. Raises DataError if images or labels are not usable.
     """
     plain = []
     for what, images, labels in parts:
         pixels = _checked(images, labels, what)
         plain.append((what, pixels, plain_labels(labels, len(pixels), what)))
     what, pixels, labels = plain[0]
-    classes = find_classes(labels, what)
+    classes = find_classes(labels, what, to_train=to_train)
     if line := odd_channels(pixels.shape[1:]):
         classes = dataclasses.replace(classes, notices=(*classes.notices, line))
     return [Samples(_stored(pixels, what), classes.number(labels, what)) for what, pixels, labels in plain], classes

@@ -43,6 +43,8 @@ def test_parts_of_a_folder(tmp_path):
     (tmp_path / "train" / "blue" / "0000.jpg").rename(tmp_path / "train" / "blue" / "9.jpg")
     assert load_data(tmp_path).digest != data.digest
     (tmp_path / "val" / "pink").mkdir()
+    assert load_data(tmp_path).classes == 3  # a folder without an image is no class
+    (tmp_path / "val" / "pink" / "0.jpg").write_bytes(encode(pixels("red", 1)))
     with pytest.raises(DataError, match=r"val has the class 'pink', which the training images lack"):
         load_data(tmp_path)
 
@@ -77,7 +79,8 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path):
         ("pipe.jpg", Fault.UNREADABLE),
     }  # fmt: skip
     assert len(data.train) == 8
-    assert data.classes == 4
+    assert data.classes == 3  # a folder without an image is no class
+    assert "white/" in data.account.notes[0]
     followed = load_data(tmp_path / "data", LoadOptions(follow_links=True))
     assert len(followed.train) == 9
     (tmp_path / "data" / "elsewhere").symlink_to(tmp_path)
@@ -90,11 +93,15 @@ def test_a_folder_with_nothing_to_train_on(tmp_path):
     with pytest.raises(DataError, match="put its images into a folder for each class"):
         load_data(tmp_path)
     (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match="1 class folders; expected two or more"):
+    with pytest.raises(DataError, match="put its images into a folder for each class"):
+        load_data(tmp_path)
+    (tmp_path / "x.jpg").unlink()
+    with pytest.raises(DataError, match=r"has an image .* its folders are empty: a$"):
+        load_data(tmp_path)
+    (tmp_path / "a" / "x.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="1 class folders with images: a, 1 images; expected two or more"):
         load_data(tmp_path)
     (tmp_path / "b").mkdir()
-    with pytest.raises(DataError, match="has an image"):
-        load_data(tmp_path)
     for name in "ab":
         (tmp_path / name / "x.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"none of the first images .* 2 of 2: the file is empty \(.*a/x.jpg\)"):

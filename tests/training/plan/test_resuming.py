@@ -11,9 +11,11 @@ import pytest
 import adam_mp
 from adam_mp.compute.model import MODEL_FILE, load, write_model
 from adam_mp.errors import CheckpointError, RunFolderError, SettingsError
+from adam_mp.training.data.data_plan import DRAWN
 from adam_mp.training.folder.checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
 from adam_mp.training.folder.figures import Figures
-from adam_mp.training.folder.run_folder import RUN_FILE
+from adam_mp.training.folder.run_folder import RUN_FILE, read_record
+from adam_mp.training.plan import plan
 from adam_mp.training.plan.resuming import BestModel, check_same_run, find_best, resume_settings
 from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings
 from tests.compute.test_model import make
@@ -157,3 +159,20 @@ def test_a_lost_model_is_made_of_the_checkpoint(tmp_path):
     for name, weights in load(before.run_dir).weights.items():
         np.testing.assert_array_equal(weights, model.weights[name])
     assert read_checkpoint(tmp_path / "run").number == len(find_checkpoints(tmp_path / "run")) == 1
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_division(tmp_path, monkeypatch):
+    """Earlier versions drew the images to validate on from all images alike, and noted no way in the checkpoint."""
+    images, labels = make_images(62, 1)
+    labels = np.r_[np.zeros(30), np.ones(30), [2, 2]].astype(int)
+    settings = {"cores": 1, "quiet": True, "run_dir": tmp_path / "run", "validation": 0.2, "seed": 10}
+    with monkeypatch.context() as before:
+        before.setattr(plan, "BY_CLASS", DRAWN)
+        adam_mp.train(list(LAYERS), (images, labels), epochs=1, **settings)
+    assert "division" not in read_checkpoint(tmp_path / "run").identity
+    adam_mp.train(list(LAYERS), (images, labels), epochs=2, resume=True, **settings)
+    counts = read_record(tmp_path / "run")["data"]["class_counts"]
+    assert counts["train"][2] == 0
+    adam_mp.train(list(LAYERS), (images, labels), epochs=1, **{**settings, "run_dir": tmp_path / "new"})
+    assert read_checkpoint(tmp_path / "new").identity["division"] == "by class"
+    assert read_record(tmp_path / "new")["data"]["class_counts"]["train"][2] > 0
