@@ -68,7 +68,7 @@ def left_out(rejected: Iterable[BadSample]) -> list[LeftOut]:
 
 def why_nothing(rejected: Sequence[BadSample], most: int = 3) -> str:
     """Return in words why nothing is left of what was found: the most frequent reasons with counts and remedies."""
-    found = left_out(rejected)
+    found = left_out(bad for bad in rejected if bad.fault != Fault.NO_IMAGE)
     words = "; ".join(
         f"{each.count:,} left out ({each.reason}), such as {each.example}" + (f"; {each.remedy}" if each.remedy else "")
         for each in found[:most]

@@ -124,6 +124,12 @@ def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample
             rejected.append(BadSample(str(root / here), Fault.UNREADABLE, str(error).rpartition(": ")[2].lower()))
             continue
         for entry in entries:
+            image = has_image_ending(entry.name)
+            if (
+                image and entry.name[0] != "." and entry.is_file(follow_symlinks=False)
+            ):  # nearly all are so: ask no more
+                found.append(f"{here}/{entry.name}")
+                continue
             if is_dropping(entry.name):
                 if hidden_image(entry.name):
                     rejected.append(BadSample(entry.path, Fault.HIDDEN))
@@ -136,7 +142,7 @@ def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample
                 if identity not in seen:
                     seen.add(identity)
                     waiting.append(f"{here}/{entry.name}")
-            elif has_image_ending(entry.name) or (bad := judge_other(entry.path)) is None:
+            elif image or (bad := judge_other(entry.path)) is None:
                 found.append(f"{here}/{entry.name}")
             else:
                 rejected.append(bad)

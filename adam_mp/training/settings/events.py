@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # listeners read the records without importing these
 class DataUnderstood:
     """What was understood of the data, known before anything is trained.
 
-    `parts` has the number of images "train", "validation" and "test"; `places` the folder or files of each
+    `parts` has the number of images of "train", "validation" and "test"; `places` the folder or files of each
     part, where it has its own; `held_out` says that the validation images are some of the training images.
     `class_counts` has for each part the images of each class, in the order of `class_names`, which are numbers where
     classes have no names. `left_out` are reasons with counts and remedies, the most frequent first; `notes` lines that
