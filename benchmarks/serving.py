@@ -55,7 +55,7 @@ class Serving:
 
     def __init__(self, batch: int, **settings: Any) -> None:
         chosen = make_settings({"validation": 0.0, "batch_size": batch, **settings})
-        dataset = load_dataset(chosen, notices_only)
+        dataset = load_dataset(chosen)
         self.data = data = plan_data(dataset, chosen, None, _SERVERS, notices_only)
         self.batches = -(-len(data.training) // batch)
         slots = max(2, min(16, (64 << 20) // RingShape(1, batch, dataset.image_shape).slot_bytes))

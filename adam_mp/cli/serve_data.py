@@ -26,7 +26,7 @@ from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
-from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data, settle_validation
+from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data, settle_validation, tell_notes
 from adam_mp.training.preloading import OF_A_DATA_SERVER
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings.settings import TrainSettings, make_settings
@@ -127,7 +127,8 @@ def _load(settings: TrainSettings, given: Mapping[str, Any], processes: int, tel
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
     compile_kernels("float32", lambda done, total: tell(KernelCompiled(done, total)))
-    dataset = load_dataset(settings, tell)
+    dataset = load_dataset(settings)
+    tell_notes(dataset, tell)
     settings = settle_validation(settings, given, dataset, lambda text: tell(Notice(text)))
     channels = dataset.image_shape[2]
     plain = Normalization((0.0,) * channels, (1.0,) * channels, 0.0)

@@ -129,11 +129,8 @@ def reading_options(settings: TrainSettings) -> LoadOptions:
     )  # fmt: skip
 
 
-def load_dataset(settings: TrainSettings, listener: Listener) -> DataSet:
-    """Load the data set that the settings name, and report what is to be said of it to `listener`.
-
-    Raises SettingsError, or DataError (with `strict` for any bad file).
-    """
+def load_dataset(settings: TrainSettings) -> DataSet:
+    """Load the data set that the settings name; raises SettingsError, or DataError (with `strict` for any bad file)."""
     options = reading_options(settings)
     size, dataset = options.image_size, load_data(settings.data, options)
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
@@ -146,9 +143,13 @@ def load_dataset(settings: TrainSettings, listener: Listener) -> DataSet:
         raise DataError(
             f"{bad.path}: {bad.reason} (the first of {len(dataset.rejected)}; without --strict it is left out)"
         )
-    for line in dataset.notices:
-        listener(Notice(line))
     return dataset
+
+
+def tell_notes(dataset: DataSet, listener: Listener) -> None:
+    """Tell `listener` what is odd about a data set, for commands that do not show all that was understood of it."""
+    for line in (*dataset.account.notes, *dataset.notices):
+        listener(Notice(line))
 
 
 def settle_validation(

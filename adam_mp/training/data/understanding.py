@@ -45,14 +45,19 @@ def understand(dataset: DataSet, division: Division) -> DataUnderstood:
         pixels=_pixels(dataset),
         left_out=tuple(str(each) for each in reasons[:_MOST_REASONS]),
         files_left_out=sum(each.count for each in reasons),
-        notes=(*dataset.account.notes, *_gaps(names, counts)),
+        notes=(*dataset.account.notes, *dataset.notices, *_gaps(names, counts, bool(dataset.class_names))),
     )
 
 
-def _gaps(names: tuple[str, ...], counts: Mapping[str, np.ndarray]) -> list[str]:
-    """Return notes about classes that have no image to train on, or none to test on where others have."""
+def _gaps(names: tuple[str, ...], counts: Mapping[str, np.ndarray], named: bool) -> list[str]:
+    """Return notes about classes that have no image to train on, or none to test on where others have.
+
+    Classes without names (`named` False) that have no image to train on are among the data set's own notices.
+    """
     notes = []
     for part, what in (("train", "to train on"), ("test", "to test on")):
+        if part == "train" and not named:
+            continue
         if counts[part].any() and (lacking := [names[index] for index in np.flatnonzero(counts[part] == 0)]):
             notes.append(f"no image {what} of the class {some(lacking)}")
     return notes

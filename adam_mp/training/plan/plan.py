@@ -151,7 +151,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         )
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
-    dataset = load_dataset(settings, listener)
+    dataset = load_dataset(settings)
     settings = dataclasses.replace(settings, white=dataset.options.white)  # as it was measured, for --resume
     if resumed is None:
         settings = settle_validation(settings, explicit, dataset, lambda text: listener(Notice(text)))
