@@ -28,7 +28,7 @@ def write(root: Path, *names: str, content: bytes = JPEG) -> Path:
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        path.write_bytes(b"GIF89a" if name.endswith(".gif") else content)
     return root
 
 
