@@ -96,7 +96,7 @@ def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]
     part = _regrouped(part, notes) if deeper else part
     if len(part.classes) < least:
         (name, only), others = next(iter(part.classes.items())), sorted(part.folders - set(part.classes))
-        found = f"{part.folder} has 1 class folders with images: {name}, {len(only.images):,} images"
+        found = f"{part.folder} has only one class folder with images: {name} ({len(only.images):,})"
         empty = f" ({some(others)}: no image; {why_nothing(part.rejected)})" if others else ""
         raise DataError(f"{found}{empty}; expected two or more, with images in them")
     if not deeper and (nested := [name for name, each in part.classes.items() if not each.direct]):
