@@ -46,10 +46,8 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     places, notes = dict(named.places), list(named.notes)
     if only_test and places:
         if TEST not in places:
-            spelled = " and ".join(f"{place.name}/" for place in places.values())
-            raise DataError(
-                f"{folder} has no test images to evaluate on: it has {spelled}, but no test/; give one of them"
-            )
+            has = " and ".join(f"{place.name}/" for place in places.values())
+            raise DataError(f"{folder} has no test images to evaluate on: it has {has}, but no test/; give one of them")
         places, notes = {TRAIN: places[TEST]}, []
     found = {part: find_classes(place, folder, follow_links) for part, place in (places or {TRAIN: folder}).items()}
     train = found.pop(TRAIN)
