@@ -110,7 +110,7 @@ def data_lines(data: Mapping[str, Any]) -> str:
         f"classes    {classes_text(data['class_names'], data['class_counts']['train'])} to train",
     ]
     if data["files_left_out"]:
-        lines.append(f"left out   {several(data['files_left_out'], 'file')}: {'; '.join(data['left_out'])}")
+        lines.append(f"left out   {several(data['files_left_out'], 'file')}: {', '.join(data['left_out'])}")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ class LeftOut:
     remedy: str
 
     def __str__(self) -> str:
-        return f"{self.count:,}: {self.reason}" + (f"; {self.remedy}" if self.remedy else "")
+        return f"{self.count:,} ({self.reason}" + (f"; {self.remedy})" if self.remedy else ")")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,10 +46,8 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     places, notes = dict(named.places), list(named.notes)
     if only_test and places:
         if TEST not in places:
-            spelled = " and ".join(f"{place.name}/" for place in places.values())
-            raise DataError(
-                f"{folder} has no test images to evaluate on: it has {spelled}, but no test/; give one of them"
-            )
+            has = " and ".join(f"{place.name}/" for place in places.values())
+            raise DataError(f"{folder} has no test images to evaluate on: it has {has}, but no test/; give one of them")
         places, notes = {TRAIN: places[TEST]}, []
     found = {part: find_classes(place, folder, follow_links) for part, place in (places or {TRAIN: folder}).items()}
     train = found.pop(TRAIN)
@@ -96,7 +94,7 @@ def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]
     part = _regrouped(part, notes) if deeper else part
     if len(part.classes) < least:
         (name, only), others = next(iter(part.classes.items())), sorted(part.folders - set(part.classes))
-        found = f"{part.folder} has 1 class folders with images: {name}, {len(only.images):,} images"
+        found = f"{part.folder} has only one class folder with images: {name} ({len(only.images):,})"
         empty = f" ({some(others)}: no image; {why_nothing(part.rejected)})" if others else ""
         raise DataError(f"{found}{empty}; expected two or more, with images in them")
     if not deeper and (nested := [name for name, each in part.classes.items() if not each.direct]):
