@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from adam_mp.compute.model import Model, load
     from adam_mp.data.reading.dataset import DataSet
     from adam_mp.data.reading.loading import load_data
+    from adam_mp.data.reading.options import LoadOptions
     from adam_mp.training.settings.settings import TrainSettings
     from adam_mp.training.trainer import TrainResult
 
@@ -44,6 +45,7 @@ _LAZY = {
     "load": "adam_mp.compute.model",
     "DataSet": "adam_mp.data.reading.dataset",
     "load_data": "adam_mp.data.reading.loading",
+    "LoadOptions": "adam_mp.data.reading.options",
     "TrainSettings": "adam_mp.training.settings.settings",
     "TrainResult": "adam_mp.training.trainer",
 }
@@ -56,6 +58,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "Flatten",
+    "LoadOptions",
     "LocalResponseNorm",
     "MaxPool",
     "Model",

@@ -20,7 +20,7 @@ def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, *
         network: a list of layers, a `Network`, a name from the zoo, a TOML file, or "package.module:function".
         data: a folder of class folders with images, or of IDX files, tar shards or .npy files; "name-{00..31}.tar"; an
             .npz file; `(images, labels)` or `(images, labels, test_images, test_labels)`, images [n, h, w] or
-            [n, h, w, c], features [n, f], labels whole numbers from 0; an object with `len(data)` and
+            [n, h, w, c], features [n, f], labels whole numbers from 0, booleans or text; an object with `len(data)` and
             `data[i]` -> (image, label), or a pair of them to train and test on; or "mnist".
         quiet: show nothing but problems.
         settings: the fields of `adam_mp.TrainSettings`, such as `cores=2, epochs=3, lr=0.05`; the same as the flags of

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
 from adam_mp.compute.model import load
 from adam_mp.errors import RunFolderError, SettingsError, several
 from adam_mp.report.progress import notices_only
@@ -20,7 +20,12 @@ def run(arguments: Sequence[str]) -> int:
     """Measure a model's accuracy and loss on the test part of a data set."""
     parser = Parser(prog="adam-mp evaluate", description="Measure a trained model on test data, on all cores.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
-    parser.add_argument("--data", metavar="DIR", help="folder with IDX files (default: the data of the run)")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="data with a test part, or without parts: all of it is then tested (default: the data of the run)",
+    )
+    add_reading(parser, ("follow_links", "pixel_limit", "ignore_orientation", "white"))
     parser.add_argument("--cores", metavar="N", type=int, help="cores to use (default: all usable)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
@@ -33,7 +38,11 @@ def run(arguments: Sequence[str]) -> int:
         if not (path / RUN_FILE).is_file():
             raise SettingsError(f"{path} does not say what data it was trained on; give --data DIR, or --data mnist")
         source = read_record(path)["settings"]["data"]
-    result = evaluate_model(model, source, values.cores, notices_only)
+    options = reading_of(path, model, values)
+    result = evaluate_model(
+        model, source, values.cores, notices_only, options, trained_on=_trained_on(path, source),
+        strict=values.data is None,
+    )  # fmt: skip
     if values.json:
         print(json.dumps(result.as_dict()))
     else:
@@ -43,3 +52,9 @@ def run(arguments: Sequence[str]) -> int:
         )
     sys.stdout.flush()
     return 0
+
+
+def _trained_on(run: Path, source: str) -> bool:
+    """Tell whether `source` is the data that a run was trained on."""
+    data = read_record(run)["settings"].get("data") if (run / RUN_FILE).is_file() else None
+    return isinstance(data, str) and Path(data).resolve() == Path(source).resolve()

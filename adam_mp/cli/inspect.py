@@ -14,14 +14,17 @@ from adam_mp.errors import RunFolderError, several
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.report.metrics import read_metrics
-from adam_mp.report.text import count, kernels_text, network_table, percent
+from adam_mp.report.text import count, data_lines, kernels_text, network_table, percent
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
+
+_FEW_CLASSES = 12  # that are named before a line says how many more there are
 
 
 def run(arguments: Sequence[str]) -> int:
     """Show layers, counts, settings, epochs and files of a run folder or model file."""
     parser = Parser(prog="adam-mp inspect", description="Show what a run folder or a model file holds.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
+    parser.add_argument("--data", metavar="DIR", help="say too what is understood of this data, and train nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
     values = parse(parser, arguments)
@@ -29,8 +32,16 @@ def run(arguments: Sequence[str]) -> int:
     if not path.exists():
         raise RunFolderError(f"{path} does not exist; expected a run folder or a model file")
     facts = gather(path)
+    if values.data is not None:
+        facts["data"] = _understood(values.data)
     print(json.dumps(facts) if values.json else describe(path, facts))
     return 0
+
+
+def _understood(data: str) -> dict[str, Any]:
+    from adam_mp.training.data.understanding import check_data  # loads kernels, which other runs of this do not need
+
+    return check_data({"data": data}, lambda event: None).as_dict()
 
 
 def gather(path: Path) -> dict[str, Any]:
@@ -44,7 +55,9 @@ def gather(path: Path) -> dict[str, Any]:
         facts["epochs"] = read_metrics(path)
         facts["files"] = {entry.name: entry.stat().st_size for entry in sorted(path.iterdir()) if entry.name[0] != "."}
     if model_path.is_file():
-        network = load(model_path).network
+        model = load(model_path)
+        network = model.network
+        facts["classes"] = list(model.class_names)
         facts["network"] = json.loads(to_json(network))
         facts["parameters"], facts["connections"] = network.parameter_count, network.connections
         facts["layers"] = [
@@ -65,11 +78,15 @@ def describe(path: Path, facts: dict[str, Any]) -> str:
             f"network {network.name}: {count(network.parameter_count)} parameters, "
             f"{count(network.connections)} connections",
             network_table(network),
+            *([f"classes    {_names(facts['classes'])}"] if facts["classes"] else []),
         ]
     else:
         lines.append("no model yet: no epoch was finished")
     if "record" in facts:
         record = facts["record"]
+        if record.get("data"):
+            data = record["data"]
+            lines += [data_lines(data), *(f"note       {note}" for note in data["notes"])]
         lines.append(
             "settings "
             + ", ".join(f"{name} {value}" for name, value in record["settings"].items() if value is not None)
@@ -89,4 +106,11 @@ def describe(path: Path, facts: dict[str, Any]) -> str:
         if record["summary"]:
             lines.append(f"result   test {percent(record['summary']['test_accuracy'])}")
         lines.append("files    " + ", ".join(f"{name} ({megabytes(size)})" for name, size in facts["files"].items()))
+    if "data" in facts:
+        lines += [data_lines(facts["data"]), *(f"note       {note}" for note in facts["data"]["notes"])]
     return "\n".join(lines)
+
+
+def _names(classes: Sequence[str]) -> str:
+    more = f" and {len(classes) - _FEW_CLASSES:,} more" if len(classes) > _FEW_CLASSES else ""
+    return f"{len(classes):,}: {', '.join(classes[:_FEW_CLASSES])}{more}"

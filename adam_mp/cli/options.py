@@ -6,11 +6,16 @@ Functions that need the settings import them: so commands without settings start
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from adam_mp.errors import SettingsError, nearest
+from adam_mp.errors import CheckpointError, SettingsError, nearest
+
+if TYPE_CHECKING:
+    from adam_mp.compute.model import Model
+    from adam_mp.data.reading.options import LoadOptions
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,19 +62,58 @@ def add_settings(
     names = dict.fromkeys(field.metadata["group"] for field in fields.values())
     groups = {name: parser.add_argument_group(name) for name in names}
     for name, field in fields.items():
-        group = groups[field.metadata["group"]]
         default = f" (default: {field.default})" if field.default not in (None, False) else ""
-        text = (((texts or {}).get(name) or help_of(name)) + default).replace("%", "%%")
-        arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text, "metavar": field.metadata["unit"]}
-        if name == "resume":
-            group.add_argument(flag_of(name), nargs="?", const=True, **{**arguments, "metavar": "DIR"})
-        elif field.type == "bool":
-            group.add_argument(flag_of(name), action="store_true", default=argparse.SUPPRESS, help=text)
-        else:
-            group.add_argument(flag_of(name), type=_converter(name, str(field.type)), **arguments)
+        _add_flag(groups[field.metadata["group"]], name, field, ((texts or {}).get(name) or help_of(name)) + default)
     groups["what to train"].add_argument(
         "--config", metavar="FILE.toml", help="read settings from a TOML file; flags override its keys"
     )  # fmt: skip
+
+
+def _add_flag(group: argparse._ArgumentGroup, name: str, field: dataclasses.Field[Any], text: str) -> None:
+    text = text.replace("%", "%%")
+    arguments: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text, "metavar": field.metadata["unit"]}
+    if name == "resume":
+        group.add_argument(flag_of(name), nargs="?", const=True, **{**arguments, "metavar": "DIR"})
+    elif field.type == "bool":
+        group.add_argument(flag_of(name), action="store_true", default=argparse.SUPPRESS, help=text)
+    else:
+        group.add_argument(flag_of(name), type=_converter(name, str(field.type)), **arguments)
+
+
+def add_reading(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add flags for settings of reading images, for a model that knows how they were read in training."""
+    from adam_mp.training.settings.settings import FIELDS, help_of
+
+    group = parser.add_argument_group("how images are read (default: as in the model's training)")
+    for name in names:
+        _add_flag(group, name, FIELDS[name], help_of(name))
+
+
+def reading_of(path: Path, model: Model, values: argparse.Namespace) -> LoadOptions:
+    """Return how to read images for `model`, loaded from `path`: as in its training, but for the flags in `values`.
+
+    Raises CheckpointError if the model's own options are damaged.
+    """
+    from adam_mp.data.reading.options import LoadOptions
+
+    try:
+        options = LoadOptions.kept(model.reading)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} has damaged options of reading: {error!r}") from None
+    given = {name: getattr(values, name) for name in ("follow_links", "pixel_limit", "white") if hasattr(values, name)}
+    if getattr(values, "ignore_orientation", False):
+        given["turned"] = False
+    return dataclasses.replace(options, **{**_recorded(path, model), **given})
+
+
+def _recorded(path: Path, model: Model) -> dict[str, Any]:
+    """Return the options in a run's settings, if its model was written by a version whose models had none."""
+    from adam_mp.training.folder.run_folder import RUN_FILE, read_record
+
+    if model.reading or not (path / RUN_FILE).is_file():
+        return {}
+    settings = read_record(path)["settings"]
+    return {name: settings[name] for name in ("follow_links", "pixel_limit") if name in settings}
 
 
 def given_settings(values: argparse.Namespace) -> dict[str, Any]:

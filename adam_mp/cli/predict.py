@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
 from adam_mp.compute.model import Model, load
 from adam_mp.data.pictures import picture_of
-from adam_mp.data.reading.decoding import PIXEL_LIMIT, byte_limit
-from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.faults import REASONS, Fault, SampleError
+from adam_mp.data.reading.image_kinds import is_dropping
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, read_part
 from adam_mp.errors import DataError, NetworkError, SettingsError
 from adam_mp.report.text import percent
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Classify image files; return 2 if one of them could not be read, else 0."""
+    """Classify image files, and all files of folders; return 2 if one of them could not be read, else 0."""
     parser = Parser(prog="adam-mp predict", description="Classify JPEG, PNG, BMP and WebP files of any size.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="image files; or folders, for all files below them")
     parser.add_argument(
         "--top", metavar="N", type=int, default=3, help="classes to print, most probable first (default: 3)"
     )
@@ -32,22 +34,42 @@ def run(arguments: Sequence[str]) -> int:
         help="exchange light and dark; auto does so for grey images whose background is light where the training "
         "images' is dark, or the other way round (default: auto)",
     )  # fmt: skip
+    add_reading(parser, ("pixel_limit", "ignore_orientation", "white"))
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, one an image")
     add_common(parser)
     values = parse(parser, arguments)
     if values.top < 1:
         raise SettingsError(f"--top is {values.top}; expected at least 1")
     model = load(values.run)
+    options = reading_of(Path(values.run), model, values)
     failed = 0
-    for name in values.images:
+    for name in _files(values.images):
         try:
-            pixels, inverted = read_image(Path(name), model, values.invert)
+            pixels, inverted = read_image(Path(name), model, values.invert, options)
         except DataError as error:
             failed += 1
             _show_failure(name, error, values.json)
             continue
         _show(name, inverted, model.predict(pixels)[0], model, values.top, values.json)
     return DataError.exit_code if failed else 0
+
+
+def _files(names: Sequence[str]) -> Iterator[str]:
+    """Yield the files that are given, and in place of each folder the files in and below it, sorted by their paths.
+
+    Raises DataError for a folder without files.
+    """
+    for name in names:
+        if not os.path.isdir(name):
+            yield name
+            continue
+        below = []
+        for folder, inside, files in os.walk(name):
+            inside[:] = [each for each in inside if not is_dropping(each)]
+            below += [os.path.join(folder, each) for each in files if not is_dropping(each)]
+        if not below:
+            raise DataError(f"{name} is a folder without files; give image files, or a folder that has some")
+        yield from sorted(below)
 
 
 def _show(name: str, inverted: bool, row: np.ndarray, model: Model, top: int, as_json: bool) -> None:
@@ -73,7 +95,7 @@ def _show_failure(name: str, error: DataError, as_json: bool) -> None:
     print(f"adam_mp: error: {error}", file=sys.stderr)
 
 
-def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]:
+def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> tuple[np.ndarray, bool]:
     """Return (pixels, whether they were inverted).
 
     `pixels` float32 [h, w, c], from 0 to 255, are cut and scaled as for evaluation, but not normalised. Raises
@@ -85,10 +107,12 @@ def read_image(path: Path, model: Model, invert: str) -> tuple[np.ndarray, bool]
             f"the network takes {height}x{width}x{channels}, which is no picture; use the library's predict"
         )
     try:
-        content = read_part(path, 0, WHOLE_FILE, byte_limit(PIXEL_LIMIT))
-        pixels = picture_of(content, (height, width, channels), model.keep)
+        content = read_part(path, 0, WHOLE_FILE, options.byte_limit)
+        pixels = picture_of(content, (height, width, channels), model.keep, options)
     except SampleError as error:
         raise DataError(f"{path}: {error}") from None
+    except MemoryError:
+        raise DataError(f"{path}: {REASONS[Fault.NO_MEMORY]}") from None
     background = float(np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]]))
     # Only grey images: the corners of a colour photograph are seldom a background.
     opposite = channels == 1 and abs(background - model.fill) > abs(255 - background - model.fill) + 64

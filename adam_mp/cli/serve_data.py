@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
 from adam_mp.compute.tensor_file import write_file
@@ -25,7 +26,7 @@ from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
-from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data
+from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data, settle_validation, tell_notes
 from adam_mp.training.preloading import OF_A_DATA_SERVER
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings.settings import TrainSettings, make_settings
@@ -40,6 +41,8 @@ _SETTINGS = (
     "validation",
     "follow_links",
     "pixel_limit",
+    "ignore_orientation",
+    "white",
     "cache",
     "memory_dir",
     "seed",
@@ -67,12 +70,13 @@ def run(arguments: Sequence[str]) -> int:
     address = parse_place(values.listen, "--listen", 0)
     keys = read_keys(values.key_file)
     way_to_listen(address, keys is not None).close()  # a wrong address raises now, not after the data are read
-    settings = make_settings(given_settings(values))
+    given = given_settings(values)
+    settings = make_settings(given)
     count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
     with contextlib.ExitStack() as held:
         held.enter_context(fork_server(OF_A_DATA_SERVER))
         try:
-            data = _load(settings, count, tell)
+            data = _load(settings, given, count, tell)
             memory, served = held.enter_context(_served(data, settings, count))
             listener = SocketListener(address, keys)
             held.callback(listener.close)
@@ -118,12 +122,14 @@ def _add_serving(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--address-file", metavar="FILE", help="write the server's address to this file once it serves")
 
 
-def _load(settings: TrainSettings, processes: int, tell: Listener) -> DataPlan:
+def _load(settings: TrainSettings, given: Mapping[str, Any], processes: int, tell: Listener) -> DataPlan:
     """Load the data set and plan its cache. Mean 0 and deviation 1: each replica tells its own normalisation."""
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
     compile_kernels("float32", lambda done, total: tell(KernelCompiled(done, total)))
     dataset = load_dataset(settings)
+    tell_notes(dataset, tell)
+    settings = settle_validation(settings, given, dataset, lambda text: tell(Notice(text)))
     channels = dataset.image_shape[2]
     plain = Normalization((0.0,) * channels, (1.0,) * channels, 0.0)
     return plan_data(dataset, settings, plain, processes, tell)

@@ -12,12 +12,22 @@ from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.report.contact_sheet import contact_sheet
 from adam_mp.report.progress import ProgressDisplay
-from adam_mp.training.data.data_plan import load_dataset, plan_data
+from adam_mp.training.data.data_plan import load_dataset, plan_data, settle_validation, tell_notes
 from adam_mp.training.data.preview import preview
-from adam_mp.training.settings.events import KernelCompiled
+from adam_mp.training.settings.events import KernelCompiled, Notice
 from adam_mp.training.settings.settings import make_settings
 
-_SETTINGS = ("data", "image_size", "augment", "validation", "follow_links", "pixel_limit", "seed")
+_SETTINGS = (
+    "data",
+    "image_size",
+    "augment",
+    "validation",
+    "follow_links",
+    "pixel_limit",
+    "ignore_orientation",
+    "white",
+    "seed",
+)
 _MOST = 400
 
 
@@ -38,10 +48,13 @@ def run(arguments: Sequence[str]) -> int:
     for name, most in (("count", _MOST), ("epoch", 10**9)):
         if not 1 <= getattr(values, name) <= most:
             raise SettingsError(f"--{name} is {getattr(values, name)}; expected 1 to {most:,}")
-    settings = make_settings(given_settings(values))
+    given = given_settings(values)
+    settings = make_settings(given)
     display = ProgressDisplay(sys.stdout, sys.stderr)
     compile_kernels("float32", lambda done, total: display(KernelCompiled(done, total)))
     dataset = load_dataset(settings)
+    tell_notes(dataset, display)
+    settings = settle_validation(settings, given, dataset, lambda text: display(Notice(text)))
     if dataset.image_shape[2] not in (1, 3):
         raise DataError(f"{dataset.name} has {dataset.image_shape[2]} channels; expected 1 or 3 to show as a picture")
     data = plan_data(dataset, settings, None, usable_cores(), display)

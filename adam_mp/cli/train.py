@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
 from adam_mp.process.forking import fork_server
@@ -14,7 +15,10 @@ from adam_mp.training.preloading import OF_A_RUN
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train with the settings of the flags, and return 0; return 130 or 143 if a signal ended the run early."""
+    """Train with the settings of the flags, and return 0; return 130 or 143 if a signal ended the run early.
+
+    With --check, only say what is understood of the data.
+    """
     parser = Parser(
         prog="adam-mp train",
         description="Train a network with many processes on one shared set of weights. Without flags: the paper's "
@@ -28,9 +32,15 @@ def run(arguments: Sequence[str]) -> int:
         "--json", action="store_true",
         help="print the summary as one JSON object, the last line of standard output; all else goes to standard error",
     )  # fmt: skip
+    output.add_argument(
+        "--check", action="store_true",
+        help="only say what is understood of the data: parts, classes with counts, what is left out; train nothing",
+    )  # fmt: skip
     add_common(output)
     values = parse(parser, arguments)
     given = given_settings(values)
+    if values.check:
+        return _check(given, values.json, values.quiet)
     with fork_server(OF_A_RUN):  # the fork server imports modules and loads kernels while this process imports
         gc.disable()  # imported modules stay, so a collection would find nothing
         from adam_mp.api import train_with
@@ -43,3 +53,14 @@ def run(arguments: Sequence[str]) -> int:
     if values.json:
         print(json.dumps(result.as_dict()), flush=True)
     return EXIT_CODES.get(result.stopped_by or "", 0)
+
+
+def _check(given: Mapping[str, Any], as_json: bool, quiet: bool) -> int:
+    from adam_mp.report.progress import ProgressDisplay, notices_only
+    from adam_mp.training.data.understanding import check_data
+
+    show = sys.stderr if as_json else sys.stdout
+    found = check_data(given, notices_only if quiet else ProgressDisplay(show, sys.stderr))
+    if as_json:
+        print(json.dumps(found.as_dict()), flush=True)
+    return 0

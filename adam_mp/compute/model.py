@@ -31,7 +31,8 @@ class Model:
     stored value around an image. `keep` is which part of an image's middle is shown if its size is another than the
     network's. `class_names` has a name for each class, or is empty. `epoch` is the epoch of the run after which these
     were the weights (0: before the first had ended), None if not known. `validation_accuracy` is None if no images were
-    held out.
+    held out. `reading` says how images in files were read, as `LoadOptions.as_dict` does; it is empty if an older
+    version wrote the model.
 
     Example:
         >>> model = adam_mp.load("runs/first")
@@ -47,6 +48,7 @@ class Model:
     keep: float = 1.0
     epoch: int | None = None
     validation_accuracy: float | None = None
+    reading: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def predict(self, images: Any) -> np.ndarray:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
@@ -68,18 +70,28 @@ class Model:
         return out
 
     def evaluate(self, images: Any, labels: Any) -> float:
-        """Return the fraction of `images` whose most probable class is their label."""
+        """Return the fraction of `images` whose most probable class is their label, a number or a name."""
         probabilities = self.predict(images)
-        labels = np.asarray(labels)
-        if labels.shape != (len(probabilities),):
-            raise DataError(
-                f"{len(probabilities)} images, but labels of shape {labels.shape}; expected one label an image"
-            )
+        labels = self._class_numbers(np.asarray(labels), len(probabilities))
         return float(np.mean(probabilities.argmax(axis=1) == labels)) if len(labels) else 0.0
 
     def save(self, path: str | Path) -> None:
         """Write the model to one safetensors file, the network's description in its metadata."""
         write_model(Path(path), self)
+
+    def _class_numbers(self, labels: np.ndarray, count: int) -> np.ndarray:
+        """Return labels, class numbers or names in one dimension or a column, as numbers [n]; raises DataError."""
+        if labels.size != count or (labels.ndim != 1 and max(labels.shape, default=0) != count):
+            advice = "; for one-hot labels write labels.argmax(axis=1)" if labels.ndim == 2 else ""
+            raise DataError(f"{count} images, but labels of shape {labels.shape}; expected one label an image{advice}")
+        labels = labels.reshape(-1)
+        if not all(isinstance(label, str) for label in labels[:1].tolist()):
+            return labels
+        known = {name: number for number, name in enumerate(self.class_names)}
+        strange = next((label for label in labels.tolist() if label not in known), None)
+        if strange is not None:
+            raise DataError(f"label {strange!r} is none of the model's {len(known)} names of classes")
+        return np.array([known[label] for label in labels.tolist()])
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:
         shape = self.network.input_shape
@@ -91,7 +103,11 @@ class Model:
         for single in candidates:
             if images.shape == single or images.shape[1:] == single:
                 return images.reshape(-1, *shape)
-        raise DataError(f"images have shape {images.shape}; this network takes [n, {', '.join(map(str, shape))}]")
+        turned = {3: ".transpose(1, 2, 0)", 4: ".transpose(0, 2, 3, 1)"}.get(images.ndim)
+        advice = f"; write images{turned}" if turned and images.shape[-3:] == (shape[2], *shape[:2]) else ""
+        raise DataError(
+            f"images have shape {images.shape}; this network takes [n, {', '.join(map(str, shape))}]{advice}"
+        )
 
 
 def write_model(path: Path, model: Model) -> None:
@@ -102,6 +118,7 @@ def write_model(path: Path, model: Model) -> None:
         "network": to_json(model.network),
         "normalization": json.dumps(normalization),
         "classes": json.dumps(model.class_names),
+        "reading": json.dumps(dict(model.reading)),
         "trained": json.dumps({"epoch": model.epoch, "validation_accuracy": model.validation_accuracy}),
     }
     write_tensors(path, model.weights, metadata)
@@ -141,9 +158,10 @@ def load(path: str | Path) -> Model:
             raise ValueError(f"{len(names)} class names")
         trained = json.loads(metadata.get("trained", '{"epoch": null, "validation_accuracy": null}'))
         epoch, accuracy = trained["epoch"], trained["validation_accuracy"]
+        reading = dict(json.loads(metadata.get("reading", "{}")))
         return Model(
             network, tensors, mean, deviation, float(normalization["fill"]), names, float(normalization["keep"]),
-            None if epoch is None else int(epoch), None if accuracy is None else float(accuracy),
+            None if epoch is None else int(epoch), None if accuracy is None else float(accuracy), reading,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has damaged normalisation data, class names or epoch: {error!r}") from None

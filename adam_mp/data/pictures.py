@@ -18,6 +18,7 @@ from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.decoding import decode
 from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import RecordTable
 from adam_mp.data.reading.sources import SourceSpec, open_source
 from adam_mp.kernels.warp import frame_room, warp_batch, warp_picture
@@ -169,13 +170,13 @@ def open_pictures(spec: PictureSpec, memory: RunMemory, counters: Counters) -> P
     return (ArrayPictures if spec.source is None else DecodedPictures)(spec, memory, counters)
 
 
-def picture_of(content: bytes, shape: tuple[int, int, int], keep: float) -> np.ndarray:
+def picture_of(content: bytes, shape: tuple[int, int, int], keep: float, options: LoadOptions) -> np.ndarray:
     """Return the picture of an encoded image, without augmentation and normalisation, float32 of `shape`.
 
     Raises SampleError if the image cannot be decoded.
     """
     least = (math.ceil(shape[0] / keep), math.ceil(shape[1] / keep))
-    return picture_from(decode(content, shape[2], least), shape, keep)
+    return picture_from(decode(content, shape[2], least, options), shape, keep)
 
 
 def picture_from(image: np.ndarray, shape: tuple[int, int, int], keep: float) -> np.ndarray:

@@ -100,6 +100,11 @@ class SurveyMemory:
         """How many images were looked at so far."""
         return int(np.count_nonzero(self.status))
 
+    @property
+    def faults(self) -> np.ndarray:
+        """A copy of the images' faults, int64 [n]; every image must have been looked at."""
+        return self.status - 1
+
     def mark_crashed(self, process: int) -> bool:
         """Mark the image that the dead process `process` was decoding as CRASHED; False if it was decoding none."""
         word = int(observe(self.decoding, process))

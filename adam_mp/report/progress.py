@@ -9,9 +9,10 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from adam_mp.report.text import count, duration, epoch_line, percent, plan_text, summary_text
+from adam_mp.report.text import count, data_text, duration, epoch_line, percent, plan_text, summary_text
 from adam_mp.training.settings.events import (
     DataSurveyed,
+    DataUnderstood,
     EpochEnded,
     EpochProgress,
     KernelCompiled,
@@ -43,6 +44,10 @@ class ProgressDisplay:
                 self._counted(event, "compiling kernels, once", "kernel", _COMPILING_SECONDS)
             case DataSurveyed():
                 self._counted(event, "looking at the images", "image", _PLAIN_SECONDS)
+            case DataUnderstood():
+                print(data_text(event), file=self._out, flush=True)
+                for note in event.notes:
+                    self._notice(note)
             case RunPlanned():
                 self._epochs = event.settings.epochs
                 print(plan_text(event), file=self._out, flush=True)
@@ -113,6 +118,7 @@ class ProgressDisplay:
 
 
 def notices_only(event: Any) -> None:
-    """A quiet display: shows only notices, which tell of problems, on standard error."""
-    if isinstance(event, Notice):
-        print(f"adam_mp: {event.text}", file=sys.stderr, flush=True)
+    """A quiet display: shows only notices, and notes about the data, which tell of problems, on standard error."""
+    texts = [event.text] if isinstance(event, Notice) else event.notes if isinstance(event, DataUnderstood) else ()
+    for text in texts:
+        print(f"adam_mp: {text}", file=sys.stderr, flush=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adam_mp.errors import several
 from adam_mp.memory.segment import megabytes
@@ -14,7 +14,7 @@ from adam_mp.memory.staleness import LABELS, quantile
 if TYPE_CHECKING:  # quick commands use this module too, and must not import `training` for it
     from adam_mp.compute.choice import KernelChoices
     from adam_mp.network.network import Network
-    from adam_mp.training.settings.events import EpochEnded, RunPlanned
+    from adam_mp.training.settings.events import DataUnderstood, EpochEnded, RunPlanned
     from adam_mp.training.trainer import TrainResult
 
 
@@ -85,6 +85,40 @@ def kernels_text(choices: KernelChoices) -> str:
     """Return in words which kernels were chosen: images a block, and how each layer runs backward."""
     ways = ", ".join(f"{name} {way}" for name, way in choices.ways_back.items())
     return f"images in blocks of {choices.block}" + (f"; backward: {ways}" if ways else "")
+
+
+_FEW_CLASSES = 12  # that are named before a line says how many more there are
+
+
+def data_text(data: DataUnderstood) -> str:
+    """Return the lines that say what was understood of the data, as `data_lines` does, for a run."""
+    return data_lines(data.as_dict())
+
+
+def data_lines(data: Mapping[str, Any]) -> str:
+    """Return the lines that say what was understood of the data, from a `DataUnderstood` as run.json keeps it."""
+    parts, places = data["parts"], data["places"]
+
+    def part(name: str, use: str) -> str:
+        place = f" ({places[name]})" if name in places else ""
+        return f"{several(parts[name], 'image')} to {use}{place}"
+
+    held_out = " (held out of these)" if data["held_out"] else ""
+    lines = [
+        f"understood {data['name']}: {data['layout'] or 'samples'}; {data['pixels']}",
+        f"parts      {part('train', 'train')}, {part('validation', 'validate')}{held_out}, {part('test', 'test')}",
+        f"classes    {classes_text(data['class_names'], data['class_counts']['train'])} to train",
+    ]
+    if data["files_left_out"]:
+        lines.append(f"left out   {several(data['files_left_out'], 'file')}: {', '.join(data['left_out'])}")
+    return "\n".join(lines)
+
+
+def classes_text(names: Sequence[str], counts: Sequence[int]) -> str:
+    """Return the number of classes, and the first of them by name with the images of each."""
+    named = ", ".join(f"{name} {number:,}" for name, number in zip(names[:_FEW_CLASSES], counts, strict=False))
+    more = f" and {len(names) - _FEW_CLASSES:,} more" if len(names) > _FEW_CLASSES else ""
+    return f"{len(names):,}: {named}{more}"
 
 
 def plan_text(plan: RunPlanned) -> str:

@@ -13,8 +13,10 @@ from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
-from adam_mp.data.reading.dataset import DataSet
-from adam_mp.data.reading.loading import LoadOptions, load_data
+from adam_mp.data.reading.account import some
+from adam_mp.data.reading.dataset import DataSet, match_classes
+from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
@@ -34,36 +36,57 @@ _BATCH = 64
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """Accuracy and mean loss of a model on the test images; `images` counts those that could not be read too."""
+    """Accuracy and mean loss of a model on the test images; `images` counts those that could not be read too.
+
+    `classes` has the number of images of each of the model's classes, by its name, or its number if it has none.
+    """
 
     accuracy: float
     loss: float
     images: int
     seconds: float
     workers: int
+    classes: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as plain values."""
         return dataclasses.asdict(self)
 
 
-def evaluate_model(model: Model, source: Any, cores: int | None, listener: Listener) -> EvaluationResult:
+def evaluate_model(
+    model: Model, source: Any, cores: int | None, listener: Listener, options: LoadOptions | None = None,
+    trained_on: bool = False, strict: bool = False,
+) -> EvaluationResult:  # fmt: skip
     """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
 
-    Raises DataError if the data has no test part or does not fit the model.
+    Images are read as `options` say, by default as in the model's training. Classes are matched by their names, where
+    both sides have any. Data whose parts have no names are all test; if the model was `trained_on` them, `listener`
+    gets a notice, or with `strict` a DataError is raised. Raises DataError too if the data have nothing to test, or do
+    not fit the model.
     """
     began = time.monotonic()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)
     height, width, channels = model.network.input_shape
-    data = load_data(source, LoadOptions(f"{height}x{width}", channels=channels))
-    test = data.test
-    if test is None:
-        raise DataError(f"{data.name} has no test images to evaluate on")
-    if data.image_shape != model.network.input_shape or test.labels.max() >= model.network.classes:
+    options = dataclasses.replace(
+        options or LoadOptions.kept(model.reading), image_size=f"{height}x{width}", channels=channels, only_test=True
+    )
+    data = load_data(source, options)
+    tell = notices_to(listener)
+    if trained_on and not data.account.parts_named:
+        if strict:
+            raise DataError(f"{data.name} has no test images to evaluate on: the model was trained on all; give --data")
+        tell(f"the model was trained on images of {data.name}: on others it is likely to be less accurate")
+    if data.image_shape != model.network.input_shape:
         raise DataError(
-            f"{data.name} has images of {data.image_shape} and labels up to {test.labels.max()}, but the model takes "
-            f"{model.network.input_shape} and {model.network.classes} classes"
+            f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
+    data = match_classes(data, model.class_names, model.network.classes)
+    test, names = data.train, data.class_names or tuple(map(str, range(model.network.classes)))
+    counts = np.bincount(test.labels, minlength=len(names)).tolist()
+    for note in data.account.notes:
+        tell(note)
+    if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
+        tell(f"{data.name} has no image of {some(lacking)}, of {len(names)} classes that the model knows")
     workers = min(settings.cores or usable_cores(), max(1, len(test) // _BATCH))
     with (
         fork_server(OF_A_RUN),
@@ -72,20 +95,24 @@ def evaluate_model(model: Model, source: Any, cores: int | None, listener: Liste
     ):
         session.start()
         loss, accuracy = session.evaluate("test")
-    return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers)
+    counted = dict(zip(names, counts, strict=True))
+    return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers, counted)
 
 
 def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) -> RunPlan:
-    """Plan a run that trains nothing: it has no data servers, and one training sample that nobody reads."""
+    """Plan a run that trains nothing: it has no data servers, and one training sample that nobody reads.
+
+    The only part of `data` is what is tested.
+    """
     context = TrainingContext(model.network, model.weights, _BATCH)
     normalization = Normalization(model.mean, model.deviation, model.fill)
-    source = make_source(data, model.keep, settings.pixel_limit)
+    source = make_source(data, model.keep)
     nothing: np.ndarray = np.zeros(0, np.float32)
     serving = DataPlan(
         dataset=data,
         training=np.arange(1),
         validation=np.zeros(0, np.int64),
-        test=data.numbers(data.test),
+        test=data.numbers(data.train),
         augmentation=Augmentation(),
         keep=model.keep,
         source=source,

@@ -217,7 +217,8 @@ def _run_in(
         counted = ("train_images", "validation_images", "test_images", "workers", "data_servers", "cores")
         record: dict[str, Any] = {name: getattr(announcement, name) for name in counted}
         record["kernels"] = plan.choices.as_dict()
-        write_record(folder.path, asked, plan.network, record, None)
+        data = None if plan.understood is None else plan.understood.as_dict()
+        write_record(folder.path, asked, plan.network, record, None, data)
         tell(announcement)
         stopped_by = supervisor.train()
         path = supervisor.keeper.finish(supervisor.driver.model)
@@ -230,7 +231,7 @@ def _run_in(
         result = _result(supervisor, plan, folder, test_accuracy, stopped_by)
     result = dataclasses.replace(result, model=load(path))  # after the store is freed: never both in memory
     try:
-        write_record(folder.path, asked, plan.network, record, result.as_dict())
+        write_record(folder.path, asked, plan.network, record, result.as_dict(), data)
     except RunFolderError as error:
         tell(Notice(f"{error}; the model and all other files are written"))
     return result

@@ -12,6 +12,7 @@ from PIL import Image
 
 from adam_mp.cli.main import COMMANDS, main
 from adam_mp.training.settings.settings import FIELDS
+from tests.data.pictures_on_disk import write_folder
 
 
 def run(capsys, *arguments):
@@ -100,11 +101,16 @@ def test_inspect(capsys, trained, tmp_path):
     code, out, _ = run(capsys, "inspect", trained.run_dir)
     assert "best: epoch" in out
     assert "given by the caller" in out
+    assert "understood arrays: arrays; 12x12x1, uint8" in out
+    assert "classes    3: 0 " in out
     facts = json.loads(run(capsys, "inspect", trained.run_dir, "--json")[1])
     assert facts["parameters"] == trained.model.network.parameter_count
     assert len(facts["epochs"]) == 2
     expect_error(capsys, "does not exist", "inspect", str(tmp_path / "nothing"))
     expect_error(capsys, "not a run folder", "inspect", str(tmp_path))
+    out = run(capsys, "inspect", trained.run_dir, "--data", "mnist")[1]
+    assert "understood mnist: IDX files; 28x28x1, uint8" in out
+    assert "classes    10: 0 5," in out
 
 
 def test_evaluate(capsys, trained, tmp_path):
@@ -177,6 +183,56 @@ def test_one_bad_file_does_not_keep_others_from_being_classified(capsys, trained
     assert code == 2
     assert "none.png" in err
     assert out.startswith(f"{tmp_path}/b.png: 1 ")
+
+
+def test_a_folder_is_classified_file_by_file(capsys, trained, tmp_path, picture):
+    (tmp_path / "deeper").mkdir()
+    for label, name in ((1, "b.png"), (0, "a.png"), (2, "deeper/c.png")):
+        picture(label, name)
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    code, out, err = run(capsys, "predict", trained.run_dir, str(tmp_path), "--json")
+    assert code == 0, err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["image"] for row in rows] == [f"{tmp_path}/{name}" for name in ("a.png", "b.png", "deeper/c.png")]
+    assert [row["top"][0]["class"] for row in rows] == [0, 1, 2]
+    (tmp_path / "notes.txt").write_text("no image")
+    code, out, err = run(capsys, "predict", trained.run_dir, str(tmp_path))
+    assert (code, out.count("\n"), err.count("notes.txt")) == (2, 3, 1)
+    (tmp_path / "empty").mkdir()
+    expect_error(capsys, "a folder without files", "predict", trained.run_dir, str(tmp_path / "empty"))
+
+
+def test_check_says_what_is_understood_and_trains_nothing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "data" / "Train", 4)
+    (tmp_path / "data" / "Train" / "red" / "x.gif").write_bytes(b"GIF")
+    (tmp_path / "data" / "test").mkdir()
+    (tmp_path / "data" / "test" / "1.jpg").write_bytes(b"x")
+    code, out, err = run(capsys, "train", "--data", "data", "--check")
+    assert code == 0, err
+    assert (
+        "classes    3: blue 4, green 4, red 3 to train" in out
+        or "classes    3: blue 3, green 4, red 4" in out
+        or ("classes    3: blue 4, green 3, red 4" in out)
+    )
+    assert "11 images to train (Train/), 1 image to validate (held out of these), 0 images to test" in out
+    assert "left out   1 file: 1 (.gif images are not read" in out
+    assert "test has 1 images, but no class folders, so nothing is tested; `predict`" in err
+    facts = json.loads(run(capsys, "train", "--data", "data", "--check", "--json")[1])
+    assert facts["class_names"] == ["blue", "green", "red"]
+    assert facts["parts"] == {"train": 11, "validation": 1, "test": 0}
+    assert facts["places"] == {"train": "Train/"}
+    assert not (tmp_path / "runs").exists()
+    assert "no image to train on of the class" not in err
+    expect_error(capsys, "does not exist", "train", "--data", "nowhere", "--check")
+
+
+def test_a_few_images_are_trained_with_none_held_out(capsys, tmp_path):
+    write_folder(tmp_path, 2)
+    code, out, err = run(capsys, "train", "--data", str(tmp_path), "--check")
+    assert (code, "6 images to train, 0 images to validate" in out) == (0, True)
+    assert "only 6 images to train on: none is held out" in err
+    expect_error(capsys, "less than one of 6", "train", "--data", str(tmp_path), "--check", "--validation", "0.05")
 
 
 def test_show_data(capsys, tmp_path):

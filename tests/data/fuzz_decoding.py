@@ -13,7 +13,9 @@ from pictures_on_disk import encode, pixels
 
 from adam_mp.data.reading.decoding import decode
 from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.options import LoadOptions
 
+OPTIONS = LoadOptions(pixel_limit=10_000_000)
 KINDS = (("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"subsampling": 0, "restart_marker_rows": 1}),
          ("PNG", {}), ("WEBP", {}), ("BMP", {}))  # fmt: skip
 
@@ -50,7 +52,7 @@ def main(count: int, seed: int) -> None:
         chosen = jpegs if number % 4 else files
         content = mutate(chosen[int(generator.integers(len(chosen)))], generator)
         try:
-            decoded = decode(content, (1, 3)[number % 2], ((32, 32), None)[number % 3 == 0], 10_000_000)
+            decoded = decode(content, (1, 3)[number % 2], ((32, 32), None)[number % 3 == 0], OPTIONS)
         except SampleError as error:
             found[error.fault.name] += 1
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,4 +48,14 @@ def write_shard(path: Path, samples: list[dict[str, bytes]]) -> Path:
                 entry = tarfile.TarInfo(f"set/{number:05}.{ending}")
                 entry.size = len(content)
                 archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def add_members(path: Path, members: Sequence[tuple[str, bytes]]) -> Path:
+    """Write a tar file of these members, (name, content) each."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
     return path

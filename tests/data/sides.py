@@ -12,7 +12,7 @@ from adam_mp.data.augmentation import PRESETS
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.reading.dataset import make_dataset
-from adam_mp.data.reading.decoding import PIXEL_LIMIT
+from adam_mp.data.reading.options import WHITE
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.serving.last_resort import PicturesOfServers
 from adam_mp.data.serving.makers import Makers
@@ -63,7 +63,7 @@ class Side:
             return
         for name, array in tabled.items():
             memory.arrays[name][...] = array
-        self.source = make_source(data, keep, PIXEL_LIMIT)
+        self.source = make_source(data, keep)
         self.cache = ImageCache.create(cache, 3000, memory.arrays["cache_places"])
 
     @property
@@ -171,5 +171,5 @@ def question(side, spec=SPEC, **changes):
     return {
         "digest": data.digest, "image_shape": list(data.image_shape), "count": data.count,
         "normalization": dataclasses.asdict(spec.normalization), "ranges": spec.augmentation.ranges.tolist(),
-        "keep": spec.keep, **changes,
+        "keep": spec.keep, "turned": True, "white": WHITE, **changes,
     }  # fmt: skip

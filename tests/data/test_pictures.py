@@ -57,7 +57,7 @@ def make_servers(monkeypatch):
         made.extend((kept, memory))
         monkeypatch.setattr(RunMemory, "attach", lambda handle: memory)
         monkeypatch.setattr(ImageCache, "attach", lambda *_: kept)
-        spec = PictureSpec(NORMALIZATION, AUGMENTATION, 7 / 8, SourceSpec(3, (37, 37), 10**6, items), kept.handle)
+        spec = PictureSpec(NORMALIZATION, AUGMENTATION, 7 / 8, SourceSpec(3, (37, 37), datasets=items), kept.handle)
         specs = [DataServerSpec(1 + number, memory.handle, BATCH, 1, spec) for number in range(servers)]
         return memory, [DataServer(spec) for spec in specs]
 
@@ -144,7 +144,7 @@ def test_evaluation_shows_the_middle_without_draws(make_servers, photographs):
     assert labels[:2].tolist() == [3, 9]
     for place, sample in enumerate((3, 9)):
         with open(data.place(sample), "rb") as file:
-            plain = picture_of(file.read(), IMAGE, 7 / 8)
+            plain = picture_of(file.read(), IMAGE, 7 / 8, LoadOptions())
         expected = (plain - NORMALIZATION.mean) / NORMALIZATION.deviation
         np.testing.assert_allclose(images[place], expected, atol=1e-4)
 

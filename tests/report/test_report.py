@@ -21,6 +21,7 @@ from adam_mp.report.text import count, duration, network_table, percent, table
 from adam_mp.training.folder.figures import WorkerFigures
 from adam_mp.training.settings.events import (
     DataSurveyed,
+    DataUnderstood,
     EpochEnded,
     EpochProgress,
     KernelCompiled,
@@ -55,6 +56,30 @@ EVENTS = [
     EpochProgress(1, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02, 56.9), Notice("worker 0 died; started again"),
     ended(1), EpochProgress(2, 3, 100, 57000, 0.1, 1000.0, 2.5e9, 2.3, 0.02, 56.9), ended(2), RunEnded(RESULT),
 ]  # fmt: skip
+
+
+def understood(classes=3):
+    counts = {"train": (40,) * classes, "validation": (2,) * classes, "test": (0,) * classes}
+    return DataUnderstood(
+        "pets", "class folders below Train/", {"train": 120, "validation": 6, "test": 0}, {"train": "Train/"}, True,
+        tuple(f"c{number}" for number in range(classes)), counts, "pictures of 32x32, colour",
+        ("2: a link out of the data folder",), 2, ("not used: extra/",),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_was_understood_of_the_data_is_shown(quiet, capsys):
+    out = io.StringIO()
+    display = notices_only if quiet else ProgressDisplay(out, io.StringIO())
+    display(understood(14))
+    assert capsys.readouterr().err == "adam_mp: not used: extra/\n"
+    if not quiet:
+        assert out.getvalue().splitlines() == [
+            "understood pets: class folders below Train/; pictures of 32x32, colour",
+            "parts      120 images to train (Train/), 6 images to validate (held out of these), 0 images to test",
+            f"classes    14: {', '.join(f'c{number} 40' for number in range(12))} and 2 more to train",
+            "left out   2 files: 2: a link out of the data folder",
+        ]
 
 
 class Terminal(io.StringIO):

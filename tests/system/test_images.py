@@ -8,8 +8,11 @@ import random
 import signal
 import struct
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from adam_mp.compute.model import load
 from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
 from tests.system.conftest import metrics, wait_until
 
@@ -159,6 +162,58 @@ def test_a_model_of_photographs_is_evaluated_and_predicts_names(start, tmp_path,
     assert evaluated.summary["accuracy"] == pytest.approx(ended.summary["test_accuracy"])
     predicted = start("predict", str(tmp_path / "run"), str(folder / "test" / "green" / "0003.jpg"), "--json").finish()
     assert predicted.summary["top"][0]["name"] == "green"
+
+
+def test_photographs_are_trained_and_predicted_as_viewers_show_them(start, tmp_path):
+    """Half of the images are stored on their side, with the mark that has viewers turn them."""
+    place = tmp_path / "phone"
+    for kind, name in enumerate(("above", "below")):
+        (place / name).mkdir(parents=True)
+        for number in range(60):
+            shown = np.random.default_rng([kind, number]).integers(0, 60, (30, 40, 3), dtype=np.uint8)
+            shown[15 * kind : 15 * kind + 15] += 180
+            image, exif = Image.fromarray(shown), Image.Exif()
+            if number % 2:
+                image, exif[0x0112] = image.transpose(Image.Transpose.ROTATE_90), 6  # stored on its side
+            image.save(place / name / f"{number:02}.jpg", quality=95, exif=exif)
+    command = ("train", "--data", str(place), "--image-size", "32", "--model", "lenet", "--batch-size", "8", "--lr",
+               "0.05", "--augment", "none", "--validation", "0.2", "--epochs", "6", "--json")  # fmt: skip
+    ended = start(*command, "--run-dir", str(tmp_path / "run")).finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["validation_accuracy"] == 1
+    files = [str(place / name / f"{number:02}.jpg") for name in ("above", "below") for number in (0, 1)]
+    predicted = start("predict", str(tmp_path / "run"), *files, "--top", "1").finish()
+    assert [line.split(": ")[1].split()[0] for line in predicted.out.splitlines()] == ["above"] * 2 + ["below"] * 2
+    shown = start("show-data", "--data", str(place), "--image-size", "32", "--augment", "none", "--count", "8",
+                  "--output", str(tmp_path / "seen.png")).finish()  # fmt: skip
+    assert shown.code == 0, shown.err
+    stored = start(*command, "--ignore-orientation", "--run-dir", str(tmp_path / "stored")).finish()
+    assert stored.code == 0, stored.err
+    assert load(tmp_path / "stored").reading["turned"] is False
+
+
+def test_what_decided_how_training_read_decides_it_afterwards(start, tmp_path):
+    for part, count in (("train", 30), ("test", 6)):
+        for path in write_folder(tmp_path / "away" / part, count):
+            linked = tmp_path / "linked" / path.relative_to(tmp_path / "away")
+            linked.parent.mkdir(parents=True, exist_ok=True)
+            linked.symlink_to(path)
+    run = str(tmp_path / "run")
+    ended = start("train", "--data", str(tmp_path / "linked"), *SIZE, "--epochs", "1", "--follow-links",
+                  "--pixel-limit", "5000", "--validation", "0", "--run-dir", run, "--json").finish()  # fmt: skip
+    assert ended.code == 0, ended.err
+    evaluated = start("evaluate", run, "--json").finish()
+    assert evaluated.code == 0, evaluated.err
+    assert evaluated.summary["images"] == 18
+    large = tmp_path / "large.png"
+    large.write_bytes(encode(pixels("red", 1, 100, 100), "PNG"))
+    refused = start("predict", run, str(large)).finish()
+    assert refused.code == 2
+    assert "100x100 = 10,000 pixels, more pixels than the limit of 5,000; --pixel-limit raises it" in refused.err
+    assert start("predict", run, str(large), "--pixel-limit", "10000").finish().code == 0
+    none = start("evaluate", run, "--pixel-limit", "100").finish()
+    assert none.code == 2
+    assert "48x40 = 1,920 pixels, more pixels than the limit of 100" in none.err
 
 
 def test_what_goes_during_the_run_is_left_out(start, tmp_path):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
+import shutil
 
+import numpy as np
+import pytest
+
+import adam_mp
 from adam_mp.compute.model import Model
+from adam_mp.errors import DataError
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.training.epoch.guard import DivergedError, DivergenceGuard
 from adam_mp.training.evaluation import evaluate_model
+from tests.data.pictures_on_disk import write_folder
 
 
 def test_a_finished_model_is_tested_whatever_its_training_met(monkeypatch):
@@ -25,3 +31,46 @@ def test_a_finished_model_is_tested_whatever_its_training_met(monkeypatch):
     result = evaluate_model(model, (images, labels, images, labels), 1, lambda event: None)
     assert result.images == 80
     assert result.loss > 0
+
+
+def test_classes_are_those_of_the_model_by_name():
+    network = load_network("mlp", (1, 1, 4), 3)
+    model = Model(network, initial_weights(network, 0), (0.0,) * 4, (1.0,) * 4, class_names=("cat", "dog", "eel"))
+    images = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    found = np.array(model.class_names)[model.predict(images).argmax(axis=1)]
+    two = np.unique(found)[-2:]  # classes that the data set numbers 0 and 1, and the model otherwise
+    few = np.isin(found, two)
+    assert len(two) == 2
+    data = images[few], found[few]
+    assert evaluate_model(model, (*data, *data), 1, lambda event: None).accuracy == 1
+    data = images[:4], ["dog", "fox"] * 2
+    with pytest.raises(DataError, match="class 'fox', which the model does not know"):
+        evaluate_model(model, (*data, *data), 1, lambda event: None)
+
+
+def test_classes_are_matched_by_their_names(tmp_path):
+    """A model that always says class 2 is right for the images of that class, wherever it is among the data's."""
+    network = load_network(
+        [adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax()], (40, 48, 3), 4
+    )  # fmt: skip
+    weights = {name: np.zeros_like(array) for name, array in initial_weights(network, 0).items()}
+    next(array for name, array in weights.items() if name.endswith("bias"))[2] = 9.0
+    model = Model(network, weights, (0.0,) * 3, (1.0,) * 3, 0.0, ("grey", "blue", "green", "red"))
+    write_folder(tmp_path / "plain", 3)
+    shutil.rmtree(tmp_path / "plain" / "blue")
+    told = []
+    result = evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: told.append(event.text))
+    assert (result.images, result.accuracy) == (6, 0.5)
+    assert result.classes == {"grey": 0, "blue": 0, "green": 3, "red": 3}
+    assert told == [f"{tmp_path}/plain has no image of grey, blue, of 4 classes that the model knows"]
+    told.clear()
+    evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: told.append(event.text), trained_on=True)
+    assert "was trained on images of" in told[0]
+    with pytest.raises(DataError, match="no test images to evaluate on"):
+        evaluate_model(model, str(tmp_path / "plain"), 1, told.append, trained_on=True, strict=True)
+    write_folder(tmp_path / "parts" / "train", 2)
+    write_folder(tmp_path / "parts" / "Test", 2)
+    assert evaluate_model(model, str(tmp_path / "parts"), 1, told.append).images == 6
+    (tmp_path / "parts" / "Test" / "red").rename(tmp_path / "parts" / "Test" / "rot")
+    with pytest.raises(DataError, match="class 'rot', which the model does not know; the data have blue, green, rot"):
+        evaluate_model(model, str(tmp_path / "parts"), 1, told.append)

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from adam_mp.data.reading.account import Account
+from adam_mp.data.reading.array_names import assign_arrays, meaning_of
+from adam_mp.data.reading.part_names import TRAIN
 from adam_mp.errors import DataError
 
-# Names of images and labels, for the training and the test part; the first pair that the files have is taken.
-_NAMES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y"),
-              ("arr_0", "arr_1")),
-    "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("arr_2", "arr_3")),
-}  # fmt: skip
+
+@dataclasses.dataclass(frozen=True)
+class ArrayParts:
+    """(images, labels) of each part ("train", "validation", "test"), and the account of what the files have."""
+
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    account: Account
 
 
 def has_array_files(folder: Path) -> bool:
     """Tell whether a folder has training images and labels as .npy files."""
-    return _find({path.stem for path in folder.glob("*.npy")}, "train") is not None
+    found = {meaning_of(path.stem) for path in folder.glob("*.npy")}
+    return {(TRAIN, "images"), (TRAIN, "labels")} <= found
 
 
-def read_array_files(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return (images, labels) for "train" and, if the files have them, for "test".
+def read_array_files(path: Path) -> ArrayParts:
+    """Return the arrays of an .npz file, or of a folder of .npy files.
 
     Raises DataError if the files cannot be read, or have no training images and labels.
     """
@@ -45,20 +51,8 @@ def _load(path: Path) -> np.ndarray:
     return array
 
 
-def _parts(
-    path: Path, names: Iterable[str], load: Callable[[str], np.ndarray]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    names = set(names)
-    parts = {}
-    for part in _NAMES:
-        pair = _find(names, part)
-        if pair is not None:
-            parts[part] = (load(pair[0]), load(pair[1]))
-    if "train" not in parts:
-        pairs = ", ".join(f"{images} and {labels}" for images, labels in _NAMES["train"])
-        raise DataError(f"{path} has the arrays {', '.join(sorted(names)) or 'none'}; expected {pairs}")
-    return parts
-
-
-def _find(names: set[str], part: str) -> tuple[str, str] | None:
-    return next((pair for pair in _NAMES[part] if names.issuperset(pair)), None)
+def _parts(path: Path, names: Iterable[str], load: Callable[[str], np.ndarray]) -> ArrayParts:
+    found = assign_arrays(names, str(path))
+    pairs = {part: (load(images), load(labels)) for part, (images, labels) in found.pairs.items()}
+    places = {part: " and ".join(pair) for part, pair in found.pairs.items()}
+    return ArrayParts(pairs, Account("arrays", places, found.parts_named, found.notes))

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.data.reading.faults import BadSample
+from adam_mp.data.reading.account import Account, some
+from adam_mp.data.reading.faults import BadSample, Fault, SampleError
 from adam_mp.data.reading.items import Items
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import Records
 from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError, several
@@ -24,6 +26,8 @@ class DataSet:
 
     `image_shape` is the (height, width, channels) of pictures. `classes` is the number of classes: one more than the
     highest training label, and at least the number of `class_names`, which has a name for each class or is empty.
+    `account` says what the loader saw, `options` how images are read, with what was measured on them. `notices` are
+    lines for the user.
     """
 
     name: str
@@ -33,6 +37,9 @@ class DataSet:
     image_shape: tuple[int, int, int]
     classes: int
     class_names: tuple[str, ...] = ()
+    account: Account = Account()
+    options: LoadOptions = LoadOptions()
+    notices: tuple[str, ...] = ()
 
     @property
     def parts(self) -> list[Part]:
@@ -68,6 +75,38 @@ class DataSet:
             number -= len(part)
         raise IndexError(number)
 
+    def bad_sample(self, number: int, fault: Fault, figures: bool = True) -> BadSample:
+        """Return a sample that could not be used; with `figures`, how large it was if it was too large.
+
+        Its file is read again for that.
+        """
+        detail = ""
+        if figures and fault in (Fault.TOO_LARGE, Fault.TOO_MANY_BYTES):
+            detail = self._excess(number, fault)
+        return BadSample(self.place(number), fault, detail)
+
+    def worst_of(self, numbers: np.ndarray, faults: np.ndarray) -> str:
+        """Return the most frequent of the `faults` [n] of samples in words, with one of the samples as the example."""
+        kinds, counts = np.unique(faults, return_counts=True)
+        worst = Fault(int(kinds[counts.argmax()]))
+        bad = self.bad_sample(int(numbers[int((faults == worst).argmax())]), worst)
+        return f"{counts.max():,} of {len(faults):,}: {bad.reason} ({bad.path})"
+
+    def _excess(self, number: int, fault: Fault) -> str:
+        from adam_mp.data.reading.decoding import image_size  # brings the image libraries
+
+        for part in self.parts:
+            if number < len(part):
+                if not isinstance(part, Records):
+                    return ""
+                try:
+                    image_size(part.table.read(number, self.options.byte_limit), self.options)
+                except SampleError as error:
+                    return str(error) if error.fault is fault else ""
+                return ""
+            number -= len(part)
+        raise IndexError(number)
+
     @property
     def labels(self) -> np.ndarray:
         """The labels of all parts, int32 [count]."""
@@ -93,14 +132,15 @@ class DataSet:
 
 def make_dataset(
     name: str, train: Part, validation: Part | None, test: Part | None,
-    image_shape: tuple[int, int, int] | None = None, class_names: Sequence[str] = (),
+    image_shape: tuple[int, int, int] | None = None, class_names: Sequence[str] = (), account: Account | None = None,
+    least: int = 2, options: LoadOptions | None = None, notices: Sequence[str] = (),
 ) -> DataSet:  # fmt: skip
     """Return the data set of these parts; raises DataError if their labels or shapes do not agree.
 
-    `image_shape` is needed for records and items; arrays have their own.
+    `image_shape` is needed for records and items; arrays have their own. There must be `least` classes.
     """
     classes = max(int(train.labels.max()) + 1, len(class_names))
-    if classes < 2:
+    if classes < least:
         raise DataError(
             f"training labels of {name} are all {classes - 1}; expected at least two classes, counted from 0"
         )
@@ -117,7 +157,40 @@ def make_dataset(
             assert isinstance(part, Samples), "all parts are of one kind"
             _check_same_form(name, what, train.images, part.images)
     shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
-    return DataSet(name, train, validation, test, shape, classes, tuple(class_names))
+    return DataSet(
+        name, train, validation, test, shape, classes, tuple(class_names), account or Account(),
+        options or LoadOptions(), tuple(notices),
+    )  # fmt: skip
+
+
+def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataSet:
+    """Return a data set of one part with its classes numbered as those of a model, which are found by their names.
+
+    `names` and `classes` are the model's names, perhaps none, and its number of classes. Where either side has no
+    names, numbers stay as they are. Raises DataError, with both lists, if the data have a class that the model lacks.
+    """
+    assert dataset.parts == [dataset.train], "only one part is matched"
+    part = dataset.train
+    if not dataset.class_names or not names:
+        highest = int(part.labels.max())
+        if highest >= classes or (dataset.class_names and len(dataset.class_names) != classes):
+            said = f" ({some(dataset.class_names)})" if dataset.class_names else ""
+            raise DataError(
+                f"{dataset.name} has {dataset.classes} classes{said}, labels up to {highest}, but the model has "
+                f"{classes} classes ({some(names) or 'without names'})"
+            )
+        return dataset
+    counts = np.bincount(part.labels, minlength=len(dataset.class_names))
+    unknown = [name for name, count in zip(dataset.class_names, counts, strict=True) if count and name not in names]
+    if unknown:
+        raise DataError(
+            f"{dataset.name} has the class {some(map(repr, unknown))}, which the model does not know; the data have "
+            f"{some(dataset.class_names)}, the model {some(names)}"
+        )
+    index = {name: number for number, name in enumerate(names)}
+    table = np.array([index.get(name, 0) for name in dataset.class_names], np.int32)
+    matched = dataclasses.replace(part, labels=table[part.labels])
+    return dataclasses.replace(dataset, train=matched, classes=classes, class_names=tuple(names))
 
 
 def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray) -> None:
@@ -129,11 +202,18 @@ def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray
 
 
 def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (training, validation) indices, int64 and sorted, of `count` samples.
+    """Return the (training, validation) indices, int64 and sorted, of `count` samples, whatever their classes.
 
-    `validation` is the share of validation samples, which are drawn from the seed alone. Raises SettingsError if either
-    part would be empty.
+    `validation` is the share of validation samples, which are drawn from the seed alone. Runs that begin now divide
+    with `split_by_class`; a run that began with this division goes on with it. Raises SettingsError if either part
+    would be empty.
     """
+    held_out = _check_share(count, validation)
+    order = _drawn(count, seed)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+def _check_share(count: int, validation: float) -> int:
     held_out = round(count * validation)
     if validation > 0 and held_out == 0:
         raise SettingsError(
@@ -141,8 +221,41 @@ def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndar
         )
     if held_out >= count:
         raise SettingsError(f"validation is {validation:g}, which leaves none of {several(count, 'image')} to train on")
-    order = np.random.Generator(np.random.PCG64([seed, 0x5917])).permutation(count)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+    return held_out
+
+
+def _drawn(count: int, seed: int) -> np.ndarray:
+    return np.random.Generator(np.random.PCG64([seed, 0x5917])).permutation(count)
+
+
+def split_by_class(labels: np.ndarray, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (training, validation) indices, int64 and sorted, of samples with these labels.
+
+    Of each class its share is held out, drawn from the seed, and rounded so that the shares of all classes add up to
+    the share of all samples; but each class keeps a sample to train on. Raises SettingsError if either part would be
+    empty.
+    """
+    count = len(labels)
+    held_out, order = _check_share(count, validation), _drawn(count, seed)
+    _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    wanted = sizes * validation
+    quota = np.minimum(np.floor(wanted), sizes - 1).astype(np.int64)
+    # What rounding down has left goes first to the classes that lost most by it, equal ones in drawn order.
+    drawn_first = np.unique(of_class[order], return_index=True)[1]
+    by_loss = np.lexsort((drawn_first, quota - wanted))
+    while (left := held_out - int(quota.sum())) > 0:
+        open_classes = by_loss[quota[by_loss] < sizes[by_loss] - 1]
+        if not open_classes.size:
+            break  # each class has just one sample left to train on
+        quota[open_classes[:left]] += 1
+    in_order = of_class[order]
+    by_class = np.argsort(in_order, kind="stable")
+    place = np.empty(count, np.int64)  # of each sample, in drawn order, among those of its class
+    place[by_class] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    out = place < quota[in_order]
+    if validation > 0 and not out.any():
+        raise SettingsError(f"validation is {validation:g}, but each class has only one image; give 0")
+    return np.sort(order[~out]), np.sort(order[out])
 
 
 def epoch_order(indices: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """From the bytes of an image file to pixels, made as small as the caller allows, with a limit on the image's pixels.
 
 simplejpeg (libjpeg-turbo) decodes JPEG: measured on 256-pixel photographs it takes 190 microseconds where Pillow takes
-280 and OpenCV 230, and it can scale the image down while it decodes. Pillow decodes all other formats.
+280 and OpenCV 230, and it can scale the image down while it decodes. Pillow decodes all other formats. Its readers are
+called one by one, because `Image.open` has a limit of pixels of its own, which only a change for the whole process of a
+user's program would raise.
 """
 
 from __future__ import annotations
@@ -9,37 +11,48 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
+from adam_mp.data.reading.containers import is_deep_grey, is_rare_jpeg, is_webp, orientation, webp_size, without_notes
 from adam_mp.data.reading.faults import Fault, SampleError
+from adam_mp.data.reading.options import WHITE, LoadOptions
 from adam_mp.kernels.shrink import shrink
 
-PIXEL_LIMIT = 100_000_000  # of one image; a photograph has 10 to 50 million
-_FORMATS = ("PNG", "BMP", "WEBP", "JPEG")
-_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")  # a file that begins so is an image, even if it is damaged
+# Readers of Pillow by the bytes with which their files begin; WebP has its own in bytes 8 to 12 too.
+_READERS = ((b"\x89PNG", PngImageFile), (b"\xff\xd8\xff", JpegImageFile), (b"BM", BmpImageFile))
 _WORTH_SHRINKING = 1.25  # images are shrunk by this factor or more, not by less
 _LONGEST = 4.0  # an image's ratio of sides is at most so many times the pictures'; longer ends would fill the cache
 _FASTER_BY = 2.0  # smallest factor by which JPEG decodes faster; it does so to a half, quarter or eighth alone
 _COLOURS = {1: "GRAY", 3: "RGB"}
 _MODES = {1: "L", 3: "RGB"}
+_SIDEWAYS = 5  # EXIF orientations from here on exchange height and width
+_USUAL = LoadOptions()
 
 
-def decode(content: bytes, channels: int, least: tuple[int, int] | None, limit: int = PIXEL_LIMIT) -> np.ndarray:
+def decode(content: bytes, channels: int, least: tuple[int, int] | None, options: LoadOptions = _USUAL) -> np.ndarray:
     """Return the image as uint8 [h, w, channels], `channels` 1 (grey) or 3 (red, green, blue).
 
-    The image is shrunk, in its proportions, as long as it keeps at least the size `least` (height, width); with None it
-    keeps its own size. EXIF orientation is not applied. Raises SampleError if the content is not a whole image of at
-    most `limit` pixels.
+    The image is turned as its EXIF orientation asks, if `options` say so, and shrunk, in its proportions, as long as it
+    keeps at least the size `least` (height, width); with None it keeps its own size. Grey values of 16 bits are divided
+    so that `options.white` becomes 255. Raises SampleError if the content is not a whole image within the limits of
+    `options`, MemoryError if there is not enough memory for it.
     """
     if not content:
         raise SampleError(Fault.EMPTY)
-    pixels = _decode_jpeg(content, channels, least, limit) if simplejpeg.is_jpeg(content) else None
+    mark = orientation(content) if options.turned else 1
+    stored = (least[1], least[0]) if least is not None and mark >= _SIDEWAYS else least
+    pixels = _decode_jpeg(content, channels, stored, options.pixel_limit) if simplejpeg.is_jpeg(content) else None
     if pixels is None:
-        pixels = _decode_other(content, channels, limit)
-    return reduce(pixels, least)
+        pixels = _decode_other(content, channels, options)
+    return _turn(reduce(pixels, stored), mark)
 
 
 def reduce(pixels: np.ndarray, least: tuple[int, int] | None) -> np.ndarray:
@@ -51,22 +64,41 @@ def reduce(pixels: np.ndarray, least: tuple[int, int] | None) -> np.ndarray:
     return pixels if least is None else _fit(pixels, least)
 
 
-def byte_limit(pixel_limit: int) -> int:
-    """Return how many bytes a file with `pixel_limit` pixels may have: 8 a pixel, not compressed, and 1 MB of texts."""
-    return 8 * pixel_limit + (1 << 20)
-
-
-def image_size(content: bytes) -> tuple[int, int, int]:
+def image_size(content: bytes, options: LoadOptions = _USUAL) -> tuple[int, int, int]:
     """Return (height, width, channels), read from the header alone; channels are 1 for grey, 3 for colour.
 
-    Raises SampleError if the content does not begin as an image does.
+    Height and width are those of the image as it is turned. Raises SampleError if the content does not begin as an
+    image does, or declares more pixels than the limit.
     """
+    if not content:
+        raise SampleError(Fault.EMPTY)
+    with _opened(content, options.pixel_limit) as image:
+        grey = image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I")
+        sides = image.height, image.width
+    if options.turned and orientation(content) >= _SIDEWAYS:
+        sides = sides[1], sides[0]
+    return (*sides, 1 if grey else 3)
+
+
+def brightest(content: bytes, options: LoadOptions = _USUAL) -> int | None:
+    """Return the largest value of a grey image of 16 bits; None for all others, and those that cannot be decoded."""
+    if not is_deep_grey(content):
+        return None
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            grey = image.mode in ("1", "L", "LA", "I", "I;16", "F")
-            return image.height, image.width, 1 if grey else 3
+        with _opened(content, options.pixel_limit) as image:
+            return int(np.asarray(image).max())
     except Exception:
-        raise SampleError(Fault.NOT_AN_IMAGE if content else Fault.EMPTY) from None
+        return None  # it is reported when it is to be trained
+
+
+def _turn(pixels: np.ndarray, mark: int) -> np.ndarray:
+    """Return an image [h, w, c] turned as the EXIF orientation `mark`, 1 to 8, asks."""
+    if mark == 1:
+        return pixels
+    if mark >= _SIDEWAYS:
+        pixels = pixels.swapaxes(0, 1)
+    upside_down, mirrored = mark in (3, 4, 7, 8), mark in (2, 3, 6, 7)
+    return np.ascontiguousarray(pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1])
 
 
 def _decode_jpeg(content: bytes, channels: int, least: tuple[int, int] | None, limit: int) -> np.ndarray | None:
@@ -75,8 +107,7 @@ def _decode_jpeg(content: bytes, channels: int, least: tuple[int, int] | None, l
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
     except ValueError:
         return None
-    if height * width > limit:
-        raise SampleError(Fault.TOO_LARGE)
+    _check_size(height, width, limit)
     if colours not in ("Gray", "YCbCr", "RGB"):
         return None
     smallest = {}
@@ -86,35 +117,85 @@ def _decode_jpeg(content: bytes, channels: int, least: tuple[int, int] | None, l
         factor = _FASTER_BY if smallest else 1
         pixels: np.ndarray = simplejpeg.decode_jpeg(content, _COLOURS[channels], min_factor=factor, **smallest)
     except ValueError:
-        raise SampleError(Fault.DAMAGED) from None
+        raise SampleError(Fault.UNSUPPORTED if is_rare_jpeg(content) else Fault.DAMAGED) from None
     return pixels
 
 
-def _decode_other(content: bytes, channels: int, limit: int) -> np.ndarray:
-    failure = Fault.DAMAGED if content.startswith(_BEGINNINGS) else Fault.NOT_AN_IMAGE
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd but readable files, and about many pixels, which `limit` covers
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-                if image.width * image.height > limit:
-                    raise SampleError(Fault.TOO_LARGE)
-                failure = Fault.DAMAGED
-                pixels = np.asarray(_opaque(image).convert(_MODES[channels]), np.uint8)
-    except SampleError:
-        raise
-    except Image.DecompressionBombError:
-        raise SampleError(Fault.TOO_LARGE) from None
-    except Exception:
-        # Pillow's decoders raise nearly anything for files made to break them.
-        raise SampleError(failure) from None
+def _decode_other(content: bytes, channels: int, options: LoadOptions) -> np.ndarray:
+    with _opened(content, options.pixel_limit) as image:
+        try:
+            if is_deep_grey(content):
+                image = Image.fromarray(_to_bytes(np.asarray(image), options.white or WHITE))  # noqa: PLW2901
+            pixels = np.asarray(_opaque(image).convert(_MODES[channels]), np.uint8)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Pillow's decoders raise nearly anything for files made to break them.
+            raise SampleError(_fault(error, content)) from None
     return np.ascontiguousarray(pixels.reshape(*pixels.shape[:2], channels))
 
 
+def _opened(content: bytes, limit: int) -> Image.Image:
+    """Return the image in a file, whose header is read and whose pixels are not; raises SampleError."""
+    reader: Any = WebPImageFile if is_webp(content) else None
+    for begin, each in _READERS:
+        reader = each if content.startswith(begin) else reader
+    if reader is None:
+        raise SampleError(Fault.NOT_AN_IMAGE)
+    if reader is WebPImageFile and (size := webp_size(content)) is not None:
+        _check_size(*size, limit)  # Pillow takes memory for the pixels as it reads the header
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd but readable files
+            try:
+                image: Image.Image = reader(io.BytesIO(without_notes(content)))
+            except Image.DecompressionBombError:
+                image = _large_webp(without_notes(content))
+    except MemoryError:
+        raise
+    except Exception as error:
+        fault = _fault(error, content)
+        # Only two letters say that a file is BMP: a text may begin with them.
+        raise SampleError(Fault.NOT_AN_IMAGE if reader is BmpImageFile and fault is Fault.DAMAGED else fault) from None
+    _check_size(image.height, image.width, limit)
+    return image
+
+
+def _large_webp(content: bytes) -> Image.Image:
+    """Return a WebP image of so many pixels that Pillow's own reader refuses it, whatever the limit here."""
+    from PIL import _webp  # the decoder that Pillow's reader calls
+
+    decoder = _webp.WebPAnimDecoder(content)
+    (width, height), *_, mode = decoder.get_info()
+    pixels, _ = decoder.get_next()
+    return Image.frombuffer("RGB" if mode == "RGBX" else mode, (width, height), pixels, "raw", mode, 0, 1)
+
+
+def _check_size(height: int, width: int, limit: int) -> None:
+    if height * width > limit:
+        raise SampleError(
+            Fault.TOO_LARGE, f"the image has {width}x{height} = {height * width:,} pixels, more pixels than the limit "
+            f"of {limit:,}; --pixel-limit raises it",
+        )  # fmt: skip
+
+
+def _fault(error: Exception, content: bytes) -> Fault:
+    """Say what is wrong with a file that begins as an image does, from the error of the image library."""
+    if isinstance(error, Image.DecompressionBombError):
+        return Fault.GUARDED
+    rare = "nsupported" in str(error) or content[12:16] == b"CgBI" or is_rare_jpeg(content)
+    return Fault.UNSUPPORTED if rare else Fault.DAMAGED
+
+
+def _to_bytes(values: np.ndarray, white: float) -> np.ndarray:
+    """Return grey values of 16 bits as uint8, of the same shape: `white` and all above it become 255."""
+    table = np.minimum(np.rint(np.arange(65536) * (255 / white)), 255).astype(np.uint8)
+    out: np.ndarray = table[np.clip(values, 0, 65535)]
+    return out
+
+
 def _opaque(image: Image.Image) -> Image.Image:
-    """Return an image without transparency, on white; grey of more than 8 bits is brought to 8 bits."""
-    if image.mode.startswith("I"):
-        deep = np.asarray(image, np.int64)
-        return Image.fromarray((np.clip(deep, 0, 65535) // 257 if deep.max(initial=0) > 255 else deep).astype(np.uint8))
+    """Return an image without transparency, on white."""
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image

@@ -5,8 +5,10 @@ Reasons go to `bad_samples.jsonl` in the run folder.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import enum
+from collections.abc import Sequence
 
 
 class Fault(enum.IntEnum):
@@ -24,6 +26,13 @@ class Fault(enum.IntEnum):
     NO_LABEL = 9
     LINK = 10
     NO_IMAGE = 11
+    HIDDEN = 12
+    NO_CLASS = 13
+    DUPLICATE = 14
+    UNSUPPORTED = 15
+    GUARDED = 16
+    TOO_MANY_BYTES = 17
+    NO_MEMORY = 18
 
 
 REASONS = {
@@ -32,31 +41,57 @@ REASONS = {
     Fault.EMPTY: "the file is empty",
     Fault.NOT_AN_IMAGE: "not an image of a known kind (JPEG, PNG, BMP, WebP)",
     Fault.DAMAGED: "the image is damaged or cut short",
-    Fault.TOO_LARGE: "the image has more pixels than the limit, or its file more bytes than so many pixels can take",
+    Fault.TOO_LARGE: "the image has more pixels than the limit; --pixel-limit raises it",
     Fault.CRASHED: "decoding it killed the process, twice",
     Fault.BAD_ITEM: "the data set's __getitem__ failed or gave something else than an image and a label",
-    Fault.NO_LABEL: "no label that is a whole number, or .cls and .json disagree about it",
+    Fault.NO_LABEL: "no label that is a class's number or name as those of the others are, or .cls and .json disagree",
     Fault.LINK: "a link to a folder, or out of the data folder; give --follow-links to follow it",
     Fault.NO_IMAGE: "the class folder has no image",
+    Fault.UNSUPPORTED: "an image of a kind that is not supported, such as lossless or 12-bit JPEG; save it in another",
+    Fault.GUARDED: "the image library refuses an image so large in this format, whatever the limit; save it as PNG",
+    Fault.TOO_MANY_BYTES: "the file has more bytes than an image within the limit can take; --pixel-limit raises it",
+    Fault.NO_MEMORY: "there was not enough memory to decode the image",
+    Fault.HIDDEN: "its name begins with a dot, as those of hidden files do",
+    Fault.NO_CLASS: "an image that is in no class folder",
+    Fault.DUPLICATE: "the sample has such a member already",
+}
+
+# What a user can do about it, where the reason itself does not say it.
+REMEDIES = {
+    Fault.UNREADABLE: "look at its permissions",
+    Fault.HIDDEN: "rename it",
+    Fault.NO_CLASS: "move it into the folder of its class",
 }
 
 
 class SampleError(Exception):
-    """A sample cannot be read or decoded; `fault` says why. Code outside `data/` never sees this error."""
+    """A sample cannot be read or decoded; `fault` says why. Code outside `data/` never sees this error.
 
-    def __init__(self, fault: Fault) -> None:
-        super().__init__(REASONS[fault])
+    The message is `detail`, with the figures of this sample, or the fault's reason in words.
+    """
+
+    def __init__(self, fault: Fault, detail: str = "") -> None:
+        super().__init__(detail or REASONS[fault])
         self.fault = fault
 
 
 @dataclasses.dataclass(frozen=True)
 class BadSample:
-    """A sample that was left out: where it is, and why."""
+    """A sample that was left out: where it is, and why. `said` is the reason where more is known than the fault."""
 
     path: str
     fault: Fault
+    said: str = ""
 
     @property
     def reason(self) -> str:
-        """The fault in words."""
-        return REASONS[self.fault]
+        """The reason in words."""
+        return self.said or REASONS[self.fault]
+
+
+def summary_of(faults: Sequence[tuple[str, SampleError]]) -> str:
+    """Return the most frequent reason among faults of samples, each with its place, and one of them as the example."""
+    counts = collections.Counter(error.fault for _, error in faults)
+    worst, times = counts.most_common(1)[0]
+    place, error = next(each for each in faults if each[1].fault is worst)
+    return f"{times:,} of {len(faults):,}: {error} ({place})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -18,14 +19,21 @@ from adam_mp.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 _LARGEST = 1 << 40  # bytes that a header may announce
+_MOST_ZIPPED = 3  # times that a file may be gzipped, one inside the other
+# MNIST's four names with the points, prefixes and endings that mirrors and unpackers give them.
+_NAME = re.compile(
+    r"(?:(?P<prefix>.+?)[-_. ])?(?P<part>training|train|testing|test|t10k)[-_. ]?(?P<role>image|label)s?"
+    r"(?P<rest>(?:[-_. ]?(?:idx[0-9]?|ubyte|gz|bin))+)", re.IGNORECASE,
+)  # fmt: skip
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Return the uint8 array in an IDX file; raises DataError unless the file holds one of `dimensions` dimensions."""
     try:
         content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        for _ in range(_MOST_ZIPPED):
+            if content[:2] == b"\x1f\x8b":
+                content = gzip.decompress(content)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is truncated or damaged gzip ({error}); fetch it again") from None
     except OSError as error:
@@ -46,9 +54,53 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
+def has_idx(folder: Path) -> bool:
+    """Tell whether a folder has IDX files, or folders, with names like those of MNIST's four."""
+    return any(_slot(entry.name) is not None for entry in folder.iterdir())
+
+
 def find_idx(folder: Path, name: str) -> Path:
-    """Return the path of the IDX file `name` or `name.gz` in `folder`; raises DataError if the folder has neither."""
+    """Return the path of the IDX file `name` in `folder`, by its own name, gzipped, or by another that means the same.
+
+    Other names are those with points (`train-images.idx3-ubyte`), in capitals, with one prefix that all four have
+    (`emnist-letters-train-...`), or of a folder that holds the file. Raises DataError if there is none, or if there are
+    files of several prefixes.
+    """
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise DataError(f"data folder {folder} has no {name} (or {name}.gz); expected the four IDX files of MNIST's names")
+    wanted = _slot(name)
+    alike = {entry: slot for entry in sorted(folder.iterdir()) if (slot := _slot(entry.name)) is not None}
+    if wanted is not None:
+        prefixes = sorted({slot[0] for slot in alike.values()})
+        if len(prefixes) > 1 and wanted[0] not in prefixes:
+            raise DataError(
+                f"data folder {folder} has IDX files of several data sets: {', '.join(prefixes)}; move the four files "
+                "of one into a folder of their own"
+            )
+        found = [file for entry, slot in alike.items() if slot[1:] == wanted[1:] for file in _files_in(entry)]
+        if found:
+            return min(found, key=lambda path: (path.suffix.lower() == ".gz", path.name))
+    beside = [f"{entry.name}, a folder without such a file" if entry.is_dir() else entry.name for entry in alike]
+    has = f"; it has {', '.join(beside[:8])}" if beside else ""
+    raise DataError(
+        f"data folder {folder} has no {name} (or {name}.gz); expected the four IDX files of MNIST's names{has}"
+    )
+
+
+def _slot(name: str) -> tuple[str, str, str] | None:
+    """Return (prefix, "train" or "test", "image" or "label") for the name of an IDX file, None for another name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    part = "train" if match["part"].lower().startswith("train") else "test"
+    return (match["prefix"] or "").lower(), part, match["role"].lower()
+
+
+def _files_in(entry: Path) -> list[Path]:
+    """Return the file itself, or the IDX file inside a folder that has its name, as some unpackers leave it."""
+    if entry.is_file():
+        return [entry]
+    inside = sorted(path for path in entry.iterdir() if path.is_file() and path.name[0] != ".")
+    named = [path for path in inside if _slot(path.name) is not None]
+    return named[:1] or (inside if len(inside) == 1 else [])

@@ -9,146 +9,173 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.data.reading.faults import REASONS, BadSample, Fault
+from adam_mp.data.reading.account import Account, some, why_nothing
+from adam_mp.data.reading.class_folders import PartFound, find_classes
+from adam_mp.data.reading.faults import BadSample
+from adam_mp.data.reading.image_kinds import ENDINGS
+from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
+from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, nearest
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-PARTS: Mapping[str, Sequence[str]] = {
-    "train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing"),
-}  # fmt: skip
-
-
-def is_image_folder(folder: Path) -> bool:
-    """Tell whether `folder` has folders that may be classes or parts such as `train/`."""
-    return bool(part_folders(folder)) or any(entry.is_dir() for entry in _entries(folder) if entry.name[0] != ".")
-
-
-def part_folders(folder: Path) -> dict[str, Path]:
-    """Return part -> folder for "train", "validation" and "test"; an empty dictionary if there is none for "train"."""
-    found = {}
-    for part, names in PARTS.items():
-        for name in names:
-            if (folder / name).is_dir():
-                found[part] = folder / name
-                break
-    return found if "train" in found else {}
-
-
-def read_image_folder(folder: Path, follow_links: bool) -> tuple[dict[str, Records], list[str]]:
-    """Return the records of each part, and the sorted names of the classes; a class's index is its label.
-
-    Without part folders, all of `folder` is "train". Links to folders, and links that lead out of `folder`, are
-    followed only with `follow_links`. Raises DataError if there is nothing to train on, or if a part has a class that
-    the training part lacks.
-    """
-    folder = folder.absolute()
-    links = _Links(folder.resolve(), follow_links)
-    parts = part_folders(folder) or {"train": folder}
-    classes = _class_folders(parts["train"], links)
-    if len(classes) < 2:
-        raise DataError(f"{parts['train']} has {len(classes)} class folders; expected two or more, with images in them")
-    records = {part: _read_part(place, classes, links) for part, place in parts.items()}
-    if not len(records["train"]):
-        raise DataError(f"no folder of {parts['train']} has an image ({', '.join(ENDINGS)}); expected class/image.jpg")
-    return records, classes
+_INSTEAD = {VALIDATION: "so it is not validated on", TEST: "so nothing is tested"}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Links:
-    """Which links are followed: all with `follow`, otherwise only links to files below `root`."""
+class ImageFolder:
+    """What an image folder has: the records of each part, the sorted names of the classes, and the account.
 
-    root: Path
-    follow: bool
+    A class's index in `classes` is its label.
+    """
 
-    def kind(self, entry: os.DirEntry[str]) -> str | Fault:
-        """Return "folder" or "file", or the fault for which the entry is left out."""
-        try:
-            link = entry.is_symlink()
-            if link and not self.follow:
-                outside = not Path(entry.path).resolve().is_relative_to(self.root)
-                if outside or entry.is_dir():
-                    return Fault.LINK
-            if entry.is_dir():
-                return "folder"
-            if entry.is_file():
-                return "file"
-        except (OSError, RuntimeError):  # for example a link to itself
-            return Fault.UNREADABLE
-        return Fault.MISSING if link else Fault.UNREADABLE
+    parts: Mapping[str, Records]
+    classes: list[str]
+    account: Account
 
 
-def _class_folders(folder: Path, links: _Links) -> list[str]:
-    names = []
-    for entry in _entries(folder):
-        if entry.name.startswith("."):
-            continue
-        kind = links.kind(entry)
-        if kind is Fault.LINK and entry.is_dir():
-            raise DataError(f"{entry.path}: {REASONS[Fault.LINK]}")
-        if kind == "folder":
-            names.append(entry.name)
-    return names
+def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False) -> ImageFolder:
+    """Read which images of which classes a folder has.
+
+    Without part folders, all of `folder` is "train". Links to folders, and links that lead out of `folder`, are
+    followed only with `follow_links`. With `only_test`, what is to be tested is read alone, as "train": the test part,
+    or all of a folder without parts. Raises DataError if there is nothing to train on, if the classes cannot be meant,
+    or if a part has a class that the training part lacks.
+    """
+    folder = folder.absolute()
+    named = find_part_folders(folder, train_wanted=not only_test)
+    places, notes = dict(named.places), list(named.notes)
+    if only_test and places:
+        if TEST not in places:
+            has = " and ".join(f"{place.name}/" for place in places.values())
+            raise DataError(f"{folder} has no test images to evaluate on: it has {has}, but no test/; give one of them")
+        places, notes = {TRAIN: places[TEST]}, []
+    found = {part: find_classes(place, folder, follow_links) for part, place in (places or {TRAIN: folder}).items()}
+    train = found.pop(TRAIN)
+    if not places:
+        refuse_misspelt(folder, list(train.classes), lambda name: not train.classes[name].direct)
+    train = _classes_to_train(train, bool(places), 1 if only_test else 2, notes)
+    usable = {part: each for part, each in found.items() if _is_usable(part, each, train, notes)}
+    usable = {part: _regrouped(each, notes) if _misses(each, train) else each for part, each in usable.items()}
+    for part, each in usable.items():
+        _check_classes(part, each, train)
+    elsewhere = {name for each in usable.values() for name in each.classes}
+    classes = sorted({*train.classes, *(elsewhere & train.folders)})
+    _tell_empty(train, set(classes), notes)
+    parts = {part: _records(each, classes) for part, each in ((TRAIN, train), *usable.items())}
+    spelled = {part: place.name + "/" for part, place in places.items() if part in parts}
+    layout = "class folders" + (f" below {' and '.join(spelled.values())}" if spelled else "")
+    return ImageFolder(parts, classes, Account(layout, spelled, bool(places), tuple(notes)))
 
 
-def _read_part(folder: Path, classes: Sequence[str], links: _Links) -> Records:
-    here = set(_class_folders(folder, links))
-    strange = sorted(here - set(classes))
-    if strange:
-        raise DataError(f"{folder} has the class {strange[0]!r}, which the training images lack; remove or rename it")
+def _records(part: PartFound, classes: Sequence[str]) -> Records:
     names: list[str] = []
-    labels: list[int] = []
-    rejected: list[BadSample] = []
+    labels: list[np.ndarray] = []
     for label, name in enumerate(classes):
-        if name not in here:
-            continue
-        found = _images_below(folder, name, links, rejected)
-        if not found:
-            rejected.append(BadSample(str(folder / name), Fault.NO_IMAGE))
-        names += found
-        labels += [label] * len(found)
-    return Records(RecordTable.of_files(folder, names), np.array(labels, np.int32), tuple(rejected))
+        if name in part.classes:
+            images = part.classes[name].images
+            names += images
+            labels.append(np.full(len(images), label, np.int32))
+    return Records(RecordTable.of_files(part.folder, names), np.concatenate(labels), tuple(part.rejected))
 
 
-def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample]) -> list[str]:
-    """Return the images in a class folder and the folders below it, sorted, as names below `root`."""
-    found = []
-    waiting = [name]
-    # No folder is read twice, so links may lead in circles. The folders above hold other classes and are not read.
-    seen = {_identity(place) for place in (links.root, root, root / name)}
-    while waiting:
-        here = waiting.pop()
-        try:
-            entries = _entries(root / here)
-        except DataError:
-            rejected.append(BadSample(str(root / here), Fault.UNREADABLE))
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            kind = links.kind(entry)
-            if isinstance(kind, Fault):
-                rejected.append(BadSample(entry.path, kind))
-            elif kind == "folder":
-                identity = _identity(Path(entry.path))
-                if identity not in seen:
-                    seen.add(identity)
-                    waiting.append(f"{here}/{entry.name}")
-            elif entry.name.lower().endswith(ENDINGS):
-                found.append(f"{here}/{entry.name}")
-            else:
-                rejected.append(BadSample(entry.path, Fault.NOT_AN_IMAGE))
-    return sorted(found)
+def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]) -> PartFound:
+    """Return the classes to train on, found below `part`; raises DataError if there are fewer than `least`."""
+    if part.loose and not part.classes:
+        advice = "put its images into a folder for each class"
+        raise DataError(f"{part.folder} has {part.loose:,} images, but no class folders with images; {advice}")
+    if not part.classes:
+        why = why_nothing(part.rejected) or f"its folders are empty: {some(sorted(part.folders)) or 'there is none'}"
+        raise DataError(
+            f"no folder of {part.folder} has an image ({', '.join(ENDINGS)}); expected class/image.jpg: {why}"
+        )
+    deeper = all(not each.direct for each in part.classes.values())
+    if len(part.classes) == 1 and deeper:
+        _refuse_deep(part, named)
+    part = _regrouped(part, notes) if deeper else part
+    if len(part.classes) < least:
+        (name, only), others = next(iter(part.classes.items())), sorted(part.folders - set(part.classes))
+        found = f"{part.folder} has only one class folder with images: {name} ({len(only.images):,})"
+        empty = f" ({some(others)}: no image; {why_nothing(part.rejected)})" if others else ""
+        raise DataError(f"{found}{empty}; expected two or more, with images in them")
+    if not deeper and (nested := [name for name, each in part.classes.items() if not each.direct]):
+        notes.append(f"all images of the class {some(nested)} lie in folders below it; they count as its own")
+    return part
 
 
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _refuse_deep(part: PartFound, named: bool) -> None:
+    """Raise DataError if the only class folder holds what should be the class folders, or the parts."""
+    (only,) = part.classes.values()
+    inside = os.path.commonpath([os.path.dirname(name) for name in only.images])
+    below = sorted(
+        {name[len(inside) + 1 :].partition("/")[0] for name in only.images if "/" in name[len(inside) + 1 :]}
+    )
+    if len(below) < 2:
+        return
+    place = part.folder / inside
+    todo = f"move these folders up into {part.folder}" if named else f"give {place}"
+    raise DataError(
+        f"all {len(only.images):,} images of {part.folder} lie deeper, in {place}, which has the folders "
+        f"{some(below)}; {todo}"
+    )
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"cannot read folder {folder}: {error.strerror}") from None
+def _regrouped(part: PartFound, notes: list[str]) -> PartFound:
+    """Return the part with the folders inside its folders as classes, where all of its folders hold the same ones."""
+    inner = part.inner_classes()
+    if inner is None:
+        return part
+    notes.append(
+        f"the folders {some(f'{name}/' for name in part.classes)} of {part.folder} hold the same folders, "
+        f"{some(inner)}: these are the classes"
+    )
+    return dataclasses.replace(part, classes=inner, folders=frozenset(inner))
+
+
+def _misses(part: PartFound, train: PartFound) -> bool:
+    return not set(part.classes) & train.folders and all(not each.direct for each in part.classes.values())
+
+
+def _is_usable(part: str, found: PartFound, train: PartFound, notes: list[str]) -> bool:
+    """Tell whether a part has images by class; if not, add a note that says what it has. Raises DataError."""
+    images = sum(len(each.images) for each in found.classes.values())
+    unknown = [each for name, each in found.classes.items() if name not in train.folders]
+    if not images:
+        if found.loose:
+            what = f"has {found.loose:,} images, but no class folders"
+        else:
+            what = "has no image" + (f" ({why})" if (why := why_nothing(found.rejected)) else "")
+    elif len(found.classes) == 1 and unknown:
+        (name,), inner = found.classes, {each.split("/")[1] for each in unknown[0].images if each.count("/") > 1}
+        if inner & train.folders:
+            raise DataError(
+                f"all images of {found.folder} lie one folder deeper, in {found.folder / name}, which has the folders "
+                f"{some(sorted(inner))}; move these up into {found.folder}"
+            )
+        what = f"has {images:,} images in {name}/ alone, which is none of the classes {some(sorted(train.classes))}"
+    else:
+        return True
+    use = "; `predict` classifies images without classes" if part == TEST and (images or found.loose) else ""
+    notes.append(f"{found.folder} {what}, {_INSTEAD[part]}{use}")
+    return False
+
+
+def _check_classes(part: str, found: PartFound, train: PartFound) -> None:
+    """Raise DataError if a part has classes for which the training part has no folder."""
+    strange = sorted(set(found.classes) - train.folders)
+    if strange:
+        raise DataError(
+            f"{found.folder} has the class {strange[0]!r}, which the training images lack "
+            f"({nearest(strange[0], train.classes, 12)}); remove or rename it"
+            + (f"; so with {some(strange[1:])}" if strange[1:] else "")
+        )
+
+
+def _tell_empty(train: PartFound, classes: set[str], notes: list[str]) -> None:
+    """Note which folders are no classes, because no part has an image of them."""
+    empty = sorted(train.folders - classes)
+    if not empty:
+        return
+    inside = tuple(f"{train.folder / name}/" for name in empty)
+    rejected: list[BadSample] = [bad for bad in train.rejected if bad.path.startswith(inside)]
+    why = f": {why_nothing(rejected)}" if rejected else ""
+    notes.append(f"no class, for want of an image: {some(f'{name}/' for name in empty)} in {train.folder}{why}")

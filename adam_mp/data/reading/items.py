@@ -7,13 +7,15 @@ too, since they never import the user's script.
 from __future__ import annotations
 
 import dataclasses
-import operator
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from adam_mp.data.reading.faults import BadSample, Fault, SampleError
+from adam_mp.data.reading.axes import order_of_image
+from adam_mp.data.reading.faults import REASONS, BadSample, Fault, SampleError
+from adam_mp.data.reading.labels import Classes, find_classes, most_alike, plain_label, plain_labels, plain_of
 from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
@@ -46,38 +48,58 @@ def is_item_source(source: Any) -> bool:
     return hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, (str, bytes, dict))
 
 
-def make_items(dataset: Any, what: str) -> Items:
-    """Return the items of a Python object; `what` names it in errors.
+def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tuple[list[Items], Classes]:
+    """Return the items of each Python object, and the classes of the first, which is to train on.
 
-    Labels come from its `.targets` or `.labels`, or else from every item in turn; items that fail are left out. Raises
-    DataError if labels are not whole numbers from 0, or if no item has one.
+    Each comes as (what errors call it, object). Labels come from its `.targets` or `.labels`, or else from every item
+    in turn; items that fail are left out. `labels.find_classes` says what `to_train` is. Raises DataError if labels are
+    not usable (see `labels`), or if no item has one.
     """
+    found = [(what, dataset, *_labels_of(dataset, what)) for what, dataset in datasets]
+    what, dataset, _, plain, _ = found[0]
+    classes = find_classes(plain, what, _names_of(dataset), to_train)
+    parts = [
+        Items(dataset, numbers, classes.number(plain, what), rejected)
+        for what, dataset, numbers, plain, rejected in found
+    ]
+    return parts, classes
+
+
+def _names_of(dataset: Any) -> Sequence[str]:
+    names = getattr(dataset, "classes", ())
+    return tuple(map(str, names)) if isinstance(names, (list, tuple, np.ndarray)) else ()
+
+
+def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[BadSample, ...]]:
+    """Return the numbers of the items that have a label, their plain labels, and the items that failed."""
     count = len(dataset)
     if count == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     for name in _LABELS:
-        given = getattr(dataset, name, None)
-        if given is not None and len(given) == count:
-            return Items(dataset, np.arange(count), _classes(np.asarray(given), what))
-    numbers, labels, rejected = [], [], []
-    failure: Exception | None = None
+        given: Any = getattr(dataset, name, None)
+        if hasattr(given, "__len__") and len(given) == count:
+            return np.arange(count), plain_labels(given, count, what), ()
+    found, numbers, failures = [], [], []
     for number in range(count):
         try:
             _, label = dataset[number]
-            labels.append(operator.index(np.asarray(label).item()))
+            found.append(plain_label(label))
             numbers.append(number)
         except Exception as error:
-            failure = failure or error
-            rejected.append(BadSample(f"item {number} of the {what} data", Fault.BAD_ITEM))
-    if failure is not None and not numbers:
-        raise DataError(f"{what}: no item is (image, label); the first: {type(failure).__name__}: {failure}")
-    return Items(dataset, np.array(numbers, np.int64), _classes(np.array(labels), what), tuple(rejected))
-
-
-def _classes(labels: np.ndarray, what: str) -> np.ndarray:
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise DataError(f"{what}: labels are {labels.dtype} of shape {labels.shape}; expected whole numbers from 0")
-    return labels.astype(np.int32)
+            failures.append((number, f"{type(error).__name__}: {error}"))
+    if not numbers:
+        raise DataError(f"{what}: no item is (image, label); the first: {failures[0][1]}")
+    alike = most_alike(found)
+    for number, label, same in zip(numbers, found, alike, strict=True):
+        if not same:
+            failures.append((number, f"its label is {label!r}, of another kind than most"))
+    kept = [number for number, same in zip(numbers, alike, strict=True) if same]
+    plain = plain_of([label for label, same in zip(found, alike, strict=True) if same], what)
+    rejected = tuple(
+        BadSample(f"item {number} of the {what} data", Fault.BAD_ITEM, f"{REASONS[Fault.BAD_ITEM]}: {why}")
+        for number, why in sorted(failures)
+    )
+    return np.array(kept, np.int64), plain, rejected
 
 
 def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:
@@ -107,6 +129,15 @@ def item_size(dataset: Any, index: int) -> tuple[int, int, int]:
     if pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3):
         raise DataError(
             f"item {index} of the data set has an image of {pixels.dtype} {pixels.shape}; expected uint8 "
-            "[height, width] or [height, width, 1 or 3]"
+            f"[height, width] or [height, width, 1 or 3]{_advice(pixels)}"
         )
     return shape[0], shape[1], shape[2]
+
+
+def _advice(pixels: np.ndarray) -> str:
+    """Return what to write for an image of another type or order of axes; "" if no line is known."""
+    order = order_of_image(pixels.shape)
+    if pixels.dtype == np.uint8 or not np.issubdtype(pixels.dtype, np.number):
+        return f"; write image{order}" if order else ""
+    scale = "(255 * image)" if np.issubdtype(pixels.dtype, np.floating) and pixels.max(initial=0) <= 1 else "image"
+    return f"; write {scale}{order}.astype(numpy.uint8)"

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
+from adam_mp.data.reading.array_names import meaning_of
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
-from adam_mp.data.reading.decoding import PIXEL_LIMIT, byte_limit, image_size
-from adam_mp.data.reading.faults import SampleError
-from adam_mp.data.reading.idx import find_idx, read_idx
-from adam_mp.data.reading.image_folder import ENDINGS, is_image_folder, part_folders, read_image_folder
+from adam_mp.data.reading.decoding import image_size
+from adam_mp.data.reading.depths import Depths
+from adam_mp.data.reading.faults import SampleError, summary_of
+from adam_mp.data.reading.idx import find_idx, has_idx, read_idx
+from adam_mp.data.reading.image_folder import read_image_folder
+from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.items import is_item_source, item_size, make_items
+from adam_mp.data.reading.options import LoadOptions
+from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records
 from adam_mp.data.reading.samples import make_samples
-from adam_mp.data.reading.shards import expand_braces, is_shard_name, read_shards, shards_by_part
-from adam_mp.errors import DataError, SettingsError
+from adam_mp.data.reading.shards import (
+    PACKED,
+    expand_braces,
+    is_shard_name,
+    packed_shards,
+    read_shard_set,
+    shards_by_part,
+)
+from adam_mp.errors import DataError, SettingsError, nearest
 
 EMBEDDED = "mnist"
 _EMBEDDED_FOLDER = Path(__file__).parents[1] / "mnist"
@@ -29,19 +42,6 @@ _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
 _USUAL_SIDE = 224
 _LOOKED_AT = 64  # images whose headers decide the size and colours of all pictures
 _LARGEST_SIDE = 4096  # pixels
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadOptions:
-    """How images in files are read.
-
-    `image_size` is "N" or "HxW" in pixels, `channels` 1 or 3; with None they follow from the images. `follow_links`
-    says whether links to folders, and links that lead out of the data folder, are followed.
-    """
-
-    image_size: str | None = None
-    follow_links: bool = False
-    channels: int | None = None
 
 
 def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> DataSet:
@@ -69,9 +69,10 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
         elif len(parts) == 2 and all(_has_items(part) for part in parts):
             return _load_items(parts, options)
         if len(parts) in (2, 4):
-            train = make_samples(parts[0], parts[1], "training")
-            test = make_samples(parts[2], parts[3], "test") if len(parts) == 4 else None
-            return make_dataset("arrays", train, None, test)
+            named = {TRAIN: ("training", *parts[:2])}
+            if len(parts) == 4:
+                named[TEST] = ("test", *parts[2:])
+            return _tested(_with_arrays("arrays", named, Account("arrays", {}, len(parts) == 4), options), options)
     elif _has_items(source):
         return _load_items([source], options)
     raise DataError(
@@ -91,54 +92,145 @@ def _has_items(source: Any) -> bool:
 
 def _load_path(source: str, options: LoadOptions) -> DataSet:
     if source == EMBEDDED:
-        return _load_idx(_EMBEDDED_FOLDER, source)
+        return _load_idx(_EMBEDDED_FOLDER, source, options)
     path = Path(source)
-    if is_shard_name(source):
-        return _with_form(source, {"train": read_shards([Path(name) for name in expand_braces(source)])}, (), options)
+    if is_shard_name(source) and not path.is_dir():
+        return _load_shards(source, {TRAIN: [Path(name) for name in expand_braces(source)]}, False, options)
     if path.is_file():
-        return _load_arrays(path)
+        return _load_file(path, options)
     if not path.is_dir():
         raise DataError(
             f"data folder {path} does not exist; give a folder with class folders, IDX files, tar shards or .npy "
             f"files, or {EMBEDDED!r}"
         )
-    if any((path / (name + ending)).exists() for name in _FILES["train"] for ending in ("", ".gz")):
-        return _load_idx(path, source)
+    load = _loader(path)
+    if load is None:
+        raise DataError(_why_no_data(path))
+    return load(path, options)
+
+
+def _loader(path: Path) -> Callable[[Path, LoadOptions], DataSet] | None:
+    """Return the function that loads what a folder has, None if nothing in it is known."""
+    if any((path / (name + ending)).exists() for name in _FILES[TRAIN] for ending in ("", ".gz")):
+        return lambda path, options: _load_idx(path, str(path), options)
     if shards := shards_by_part(path):
-        return _with_form(source, {part: read_shards(files) for part, files in shards.items()}, (), options)
+        named = len(shards) > 1 or TRAIN not in shards
+        return lambda path, options: _load_shards(str(path), shards, named, options)
     if has_array_files(path):
-        return _load_arrays(path)
-    if part_folders(path) or is_image_folder(path):
-        records, classes = read_image_folder(path, options.follow_links)
-        return _with_form(source, records, classes, options)
-    if any("-ubyte" in entry.name for entry in path.iterdir()):
-        return _load_idx(path, source)  # raises an error that names the missing file
-    beside = any(entry.name.lower().endswith(ENDINGS) for entry in path.iterdir())
-    advice = "; put its images into a folder for each class" if beside else ""
-    raise DataError(
+        return _load_arrays
+    if has_idx(path):
+        return lambda path, options: _load_idx(path, str(path), options)
+    if any(entry.is_dir() and not is_dropping(entry.name) for entry in path.iterdir()):
+        return _load_folder
+    return None
+
+
+def _load_file(path: Path, options: LoadOptions) -> DataSet:
+    name = path.name.lower()
+    if name.endswith((*PACKED, ".gz", ".bz2", ".xz", ".zst", ".zip", ".rar", ".7z")):
+        raise DataError(f"{path} is compressed; unpack it and give the folder or the plain .tar")
+    if has_image_ending(name):
+        raise DataError(f"{path} is one image; give a folder that has a folder of images for each class")
+    return _load_arrays(path, options)
+
+
+def _why_no_data(path: Path) -> str:
+    """Say why nothing in a folder can be trained on, by what it has."""
+    names = sorted(entry.name for entry in path.iterdir() if not is_dropping(entry.name))
+    said = (
         f"data folder {path} has no class folders with images, no IDX files of MNIST's names, no tar shards, no "
-        f"images.npy and labels.npy{advice}"
+        "images.npy and labels.npy"
     )
+    if packed := packed_shards(path):
+        return f"{said}; {some(packed, 3)} is compressed: unpack it to a plain .tar, or to a folder of class folders"
+    if any(has_image_ending(name) for name in names):
+        return f"{said}; put its images into a folder for each class"
+    if arrays := [name for name in names if name.lower().endswith(".npy")]:
+        pairs = " and ".join(f"{name}, {nearest(name[:-4], _WANTED_ARRAYS)}" for name in arrays[:2])
+        single = [name for name in arrays if meaning_of(name[:-4])]
+        lacks = f"; {single[0]} alone is not enough" if len(single) == 1 else ""
+        return f"{said}; it has {pairs}{lacks}"
+    if files := [name for name in names if name.lower().endswith((".npz", ".zip", ".h5", ".parquet", ".csv"))]:
+        use = f"; give {path / files[0]}" if files[0].lower().endswith(".npz") else ""
+        return f"{said}; it has {some(files, 3)}{use}"
+    return f"{said}; it has {some(names, 5) or 'nothing at all'}"
 
 
-def _load_idx(folder: Path, name: str) -> DataSet:
-    parts = {}
+_WANTED_ARRAYS = ("images", "labels", "x_train", "y_train", "train_images", "train_labels")
+
+
+def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
+    parts, places = {}, {}
     for part, (images_name, labels_name) in _FILES.items():
-        images = read_idx(find_idx(folder, images_name), 3)
-        labels = read_idx(find_idx(folder, labels_name), 1)
+        if options.only_test and part == TRAIN:
+            continue
+        files = find_idx(folder, images_name), find_idx(folder, labels_name)
+        images, labels = read_idx(files[0], 3), read_idx(files[1], 1)
         if len(images) != len(labels):
             raise DataError(f"{folder}: {images_name} has {len(images)} images, but {labels_name} {len(labels)} labels")
-        parts[part] = make_samples(images, labels, f"{part} set of {folder}")
-    return make_dataset(name, parts["train"], None, parts["test"])
+        parts[part] = (f"{part} set of {folder}", images, labels)
+        places[part] = " and ".join(file.relative_to(folder).as_posix() for file in files)
+    account = Account("IDX files", places, True)
+    if options.only_test:
+        parts = {TRAIN: parts[TEST]}
+    return _with_arrays(name, parts, account, options)
 
 
-def _load_arrays(path: Path) -> DataSet:
-    parts = {part: make_samples(*pair, f"{part} set of {path}") for part, pair in read_array_files(path).items()}
-    return make_dataset(str(path), parts["train"], None, parts.get("test"))
+def _load_arrays(path: Path, options: LoadOptions) -> DataSet:
+    found = read_array_files(path)
+    parts = {part: (f"{part} set of {path}", *pair) for part, pair in found.pairs.items()}
+    return _tested(_with_arrays(str(path), parts, found.account, options), options)
+
+
+def _with_arrays(
+    name: str, parts: Mapping[str, tuple[str, Any, Any]], account: Account, options: LoadOptions
+) -> DataSet:  # fmt: skip
+    """Return the data set of parts that are each (what errors call it, images, labels)."""
+    order = [part for part in (TRAIN, VALIDATION, TEST) if part in parts]
+    samples, classes = make_samples([parts[part] for part in order], to_train=not options.only_test)
+    made = dict(zip(order, samples, strict=True))
+    return make_dataset(
+        name, made[TRAIN], made.get(VALIDATION), made.get(TEST), class_names=classes.names, account=account,
+        least=_least(options), options=options, notices=classes.notices,
+    )  # fmt: skip
+
+
+def _least(options: LoadOptions) -> int:
+    """Return how many classes there must be: one may be all that is tested."""
+    return 1 if options.only_test else 2
+
+
+def _load_folder(path: Path, options: LoadOptions) -> DataSet:
+    try:
+        found = read_image_folder(path, options.follow_links, options.only_test)
+    except DataError as error:
+        for inside in sorted(path.iterdir()):  # an archive's own folder, with data of another kind in it
+            if inside.is_dir() and not is_dropping(inside.name) and _loader(inside) not in (None, _load_folder):
+                raise DataError(f"{error}; {inside} has data: give that folder") from None
+        raise
+    return _with_form(str(path), found.parts, found.classes, options, found.account)
+
+
+def _load_shards(
+    source: str, shards: Mapping[str, Sequence[Path]], parts_named: bool, options: LoadOptions
+) -> DataSet:  # fmt: skip
+    found = read_shard_set(shards, parts_named, options.only_test)
+    return _with_form(source, found.parts, found.classes, options, found.account, found.notices)
+
+
+def _tested(dataset: DataSet, options: LoadOptions) -> DataSet:
+    """Return the data set; with `only_test` one that has only what is to be tested, as its training part."""
+    if not options.only_test or (dataset.test is None and not dataset.account.parts_named):
+        return dataset
+    if dataset.test is None:
+        raise DataError(f"{dataset.name} has no test images to evaluate on")
+    return dataclasses.replace(dataset, train=dataset.test, validation=None, test=None)
 
 
 def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
-    parts = [make_items(dataset, what) for dataset, what in zip(datasets, ("training", "test"), strict=False)]
+    parts, classes = make_items(
+        list(zip(("training", "test"), datasets, strict=False)), to_train=not options.only_test
+    )  # fmt: skip
     sizes, failure = [], None
     for index in parts[0].numbers[:_LOOKED_AT].tolist():
         try:
@@ -147,34 +239,44 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
             failure = failure or error  # only this item is bad: it is reported when it is to be trained
     if failure is not None and not sizes:
         raise failure
-    shape = _shape(type(datasets[0]).__name__, sizes, options)
+    shape = _shape(sizes, options)
     test: Part | None = parts[1] if len(parts) > 1 else None
-    names = getattr(datasets[0], "classes", ())
-    names = tuple(map(str, names)) if len(names) > int(parts[0].labels.max()) else ()
-    return make_dataset(type(datasets[0]).__name__, parts[0], None, test, shape, names)
+    account, name = Account("items", {}, test is not None), type(datasets[0]).__name__
+    return _tested(
+        make_dataset(
+            name, parts[0], None, test, shape, classes.names, account, _least(options), options, classes.notices
+        ),
+        options,
+    )
 
 
-def _with_form(name: str, parts: Mapping[str, Records], classes: Sequence[str], options: LoadOptions) -> DataSet:
-    """Return the data set of these parts; the first images decide the size and colours of pictures."""
-    if "train" not in parts or not len(parts["train"]):
-        raise DataError(f"{name} has no training images")
-    train = parts["train"]
+def _with_form(
+    name: str, parts: Mapping[str, Records], classes: Sequence[str], options: LoadOptions, account: Account,
+    notices: Sequence[str] = (),
+) -> DataSet:  # fmt: skip
+    """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
+    train = parts[TRAIN]
     step = max(1, len(train) // _LOOKED_AT)
-    sizes = []
+    sizes, faults, depths = [], [], Depths()
     for sample in range(0, len(train), step):
         try:
-            sizes.append(image_size(train.table.read(sample, byte_limit(PIXEL_LIMIT))))
-        except SampleError:
-            continue  # the sample is bad: it is reported when it is to be trained
-    shape = _shape(name, sizes, options)
-    validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in ("validation", "test"))
-    return make_dataset(name, train, validation, test, shape, classes)
-
-
-def _shape(name: str, sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:
-    """Return height, width and channels of pictures: as `options` asks, or as all images are, or 224x224."""
+            content = train.table.read(sample, options.byte_limit)
+            sizes.append(image_size(content, options))
+        except SampleError as error:  # the sample is bad: it is reported when it is to be trained
+            faults.append((train.table.place(sample), error))
+        else:
+            depths.look(content, options)
     if not sizes:
-        raise DataError(f"none of the first images of {name} can be read; expected JPEG, PNG, BMP or WebP")
+        raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
+    shape = _shape(sizes, options)
+    validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
+    options = dataclasses.replace(options, white=depths.white(options))
+    notices = (*notices, *depths.notices(options))
+    return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
+
+
+def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:
+    """Return height, width and channels of pictures: as `options` asks, or as all images are, or 224x224."""
     channels = options.channels or max(size[2] for size in sizes)
     if options.image_size is not None:
         return (*parse_image_size(options.image_size), channels)

@@ -149,8 +149,16 @@ def read_part(path: str | os.PathLike[str], begin: int, length: int, limit: int)
                 raise SampleError(Fault.UNREADABLE)
             length = status.st_size if length == WHOLE_FILE else length
             if length > limit:
-                raise SampleError(Fault.TOO_LARGE)
+                raise SampleError(
+                    Fault.TOO_MANY_BYTES, f"the file has {length:,} bytes, more than the {limit:,} that an image "
+                    "within the limit of pixels can take; --pixel-limit raises it",
+                )  # fmt: skip
             content = os.pread(file.fileno(), length, begin)
+            while len(content) < length:  # one call reads 2 GB at most
+                more = os.pread(file.fileno(), length - len(content), begin + len(content))
+                if not more:
+                    break
+                content += more
     except FileNotFoundError:
         raise SampleError(Fault.MISSING) from None
     except OSError:

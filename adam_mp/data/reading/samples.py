@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from adam_mp.data.reading.axes import odd_channels, order_of_images
+from adam_mp.data.reading.labels import Classes, find_classes, plain_labels
 from adam_mp.errors import DataError
 
 
@@ -27,12 +30,40 @@ class Samples:
         return zlib.crc32(self.images.data, zlib.crc32(self.labels.data))
 
 
-def make_samples(images: Any, labels: Any, what: str) -> Samples:
-    """Check images and labels and convert them; raises DataError, which calls them `what`, if they are not usable.
+def make_samples(parts: Sequence[tuple[str, Any, Any]], to_train: bool = True) -> tuple[list[Samples], Classes]:
+    """Return the samples of each part, and the classes of the first, which is the training part.
 
-    Images may be [n, h, w], [n, h, w, c] or plain features [n, f]. uint8 stays; other numbers become float32.
+    Each part is (what errors call it, images, labels). Images may be [n, h, w], [n, h, w, c] or plain features [n, f];
+    uint8 stays, other numbers become float32. `labels.plain_labels` says what labels may be, `labels.find_classes` what
+    `to_train` is. Raises DataError if images or labels are not usable.
     """
-    images, labels = np.asarray(images), np.asarray(labels)
+    plain = []
+    for what, images, labels in parts:
+        pixels = _checked(images, labels, what)
+        plain.append((what, pixels, plain_labels(labels, len(pixels), what)))
+    what, pixels, labels = plain[0]
+    classes = find_classes(labels, what, to_train=to_train)
+    if line := odd_channels(pixels.shape[1:]):
+        classes = dataclasses.replace(classes, notices=(*classes.notices, line))
+    return [Samples(_stored(pixels, what), classes.number(labels, what)) for what, pixels, labels in plain], classes
+
+
+def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
+    """Return images as [n, h, w, c], of whatever type of number they are; raises DataError."""
+    try:
+        images: np.ndarray = np.asarray(given)
+    except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
+        raise DataError(f"{what}: images are no array: {error}; expected images of one shape") from None
+    if images.dtype == object:
+        raise DataError(
+            f"{what}: images are an array of objects of shape {images.shape}; expected numbers of one shape, such as "
+            "numpy.stack(images)"
+        )
+    if advice := order_of_images(images.shape, _length(labels)):
+        raise DataError(
+            f"{what}: images have shape {images.shape}, whose axes seem to be in another order; expected [n, height, "
+            f"width, channels]; write images{advice}"
+        )
     if images.ndim == 2:
         images = images[:, None, None, :]
     elif images.ndim == 3:
@@ -41,24 +72,30 @@ def make_samples(images: Any, labels: Any, what: str) -> Samples:
         raise DataError(
             f"{what}: images have shape {images.shape}; expected [n, h, w], [n, h, w, c] or features [n, f]"
         )
-    if labels.ndim != 1 or len(labels) != len(images):
-        raise DataError(
-            f"{what}: {len(images)} images, but labels of shape {labels.shape}; expected one label an image"
-        )
     if len(images) == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     if 0 in images.shape:
         raise DataError(f"{what}: images have shape {images.shape[1:]}; expected at least one pixel and one channel")
     if not (np.issubdtype(images.dtype, np.number) or images.dtype == bool) or np.iscomplexobj(images):
         raise DataError(f"{what}: images are of type {images.dtype}; expected numbers")
-    floating = np.issubdtype(labels.dtype, np.floating)
-    if not (np.issubdtype(labels.dtype, np.integer) or (floating and np.all(labels == np.floor(labels)))):
-        raise DataError(f"{what}: labels are of type {labels.dtype}; expected whole numbers from 0")
+    return images
+
+
+def _length(labels: Any) -> int:
+    """Return how many labels there are, as far as it can be told before they are looked at; else -1."""
+    try:
+        return len(labels) if len(labels) != 1 else int(np.size(labels))
+    except (TypeError, ValueError):
+        return -1
+
+
+def _stored(images: np.ndarray, what: str) -> np.ndarray:
     if images.dtype != np.uint8:
-        images = images.astype(np.float32)
+        with np.errstate(over="ignore"):  # too large for float32: found below, as infinity
+            images = images.astype(np.float32)
         bad = np.flatnonzero(~np.isfinite(images.reshape(len(images), -1)).all(axis=1))
         if bad.size:
             raise DataError(
                 f"{what}: image {bad[0]} holds NaN or infinity ({bad.size} such images); remove or mend them"
             )
-    return Samples(np.ascontiguousarray(images), np.ascontiguousarray(labels, np.int32))
+    return np.ascontiguousarray(images)

@@ -1,30 +1,48 @@
 """Tar shards, as WebDataset writes them: tar files with an image `key.jpg` and its label `key.cls` or `key.json`.
 
-The members of one key follow each other. (A *shard* without "tar" is a piece of the weights: see `memory.layout`.)
+Labels are whole numbers from 0, or the names of classes. (A *shard* without "tar" is a piece of the weights: see
+`memory.layout`.)
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from adam_mp.data.reading.account import Account, some, why_nothing
 from adam_mp.data.reading.faults import BadSample, Fault
-from adam_mp.data.reading.image_folder import ENDINGS, PARTS
+from adam_mp.data.reading.image_kinds import is_dropping
+from adam_mp.data.reading.labels import find_classes, most_alike, plain_of
+from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of, part_within
 from adam_mp.data.reading.records import Records, RecordTable
+from adam_mp.data.reading.shard_samples import ShardAccount, read_samples
 from adam_mp.errors import DataError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_LABEL_LIMIT = 1 << 20  # bytes of a label file
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+_FEW_IMAGES = 20  # of so few, each may have a class of its own
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSet:
+    """What tar shards have: the records of each part, the names of the classes (none for numbers), the account.
+
+    `notices` are lines for the user.
+    """
+
+    parts: Mapping[str, Records]
+    classes: Sequence[str]
+    account: Account
+    notices: Sequence[str] = ()
 
 
 def is_shard_name(source: str) -> bool:
     """Tell whether `source` names tar shards: `name.tar`, or `name-{0000..0146}.tar`."""
-    return source.endswith(".tar")
+    return source.lower().endswith(".tar")
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -42,89 +60,116 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def shards_by_part(folder: Path) -> dict[str, list[Path]]:
-    """Return part -> tar shards of a folder.
+    """Return part -> tar shards of a folder, or of its part folders.
 
-    A name that begins with train, val or test says the part; all others are "train".
+    A word of the name says the part (see `part_names`); shards without such a word are "train". Raises DataError for a
+    name that says two parts.
     """
-    shards = sorted(folder.glob("*.tar"))
     parts: dict[str, list[Path]] = {}
-    for shard in shards:
-        part = next((part for part, names in PARTS.items() if shard.name.lower().startswith(tuple(names))), None)
-        parts.setdefault(part or "train", []).append(shard)
+    for shard in _tars(folder):
+        part, several = part_within(shard.name)
+        if several:
+            raise DataError(f"tar shard {shard} names two parts; name it by one of train, val and test")
+        parts.setdefault(part or TRAIN, []).append(shard)
+    if not parts:
+        for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not is_dropping(path.name)):
+            if (part := part_of(inside.name)) is not None and (shards := _tars(inside)):
+                parts.setdefault(part, []).extend(shards)
     return parts
 
 
-def read_shards(paths: Sequence[Path]) -> Records:
+def packed_shards(folder: Path) -> list[str]:
+    """Return the names of compressed tar files in a folder."""
+    return sorted(path.name for path in folder.iterdir() if path.name.lower().endswith(PACKED))
+
+
+def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only_test: bool = False) -> ShardSet:
     """Return the samples of all tar shards, in the order given.
 
-    Raises DataError if a tar shard is missing or damaged, or if none has an image with a label.
+    With `only_test`, the test part is read alone, as "train". Raises DataError if a tar shard is missing or damaged, or
+    if no image to train on has a label.
     """
-    parts: list[tuple[int, int, int]] = []
-    labels: list[int] = []
-    rejected: list[BadSample] = []
+    if only_test:
+        if TEST not in shards and parts_named:
+            raise DataError(f"there are no test shards to evaluate on, only shards to {' and '.join(shards)}")
+        shards = {TRAIN: shards[TEST] if parts_named else shards[TRAIN]}
+    elif TRAIN not in shards:
+        names = some(path.name for paths in shards.values() for path in paths)
+        raise DataError(f"there are no training images: the tar shards are {names}; expected one named train-...")
+    found = {part: _read_part(shards[part]) for part in (TRAIN, VALIDATION, TEST) if part in shards}
+    notes = []
+    for part, each in list(found.items()):
+        if not each.labels:
+            if part == TRAIN:
+                raise DataError(each.why_empty())
+            use = "nothing is tested" if part == TEST else "it is not validated on"
+            notes.append(f"{each.why_empty()}; so {use}")
+            del found[part]
+    plain = {part: each.plain_labels() for part, each in found.items()}
+    classes = find_classes(plain[TRAIN], f"tar shard {found[TRAIN].paths[0]}", to_train=not only_test)
+    if classes.text and not only_test and classes.count * 2 > len(plain[TRAIN]) >= _FEW_IMAGES:
+        raise DataError(
+            f"{found[TRAIN].paths[0]}: {len(plain[TRAIN]):,} images have {classes.count:,} different labels, "
+            f"such as {some(map(repr, classes.names), 3)}; expected the name or number of a class in .cls"
+        )
+    records = {
+        part: each.records(classes.number(plain[part], f"tar shard {each.paths[0]}")) for part, each in found.items()
+    }
+    places = {part: some((path.name for path in each.paths), 3) for part, each in found.items()}
+    account = Account("tar shards", places, parts_named, tuple(notes))
+    return ShardSet(records, classes.names, account, classes.notices)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PartRead:
+    paths: Sequence[Path]
+    spots: list[tuple[int, int, int]]
+    labels: list[int | bool | str]
+    rejected: list[BadSample]
+    account: ShardAccount
+
+    def plain_labels(self) -> np.ndarray:
+        """Return the labels as `labels` has them; samples whose label is of another kind than most are left out."""
+        alike = most_alike(self.labels)
+        for (file, offset, _), label, same in zip(self.spots, self.labels, alike, strict=True):
+            if not same:
+                where = f"{self.paths[file].absolute()}, byte {offset}"
+                said = f"its label is {label!r}, of another kind than those of most others"
+                self.rejected.append(BadSample(where, Fault.NO_LABEL, said))
+        self.spots[:] = [spot for spot, same in zip(self.spots, alike, strict=True) if same]
+        self.labels[:] = [label for label, same in zip(self.labels, alike, strict=True) if same]
+        return plain_of(self.labels, f"tar shard {self.paths[0]}")
+
+    def records(self, numbers: np.ndarray) -> Records:
+        """Return the records with these class numbers, int32 [n]."""
+        names = [str(path.absolute()) for path in self.paths]
+        return Records(RecordTable.of_parts(Path(), names, self.spots), numbers, tuple(self.rejected))
+
+    def why_empty(self) -> str:
+        """Say why there is no sample, by what the shards have."""
+        account = self.account
+        more = f" and {len(self.paths) - 1} more tar shards" if len(self.paths) > 1 else ""
+        others = ", ".join(f"{count:,} {ending}" for ending, count in account.others.most_common(5))
+        said = f"{self.paths[0]}{more} have no image with a label: {account.images:,} images, {account.labels:,} labels"
+        said += f" (.cls or .json), other members: {others or 'none'}"
+        folders = sorted(folder for folder in account.folders if folder)
+        if account.images and not account.labels and len(folders) > 1:
+            return (
+                f"{said}. Its images lie in the folders {some(folders, 5)}: if these are classes, unpack the tar file"
+            )
+        if account.images and not account.labels:
+            return f"{said}. Expected a .cls or .json with the class of each image"
+        return f"{said}. {why_nothing(self.rejected)}" if self.rejected else said
+
+
+def _read_part(paths: Sequence[Path]) -> _PartRead:
+    part = _PartRead(paths, [], [], [], ShardAccount())
     for number, path in enumerate(paths):
-        for key, members in _samples(path):
-            image = next((members[ending] for ending in members if f".{ending}".endswith(ENDINGS)), None)
-            if image is None:
-                rejected.append(BadSample(f"{path.absolute()}: {key}", Fault.NOT_AN_IMAGE))
-                continue
-            label = _label(path, members)
-            if label is None:
-                rejected.append(BadSample(f"{path.absolute()}: {image.name}", Fault.NO_LABEL))
-                continue
-            parts.append((number, image.offset_data, image.size))
-            labels.append(label)
-    if not parts:
-        raise DataError(f"{paths[0]} and {len(paths) - 1} more tar shards have no image with a label (.jpg with .cls)")
-    table = RecordTable.of_parts(Path(), [str(path.absolute()) for path in paths], parts)
-    return Records(table, np.array(labels, np.int32), tuple(rejected))
+        for image, label, _ in read_samples(path, part.account, part.rejected):
+            part.spots.append((number, image.offset, image.size))
+            part.labels.append(label)
+    return part
 
 
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """Yield each key of a tar shard with its members, by ending in lower case."""
-    key = ""
-    members: dict[str, tarfile.TarInfo] = {}
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                if f"{folder}/{stem}" != key:
-                    if members:
-                        yield key, members
-                    key, members = f"{folder}/{stem}", {}
-                members[ending.lower()] = member
-    except FileNotFoundError:
-        raise DataError(f"tar shard {path} does not exist") from None
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataError(f"tar shard {path} is not a whole tar file: {error}") from None
-    if members:
-        yield key, members
-
-
-def _label(path: Path, members: dict[str, tarfile.TarInfo]) -> int | None:
-    """Return the label in the .cls or .json member; None if neither has one, or if they disagree."""
-    found = set()
-    for ending in ("cls", "json"):
-        member = members.get(ending)
-        if member is None:
-            continue
-        if member.size > _LABEL_LIMIT:
-            return None
-        with open(path, "rb") as file:
-            file.seek(member.offset_data)
-            content = file.read(member.size)
-        try:
-            if ending == "cls":
-                label = int(content)
-            else:
-                described = json.loads(content)
-                label = described["label"] if "label" in described else described["cls"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return None
-        if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < 2**31:
-            return None
-        found.add(label)
-    return found.pop() if len(found) == 1 else None
+def _tars(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if is_shard_name(path.name) and not is_dropping(path.name))

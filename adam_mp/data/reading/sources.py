@@ -11,9 +11,10 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from adam_mp.data.reading.decoding import PIXEL_LIMIT, byte_limit, decode, reduce
+from adam_mp.data.reading.decoding import decode, reduce
 from adam_mp.data.reading.faults import Fault, SampleError
 from adam_mp.data.reading.items import Items, item_pixels
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import RecordTable
 from adam_mp.errors import DataError
 
@@ -24,13 +25,13 @@ _READERS = 4  # threads that read files
 class SourceSpec:
     """What a process is told about how to decode samples.
 
-    `channels` is 1 or 3, `least` the (height, width) below which no image is shrunk, `pixel_limit` the most pixels of
-    an image. `datasets` are the pickled data-set objects (see `pickle_items`); it is empty if samples are records.
+    `channels` is 1 or 3, `least` the (height, width) below which no image is shrunk, `options` say how images in files
+    are read. `datasets` are the pickled data-set objects (see `pickle_items`); it is empty if samples are records.
     """
 
     channels: int
     least: tuple[int, int] | None
-    pixel_limit: int = PIXEL_LIMIT
+    options: LoadOptions = dataclasses.field(default_factory=LoadOptions)
     datasets: bytes = b""
 
 
@@ -38,7 +39,7 @@ class RecordSource:
     """Decodes records. Its threads read files ahead, so that they wait for the disk while this process works."""
 
     def __init__(self, spec: SourceSpec, table: RecordTable) -> None:
-        self._spec, self._table, self._limit = spec, table, byte_limit(spec.pixel_limit)
+        self._spec, self._table, self._limit = spec, table, spec.options.byte_limit
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read-ahead")
         self._ahead: dict[int, Future[bytes]] = {}
 
@@ -54,9 +55,9 @@ class RecordSource:
         waiting = self._ahead.pop(sample, None)
         try:
             content = self._table.read(sample, self._limit) if waiting is None else waiting.result()
-            return decode(content, self._spec.channels, self._spec.least, self._spec.pixel_limit)
+            return decode(content, self._spec.channels, self._spec.least, self._spec.options)
         except MemoryError:
-            raise SampleError(Fault.TOO_LARGE) from None
+            raise SampleError(Fault.NO_MEMORY) from None
 
 
 class ItemSource:

@@ -126,7 +126,9 @@ class PictureMaker:
         if source is not None:
             height, width, _ = self._served.shape
             keep = session.look.keep
-            source = dataclasses.replace(source, least=(math.ceil(height / keep), math.ceil(width / keep)))
+            options = dataclasses.replace(source.options, turned=session.look.turned, white=session.look.white)
+            least = math.ceil(height / keep), math.ceil(width / keep)
+            source = dataclasses.replace(source, least=least, options=options)
             bad = memory.arrays["bad"] = np.zeros(len(self._labels), np.uint8)
             if not session.cached:
                 places = memory.arrays["cache_places"] = np.zeros(len(self._labels), np.int64)

@@ -26,9 +26,11 @@ import numpy as np
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.faults import Fault
+from adam_mp.data.reading.options import WHITE, LoadOptions
 from adam_mp.errors import TransportError
 from adam_mp.kernels.draw import RANGES
 from adam_mp.transport.forms import (
+    Flag,
     Inner,
     ListOf,
     Made,
@@ -59,11 +61,18 @@ class Look:
     normalization: Normalization
     augmentation: Augmentation
     keep: float
+    turned: bool
+    white: float
+
+    @property
+    def decoded(self) -> tuple[float, bool, float]:
+        """What decides how images look once they are decoded: `keep`, `turned` and `white`."""
+        return self.keep, self.turned, self.white
 
     @property
     def number(self) -> int:
         """The number of the session with such pictures, 32 bits."""
-        text = json.dumps([dataclasses.asdict(self.normalization), self.augmentation.ranges.tolist(), self.keep])
+        text = json.dumps([dataclasses.asdict(self.normalization), self.augmentation.ranges.tolist(), *self.decoded])
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "little")
 
 
@@ -82,7 +91,8 @@ class Describing:
     """What DESCRIBE holds: the data set, and how its pictures look.
 
     `digest` and `count` are those of the data set, `image_shape` is the shape of pictures, `ranges` those of the
-    augmentation, `keep` see `PictureSpec`.
+    augmentation, `keep` see `PictureSpec`, `turned` and `white` see `LoadOptions`; a replica that sends neither is of a
+    version that turned no image.
     """
 
     digest: int = entry(Whole(0, (1 << 64) - 1))
@@ -91,6 +101,8 @@ class Describing:
     normalization: Colours = entry(Inner(Colours))
     ranges: tuple[float, ...] = entry(Numbers(len(RANGES)))
     keep: float = entry(Number(0, 1))
+    turned: bool = entry(Flag(), False)
+    white: float = entry(Number(0, WHITE), WHITE)
 
     def __post_init__(self) -> None:
         colours = self.normalization
@@ -104,13 +116,14 @@ class Describing:
     @classmethod
     def of(
         cls, digest: int, count: int, shape: tuple[int, ...], normalization: Normalization,
-        augmentation: Augmentation, keep: float,
+        augmentation: Augmentation, keep: float, options: LoadOptions,
     ) -> Describing:  # fmt: skip
         """Return the description of pictures with this normalisation, augmentation and `keep`."""
         colours = Colours(
             normalization.mean, normalization.deviation, (normalization.fill,), normalization.directions
         )  # fmt: skip
-        return cls(digest, count, shape, colours, tuple(augmentation.ranges.tolist()), keep)
+        return cls(digest, count, shape, colours, tuple(augmentation.ranges.tolist()), keep, options.turned,
+                   options.white or WHITE)  # fmt: skip
 
     @property
     def look(self) -> Look:
@@ -119,8 +132,8 @@ class Describing:
         return Look(
             Normalization(colours.mean, colours.deviation, colours.fill[0], colours.directions),
             Augmentation(**dict(zip(RANGES, self.ranges, strict=True))),
-            self.keep,
-        )
+            self.keep, self.turned, self.white,
+        )  # fmt: skip
 
 
 def read_description(content: Any, channels: int) -> Describing:

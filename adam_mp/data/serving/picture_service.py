@@ -33,14 +33,14 @@ _IDLE = 0.1  # seconds that the data server waits for a message or an answer bef
 class PictureService:
     """The data set that a data server makes pictures of, and its open sessions.
 
-    The cache holds images in the size that suits the first session's `keep`. For a session with another `keep`, images
-    are decoded each time.
+    The cache holds images as they are decoded for the first session. For a session that wants them decoded in another
+    way (`Look.decoded`), images are decoded each time.
     """
 
     def __init__(self, dataset: DataSet) -> None:
         self._digest, self._count, self._name = dataset.digest, dataset.count, dataset.name
         self.shape = dataset.image_shape
-        self._cached_keep: float | None = None
+        self._cached: tuple[float, bool, float] | None = None
         self._sessions: collections.OrderedDict[int, Session] = collections.OrderedDict()
 
     @property
@@ -62,9 +62,9 @@ class PictureService:
                 )
         look = described.look
         number = look.number
-        if self._cached_keep is None:
-            self._cached_keep = look.keep
-        session = Session(look, look.keep == self._cached_keep)
+        if self._cached is None:
+            self._cached = look.decoded
+        session = Session(look, look.decoded == self._cached)
         if self._sessions.setdefault(number, session) != session:
             raise TransportError(
                 f"session {number} is open already for pictures that look different; start the data server again"

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.data.pictures import PictureSpec
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.serving.picture_messages import (
     Answer,
     Describing,
@@ -254,11 +255,12 @@ def _name(samples: np.ndarray, key: int | None) -> tuple[int | None, bytes]:
 
 
 def _describe(spec: PictureSpec, remote: RemoteSource) -> Mapping[str, Any]:
+    options = LoadOptions() if spec.source is None else spec.source.options
     return write(
         Describing.of(
-            remote.digest, remote.count, remote.image_shape, spec.normalization, spec.augmentation, spec.keep
+            remote.digest, remote.count, remote.image_shape, spec.normalization, spec.augmentation, spec.keep, options
         )
-    )  # fmt: skip
+    )
 
 
 class _Link:

@@ -211,8 +211,12 @@ class Session:
         losses, right, images = self.memory.results[:chunks].sum(axis=0)
         if images == 0:
             numbers = self._numbers(part)
-            first = self.plan.data.dataset.place(int(numbers[0]))
-            raise DataError(f"none of the {several(len(numbers), f'{part} image')} can be read, such as {first}")
+            dataset, bad = self.plan.data.dataset, self.memory.arrays.get("bad")
+            known = numbers if bad is None else numbers[bad[numbers] > 0]
+            why = f"such as {dataset.place(int(numbers[0]))}"
+            if bad is not None and len(known):
+                why = dataset.worst_of(known, bad[known])
+            raise DataError(f"none of the {several(len(numbers), f'{part} image')} can be read; {why}")
         return float(losses / images), float(right / images)
 
     def _numbers(self, part: str) -> np.ndarray:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from adam_mp.data.augmentation import Augmentation, parse_augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec
-from adam_mp.data.reading.dataset import DataSet, split
+from adam_mp.data.reading.dataset import DataSet, split, split_by_class
 from adam_mp.data.reading.items import Items
-from adam_mp.data.reading.loading import LoadOptions, load_data, parse_image_size
+from adam_mp.data.reading.loading import load_data, parse_image_size
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec, pickle_items
@@ -25,10 +27,20 @@ from adam_mp.memory.run_memory import Field
 from adam_mp.memory.segment import free_space
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.data.surveying import survey_data
-from adam_mp.training.settings.events import Listener
-from adam_mp.training.settings.settings import TrainSettings, parse_cache
+from adam_mp.training.settings.events import Listener, Notice
+from adam_mp.training.settings.settings import FIELDS, TrainSettings, parse_cache
 
+BY_CLASS, DRAWN = "by class", "drawn"  # ways to divide the training images, see `divide`
 _KEPT = 7 / 8  # share of an image's side that evaluation looks at if training crops: the edges are seen in crops alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Division:
+    """The numbers of the samples to train on and to validate on, and the way in which they were divided."""
+
+    training: np.ndarray
+    validation: np.ndarray
+    way: str = BY_CLASS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +50,7 @@ class DataPlan:
     `keep` is the share of an image's side, in the middle, that evaluation looks at. `source` says how images are
     decoded, None if they are arrays; `table` has the records of all parts, None if samples are no records.
     `cache_bytes` is what decoded images may take; `kept_images` owns the survey's cache until a run takes it over.
+    `division` is the way in which the training images were divided.
     """
 
     dataset: DataSet
@@ -51,6 +64,7 @@ class DataPlan:
     survey: Survey
     cache_bytes: int
     kept_images: KeptImages | None = None
+    division: str = BY_CLASS
 
     @property
     def normalization(self) -> Normalization:
@@ -106,10 +120,19 @@ class DataPlan:
         return PictureSpec(self.normalization, self.augmentation, self.keep, self.source, cache)
 
 
+def reading_options(settings: TrainSettings) -> LoadOptions:
+    """Return how a run with these settings reads images in files."""
+    return LoadOptions(
+        image_size=None if settings.image_size is None else str(settings.image_size),
+        follow_links=settings.follow_links, pixel_limit=settings.pixel_limit,
+        turned=not settings.ignore_orientation, white=None if settings.white is None else float(settings.white),
+    )  # fmt: skip
+
+
 def load_dataset(settings: TrainSettings) -> DataSet:
     """Load the data set that the settings name; raises SettingsError, or DataError (with `strict` for any bad file)."""
-    size = None if settings.image_size is None else str(settings.image_size)
-    dataset = load_data(settings.data, LoadOptions(size, settings.follow_links))
+    options = reading_options(settings)
+    size, dataset = options.image_size, load_data(settings.data, options)
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
         height, width, _ = dataset.image_shape
         raise SettingsError(
@@ -123,25 +146,54 @@ def load_dataset(settings: TrainSettings) -> DataSet:
     return dataset
 
 
-def split_samples(dataset: DataSet, settings: TrainSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers of the samples to train on, and of those to validate on."""
+def tell_notes(dataset: DataSet, listener: Listener) -> None:
+    """Tell `listener` what is odd about a data set, for commands that do not show all that was understood of it."""
+    for line in (*dataset.account.notes, *dataset.notices):
+        listener(Notice(line))
+
+
+def settle_validation(
+    settings: TrainSettings, explicit: Mapping[str, Any], dataset: DataSet, say: Callable[[str], None]
+) -> TrainSettings:
+    """Return the settings; with `validation` 0, after a line to `say`, where the default would hold out no image.
+
+    A share that the user gave (`explicit`) stays, and `divide` refuses it if it is too small.
+    """
+    share = settings.validation
+    nobody_chose = "validation" not in explicit and share == FIELDS["validation"].default
+    if dataset.validation is not None or not nobody_chose or round(len(dataset.train) * share) > 0:
+        return settings
+    say(f"only {len(dataset.train)} images to train on: none is held out to validate on; --validation gives a share")
+    return dataclasses.replace(settings, validation=0.0)
+
+
+def divide(dataset: DataSet, settings: TrainSettings, way: str = BY_CLASS) -> Division:
+    """Divide the samples into those to train on and those to validate on; raises SettingsError.
+
+    Data with a validation part are divided already. Runs of earlier versions drew from all images alike (DRAWN); when
+    they are resumed, their images are divided so again.
+    """
     if dataset.validation is not None:
-        return dataset.numbers(dataset.train), dataset.numbers(dataset.validation)
-    return split(len(dataset.train), settings.validation, settings.seed)
+        return Division(dataset.numbers(dataset.train), dataset.numbers(dataset.validation), way)
+    if way == DRAWN:
+        return Division(*split(len(dataset.train), settings.validation, settings.seed), way)
+    return Division(*split_by_class(dataset.train.labels, settings.validation, settings.seed), way)
 
 
 def plan_data(
     dataset: DataSet, settings: TrainSettings, known: Normalization | None, cores: int, listener: Listener,
-    kept: KeptImages | None = None, spare: int = LEFT_FREE,
+    kept: KeptImages | None = None, spare: int = LEFT_FREE, division: Division | None = None,
 ) -> DataPlan:  # fmt: skip
     """Decide everything about the data; `known` is the normalisation of a run that is resumed, None for a new run.
 
     The survey puts the images that it decodes into `kept`, if it is given, and leaves `spare` bytes of memory free.
+    `division` is what `divide` returned, if it was called before.
     """
-    training, validation = split_samples(dataset, settings)
+    division = division or divide(dataset, settings)
+    training, validation = division.training, division.validation
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
     keep = _KEPT if augmentation["crop"] > 0 else 1.0
-    source, cache_bytes, cache = make_source(dataset, keep, settings.pixel_limit), 0, None
+    source, cache_bytes, cache = make_source(dataset, keep), 0, None
     if source is not None:
         folder = None if settings.memory_dir is None else Path(settings.memory_dir)
         allowed = parse_cache(settings.cache, free_space(folder))
@@ -161,18 +213,18 @@ def plan_data(
             cache.resize(cache_bytes)
     return DataPlan(
         dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, join_records(dataset),
-        survey, cache_bytes, kept,
+        survey, cache_bytes, kept, division.way,
     )  # fmt: skip
 
 
-def make_source(dataset: DataSet, keep: float, pixel_limit: int) -> SourceSpec | None:
+def make_source(dataset: DataSet, keep: float) -> SourceSpec | None:
     """Return how images are decoded: so large that `keep` of a side has the network's size. None for arrays."""
     if isinstance(dataset.train, Samples):
         return None
     height, width, channels = dataset.image_shape
     height, width = math.ceil(height / keep), math.ceil(width / keep)
     items = [part for part in dataset.parts if isinstance(part, Items)]
-    return SourceSpec(channels, (height, width), pixel_limit, pickle_items(items) if items else b"")
+    return SourceSpec(channels, (height, width), dataset.options, pickle_items(items) if items else b"")
 
 
 def join_records(dataset: DataSet) -> RecordTable | None:

@@ -61,13 +61,12 @@ def survey_data(
     memory = SurveyMemory(segment, len(samples), processes, image)
     try:
         _Surveyors(memory, specs, stall_seconds, tell).run()
-        found = memory.result(samples, data.train.labels[samples])
+        found, faults = memory.result(samples, data.train.labels[samples]), memory.faults
     finally:
         memory.close()
     if found is None:
-        raise DataError(
-            f"none of {several(len(samples), 'image')} of {data.name} can be read, such as {data.place(samples[0])}"
-        )
+        count = several(len(samples), "image")
+        raise DataError(f"none of {count} of {data.name} can be read; {data.worst_of(samples, faults)}")
     return found if known is None else dataclasses.replace(found, normalization=known)
 
 

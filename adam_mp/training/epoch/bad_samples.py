@@ -17,7 +17,8 @@ from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.errors import DataError, refusal
 from adam_mp.training.folder.run_folder import BAD_SAMPLES_FILE
 
-_PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE)]
+_PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE), int(Fault.NO_MEMORY)]
+_EXPLAINED = 1000  # samples whose figures are named, for which their files are read again
 
 
 class BadSamples:
@@ -79,7 +80,7 @@ class BadSamples:
         faults = self._flags[numbers].copy()
         self._seen[numbers] = faults
         found = [
-            (BadSample(self._dataset.place(number), Fault(fault)), number)
+            (self._dataset.bad_sample(number, Fault(fault), len(self._named) < _EXPLAINED), number)
             for number, fault in zip(numbers.tolist(), faults.tolist(), strict=True)
         ]
         if self._strict:

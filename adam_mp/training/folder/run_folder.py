@@ -158,9 +158,10 @@ def _unused_folder(model: str) -> Path:
 
 
 def write_record(
-    folder: Path, settings: TrainSettings, network: Network, plan: dict[str, Any], summary: dict[str, Any] | None
-) -> None:
-    """Write run.json: settings, network, machine, versions, and at the end of the run its summary.
+    folder: Path, settings: TrainSettings, network: Network, plan: dict[str, Any], summary: dict[str, Any] | None,
+    data: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Write run.json: settings, network, what was understood of the data, machine, versions, in the end the summary.
 
     Raises RunFolderError if the disk does not take it.
     """
@@ -170,6 +171,7 @@ def write_record(
         "seed": settings.seed,
         "network": json.loads(to_json(network)),
         "plan": plan,
+        "data": data,
         "machine": {
             "cpu": cpu_name(), "usable_cores": usable_cores(), "system": platform.platform(),
             "python": platform.python_version(),

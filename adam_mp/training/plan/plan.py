@@ -24,14 +24,23 @@ from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
 from adam_mp.params.replica.protocols import choose_protocols
-from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data, split_samples
+from adam_mp.training.data.data_plan import (
+    BY_CLASS,
+    DRAWN,
+    DataPlan,
+    divide,
+    load_dataset,
+    plan_data,
+    settle_validation,
+)
 from adam_mp.training.data.kept_images import KeptImages
+from adam_mp.training.data.understanding import understand
 from adam_mp.training.folder.checkpoint import StoredCheckpoint
 from adam_mp.training.plan.quorum import quorum_batches
 from adam_mp.training.plan.resuming import check_same_run, recorded_choices, resume_settings
 from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
-from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
+from adam_mp.training.settings.events import DataUnderstood, KernelCompiled, Listener, Notice
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings, check_none_absent, make_settings
 from adam_mp.transport.keys import read_keys
@@ -51,6 +60,7 @@ class RunPlan:
 
     `resumed` is the checkpoint from which the run goes on, `weights` are those of a model that is only evaluated; if
     both are None, first weights are drawn from the seed. `share` is (index, count) among the replicas of this machine.
+    `understood` is what was understood of the data, None in an evaluation.
     """
 
     settings: TrainSettings
@@ -65,6 +75,7 @@ class RunPlan:
     resumed: StoredCheckpoint | None
     weights: Mapping[str, np.ndarray] | None = None
     share: tuple[int, int] = (0, 1)
+    understood: DataUnderstood | None = None
 
     @property
     def batches(self) -> int:
@@ -80,7 +91,10 @@ class RunPlan:
     def identity(self) -> dict[str, Any]:
         """Values that a checkpoint notes, and that must be the same when it is resumed."""
         settings = self.settings
+        # Checkpoints of versions that knew one way to divide the images do not name it.
+        way = {} if self.data.division == DRAWN else {"division": self.data.division}
         return {
+            **way,
             "data_digest": self.data.dataset.digest,
             "validation": settings.validation,
             "batch_size": settings.batch_size,
@@ -138,15 +152,21 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
     dataset = load_dataset(settings)
+    settings = dataclasses.replace(settings, white=dataset.options.white)  # as it was measured, for --resume
+    if resumed is None:
+        settings = settle_validation(settings, explicit, dataset, lambda text: listener(Notice(text)))
+    division = divide(dataset, settings, BY_CLASS if resumed is None else resumed.identity.get("division", DRAWN))
+    understood = understand(dataset, division)
+    listener(understood)
     source = resumed.network if resumed and "model" not in explicit else settings.model
     network = load_network(source, dataset.image_shape, dataset.classes)
-    _check_rate(settings, len(split_samples(dataset, settings)[0]))
+    _check_rate(settings, len(division.training))
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
     _check_network(settings, network, optimizer)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
-        LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)),
+        LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)), division,
     )  # fmt: skip
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     choices = recorded_choices(settings) if resumed else None
@@ -157,7 +177,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,
         schedule=_schedule(settings, len(data.training), split.workers), split=split, choices=choices, costs=costs,
-        cores=cores, resumed=resumed,
+        cores=cores, resumed=resumed, understood=understood,
     )  # fmt: skip
     if resumed:
         assert settings.folder is not None, "the checkpoint was read from it"

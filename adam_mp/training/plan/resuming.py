@@ -9,6 +9,7 @@ from typing import Any
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.model import MODEL_FILE, load
+from adam_mp.data.reading.options import WHITE
 from adam_mp.errors import CheckpointError, RunFolderError, several
 from adam_mp.network.network import Network
 from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_checkpoint
@@ -16,7 +17,11 @@ from adam_mp.training.folder.run_folder import GIVEN, RUN_FILE, read_record
 from adam_mp.training.settings.settings import FIELDS, OF_MANY, TrainSettings, make_settings
 
 # Settings that a resumed run must keep: they decide what the samples, batches and optimizer state of a checkpoint mean.
-_FIXED = ("model", "data", "image_size", "validation", "batch_size", "seed", "optimizer")
+_FIXED = (
+    "model", "data", "image_size", "ignore_orientation", "white", "validation", "batch_size", "seed", "optimizer",
+)  # fmt: skip
+# What a run did that noted nothing of these settings, because its version did not have them.
+_BEFORE = {"ignore_orientation": True, "white": WHITE}
 
 
 def recorded_choices(settings: TrainSettings) -> KernelChoices | None:
@@ -45,7 +50,7 @@ def resume_settings(
     if not folder.is_dir():
         raise RunFolderError(f"run folder {folder} does not exist; give the folder of the run to resume")
     record = read_record(folder)
-    stored = {name: value for name, value in record["settings"].items() if name in FIELDS}
+    stored = {name: value for name, value in {**_BEFORE, **record["settings"]}.items() if name in FIELDS}
     for name in _FIXED:
         given = explicit.get(name)
         if name in ("model", "data") and not isinstance(given, (str, Path)):

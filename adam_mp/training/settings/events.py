@@ -19,6 +19,34 @@ if TYPE_CHECKING:  # listeners read the records without importing these
 
 
 @dataclasses.dataclass(frozen=True)
+class DataUnderstood:
+    """What was understood of the data, known before anything is trained.
+
+    `parts` has the number of images of "train", "validation" and "test"; `places` the folder or files of each
+    part, where it has its own; `held_out` says that the validation images are some of the training images.
+    `class_counts` has for each part the images of each class, in the order of `class_names`, which are numbers where
+    classes have no names. `left_out` are reasons with counts and remedies, the most frequent first; `notes` lines that
+    the user must see.
+    """
+
+    name: str
+    layout: str
+    parts: dict[str, int]
+    places: dict[str, str]
+    held_out: bool
+    class_names: tuple[str, ...]
+    class_counts: dict[str, tuple[int, ...]]
+    pixels: str
+    left_out: tuple[str, ...]
+    files_left_out: int
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the record as a dictionary of plain values."""
+        return dataclasses.asdict(self)
+
+
+@dataclasses.dataclass(frozen=True)
 class RunPlanned:
     """What will run, known before any process starts. Memory in bytes."""
 
@@ -130,7 +158,7 @@ class RunEnded:
     summary: Any
 
 
-Event = RunPlanned | KernelCompiled | DataSurveyed | EpochProgress | EpochEnded | Notice | RunEnded
+Event = DataUnderstood | RunPlanned | KernelCompiled | DataSurveyed | EpochProgress | EpochEnded | Notice | RunEnded
 Listener = Callable[[Any], None]
 
 

@@ -99,6 +99,13 @@ class TrainSettings:
     pixel_limit: int = _option(
         100_000_000, "what to train", "PIXELS", "refuse images that declare more than this, before they are decoded"
     )
+    ignore_orientation: bool = _option(
+        False, "what to train", "", "read photographs as they are stored, not turned as their EXIF orientation asks"
+    )
+    white: float | None = _option(
+        None, "what to train", "VALUE", "value of grey images of 16 bits that becomes 255; by default the largest of "
+        "the bits that the first images use, such as 4095 for 12",
+    )  # fmt: skip
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
     lr: float | str | None = _option(None, "how to train", "NUMBER|FORMULA", _lr_help)
@@ -218,7 +225,7 @@ class TrainSettings:
             _whole("servers", self.servers, 1)
         self._check_machines()
         self._check_together()
-        for name in ("strict", "follow_links"):
+        for name in ("strict", "follow_links", "ignore_orientation"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
         parse_cache(self.cache, 0)
@@ -227,6 +234,8 @@ class TrainSettings:
             _number(name, getattr(self, name), 0, 1, upper_excluded=True)
         _number("epsilon", self.epsilon, _LEAST_EPSILON, 1)
         _number("weight_decay", self.weight_decay, 0, 1)
+        if self.white is not None:
+            _number("white", self.white, 0, 65535, lower_excluded=True)
         _number("quorum", self.quorum, 0, 1, lower_excluded=True)
         for name in ("checkpoint_seconds", "stall_seconds"):
             _number(name, getattr(self, name), 0, 1e9, lower_excluded=True)

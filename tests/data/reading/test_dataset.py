@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_mp.data.normalization import measure_normalization
-from adam_mp.data.reading.dataset import epoch_order, split
+from adam_mp.data.reading.dataset import epoch_order, match_classes, split, split_by_class
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.samples import Samples, make_samples
 from adam_mp.errors import DataError, SettingsError
@@ -43,7 +45,7 @@ def test_arrays(source):
     ],
 )
 def test_shapes_and_types_are_brought_in_order(images, shape, dtype):
-    samples = make_samples(images, LABELS, "set")
+    (samples,), _ = make_samples([("set", images, LABELS)])
     assert samples.images.shape == (4, *shape)
     assert samples.images.dtype == dtype
     assert samples.labels.dtype == np.int32
@@ -55,13 +57,13 @@ def test_shapes_and_types_are_brought_in_order(images, shape, dtype):
         ((IMAGES, LABELS[:3]), "one label an image"),
         ((IMAGES[:0], LABELS[:0]), "empty"),
         ((IMAGES, LABELS.astype(float) + 0.5), "whole numbers"),
-        ((IMAGES, np.array(list("abcd"))), "whole numbers"),
+        ((IMAGES, np.array([*"abc", None])), "no label"),
         ((np.full((4, 2, 2), np.nan), LABELS), "image 0 holds NaN"),
         ((np.array([["a"] * 3] * 4), LABELS), "expected numbers"),
         ((np.zeros((4, 2, 2), complex), LABELS), "expected numbers"),
         ((np.zeros((4, 0, 2)), LABELS), "at least one pixel"),
         ((np.zeros(4), LABELS), "expected \\[n, h, w\\]"),
-        ((IMAGES, LABELS - 1), "label -1, outside the classes 0 to 1"),
+        ((IMAGES, LABELS - 1), "label -1; expected classes numbered from 0"),
         ((IMAGES, LABELS * 0), "at least two classes"),
         ((IMAGES, LABELS, IMAGES, LABELS + 1), "test image 2 .* label 3"),
         ((IMAGES, LABELS, IMAGES[:, :4], LABELS), "expected the same"),
@@ -86,6 +88,51 @@ def test_a_split_holds_out_its_share(count, share, seed):
     assert sorted([*training, *validation]) == list(range(count))
     again = split(count, share, seed)
     np.testing.assert_array_equal(training, again[0])
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=200), st.floats(0, 0.99), st.integers(0, 9))
+def test_a_split_by_class_leaves_each_class_an_image_to_train_on(labels, share, seed):
+    labels = np.array(labels, np.int32)
+    possible = len(labels) - len(np.unique(labels))
+    try:
+        training, validation = split_by_class(labels, share, seed)
+    except SettingsError:
+        assert round(len(labels) * share) in (0, len(labels)) or possible == 0
+        return
+    assert set(labels[training]) == set(labels)
+    assert len(validation) == min(round(len(labels) * share), possible)
+    assert sorted([*training, *validation]) == list(range(len(labels)))
+    for label in np.unique(labels):
+        held_out, of_class = np.count_nonzero(labels[validation] == label), np.count_nonzero(labels == label)
+        assert held_out >= min(int(of_class * share), of_class - 1)
+    np.testing.assert_array_equal(validation, split_by_class(labels, share, seed)[1])
+
+
+def test_a_split_by_class_follows_the_seed():
+    labels = np.arange(300) % 3
+    assert (split_by_class(labels, 0.2, 1)[1] != split_by_class(labels, 0.2, 2)[1]).any()
+    assert np.bincount(labels[split_by_class(labels, 0.2, 1)[1]]).tolist() == [20, 20, 20]
+
+
+def test_a_rare_class_is_never_held_out_whole():
+    labels = np.r_[np.zeros(30), np.ones(30), [2, 2]].astype(int)
+    drawn = [2 not in labels[split(62, 0.2, seed)[0]] for seed in range(200)]
+    assert sum(drawn) == 10  # what runs of earlier versions did, and are resumed with
+    assert all(2 in labels[split_by_class(labels, 0.2, seed)[0]] for seed in range(200))
+
+
+def test_classes_are_matched_by_name():
+    data = dataclasses.replace(load_data((IMAGES, LABELS)), class_names=("c", "d", "z"))
+    with pytest.raises(DataError, match=r"class .z., which the model does not know; the data have c, d, z, the model"):
+        match_classes(data, ("a", "b", "c", "d"), 4)
+    matched = match_classes(data, ("z", "b", "c", "d"), 4)
+    assert matched.train.labels.tolist() == [2, 3, 0, 2]
+    assert (matched.class_names, matched.classes) == (("z", "b", "c", "d"), 4)
+    unnamed = dataclasses.replace(data, class_names=())
+    assert match_classes(unnamed, ("x", "y", "z"), 3).train.labels.tolist() == LABELS.tolist()
+    for given_names, names, count in ((("c", "d", "z"), (), 4), ((), ("x", "y"), 2)):
+        with pytest.raises(DataError, match="labels up to 2, but the model has"):
+            match_classes(dataclasses.replace(data, class_names=given_names), names, count)
 
 
 @given(st.lists(st.integers(0, 999), unique=True, max_size=50), st.integers(0, 5), st.integers(0, 5))

@@ -16,6 +16,7 @@ from PIL import Image
 
 from adam_mp.data.reading.decoding import decode, image_size, reduce
 from adam_mp.data.reading.faults import Fault, SampleError
+from adam_mp.data.reading.options import LoadOptions
 from tests.data.pictures_on_disk import encode, pixels
 
 PICTURE = pixels("green", 3, 60, 90)
@@ -23,7 +24,7 @@ PICTURE = pixels("green", 3, 60, 90)
 
 def fault_of(content, limit=10**7):
     with pytest.raises(SampleError) as caught:
-        decode(content, 3, None, limit)
+        decode(content, 3, None, LoadOptions(pixel_limit=limit))
     return caught.value.fault
 
 
@@ -107,6 +108,48 @@ def test_a_bomb_is_refused_before_it_goes_off():
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
     assert fault_of(bytes(jpeg)) == Fault.TOO_LARGE
+
+
+def test_the_limit_of_pixels_is_the_one_limit(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # of the image library, which refuses twice as many
+    for kind in ("PNG", "BMP", "WEBP", "JPEG"):
+        content = encode(PICTURE, kind)
+        assert decode(content, 3, None).shape == PICTURE.shape
+        assert image_size(content) == PICTURE.shape
+        with pytest.raises(SampleError, match="90x60 = 5,400 pixels, more pixels than the limit of 5,399; --pixel"):
+            decode(content, 3, None, LoadOptions(pixel_limit=5399))
+        with pytest.raises(SampleError, match="more pixels than the limit"):
+            image_size(content, LoadOptions(pixel_limit=5399))
+    buffer = io.BytesIO()
+    Image.fromarray(PICTURE).convert("CMYK").save(buffer, "JPEG")
+    assert decode(buffer.getvalue(), 3, None).shape == PICTURE.shape
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_reasons_are_told_apart():
+    jpeg = bytearray(encode(PICTURE))
+    at = jpeg.index(b"\xff\xc0")
+    twelve, lossless = bytearray(jpeg), bytearray(jpeg)
+    twelve[at + 4] = 12
+    lossless[at + 1] = 0xC3
+    assert fault_of(bytes(twelve)) == Fault.UNSUPPORTED
+    assert fault_of(bytes(lossless)) == Fault.UNSUPPORTED
+    bmp = bytearray(encode(PICTURE, "BMP"))
+    bmp[28] = 64  # bits a pixel
+    assert fault_of(bytes(bmp)) == Fault.UNSUPPORTED
+    assert (
+        fault_of(b"BM is how this text begins, and it is long enough for a header of such a file") == Fault.NOT_AN_IMAGE
+    )
+    assert fault_of(b"RIFF\x10\0\0\0WAVEfmt ") == Fault.NOT_AN_IMAGE
+
+
+def test_want_of_memory_is_no_damage(monkeypatch):
+    def refuse(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Image, "convert", refuse)
+    with pytest.raises(MemoryError):
+        decode(encode(PICTURE, "PNG"), 3, None)
 
 
 def test_mutated_files_crash_nothing():

@@ -112,6 +112,23 @@ def test_pictures_in_files_are_those_made_here_and_bad_ones_are_marked(make_side
         assert (there.cache.statistics().images > 0) == (keep == 7 / 8)
 
 
+def test_sessions_decode_as_their_replicas_do(make_side, tmp_path):
+    write_folder(tmp_path, 2, height=60, width=90)
+    service = PictureService(make_side(load_data(tmp_path, LoadOptions("32"))).data)
+    side = make_side(load_data(tmp_path, LoadOptions("32")))
+    spec = PictureSpec(COLOURS, PRESETS["none"])
+    first, again = (service.session(service.describe(question(side, spec)).session) for _ in range(2))
+    assert first == again
+    assert first.cached
+    for changes in ({"turned": False}, {"white": 4095.0}):
+        other = service.session(service.describe(question(side, spec, **changes)).session)
+        assert not other.cached
+        assert all(getattr(other.look, name) == value for name, value in changes.items())
+    facts = {name: value for name, value in question(side, spec).items() if name not in ("turned", "white")}
+    older = service.session(service.describe(facts).session)
+    assert (older.look.turned, older.look.white) == (False, 65535)
+
+
 def test_a_file_that_is_mended_is_had_when_it_is_asked_for_again(make_side, tmp_path):
     write_folder(tmp_path, 2, height=60, width=90)
     data = load_data(tmp_path, LoadOptions("32"))

@@ -143,7 +143,7 @@ def test_an_evaluation_is_of_all_chunks_and_leaves_the_workers_idle(make, part, 
 
 def test_an_evaluation_of_nothing_that_can_be_read_names_a_sample(make):
     session = make().session
-    with pytest.raises(DataError, match="none of the 40 test images can be read, such as "):
+    with pytest.raises(DataError, match="none of the 40 test images can be read; such as "):
         session.evaluate("test", play_workers(session, 0, []))
 
 

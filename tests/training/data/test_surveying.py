@@ -24,7 +24,7 @@ def own_segments():
 
 def survey(data, processes=2, known=None, items=b"", cache=None):
     events = []
-    source = SourceSpec(3, (37, 37), 10**6, items)
+    source = SourceSpec(3, (37, 37), datasets=items)
     training = np.arange(len(data.train))
     found = survey_data(data, training, source, 7 / 8, known, processes, 1, 60.0, events.append, cache)
     assert events[-1].done == events[-1].total
@@ -91,7 +91,7 @@ def test_what_is_decoded_is_kept_as_far_as_there_is_room(tmp_path, room):
         places[found.kept] = found.places
         cache = kept.take()
         cache.adopt(places, 0)
-    source = RecordSource(SourceSpec(3, (37, 37), 10**6), data.train.table)
+    source = RecordSource(SourceSpec(3, (37, 37)), data.train.table)
     for sample in found.kept.tolist():
         begin, height, width = cache.find(sample)
         pixels = cache.pixels[begin : begin + 3 * height * width].reshape(height, width, 3)
@@ -115,7 +115,7 @@ def test_when_nothing_can_be_read(tmp_path):
     data = load_data(tmp_path)
     for path in tmp_path.rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(DataError, match=r"none of 6 images of .* can be read, such as .*jpg"):
+    with pytest.raises(DataError, match=r"none of 6 images of .* can be read; 6 of 6: there is no such file \(.*jpg\)"):
         survey(data)
 
 

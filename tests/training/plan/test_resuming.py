@@ -11,9 +11,11 @@ import pytest
 import adam_mp
 from adam_mp.compute.model import MODEL_FILE, load, write_model
 from adam_mp.errors import CheckpointError, RunFolderError, SettingsError
+from adam_mp.training.data.data_plan import DRAWN
 from adam_mp.training.folder.checkpoint import find_checkpoints, read_checkpoint, write_checkpoint
 from adam_mp.training.folder.figures import Figures
-from adam_mp.training.folder.run_folder import RUN_FILE
+from adam_mp.training.folder.run_folder import RUN_FILE, read_record
+from adam_mp.training.plan import plan
 from adam_mp.training.plan.resuming import BestModel, check_same_run, find_best, resume_settings
 from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings
 from tests.compute.test_model import make
@@ -107,6 +109,17 @@ def test_a_run_of_many_machines_may_go_on_alone_or_with_others(tmp_path, stored,
     assert all("goes on alone from its checkpoint in epoch" in line and without in line for line in told)
 
 
+def test_a_run_of_an_older_version_goes_on_in_its_own_way(tmp_path):
+    write_checkpoint(tmp_path, make_checkpoint())
+    given = {"resume": str(tmp_path)}
+    for stored, ignored, white in (({}, True, 65535), ({"ignore_orientation": False, "white": 4095.0}, False, 4095)):
+        (tmp_path / RUN_FILE).write_text(json.dumps({"settings": stored}))
+        settings, _ = resume_settings(TrainSettings(**given), given, pytest.fail)
+        assert (settings.ignore_orientation, settings.white) == (ignored, white)
+    with pytest.raises(RunFolderError, match=r"belongs to a run with white 4095.0, not 1023"):
+        resume_settings(TrainSettings(**given), {**given, "white": 1023}, pytest.fail)
+
+
 def test_who_goes_on_alone_may_not_say_what_is_for_many(tmp_path):
     write_checkpoint(tmp_path, make_checkpoint())
     (tmp_path / RUN_FILE).write_text(json.dumps({"settings": JOINED}))
@@ -146,3 +159,20 @@ def test_a_lost_model_is_made_of_the_checkpoint(tmp_path):
     for name, weights in load(before.run_dir).weights.items():
         np.testing.assert_array_equal(weights, model.weights[name])
     assert read_checkpoint(tmp_path / "run").number == len(find_checkpoints(tmp_path / "run")) == 1
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_its_division(tmp_path, monkeypatch):
+    """Earlier versions drew the images to validate on from all images alike, and noted no way in the checkpoint."""
+    images, labels = make_images(62, 1)
+    labels = np.r_[np.zeros(30), np.ones(30), [2, 2]].astype(int)
+    settings = {"cores": 1, "quiet": True, "run_dir": tmp_path / "run", "validation": 0.2, "seed": 10}
+    with monkeypatch.context() as before:
+        before.setattr(plan, "BY_CLASS", DRAWN)
+        adam_mp.train(list(LAYERS), (images, labels), epochs=1, **settings)
+    assert "division" not in read_checkpoint(tmp_path / "run").identity
+    adam_mp.train(list(LAYERS), (images, labels), epochs=2, resume=True, **settings)
+    counts = read_record(tmp_path / "run")["data"]["class_counts"]
+    assert counts["train"][2] == 0
+    adam_mp.train(list(LAYERS), (images, labels), epochs=1, **{**settings, "run_dir": tmp_path / "new"})
+    assert read_checkpoint(tmp_path / "new").identity["division"] == "by class"
+    assert read_record(tmp_path / "new")["data"]["class_counts"]["train"][2] > 0

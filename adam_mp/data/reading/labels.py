@@ -1,0 +1,323 @@
+"""Labels as people have them become class numbers and class names: the one place that does so, for every kind of data.
+
+There are two steps. `plain_labels` brings the labels of one part into one of three plain forms: whole numbers (int64),
+booleans, or text. It judges what they hold, not their type, and checks every value before it is cast. `find_classes`
+says from the plain labels of the training part which classes there are, and `Classes.number` gives each label its
+class. A refusal says which label it is, as it was given, and what to write.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adam_mp.errors import DataError
+
+_FEW = 1000  # classes; so many may be without images whatever the number of images
+_SPARSE = 4  # beyond `_FEW`, there may be so many times more classes than classes with images
+_LISTED = 6  # numbers that a line names
+_LARGEST = 2**31 - 1
+_NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """The classes of a data set: how many there are, and their names, or none if they are known by number alone.
+
+    `text` says that labels are names. `notices` are lines for the user.
+    """
+
+    count: int
+    names: tuple[str, ...] = ()
+    text: bool = False
+    notices: tuple[str, ...] = ()
+
+    def number(self, labels: np.ndarray, what: str) -> np.ndarray:
+        """Return the class numbers, int32 [n], of plain labels; raises DataError, which calls the data `what`."""
+        if labels.dtype.kind in "UO":
+            known = {name: number for number, name in enumerate(self.names)}
+            strange = next((each for each in enumerate(labels.tolist()) if each[1] not in known), None)
+            if strange is not None:
+                raise DataError(
+                    f"{what} image {strange[0]} has label {_short(strange[1])}, which is none of the {self.count} "
+                    f"classes ({_listed(self.names) if self.names else f'numbers 0 to {self.count - 1}'})"
+                )
+            return np.array([known[label] for label in labels.tolist()], np.int32)
+        if self.text:
+            raise DataError(
+                f"{what} labels are {'booleans' if labels.dtype.kind == 'b' else 'numbers'}, but the classes have "
+                f"names ({_listed(self.names)}); give the labels as text too"
+            )
+        wrong = np.flatnonzero((labels < 0) | (labels >= self.count))
+        if wrong.size:
+            raise DataError(
+                f"{what} image {wrong[0]} has label {labels[wrong[0]]}, outside the classes 0 to {self.count - 1}"
+            )
+        return labels.astype(np.int32)
+
+
+class MissingLabelError(ValueError):
+    """There is no label; `given` says what stands in its place."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"label is missing ({given})")
+        self.given = given
+
+
+def plain_labels(given: Any, count: int, what: str) -> np.ndarray:
+    """Return the labels of `count` images as whole numbers int64 [n], booleans [n], or text [n] (dtype object).
+
+    `given` is anything that numpy can make an array of, a pandas series included. Raises DataError, which calls the
+    data `what`, if there is not one label an image, or if it is not a number or name of a class.
+    """
+    if isinstance(given, np.ma.MaskedArray) and np.ma.getmaskarray(given).any():
+        raise _missing(int(np.flatnonzero(np.ma.getmaskarray(given).reshape(-1))[0]), what, "masked")
+    try:
+        labels = np.asarray(given)
+        if labels.dtype.kind in "US" and isinstance(given, (list, tuple)):
+            labels = np.array(given, object)  # numpy has made text of all, of numbers among them too
+    except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
+        raise DataError(f"{what}: labels are no array: {error}; expected one label an image") from None
+    labels = _one_a_sample(labels, count, what)
+    kind = labels.dtype.kind
+    if kind in "OST":
+        return _of_objects(labels.tolist(), what)
+    if kind == "U":
+        return _texts(labels.tolist(), what)
+    if kind == "b":
+        return labels
+    if kind == "f":
+        return _whole(labels, what)
+    if kind in "iu":
+        return _in_range(labels, what)
+    raise DataError(f"{what}: labels are of type {labels.dtype}; expected whole numbers from 0, booleans or text")
+
+
+def plain_label(value: Any) -> int | bool | str:
+    """Return one label as a Python number, boolean or text; raises ValueError, which says what is wrong with it."""
+    if hasattr(value, "shape") or hasattr(value, "item"):
+        array = np.asarray(value)
+        if array.size != 1:
+            advice = "; write label.argmax()" if array.ndim == 1 and array.dtype.kind in "iufb" else ""
+            raise ValueError(f"label is an array of shape {array.shape}; expected one number or name{advice}")
+        value = array.reshape(-1)[0].item() if array.dtype.kind != "O" else array.reshape(-1)[0]
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"label is {_short(value)}, which is no text") from None
+    if isinstance(value, str):
+        if not value.strip():
+            raise MissingLabelError("empty text")
+        return value
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, (numbers.Real, np.floating)):
+        number = float(value)
+        if math.isnan(number):
+            raise MissingLabelError("nan")
+        if not number.is_integer():
+            raise ValueError(f"label is {_short(value)}; expected a whole number")
+        return int(number)
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        raise MissingLabelError(str(value))
+    raise ValueError(f"label is of type {type(value).__name__}; expected a whole number, a boolean or text")
+
+
+def most_alike(found: Sequence[int | bool | str]) -> list[bool]:
+    """Tell which of the labels are of the kind, number, boolean or text, that most of them are."""
+    kinds = [type(label) for label in found]
+    wanted = max((int, bool, str), key=kinds.count)
+    return [kind is wanted for kind in kinds]
+
+
+def plain_of(found: Sequence[int | bool | str], what: str) -> np.ndarray:
+    """Return plain labels as `plain_labels` does, from labels of `plain_label` that are all of one kind."""
+    return _of_objects(list(found), what)
+
+
+def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_train: bool = True) -> Classes:
+    """Return the classes of a data set whose training part has these plain labels.
+
+    `names` are the names that the data set gives to its classes, in order. Text becomes the names that it is, sorted
+    unless `names` has them all. Raises DataError, which calls the data `what`, if there are labels below 0; if they are
+    `to_train`, also if there are less than two classes, or classes out of proportion to the images.
+    """
+    named = tuple(map(str, names))
+    if labels.dtype.kind in "UO":
+        present = set(labels.tolist())
+        classes = named if present <= set(named) else tuple(sorted(present))
+        found = Classes(len(classes), classes, True, tuple(_alike(classes)))
+    elif labels.dtype.kind == "b":
+        found = Classes(2, named if len(named) == 2 else ("False", "True"))
+    else:
+        found = _of_numbers(labels, what, named, to_train)
+    if to_train and not (labels != labels[0]).any():
+        raise DataError(
+            f"labels of {what} are all {_short(labels[:1].tolist()[0])}; expected images of at least two classes"
+        )
+    return found
+
+
+def _of_numbers(labels: np.ndarray, what: str, named: tuple[str, ...], to_train: bool) -> Classes:
+    present = np.unique(labels)
+    least, most, count = int(present[0]), int(present[-1]), int(present[-1]) + 1
+    if least < 0:
+        raise DataError(
+            f"{what} image {int(labels.argmin())} has label {least}; expected classes numbered from 0; number them "
+            f"anew: {_NUMBERED}"
+        )
+    if len(named) > most:
+        return Classes(len(named), named)
+    if not to_train or len(present) == 1:
+        return Classes(count)
+    if count > max(_FEW, _SPARSE * len(present)):
+        raise DataError(
+            f"{what} labels go from {least:,} to {most:,}, which makes {count:,} classes, but only {len(present):,} of "
+            f"them have images; number them anew: {_NUMBERED}; or give them as text, labels.astype(str), to have them "
+            "as names of classes"
+        )
+    if len(labels) > _FEW // 10 and 2 * len(present) > len(labels):
+        raise DataError(
+            f"{what}: {len(labels):,} images have {len(present):,} different labels, such as "
+            f"{_listed(labels[:3].tolist())}; expected classes of several images each; if these are measured values, "
+            "adam_mp cannot be trained on them; if they are classes, give them as text, labels.astype(str)"
+        )
+    return Classes(count, notices=tuple(_gaps(count, present)))
+
+
+def _gaps(count: int, present: np.ndarray) -> list[str]:
+    missing = np.setdiff1d(np.arange(count), present)
+    if not missing.size:
+        return []
+    verb = "has" if missing.size == 1 else "have"
+    return [
+        f"{missing.size:,} of {count:,} classes {verb} no training image ({_listed(missing.tolist())}): labels are "
+        f"numbers from 0; to train {len(present):,} classes, number them anew: {_NUMBERED}"
+    ]
+
+
+def _alike(names: Sequence[str]) -> list[str]:
+    """Return a line if two names of classes are the same but for spaces, or upper and lower case."""
+    folded: dict[str, str] = {}
+    for name in names:
+        other = folded.setdefault(" ".join(name.split()).casefold(), name)
+        if other != name:
+            return [f"classes {_short(other)} and {_short(name)} differ only in spaces or in upper and lower case"]
+    return []
+
+
+def _one_a_sample(labels: np.ndarray, count: int, what: str) -> np.ndarray:
+    """Return labels as one dimension of `count`; raises DataError, with the line to write where one is known."""
+    if labels.shape == (count,):
+        return labels
+    if labels.ndim > 1 and labels.size == count and max(labels.shape) == count:  # a column or a row
+        return labels.reshape(-1)
+    given = f"{what}: {count} images, but labels of shape {labels.shape}; expected one label an image"
+    if labels.ndim != 2 or len(labels) != count or labels.dtype.kind not in "iufbOU":
+        raise DataError(given)
+    try:
+        rows = labels.astype(np.float64)
+    except (ValueError, TypeError):
+        raise DataError(f"{given}; choose one column, such as labels[:, 0]") from None
+    if np.isin(rows, (0, 1)).all():
+        if (rows.sum(axis=1) == 1).all():
+            raise DataError(f"{given}, and these are one-hot; write labels.argmax(axis=1)")
+        raise DataError(f"{given}, and these mark several classes, or none, for one image, which is not supported")
+    if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+        raise DataError(
+            f"{given}, and these are probabilities; for the most probable class write labels.argmax(axis=1)"
+        )
+    raise DataError(f"{given}; choose one column, such as labels[:, 0]")
+
+
+def _of_objects(found: list[Any], what: str) -> np.ndarray:
+    """Return plain labels of Python objects, each looked at."""
+    values: list[int | bool | str] = []
+    for place, label in enumerate(found):
+        try:
+            values.append(plain_label(label))
+        except MissingLabelError as error:
+            raise _missing(place, what, error.given) from None
+        except ValueError as error:
+            raise DataError(f"{what} image {place}: {error}") from None
+    kinds = {type(value) for value in values}
+    if kinds == {bool}:
+        return np.array(values, bool)
+    if kinds == {str}:
+        return _texts([str(value) for value in values], what)
+    if str in kinds:
+        text = next(place for place, value in enumerate(values) if isinstance(value, str))
+        other = next(place for place, value in enumerate(values) if not isinstance(value, str))
+        raise DataError(
+            f"{what}: labels are text ({_short(values[text])} of image {text}) and numbers ({values[other]} of image "
+            f"{other}); expected one kind; write [str(label) for label in labels]"
+        )
+    return _small(values, found, what)
+
+
+def _texts(values: list[str], what: str) -> np.ndarray:
+    empty = next((place for place, value in enumerate(values) if not value.strip()), None)
+    if empty is not None:
+        raise _missing(empty, what, "empty text")
+    labels: np.ndarray = np.empty(len(values), object)
+    labels[:] = values
+    return labels
+
+
+def _whole(labels: np.ndarray, what: str) -> np.ndarray:
+    missing = np.flatnonzero(np.isnan(labels))
+    if missing.size:
+        raise _missing(int(missing[0]), what, "nan", missing.size)
+    broken = np.flatnonzero(labels != np.floor(labels))  # infinity is the same, and out of range
+    if broken.size:
+        raise DataError(
+            f"{what} image {broken[0]} has label {_short(labels[broken[0]].item())}; expected whole numbers from 0, "
+            "one for each class (adam_mp trains classes, not measured values)"
+        )
+    return _in_range(labels.astype(np.float64), what)  # half precision has no number so large as the limit
+
+
+def _in_range(labels: np.ndarray, what: str) -> np.ndarray:
+    """Return whole numbers, of whatever type, as int64; raises DataError if one is beyond 32 bits."""
+    wrong = np.flatnonzero((labels > _LARGEST) | (labels < -_LARGEST)) if len(labels) else labels
+    if wrong.size:
+        raise _too_far(int(wrong[0]), labels[wrong[0]].item(), what)
+    return labels.astype(np.int64)
+
+
+def _small(values: list[Any], found: list[Any], what: str) -> np.ndarray:
+    wrong = next((place for place, value in enumerate(values) if abs(value) > _LARGEST), None)
+    if wrong is not None:
+        raise _too_far(wrong, found[wrong], what)
+    return np.array(values, np.int64)
+
+
+def _too_far(place: int, label: Any, what: str) -> DataError:
+    return DataError(
+        f"{what} image {place} has label {_short(label)}; expected classes numbered from 0; number them anew: "
+        f"{_NUMBERED}; or give them as text, labels.astype(str), to have them as names of classes"
+    )
+
+
+def _missing(place: int, what: str, label: str, count: int = 1) -> DataError:
+    more = f" ({count:,} images have none)" if count > 1 else ""
+    return DataError(f"{what} image {place} has no label ({label}){more}; give it one, or leave the image out")
+
+
+def _listed(values: Sequence[Any]) -> str:
+    shown = ", ".join(_short(value) for value in values[:_LISTED])
+    return shown + (f" and {len(values) - _LISTED:,} more" if len(values) > _LISTED else "")
+
+
+def _short(value: Any) -> str:
+    """Return a label as a line shows it, in at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,215 @@
+"""The samples of one tar shard: which image has which label, and which members belong to no sample.
+
+Members of one key are one sample. The key of an image is its name up to the last dot, `shot.0001` of `shot.0001.jpg`;
+if no label has that key, it is the name up to the first dot, as WebDataset has it. The members of a sample need not
+follow each other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from adam_mp.data.reading.faults import BadSample, Fault
+from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
+from adam_mp.data.reading.labels import plain_label
+from adam_mp.errors import DataError
+
+_LABEL_LIMIT = 1 << 20  # bytes of a label file
+_LONGEST_NAME = 200  # characters of a class's name
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+LABELS = ("cls", "json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One file in a tar: its whole name, and where its bytes are."""
+
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def folder(self) -> str:
+        """The folder that the name has, an empty text if it has none."""
+        return self.name.rpartition("/")[0]
+
+
+@dataclasses.dataclass
+class ShardSample:
+    """One sample as it is found: its images (the first is used), and its labels by ending."""
+
+    images: list[Member] = dataclasses.field(default_factory=list)
+    labels: dict[str, Member] = dataclasses.field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has an image and a label."""
+        return bool(self.images and self.labels)
+
+
+@dataclasses.dataclass
+class ShardAccount:
+    """What all shards of a part have: members of each kind, other endings with counts, folders with images."""
+
+    images: int = 0
+    labels: int = 0
+    others: Counter[str] = dataclasses.field(default_factory=Counter)
+    folders: set[str] = dataclasses.field(default_factory=set)
+
+
+def read_samples(
+    path: Path, account: ShardAccount, rejected: list[BadSample]
+) -> Iterator[tuple[Member, int | bool | str, str]]:
+    """Yield (image, label, name of the label's member) for each sample of a tar shard, in the order of the images.
+
+    A label is a whole number, a boolean, or a text. `account` counts the members; those that make no sample go to
+    `rejected`. Raises DataError if the file is missing, packed or damaged.
+    """
+    where = path.absolute()
+    samples = _group(path, account, rejected)
+    with open(path, "rb") as file:
+        for sample in samples:
+            if not sample.images:
+                said = "a label without an image of its key"
+                rejected += [
+                    BadSample(f"{where}: {each.name}", Fault.NOT_AN_IMAGE, said) for each in sample.labels.values()
+                ]
+                continue
+            rejected += [
+                BadSample(f"{where}: {each.name}", Fault.DUPLICATE, "a further image of one sample")
+                for each in sample.images[1:]
+            ]
+            image = sample.images[0]
+            label, why = _label(file, sample.labels)
+            if label is None:
+                rejected.append(BadSample(f"{where}: {image.name}", Fault.NO_LABEL, why))
+                continue
+            yield image, label, next(iter(sample.labels.values())).name
+
+
+def _group(path: Path, account: ShardAccount, rejected: list[BadSample]) -> list[ShardSample]:
+    """Return the samples of a tar shard; those without an image, or without a label, too."""
+    where = path.absolute()
+    samples: dict[int, ShardSample] = {}
+    newest: dict[str, ShardSample] = {}  # by key
+    others: list[tuple[str, Member]] = []
+    before = ""
+    for member in _members(path):
+        folder, _, name = member.name.rpartition("/")
+        if is_dropping(name):
+            continue
+        stem, _, ending = name.rpartition(".")
+        ending, key, is_image = ending.lower(), f"{folder}/{stem}", has_image_ending(name)
+        if not is_image and ending not in LABELS:
+            account.others[f".{ending}" if stem else "no ending"] += 1
+            others.append((f"{folder}/{name.partition('.')[0]}", member))
+            continue
+        sample = newest.get(key)
+        # A whole sample is followed by another of its key, unless this member stands right behind it.
+        if sample is None or (sample.whole and before != key and (is_image or ending in sample.labels)):
+            sample = newest[key] = ShardSample()
+            samples[id(sample)] = sample
+        before = key
+        if is_image:
+            account.images += 1
+            account.folders.add(folder)
+            sample.images.append(member)
+        elif ending in sample.labels:
+            said = f"a further .{ending} of one sample"
+            rejected.append(BadSample(f"{where}: {member.name}", Fault.DUPLICATE, said))
+        else:
+            account.labels += 1
+            sample.labels[ending] = member
+    joined = _join_first_dots(list(samples.values()), newest)
+    keys = {_first_dot(member.name) for sample in joined for member in (*sample.images, *sample.labels.values())}
+    rejected += [
+        BadSample(f"{where}: {member.name}", Fault.NOT_AN_IMAGE, "a member that belongs to no image")
+        for key, member in others
+        if key not in keys
+    ]
+    return joined
+
+
+def _join_first_dots(samples: list[ShardSample], by_key: dict[str, ShardSample]) -> list[ShardSample]:
+    """Give images whose own key has no label to the sample whose key is their name up to the first dot."""
+    gone: set[int] = set()
+    for sample in samples:
+        if sample.labels or not sample.images:
+            continue
+        other = by_key.get(_first_dot(sample.images[0].name))
+        if other is not None and other is not sample and other.labels:
+            other.images += sample.images
+            gone.add(id(sample))
+    return [sample for sample in samples if id(sample) not in gone]
+
+
+def _first_dot(name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file.partition('.')[0]}"
+
+
+def _members(path: Path) -> Iterator[Member]:
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(6)
+        for magic, kind in _PACKED.items():
+            if begin.startswith(magic):
+                raise DataError(f"tar shard {path} is compressed ({kind}); unpack it to a plain .tar")
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    yield Member(member.name, member.offset_data, member.size)
+    except FileNotFoundError:
+        raise DataError(f"tar shard {path} does not exist") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise DataError(f"tar shard {path} is not a whole tar file: {error}") from None
+    except OSError as error:
+        raise DataError(f"tar shard {path} cannot be read: {error.strerror or error}") from None
+
+
+def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str | None, str]:
+    """Return the label that the .cls or .json member has; None and the reason if there is none, or if they disagree."""
+    found: list[int | bool | str] = []
+    for ending, member in members.items():
+        if member.size > _LABEL_LIMIT:
+            return None, f"its .{ending} has more than {_LABEL_LIMIT >> 20} MB"
+        file.seek(member.offset)
+        content = file.read(member.size)
+        label = _number_or_text(content) if ending == "cls" else _described(content)
+        if label is None:
+            return None, f"its .{ending} has no whole number from 0 and no name as its label"
+        found.append(label)
+    if not found:
+        return None, "no .cls or .json member has its key"
+    if any(label != found[0] for label in found):
+        return None, f".cls and .json disagree about its label: {found[0]!r} and {found[1]!r}"
+    return found[0], ""
+
+
+def _described(content: bytes) -> int | bool | str | None:
+    try:
+        described = json.loads(content)
+        label = plain_label(described["label"] if "label" in described else described["cls"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if isinstance(label, str):
+        return _number_or_text(label.encode())
+    return label if label >= 0 else None
+
+
+def _number_or_text(content: bytes) -> int | str | None:
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return text if text and text.isprintable() and len(text) <= _LONGEST_NAME else None
+    return number if number >= 0 else None

@@ -1,0 +1,72 @@
+"""Grey images of 16 bits: one scale for all images of a data set, kept in the model."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adam_mp.data.reading.decoding import brightest, decode
+from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
+from tests.data.pictures_on_disk import encode
+
+
+def deep(level, height=20, width=20):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((height, width), level, np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(folder, levels, more=()):
+    for number, level in enumerate(levels):
+        place = folder / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.png").write_bytes(deep(level))
+    for number, content in enumerate(more):
+        (folder / "a" / f"more{number}.png").write_bytes(content)
+    return folder
+
+
+def test_twice_the_value_is_twice_as_bright():
+    levels = (0, 100, 250, 256, 300, 1000, 4095, 20_000, 40_000, 65_535)
+    for white in (None, 65_535.0, 4095.0, 511.0):
+        options = LoadOptions(white=white)
+        seen = [int(decode(deep(level), 1, None, options)[3, 3, 0]) for level in levels]
+        expected = [min(255, level * 255 / (white or 65_535)) for level in levels]
+        np.testing.assert_allclose(seen, expected, atol=0.5)
+        assert decode(deep(4000), 3, None, options).shape == (20, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("levels", "white"),
+    [((5, 200), 255), ((5, 300), 511), ((90, 4095), 4095), ((10, 4096), 8191), ((1, 65_535), 65_535), ((0, 0), 65_535)],
+)
+def test_the_first_images_say_what_is_white(tmp_path, levels, white):
+    data = load_data(write(tmp_path, levels))
+    assert data.options.white == white
+    (line,) = data.notices
+    assert f"values 0 to {white:,} become 0 to 255" in line
+    again = load_data(tmp_path, LoadOptions(white=1000))
+    assert again.options.white == 1000
+
+
+def test_other_depths_are_told(tmp_path):
+    byte = encode(np.full((20, 20), 9, np.uint8), "PNG")
+    data = load_data(write(tmp_path / "mixed", (90, 4000), [byte]))
+    assert "1 of the first 3 images have 8 bits, the others 16" in data.notices[1]
+    colour = bytearray(encode(np.full((20, 20, 3), 9, np.uint8), "PNG"))
+    colour[24] = 16
+    colour[29:33] = struct.pack(">I", zlib.crc32(colour[12:29]))
+    data = load_data(write(tmp_path / "colour", (90, 4000), [bytes(colour)]))
+    assert any("colour images of 16 bits" in line for line in data.notices)
+    assert brightest(byte) is None
+    plain = tmp_path / "plain"
+    for name in "ab":
+        (plain / name).mkdir(parents=True)
+        (plain / name / "x.png").write_bytes(byte)
+    assert (load_data(plain).options.white, load_data(plain).notices) == (None, ())

@@ -1,0 +1,221 @@
+"""Labels as people have them: what each kind becomes, and what is said of those that cannot be meant."""
+
+from __future__ import annotations
+
+import enum
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adam_mp.data.reading.labels import Classes, find_classes, most_alike, plain_label, plain_labels
+from adam_mp.data.reading.loading import load_data
+from adam_mp.errors import DataError
+from tests.data.pictures_on_disk import encode, write_shard
+
+Y = np.arange(60) % 3
+NAMES = np.array(["cat", "dog", "eel"])
+IMAGES = np.zeros((60, 5, 6), np.uint8)
+
+
+class Series:
+    """What numpy knows of a pandas series: that it can be made an array."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "names"),
+    [
+        (Y, Y, ()),
+        (Y.tolist(), Y, ()),
+        (Y[:, None], Y, ()),
+        (Y[None], Y, ()),
+        (Y.astype(np.uint8), Y, ()),
+        (Y.astype(np.uint64), Y, ()),
+        (Y.astype(np.float16), Y, ()),
+        (Y.astype(">i8"), Y, ()),
+        (Y.astype(object), Y, ()),
+        ([float(y) for y in Y], Y, ()),
+        (np.array([np.int16(y) for y in Y], object), Y, ()),
+        (Series(Y), Y, ()),
+        (Series(Y.astype(object)), Y, ()),
+        (np.ma.masked_array(Y, False), Y, ()),
+        (Y > 0, Y > 0, ("False", "True")),
+        ((Y > 0).astype(object), Y > 0, ("False", "True")),
+        ((Y > 0)[:, None], Y > 0, ("False", "True")),
+        (NAMES[Y], Y, tuple(NAMES)),
+        (NAMES[Y].tolist(), Y, tuple(NAMES)),
+        (NAMES[Y].astype(object)[:, None], Y, tuple(NAMES)),
+        (NAMES.astype("S")[Y], Y, tuple(NAMES)),
+        (Series(NAMES[Y].astype(object)), Y, tuple(NAMES)),
+        (Y.astype(str), Y, ("0", "1", "2")),
+        ((Y + 5_000_000).astype(str), Y, ("5000000", "5000001", "5000002")),
+    ],
+)
+def test_every_kind_becomes_class_numbers(labels, numbers, names):
+    data = load_data((IMAGES, labels))
+    assert data.train.labels.dtype == np.int32
+    np.testing.assert_array_equal(data.train.labels, numbers)
+    assert data.class_names == names
+    assert data.classes == (len(names) or 3)
+    assert not data.notices
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.eye(3)[Y], r"one-hot; write labels.argmax\(axis=1\)"),
+        (np.eye(3, dtype=bool)[Y], r"one-hot; write labels.argmax\(axis=1\)"),
+        (np.full((60, 4), 0.25), r"probabilities; .* write labels.argmax\(axis=1\)"),
+        (np.ones((60, 3), int), "several classes, or none, for one image"),
+        (np.stack([Y, 7 * Y], 1), r"choose one column, such as labels\[:, 0\]"),
+        (np.stack([NAMES[Y], NAMES[Y]], 1), r"choose one column, such as labels\[:, 0\]"),
+        (Y[:59], "60 images, but labels of shape"),
+        (Y + 0.5, "image 0 has label 0.5; expected whole numbers"),
+        (np.where(Y == 2, np.nan, Y), r"image 2 has no label \(nan\) \(20 images have none\)"),
+        ([None, *Y[1:]], r"image 0 has no label \(None\)"),
+        (["cat", "", *NAMES[Y[2:]]], r"image 1 has no label \(empty text\)"),
+        (np.ma.masked_array(Y, Y == 1), r"image 1 has no label \(masked\)"),
+        (Y + 2**32, "image 0 has label 4294967296"),
+        (Y.astype(np.uint64) + np.uint64(2**63), "image 0 has label 9223372036854775808"),
+        (Y * 1e10, r"image 1 has label 10000000000.0; .*numpy.unique\(labels, return_inverse=True\)"),
+        (np.where(Y == 1, np.inf, Y), "image 1 has label inf"),
+        ([int(y) + 10**30 for y in Y], "image 0 has label 10{30}"),
+        (Y + 5_000_000, r"5,000,003 classes, but only 3 of them have images; number them anew: .*labels.astype\(str\)"),
+        (Y - 1, r"image 0 has label -1; .*numpy.unique"),
+        (["cat", 3, *NAMES[Y[2:]]], r"text \('cat' of image 0\) and numbers \(3 of image 1\)"),
+        (Y * 0, "are all 0; expected images of at least two classes"),
+        (["cat"] * 60, "are all 'cat'; expected images of at least two classes"),
+        (Y > 9, "are all False; expected images of at least two classes"),
+        (Y.astype("M8[D]"), "labels are of type datetime64"),
+        (Y + 1j, "labels are of type complex128"),
+        ([enum.Enum("Kind", "A").A] * 60, "label is of type Kind"),
+        ([[1, 2], *Y[1:].tolist()], "labels are no array"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_what_to_write(labels, message):
+    with pytest.raises(DataError, match=message):
+        load_data((IMAGES, labels))
+
+
+def test_measured_values_are_no_classes():
+    images = np.zeros((300, 8), np.float32)
+    with pytest.raises(DataError, match="300 images have 300 different labels"):
+        load_data((images, np.arange(300)))
+    assert load_data((images, np.arange(300).astype(str))).classes == 300
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "notice"),
+    [
+        (10 * (Y + 1), 31, r"28 of 31 classes have no training image \(0, 1, 2, 3, 4, 5 and 22 more\)"),
+        (Y + 1, 4, r"1 of 4 classes has no training image \(0\)"),
+        (np.array(["cat", "Cat"])[Y % 2], 2, "'Cat' and 'cat' differ only"),
+        (np.array(["cat ", "cat"])[Y % 2], 2, "differ only in spaces"),
+    ],
+)
+def test_what_is_odd_is_trained_with_a_notice(labels, classes, notice):
+    data = load_data((IMAGES, labels))
+    assert data.classes == classes
+    (line,) = data.notices
+    assert re.search(notice, line)
+
+
+def test_parts_are_numbered_alike():
+    data = load_data((IMAGES, NAMES[Y], IMAGES[:2], np.array(["eel", "dog"])))
+    assert data.test.labels.tolist() == [2, 1]
+    with pytest.raises(DataError, match=r"test image 1 has label 'fox', which is none of the 3 classes \('cat', 'dog'"):
+        load_data((IMAGES, NAMES[Y], IMAGES[:2], np.array(["eel", "fox"])))
+    with pytest.raises(DataError, match="test labels are numbers, but the classes have names"):
+        load_data((IMAGES, NAMES[Y], IMAGES[:2], np.array([0, 1])))
+
+
+def test_items_have_the_same_rules():
+    image = np.zeros((4, 4), np.uint8)
+    for label in (str, np.str_, np.array, lambda name: name.encode()):
+        data = load_data([(image, label(NAMES[y])) for y in Y])
+        assert (data.train.labels.tolist(), data.class_names) == (Y.tolist(), tuple(NAMES))
+    assert load_data([(image, np.array([float(y)])) for y in Y]).train.labels.tolist() == Y.tolist()
+    with pytest.raises(DataError, match=r"write label.argmax\(\)"):
+        load_data([(image, row) for row in np.eye(3)[Y]])
+    with pytest.raises(DataError, match="5,000,003 classes"):
+        load_data([(image, y + 5_000_000) for y in Y])
+
+    class Listed:
+        targets, classes = NAMES[Y], ["eel", "dog", "cat"]
+
+        def __len__(self):
+            return len(self.targets)
+
+        def __getitem__(self, index):
+            return image, self.targets[index]
+
+    data = load_data(Listed())  # the data set's own order of names holds
+    assert (data.train.labels.tolist(), data.class_names) == ((2 - Y).tolist(), ("eel", "dog", "cat"))
+
+
+def test_shards_have_the_same_rules(tmp_path):
+    content = encode(np.zeros((9, 9, 3), np.uint8))
+    write_shard(tmp_path / "train.tar", [{"jpg": content, "cls": NAMES[y].encode() + b"\n"} for y in Y])
+    write_shard(tmp_path / "test.tar", [{"jpg": content, "json": b'{"label": "eel"}'}])
+    data = load_data(tmp_path)
+    assert (data.train.labels.tolist(), data.class_names) == (Y.tolist(), tuple(NAMES))
+    assert data.test.labels.tolist() == [2]
+    ids = write_shard(tmp_path / "ids.tar", [{"jpg": content, "cls": b"%d" % (y + 5_000_000)} for y in Y])
+    with pytest.raises(DataError, match="5,000,003 classes"):
+        load_data(ids)
+    far = write_shard(tmp_path / "far.tar", [{"jpg": content, "cls": b"%d" % (y + 2**32)} for y in Y])
+    with pytest.raises(DataError, match="has label 4294967296"):
+        load_data(far)
+    flags = write_shard(tmp_path / "flags.tar", [{"jpg": content, "json": b'{"label": %s}' % [b"false", b"true"][y % 2]}
+                                                 for y in Y])  # fmt: skip
+    assert load_data(flags).class_names == ("False", "True")
+
+
+def test_array_files_have_the_same_rules(tmp_path):
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=NAMES[Y])
+    np.savez(tmp_path / "b.npz", images=IMAGES, labels=Y[:, None])
+    assert load_data(tmp_path / "a.npz").class_names == tuple(NAMES)
+    assert load_data(tmp_path / "b.npz").train.labels.tolist() == Y.tolist()
+
+
+@given(st.lists(st.one_of(st.integers(-5, 2**40), st.booleans(), st.text(max_size=3), st.none(), st.floats())))
+def test_whatever_is_given_is_plain_or_refused(values):
+    try:
+        labels = plain_labels(np.array(values, object), len(values), "set")
+    except DataError:
+        return
+    assert labels.dtype.kind in "ibO"
+    for given_label, label in zip(values, labels.tolist(), strict=True):
+        assert given_label == label
+
+
+@given(st.lists(st.integers(0, 50), min_size=2))
+def test_numbers_keep_their_values(values):
+    labels = np.array(values)
+    try:
+        classes = find_classes(labels, "set")
+    except DataError:
+        assert len(set(values)) == 1 or len(values) > 100
+        return
+    assert classes.count == max(values) + 1
+    assert classes.number(labels, "set").tolist() == values
+
+
+def test_the_kind_of_most_decides():
+    assert most_alike([1, "a", 2, True]) == [True, False, True, False]
+    assert most_alike(["a", "b", 1]) == [True, True, False]
+    assert plain_label(np.float32(3)) == 3
+    assert plain_label(np.bool_(True)) is True
+    with pytest.raises(DataError, match="outside the classes 0 to 1"):
+        Classes(2).number(np.array([0, 2]), "set")

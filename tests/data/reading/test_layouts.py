@@ -1,0 +1,334 @@
+"""What people really give: each kind of input, with what must be trained or said."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adam_mp.data.reading.account import left_out
+from adam_mp.data.reading.faults import Fault
+from adam_mp.data.reading.loading import LoadOptions, load_data
+from adam_mp.errors import DataError
+from tests.data.pictures_on_disk import add_members, encode, pixels
+from tests.system.conftest import write_idx
+
+JPEG = encode(pixels("red", 0))
+
+
+def write(root: Path, *names: str, content: bytes = JPEG) -> Path:
+    """Write files below a folder."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"GIF89a" if name.endswith(".gif") else content)
+    return root
+
+
+def classes(where: str, count: int = 3, names=("blue", "red")) -> list[str]:
+    return [f"{where}{name}/{number}.jpg" for name in names for number in range(count)]
+
+
+def sizes(data):
+    return tuple(0 if part is None else len(part) for part in (data.train, data.validation, data.test))
+
+
+@given(
+    st.sampled_from(("train", "Train", "TRAINING", "Training_set", "train-data", "trainset")),
+    st.sampled_from((None, "val", "Valid", "VALIDATION", "val_set")),
+    st.sampled_from((None, "test", "TEST", "Testing", "Test_set")),
+)
+def test_parts_however_they_are_spelled(train, validation, test):
+    with tempfile.TemporaryDirectory() as name:
+        root = write(Path(name), *classes(f"{train}/"))
+        for part, count in ((validation, 2), (test, 1)):
+            if part is not None:
+                write(root, *classes(f"{part}/", count))
+        data = load_data(root)
+    assert data.class_names == ("blue", "red")
+    assert sizes(data) == (6, 4 if validation else 0, 2 if test else 0)
+    assert data.account.places["train"] == f"{train}/"
+    assert data.account.parts_named
+
+
+# What is written -> classes, (train, validation, test), words of the notes.
+READ = {
+    "droppings": ([*classes(""), "__MACOSX/red/._0.jpg", "red/.DS_Store", "red/Thumbs.db", "desktop.ini",
+                   ".ipynb_checkpoints/x.jpg"], ("blue", "red"), (6, 0, 0), ""),
+    "a folder without an image": ([*classes(""), "notes/a.txt"], ("blue", "red"), (6, 0, 0), "no class.*notes/.*txt"),
+    "no part of a usual name": (classes("fold1/") + classes("fold2/"), ("blue", "red"), (12, 0, 0), "are the classes"),
+    "flat test": ([*classes("train/"), "test/1.jpg", "test/2.jpg"], ("blue", "red"), (6, 0, 0),
+                  "test has 2 images, but no class folders, so nothing is tested; `predict`"),
+    "flat val": ([*classes("train/"), "val/1.jpg"], ("blue", "red"), (6, 0, 0), "val has 1 images.*not validated"),
+    "test in one folder": ([*classes("train/"), "test/images/1.jpg"], ("blue", "red"), (6, 0, 0), "none of the"),
+    "empty test": ([*classes("train/"), "test/readme.txt"], ("blue", "red"), (6, 0, 0), "test has no image"),
+    "beside the parts": ([*classes("train/"), "extra/1.jpg", "x.jpg"], ("blue", "red"), (6, 0, 0), "not used.*extra/"),
+    "test deep": (classes("train/") + classes("test/a/") + classes("test/b/"), ("blue", "red"), (6, 0, 12), "same"),
+    "jfif": ([*classes(""), "red/x.jfif", "red/y"], ("blue", "red"), (8, 0, 0), ""),
+    "a class of part-like name": (["test_tube/1.jpg", "beaker/1.jpg"], ("beaker", "test_tube"), (2, 0, 0), ""),
+    "a class without images to train": (
+        [*classes("train/"), "train/pink/x.txt", "test/pink/1.jpg"], ("blue", "pink", "red"), (6, 0, 1), ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_what_is_read(tmp_path, kind):
+    names, expected, counts, said = READ[kind]
+    data = load_data(write(tmp_path, *names))
+    assert data.class_names == expected
+    assert sizes(data) == counts
+    assert re.search(said, "\n".join(data.account.notes)), data.account.notes
+    if not said:
+        assert not data.account.notes
+
+
+REFUSED = {
+    "one class": ([*classes("", names=["red"]), "notes/readme.txt"], "only one class folder with images: red .3."),
+    "one folder too deep": ([*classes("pets/"), "__MACOSX/pets/red/._0.jpg"], "all 6 images .* give .*/pets$"),
+    "two folders too deep": (classes("a/pets/"), "give .*/a/pets$"),
+    "parts too deep": (classes("pets/train/") + classes("pets/test/"), "give .*/pets$"),
+    "train too deep": (classes("train/train/") + classes("test/"), "move these folders up into .*/train$"),
+    "test too deep": (classes("train/") + classes("test/test/"), "one folder deeper, in .*test/test"),
+    "a part misspelt": (classes("train/") + classes("Valid1/"), "Valid1 is no part.*call it val/"),
+    "all parts misspelt": (classes("seg_train/") + classes("seg_test/"), "call seg_test/ test/ and seg_train/ train/"),
+    "no train": (classes("") + classes("test/"), "has test/, but no train/"),
+    "two folders of a part": (classes("train/") + classes("Training/"), "2 folders that name its train part"),
+    "flat train": ([f"train/red.{i}.jpg" for i in range(9)], "train has 9 images, but no class .*for each class"),
+    "flat": ([f"red.{i}.jpg" for i in range(9)], "put its images into a folder for each class"),
+    "another class in test": (classes("train/") + classes("test/", names=["red", "reed"]), "class 'reed'.*mean 'red'"),
+    "an unknown kind": ([f"{name}/{i}.gif" for name in "ab" for i in range(4)], "8 left out .*gif images are not read"),
+    "hidden": ([f"{name}/.{i}.jpg" for name in "ab" for i in range(4)], "8 left out .*begins with a dot"),
+    "nothing": (["readme.txt"], "it has readme.txt"),
+    "one image": (["a.npy"], "a.npy"),
+    "almost arrays": (["image.npy", "lables.npy"], "lables.npy, did you mean 'labels'"),
+    "compressed shards": (["train-0.tar.gz"], "train-0.tar.gz is compressed: unpack it"),
+    "an archive of arrays": (["x.npz"], "give .*x.npz"),
+    "a folder of arrays too deep": (["a/x_train.npy", "a/y_train.npy"], "a has data: give that folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_is_refused_names_what_was_found(tmp_path, kind):
+    names, said = REFUSED[kind]
+    write(tmp_path, *names)
+    with pytest.raises(DataError, match=said) as caught:
+        load_data(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_links_are_the_reason_that_is_told(tmp_path):
+    store = write(tmp_path / "store", *classes(""))
+    linked = tmp_path / "linked"
+    for name in classes(""):
+        (linked / name).parent.mkdir(parents=True, exist_ok=True)
+        (linked / name).symlink_to(store / name)
+    with pytest.raises(DataError, match=r"6 left out \(a link .*--follow-links"):
+        load_data(linked)
+    data = load_data(linked, LoadOptions(follow_links=True))
+    assert (data.class_names, len(data.train)) == (("blue", "red"), 6)
+    (linked / "green").mkdir()
+    (linked / "green" / "x.jpg").write_bytes(JPEG)
+    (linked / "red" / "own.jpg").write_bytes(JPEG)
+    data = load_data(linked)
+    assert data.class_names == ("green", "red")
+    assert [(each.count, "--follow-links" in str(each)) for each in left_out(data.rejected)][:1] == [(6, True)]
+
+
+def test_what_is_to_be_evaluated_is_read_alone(tmp_path):
+    only = LoadOptions(only_test=True)
+    assert len(load_data(write(tmp_path / "plain", *classes("")), only).train) == 6
+    both = write(tmp_path / "parts", *classes("train/"), *classes("Test/", 1, ["red"]))
+    data = load_data(both, only)
+    assert (data.class_names, len(data.train), data.test) == (("red",), 1, None)
+    with pytest.raises(DataError, match="no test images to evaluate on: it has train/ and val/"):
+        load_data(write(tmp_path / "none", *classes("train/"), *classes("val/")), only)
+    images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
+    assert len(load_data((images, labels), only).train) == 6
+    assert len(load_data((images, labels, images[:2], labels[:2]), only).train) == 2
+
+
+ARRAYS = {
+    ("x_train", "y_train", "x_test", "y_test"): (6, 0, 2),
+    ("X_train", "Y_train", "X_valid", "Y_valid"): (6, 2, 0),
+    ("Xtrain", "ytrain", "Xtest", "ytest"): (6, 0, 2),
+    ("trainImages", "trainLabels", "valImages", "valLabels"): (6, 2, 0),
+    ("images_train", "labels_train", "images_test", "labels_test"): (6, 0, 2),
+    ("data", "targets"): (6, 0, 0),
+    ("arr_0", "arr_1", "arr_2", "arr_3"): (6, 0, 2),
+    ("train_set_x", "train_set_y", "test_set_x", "test_set_y"): (6, 0, 2),
+}
+
+
+@pytest.mark.parametrize("names", ARRAYS)
+@pytest.mark.parametrize("folder", [False, True])
+def test_arrays_by_their_names(tmp_path, names, folder):
+    images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
+    few = (images, labels, images[:2], labels[:2])
+    arrays = dict(zip(names, few, strict=False))
+    if folder:
+        for name, array in arrays.items():
+            np.save(tmp_path / f"{name}.npy", array)
+        path = tmp_path
+    else:
+        path = tmp_path / "a.npz"
+        np.savez(path, **arrays)
+    if folder and names[0] == "arr_0":
+        return  # numpy gives these names in archives alone
+    data = load_data(path)
+    assert sizes(data) == ARRAYS[names]
+    assert not data.account.notes
+
+
+def test_arrays_that_are_not_used_are_named(tmp_path):
+    images, labels = np.zeros((6, 4, 4), np.uint8), np.arange(6) % 2
+    np.savez(tmp_path / "a.npz", images=images, labels=labels, x_test=images, names=labels)
+    notes = load_data(tmp_path / "a.npz").account.notes
+    assert "has x_test, but no labels with it" in notes[0]
+    assert "not used in" in notes[1]
+    assert "names" in notes[1]
+    np.savez(tmp_path / "b.npz", img=images, pictures=images, y=labels)
+    with pytest.raises(DataError, match="img, pictures, which mean the same"):
+        load_data(tmp_path / "b.npz")
+
+
+IDX = {
+    "points": ("{}-images.idx3-ubyte", "{}-labels.idx1-ubyte"),
+    "prefix": ("emnist-letters-{}-images-idx3-ubyte", "emnist-letters-{}-labels-idx1-ubyte"),
+    "folders": ("{0}-images-idx3-ubyte/{0}-images-idx3-ubyte", "{0}-labels-idx1-ubyte/{0}-labels-idx1-ubyte"),
+    "other file inside": ("{0}-images-idx3-ubyte/data", "{0}-labels-idx1-ubyte/data"),
+    "capitals": ("{}-IMAGES-IDX3-UBYTE", "{}-LABELS-IDX1-UBYTE"),
+    "gz": ("{}-images.idx3-ubyte.gz", "{}-labels.idx1-ubyte.gz"),
+}
+
+
+def write_set(root: Path, images: str, labels: str) -> None:
+    for part, count in (("train", 30), ("t10k", 6)):
+        for name, array in ((images, np.zeros((count, 5, 4), "u1")), (labels, np.arange(count, dtype="u1") % 3)):
+            path = root / name.format(part)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_idx(path, array)
+
+
+@pytest.mark.parametrize("kind", IDX)
+def test_idx_files_by_other_names(tmp_path, kind):
+    write_set(tmp_path, *IDX[kind])
+    assert sizes(load_data(tmp_path)) == (30, 0, 6)
+
+
+def test_idx_files_that_are_not_clear(tmp_path):
+    for name in ("letters", "digits"):
+        write_set(tmp_path / "two", f"emnist-{name}-{{}}-images-idx3-ubyte", f"emnist-{name}-{{}}-labels-idx1-ubyte")
+    with pytest.raises(DataError, match="several data sets: emnist-digits, emnist-letters"):
+        load_data(tmp_path / "two")
+    write_set(tmp_path / "three", "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte")
+    (tmp_path / "three" / "t10k-labels-idx1-ubyte").unlink()
+    (tmp_path / "three" / "t10k-labels-idx1-ubyte").mkdir()
+    with pytest.raises(DataError, match=r"has no t10k-labels-idx1-ubyte.*t10k-labels-idx1-ubyte, a folder"):
+        load_data(tmp_path / "three")
+    write_set(tmp_path / "twice", "{}-images-idx3-ubyte.gz", "{}-labels-idx1-ubyte.gz")
+    path = tmp_path / "twice" / "train-labels-idx1-ubyte.gz"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    assert len(load_data(tmp_path / "twice").train) == 30
+
+
+def pairs(key, ending="cls", label=lambda number: str(number % 2)):
+    """Members of a tar: 60 images with labels."""
+    return [
+        member
+        for number in range(60)
+        for member in ((f"{key(number)}.jpg", JPEG), (f"{key(number)}.{ending}", label(number).encode()))
+    ]
+
+
+def plain(number):
+    return f"{number:04d}"
+
+
+SHARDS = {
+    "plain": pairs(plain),
+    "some dots": pairs(lambda number: f"{'v1.' if number > 50 else ''}{number:04d}"),
+    "dots": pairs(lambda number: f"shot.{number:04d}"),
+    "apart": sorted(pairs(plain), key=lambda member: member[0].endswith(".cls")),
+    "names": pairs(plain, label=lambda number: ("blue", "red")[number % 2]),
+    "named in json": pairs(plain, "json", lambda number: json.dumps({"label": ("blue", "red")[number % 2]})),
+    "keys again": pairs(plain)[:60] + [(name, each) for name, each in pairs(lambda number: plain(number % 30))[60:]],
+    "longer endings": [m for n in range(60) for m in ((f"{n}.input.jpg", JPEG), (f"{n}.cls", b"%d" % (n % 2)))],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SHARDS)
+def test_shards_are_read_whole(tmp_path, kind):
+    data = load_data(add_members(tmp_path / "train-0.tar", SHARDS[kind]))
+    assert len(data.train) == 60
+    assert np.bincount(data.train.labels).tolist() == [30, 30]
+    assert data.train.labels.tolist() == [number % 2 for number in range(60)]
+    assert data.rejected == []
+    assert data.class_names == (("blue", "red") if "name" in kind else ())
+
+
+EMPTY_SHARDS = {
+    "text": (pairs(plain, "txt", lambda number: "a red thing"), "60 images, 0 labels .*60 .txt.*Expected a .cls"),
+    "folders": ([(f"{('red', 'blue')[n % 2]}/{n}.jpg", JPEG) for n in range(60)], "blue, red.*unpack"),
+    "captions": (pairs(plain, label=lambda number: f"thing {number}"), "60 different labels"),
+    "labels of others": ([("a.jpg", JPEG), ("b.cls", b"1")], "1 images, 1 labels.*without an image of its key"),
+    "no images": ([("a.cls", b"1"), ("b.npy", b"1")], "0 images, 1 labels.*1 .npy"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", EMPTY_SHARDS)
+def test_shards_without_samples_say_what_they_have(tmp_path, kind):
+    members, said = EMPTY_SHARDS[kind]
+    with pytest.raises(DataError, match=said):
+        load_data(add_members(tmp_path / "train-0.tar", members))
+
+
+def test_compressed_shards(tmp_path):
+    path = add_members(tmp_path / "train-0.tar", SHARDS["plain"])
+    for name in ("packed.tar", "packed.tar.gz"):
+        (tmp_path / name).write_bytes(gzip.compress(path.read_bytes()))
+        with pytest.raises(DataError, match="compressed"):
+            load_data(tmp_path / name)
+
+
+def test_every_image_of_a_shard_is_trained_or_named(tmp_path):
+    members = [
+        *pairs(plain), ("0000.png", JPEG), ("0001.jpg", JPEG), ("0002.cls", b"1"), ("lone.jpg", JPEG),
+        ("lone.txt", b"x"), ("stray.cls", b"1"), ("other.bin", b"x"),
+    ]  # fmt: skip
+    data = load_data(add_members(tmp_path / "train-0.tar", members))
+    images = sum(name.endswith((".jpg", ".png")) for name, _ in members)
+    bad = [each.path.rpartition(": ")[2] for each in data.rejected]
+    assert (len(data.train), images) == (60, 60 + sum(name.endswith((".jpg", ".png")) for name in bad))
+    assert sorted(bad) == ["0000.png", "0001.jpg", "0002.cls", "lone.jpg", "other.bin", "stray.cls"]
+
+
+def test_shards_of_parts(tmp_path):
+    for name in ("imagenet-train-0", "imagenet-val-0", "test"):
+        add_members(tmp_path / f"{name}.tar", pairs(plain))
+    assert sizes(load_data(tmp_path)) == (60, 60, 60)
+    add_members(tmp_path / "test.tar", pairs(plain, "txt"))
+    data = load_data(tmp_path)
+    assert data.test is None
+    assert "nothing is tested" in data.account.notes[0]
+    (tmp_path / "imagenet-train-0.tar").unlink()
+    with pytest.raises(DataError, match="no training images: the tar shards are"):
+        load_data(tmp_path)
+    for part in ("Train", "test_set"):
+        (tmp_path / "below" / part).mkdir(parents=True)
+        add_members(tmp_path / "below" / part / "0.tar", pairs(plain))
+    assert sizes(load_data(tmp_path / "below")) == (60, 0, 60)
+
+
+def test_left_out_is_summed_up_by_reason(tmp_path):
+    write(tmp_path, *classes(""), "red/a.gif", "red/b.gif", "red/c.txt", "stray.jpg")
+    found = left_out(load_data(tmp_path).rejected)
+    assert [(each.count, each.reason.split()[0]) for each in found] == [(2, ".gif"), (1, "a"), (1, "an")]
+    assert found[2].remedy == "move it into the folder of its class"
+    assert {bad.fault for bad in load_data(tmp_path).rejected} == {Fault.NOT_AN_IMAGE, Fault.NO_CLASS}
