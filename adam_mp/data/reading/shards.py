@@ -148,9 +148,9 @@ class _PartRead:
     def why_empty(self) -> str:
         """Say why there is no sample, by what the shards have."""
         account = self.account
-        more = f" and {len(self.paths) - 1} more tar shards" if len(self.paths) > 1 else ""
+        more = f" and {len(self.paths) - 1} more tar shards have" if len(self.paths) > 1 else " has"
         others = ", ".join(f"{count:,} {ending}" for ending, count in account.others.most_common(5))
-        said = f"{self.paths[0]}{more} have no image with a label: {account.images:,} images, {account.labels:,} labels"
+        said = f"{self.paths[0]}{more} no image with a label: {account.images:,} images, {account.labels:,} labels"
         said += f" (.cls or .json), other members: {others or 'none'}"
         folders = sorted(folder for folder in account.folders if folder)
         if account.images and not account.labels and len(folders) > 1:
