@@ -99,7 +99,7 @@ class RemotePictures:
         try:
             while not self._link.ready() and not self.silent:
                 self._receive(_RETRY)
-                self._link.look()
+                self._link.step()
         except BaseException:
             self._link.close()
             raise
@@ -125,7 +125,7 @@ class RemotePictures:
         """
         before = self._answers
         self._receive_all()
-        self._link.look()
+        self._link.step()
         if not self._waiting:
             self.prepare(*batches, key=key)
         self._send_due()
@@ -156,7 +156,7 @@ class RemotePictures:
         self._link.begin()
         while any(request.answer is None for request in requests):
             self._receive(_LOOK if self._send_due() else _RETRY)
-            self._link.look()
+            self._link.step()
             if self.silent:
                 return None
         kept = 0
@@ -363,7 +363,7 @@ class _Link:
         last = self._deadline if self.session is not None else min(self._deadline, _SILENCE)
         return time.monotonic() - self._progress > self._others + last
 
-    def look(self) -> None:
+    def step(self) -> None:
         """If the data server that is asked is silent, ask the next from now on."""
         now = time.monotonic()
         if now - self._heard > _SILENCE and len(self._addresses) > 1:
