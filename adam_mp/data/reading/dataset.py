@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.faults import BadSample, Fault, SampleError
+from adam_mp.data.reading.fingerprint import Fingerprint, fingerprint
 from adam_mp.data.reading.items import Items
 from adam_mp.data.reading.options import LoadOptions
-from adam_mp.data.reading.records import Records
+from adam_mp.data.reading.records import WHOLE_FILE, Records
 from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError, several
 
@@ -122,12 +124,28 @@ class DataSet:
         """The dtype of stored values."""
         return str(self.train.images.dtype) if isinstance(self.train, Samples) else "uint8"
 
-    @property
+    @cached_property
     def digest(self) -> int:
-        """A fingerprint of the training samples, by which a resumed run and remote data servers recognize the data."""
+        """A short fingerprint of the training samples, by which replicas and remote data servers recognize the data.
+
+        Of samples in files it has names and labels, wherever the files lie; contents are not read.
+        """
         if isinstance(self.train, Records):
             return zlib.crc32(self.train.labels.data, self.train.table.digest)
         return self.train.digest
+
+    @property
+    def digest_before(self) -> int:
+        """The digest by which earlier versions knew the data: for tar shards it has the paths of the files."""
+        if isinstance(self.train, Records) and len(self.train) and self.train.table.length[0] != WHOLE_FILE:
+            return zlib.crc32(self.train.labels.data, self.train.table.digest_with_paths)
+        return self.digest
+
+    @cached_property
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """Part ("train", "validation", "test") -> its fingerprint, by which a resumed run knows the data; reads files."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: fingerprint(part) for name, part in parts.items() if part is not None}
 
 
 def make_dataset(
