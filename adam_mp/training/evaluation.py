@@ -76,9 +76,9 @@ def evaluate_model(
     """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
 
     Images are read as `options` say, by default as in the model's training. Classes are matched by their names, where
-    both sides have any. Data whose parts have no names are all test. If the model was `trained_on` them, as far as that is
-    known, `listener` gets a notice; if they are its `own` data, which nobody gave, those of them are tested that the
-    run held out to validate on. Raises DataError if the data have nothing to test, or do not fit the model.
+    both sides have any. Data whose parts have no names are all test. If the model was `trained_on` them, `listener`
+    gets a notice; if they are its `own` data, which nobody gave, those of them are tested that the run held out to
+    validate on. Raises DataError if the data have nothing to test, or do not fit the model.
     """
     began = time.monotonic()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)

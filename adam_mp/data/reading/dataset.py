@@ -143,7 +143,7 @@ class DataSet:
 
     @cached_property
     def fingerprints(self) -> Mapping[str, Fingerprint]:
-        """Part ("train", "validation", "test") -> its fingerprint, by which a resumed run knows the data; reads files."""
+        """Part ("train", "validation", "test") -> its fingerprint, by which a run knows its data again; reads files."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: fingerprint(part) for name, part in parts.items() if part is not None}
 

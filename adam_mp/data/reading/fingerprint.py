@@ -8,6 +8,7 @@ it. It is kept in checkpoints as plain values.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import stat
 import zlib
@@ -77,7 +78,7 @@ def fingerprint(part: Samples | Records | Items) -> Fingerprint:
     with ThreadPoolExecutor(_READERS, thread_name_prefix="fingerprint") as readers:
         read = list(readers.map(lambda sample: sample_checksum(part.table, sample), chosen.tolist()))
     ends = np.cumsum([0, *map(len, groups)]).tolist()
-    found = [read[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    found = [read[begin:end] for begin, end in itertools.pairwise(ends)]
     return Fingerprint(kind, len(part), classes, part.table.digest, labels, _joined(found))
 
 

@@ -279,7 +279,7 @@ def _with_form(
 
 
 def _looked_at(labels: np.ndarray, more: int) -> np.ndarray:
-    """Return the samples that are looked at before a run: some spread over all, and one of each class, as far as can be.
+    """Return the samples that are looked at before a run: some spread over all, and one of each class.
 
     At most `more` are added for classes that have none among the others: so a small class can tell that images are
     larger, in colour or deep.

@@ -173,6 +173,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
         LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)), division,
     )  # fmt: skip
+    if data.source is not None:
+        _ = dataset.fingerprints  # now: training may find other files, and those of the survey are in memory
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     choices = recorded_choices(settings) if resumed else None
     timeless = parse_consistency(settings.consistency).timeless

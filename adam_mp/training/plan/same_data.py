@@ -1,4 +1,4 @@
-"""The data of a run, known again when it is resumed: by what they are, wherever they lie and however that is spelled."""
+"""The data of a run, known again when it is resumed: by what they are, wherever they lie, however that is spelled."""
 
 from __future__ import annotations
 
