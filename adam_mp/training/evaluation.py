@@ -12,12 +12,14 @@ import numpy as np
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.compute.scale import other_scale
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet, match_classes
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
+from adam_mp.data.reading.samples import Samples
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError, several
 from adam_mp.machine import usable_cores
@@ -34,6 +36,7 @@ from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
+_SCALED = 1000  # images whose scale is compared with that of the model's training images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +96,9 @@ def evaluate_model(
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
+    scale = model.values if isinstance(data.train, Samples) else None  # images in files are always read as bytes
+    if scale is not None and (why := other_scale(data.train.images[:_SCALED], scale)) is not None:
+        raise DataError(f"{data.name}: {why}")
     data = match_classes(data, model.class_names, model.network.classes)
     names = data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()

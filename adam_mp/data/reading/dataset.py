@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.scale import BYTES, ValueScale, other_scale
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.faults import BadSample, Fault, SampleError
 from adam_mp.data.reading.fingerprint import Fingerprint, fingerprint
@@ -18,6 +19,8 @@ from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, Records
 from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError, several
+
+_FEW = 1000  # images of a part whose scale is compared with that of the training images
 
 Part = Samples | Records | Items
 
@@ -125,6 +128,11 @@ class DataSet:
         return str(self.train.images.dtype) if isinstance(self.train, Samples) else "uint8"
 
     @cached_property
+    def values(self) -> ValueScale:
+        """The scale of the training images' values; images in files and items are bytes."""
+        return ValueScale.of(self.train.images) if isinstance(self.train, Samples) else BYTES
+
+    @cached_property
     def digest(self) -> int:
         """A short fingerprint of the training samples, by which replicas and remote data servers recognize the data.
 
@@ -217,6 +225,8 @@ def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray
             f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
             f"training images {train.dtype} {train.shape[1:]}; expected the same"
         )
+    if what != "training" and train.dtype != np.uint8 and (why := other_scale(images[:_FEW], ValueScale.of(train))):
+        raise DataError(f"{what} images of {name}: {why}")
 
 
 def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
