@@ -114,6 +114,7 @@ TESTED_BY = {
     "training.folder.figures": "training/epoch/test_run_account.py",
     "training.plan.quorum": "training/test_arithmetic.py",
     "training.plan.split": "training/test_arithmetic.py",
+    "training.plan.same_data": "data/reading/test_fingerprint.py",
     "training.preloading": "training/crew/test_session.py",
     "training.replica.joining": "system/test_cluster.py",
     "training.replica.launched": "system/test_cluster.py",

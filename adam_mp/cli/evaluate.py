@@ -12,7 +12,9 @@ from adam_mp.compute.model import load
 from adam_mp.errors import RunFolderError, SettingsError, several
 from adam_mp.report.progress import notices_only
 from adam_mp.report.text import percent
-from adam_mp.training.evaluation import evaluate_model
+from adam_mp.training.evaluation import TrainedOn, evaluate_model
+from adam_mp.training.folder.checkpoint import read_identity
+from adam_mp.training.folder.places import GIVEN, find_path
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
 
@@ -37,11 +39,10 @@ def run(arguments: Sequence[str]) -> int:
     if source is None:
         if not (path / RUN_FILE).is_file():
             raise SettingsError(f"{path} does not say what data it was trained on; give --data DIR, or --data mnist")
-        source = read_record(path)["settings"]["data"]
+        source = _data_of(path)
     options = reading_of(path, model, values)
     result = evaluate_model(
-        model, source, values.cores, notices_only, options, trained_on=_trained_on(path, source),
-        strict=values.data is None,
+        model, source, values.cores, notices_only, options, _trained_on(path, source), own=values.data is None
     )  # fmt: skip
     if values.json:
         print(json.dumps(result.as_dict()))
@@ -54,7 +55,19 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _trained_on(run: Path, source: str) -> bool:
-    """Tell whether `source` is the data that a run was trained on."""
-    data = read_record(run)["settings"].get("data") if (run / RUN_FILE).is_file() else None
-    return isinstance(data, str) and Path(data).resolve() == Path(source).resolve()
+def _data_of(run: Path) -> str:
+    """Return the data of a run, where they are now; raises RunFolderError if they are gone or were objects."""
+    record = read_record(run)
+    if record["settings"].get("data") == GIVEN:
+        raise RunFolderError(f"the run in {run} was given its data by a program; give --data with images to test on")
+    return str(find_path(run, record, "data"))
+
+
+def _trained_on(run: Path, source: str) -> TrainedOn | None:
+    """Return what is known of the data that a run was trained on; None if the model's run is not known."""
+    if not (run / RUN_FILE).is_file():
+        return None
+    settings, identity = read_record(run)["settings"], read_identity(run)
+    data = settings.get("data")
+    same_place = isinstance(data, str) and Path(data).resolve() == Path(source).resolve()
+    return TrainedOn(identity, same_place, float(settings.get("validation", 0)), int(settings.get("seed", 0)))

@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
             failed += 1
             _show_failure(name, error, values.json)
             continue
-        _show(name, inverted, model.predict(pixels)[0], model, values.top, values.json)
+        _show(name, inverted, model.probabilities(pixels[None])[0], model, values.top, values.json)
     return DataError.exit_code if failed else 0
 
 

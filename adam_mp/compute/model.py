@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.scale import BYTES, ValueScale, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.errors import CheckpointError, DataError
 from adam_mp.network.description import from_json, to_json
@@ -17,6 +18,7 @@ from adam_mp.network.network import Network
 
 MODEL_FORMAT = "adam_mp.model.2"
 _BATCH = 64
+_OF_BYTES = 10.0  # a model whose scale is not known was trained on bytes if the deviation is more than this
 MODEL_FILE = "model.safetensors"  # in a run folder
 
 
@@ -32,7 +34,7 @@ class Model:
     network's. `class_names` has a name for each class, or is empty. `epoch` is the epoch of the run after which these
     were the weights (0: before the first had ended), None if not known. `validation_accuracy` is None if no images were
     held out. `reading` says how images in files were read, as `LoadOptions.as_dict` does; it is empty if an older
-    version wrote the model.
+    version wrote the model. `values` is the scale of the training images, None if an older version wrote the model.
 
     Example:
         >>> model = adam_mp.load("runs/first")
@@ -49,16 +51,25 @@ class Model:
     epoch: int | None = None
     validation_accuracy: float | None = None
     reading: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    values: ValueScale | None = None
 
     def predict(self, images: Any) -> np.ndarray:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
 
         A single image [h, w] or [h, w, c] counts as n = 1. The values are those of stored images, not normalised.
-        Raises DataError, with both shapes, if the images do not fit.
+        Raises DataError, with both shapes, if the images do not fit, and if they have another scale than the training
+        images, such as values from 0 to 1 where those were bytes.
         """
+        x = self._as_batch(np.asarray(images))
+        scale = self.values or (BYTES if max(self.deviation) > _OF_BYTES else None)
+        if scale is not None and (why := other_scale(x, scale)) is not None:
+            raise DataError(why)
+        return self.probabilities(x)
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """Return what `predict` does for images [n, h, w, c], whatever their values are."""
         from adam_mp.compute.context import TrainingContext  # loads kernels, which reading a model does not need
 
-        x = self._as_batch(np.asarray(images))
         context = TrainingContext(self.network, self.weights, min(_BATCH, max(len(x), 1)), backward=False)
         out = np.zeros((len(x), self.network.classes), np.float32)
         mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
@@ -119,6 +130,7 @@ def write_model(path: Path, model: Model) -> None:
         "normalization": json.dumps(normalization),
         "classes": json.dumps(model.class_names),
         "reading": json.dumps(dict(model.reading)),
+        **({} if model.values is None else {"values": json.dumps(model.values.as_dict())}),
         "trained": json.dumps({"epoch": model.epoch, "validation_accuracy": model.validation_accuracy}),
     }
     write_tensors(path, model.weights, metadata)
@@ -159,9 +171,11 @@ def load(path: str | Path) -> Model:
         trained = json.loads(metadata.get("trained", '{"epoch": null, "validation_accuracy": null}'))
         epoch, accuracy = trained["epoch"], trained["validation_accuracy"]
         reading = dict(json.loads(metadata.get("reading", "{}")))
+        values = ValueScale(**json.loads(metadata["values"])) if "values" in metadata else None
         return Model(
             network, tensors, mean, deviation, float(normalization["fill"]), names, float(normalization["keep"]),
             None if epoch is None else int(epoch), None if accuracy is None else float(accuracy), reading,
+            values,
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has damaged normalisation data, class names or epoch: {error!r}") from None

@@ -32,9 +32,14 @@ def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Sh
     NetworkError.
     """
     if isinstance(source, Network):
+        if type(source) is not Network:
+            raise NetworkError(
+                f"model is a {type(source).__name__}, a class that the processes of a run do not know; expected a "
+                "Network, or a list of layers"
+            )
         return _check_fit(source, input_shape, classes)
     if not isinstance(source, (str, Path, Sequence)):
-        raise NetworkError(f"model is {source!r}; expected a name, a file, a list of layers or a Network")
+        raise NetworkError(f"model is {_told(source)}; expected a name, a file, a list of layers or a Network")
     if not isinstance(source, (str, Path)):
         return Network.build(list(source), input_shape, classes)
     text = str(source)
@@ -51,6 +56,15 @@ def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Sh
     raise NetworkError(
         f"unknown model {text!r}; {nearest(text, ZOO)} (or give a .toml file or package.module:function)"
     )
+
+
+def _told(source: Any) -> str:
+    """Say what an object is that is no model, and what to give instead of a function."""
+    if isinstance(source, type):
+        return f"the class {source.__name__}"
+    if callable(source):
+        return "a function: give the layers that it returns, or its name as 'package.module:function'"
+    return f"of type {type(source).__name__}" + (": give model.network" if hasattr(source, "network") else "")
 
 
 def read_toml(path: Path) -> tuple[list[Layer], str]:

@@ -6,9 +6,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 from adam_mp.errors import NetworkError, several
-from adam_mp.network.layers import Dense, Layer, Shape, Softmax
+from adam_mp.network.layers import KINDS, Dense, Layer, Shape, Softmax
+
+_MOST_SAID = 40  # characters of a text in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Network:
     name: str = "network"
 
     def __post_init__(self) -> None:
+        for position, layer in enumerate(self.layers, 1):
+            _check_known(position, layer)
         if not self.layers or not isinstance(self.layers[-1], Softmax):
             last = f"ends with {self.layers[-1].kind}" if self.layers else "has no layers"
             raise NetworkError(f"network {self.name!r} {last}; the last layer must be softmax")
@@ -40,8 +45,7 @@ class Network:
     def build(cls, layers: Sequence[Layer], input_shape: Shape, classes: int, name: str = "network") -> Network:
         """Make a network of `layers` for data of `input_shape` and `classes`; each `Dense()` gets `classes` units."""
         for position, layer in enumerate(layers, 1):
-            if not isinstance(layer, Layer):
-                raise NetworkError(f"layer {position} is {layer!r}; expected a layer such as adam_mp.Conv(20, 5)")
+            _check_known(position, layer)
         sized = tuple(Dense(classes) if layer == Dense() else layer for layer in layers)
         network = cls(sized, tuple(input_shape), name)
         if network.classes != classes:
@@ -101,3 +105,25 @@ class Network:
     def connections(self) -> int:
         """Multiply-adds of one forward pass of one image."""
         return sum(self.connection_counts)
+
+
+def _check_known(position: int, layer: Any) -> None:
+    """Raise NetworkError unless `layer` is of a kind that every process knows, with plain numbers."""
+    known = ", ".join(sorted(kind.__name__ for kind in KINDS.values()))
+    if isinstance(layer, type) and issubclass(layer, Layer):
+        raise NetworkError(
+            f"layer {position} is the class {layer.__name__}; expected a layer: write {layer.__name__}(...)"
+        )
+    if not isinstance(layer, Layer):
+        said = repr(layer)[:_MOST_SAID] if isinstance(layer, str) else f"of type {type(layer).__name__}"
+        raise NetworkError(f"layer {position} is {said}; expected a layer such as adam_mp.Conv(20, 5)")
+    if type(layer) not in KINDS.values():
+        raise NetworkError(
+            f"layer {position} is of the class {type(layer).__name__}, which is none of adam_mp's, and which the processes "
+            f"of a run do not know; expected one of {known}"
+        )
+    for name, value in vars(layer).items():
+        if type(value) not in (int, float, bool, type(None)):
+            raise NetworkError(
+                f"layer {position} ({layer.kind}): {name} is of type {type(value).__name__}; expected a plain number"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,23 @@ import numpy as np
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.compute.scale import other_scale
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet, match_classes
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
+from adam_mp.data.reading.samples import Samples
 from adam_mp.data.survey import Survey
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, several
 from adam_mp.machine import usable_cores
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
-from adam_mp.training.data.data_plan import DataPlan, join_records, make_source
+from adam_mp.training.data.data_plan import DRAWN, DataPlan, divide, join_records, make_source
 from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.same_data import data_difference
 from adam_mp.training.plan.split import Costs, Split
 from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.events import Listener, notices_to
@@ -32,6 +36,7 @@ from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
+_SCALED = 1000  # images whose scale is compared with that of the model's training images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +58,30 @@ class EvaluationResult:
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainedOn:
+    """What is known of the data that a model was trained on, and how its run divided them.
+
+    `identity` is that of the run's newest checkpoint, empty if there is none. `same_place` tells whether they were read
+    from where the data to evaluate on lie. `validation` and `seed` see `divide`.
+    """
+
+    identity: Mapping[str, Any]
+    same_place: bool
+    validation: float = 0.0
+    seed: int = 0
+
+
 def evaluate_model(
     model: Model, source: Any, cores: int | None, listener: Listener, options: LoadOptions | None = None,
-    trained_on: bool = False, strict: bool = False,
+    trained_on: TrainedOn | None = None, own: bool = False,
 ) -> EvaluationResult:  # fmt: skip
     """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
 
     Images are read as `options` say, by default as in the model's training. Classes are matched by their names, where
-    both sides have any. Data whose parts have no names are all test; if the model was `trained_on` them, `listener`
-    gets a notice, or with `strict` a DataError is raised. Raises DataError too if the data have nothing to test, or do
-    not fit the model.
+    both sides have any. Data whose parts have no names are all test. If the model was `trained_on` them, `listener`
+    gets a notice; if they are its `own` data, which nobody gave, those of them are tested that the run held out to
+    validate on. Raises DataError if the data have nothing to test, or do not fit the model.
     """
     began = time.monotonic()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)
@@ -72,37 +91,61 @@ def evaluate_model(
     )
     data = load_data(source, options)
     tell = notices_to(listener)
-    if trained_on and not data.account.parts_named:
-        if strict:
-            raise DataError(f"{data.name} has no test images to evaluate on: the model was trained on all; give --data")
-        tell(f"the model was trained on images of {data.name}: on others it is likely to be less accurate")
+    tested = _tested(data, trained_on, own, tell)
     if data.image_shape != model.network.input_shape:
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
+    scale = model.values if isinstance(data.train, Samples) else None  # images in files are always read as bytes
+    if scale is not None and (why := other_scale(data.train.images[:_SCALED], scale)) is not None:
+        raise DataError(f"{data.name}: {why}")
     data = match_classes(data, model.class_names, model.network.classes)
-    test, names = data.train, data.class_names or tuple(map(str, range(model.network.classes)))
-    counts = np.bincount(test.labels, minlength=len(names)).tolist()
+    names = data.class_names or tuple(map(str, range(model.network.classes)))
+    counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()
     for note in data.account.notes:
         tell(note)
     if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
         tell(f"{data.name} has no image of {some(lacking)}, of {len(names)} classes that the model knows")
-    workers = min(settings.cores or usable_cores(), max(1, len(test) // _BATCH))
+    workers = min(settings.cores or usable_cores(), max(1, len(tested) // _BATCH))
     with (
         fork_server(OF_A_RUN),
         Interruption() as interruption,
-        Session(_plan(model, data, settings, workers), interruption, notices_to(listener)) as session,
+        Session(_plan(model, data, tested, settings, workers), interruption, notices_to(listener)) as session,
     ):
         session.start()
         loss, accuracy = session.evaluate("test")
     counted = dict(zip(names, counts, strict=True))
-    return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers, counted)
+    return EvaluationResult(accuracy, loss, len(tested), time.monotonic() - began, workers, counted)
 
 
-def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) -> RunPlan:
+def _tested(data: DataSet, trained_on: TrainedOn | None, own: bool, tell: Callable[[str], None]) -> np.ndarray:
+    """Return the numbers of the samples to test, of the only part of `data`; see `evaluate_model`."""
+    everything = data.numbers(data.train)
+    if data.account.parts_named or trained_on is None:
+        return everything
+    if not own:
+        if trained_on.same_place or trained_on.identity.get("data_digest") == data.digest:
+            tell(f"the model was trained on images of {data.name}: on others it is likely to be less accurate")
+        return everything
+    advice = "give --data with images to test on"
+    why = data_difference(trained_on.identity, data)
+    if why is not None:
+        raise DataError(f"{data.name} are not the data any more that the run was trained on: {why}; {advice}")
+    settings = TrainSettings(validation=trained_on.validation, seed=trained_on.seed)
+    division = divide(data, settings, trained_on.identity.get("division", DRAWN))
+    if not len(division.validation):
+        raise DataError(f"{data.name} has no part of test images, and the model was trained on the others; {advice}")
+    tell(
+        f"{data.name} has no part of test images: the model is tested on the "
+        f"{several(len(division.validation), 'image')} that its run held out to validate on"
+    )
+    return division.validation
+
+
+def _plan(model: Model, data: DataSet, tested: np.ndarray, settings: TrainSettings, workers: int) -> RunPlan:
     """Plan a run that trains nothing: it has no data servers, and one training sample that nobody reads.
 
-    The only part of `data` is what is tested.
+    Of the only part of `data`, the samples `tested` are tested.
     """
     context = TrainingContext(model.network, model.weights, _BATCH)
     normalization = Normalization(model.mean, model.deviation, model.fill)
@@ -112,7 +155,7 @@ def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) ->
         dataset=data,
         training=np.arange(1),
         validation=np.zeros(0, np.int64),
-        test=data.numbers(data.train),
+        test=tested,
         augmentation=Augmentation(),
         keep=model.keep,
         source=source,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import enum
 import pickle
 
 import numpy as np
@@ -91,3 +92,27 @@ def test_first_weights_come_from_the_seed_alone():
             assert array.var() == pytest.approx(expected, rel=0.3)
         else:
             assert not array.any()
+
+
+class OwnReLU(ReLU):
+    pass
+
+
+class Units(enum.IntEnum):
+    FEW = 3
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (OwnReLU(), "is of the class OwnReLU, which is none of adam_mp's"),
+        (Dense, r"is the class Dense; expected a layer: write Dense\(...\)"),
+        (object(), "is of type object; expected a layer"),
+        (Dense(Units.FEW), "units is of type Units; expected a plain number"),
+    ],
+)
+def test_what_processes_cannot_have_is_refused(layer, words):
+    layers = (Flatten(), layer, Dense(4), Softmax())
+    for make in (lambda: Network.build(layers, (8, 8, 2), 4), lambda: Network(layers, (8, 8, 2))):
+        with pytest.raises(NetworkError, match=f"layer 2 .*{words}|layer 2 {words}"):
+            make()

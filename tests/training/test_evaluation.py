@@ -9,11 +9,14 @@ import pytest
 
 import adam_mp
 from adam_mp.compute.model import Model
+from adam_mp.data.reading.loading import load_data
 from adam_mp.errors import DataError
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
+from adam_mp.training.data.data_plan import BY_CLASS
 from adam_mp.training.epoch.guard import DivergedError, DivergenceGuard
-from adam_mp.training.evaluation import evaluate_model
+from adam_mp.training.evaluation import TrainedOn, evaluate_model
+from adam_mp.training.plan.same_data import data_identity
 from tests.data.pictures_on_disk import write_folder
 
 
@@ -64,10 +67,26 @@ def test_classes_are_matched_by_their_names(tmp_path):
     assert result.classes == {"grey": 0, "blue": 0, "green": 3, "red": 3}
     assert told == [f"{tmp_path}/plain has no image of grey, blue, of 4 classes that the model knows"]
     told.clear()
-    evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: told.append(event.text), trained_on=True)
+    plain, tell = str(tmp_path / "plain"), lambda event: told.append(event.text)
+    evaluate_model(model, plain, 1, tell, trained_on=TrainedOn({}, True))
     assert "was trained on images of" in told[0]
-    with pytest.raises(DataError, match="no test images to evaluate on"):
-        evaluate_model(model, str(tmp_path / "plain"), 1, told.append, trained_on=True, strict=True)
+    identity = {"data": data_identity(load_data(plain)), "data_digest": load_data(plain).digest, "division": BY_CLASS}
+    shutil.move(plain, tmp_path / "moved")
+    told.clear()
+    evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=TrainedOn(identity, False))
+    assert "was trained on images of" in told[0]
+    with pytest.raises(DataError, match="no part of test images, and the model was trained on the others; give --data"):
+        evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=TrainedOn(identity, False), own=True)
+    told.clear()
+    run = TrainedOn(identity, True, 0.4, 3)
+    result = evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=run, own=True)
+    assert result.classes == {"grey": 0, "blue": 0, "green": 1, "red": 1}
+    assert "is tested on the 2 images that its run held out to validate on" in told[0]
+    (tmp_path / "moved" / "red" / "0000.jpg").unlink()
+    with pytest.raises(
+        DataError, match=r"not the data any more .* 5 images to train on, and had 6 \(red has 2, had 3\)"
+    ):
+        evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=run, own=True)
     write_folder(tmp_path / "parts" / "train", 2)
     write_folder(tmp_path / "parts" / "Test", 2)
     assert evaluate_model(model, str(tmp_path / "parts"), 1, told.append).images == 6

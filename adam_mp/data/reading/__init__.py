@@ -4,6 +4,7 @@ The modules of this folder:
 
     dataset       a data set: its parts, its sample numbers, its split and the order of an epoch
     loading       from what a user gives as data to a data set; knows all formats
+    fingerprint   what a data set is, wherever it lies: a resumed run knows its data again by it
     account       what a loader saw: the parts, what it left out and why, what it could not use
     part_names    which names of folders, shards and arrays say train, validation or test
     array_names   which names of arrays say images or labels

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.scale import BYTES, ValueScale, other_scale
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.faults import BadSample, Fault, SampleError
+from adam_mp.data.reading.fingerprint import Fingerprint, fingerprint
 from adam_mp.data.reading.items import Items
 from adam_mp.data.reading.options import LoadOptions
-from adam_mp.data.reading.records import Records
+from adam_mp.data.reading.records import WHOLE_FILE, Records
 from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError, several
+
+_FEW = 1000  # images of a part whose scale is compared with that of the training images
 
 Part = Samples | Records | Items
 
@@ -122,12 +127,33 @@ class DataSet:
         """The dtype of stored values."""
         return str(self.train.images.dtype) if isinstance(self.train, Samples) else "uint8"
 
-    @property
+    @cached_property
+    def values(self) -> ValueScale:
+        """The scale of the training images' values; images in files and items are bytes."""
+        return ValueScale.of(self.train.images) if isinstance(self.train, Samples) else BYTES
+
+    @cached_property
     def digest(self) -> int:
-        """A fingerprint of the training samples, by which a resumed run and remote data servers recognize the data."""
+        """A short fingerprint of the training samples, by which replicas and remote data servers recognize the data.
+
+        Of samples in files it has names and labels, wherever the files lie; contents are not read.
+        """
         if isinstance(self.train, Records):
             return zlib.crc32(self.train.labels.data, self.train.table.digest)
         return self.train.digest
+
+    @property
+    def digest_before(self) -> int:
+        """The digest by which earlier versions knew the data: for tar shards it has the paths of the files."""
+        if isinstance(self.train, Records) and len(self.train) and self.train.table.length[0] != WHOLE_FILE:
+            return zlib.crc32(self.train.labels.data, self.train.table.digest_with_paths)
+        return self.digest
+
+    @cached_property
+    def fingerprints(self) -> Mapping[str, Fingerprint]:
+        """Part ("train", "validation", "test") -> its fingerprint, by which a run knows its data again; reads files."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: fingerprint(part) for name, part in parts.items() if part is not None}
 
 
 def make_dataset(
@@ -199,6 +225,8 @@ def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray
             f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
             f"training images {train.dtype} {train.shape[1:]}; expected the same"
         )
+    if what != "training" and train.dtype != np.uint8 and (why := other_scale(images[:_FEW], ValueScale.of(train))):
+        raise DataError(f"{what} images of {name}: {why}")
 
 
 def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

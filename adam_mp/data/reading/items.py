@@ -22,17 +22,30 @@ _LABELS = ("targets", "labels")
 
 
 @dataclasses.dataclass(frozen=True)
+class ItemsLook:
+    """What was seen of some items of a Python object.
+
+    `contents` are checksums of their images, none for an item that has no usable image. `draws` tells whether an item
+    gave another image when it was asked a second time; then there are no checksums.
+    """
+
+    contents: tuple[int | None, ...] = ()
+    draws: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Items:
     """A part of a data set: the items of one Python object.
 
     `numbers` int64 [n] are the indices of the items that have a label, `labels` int32 [n] their labels. `rejected` are
-    items that failed and were left out.
+    items that failed and were left out. `look` is what was seen of some items.
     """
 
     dataset: Any
     numbers: np.ndarray
     labels: np.ndarray
     rejected: tuple[BadSample, ...] = ()
+    look: ItemsLook = ItemsLook()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -119,8 +132,32 @@ def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def item_size(dataset: Any, index: int) -> tuple[int, int, int]:
-    """Return (height, width, channels) of an item's image; raises DataError if the item has no usable image."""
+def look_at_items(part: Items, chosen: np.ndarray, twice: int) -> tuple[list[tuple[int, int, int]], ItemsLook]:
+    """Ask for the items of the samples `chosen`; for the first `twice` of them again, until one differs.
+
+    Returns (height, width, channels) of each usable image, and what was seen. Raises DataError if no image is usable;
+    an item that is bad among good ones is reported when it is to be trained.
+    """
+    sizes: list[tuple[int, int, int]] = []
+    contents: list[int | None] = []
+    failure, draws = None, False
+    for place, index in enumerate(part.numbers[chosen].tolist()):
+        try:
+            size, checksum = _item_look(part.dataset, index)
+            draws = draws or (place < twice and _item_look(part.dataset, index)[1] != checksum)
+        except DataError as error:
+            failure = failure or error
+            contents.append(None)
+        else:
+            sizes.append(size)
+            contents.append(checksum)
+    if failure is not None and not sizes:
+        raise failure
+    return sizes, ItemsLook(() if draws else tuple(contents), draws)
+
+
+def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
+    """Return ((height, width, channels), checksum) of an item's image; raises DataError if there is no usable image."""
     try:
         pixels = np.asarray(dataset[index][0])
     except Exception as error:
@@ -131,7 +168,7 @@ def item_size(dataset: Any, index: int) -> tuple[int, int, int]:
             f"item {index} of the data set has an image of {pixels.dtype} {pixels.shape}; expected uint8 "
             f"[height, width] or [height, width, 1 or 3]{_advice(pixels)}"
         )
-    return shape[0], shape[1], shape[2]
+    return (shape[0], shape[1], shape[2]), zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
 def _advice(pixels: np.ndarray) -> str:

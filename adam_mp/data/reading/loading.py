@@ -20,7 +20,7 @@ from adam_mp.data.reading.faults import SampleError, summary_of
 from adam_mp.data.reading.idx import find_idx, has_idx, read_idx
 from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
-from adam_mp.data.reading.items import is_item_source, item_size, make_items
+from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records
@@ -41,6 +41,8 @@ _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
           "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
 _USUAL_SIDE = 224
 _LOOKED_AT = 64  # images whose headers decide the size and colours of all pictures
+_MORE_FILES, _MORE_ITEMS = 192, 64  # and at most so many more, to have one of each class
+_ASKED_TWICE = 32  # items that are asked a second time, to see whether the object draws at random
 _LARGEST_SIDE = 4096  # pixels
 
 
@@ -79,6 +81,13 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
         f"data is {type(source).__name__}; expected a folder, (images, labels), "
         "(images, labels, test_images, test_labels), or an object whose items are (image, label)"
     )
+
+
+def names_files(source: str) -> bool:
+    """Tell whether `source` is the path of something that is there, or names tar shards of which the first is there."""
+    if Path(source).exists():
+        return True
+    return is_shard_name(source) and Path(expand_braces(source)[0]).exists()
 
 
 def _has_items(source: Any) -> bool:
@@ -231,14 +240,9 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts, classes = make_items(
         list(zip(("training", "test"), datasets, strict=False)), to_train=not options.only_test
     )  # fmt: skip
-    sizes, failure = [], None
-    for index in parts[0].numbers[:_LOOKED_AT].tolist():
-        try:
-            sizes.append(item_size(datasets[0], index))
-        except DataError as error:
-            failure = failure or error  # only this item is bad: it is reported when it is to be trained
-    if failure is not None and not sizes:
-        raise failure
+    chosen = _looked_at(parts[0].labels, _MORE_ITEMS)
+    sizes, look = look_at_items(parts[0], chosen, _ASKED_TWICE)
+    parts[0] = dataclasses.replace(parts[0], look=look)
     shape = _shape(sizes, options)
     test: Part | None = parts[1] if len(parts) > 1 else None
     account, name = Account("items", {}, test is not None), type(datasets[0]).__name__
@@ -256,9 +260,8 @@ def _with_form(
 ) -> DataSet:  # fmt: skip
     """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
     train = parts[TRAIN]
-    step = max(1, len(train) // _LOOKED_AT)
     sizes, faults, depths = [], [], Depths()
-    for sample in range(0, len(train), step):
+    for sample in _looked_at(train.labels, _MORE_FILES).tolist():
         try:
             content = train.table.read(sample, options.byte_limit)
             sizes.append(image_size(content, options))
@@ -273,6 +276,19 @@ def _with_form(
     options = dataclasses.replace(options, white=depths.white(options))
     notices = (*notices, *depths.notices(options))
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
+
+
+def _looked_at(labels: np.ndarray, more: int) -> np.ndarray:
+    """Return the samples that are looked at before a run: some spread over all, and one of each class.
+
+    At most `more` are added for classes that have none among the others: so a small class can tell that images are
+    larger, in colour or deep.
+    """
+    spread = np.arange(0, len(labels), max(1, len(labels) // _LOOKED_AT))
+    first: np.ndarray = np.full(int(labels.max(initial=0)) + 1, -1, np.int64)
+    first[labels[::-1]] = np.arange(len(labels) - 1, -1, -1)
+    first[labels[spread]] = -1
+    return np.concatenate([spread, first[first >= 0][:more]])
 
 
 def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:

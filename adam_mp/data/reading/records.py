@@ -92,11 +92,24 @@ class RecordTable:
 
     @property
     def digest(self) -> int:
-        """A fingerprint of file names, offsets and lengths; the images themselves are not read."""
+        """A fingerprint of file names below `root`, offsets and lengths; the images themselves are not read."""
+        return self._digest(self.names, self.starts)
+
+    @property
+    def digest_with_paths(self) -> int:
+        """The digest by which earlier versions knew tar shards: it has their whole paths."""
+        return self._digest(*_pack([os.path.join(self.root, os.fsdecode(self._name(i))) for i in range(self.files)]))
+
+    def _digest(self, names: np.ndarray, starts: np.ndarray) -> int:
         value = 0
-        for part in (self.names, self.starts, self.file, self.offset, self.length):
+        for part in (names, starts, self.file, self.offset, self.length):
             value = zlib.crc32(np.ascontiguousarray(part).data, value)
         return value
+
+    @property
+    def files(self) -> int:
+        """How many files there are."""
+        return len(self.starts) - 1
 
     def arrays(self) -> Mapping[str, np.ndarray]:
         """Return the table's arrays by name, to be copied into shared memory; `in_arrays` finds them there."""

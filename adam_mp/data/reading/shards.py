@@ -7,6 +7,7 @@ Labels are whole numbers from 0, or the names of classes. (A *shard* without "ta
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -142,8 +143,10 @@ class _PartRead:
 
     def records(self, numbers: np.ndarray) -> Records:
         """Return the records with these class numbers, int32 [n]."""
-        names = [str(path.absolute()) for path in self.paths]
-        return Records(RecordTable.of_parts(Path(), names, self.spots), numbers, tuple(self.rejected))
+        places = [path.absolute() for path in self.paths]
+        root = Path(os.path.commonpath([path.parent for path in places]))
+        names = [path.relative_to(root).as_posix() for path in places]
+        return Records(RecordTable.of_parts(root, names, self.spots), numbers, tuple(self.rejected))
 
     def why_empty(self) -> str:
         """Say why there is no sample, by what the shards have."""

@@ -2,5 +2,5 @@
 
 `run_folder` is the folder, its lock and `run.json`; `checkpoint` writes and reads checkpoints; `keeper` decides when
 checkpoints and the best model are copied and written; `figures` are the counted figures of a run, which a checkpoint
-keeps.
+keeps; `places` finds the files of a run's settings from any folder.
 """

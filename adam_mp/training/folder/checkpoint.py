@@ -138,6 +138,15 @@ def read_checkpoint(folder: Path) -> StoredCheckpoint:
         raise CheckpointError(f"{error}{advice}") from None
 
 
+def read_identity(folder: Path) -> Mapping[str, Any]:
+    """Return the `identity` of the newest checkpoint in `folder` (see `RunState`); empty if there is none to read."""
+    try:
+        file = TensorFile(find_checkpoints(folder)[-1], CHECKPOINT_FORMAT)
+        return dict(json.loads(file.metadata["state"])["identity"])
+    except (CheckpointError, IndexError, KeyError, ValueError, TypeError):
+        return {}
+
+
 def _read_state(path: Path) -> StoredCheckpoint:
     file = TensorFile(path, CHECKPOINT_FORMAT)
     try:

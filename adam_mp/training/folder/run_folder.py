@@ -31,11 +31,11 @@ from adam_mp.network.description import to_json
 from adam_mp.network.network import Network
 from adam_mp.process.folder_lock import LOCK_FILE, FolderHeldError, FolderLock
 from adam_mp.training.folder.checkpoint import find_checkpoints
+from adam_mp.training.folder.places import GIVEN, places_of
 from adam_mp.training.settings.settings import FIELDS, TrainSettings
 
 RUN_FILE, METRICS_FILE, CURVES_FILE = "run.json", "metrics.jsonl", "curves.png"
 BAD_SAMPLES_FILE = "bad_samples.jsonl"
-GIVEN = "given by the caller"
 _EARLY_FILES = {LOCK_FILE, RUN_FILE, METRICS_FILE, BAD_SAMPLES_FILE, "failures.log"}
 _PARTS = re.compile(r"(server|replica)-\d+")  # folders of parts that `train --servers` makes anew
 _PARTIAL = re.compile(r"\.(run\.json|metrics\.jsonl|(model|checkpoint-\d{10})\.safetensors)\.partial")
@@ -165,9 +165,11 @@ def write_record(
 
     Raises RunFolderError if the disk does not take it.
     """
+    plain = {name: _plain(getattr(settings, name)) for name in FIELDS}
     record = {
         "adam_mp": importlib.metadata.version("adam_mp"),
-        "settings": {name: _plain(getattr(settings, name)) for name in FIELDS},
+        "settings": plain,
+        "places": places_of(folder, plain),
         "seed": settings.seed,
         "network": json.loads(to_json(network)),
         "plan": plan,

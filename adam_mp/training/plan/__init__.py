@@ -2,5 +2,6 @@
 
 `plan` checks the settings and makes the plan. `split` measures costs and divides the cores between workers and data
 servers, `memory_need` counts the memory that the run will take, `quorum` is the arithmetic of an epoch's end,
-`resuming` takes up the settings, checkpoint and best model of an earlier part of the run.
+`resuming` takes up the settings, checkpoint and best model of an earlier part of the run, `same_data` sees whether the
+data are still those of that part.
 """

@@ -38,6 +38,7 @@ from adam_mp.training.data.understanding import understand
 from adam_mp.training.folder.checkpoint import StoredCheckpoint
 from adam_mp.training.plan.quorum import quorum_batches
 from adam_mp.training.plan.resuming import check_same_run, recorded_choices, resume_settings
+from adam_mp.training.plan.same_data import check_same_data, data_identity
 from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import DataUnderstood, KernelCompiled, Listener, Notice
@@ -89,13 +90,14 @@ class RunPlan:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Values that a checkpoint notes, and that must be the same when it is resumed."""
+        """Values that a checkpoint notes, and that must be the same when it is resumed; the data are what they are."""
         settings = self.settings
         # Checkpoints of versions that knew one way to divide the images do not name it.
         way = {} if self.data.division == DRAWN else {"division": self.data.division}
         return {
             **way,
             "data_digest": self.data.dataset.digest,
+            "data": data_identity(self.data.dataset),
             "validation": settings.validation,
             "batch_size": settings.batch_size,
             "seed": settings.seed,
@@ -152,6 +154,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
     dataset = load_dataset(settings)
+    if resumed is not None:
+        assert settings.folder is not None
+        check_same_data(settings.folder, resumed.identity, dataset)
     settings = dataclasses.replace(settings, white=dataset.options.white)  # as it was measured, for --resume
     if resumed is None:
         settings = settle_validation(settings, explicit, dataset, lambda text: listener(Notice(text)))
@@ -168,6 +173,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
         LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)), division,
     )  # fmt: skip
+    if data.source is not None:
+        _ = dataset.fingerprints  # now: training may find other files, and those of the survey are in memory
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     choices = recorded_choices(settings) if resumed else None
     timeless = parse_consistency(settings.consistency).timeless

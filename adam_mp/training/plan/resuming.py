@@ -13,13 +13,14 @@ from adam_mp.data.reading.options import WHITE
 from adam_mp.errors import CheckpointError, RunFolderError, several
 from adam_mp.network.network import Network
 from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_checkpoint
-from adam_mp.training.folder.run_folder import GIVEN, RUN_FILE, read_record
+from adam_mp.training.folder.places import GIVEN, PATHS, find_path
+from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 from adam_mp.training.settings.settings import FIELDS, OF_MANY, TrainSettings, make_settings
 
 # Settings that a resumed run must keep: they decide what the samples, batches and optimizer state of a checkpoint mean.
-_FIXED = (
-    "model", "data", "image_size", "ignore_orientation", "white", "validation", "batch_size", "seed", "optimizer",
-)  # fmt: skip
+# `model` and `data` are not among them: they are compared by what they are, wherever their files lie now.
+_FIXED = ("image_size", "ignore_orientation", "white", "validation", "batch_size", "seed", "optimizer")
+_OF_DATA = ("data", "data_digest")  # values of a checkpoint's identity that `check_same_data` compares
 # What a run did that noted nothing of these settings, because its version did not have them.
 _BEFORE = {"ignore_orientation": True, "white": WHITE}
 
@@ -53,8 +54,6 @@ def resume_settings(
     stored = {name: value for name, value in {**_BEFORE, **record["settings"]}.items() if name in FIELDS}
     for name in _FIXED:
         given = explicit.get(name)
-        if name in ("model", "data") and not isinstance(given, (str, Path)):
-            continue  # check_same_run compares layers and arrays by their contents
         if given is not None and stored.get(name) != (str(given) if isinstance(given, Path) else given):
             raise RunFolderError(
                 f"run folder {folder} belongs to a run with {name} {stored.get(name)!r}, not {given!r}; "
@@ -65,6 +64,9 @@ def resume_settings(
     checkpoint = read_checkpoint(folder)
     if stored.get("model") == GIVEN:
         stored.pop("model")
+    for name in PATHS:
+        if name not in explicit and stored.get(name) is not None:
+            stored[name] = find_path(folder, record, name)
     left_behind = _drop_other_machines(stored, settings, explicit)
     merged = make_settings({**stored, **explicit, "run_dir": str(folder), "resume": True})
     if left_behind is not None:
@@ -129,6 +131,16 @@ def find_best(folder: Path, checkpoint: RunState) -> BestModel:
     return BestModel(saved.epoch or None, saved.validation_accuracy, False)
 
 
+def _other_layers(before: Network, now: Network) -> str:
+    """Say in which layer a network differs from the one before."""
+    if before.input_shape != now.input_shape:
+        return f"it takes {before.input_shape}, not {now.input_shape}"
+    for name, old, new in zip(before.names, before.layers, now.layers, strict=False):
+        if old != new:
+            return f"its {name} is {old}, not {new}"
+    return f"it has {several(len(before.layers), 'layer')}, not {len(now.layers)}"
+
+
 def check_same_run(
     folder: Path,
     checkpoint: RunState,
@@ -143,10 +155,11 @@ def check_same_run(
     """
     if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
         raise RunFolderError(
-            f"run folder {folder} belongs to another network, {checkpoint.network.name!r}; name another folder"
+            f"run folder {folder} belongs to another network, {checkpoint.network.name!r}: "
+            f"{_other_layers(checkpoint.network, network)}; leave model out, or name another folder"
         )
     for name, value in identity.items():
-        if checkpoint.identity.get(name) != value:
+        if name not in _OF_DATA and checkpoint.identity.get(name) != value:
             raise RunFolderError(
                 f"run folder {folder} belongs to a run with {name} {checkpoint.identity.get(name)!r}, now {value!r}; "
                 "resume with the same data and settings, or name another folder"

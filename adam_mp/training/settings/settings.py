@@ -243,10 +243,22 @@ class TrainSettings:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
                 raise SettingsError("target_accuracy needs validation images; give --validation more than 0")
+        if callable(self.optimizer):
+            raise SettingsError(
+                "optimizer is a function, which other processes cannot have; expected a name, or a formula as text for "
+                "the new w, such as 'w - lr * g'"
+            )
         if not isinstance(self.optimizer, str):
             raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
+        elif callable(self.lr):
+            from adam_mp.training.settings.schedule import NAMES
+
+            raise SettingsError(
+                "lr is a function, which other processes cannot have; expected a number, or a formula as text over "
+                f"{', '.join(NAMES)}, such as '0.1 * 0.9 ** epoch'"
+            )
         elif isinstance(self.lr, str):
             from adam_mp.compute.expression import check_expression
             from adam_mp.training.settings.schedule import NAMES
@@ -269,7 +281,12 @@ class TrainSettings:
             raise SettingsError("resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
 
     def _take_numbers(self) -> None:
-        """Turn numpy's numbers into Python's."""
+        """Turn numpy's numbers and numbers and texts of a user's own class, such as an enumeration, into plain ones."""
+        for name in FIELDS:
+            value = getattr(self, name)
+            for plain in (str, int, float):
+                if isinstance(value, plain) and type(value) not in (plain, bool):
+                    object.__setattr__(self, name, _PLAIN[plain](value))
         numpy = sys.modules.get("numpy")
         if numpy is None:
             return  # nobody has imported numpy, so no value is one of its numbers
@@ -352,6 +369,9 @@ def parse_cache(text: Any, free: int) -> int:
         return int(free * number / 100)
     return int(number * _UNITS[unit])
 
+
+# Text and numbers without their class: processes cannot have classes that a user's script defines.
+_PLAIN: Mapping[type, Callable[[Any], Any]] = {str: str.__str__, int: int.__int__, float: float.__float__}
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import enum
 import math
 
 import numpy as np
@@ -127,3 +128,31 @@ def test_what_a_resumed_run_goes_on_without_may_be_given_as_text():
     assert (made.join, made.data_from, made.servers) == (None, None, None)
     with pytest.raises(SettingsError, match="servers is False"):
         TrainSettings(servers=False)
+
+
+class Rule(str, enum.Enum):
+    PLAIN = "sgd"
+
+
+class Seed(enum.IntEnum):
+    FIRST = 7
+
+
+class Rate(float):
+    pass
+
+
+def test_values_of_a_users_own_class_become_plain():
+    """Processes of a run cannot have classes that a script defines."""
+    settings = TrainSettings(optimizer=Rule.PLAIN, seed=Seed.FIRST, lr=Rate(0.5), strict=True)
+    for name, value in (("optimizer", "sgd"), ("seed", 7), ("lr", 0.5), ("strict", True)):
+        assert getattr(settings, name) == value
+        assert type(getattr(settings, name)) is type(value)
+
+
+@pytest.mark.parametrize(("name", "example"), [("lr", "'0.1 * 0.9 ** epoch'"), ("optimizer", "'w - lr * g'")])
+def test_in_place_of_a_function_a_formula_is_named(name, example):
+    with pytest.raises(SettingsError) as caught:
+        make_settings({name: lambda epoch: 0.1})
+    assert str(caught.value).startswith(f"{name} is a function, which other processes cannot have; expected")
+    assert str(caught.value).endswith(f"such as {example}")

@@ -1,0 +1,79 @@
+"""The scale of images' values: whether images have the values that a model was trained on, or a share of them.
+
+Bytes from 0 to 255 are often divided by 255, or normalised, before they are given to other tools. A network that was
+trained on bytes answers such images with wrong classes, and looks sure of them. So they are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+_BYTES = "uint8"
+_MARGIN = 0.25  # of the range of the training images, by which values may lie beyond it
+_MOST_BEYOND = 0.5  # share of the values that may lie further out
+_TIMES, _SOME_BEYOND = 50, 0.05  # or this share, where the largest value is so many times the largest to train on
+_LARGE = 100.0  # a range up to so much cannot be one from 0 to 1
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueScale:
+    """The values of training images: `kind` is their dtype, "uint8" or "float32"; they go from `low` to `high`."""
+
+    kind: str
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, images: np.ndarray) -> ValueScale:
+        """Return the scale of images [n, ...]."""
+        return cls(str(images.dtype), float(images.min()), float(images.max()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the scale as plain values."""
+        return dataclasses.asdict(self)
+
+
+BYTES = ValueScale(_BYTES, 0.0, 255.0)
+
+
+def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
+    """Say in words that `images` [n, ...] have another scale than the training images, and what to write; else None."""
+    if not images.size:
+        return None
+    low, high = float(images.min()), float(images.max())
+    if not np.isfinite(low + high):
+        return "the images have values that are NaN or infinite; mend or remove these images"
+    given = f"the images are {images.dtype} with values from {low:,.5g} to {high:,.5g}"
+    if trained.kind == _BYTES and trained.high > _LARGE:  # and no masks or classes of 0 and 1
+        return _not_bytes(images, low, high, given)
+    range_of = f"those to train on had {trained.low:,.5g} to {trained.high:,.5g}"
+    room = _MARGIN * (trained.high - trained.low)
+    beyond = float(np.mean((images < trained.low - room) | (images > trained.high + room)))
+    times_larger = max(abs(low), abs(high)) / (max(abs(trained.low), abs(trained.high)) or 1.0)
+    if beyond > _MOST_BEYOND or (times_larger > _TIMES and beyond > _SOME_BEYOND):
+        return f"{given}, {range_of}; scale the images as those to train on were scaled"
+    if _is_share(low, high) and trained.high > _LARGE:
+        return f"{given}, {range_of}; write 255 * images if they were divided by 255"
+    return None
+
+
+def _not_bytes(images: np.ndarray, low: float, high: float, given: str) -> str | None:
+    trained = "those to train on were bytes from 0 to 255"
+    if images.dtype == np.uint8:
+        few = len(images) > 1 and low == 0 and high == 1  # no single dark image, but masks
+        return f"{given}, {trained}; write 255 * images" if few else None
+    if low < 0:
+        return f"{given}, {trained}; give the values as they are stored: the model normalises them itself"
+    if high > BYTES.high:
+        return f"{given}, {trained}; scale them to 0 to 255"
+    if _is_share(low, high):
+        return f"{given}, {trained}; write 255 * images"
+    return None
+
+
+def _is_share(low: float, high: float) -> bool:
+    """Tell whether values are from 0 to 1, not all 0."""
+    return low >= 0 and 0 < high <= 1

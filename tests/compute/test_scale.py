@@ -1,0 +1,101 @@
+"""Images of another scale than those to train on are refused; those of the same scale never are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import adam_mp
+from adam_mp.compute.model import load, write_model
+from adam_mp.compute.scale import BYTES, ValueScale, other_scale
+from adam_mp.errors import DataError
+from tests.compute.test_model import make
+
+DIGITS = adam_mp.load_data("mnist").test.images[:50]
+SHARES = DIGITS.astype(np.float32) / 255
+SCALES = {
+    "bytes": DIGITS, "floats of bytes": DIGITS.astype(np.float32), "whole numbers": DIGITS.astype(np.int64),
+    "shares": SHARES, "normalised": (SHARES - 0.13) / 0.31, "-1 to 1": 2 * SHARES - 1, "masks": DIGITS > 127,
+    "masks as bytes": (DIGITS > 127).astype(np.uint8), "16 bits": DIGITS.astype(np.uint16) * 257,
+}  # fmt: skip
+OF_BYTES = {"bytes", "floats of bytes", "whole numbers"}
+
+
+@pytest.mark.parametrize("given_as", SCALES)
+@pytest.mark.parametrize("trained_as", ["bytes", "floats of bytes", "shares", "normalised"])
+def test_only_the_same_scale_is_taken(trained_as, given_as):
+    why = other_scale(SCALES[given_as], ValueScale.of(SCALES[trained_as]))
+    same = given_as == trained_as or {trained_as, given_as} <= OF_BYTES
+    if trained_as == "shares":
+        same = same or "masks" in given_as
+    if trained_as == "normalised":
+        return  # shares lie within it: it cannot be told
+    if trained_as == "floats of bytes" and given_as in ("-1 to 1", "normalised"):
+        return  # likewise: as dark images
+    assert (why is None) == same, why
+    if why is not None:
+        assert why.startswith("the images are ")
+        assert "those to train on" in why
+
+
+@given(st.integers(0, 255), st.integers(1, 4))
+def test_bytes_are_taken_whatever_their_brightness(most, count):
+    images = np.zeros((count, 4, 4, 1), np.float32)
+    images[0, 0, 0] = most
+    if most != 1:
+        assert other_scale(images, BYTES) is None
+    if most > 1 or count == 1:
+        assert other_scale(images.astype(np.uint8), BYTES) is None
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60))
+def test_features_of_the_same_kind_are_taken(seed, count):
+    generator = np.random.default_rng(seed)
+    trained = ValueScale.of(generator.standard_t(3, (60, 1, 1, 4)).astype(np.float32))
+    assert other_scale(generator.standard_t(3, (count, 1, 1, 4)).astype(np.float32), trained) is None
+
+
+def test_a_model_refuses_and_its_file_keeps_the_scale(tmp_path):
+    images, labels = DIGITS, np.arange(50) % 2
+    model = adam_mp.train(
+        "mlp", (images, labels), epochs=1, cores=1, validation=0, quiet=True, run_dir=tmp_path / "r"
+    ).model
+    assert load(tmp_path / "r").values == model.values == ValueScale("uint8", 0, 255)
+    assert model.predict(images).shape == (50, 2)
+    np.testing.assert_array_equal(model.predict(images), model.predict(images.astype(np.float64)))
+    for other in (SHARES, images > 127):
+        with pytest.raises(DataError, match=r"were bytes from 0 to 255; write 255 \* images"):
+            model.predict(other)
+        with pytest.raises(DataError, match="were bytes"):
+            model.evaluate(other, labels)
+
+
+def test_bytes_of_0_and_1_are_a_scale_of_their_own():
+    masks = (DIGITS > 127).astype(np.uint8)
+    scale = ValueScale.of(masks)
+    for same in (masks, masks > 0, masks.astype(np.float32)):
+        assert other_scale(same, scale) is None
+    assert other_scale(DIGITS, scale) is not None
+
+
+def test_a_model_of_before_guesses_by_its_deviation(tmp_path):
+    before = make()
+    write_model(tmp_path / "m.safetensors", before)
+    assert load(tmp_path / "m.safetensors").values is None
+    ones = np.full((2, *before.network.input_shape), 0.5, np.float32)
+    if max(before.deviation) > 10:
+        with pytest.raises(DataError, match="write 255"):
+            before.predict(ones)
+    else:
+        before.predict(ones)
+
+
+def test_test_images_of_another_scale_are_refused():
+    labels = np.arange(50) % 2
+    floats = DIGITS.astype(np.float32)
+    for train, test in ((SHARES, floats), (floats, SHARES), (SHARES, (SHARES - 0.13) / 0.31)):
+        with pytest.raises(DataError, match="test images of arrays: the images are float32"):
+            adam_mp.load_data((train, labels, test, labels))
+    adam_mp.load_data((SHARES, labels, SHARES[:5], labels[:5]))
