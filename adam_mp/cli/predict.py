@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from adam_mp.data.reading.image_kinds import is_dropping
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, read_part
 from adam_mp.errors import DataError, NetworkError, SettingsError
+from adam_mp.process.output import notice, one_line, standard_output
 from adam_mp.report.text import percent
 
 
@@ -80,19 +80,19 @@ def _show(name: str, inverted: bool, row: np.ndarray, model: Model, top: int, as
             {"class": index, **({"name": said} if said is not None else {}), "probability": float(row[index])}
             for index, said in zip(best, names, strict=True)
         ]
-        print(json.dumps({"image": name, "inverted": inverted, "top": found}))
+        standard_output().answer(json.dumps({"image": name, "inverted": inverted, "top": found}))
     else:
         classes = "  ".join(
-            f"{index if said is None else said} {percent(float(row[index]))}"
+            f"{index if said is None else one_line(said)} {percent(float(row[index]))}"
             for index, said in zip(best, names, strict=True)
         )
-        print(f"{name}: {classes}{'  (inverted)' if inverted else ''}")
+        standard_output().answer(f"{one_line(name)}: {classes}{'  (inverted)' if inverted else ''}")
 
 
 def _show_failure(name: str, error: DataError, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"image": name, "error": str(error)}))
-    print(f"adam_mp: error: {error}", file=sys.stderr)
+        standard_output().answer(json.dumps({"image": name, "error": str(error)}))
+    notice(f"error: {one_line(error)}")
 
 
 def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> tuple[np.ndarray, bool]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import refusal
+from adam_mp.process.output import notice
 from adam_mp.training.settings.events import Notice, RunPlanned
 
 FAILURES_FILE = "failures.log"
@@ -27,4 +27,4 @@ class FailureLog:
                 with open(self._path, "a", encoding="utf-8") as file:
                     file.write(f"{event.text}\n{event.details}\n")
             except OSError as error:
-                print(f"adam_mp: cannot write {self._path}: {refusal(error)}", file=sys.stderr)
+                notice(f"cannot write {self._path}: {refusal(error)}")
