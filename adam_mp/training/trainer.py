@@ -91,7 +91,6 @@ def run_training(
     Ctrl-C and SIGTERM finish the batches and write a checkpoint; a second one raises KeyboardInterrupt at once. Raises
     children of AdamError, those that can be known early before any process starts. `share` is that of `RunPlan`.
     """
-
     tell = _teller(listeners)
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))

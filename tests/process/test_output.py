@@ -67,7 +67,7 @@ def closed():
 
 
 def text_file(descriptor, encoding="utf-8", errors="strict"):
-    return io.TextIOWrapper(open(descriptor, "wb", closefd=False), encoding, errors)  # noqa: SIM115
+    return io.TextIOWrapper(open(descriptor, "wb", closefd=False), encoding, errors)
 
 
 BROKEN = {
@@ -261,7 +261,8 @@ def test_the_streams_are_given_back(monkeypatch):
 
 def test_a_closed_stream_takes_no_file_that_is_opened_later(tmp_path):
     program = (
-        "import os, sys\nos.close(1); os.close(2); os.close(0)\nfrom adam_mp.process.interruption import stacks_when_asked\n"
+        "import os, sys\nos.close(1); os.close(2); os.close(0)\n"
+        "from adam_mp.process.interruption import stacks_when_asked\n"
         f"with stacks_when_asked():\n    file = open({str(tmp_path / 'file')!r}, 'w')\n    os.write(2, b'x')\n"
         "sys.exit(file.fileno())"
     )
