@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from adam_mp.errors import OutputError, ReaderGoneError
+from adam_mp.machine import as_text
 
 _PATIENCE = 10.0  # seconds that a remark waits for a reader
 _PIECE = select.PIPE_BUF  # bytes that a pipe takes without waiting once `poll` calls it writable
@@ -49,7 +50,7 @@ def one_line(text: object) -> str:
 
     These are control characters, the separators of lines, and the bytes of names that are no text in UTF-8.
     """
-    return _BREAKING.sub(_escape, str(text))
+    return _BREAKING.sub(_escape, as_text(str(text)))
 
 
 def _escape(found: re.Match[str]) -> str:
@@ -79,7 +80,7 @@ class Output:
 
     def say(self, text: str, end: str = "\n") -> None:
         """Write a remark."""
-        if not self._put(_CONTROL.sub(_escape, text) + end, _PATIENCE) and self.dropped == 1:
+        if not self._put(_CONTROL.sub(_escape, as_text(text)) + end, _PATIENCE) and self.dropped == 1:
             self._say_that_it_drops()
 
     def answer(self, text: str, code: int = 0, end: str = "\n") -> None:
@@ -87,7 +88,7 @@ class Output:
 
         The error's exit code is `code`, with which the command would have ended, unless that is 0.
         """
-        if self._put(_CONTROL.sub(_escape, text) + end, None):
+        if self._put(_CONTROL.sub(_escape, as_text(text)) + end, None):
             return
         gone = isinstance(self.trouble, BrokenPipeError)
         error = (ReaderGoneError if gone else OutputError)(f"the answer could not be written to {self._why()}")

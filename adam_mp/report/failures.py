@@ -24,7 +24,7 @@ class FailureLog:
             self._path = event.folder / FAILURES_FILE
         elif isinstance(event, Notice) and event.details and self._path is not None:
             try:
-                with open(self._path, "a", encoding="utf-8") as file:
+                with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(f"{event.text}\n{event.details}\n")
             except OSError as error:
                 notice(f"cannot write {self._path}: {refusal(error)}")

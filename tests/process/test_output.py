@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import fcntl
 import io
@@ -9,16 +10,19 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import adam_mp
 from adam_mp.errors import OutputError, ReaderGoneError
 from adam_mp.process import output
 from adam_mp.process.output import Output, guarded_streams, notice, one_line, standard_error, standard_output
 
+ROOT = Path(adam_mp.__file__).parent
 ODD = "čert 日本 \udcff ünï"
 
 
@@ -136,6 +140,20 @@ def test_any_text_can_be_said_and_is_one_line(text, encoding):
     assert len(one_line(text).splitlines()) <= 1
     assert one_line(text).isascii() or one_line(text).encode("utf-8")
     assert one_line(one_line(text)) == one_line(text)
+
+
+def test_nothing_else_prints():
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        if path == Path(output.__file__):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Name)) else ""
+            if name in ("print", "sys.stdout", "sys.stderr", "warnings.warn") or name.endswith(
+                (".print_exc", "getLogger")
+            ):
+                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+    assert not wrong
 
 
 def test_one_line_shows_what_is_odd_in_a_name():
