@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
+from adam_mp.process.output import standard_error, standard_output
 from adam_mp.report.curves import CurvesFile
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile
@@ -34,7 +34,7 @@ def train(network: Any = "mnist", data: Any = "mnist", *, quiet: bool = False, *
         >>> result = adam_mp.train(layers, (images, labels), cores=2, epochs=3)
         >>> result.model.predict(images[:5]).argmax(axis=1)
     """
-    listeners: list[Listener] = [notices_only] if quiet else [ProgressDisplay(sys.stdout, sys.stderr)]
+    listeners: list[Listener] = [notices_only] if quiet else [ProgressDisplay(standard_output(), standard_error())]
     return train_with(listeners, {"model": network, "data": data, **settings})
 
 

@@ -79,6 +79,18 @@ class StalledError(AdamError):
     exit_code = 4
 
 
+class OutputError(AdamError):
+    """The answer of a command could not be written to its output; the work itself is done."""
+
+    exit_code = 5
+
+
+class ReaderGoneError(OutputError):
+    """Nobody reads the answer of a command any more: the pipe is closed. The command ends without a word."""
+
+    exit_code = 141  # as a program that SIGPIPE ends, for a shell
+
+
 _ADVICE = {
     errno.EMFILE: "; allow it more (ulimit -n)",
     errno.ENFILE: "; end what holds so many on this machine",

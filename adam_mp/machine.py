@@ -121,6 +121,26 @@ def keep_freed_memory() -> None:
         mallopt(option, value)
 
 
+def as_text(name: str) -> str:
+    """Return the name of a file or folder as text, which is the same in the environment of every process.
+
+    Names are bytes, nearly always UTF-8. Where a process's locale does not have UTF-8 (LC_ALL=C), Python keeps each
+    byte as a surrogate. Bytes that are no UTF-8 stay surrogates.
+    """
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return name  # it has other surrogates, so it is the name of nothing
+
+
+def as_name(text: str) -> str:
+    """Return a name that `as_text` may have returned as Python must have it here to find the file."""
+    try:
+        return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return text
+
+
 def pin_to(core: int | None) -> None:
     """Run this process on `core` only; None leaves the choice to the scheduler."""
     if core is not None and hasattr(os, "sched_setaffinity"):

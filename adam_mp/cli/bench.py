@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from adam_mp.cli.options import Parser, add_common, add_settings, given_settings
 from adam_mp.errors import SettingsError, several
 from adam_mp.machine import usable_cores
 from adam_mp.process.forking import fork_server
+from adam_mp.process.output import standard_error, standard_output
 from adam_mp.report.progress import notices_only
 from adam_mp.report.speed import SpeedTable, draw_speed, speed_text, worker_counts
 from adam_mp.training.benchmark import measure_speed, sgemm_gigaflops
@@ -49,18 +49,18 @@ def run(arguments: Sequence[str]) -> int:
         try:
             for repeat in range(values.repeats):
                 for workers in counts:
-                    print(
-                        f"\rmeasuring {several(workers, 'worker')}, {repeat + 1} of {values.repeats} ",
-                        end="",
-                        file=sys.stderr,
+                    standard_error().write(
+                        f"\rmeasuring {several(workers, 'worker')}, {repeat + 1} of {values.repeats} "
                     )
                     speeds.append(measure_speed(plan, workers, values.seconds, notices_only))
         finally:
-            print("\r" + " " * 40 + "\r", end="", file=sys.stderr)
+            standard_error().write("\r" + " " * 40 + "\r")
     table = SpeedTable(plan.network.name, plan.settings.batch_size, sgemm_gigaflops(), tuple(speeds))
-    print(json.dumps(table.as_dict()) if values.json else speed_text(table), flush=True)
-    if values.png:
-        draw_speed(table, Path(values.png))
+    try:
+        standard_output().answer(json.dumps(table.as_dict()) if values.json else speed_text(table))
+    finally:
+        if values.png:
+            draw_speed(table, Path(values.png))
     return 0
 
 

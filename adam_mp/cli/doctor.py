@@ -24,6 +24,7 @@ from adam_mp.machine import (
 from adam_mp.memory.segment import LiveSegment, live_segments, megabytes
 from adam_mp.process.child import is_child
 from adam_mp.process.forking import forking_trouble
+from adam_mp.process.output import standard_output
 from adam_mp.transport.socket_files import remove_left_over
 
 _DEADLINE = 5.0  # seconds within which a killed process should have ended
@@ -44,14 +45,13 @@ def run(arguments: Sequence[str]) -> int:
     folders = [str(path) for path in remove_left_over()] if values.sweep else []
     facts = examine(live_segments() if swept else segments)
     if values.json:
-        print(json.dumps({**facts, "swept": swept, "folders": folders, "left": left}))
+        standard_output().answer(json.dumps({**facts, "swept": swept, "folders": folders, "left": left}))
         return 0
-    for name, text in describe(facts):
-        print(f"{name:<16} {text}")
+    lines = describe(facts)
     if values.sweep:
-        print(f"{'swept':<16} {', '.join([*map(str, swept), *folders]) or 'nothing to sweep'}")
-        for process, why in left.items():
-            print(f"{'left alone':<16} process {process} {why}")
+        lines.append(("swept", ", ".join([*map(str, swept), *folders]) or "nothing to sweep"))
+        lines += [("left alone", f"process {process} {why}") for process, why in left.items()]
+    standard_output().answer("\n".join(f"{name:<16} {text}" for name, text in lines))
     return 0
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
 from adam_mp.compute.model import load
 from adam_mp.errors import RunFolderError, SettingsError, several
+from adam_mp.process.output import one_line, standard_output
 from adam_mp.report.progress import notices_only
 from adam_mp.report.text import percent
 from adam_mp.training.evaluation import TrainedOn, evaluate_model
@@ -44,14 +44,12 @@ def run(arguments: Sequence[str]) -> int:
     result = evaluate_model(
         model, source, values.cores, notices_only, options, _trained_on(path, source), own=values.data is None
     )  # fmt: skip
-    if values.json:
-        print(json.dumps(result.as_dict()))
-    else:
-        print(
-            f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {several(result.images, 'test image')} "
-            f"of {source} in {result.seconds:.1f} s"
-        )
-    sys.stdout.flush()
+    standard_output().answer(
+        json.dumps(result.as_dict())
+        if values.json
+        else f"accuracy {percent(result.accuracy)}, loss {result.loss:.4f} on {several(result.images, 'test image')} "
+        f"of {one_line(source)} in {result.seconds:.1f} s"
+    )
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from adam_mp.compute.model import MODEL_FILE, load, which_folder
 from adam_mp.errors import RunFolderError, several
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
+from adam_mp.process.output import one_line, standard_output
 from adam_mp.report.metrics import read_metrics
 from adam_mp.report.text import count, data_lines, kernels_text, network_table, percent
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
@@ -34,7 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     facts = gather(path)
     if values.data is not None:
         facts["data"] = _understood(values.data)
-    print(json.dumps(facts) if values.json else describe(path, facts))
+    standard_output().answer(json.dumps(facts) if values.json else describe(path, facts))
     return 0
 
 
@@ -71,11 +72,11 @@ def gather(path: Path) -> dict[str, Any]:
 
 def describe(path: Path, facts: dict[str, Any]) -> str:
     """Return the text to show, from the result of `gather`."""
-    lines = [str(path)]
+    lines = [one_line(path)]
     if "network" in facts:
         network = load(path).network
         lines += [
-            f"network {network.name}: {count(network.parameter_count)} parameters, "
+            f"network {one_line(network.name)}: {count(network.parameter_count)} parameters, "
             f"{count(network.connections)} connections",
             network_table(network),
             *([f"classes    {_names(facts['classes'])}"] if facts["classes"] else []),
@@ -86,10 +87,10 @@ def describe(path: Path, facts: dict[str, Any]) -> str:
         record = facts["record"]
         if record.get("data"):
             data = record["data"]
-            lines += [data_lines(data), *(f"note       {note}" for note in data["notes"])]
+            lines += [data_lines(data), *_notes(data)]
         lines.append(
             "settings "
-            + ", ".join(f"{name} {value}" for name, value in record["settings"].items() if value is not None)
+            + ", ".join(f"{name} {one_line(value)}" for name, value in record["settings"].items() if value is not None)
         )
         machine = record["machine"]
         lines.append(
@@ -105,12 +106,17 @@ def describe(path: Path, facts: dict[str, Any]) -> str:
             )
         if record["summary"]:
             lines.append(f"result   test {percent(record['summary']['test_accuracy'])}")
-        lines.append("files    " + ", ".join(f"{name} ({megabytes(size)})" for name, size in facts["files"].items()))
+        files = (f"{one_line(name)} ({megabytes(size)})" for name, size in facts["files"].items())
+        lines.append("files    " + ", ".join(files))
     if "data" in facts:
-        lines += [data_lines(facts["data"]), *(f"note       {note}" for note in facts["data"]["notes"])]
+        lines += [data_lines(facts["data"]), *_notes(facts["data"])]
     return "\n".join(lines)
 
 
 def _names(classes: Sequence[str]) -> str:
     more = f" and {len(classes) - _FEW_CLASSES:,} more" if len(classes) > _FEW_CLASSES else ""
-    return f"{len(classes):,}: {', '.join(classes[:_FEW_CLASSES])}{more}"
+    return f"{len(classes):,}: {', '.join(map(one_line, classes[:_FEW_CLASSES]))}{more}"
+
+
+def _notes(data: Mapping[str, Any]) -> list[str]:
+    return [f"note       {one_line(note)}" for note in data["notes"]]

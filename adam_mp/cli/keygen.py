@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, parse
+from adam_mp.process.output import one_line, standard_output
 from adam_mp.transport.keys import make_key_file
 
 
@@ -20,5 +21,8 @@ def run(arguments: Sequence[str]) -> int:
     add_common(parser)
     values = parse(parser, arguments)
     make_key_file(Path(values.file))
-    print(f"{values.file}: a new key; copy it to every machine of the run, keep it secret, and give --key-file there")
+    standard_output().say(
+        f"{one_line(values.file)}: a new key; copy it to every machine of the run, keep it secret, and give --key-file "
+        "there"
+    )
     return 0

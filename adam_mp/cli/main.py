@@ -9,8 +9,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from adam_mp.errors import AdamError, SettingsError, nearest, refusal
+from adam_mp.errors import AdamError, ReaderGoneError, SettingsError, nearest, refusal
 from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
+from adam_mp.process.output import guarded_streams, notice, one_line, standard_error, standard_output
 
 COMMANDS = {
     "train": "train a network",
@@ -29,60 +30,53 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; return its exit code."""
-    _open_standard_streams()
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
-    if arguments[0] == "--version":
-        print(f"adam_mp {importlib.metadata.version('adam_mp')}")
-        return 0
+    with guarded_streams():
+        return _run_and_tell(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run_and_tell(arguments: list[str]) -> int:
     try:
         with stacks_when_asked(), sigterm_as_interrupt():
             return _run(arguments)
+    except ReaderGoneError as error:
+        return error.exit_code
     except AdamError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        print(f"adam_mp: error: {error}", file=sys.stderr)
+        _show_trace(arguments)
+        notice(f"error: {one_line(error)}")
         return error.exit_code
     except Stopped:
-        print("adam_mp: stopped by SIGTERM", file=sys.stderr)
+        notice("stopped by SIGTERM")
         return EXIT_CODES["SIGTERM"]
     except KeyboardInterrupt:
-        print("adam_mp: interrupted", file=sys.stderr)
+        notice("interrupted")
         return EXIT_CODES["SIGINT"]
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's last flush fails again
-        return 1
     except OSError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
+        _show_trace(arguments)
         place = f"{error.filename}: " if error.filename else ""
-        print(f"adam_mp: error: {place}{refusal(error)}", file=sys.stderr)
+        notice(f"error: {one_line(place + refusal(error))}")
         return 1
     except Exception as error:
         if "--debug" in arguments:
             raise
-        print(
-            f"adam_mp: internal error: {type(error).__name__}: {error} (run again with --debug for the traceback)",
-            file=sys.stderr,
-        )
+        what = one_line(f"{type(error).__name__}: {error}")
+        notice(f"internal error: {what} (run again with --debug for the traceback)")
         return 1
 
 
-def _open_standard_streams() -> None:
-    """Open /dev/null for each closed standard stream: else the next file that is opened gets the stream's number."""
-    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_RDWR), number)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115
+def _show_trace(arguments: list[str]) -> None:
+    """Show the traceback of the present error, if the user wants it."""
+    if "--debug" in arguments:
+        standard_error().say(traceback.format_exc(), end="")
 
 
 def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        standard_output().answer(_usage())
+        return 0
     command = arguments[0]
+    if command == "--version":
+        standard_output().answer(f"adam_mp {importlib.metadata.version('adam_mp')}")
+        return 0
     if command not in COMMANDS:
         raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
     if os.getcwd() not in sys.path:

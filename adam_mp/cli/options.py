@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from adam_mp.errors import CheckpointError, SettingsError, nearest
+from adam_mp.process.output import standard_output
 
 if TYPE_CHECKING:
     from adam_mp.compute.model import Model
@@ -26,6 +27,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise SettingsError(f"{message}; see {self.prog} --help")
+
+    def print_help(self, file: Any = None) -> None:
+        """Answer with the help text; `file` is argparse's, and no caller gives one."""
+        standard_output().answer(self.format_help(), end="")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all of `args`; unknown flags raise SettingsError with the nearest known one."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,8 @@ from adam_mp.data.reading.faults import REASONS, Fault, SampleError
 from adam_mp.data.reading.image_kinds import is_dropping
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, read_part
-from adam_mp.errors import DataError, NetworkError, SettingsError
+from adam_mp.errors import DataError, NetworkError, SettingsError, refusal
+from adam_mp.process.output import notice, one_line, standard_output
 from adam_mp.report.text import percent
 
 
@@ -42,33 +42,41 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError(f"--top is {values.top}; expected at least 1")
     model = load(values.run)
     options = reading_of(Path(values.run), model, values)
-    failed = 0
-    for name in _files(values.images):
+    code = 0
+
+    def fail(name: str, error: DataError) -> None:
+        nonlocal code
+        code = error.exit_code
+        _show_failure(name, error, values.json)
+
+    for name in _files(values.images, fail):
         try:
             pixels, inverted = read_image(Path(name), model, values.invert, options)
         except DataError as error:
-            failed += 1
-            _show_failure(name, error, values.json)
-            continue
-        _show(name, inverted, model.probabilities(pixels[None])[0], model, values.top, values.json)
-    return DataError.exit_code if failed else 0
+            fail(name, error)
+        else:
+            _show(name, inverted, model.probabilities(pixels[None])[0], model, values.top, values.json)
+    return code
 
 
-def _files(names: Sequence[str]) -> Iterator[str]:
+def _files(names: Sequence[str], fail: Callable[[str, DataError], None]) -> Iterator[str]:
     """Yield the files that are given, and in place of each folder the files in and below it, sorted by their paths.
 
-    Raises DataError for a folder without files.
+    `fail` gets the name of each folder that cannot be listed or has no files, and the error to show.
     """
     for name in names:
         if not os.path.isdir(name):
             yield name
             continue
-        below = []
-        for folder, inside, files in os.walk(name):
+        below: list[str] = []
+        unlisted: list[OSError] = []
+        for folder, inside, files in os.walk(name, onerror=unlisted.append):
             inside[:] = [each for each in inside if not is_dropping(each)]
             below += [os.path.join(folder, each) for each in files if not is_dropping(each)]
-        if not below:
-            raise DataError(f"{name} is a folder without files; give image files, or a folder that has some")
+        for error in unlisted:
+            fail(error.filename, DataError(f"{error.filename}: cannot be listed: {refusal(error)}"))
+        if not below and not unlisted:
+            fail(name, DataError(f"{name} is a folder without files; give image files, or a folder that has some"))
         yield from sorted(below)
 
 
@@ -80,19 +88,19 @@ def _show(name: str, inverted: bool, row: np.ndarray, model: Model, top: int, as
             {"class": index, **({"name": said} if said is not None else {}), "probability": float(row[index])}
             for index, said in zip(best, names, strict=True)
         ]
-        print(json.dumps({"image": name, "inverted": inverted, "top": found}))
+        standard_output().answer(json.dumps({"image": name, "inverted": inverted, "top": found}))
     else:
         classes = "  ".join(
-            f"{index if said is None else said} {percent(float(row[index]))}"
+            f"{index if said is None else one_line(said)} {percent(float(row[index]))}"
             for index, said in zip(best, names, strict=True)
         )
-        print(f"{name}: {classes}{'  (inverted)' if inverted else ''}")
+        standard_output().answer(f"{one_line(name)}: {classes}{'  (inverted)' if inverted else ''}")
 
 
 def _show_failure(name: str, error: DataError, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"image": name, "error": str(error)}))
-    print(f"adam_mp: error: {error}", file=sys.stderr)
+        standard_output().answer(json.dumps({"image": name, "error": str(error)}))
+    notice(f"error: {one_line(error)}")
 
 
 def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> tuple[np.ndarray, bool]:

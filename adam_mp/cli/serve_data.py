@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.segment import check_space, megabytes
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
+from adam_mp.process.output import one_line, standard_error, standard_output
 from adam_mp.process.stacks import all_stacks
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.training.data.data_plan import DataPlan, load_dataset, plan_data, settle_validation, tell_notes
@@ -72,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     way_to_listen(address, keys is not None).close()  # a wrong address raises now, not after the data are read
     given = given_settings(values)
     settings = make_settings(given)
-    count, tell = settings.cores or usable_cores(), ProgressDisplay(sys.stdout, sys.stderr)
+    count, tell = settings.cores or usable_cores(), ProgressDisplay(standard_output(), standard_error())
     with contextlib.ExitStack() as held:
         held.enter_context(fork_server(OF_A_DATA_SERVER))
         try:
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
             listener = SocketListener(address, keys)
             held.callback(listener.close)
         except KeyboardInterrupt:
-            print(f"stopped before {settings.data} was served")
+            standard_output().say(f"stopped before {one_line(settings.data)} was served")
             return 0
         interruption = held.enter_context(Interruption())
         held.enter_context(interruption.note_asking())
@@ -95,9 +95,9 @@ def run(arguments: Sequence[str]) -> int:
         makers.wait_ready(lambda: interruption.requested is not None)
         _announce(data, str(listener.address), count, values.address_file)
         if keys is None and isinstance(listener.address, Address):
-            print(open_notice(listener.address, "have its pictures"), flush=True)
+            standard_output().say(open_notice(listener.address, "have its pictures"))
         server.run(lambda: _asked_to_stop(interruption, makers, tell))
-    print(_summary(server.statistics()))
+    standard_output().say(_summary(server.statistics()))
     return 0
 
 
@@ -165,7 +165,9 @@ def _announce(data: DataPlan, address: str, processes: int, file: str | None) ->
         except OSError as error:
             raise SettingsError(f"cannot write {file}: {error.strerror}; name another --address-file") from None
     images = several(data.dataset.count, "image")
-    print(f"serving {data.dataset.name}: {images} on {address}, {several(processes, 'picture maker')}", flush=True)
+    standard_output().say(
+        f"serving {one_line(data.dataset.name)}: {images} on {address}, {several(processes, 'picture maker')}"
+    )
 
 
 def _summary(done: ServingStatistics) -> str:

@@ -9,6 +9,7 @@ from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
 from adam_mp.params.server.serving import ServerSpec, serve_parameters
 from adam_mp.process.interruption import EXIT_CODES, Interruption
+from adam_mp.process.output import standard_output
 from adam_mp.transport.keys import read_keys
 
 
@@ -66,5 +67,5 @@ def run(arguments: Sequence[str]) -> int:
         wait=values.wait_seconds,
     )
     with Interruption() as interruption:
-        done = serve_parameters(spec, lambda: interruption.requested is not None, lambda text: print(text, flush=True))
+        done = serve_parameters(spec, lambda: interruption.requested is not None, standard_output().say)
     return 0 if done else EXIT_CODES.get(interruption.requested or "", 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from adam_mp.cli.options import Parser, add_common, add_settings, given_settings
 from adam_mp.errors import DataError, SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
+from adam_mp.process.output import one_line, standard_error, standard_output
 from adam_mp.report.contact_sheet import contact_sheet
 from adam_mp.report.progress import ProgressDisplay
 from adam_mp.training.data.data_plan import load_dataset, plan_data, settle_validation, tell_notes
@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> int:
             raise SettingsError(f"--{name} is {getattr(values, name)}; expected 1 to {most:,}")
     given = given_settings(values)
     settings = make_settings(given)
-    display = ProgressDisplay(sys.stdout, sys.stderr)
+    display = ProgressDisplay(standard_output(), standard_error())
     compile_kernels("float32", lambda done, total: display(KernelCompiled(done, total)))
     dataset = load_dataset(settings)
     tell_notes(dataset, display)
@@ -64,5 +64,8 @@ def run(arguments: Sequence[str]) -> int:
         sheet.save(Path(values.output), format="PNG")
     except OSError as error:
         raise SettingsError(f"cannot write {values.output}: {error.strerror}; name another --output") from None
-    print(f"{values.output}: {several(len(shown), 'image')} of {dataset.name}, augmentation {data.augmentation}")
+    standard_output().say(
+        f"{one_line(values.output)}: {several(len(shown), 'image')} of {one_line(dataset.name)}, "
+        f"augmentation {data.augmentation}"
+    )
     return 0

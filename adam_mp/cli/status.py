@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
 from adam_mp.params.run.membership import CoordinatorLink, StoppedError, new_identity
 from adam_mp.process.interruption import Interruption
+from adam_mp.process.output import standard_output
 from adam_mp.report.cluster_text import cluster_text
 from adam_mp.training.replica.launched import find_launched
 from adam_mp.transport.keys import read_keys
@@ -63,8 +63,9 @@ def run(arguments: Sequence[str]) -> int:
             while not stop():
                 state = link.ask(Kind.STATUS, {}, deadline, stop, unreached=unreached)
                 unreached = deadline  # the coordinator has answered once, so it may be starting again
-                clear = _CLEAR if values.watch and sys.stdout.isatty() and not values.json else ""
-                print(clear + (json.dumps(state) if values.json else cluster_text(state)), flush=True)
+                if values.watch and not values.json and standard_output().isatty():
+                    standard_output().write(_CLEAR)
+                standard_output().answer(json.dumps(state) if values.json else cluster_text(state))
                 if not values.watch:
                     break
                 _rest(values.seconds, stop)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES
+from adam_mp.process.output import standard_error, standard_output
 from adam_mp.training.preloading import OF_A_RUN
 
 
@@ -48,19 +48,29 @@ def run(arguments: Sequence[str]) -> int:
 
         gc.freeze()
         gc.enable()
-        show = sys.stderr if values.json else sys.stdout
-        result = train_with([notices_only if values.quiet else ProgressDisplay(show, sys.stderr)], given)
+        show = standard_error() if values.json else standard_output()
+        result = train_with([notices_only if values.quiet else ProgressDisplay(show, standard_error())], given)
+    code = EXIT_CODES.get(result.stopped_by or "", 0)
     if values.json:
-        print(json.dumps(result.as_dict()), flush=True)
-    return EXIT_CODES.get(result.stopped_by or "", 0)
+        standard_output().answer(json.dumps(result.as_dict()), code)
+    return code
 
 
 def _check(given: Mapping[str, Any], as_json: bool, quiet: bool) -> int:
     from adam_mp.report.progress import ProgressDisplay, notices_only
+    from adam_mp.report.text import data_text
     from adam_mp.training.data.understanding import check_data
+    from adam_mp.training.settings.events import DataUnderstood
 
-    show = sys.stderr if as_json else sys.stdout
-    found = check_data(given, notices_only if quiet else ProgressDisplay(show, sys.stderr))
+    display = ProgressDisplay(standard_error(), standard_error())
+
+    def tell(event: Any) -> None:
+        answered = isinstance(event, DataUnderstood) and not as_json  # as the answer of the command, below
+        (notices_only if quiet or answered else display)(event)
+
+    found = check_data(given, tell)
     if as_json:
-        print(json.dumps(found.as_dict()), flush=True)
+        standard_output().answer(json.dumps(found.as_dict()))
+    elif not quiet:
+        standard_output().answer(data_text(found))
     return 0

@@ -13,6 +13,7 @@ import numpy as np
 from adam_mp.compute.scale import BYTES, ValueScale, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.errors import CheckpointError, DataError
+from adam_mp.machine import as_text
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
 
@@ -165,7 +166,7 @@ def load(path: str | Path) -> Model:
     try:
         normalization = json.loads(metadata["normalization"])
         mean, deviation = tuple(normalization["mean"]), tuple(normalization["deviation"])
-        names = tuple(map(str, json.loads(metadata["classes"])))
+        names = tuple(as_text(str(name)) for name in json.loads(metadata["classes"]))
         if len(names) > network.classes:
             raise ValueError(f"{len(names)} class names")
         trained = json.loads(metadata.get("trained", '{"epoch": null, "validation_accuracy": null}'))

@@ -11,6 +11,7 @@ In this package the *supervisor* is the process that started a child. Read `chil
     interruption   SIGINT, SIGTERM and SIGUSR1 noted as requests that the supervisor looks at
     stacks         the Python stacks of the supervisor and all of its children, on demand
     folder_lock    a lock on a folder that ends with the process that has it
+    output         all that a process prints: text that a stream does not take is dropped, and the process goes on
 
 May import: `errors`, `machine`.
 """

@@ -123,7 +123,7 @@ def start_child(
     the system does not start it.
     """
     files = list(dict.fromkeys(descriptors))
-    output = tempfile.TemporaryFile()  # noqa: SIM115, the child's lifetime
+    output = anonymous_file()
     task = reading = held = -1
     try:
         task = _keep((os.getpid(), core, function.__module__, function.__qualname__, argument))
@@ -176,6 +176,16 @@ def _close(*descriptors: int) -> None:
     for descriptor in descriptors:
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def anonymous_file() -> IO[bytes]:
+    """Return an open file without a name, on disk; in memory if every folder for temporary files is full or missing."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        if not hasattr(os, "memfd_create"):
+            raise
+        return os.fdopen(os.memfd_create("output"), "w+b")
 
 
 def _keep(task: tuple[Any, ...]) -> int:

@@ -18,6 +18,7 @@ import sys
 import threading
 
 from adam_mp.machine import pin_to
+from adam_mp.process.output import guard_streams
 
 STACKS_SIGNAL = signal.SIGUSR1  # every process of a run prints its stacks when it gets this signal
 GO = b"g"  # the supervisor writes this into a forked child's input; the child then runs its task
@@ -37,6 +38,7 @@ def run_task(descriptor: int, waits: bool) -> None:
     """
     faulthandler.enable()
     faulthandler.register(STACKS_SIGNAL, all_threads=True)
+    guard_streams()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
     if waits and os.read(sys.stdin.fileno(), 1) != GO:
         os._exit(1)

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from adam_mp.process.entry import STACKS_SIGNAL
+from adam_mp.process.output import hold_descriptors
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 EXIT_CODES = {number.name: 128 + number for number in _SIGNALS}  # of a command that a signal ended early
@@ -26,9 +27,11 @@ _STANDARD_ERROR = 2  # the descriptor, because sys.stderr may be None
 def stacks_when_asked() -> Iterator[None]:
     """While entered, SIGUSR1 prints the stacks of this process, and does not end it.
 
-    An `Interruption` may take the signal over meanwhile. This changes nothing if the caller has set a handler of its
+    They go to descriptor 2, so a closed standard stream is opened as /dev/null first. An `Interruption` may take the
+    signal over meanwhile. This changes nothing if the caller has set a handler of its
     own for SIGUSR1, or outside the main thread.
     """
+    hold_descriptors()
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(_ASKING) != signal.SIG_DFL:
         yield
         return

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import faulthandler
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 
 import psutil
 
-from adam_mp.process.child import Child
+from adam_mp.process.child import Child, anonymous_file
 from adam_mp.process.entry import STACKS_SIGNAL
 
 # Seconds for all to answer: for a crew, and where there are others, which may first ask children of their own.
@@ -42,7 +41,7 @@ def all_stacks(crew: Mapping[str, Child], others: Mapping[str, Child]) -> str:
 
 
 def _own_stacks() -> str:
-    with tempfile.TemporaryFile() as file:
+    with anonymous_file() as file:
         faulthandler.dump_traceback(file, all_threads=True)
         file.seek(0)
         return file.read().decode(errors="replace").strip()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from adam_mp.process.output import one_line
 from adam_mp.training.data.preview import Preview
 
 _SMALLEST, _LARGEST = 96, 256  # pixels of a tile
@@ -29,9 +30,9 @@ def contact_sheet(previews: Sequence[Preview], names: Sequence[str], shape: tupl
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     for number, shown in enumerate(previews):
         left, top = _GAP + number % across * step_x, _GAP + number // across * step_y
-        label = names[shown.label] if shown.label < len(names) else str(shown.label)
+        label = one_line(names[shown.label]) if shown.label < len(names) else str(shown.label)
         if shown.original is None or shown.picture is None:
-            draw.text((left, top), f"{label}\n{shown.place[-40:]}\n{shown.fault}", _WARNING, font)
+            draw.text((left, top), f"{label}\n{one_line(shown.place)[-40:]}\n{shown.fault}", _WARNING, font)
             continue
         draw.text((left, top), label, _INK, font)
         _paste(sheet, shown.original, left, top + _LINE, tile)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import refusal
 from adam_mp.memory.staleness import LABELS
+from adam_mp.process.output import notice
 from adam_mp.report.metrics import read_metrics
 from adam_mp.training.folder.run_folder import CURVES_FILE
 from adam_mp.training.settings.events import RunEnded
@@ -17,12 +17,14 @@ class CurvesFile:
     """Listens to a run, and draws its curves when it ends, if the run has finished an epoch."""
 
     def __call__(self, event: Any) -> None:
-        """Draw the curves if `event` is the end of the run; a disk that refuses the file is reported."""
+        """Draw the curves if `event` is the end of the run; what hinders it is reported."""
         if isinstance(event, RunEnded):
             try:
                 draw_curves(Path(event.summary.run_dir), event.summary.test_accuracy)
             except OSError as error:
-                print(f"adam_mp: cannot write {CURVES_FILE}: {refusal(error)}", file=sys.stderr)
+                notice(f"cannot write {CURVES_FILE}: {refusal(error)}")
+            except Exception as error:  # a library that draws may be missing or fail, and the run is done
+                notice(f"cannot draw {CURVES_FILE}: {refusal(error)}")
 
 
 def draw_curves(folder: Path, test_accuracy: float | None) -> None:

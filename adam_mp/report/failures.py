@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import refusal
+from adam_mp.process.output import notice
 from adam_mp.training.settings.events import Notice, RunPlanned
 
 FAILURES_FILE = "failures.log"
@@ -24,7 +24,7 @@ class FailureLog:
             self._path = event.folder / FAILURES_FILE
         elif isinstance(event, Notice) and event.details and self._path is not None:
             try:
-                with open(self._path, "a", encoding="utf-8") as file:
+                with open(self._path, "a", encoding="utf-8", errors="backslashreplace") as file:
                     file.write(f"{event.text}\n{event.details}\n")
             except OSError as error:
-                print(f"adam_mp: cannot write {self._path}: {refusal(error)}", file=sys.stderr)
+                notice(f"cannot write {self._path}: {refusal(error)}")

@@ -6,12 +6,12 @@ docs/run_folder.md has the keys and units.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, refusal
+from adam_mp.process.output import notice
 from adam_mp.training.folder.run_folder import METRICS_FILE
 from adam_mp.training.settings.events import EpochEnded, RunPlanned
 
@@ -49,7 +49,7 @@ class MetricsFile:
             self._unwritten = self._refused = False
         except OSError as error:
             if not self._refused:  # every event tries again; report it once
-                print(f"adam_mp: cannot write {path}: {refusal(error)}; the run goes on without it", file=sys.stderr)
+                notice(f"cannot write {path}: {refusal(error)}; the run goes on without it")
             self._refused = True
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from adam_mp.process.output import Output, notice, one_line
 from adam_mp.report.text import count, data_text, duration, epoch_line, percent, plan_text, summary_text
 from adam_mp.training.settings.events import (
     DataSurveyed,
@@ -27,11 +27,14 @@ _BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class ProgressDisplay:
-    """Listens to a run and shows it: text on `out`, bars on `bars`, or plain lines if `bars` is no terminal."""
+    """Listens to a run and shows it: text on `out`, bars on `bars`, or plain lines if `bars` is no terminal.
 
-    def __init__(self, out: TextIO, bars: TextIO) -> None:
-        self._out, self._bars = out, bars
-        self._on_terminal = bars.isatty()
+    Both may be any object with `write`, or None. What they do not take is dropped.
+    """
+
+    def __init__(self, out: Output | TextIO | None, bars: Output | TextIO | None) -> None:
+        self._out, self._bars = Output.of(out), Output.of(bars)
+        self._on_terminal = self._bars.isatty()
         self._bar: Any = None
         self._epochs = 0
         self._said = time.monotonic()
@@ -45,12 +48,12 @@ class ProgressDisplay:
             case DataSurveyed():
                 self._counted(event, "looking at the images", "image", _PLAIN_SECONDS)
             case DataUnderstood():
-                print(data_text(event), file=self._out, flush=True)
+                self._out.say(data_text(event))
                 for note in event.notes:
-                    self._notice(note)
+                    self._notice(one_line(note))
             case RunPlanned():
                 self._epochs = event.settings.epochs
-                print(plan_text(event), file=self._out, flush=True)
+                self._out.say(plan_text(event))
             case EpochProgress():
                 self._progress(event)
             case EpochEnded():
@@ -59,7 +62,7 @@ class ProgressDisplay:
                 self._notice(event.text)
             case RunEnded():
                 self._close_bar()
-                print(summary_text(event.summary), file=self._out, flush=True)
+                self._out.say(summary_text(event.summary))
 
     def _counted(self, event: KernelCompiled | DataSurveyed, what: str, unit: str, seconds: float) -> None:
         """Show the progress of `what`, which happens before the run; plain lines come `seconds` apart."""
@@ -71,7 +74,7 @@ class ProgressDisplay:
                 self._close_bar()
         elif time.monotonic() - self._said > seconds:
             self._said = time.monotonic()
-            print(f"{what}: {event.done} of {event.total}", file=self._bars, flush=True)
+            self._bars.say(f"{what}: {event.done} of {event.total}")
 
     def _progress(self, event: EpochProgress) -> None:
         if self._on_terminal:
@@ -84,10 +87,8 @@ class ProgressDisplay:
             self._bar.update(event.done - self._bar.n)
         elif time.monotonic() - self._said > _PLAIN_SECONDS:
             self._said = time.monotonic()
-            print(
-                f"epoch {event.epoch}/{event.epochs}  {event.done:,} of {event.images:,}, {self._figures(event)}",
-                file=self._bars,
-                flush=True,
+            self._bars.say(
+                f"epoch {event.epoch}/{event.epochs}  {event.done:,} of {event.images:,}, {self._figures(event)}"
             )
 
     def _figures(self, event: EpochProgress) -> str:
@@ -104,12 +105,12 @@ class ProgressDisplay:
         if self._bar is not None:
             self._bar.leave = False  # the epoch's line replaces the bar; unlike a bar, a long line is not cut
             self._close_bar()
-        print(epoch_line(event, self._epochs), file=self._bars, flush=True)
+        self._bars.say(epoch_line(event, self._epochs))
 
     def _notice(self, text: str) -> None:
         if self._bar is not None:
             self._bar.clear()
-        print(f"adam_mp: {text}", file=sys.stderr, flush=True)
+        notice(text)
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -119,6 +120,8 @@ class ProgressDisplay:
 
 def notices_only(event: Any) -> None:
     """A quiet display: shows only notices, and notes about the data, which tell of problems, on standard error."""
-    texts = [event.text] if isinstance(event, Notice) else event.notes if isinstance(event, DataUnderstood) else ()
-    for text in texts:
-        print(f"adam_mp: {text}", file=sys.stderr, flush=True)
+    if isinstance(event, Notice):
+        notice(event.text)
+    elif isinstance(event, DataUnderstood):
+        for note in event.notes:
+            notice(one_line(note))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adam_mp.errors import several
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
+from adam_mp.process.output import one_line
 
 if TYPE_CHECKING:  # quick commands use this module too, and must not import `training` for it
     from adam_mp.compute.choice import KernelChoices
@@ -100,23 +101,27 @@ def data_lines(data: Mapping[str, Any]) -> str:
     parts, places = data["parts"], data["places"]
 
     def part(name: str, use: str) -> str:
-        place = f" ({places[name]})" if name in places else ""
+        place = f" ({one_line(places[name])})" if name in places else ""
         return f"{several(parts[name], 'image')} to {use}{place}"
 
     held_out = " (held out of these)" if data["held_out"] else ""
     lines = [
-        f"understood {data['name']}: {data['layout'] or 'samples'}; {data['pixels']}",
+        f"understood {one_line(data['name'])}: {data['layout'] or 'samples'}; {data['pixels']}",
         f"parts      {part('train', 'train')}, {part('validation', 'validate')}{held_out}, {part('test', 'test')}",
         f"classes    {classes_text(data['class_names'], data['class_counts']['train'])} to train",
     ]
     if data["files_left_out"]:
-        lines.append(f"left out   {several(data['files_left_out'], 'file')}: {', '.join(data['left_out'])}")
+        lines.append(
+            f"left out   {several(data['files_left_out'], 'file')}: {', '.join(map(one_line, data['left_out']))}"
+        )
     return "\n".join(lines)
 
 
 def classes_text(names: Sequence[str], counts: Sequence[int]) -> str:
     """Return the number of classes, and the first of them by name with the images of each."""
-    named = ", ".join(f"{name} {number:,}" for name, number in zip(names[:_FEW_CLASSES], counts, strict=False))
+    named = ", ".join(
+        f"{one_line(name)} {number:,}" for name, number in zip(names[:_FEW_CLASSES], counts, strict=False)
+    )
     more = f" and {len(names) - _FEW_CLASSES:,} more" if len(names) > _FEW_CLASSES else ""
     return f"{len(names):,}: {named}{more}"
 
@@ -130,10 +135,10 @@ def plan_text(plan: RunPlanned) -> str:
     first = f", continuing with epoch {plan.first_epoch}" if plan.first_epoch > 1 else ""
     return "\n".join(
         [
-            f"network    {network.name}: {count(network.parameter_count)} parameters, "
+            f"network    {one_line(network.name)}: {count(network.parameter_count)} parameters, "
             f"{count(network.connections)} connections an image",
             network_table(network),
-            f"data       {plan.data_name}: {several(plan.train_images, 'image')} to train{held_out}, "
+            f"data       {one_line(plan.data_name)}: {several(plan.train_images, 'image')} to train{held_out}, "
             f"{plan.test_images:,} to test; {height}x{width}x{channels}, "
             f"{several(network.classes, 'class', 'classes')}; "
             f"augmentation {plan.augmentation}",
@@ -141,13 +146,13 @@ def plan_text(plan: RunPlanned) -> str:
             f"{settings.optimizer}, learning rate {settings.lr}; {settings.consistency}",
             f"processes  {several(plan.workers, 'worker')} and {several(plan.data_servers, 'data server')} "
             f"on {plan.cores} of {several(plan.usable_cores, 'usable core')}"
-            + (f"; pictures are made by {settings.data_from}" if settings.data_from else ""),
+            + (f"; pictures are made by {one_line(settings.data_from)}" if settings.data_from else ""),
             f"kernels    {kernels_text(plan.kernels)}",
             f"memory     {megabytes(memory)}: {megabytes(plan.shared_bytes)} shared, "
             f"{megabytes(plan.worker_bytes)} a worker beyond its interpreter",
             *([f"cache      up to {megabytes(plan.cache_bytes)} of decoded images"] if plan.cache_bytes else []),
             *([protocols_text(plan)] if plan.protocols else []),
-            f"run folder {plan.folder}",
+            f"run folder {one_line(plan.folder)}",
         ]
     )
 
@@ -223,7 +228,7 @@ def summary_text(result: TrainResult) -> str:
         serving_text(result),
         f"updates    {result.updates:,}, staleness {_staleness(result)}",
         workers_text(result),
-        f"files      {result.run_dir}: {', '.join(sorted(names))}",
+        f"files      {one_line(result.run_dir)}: {', '.join(map(one_line, sorted(names)))}",
     ]
     if result.stopped_by in ("SIGINT", "SIGTERM"):
         lines.append(f"go on with python -m adam_mp train --resume {shlex.quote(result.run_dir)}")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adam_mp.compute.model import Model, load, read_weights
-from adam_mp.errors import RunFolderError, TransportError
+from adam_mp.errors import AdamError, RunFolderError, TransportError, refusal
 from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
 from adam_mp.params.run.membership import JoinError, StoppedError
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES, Interruption, stacks_when_asked
+from adam_mp.process.output import notice, standard_error
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.epoch.hints import STARVED
 from adam_mp.training.epoch.supervisor import Supervisor
@@ -91,11 +91,7 @@ def run_training(
     Ctrl-C and SIGTERM finish the batches and write a checkpoint; a second one raises KeyboardInterrupt at once. Raises
     children of AdamError, those that can be known early before any process starts. `share` is that of `RunPlan`.
     """
-
-    def tell(event: Event) -> None:
-        for listener in listeners:
-            listener(event)
-
+    tell = _teller(listeners)
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
     with fork_server(OF_A_RUN), KeptImages() as kept:
@@ -109,6 +105,29 @@ def run_training(
             return result
         finally:
             folder.discard_if_empty()
+
+
+def _teller(listeners: list[Listener]) -> Listener:
+    """Return a function that hands an event to all listeners.
+
+    A listener only reports. So its error does not end the run, unless it is an AdamError, such as a damaged file of the
+    run folder. The first error of each is said.
+    """
+    failed = set()
+
+    def tell(event: Event) -> None:
+        for listener in listeners:
+            try:
+                listener(event)
+            except AdamError:
+                raise
+            except Exception as error:
+                if id(listener) not in failed:
+                    failed.add(id(listener))
+                    name = getattr(listener, "__name__", type(listener).__name__)
+                    notice(f"{name} cannot report {type(event).__name__}: {refusal(error)}; the run goes on")
+
+    return tell
 
 
 def _take_folder(plan: RunPlan) -> RunFolder:
@@ -133,7 +152,7 @@ def train_replica(task: ReplicaTask) -> None:
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):
-            print(event.text, file=sys.stderr, flush=True)
+            standard_error().say(event.text)
 
     try:
         result = run_training(task.settings, [say], task.share)

@@ -19,6 +19,7 @@ from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, Records
 from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError, several
+from adam_mp.machine import as_text
 
 _FEW = 1000  # images of a part whose scale is compared with that of the training images
 
@@ -184,7 +185,7 @@ def make_dataset(
             _check_same_form(name, what, train.images, part.images)
     shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
     return DataSet(
-        name, train, validation, test, shape, classes, tuple(class_names), account or Account(),
+        name, train, validation, test, shape, classes, tuple(map(as_text, class_names)), account or Account(),
         options or LoadOptions(), tuple(notices),
     )  # fmt: skip
 

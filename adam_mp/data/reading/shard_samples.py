@@ -199,7 +199,7 @@ def _described(content: bytes) -> int | bool | str | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if isinstance(label, str):
-        return _number_or_text(label.encode())
+        return _number_or_text(label.encode("utf-8", "surrogatepass"))  # a part of a letter is no text
     return label if label >= 0 else None
 
 

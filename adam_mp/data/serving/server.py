@@ -12,7 +12,6 @@ and makes batches itself while none of them answers.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +22,7 @@ from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring, Tag
 from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.waiting import Pace
+from adam_mp.process.output import standard_error
 
 if TYPE_CHECKING:
     from adam_mp.data.serving.last_resort import PicturesOfServers
@@ -144,7 +144,7 @@ class DataServer:
 
 def _tell(text: str) -> None:
     """Print a line for the supervisor, which reads this process's output when `made_by` on the board changes."""
-    print(text, file=sys.stderr, flush=True)
+    standard_error().say(text)
 
 
 def serve(spec: DataServerSpec) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from adam_mp.params.server.loop import ALONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server.run_view import RunView
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
+from adam_mp.process.output import standard_error
 from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.places import Place, parse_place
@@ -215,4 +215,4 @@ def serve_for_supervisor(spec: ServerSpec) -> None:
     If the server died as its run ended and is started again, its snapshot says that the run is done: it just ends.
     """
     with contextlib.suppress(RunDoneError):
-        serve_parameters(spec, lambda: False, lambda text: print(text, file=sys.stderr, flush=True))
+        serve_parameters(spec, lambda: False, standard_error().say)

@@ -25,7 +25,7 @@ from typing import Any
 
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, SpaceError, refusal
-from adam_mp.machine import cpu_name, usable_cores
+from adam_mp.machine import as_name, as_text, cpu_name, usable_cores
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.description import to_json
 from adam_mp.network.network import Network
@@ -189,11 +189,11 @@ def write_record(
 
 def _plain(value: Any) -> Any:
     """Return a setting as JSON can hold it; arrays, layers and other objects become GIVEN."""
-    if isinstance(value, Path):
-        return str(value)
+    if isinstance(value, (str, Path)):
+        return as_text(str(value))
     if isinstance(value, Mapping):
         return dict(value)  # the ranges of an augmentation
-    return value if isinstance(value, (str, int, float, type(None))) else GIVEN
+    return value if isinstance(value, (int, float, type(None))) else GIVEN
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -203,6 +203,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not isinstance(record["settings"], dict):
             raise ValueError("no settings")
+        settings = record["settings"]
+        record["settings"] = {
+            key: as_name(value) if isinstance(value, str) else value for key, value in settings.items()
+        }
     except OSError as error:
         raise RunFolderError(f"{folder} is not a run folder: cannot read {RUN_FILE} ({error.strerror})") from None
     except (ValueError, KeyError) as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import SettingsError, nearest
+from adam_mp.machine import as_name
 from adam_mp.training.settings.consistency import parse_consistency
 from adam_mp.transport.places import parse_place
 
@@ -404,7 +405,9 @@ def read_settings_file(path: Path) -> dict[str, Any]:
         raise SettingsError(f"cannot read settings file {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"settings file {path} is not TOML: {error}") from None
-    values = {key.replace("-", "_"): value for key, value in table.items()}
+    values = {
+        key.replace("-", "_"): as_name(value) if isinstance(value, str) else value for key, value in table.items()
+    }
     for name in values:
         if name not in FIELDS:
             raise SettingsError(f"settings file {path}: unknown key {name!r}; {nearest(name, FIELDS)}")
