@@ -13,9 +13,11 @@ nothing.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 _ROOT = Path("/")
 _NO_LIMIT = 1 << 60  # bytes; version 1 writes a number beyond this where there is no limit
@@ -52,6 +54,16 @@ class MemoryLimit:
         return max(0, self.limit - self.used)
 
 
+class Kills(NamedTuple):
+    """How many processes the kernel has killed for want of memory so far; None where it does not tell.
+
+    `own` are those of this process's own groups, `machine` those of the whole machine.
+    """
+
+    own: int | None
+    machine: int | None
+
+
 def cpu_quota(root: Path = _ROOT) -> Quota | None:
     """Return the smallest quota of processor time over this process's groups; None if there is none."""
     quotas = [quota for version, folder in _own_folders("cpu", root) if (quota := _quota_of(version, folder, root))]
@@ -63,18 +75,23 @@ def memory_limits(root: Path = _ROOT) -> list[MemoryLimit]:
     return [limit for version, folder in _own_folders("memory", root) for limit in _limits_of(version, folder, root)]
 
 
-def memory_kills(root: Path = _ROOT) -> int | None:
-    """Return how many processes the kernel has killed for want of memory so far; None if it does not tell.
-
-    Counts those of this process's own groups, if these tell, and those of the whole machine otherwise.
-    """
-    counts = []
+def memory_kills(root: Path = _ROOT) -> Kills:
+    """Return how many processes the kernel has killed for want of memory so far."""
+    own = []
     for version, folder in _own_folders("memory", root):
         file = folder / ("memory.oom_control" if version == 1 else "memory.events")
-        counts += [count for name, count in _table(file) if name == "oom_kill"]
-    if not counts:
-        counts = [count for name, count in _table(root / "proc/vmstat") if name == "oom_kill"]
-    return max(counts, default=None)
+        own += [count for name, count in _table(file) if name == "oom_kill"]
+    machine = [count for name, count in _table(root / "proc/vmstat") if name == "oom_kill"]
+    return Kills(sum(own) if own else None, machine[0] if machine else None)
+
+
+def killed_since(before: Kills, now: Kills) -> bool | None:
+    """Tell whether the kernel killed a process of this one's groups between two counts; None if it perhaps did."""
+    if before.own is not None and now.own is not None and now.own > before.own:
+        return True
+    if before.machine is None or now.machine is None:
+        return None if before.own is None or now.own is None else False
+    return None if now.machine > before.machine else False  # a process of other groups, or one moved to another group
 
 
 def _quota_of(version: int, folder: Path, root: Path) -> Quota | None:
@@ -108,8 +125,13 @@ def _used_in(version: int, folder: Path) -> int:
 
 def _own_folders(controller: str, root: Path) -> list[tuple[int, Path]]:
     """Return (version, folder) of this process's groups that may limit `controller`, and of all groups above them."""
-    own = dict(_own_groups(controller, root))
-    mounts = [(version, top, mount) for version, top, mount in _mounts(controller, root) if version in own]
+    return _folders(controller, _text(root / "proc/self/cgroup"), _text(root / "proc/self/mountinfo"), root)
+
+
+@functools.lru_cache(maxsize=4)
+def _folders(controller: str, groups: str, mounted: str, root: Path) -> list[tuple[int, Path]]:
+    own = dict(_own_groups(controller, groups))
+    mounts = [(version, top, mount) for version, top, mount in _mounts(controller, mounted, root) if version in own]
     found: dict[Path, int] = {}
     for version, path in own.items():
         seen = [(path.relative_to(top), mount) for kind, top, mount in mounts if kind == version and _is_in(path, top)]
@@ -124,9 +146,9 @@ def _is_in(path: PurePosixPath, top: PurePosixPath) -> bool:
     return path.is_relative_to(top) and ".." not in path.relative_to(top).parts
 
 
-def _own_groups(controller: str, root: Path) -> Iterator[tuple[int, PurePosixPath]]:
+def _own_groups(controller: str, groups: str) -> Iterator[tuple[int, PurePosixPath]]:
     """Yield (version, path in its hierarchy) of this process's groups that may limit `controller`."""
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in groups.splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if number == "0" and not controllers:
@@ -135,12 +157,12 @@ def _own_groups(controller: str, root: Path) -> Iterator[tuple[int, PurePosixPat
             yield 1, PurePosixPath(path)
 
 
-def _mounts(controller: str, root: Path) -> Iterator[tuple[int, PurePosixPath, Path]]:
+def _mounts(controller: str, mounted: str, root: Path) -> Iterator[tuple[int, PurePosixPath, Path]]:
     """Yield (version, group that is the mount's top, folder) of the mounted hierarchies with `controller`.
 
     A line of mountinfo is: number, parent, device, top, folder, options, perhaps more, "-", kind, source, options.
     """
-    for line in _text(root / "proc/self/mountinfo").splitlines():
+    for line in mounted.splitlines():
         before, separator, after = line.partition(" - ")
         fields, kinds = before.split(" "), after.split(" ")
         if not separator or len(fields) < 5 or len(kinds) < 3 or kinds[0] not in ("cgroup", "cgroup2"):

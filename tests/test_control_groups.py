@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from adam_mp import control_groups, machine
-from adam_mp.control_groups import MemoryLimit, Quota, cpu_quota, memory_kills, memory_limits
+from adam_mp.control_groups import Kills, MemoryLimit, Quota, cpu_quota, killed_since, memory_kills, memory_limits
 
 MB = 1 << 20
 NONE_1 = 9223372036854771712  # what version 1 writes where there is no memory limit
@@ -154,15 +154,32 @@ def test_no_memory_limit(tree, limit):
 def test_without_control_groups_nothing_is_limited(tmp_path):
     assert cpu_quota(tmp_path) is None
     assert memory_limits(tmp_path) == []
-    assert memory_kills(tmp_path) is None
+    assert memory_kills(tmp_path) == Kills(None, None)
 
 
 def test_kills_are_those_of_the_own_groups_if_these_tell(tree):
     vmstat = {"proc/vmstat": "nr_free_pages 5\noom_kill 9"}
-    assert memory_kills(tree("0::/a", TWO, vmstat)) == 9
-    assert memory_kills(tree("0::/a", TWO, vmstat | {f"{UNIFIED}/a/memory.events": "oom 4\noom_kill 3"})) == 3
+    assert memory_kills(tree("0::/a", TWO, vmstat)) == Kills(None, 9)
+    assert memory_kills(tree("0::/a", TWO, vmstat | {f"{UNIFIED}/a/memory.events": "oom 4\noom_kill 3"})) == Kills(3, 9)
     text = "oom_kill_disable 0\nunder_oom 0\noom_kill 2"
-    assert memory_kills(tree("4:memory:/a", ONE, vmstat | {f"{MEMORY}/a/memory.oom_control": text})) == 2
+    assert memory_kills(tree("4:memory:/a", ONE, vmstat | {f"{MEMORY}/a/memory.oom_control": text})) == Kills(2, 9)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "answer"),
+    [
+        (Kills(3, 8), Kills(4, 9), True),
+        (Kills(3, 8), Kills(3, 8), False),
+        (Kills(3, 8), Kills(3, 9), None),
+        (Kills(3, None), Kills(4, None), True),
+        (Kills(3, None), Kills(3, None), False),
+        (Kills(None, 8), Kills(None, 8), False),
+        (Kills(None, 8), Kills(None, 9), None),
+        (Kills(None, None), Kills(None, None), None),
+    ],
+)
+def test_a_kill_is_the_kernels_if_the_own_groups_say_so(before, now, answer):
+    assert killed_since(before, now) is answer
 
 
 def test_the_machine_is_what_the_process_may_use(monkeypatch):

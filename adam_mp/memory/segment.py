@@ -96,6 +96,17 @@ class Segment:
             raise SpaceError(f"cannot resize a segment to {megabytes(size)}: {refusal(error)}") from None
         self.handle = SegmentHandle(self.handle.descriptor, size)
 
+    def release(self, begin: int, end: int) -> bool:
+        """Give the memory of bytes `begin` to `end`, multiples of a page, back to the system; they are zeroed then.
+
+        Processes that map the segment may go on. Returns whether the system did it: not every file system can.
+        """
+        try:
+            self._map.madvise(mmap.MADV_REMOVE, begin, end - begin)
+        except (AttributeError, OSError):  # AttributeError: not Linux
+            return False
+        return True
+
     def close(self) -> None:
         """Give up the mapping and the descriptor. Arrays that still view the segment keep its memory."""
         try:
