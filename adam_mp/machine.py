@@ -30,6 +30,7 @@ ONE_THREAD = {
 }
 # glibc's M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
 _MALLOC_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20))
+_MOUNTS = Path("/proc/self/mountinfo")
 _NODES = Path("/sys/devices/system/node")
 _L2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
@@ -66,6 +67,19 @@ def memory_limit() -> MemoryLimit | None:
     """
     limits = (limit for limit in control_groups.memory_limits() if limit.limit < psutil.virtual_memory().total)
     return min(limits, key=lambda limit: limit.free, default=None)
+
+
+def lies_in_memory(folder: Path) -> bool:
+    """Tell whether the files of `folder` take memory and no disk (tmpfs). Raises OSError if there is no such folder."""
+    device = os.stat(folder).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = _MOUNTS.read_text(errors="replace").splitlines()
+    except OSError:
+        return False  # not Linux
+    mounts = (line.partition(" - ") for line in lines)
+    kinds = (after.split(" ")[0] for before, _, after in mounts if before.split(" ")[2:3] == [number])
+    return any(kind in ("tmpfs", "ramfs") for kind in kinds)
 
 
 def l2_bytes() -> int:

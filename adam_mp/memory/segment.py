@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from adam_mp.errors import SpaceError, refusal
-from adam_mp.machine import free_memory
+from adam_mp.machine import free_memory, lies_in_memory
 
 _PREFIX = "adam_mp"
 # How /proc/PID/fd shows a segment: as a memory file, or as a deleted file of a folder (--memory-dir).
@@ -151,7 +151,8 @@ def free_space(folder: Path | None) -> int:
     if folder is None:
         return free_memory()
     try:
-        return shutil.disk_usage(folder).free
+        free = shutil.disk_usage(folder).free
+        return min(free, free_memory()) if lies_in_memory(folder) else free
     except OSError as error:
         raise SpaceError(f"cannot use folder {folder} for shared memory: {refusal(error)}") from None
 
