@@ -1,7 +1,7 @@
 """What this machine has: cores that this process may use, free memory, caches, NUMA nodes, thread counts.
 
-Only this module asks the operating system about these. In a container it respects the cgroup's CPU quota and memory
-limit. May import: `errors`.
+Only this module asks the operating system about these. What this process may use is less than the machine has where its
+control groups limit it. May import: `errors`, `control_groups`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pathlib import Path
 
 import psutil
 
+from adam_mp import control_groups
+from adam_mp.control_groups import MemoryLimit, Quota
+
 # BLAS, OpenMP, numexpr and numba read these when they load. One thread each: adam_mp uses more cores by more processes.
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -27,7 +30,7 @@ ONE_THREAD = {
 }
 # glibc's M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD
 _MALLOC_OPTIONS = ((-8, 1), (-3, 1 << 30), (-1, 1 << 30), (-2, 64 << 20))
-_CGROUP = Path("/sys/fs/cgroup")
+_MOUNTS = Path("/proc/self/mountinfo")
 _NODES = Path("/sys/devices/system/node")
 _L2 = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
 
@@ -39,42 +42,44 @@ def allowed_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
-def cpu_quota() -> float | None:
-    """Return how many cores' worth of time the cgroup grants, or None where it sets no limit."""
-    try:
-        quota, period = (_CGROUP / "cpu.max").read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
+def cpu_quota() -> Quota | None:
+    """Return how much processor time this process's control groups grant; None if they set no limit."""
+    return control_groups.cpu_quota()
 
 
 def usable_cores() -> int:
     """Return how many cores a run uses by default: as many as are allowed, and the quota at most; at least 1."""
     quota = cpu_quota()
     count = len(allowed_cores())
-    return count if quota is None else max(1, min(count, math.ceil(quota)))
+    return count if quota is None else max(1, min(count, math.ceil(quota.cores)))
 
 
 def free_memory() -> int:
-    """Return the bytes that this process can take now without swapping, and within its cgroup's limit."""
+    """Return the bytes that this process can take now without swapping, and within the limits of its control groups."""
     free = int(psutil.virtual_memory().available)
+    return min([free, *(limit.free for limit in control_groups.memory_limits())])
+
+
+def memory_limit() -> MemoryLimit | None:
+    """Return the memory limit of this process's control groups that leaves least free; None if there is none.
+
+    A limit of more than the machine has limits nothing.
+    """
+    limits = (limit for limit in control_groups.memory_limits() if limit.limit < psutil.virtual_memory().total)
+    return min(limits, key=lambda limit: limit.free, default=None)
+
+
+def lies_in_memory(folder: Path) -> bool:
+    """Tell whether the files of `folder` take memory and no disk (tmpfs). Raises OSError if there is no such folder."""
+    device = os.stat(folder).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
     try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        if limit != "max":
-            used = int((_CGROUP / "memory.current").read_text())
-            reclaimable = _cgroup_statistic("inactive_file")
-            free = min(free, max(0, int(limit) - used + reclaimable))
-    except (OSError, ValueError):
-        pass  # no cgroup limit that this process can see
-    return free
-
-
-def _cgroup_statistic(name: str) -> int:
-    for line in (_CGROUP / "memory.stat").read_text().splitlines():
-        key, _, value = line.partition(" ")
-        if key == name:
-            return int(value)
-    return 0
+        lines = _MOUNTS.read_text(errors="replace").splitlines()
+    except OSError:
+        return False  # not Linux
+    mounts = (line.partition(" - ") for line in lines)
+    kinds = (after.split(" ")[0] for before, _, after in mounts if before.split(" ")[2:3] == [number])
+    return any(kind in ("tmpfs", "ramfs") for kind in kinds)
 
 
 def l2_bytes() -> int:

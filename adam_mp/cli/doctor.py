@@ -18,6 +18,7 @@ from adam_mp.machine import (
     cpu_quota,
     free_memory,
     l2_bytes,
+    memory_limit,
     numa_nodes,
     usable_cores,
 )
@@ -62,16 +63,20 @@ def examine(segments: list[LiveSegment]) -> dict[str, Any]:
 
     cached, kernels = cached_kernels()
     folder = cache_folder()
+    quota, limit = cpu_quota(), memory_limit()
     return {
         "python": sys.version.split()[0],
         "cpu": cpu_name(),
         "cores": len(allowed_cores()),
-        "quota": cpu_quota(),
+        "quota": None if quota is None else quota.cores,
+        "quota_source": None if quota is None else quota.source,
         "usable_cores": usable_cores(),
         "l2_bytes": l2_bytes(),
         "numa_nodes": numa_nodes(),
         "memory_free": free_memory(),
         "memory_total": psutil.virtual_memory().total,
+        "memory_limit": None if limit is None else limit.limit,
+        "memory_limit_source": None if limit is None else limit.source,
         "dev_shm_free": psutil.disk_usage("/dev/shm").free if os.path.isdir("/dev/shm") else None,
         "vector_bits": 8 * VECTOR_BYTES,
         "forking_trouble": forking_trouble(),
@@ -89,7 +94,11 @@ def examine(segments: list[LiveSegment]) -> dict[str, Any]:
 
 def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Return (name, text) of each line to show, from the result of `examine`."""
-    quota = "no quota" if facts["quota"] is None else f"quota {facts['quota']:g} cores"
+    quota, limit = "no quota", "no limit of a control group"
+    if facts["quota"] is not None:
+        quota = f"quota {facts['quota']:g} {'core' if facts['quota'] == 1 else 'cores'} ({facts['quota_source']})"
+    if facts["memory_limit"] is not None:
+        limit = f"limit {megabytes(facts['memory_limit'])} ({facts['memory_limit_source']})"
     shm = "none" if facts["dev_shm_free"] is None else megabytes(facts["dev_shm_free"])
     nodes = "; ".join(f"node {node}: cores {cores}" for node, cores in facts["numa_nodes"].items()) or "not told"
     live = [segment for segment in facts["segments"] if not segment["stale"]]
@@ -100,7 +109,7 @@ def describe(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("processor", f"{facts['cpu']}, L2 {facts['l2_bytes'] >> 10} KB"),
         ("cores", f"{facts['usable_cores']} usable: {facts['cores']} allowed, {quota}"),
         ("NUMA", nodes),
-        ("memory", f"{megabytes(facts['memory_free'])} free of {megabytes(facts['memory_total'])}"),
+        ("memory", f"{megabytes(facts['memory_free'])} free of {megabytes(facts['memory_total'])}, {limit}"),
         ("shared memory", f"anonymous, limited by memory only; /dev/shm, which is not used, has {shm} free"),
         ("vectors", f"{facts['vector_bits']} bits, {facts['vector_bits'] // 32} numbers an instruction"),
         (

@@ -17,7 +17,7 @@ from adam_mp.data.serving.picture_service import PictureServer, PictureService, 
 from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import cache_trouble, compile_kernels
 from adam_mp.machine import usable_cores
-from adam_mp.memory.cache import LEFT_FREE
+from adam_mp.memory.cache import LEFT_FREE, ImageCache
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.segment import check_space, megabytes
@@ -77,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         held.enter_context(fork_server(OF_A_DATA_SERVER))
         try:
             data = _load(settings, given, count, tell)
-            memory, served = held.enter_context(_served(data, settings, count))
+            memory, served, cache = held.enter_context(_served(data, settings, count))
             listener = SocketListener(address, keys)
             held.callback(listener.close)
         except KeyboardInterrupt:
@@ -86,11 +86,11 @@ def run(arguments: Sequence[str]) -> int:
         interruption = held.enter_context(Interruption())
         held.enter_context(interruption.note_asking())
         folder = _memory_folder(settings)
-        makers = held.enter_context(
-            Makers(
-                count, served, memory, data.dataset.place, lambda text: tell(Notice(text)), settings.restarts, folder
-            )
-        )
+        makers = Makers(
+            count, served, memory, data.dataset.place, lambda text: tell(Notice(text)), settings.restarts, folder,
+            cache=cache,
+        )  # fmt: skip
+        held.enter_context(makers)
         server = PictureServer(PictureService(data.dataset), listener, makers)
         makers.wait_ready(lambda: interruption.requested is not None)
         _announce(data, str(listener.address), count, values.address_file)
@@ -140,7 +140,9 @@ def _memory_folder(settings: TrainSettings) -> Path | None:
 
 
 @contextlib.contextmanager
-def _served(data: DataPlan, settings: TrainSettings, processes: int) -> Iterator[tuple[RunMemory, Served]]:
+def _served(
+    data: DataPlan, settings: TrainSettings, processes: int
+) -> Iterator[tuple[RunMemory, Served, ImageCache | None]]:
     """Hold the data set in shared memory, with a cache if images must be decoded, while the context is open."""
     folder, dataset = _memory_folder(settings), data.dataset
     shape = RunShape(processes, 0, 0, 0, 0, RingShape(1, 1, dataset.image_shape), data.fields)
@@ -151,7 +153,7 @@ def _served(data: DataPlan, settings: TrainSettings, processes: int) -> Iterator
         if data.source is not None:
             cache = data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE)
         handle = None if cache is None else cache.handle
-        yield memory, Served(dataset.name, dataset.image_shape, data.source, handle)
+        yield memory, Served(dataset.name, dataset.image_shape, data.source, handle), cache
     finally:
         if cache is not None:
             cache.close()

@@ -107,27 +107,36 @@ class DecodedPictures:
             if self._bad[sample]:
                 continue
             try:
-                flat, height, width = self._pixels(sample)
+                self._make(sample, images[kept], ranges, key or 0)
             except SampleError as error:
                 self._bad[sample] = error.fault
                 self._counters.add("bad", 1)
                 continue
-            began = time.perf_counter_ns()
-            self._warp(
-                flat, height, width, images[kept], ranges, self._keep, key or 0, sample, self._colours, self._fill
-            )  # fmt: skip
-            self._counters.add("augment_ns", time.perf_counter_ns() - began)
             labels[kept] = self._labels[sample]
             kept += 1
         return kept
 
-    def _pixels(self, sample: int) -> tuple[np.ndarray, int, int]:
-        """Return (flat pixels, height, width) of a sample's image, from the cache or decoded now."""
+    def _make(self, sample: int, out: np.ndarray, ranges: np.ndarray, key: int) -> None:
+        """Write the picture of a sample into `out`, from the cache or decoded now. Raises SampleError."""
         found = self._cache.find(sample)
         if found is not None:
-            self._counters.add("hits", 1)
             place, height, width = found
-            return self._cache.pixels[place : place + height * width * self._channels], height, width
+            flat = self._cache.pixels[place : place + height * width * self._channels]
+            self._draw(flat, height, width, out, ranges, key, sample)
+            if self._cache.still_has(place):
+                self._counters.add("hits", 1)
+                return
+        self._draw(*self._decoded(sample), out, ranges, key, sample)
+
+    def _draw(
+        self, flat: np.ndarray, height: int, width: int, out: np.ndarray, ranges: np.ndarray, key: int, sample: int
+    ) -> None:  # fmt: skip
+        began = time.perf_counter_ns()
+        self._warp(flat, height, width, out, ranges, self._keep, key, sample, self._colours, self._fill)
+        self._counters.add("augment_ns", time.perf_counter_ns() - began)
+
+    def _decoded(self, sample: int) -> tuple[np.ndarray, int, int]:
+        """Return (flat pixels, height, width) of a sample's image, decoded now and put into the cache."""
         # If the decoder kills this process, its supervisor reads here which sample it decoded.
         self._counters.publish("decoding", sample + 1)
         began = time.perf_counter_ns()

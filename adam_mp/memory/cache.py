@@ -1,12 +1,21 @@
 """Decoded images in shared memory, for all processes of a run: an image that fits is decoded once.
 
-An image in the cache never moves and is never removed. Every epoch needs every sample once, in random order, so
-replacing one image by another would gain nothing. An image that does not fit is decoded anew in each epoch.
+An image in the cache never moves. Every epoch needs every sample once, in random order, so replacing one image by
+another would gain nothing. An image that does not fit is decoded anew in each epoch.
 
 The index has a word for each sample: where its image is, published once the image is complete, so that readers take no
 lock. The image's size is in front of its pixels. Space is taken in chunks. A process claims the next chunk by one
 fetch-and-add, has the system back the chunk with memory, and fills it alone. So the cache takes no more memory than
 the chunks claimed, and the death of a process wastes at most the rest of its chunk.
+
+If memory becomes scarce, the owner makes the cache smaller while others use it (`shrink`). It first lowers the number
+of chunks that count, then gives the memory of the others back. So a reader may have read pixels that were just given
+back. It therefore asks `still_has` after it has used them:
+
+    owner                                 reader
+                                            find a sample: it is in chunk 9
+      chunks that count: 5                  use its pixels, which may be zeroed by now
+      give back the memory from chunk 5 on  still_has? no: decode the image and use that
 """
 
 from __future__ import annotations
@@ -20,9 +29,9 @@ import numpy as np
 
 from adam_mp.kernels.atomic import fetch_add, observe, publish
 from adam_mp.machine import free_memory
-from adam_mp.memory.segment import Segment, SegmentHandle
+from adam_mp.memory.segment import Segment, SegmentHandle, megabytes
 
-_PAGE = 4096  # bytes; the first page holds only the count of chunks claimed
+_PAGE = 4096  # bytes; the first page holds only two words: the chunks claimed, and the chunks that count
 _LINE = 64  # bytes
 _LARGEST_CHUNK = 8 << 20  # bytes
 _CHUNKS = 64  # a small cache is cut into so many, so that unused ends of chunks stay below a tenth of it
@@ -56,7 +65,7 @@ class ImageCache:
     """Decoded images, uint8 [h, w, c], by sample number.
 
     `places` is the index, int64 [samples] in shared memory, zeroed at first: where each sample's image is in `pixels`,
-    0 for none. Any process may call `find` and `add`; only the owner `resize` and `adopt`.
+    0 for none. Any process may call `find`, `still_has` and `add`; only the owner `shrink`, `resize` and `adopt`.
     """
 
     def __init__(self, segment: Segment, handle: CacheHandle, places: np.ndarray) -> None:
@@ -68,6 +77,7 @@ class ImageCache:
     def _view(self) -> None:
         size = self._segment.handle.size
         self._claimed = self._segment.array(np.int64, (1,), 0)
+        self._counting = self._segment.array(np.int64, (1,), 8)
         self.pixels = self._segment.array(np.uint8, (size,), 0)
         self._words = self._segment.array(np.int64, (size // 8,), 0)
 
@@ -84,7 +94,9 @@ class ImageCache:
         chunk = max(1, -(-chunk // _PAGE)) * _PAGE
         chunks = size // chunk
         segment = Segment.create("cache", _PAGE + chunk * chunks, folder, reserved=_PAGE)
-        return cls(segment, CacheHandle(segment.handle, chunk, chunks, spare), places)
+        cache = cls(segment, CacheHandle(segment.handle, chunk, chunks, spare), places)
+        cache._counting[0] = chunks
+        return cache
 
     @classmethod
     def attach(cls, handle: CacheHandle, places: np.ndarray) -> ImageCache:
@@ -92,12 +104,22 @@ class ImageCache:
         return cls(Segment.attach(handle.segment), handle, places)
 
     def find(self, sample: int) -> tuple[int, int, int] | None:
-        """Return (offset in `pixels`, height, width) of a sample's image, or None if the cache does not have it."""
+        """Return (offset in `pixels`, height, width) of a sample's image, or None if the cache does not have it.
+
+        Ask `still_has` about the offset once the pixels are used.
+        """
         place = int(observe(self._places, sample))
-        if place == 0:
+        if place == 0 or not self.still_has(place):
             return None
         size = int(self._words[place // 8 - 1])
-        return place, size >> 32, size & 0xFFFFFFFF
+        return (place, size >> 32, size & 0xFFFFFFFF) if size else None  # 0: the cache shrank just now
+
+    def still_has(self, place: int) -> bool:
+        """Tell whether the pixels that were read at offset `place` until now were those of an image."""
+        return place < self._end_of_all()
+
+    def _end_of_all(self) -> int:
+        return _PAGE + int(observe(self._counting, 0)) * self.handle.chunk
 
     def add(self, sample: int, image: np.ndarray) -> bool:
         """Keep a sample's image; False if there is no room, or if the cache has it already."""
@@ -114,6 +136,8 @@ class ImageCache:
 
     def _take(self, size: int) -> int | None:
         """Take `size` bytes of this process's chunk, or of a new one; return where they begin, None if it is full."""
+        if self._end > self._end_of_all():  # this process's chunk was given back
+            self._full, self._begin = True, self._end
         room = self._end - self._begin
         if room < size and (size > self.handle.chunk or self._full or not self._claim()):
             return None
@@ -127,7 +151,7 @@ class ImageCache:
             self._full = True
             return False
         number = int(fetch_add(self._claimed, 0, 1))
-        if number >= self.handle.chunks:
+        if number >= int(observe(self._counting, 0)):
             self._full = True
             return False
         begin = _PAGE + number * self.handle.chunk
@@ -139,15 +163,34 @@ class ImageCache:
         self._begin, self._end = begin, begin + self.handle.chunk
         return True
 
+    def shrink(self) -> int | None:
+        """Give back half of the memory that the cache has taken, and take no more from now on.
+
+        Returns the bytes that it still has; None if it had none that it could give back. Only its owner may call this;
+        other processes may go on using the cache.
+        """
+        held = self._held()
+        publish(self._counting, 0, held // 2)
+        begin = self._end_of_all()
+        if not held or not self._segment.release(begin, begin + (held - held // 2) * self.handle.chunk):
+            return None
+        return held // 2 * self.handle.chunk
+
+    def _held(self) -> int:
+        """Return how many chunks are claimed and count."""
+        return min(int(observe(self._claimed, 0)), int(observe(self._counting, 0)))
+
     def resize(self, size: int) -> None:
-        """Let the cache take up to `size` bytes, but no less than its claimed chunks have.
+        """Let the cache take up to `size` bytes, but no less than its claimed chunks have, and no more if it shrank.
 
         Only its owner may call this, while no other process maps the cache.
         """
         chunk = self.handle.chunk
-        held = min(int(self._claimed[0]), self.handle.chunks)
+        held = self._held()
         self._claimed[0] = held  # without the claims that failed because all chunks were claimed
-        chunks = max(size // chunk, held)
+        shrank = int(self._counting[0]) < self.handle.chunks
+        chunks = held if shrank else max(size // chunk, held)
+        self._counting[0] = chunks
         self._segment.resize(_PAGE + chunk * chunks)
         self.handle = dataclasses.replace(self.handle, segment=self._segment.handle, chunks=chunks)
         self._full = False
@@ -160,14 +203,23 @@ class ImageCache:
 
     def statistics(self) -> CacheStatistics:
         """Return what the cache holds now."""
-        claimed = min(int(self._claimed[0]), self.handle.chunks)
-        images = int(np.count_nonzero(self._places))
-        return CacheStatistics(images, claimed * self.handle.chunk, int(self._claimed[0]) > self.handle.chunks)
+        images = int(np.count_nonzero((self._places > 0) & (self._places < self._end_of_all())))
+        full = int(self._claimed[0]) > int(self._counting[0])
+        return CacheStatistics(images, self._held() * self.handle.chunk, full)
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self._claimed, self.pixels, self._words
+        del self._claimed, self._counting, self.pixels, self._words
         self._segment.close()
+
+
+def shrink_after_death(cache: ImageCache | None, wanted_memory: bool | None) -> str:
+    """Make the cache smaller if a process that used it was killed for want of memory; None: perhaps it was.
+
+    Returns what to tell the user in front of what happens next; "" if nothing was done.
+    """
+    left = None if cache is None or wanted_memory is False else cache.shrink()
+    return "" if left is None else f"the cache is made smaller, to {megabytes(left)}; "
 
 
 def expected_bytes(count: int, pixels: float, channels: int) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 
 from adam_mp.errors import SpaceError, refusal
-from adam_mp.machine import free_memory
+from adam_mp.machine import free_memory, lies_in_memory
 
 _PREFIX = "adam_mp"
 # How /proc/PID/fd shows a segment: as a memory file, or as a deleted file of a folder (--memory-dir).
@@ -96,6 +96,17 @@ class Segment:
             raise SpaceError(f"cannot resize a segment to {megabytes(size)}: {refusal(error)}") from None
         self.handle = SegmentHandle(self.handle.descriptor, size)
 
+    def release(self, begin: int, end: int) -> bool:
+        """Give the memory of bytes `begin` to `end`, multiples of a page, back to the system; they are zeroed then.
+
+        Processes that map the segment may go on. Returns whether the system did it: not every file system can.
+        """
+        try:
+            self._map.madvise(mmap.MADV_REMOVE, begin, end - begin)
+        except (AttributeError, OSError):  # AttributeError: not Linux
+            return False
+        return True
+
     def close(self) -> None:
         """Give up the mapping and the descriptor. Arrays that still view the segment keep its memory."""
         try:
@@ -140,7 +151,8 @@ def free_space(folder: Path | None) -> int:
     if folder is None:
         return free_memory()
     try:
-        return shutil.disk_usage(folder).free
+        free = shutil.disk_usage(folder).free
+        return min(free, free_memory()) if lies_in_memory(folder) else free
     except OSError as error:
         raise SpaceError(f"cannot use folder {folder} for shared memory: {refusal(error)}") from None
 

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
+from adam_mp.control_groups import killed_since, memory_kills
 from adam_mp.machine import ONE_THREAD
 from adam_mp.process.entry import GO, STACKS_SIGNAL
 from adam_mp.process.forking import SERVE, Forked, fork
@@ -33,7 +34,6 @@ from adam_mp.process.interruption import EXIT_CODES
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.entry import main; main()"
 _LAST_WORDS = 8000  # bytes of a child's output
 _TRACEBACK = "Traceback (most recent call last):"
-_GUESSES: dict[int, str] = {signal.SIGKILL: ", by hand or by the kernel for want of memory"}
 _STOPPED = {code: name for name, code in EXIT_CODES.items()}  # exit code of a child that ended in order on a signal
 _LOOK, _LONGEST_LOOK = 0.0005, 0.02  # seconds between two looks whether a child has ended: at first, and at most
 
@@ -50,11 +50,21 @@ class Child:
         self._process = process
         self._output = output
         self._held = held  # the writing end of the child's input: the child lives while it is open
+        self._kills = memory_kills()
+        self._wanted_memory: bool | None = False
+        self._looked = False  # whether `_wanted_memory` is known
 
     @property
     def exit_code(self) -> int | None:
         """None while the child runs; then its exit code, or minus the number of the signal that killed it."""
         return self._process.poll()
+
+    @property
+    def wanted_memory(self) -> bool | None:
+        """Whether the kernel killed the child for want of memory; None if it perhaps did."""
+        if not self._looked and self.exit_code == -signal.SIGKILL:
+            self._looked, self._wanted_memory = True, killed_since(self._kills, memory_kills())
+        return self._wanted_memory
 
     def describe_end(self) -> str:
         """Say how the child ended: exit code or signal, and the exception that ended it, if one did.
@@ -65,11 +75,21 @@ class Child:
         if code is None:
             return "still runs"
         if code < 0:
-            return f"was killed by {_signal_name(-code)}{_GUESSES.get(-code, '')}"
+            return f"was killed by {_signal_name(-code)}{self._who_killed(-code)}"
         if code in _STOPPED:
             return f"was stopped by {_STOPPED[code]}"
         exception = _exception_in(self.last_words())
         return f"ended with exit code {code}{exception and ': '}{exception}"
+
+    def _who_killed(self, number: int) -> str:
+        if number != signal.SIGKILL:
+            return ""
+        by_whom = {
+            True: "by the kernel for want of memory",
+            False: "by another process",
+            None: "by another process or by the kernel for want of memory",
+        }
+        return f", {by_whom[self.wanted_memory]}"
 
     def last_words(self) -> str:
         """Return the end of what the child printed: its traceback, if it died of an exception."""

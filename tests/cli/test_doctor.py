@@ -3,14 +3,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import json
 import os
 import subprocess
 import tempfile
 
 import pytest
 
+from adam_mp import control_groups
 from adam_mp.cli import doctor
 from adam_mp.cli.main import main
+from adam_mp.control_groups import MemoryLimit, Quota
 from adam_mp.memory.segment import live_segments
 from adam_mp.process.child import start_child
 from adam_mp.process.forking import fork_server
@@ -109,3 +112,19 @@ def test_a_sweep_says_whom_it_left_alone(orphan, innocent, capsys, monkeypatch):
     assert "nothing to sweep" in out
     assert f"left alone       process {innocent.pid} is no child of a run" in out
     assert innocent.poll() is None
+
+
+def test_it_says_what_limits_cores_and_memory_and_where_it_was_read(monkeypatch, capsys):
+    monkeypatch.setattr(control_groups, "cpu_quota", lambda: Quota(1.0, "/groups/job/cpu.max"))
+    limits = [MemoryLimit(300 << 20, 100 << 20, "/groups/job/memory.max")]
+    monkeypatch.setattr(control_groups, "memory_limits", lambda: limits)
+    assert main(["doctor"]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["cores"].startswith("1 usable: ")
+    assert lines["cores"].endswith(", quota 1 core (/groups/job/cpu.max)")
+    assert lines["memory"].startswith("210 MB free of ")
+    assert lines["memory"].endswith(", limit 315 MB (/groups/job/memory.max)")
+    assert main(["doctor", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["quota"], facts["quota_source"]) == (1.0, "/groups/job/cpu.max")
+    assert (facts["memory_limit"], facts["memory_limit_source"]) == (300 << 20, "/groups/job/memory.max")

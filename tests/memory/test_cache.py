@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_mp.memory import cache as caches
-from adam_mp.memory.cache import CacheHandle, ImageCache, expected_bytes
+from adam_mp.memory.cache import CacheHandle, ImageCache, expected_bytes, shrink_after_death
 from adam_mp.memory.segment import SegmentHandle
 
 SAMPLES = 40
@@ -70,6 +70,86 @@ def test_memory_is_taken_as_it_fills_and_not_beyond():
     assert taken[-1] <= (1 << 20) + 4096
     assert cache.statistics().full
     assert 24 <= cache.statistics().images < SAMPLES
+    cache.close()
+
+
+def test_it_shrinks_while_others_use_it():
+    cache = make(2 << 20, image_bytes=30_000)
+    other, third = attach(cache), attach(cache)
+    for sample in range(20):
+        assert (other, third)[sample % 2].add(sample, image_of(sample))
+    taken = os.fstat(cache.handle.segment.descriptor).st_blocks * 512
+    before = {sample: cache.find(sample) for sample in range(20)}
+    left = cache.shrink()
+    assert left == cache.statistics().bytes
+    assert 0 < os.fstat(cache.handle.segment.descriptor).st_blocks * 512 <= left + 4096 < taken
+    kept = [sample for sample in range(20) if other.find(sample) is not None]
+    assert 0 < len(kept) < 20
+    assert len(kept) == cache.statistics().images
+    for sample in range(20):
+        assert other.still_has(before[sample][0]) == (sample in kept)
+        if sample in kept:
+            np.testing.assert_array_equal(found(other, sample), image_of(sample))
+    added = [each.add(sample, image_of(sample)) for sample in range(20, SAMPLES) for each in (other, third)]
+    assert os.fstat(cache.handle.segment.descriptor).st_blocks * 512 <= left + 4096
+    assert cache.statistics().images == len(kept) + sum(added)
+    for _ in range(30):
+        left = cache.shrink() or 0
+    assert left == 0
+    assert not any(each.add(0, image_of(0)) or each.find(1) for each in (other, third, cache))
+    cache.resize(2 << 20)  # after a survey that had no memory
+    assert not cache.add(0, image_of(0))
+    for each in (other, third, cache):
+        each.close()
+
+
+def test_pixels_that_are_given_back_while_they_are_read_are_known():
+    cache = make(2 << 20, image_bytes=30_000)
+    for sample in range(SAMPLES):
+        cache.add(sample, image_of(sample))
+    reader = attach(cache)
+    stop, wrong, read = threading.Event(), [], [0]
+
+    def look():
+        while not stop.is_set():
+            for sample in range(SAMPLES):
+                place = reader.find(sample)
+                if place is None:
+                    continue
+                begin, height, width = place
+                pixels = reader.pixels[begin : begin + height * width * 3].copy()
+                if reader.still_has(begin):
+                    read[0] += 1
+                    if not np.array_equal(pixels.reshape(height, width, 3), image_of(sample)):
+                        wrong.append(sample)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    while cache.shrink():
+        before = read[0]
+        while read[0] == before and not stop.wait(0.001):
+            pass
+    stop.set()
+    thread.join()
+    assert not wrong
+    for each in (reader, cache):
+        each.close()
+
+
+def test_only_want_of_memory_makes_it_smaller():
+    cache = make(2 << 20, image_bytes=30_000)
+    for sample in range(SAMPLES):
+        cache.add(sample, image_of(sample))
+    held = cache.statistics().bytes
+    assert shrink_after_death(cache, False) == ""
+    assert shrink_after_death(None, True) == ""
+    assert cache.statistics().bytes == held
+    assert shrink_after_death(cache, None).startswith("the cache is made smaller, to 0.")
+    shrink_after_death(cache, True)
+    assert cache.statistics().bytes <= held / 4
+    while cache.shrink():
+        pass
+    assert shrink_after_death(cache, True) == ""
     cache.close()
 
 

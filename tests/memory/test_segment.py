@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,6 +108,14 @@ def test_too_much_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(segments, "free_memory", lambda: 1 << 20)
     with pytest.raises(SpaceError, match=r"1\.0 MB free"):
         Segment.create("test", 10)
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no folder in memory")
+def test_a_folder_in_memory_has_no_more_room_than_memory(tmp_path, monkeypatch):
+    on_disk = segments.free_space(tmp_path)
+    monkeypatch.setattr(segments, "free_memory", lambda: 1 << 20)
+    assert segments.free_space(Path("/dev/shm")) == 1 << 20
+    assert segments.free_space(tmp_path) > 1 << 20 or on_disk <= 1 << 20
 
 
 def test_sizes_are_said_in_megabytes():

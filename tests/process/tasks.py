@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
@@ -36,6 +37,12 @@ def leave(code: int) -> None:
 def abort(module: str) -> None:
     importlib.import_module(module)  # whose extension modules Python lists
     os.abort()
+
+
+def leave_traces(path: str) -> None:
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115, not flushed before the end
+    print("said")
+    atexit.register(lambda: open(path, "w").close())
 
 
 def sleep(path: str) -> None:

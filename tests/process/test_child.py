@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
+from adam_mp.control_groups import Kills
+from adam_mp.process import child as children_of_runs
 from adam_mp.process.child import is_child, start_child
 from adam_mp.process.forking import Forked, fork_server
 from tests.process import tasks
@@ -58,14 +61,50 @@ def test_it_runs_one_function_on_one_thread_and_core(run_child, tmp_path):
 @pytest.mark.parametrize(
     ("task", "end"),
     [
-        (tasks.say_and_die, "was killed by SIGKILL, by hand or by the kernel for want of memory"),
+        (tasks.say_and_die, "was killed by SIGKILL, by another process"),
         (tasks.say_and_leave, "ended with exit code 3"),
     ],
 )
-def test_what_it_said_before_is_not_taken_for_the_cause_of_its_end(run_child, task, end):
+def test_what_it_said_before_is_not_taken_for_the_cause_of_its_end(run_child, monkeypatch, task, end):
+    monkeypatch.setattr(children_of_runs, "memory_kills", lambda: Kills(3, 3))
     child = ended(run_child(task, "replica 2 died"))
     assert child.describe_end() == end
     assert child.last_words() == "replica 2 died\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "wanted", "end"),
+    [
+        (Kills(3, 3), Kills(4, 4), True, "by the kernel for want of memory"),
+        (Kills(3, 3), Kills(3, 3), False, "by another process"),
+        (Kills(3, 3), Kills(3, 4), None, "by another process or by the kernel for want of memory"),
+        (Kills(None, None), Kills(None, None), None, "by another process or by the kernel for want of memory"),
+    ],
+)
+def test_who_killed_it_is_said_if_the_kernel_tells(run_child, monkeypatch, tmp_path, before, now, wanted, end):
+    kills = [before]
+    monkeypatch.setattr(children_of_runs, "memory_kills", lambda: kills[-1])
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    assert child.wanted_memory is False
+    kills.append(now)
+    child.kill()
+    assert child.describe_end() == f"was killed by SIGKILL, {end}"
+    kills.append(Kills(99, 99))  # of later deaths
+    assert child.wanted_memory is wanted
+
+
+def test_it_goes_before_its_supervisor_when_memory_runs_out(run_child, tmp_path):
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    wait_until((tmp_path / "pid").exists, "the child")
+    scores = [int(Path(f"/proc/{process}/oom_score_adj").read_text()) for process in (os.getpid(), child.pid)]
+    assert scores[1] == min(1000, scores[0] + 300)
+
+
+def test_it_ends_without_the_clean_up_of_python(run_child, tmp_path):
+    child = ended(run_child(tasks.leave_traces, str(tmp_path / "cleaned up")))
+    assert child.exit_code == 0
+    assert child.last_words() == "said\n"  # what it had not flushed
+    assert not (tmp_path / "cleaned up").exists()
 
 
 def test_its_end_is_described(run_child, tmp_path):

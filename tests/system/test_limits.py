@@ -347,5 +347,5 @@ def test_the_kernel_kills_for_want_of_memory(group, begin, tmp_path, part):
         first_epoch(run, folder)
         group.squeeze(run.wait_for_child(part))
         ended = run.finish(DEADLINE)
-        assert f"{part} was killed by SIGKILL, by hand or by the kernel for want of memory" in ended.err
+        assert f"{part} was killed by SIGKILL, by the kernel for want of memory" in ended.err
         check_done(ended, epochs * IMAGES)

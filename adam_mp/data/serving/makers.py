@@ -23,6 +23,7 @@ from adam_mp.data.serving.blame import Blame
 from adam_mp.data.serving.picture_maker import Forget, Made, MakerSpec, Open, Served, Session, Task, make_pictures
 from adam_mp.data.serving.picture_messages import longest_answer, most_samples
 from adam_mp.errors import ProcessError, SpaceError, refusal, several
+from adam_mp.memory.cache import ImageCache, shrink_after_death
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
@@ -82,7 +83,8 @@ class Makers:
 
     Entering starts them, leaving ends them. `place` says where a sample is, `notice` takes lines for the user,
     `function` is what the processes run. `look` raises ProcessError when a picture maker and its successors have died
-    `restarts` + 1 times in a row, each soon after its start, and not because of a sample.
+    `restarts` + 1 times in a row, each soon after its start, and not because of a sample. `cache`, the data set's, is
+    made smaller when a picture maker is killed for want of memory.
 
     Picture makers write answers into `slots`, in memory or in a deleted file in `folder`. Besides the slots of the jobs
     that `collect` returned last, the caller may keep `spare_slots` slots, while it sends their answers.
@@ -91,7 +93,7 @@ class Makers:
     def __init__(
         self, count: int, served: Served, memory: RunMemory, place: Callable[[int], str],
         notice: Callable[[str], None], restarts: int, folder: Path | None = None,
-        function: Callable[[MakerSpec], None] = make_pictures,
+        function: Callable[[MakerSpec], None] = make_pictures, cache: ImageCache | None = None,
     ) -> None:  # fmt: skip
         self._served, self._memory = served, memory
         most = longest_answer(most_samples(served.shape), served.shape)
@@ -103,7 +105,7 @@ class Makers:
             self._descriptors.append(served.cache.segment.descriptor)
         self._place, self._notice, self._function = place, notice, function
         self._count = count
-        self._blame = Blame(memory)
+        self._blame, self._cache = Blame(memory), cache
         self._deaths = [EarlyDeaths(restarts) for _ in range(count)]
         self._makers: list[_Maker] = []
         self._jobs: collections.deque[Job] = collections.deque()  # that no picture maker has yet
@@ -238,7 +240,8 @@ class Makers:
         how = child.describe_end()
         sample, left_out = self._blame.note(process, child.exit_code)
         deaths = self._deaths[process]
-        if sample is None:
+        made_room = shrink_after_death(self._cache, child.wanted_memory)
+        if sample is None and not made_room:
             deaths.note(time.monotonic() - child.started)
         else:
             deaths.forgive()
@@ -255,7 +258,7 @@ class Makers:
                 f"no pictures can be made: {maker.name} died {several(deaths.in_a_row, 'time')} in a row soon after "
                 f"its start; now it {how}"
             )
-        self._notice(f"{maker.name} {how}; started again")
+        self._notice(f"{maker.name} {how}; {made_room}started again")
         if left_out and sample is not None:
             self._notice(f"{self._place(sample)}: {REASONS[Fault.CRASHED]}; it is left out")
         self._makers[process] = self._start(process)

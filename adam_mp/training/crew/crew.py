@@ -18,6 +18,7 @@ from adam_mp.data.serving.server import DataServerSpec, serve
 from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.machine import allowed_cores
 from adam_mp.memory.board import HERE, STOP, Progress
+from adam_mp.memory.cache import ImageCache, shrink_after_death
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
@@ -31,6 +32,7 @@ from adam_mp.training.worker.worker import WorkerSpec, work
 
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
+_MORE_MEMORY = "; give the run more memory, fewer --cores or a smaller --batch-size"
 _SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", "loss", "augmented",
          "hits", "decoded", "decode_ns", "augment_ns", "bad")  # fmt: skip
 
@@ -53,13 +55,15 @@ class Crew:
     `descriptors` are the open files that each process inherits. `share` is (index, count) among the replicas of this
     machine, which all have as many workers. `on_failure` says what to do after a worker's death: "restart" it,
     "continue" without it, or "stop" the run. `steps` is the memory of the steps that all workers make together, if they
-    do. `on_notice` takes a line for the user and details.
+    do. `cache` has the decoded images, and is made smaller when a process is killed for want of memory. `on_notice`
+    takes a line for the user and details.
     """
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], data_servers: list[DataServerSpec],
         restarts: int, on_notice: Callable[[str, str], None], synchronizer: SynchronizerSpec | None = None,
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
+        cache: ImageCache | None = None,
     ) -> None:  # fmt: skip
         self.memory, self.descriptors = memory, descriptors
         self.on_notice, self.on_failure, self.steps = on_notice, on_failure, steps
@@ -73,7 +77,8 @@ class Crew:
         self.members = [_Member(*task, EarlyDeaths(restarts)) for task in tasks]
         self.workers, self.data_servers = len(workers), len(data_servers)
         self.first_failure: str | None = None
-        self._blame = Blame(memory)
+        self._blame, self._cache = Blame(memory), cache
+        self._advice = ""  # what to do if the run cannot go on
         self.disturbances = 0  # processes that died, and changes of who makes the pictures
         self._made_by = 0  # who makes the pictures (ELSEWHERE, HERE), as the user was told last
         self._retired = dict.fromkeys(_SUMS, 0.0)  # sums of the counters of dead processes
@@ -156,6 +161,11 @@ class Crew:
         idle = number >= self.workers + self.data_servers and not self.memory.board.counters[number].read().heartbeat
         member.deaths.note(time.monotonic() - child.started, idle)
         self.first_failure = self.first_failure or f"{member.name} {how}"
+        made_room = shrink_after_death(self._cache, child.wanted_memory)
+        if made_room:
+            member.deaths.forgive()
+        elif child.wanted_memory:
+            self._advice = _MORE_MEMORY
         child.close()
         member.child = None
         _, left_out = self._blame.note(number, code)
@@ -170,13 +180,13 @@ class Crew:
             if self.on_failure == "stop":
                 raise ProcessError(f"{member.name} {how}; stopped, as --on-failure says")
             if self.on_failure == "continue":
-                self.on_notice(f"{member.name} {how}; going on without it", last_words)
+                self.on_notice(f"{member.name} {how}; {made_room}going on without it", last_words)
                 self._give_up(number)
                 return
         elif number < self.workers + self.data_servers:
             self.memory.ledger.take_back(HELD, number)
         if not member.deaths.too_many:
-            self.on_notice(f"{member.name} {how}; started again", last_words)
+            self.on_notice(f"{member.name} {how}; {made_room}started again", last_words)
             self._start(member)
             return
         self.on_notice(
@@ -199,10 +209,11 @@ class Crew:
         alive = [index for index, member in enumerate(self.members) if member.child is not None]
         serving = [index for index in alive if self.workers <= index < self.workers + self.data_servers]
         lost = number >= self.workers + self.data_servers or (not serving and self.data_servers > 0)
+        why = f"{self.first_failure} (first failure){self._advice}"
         if number < self.workers and self.steps is not None:
-            raise ProcessError(f"the run cannot go on without one of its workers: {self.first_failure} (first failure)")
+            raise ProcessError(f"the run cannot go on without one of its workers: {why}")
         if lost or not any(index < self.workers for index in alive):
-            raise ProcessError(f"the run cannot go on: {self.first_failure} (first failure)")
+            raise ProcessError(f"the run cannot go on: {why}")
         for ring, ends in zip(self.memory.rings, self.memory.shape.rings, strict=True):
             if self.members[ends.worker].child is None:
                 ring.producer = NO_PRODUCER

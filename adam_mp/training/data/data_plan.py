@@ -205,7 +205,7 @@ def plan_data(
             cache = kept.make(size, pixels * source.channels, folder, spare)
     survey = survey_data(
         dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener,
-        None if cache is None else cache.handle,
+        cache,
     )  # fmt: skip
     if source is not None:
         cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))

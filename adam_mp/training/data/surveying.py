@@ -25,7 +25,7 @@ from adam_mp.data.survey import (
     surveyed_table,
 )
 from adam_mp.errors import DataError, ProcessError, StalledError, refusal, several
-from adam_mp.memory.cache import CacheHandle
+from adam_mp.memory.cache import ImageCache, shrink_after_death
 from adam_mp.memory.segment import Segment
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
@@ -40,7 +40,7 @@ _TICK, _REPORT = 0.01, 0.2  # seconds between two looks, and between two events
 def survey_data(
     data: DataSet, training: np.ndarray, source: SourceSpec | None, keep: float, known: Normalization | None,
     processes: int, seed: int, stall_seconds: float, tell: Callable[[DataSurveyed], None],
-    cache: CacheHandle | None = None,
+    cache: ImageCache | None = None,
 ) -> Survey:  # fmt: skip
     """Measure the normalisation, unless it is `known`, and what decoding costs; put decoded images into `cache`.
 
@@ -54,13 +54,14 @@ def survey_data(
     image = data.image_shape
     segment = Segment.create("survey", SurveyMemory.bytes_needed(len(samples), processes, image))
     numbers, table = source_numbers(data, samples), surveyed_table(data, samples)
+    handle = None if cache is None else cache.handle
     specs = [
-        SurveySpec(number, processes, segment.handle, image, keep, numbers, source, table, cache)
+        SurveySpec(number, processes, segment.handle, image, keep, numbers, source, table, handle)
         for number in range(processes)
     ]
     memory = SurveyMemory(segment, len(samples), processes, image)
     try:
-        _Surveyors(memory, specs, stall_seconds, tell).run()
+        _Surveyors(memory, specs, stall_seconds, tell, cache).run()
         found, faults = memory.result(samples, data.train.labels[samples]), memory.faults
     finally:
         memory.close()
@@ -74,9 +75,11 @@ class _Surveyors:
     """The processes of a survey, the surveyors. When `run` returns or raises, all of them have ended."""
 
     def __init__(
-        self, memory: SurveyMemory, specs: list[SurveySpec], stall_seconds: float, tell: Callable[[DataSurveyed], None]
-    ) -> None:
+        self, memory: SurveyMemory, specs: list[SurveySpec], stall_seconds: float, tell: Callable[[DataSurveyed], None],
+        cache: ImageCache | None,
+    ) -> None:  # fmt: skip
         self.memory, self.specs, self.stall_seconds, self.tell = memory, specs, stall_seconds, tell
+        self._cache = cache
         self.children: dict[int, Child] = {}
         self.deaths = EarlyDeaths(_RESTARTS)  # counts all surveyors together
 
@@ -119,10 +122,11 @@ class _Surveyors:
                 continue
             del self.children[number]
             how, failed, lived = child.describe_end(), child.exit_code != 0, time.monotonic() - child.started
+            made_room = shrink_after_death(self._cache, child.wanted_memory) if failed else ""
             child.close()
             if not failed:
                 continue
-            if not self.memory.mark_crashed(number):  # it was not decoding: no image is to blame
+            if not made_room and not self.memory.mark_crashed(number):  # it was not decoding: no image is to blame
                 self.deaths.note(lived)
                 if self.deaths.too_many:
                     raise ProcessError(f"the images cannot be surveyed: surveyor {number} {how}")

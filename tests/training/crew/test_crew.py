@@ -21,6 +21,7 @@ class FakeChild:
 
     def __init__(self, name):
         self.name, self.exit_code, self.pid, self.started, self.closed = name, None, 1, time.monotonic(), False
+        self.wanted_memory = False
 
     def describe_end(self):
         return f"ended with exit code {self.exit_code}"
@@ -46,7 +47,7 @@ def make_crew(monkeypatch):
 
     monkeypatch.setattr(crews, "start_child", start_child)
 
-    def make(workers, servers, restarts=1):
+    def make(workers, servers, restarts=1, cache=None):
         memory = RunMemory.create(
             RunShape(workers, servers, 6, 2, 6, RingShape(4, 1, (1, 1, 1)), {"bad": ("|u1", (9,))})
         )
@@ -54,7 +55,9 @@ def make_crew(monkeypatch):
         memory.ledger.open(0, np.zeros(6, np.uint8))
         specs = [types.SimpleNamespace(process=number) for number in range(workers + servers)]
         notices = []
-        crew = Crew(memory, [], specs[:workers], specs[workers:], restarts, lambda *notice: notices.append(notice))
+        crew = Crew(
+            memory, [], specs[:workers], specs[workers:], restarts, lambda *notice: notices.append(notice), cache=cache
+        )
         crew.start()
         return crew, memory, started, notices
 
@@ -86,6 +89,40 @@ def test_what_a_dead_worker_leased_is_free_again_and_its_counters_stay(make_crew
     assert started[1].closed
     assert started[3].name == "worker 1"
     assert notices == [("worker 1 ended with exit code 3; started again", "Traceback")]
+
+
+class FakeCache:
+    def __init__(self, *left):
+        self.left = list(left)
+
+    def shrink(self):
+        return self.left.pop(0) if self.left else None
+
+
+def test_a_cache_for_which_processes_die_is_made_smaller_before_they_start_again(make_crew):
+    cache = FakeCache(4_000_000, 0)
+    crew, _, started, notices = make_crew(1, 2, restarts=0, cache=cache)
+
+    def die(wanted):
+        started[-1].exit_code, started[-1].wanted_memory = -9, wanted
+        crew.watch()
+        return notices[-1][0].partition(" code -9; ")[2]
+
+    assert die(True) == "the cache is made smaller, to 4.0 MB; started again"
+    assert die(None) == "the cache is made smaller, to 0.0 MB; started again"  # and no death of these counts
+    assert die(True) == "given up after 1 early death"  # the cache has nothing left to give
+    started[0].exit_code = -9
+    with pytest.raises(ProcessError, match=r"\(first failure\); give the run more memory, fewer --cores or a smaller"):
+        crew.watch()
+
+
+def test_other_deaths_leave_the_cache_as_it_is(make_crew):
+    cache = FakeCache(4_000_000)
+    crew, _, started, notices = make_crew(1, 1, cache=cache)
+    started[-1].exit_code = -9
+    crew.watch()
+    assert cache.left == [4_000_000]
+    assert notices[-1][0].endswith("; started again")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ class FakeChild:
 
     def __init__(self, name):
         self.name, self.exit_code, self.pid, self.started = name, None, 1, time.monotonic()
+        self.wanted_memory = False
 
     def describe_end(self):
         return f"ended with exit code {self.exit_code}"

@@ -76,7 +76,7 @@ def test_an_image_that_kills_its_process_is_left_out():
 
     data = load_data(Deadly(100), LoadOptions("32"))
     with KeptImages() as kept:
-        found = survey(data, items=pickle_items(data.parts), cache=kept.make(1 << 20, 3 * 37 * 37, None, 0).handle)
+        found = survey(data, items=pickle_items(data.parts), cache=kept.make(1 << 20, 3 * 37 * 37, None, 0))
     assert sorted(found.kept.tolist()) == [sample for sample in range(100) if sample != 80]
     assert found.normalization.mean == pytest.approx([80.0] * 3)
     assert len(found.examples) == surveys.EXAMPLES - (80 in surveys.surveyed_samples(np.arange(100), 100, 1)[:32])
@@ -88,7 +88,7 @@ def test_what_is_decoded_is_kept_as_far_as_there_is_room(tmp_path, room):
     (tmp_path / "blue" / "0002.jpg").write_bytes(b"no image")
     data, before = load_data(tmp_path, LoadOptions("32")), own_segments()
     with KeptImages() as kept:
-        found = survey(data, cache=kept.make(room, 3 * 37 * 37, None, 0).handle)
+        found = survey(data, cache=kept.make(room, 3 * 37 * 37, None, 0))
         places = np.zeros(data.count, np.int64)
         places[found.kept] = found.places
         cache = kept.take()
