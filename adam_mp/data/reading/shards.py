@@ -62,19 +62,31 @@ def expand_braces(pattern: str) -> list[str]:
 def shards_by_part(folder: Path) -> dict[str, list[Path]]:
     """Return part -> tar shards of a folder, or of its part folders.
 
-    A word of the name says the part (see `part_names`); shards without such a word are "train". Raises DataError for a
-    name that says two parts.
+    A word of the name says the part (see `part_names`). If no name has such a word, all are "train". Raises DataError
+    for a name that says two parts, or none where others do.
     """
     parts: dict[str, list[Path]] = {}
+    nameless: list[Path] = []
     for shard in _tars(folder):
         part, several = part_within(shard.name)
         if several:
             raise DataError(f"tar shard {shard} names two parts; name it by one of train, val and test")
-        parts.setdefault(part or TRAIN, []).append(shard)
-    if not parts:
-        for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not is_dropping(path.name)):
-            if (part := part_of(inside.name)) is not None and (shards := _tars(inside)):
-                parts.setdefault(part, []).extend(shards)
+        if part is None:
+            nameless.append(shard)
+        else:
+            parts.setdefault(part, []).append(shard)
+    if nameless and parts:
+        raise DataError(
+            f"the names of the tar shards {some((path.name for path in nameless), 3)} in {folder} say no part, but that "
+            f"of {next(iter(parts.values()))[0].name} does; name them by one of train, val and test, or move them away"
+        )
+    if nameless:
+        parts[TRAIN] = nameless
+    for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not is_dropping(path.name)):
+        if (part := part_of(inside.name)) is not None and (shards := _tars(inside)):
+            if part in parts:
+                raise DataError(f"{parts[part][0]} and {shards[0]} are of one part; move all of it into one folder")
+            parts[part] = shards
     return parts
 
 
@@ -172,4 +184,5 @@ def _read_part(paths: Sequence[Path]) -> _PartRead:
 
 
 def _tars(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_shard_name(path.name) and not is_dropping(path.name))
+    named = (path for path in folder.iterdir() if is_shard_name(path.name) and not is_dropping(path.name))
+    return sorted(path for path in named if path.is_file())
