@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
+from adam_mp.compute.value_scale import other_scale
 from adam_mp.errors import CheckpointError, DataError
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
@@ -54,11 +55,12 @@ class Model:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
 
         A single image [h, w] or [h, w, c] counts as n = 1. The values are those of stored images, not normalised.
-        Raises DataError, with both shapes, if the images do not fit.
+        Raises DataError if the images do not fit in shape, with both shapes, or in the scale of their values.
         """
         from adam_mp.compute.context import TrainingContext  # loads kernels, which reading a model does not need
 
         x = self._as_batch(np.asarray(images))
+        self.check_scale(x)
         context = TrainingContext(self.network, self.weights, min(_BATCH, max(len(x), 1)), backward=False)
         out = np.zeros((len(x), self.network.classes), np.float32)
         mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
@@ -68,6 +70,13 @@ class Model:
             program.run_forward()
             context.probabilities(program, out[start : start + len(block)])
         return out
+
+    def check_scale(self, images: np.ndarray) -> None:
+        """Raise DataError if images [n, h, w, c] have not the scale of those trained on, or are no finite numbers."""
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise DataError("images hold NaN or infinity; remove or mend them")
+        if words := other_scale(images, np.array(self.mean), np.array(self.deviation)):
+            raise DataError(f"images have another scale than the model's: their {words}")
 
     def evaluate(self, images: Any, labels: Any) -> float:
         """Return the fraction of `images` whose most probable class is their label, a number or a name."""
@@ -81,12 +90,20 @@ class Model:
 
     def _class_numbers(self, labels: np.ndarray, count: int) -> np.ndarray:
         """Return labels, class numbers or names in one dimension or a column, as numbers [n]; raises DataError."""
+        classes = self.network.classes
         if labels.size != count or (labels.ndim != 1 and max(labels.shape, default=0) != count):
             advice = "; for one-hot labels write labels.argmax(axis=1)" if labels.ndim == 2 else ""
             raise DataError(f"{count} images, but labels of shape {labels.shape}; expected one label an image{advice}")
         labels = labels.reshape(-1)
-        if not all(isinstance(label, str) for label in labels[:1].tolist()):
-            return labels
+        if labels.dtype.kind == "S":
+            labels = labels.astype(str)
+        if not any(isinstance(label, str) for label in labels.tolist()):
+            numbers = labels.astype(np.float64)
+            if (wrong := np.flatnonzero((numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= classes))).size:
+                raise DataError(
+                    f"label {labels[wrong[0]]} of image {wrong[0]} is none of the model's classes, 0 to {classes - 1}"
+                )
+            return numbers.astype(np.int64)
         known = {name: number for number, name in enumerate(self.class_names)}
         strange = next((label for label in labels.tolist() if label not in known), None)
         if strange is not None:
@@ -95,7 +112,7 @@ class Model:
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:
         shape = self.network.input_shape
-        if not np.issubdtype(images.dtype, np.number) and images.dtype != bool:
+        if images.dtype.kind not in "biuf":
             raise DataError(f"images are of type {images.dtype}; expected numbers")
         candidates = [shape, shape[:2]] if shape[2] == 1 else [shape]
         if shape[:2] == (1, 1):

@@ -23,6 +23,7 @@ _FEW = 1000  # classes; so many may be without images whatever the number of ima
 _SPARSE = 4  # beyond `_FEW`, there may be so many times more classes than classes with images
 _LISTED = 6  # numbers that a line names
 _LARGEST = 2**31 - 1
+_STRAY = 0.05  # share of labels that may be damaged
 _MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null"))
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
 
@@ -149,6 +150,15 @@ def alike(names: Sequence[str]) -> list[str]:
         if other != name:
             return [f"classes {_short(other)} and {_short(name)} differ only in spaces or in upper and lower case"]
     return []
+
+
+def names_among(found: Sequence[int | bool | str]) -> list[int | bool | str]:
+    """Return labels that were read from text; if some of them are names, numbers are names too, such as 7 beside A.
+
+    A few names (less than `_STRAY` of all) among numbers stay as they are; `most_alike` finds them.
+    """
+    names = sum(isinstance(label, str) for label in found)
+    return [str(label) for label in found] if names > _STRAY * len(found) else list(found)
 
 
 def most_alike(found: Sequence[int | bool | str]) -> list[bool]:

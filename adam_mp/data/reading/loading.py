@@ -195,7 +195,9 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
     account = Account("IDX files", places, True)
     if name != EMBEDDED:
         account = account.with_notes(unused_idx(folder, used))
-        account = account.with_notes(notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used]))
+        account = account.with_notes(
+            notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used])
+        )
     if options.only_test:
         parts = {TRAIN: parts[TEST]}
     return _with_arrays(name, parts, account, options)

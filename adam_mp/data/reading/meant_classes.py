@@ -13,7 +13,9 @@ from adam_mp.data.reading.part_names import TRAIN, part_of, pieces_of
 from adam_mp.errors import DataError
 
 _MOST = 0.8  # share of all images from which one folder of folders is taken for the data folder itself
-_HELD_ALIKE = 0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
+_HELD_ALIKE = (
+    0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
+)
 _IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "frames", "rgb", "input"))
 _ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
@@ -75,8 +77,8 @@ def _check_one_too_deep(part: PartFound, inside: Mapping[str, Mapping[str, int]]
     name, count = deep[0], len(part.classes[deep[0]].images)
     if count >= _MOST * total:
         raise DataError(
-            f"{count:,} of {total:,} images of {part.folder} lie deeper, in {part.folder / name}, which has the folders "
-            f"{some(inside[name])}; if these are the classes, give {part.folder / name}; if {name} is one class, move "
+            f"{count:,} of {total:,} images of {part.folder} lie deeper, in {part.folder / name}, which has the "
+            f"folders {some(inside[name])}; if these are the classes, give {part.folder / name}; if {name} is one class, move "
             "its images out of them"
         )
 
@@ -98,5 +100,5 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
     raise DataError(
         f"the classes of {part.folder} are not clear: its folders hold folders of partly the same names "
         f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
-        f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move their images out of the inner"
+        f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
     )

@@ -16,7 +16,7 @@ import numpy as np
 from adam_mp.data.reading.account import Account, some, why_nothing
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import is_dropping
-from adam_mp.data.reading.labels import find_classes, most_alike, plain_of
+from adam_mp.data.reading.labels import find_classes, most_alike, names_among, plain_of
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of, part_within
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.shard_samples import ShardAccount, read_samples
@@ -77,8 +77,8 @@ def shards_by_part(folder: Path) -> dict[str, list[Path]]:
             parts.setdefault(part, []).append(shard)
     if nameless and parts:
         raise DataError(
-            f"the names of the tar shards {some((path.name for path in nameless), 3)} in {folder} say no part, but that "
-            f"of {next(iter(parts.values()))[0].name} does; name them by one of train, val and test, or move them away"
+            f"the names of the tar shards {some((path.name for path in nameless), 3)} in {folder} say no part, but "
+            f"that of {next(iter(parts.values()))[0].name} does; name them by one of train, val and test, or move them away"
         )
     if nameless:
         parts[TRAIN] = nameless
@@ -118,7 +118,12 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
             notes.append(f"{each.why_empty()}; so {use}")
             del found[part]
     plain = {part: each.plain_labels() for part, each in found.items()}
-    classes = find_classes(plain[TRAIN], f"tar shard {found[TRAIN].paths[0]}", to_train=not only_test)
+    try:
+        classes = find_classes(plain[TRAIN], f"tar shard {found[TRAIN].paths[0]}", to_train=not only_test)
+    except DataError as error:
+        if not found[TRAIN].rejected:
+            raise
+        raise DataError(f"{error}; {why_nothing(found[TRAIN].rejected)}") from None
     if classes.text and not only_test and classes.count * 2 > len(plain[TRAIN]) >= _FEW_IMAGES:
         raise DataError(
             f"{found[TRAIN].paths[0]}: {len(plain[TRAIN]):,} images have {classes.count:,} different labels, "
@@ -142,6 +147,7 @@ class _PartRead:
 
     def plain_labels(self) -> np.ndarray:
         """Return the labels as `labels` has them; samples whose label is of another kind than most are left out."""
+        self.labels[:] = names_among(self.labels)
         alike = most_alike(self.labels)
         for (file, offset, _), label, same in zip(self.spots, self.labels, alike, strict=True):
             if not same:
