@@ -13,10 +13,20 @@ import os
 from collections.abc import Iterable
 
 
+def _one_line(text: str) -> str:
+    return "".join(c if c >= " " and c != "\x7f" else c.encode("unicode_escape").decode() for c in text)
+
+
 class AdamError(Exception):
-    """Base of all errors raised by adam_mp. The message is one line, meant for the user."""
+    """Base of all errors raised by adam_mp. The message is one line, meant for the user.
+
+    What cannot be printed in it, such as the line's end in a file's name, is written as Python writes it.
+    """
 
     exit_code = 2
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*(_one_line(each) if isinstance(each, str) else each for each in given))
 
 
 class SettingsError(AdamError):

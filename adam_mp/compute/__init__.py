@@ -4,7 +4,8 @@
 - `context`: puts the operations' kernel calls into a program, which runs without allocating memory.
 - `choice`, `measurement`: which of several kernels a layer uses; timing them on this machine.
 - `optimizer`, `expression`, `updates`: update rules; formulas that users write; binding a rule to a parameter store.
-- `model`, `tensor_file`: the trained network as a library object; files of named tensors.
+- `model`, `tensor_file`: the trained network as a library object; files of named tensors; `scale`: whether images
+  have the scale of those trained on.
 - `gradient_check`: the backward pass against finite differences, for tests.
 
 May import: `errors`, `machine`, `kernels`, `network`, `memory`.

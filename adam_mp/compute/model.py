@@ -62,9 +62,7 @@ class Model:
         images, such as values from 0 to 1 where those were bytes.
         """
         x = self._as_batch(np.asarray(images))
-        scale = self.values or (BYTES if max(self.deviation) > _OF_BYTES else None)
-        if scale is not None and (why := other_scale(x, scale)) is not None:
-            raise DataError(why)
+        self.check_scale(x)
         return self.probabilities(x)
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
@@ -81,6 +79,14 @@ class Model:
             context.probabilities(program, out[start : start + len(block)])
         return out
 
+    def check_scale(self, images: np.ndarray) -> None:
+        """Raise DataError if images [n, h, w, c] have another scale than the training images, or are not finite."""
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise DataError("the images have values that are NaN or infinite; mend or remove these images")
+        scale = self.values or (BYTES if max(self.deviation) > _OF_BYTES else None)
+        if scale is not None and (why := other_scale(images, scale)) is not None:
+            raise DataError(why)
+
     def evaluate(self, images: Any, labels: Any) -> float:
         """Return the fraction of `images` whose most probable class is their label, a number or a name."""
         probabilities = self.predict(images)
@@ -93,12 +99,20 @@ class Model:
 
     def _class_numbers(self, labels: np.ndarray, count: int) -> np.ndarray:
         """Return labels, class numbers or names in one dimension or a column, as numbers [n]; raises DataError."""
+        classes = self.network.classes
         if labels.size != count or (labels.ndim != 1 and max(labels.shape, default=0) != count):
             advice = "; for one-hot labels write labels.argmax(axis=1)" if labels.ndim == 2 else ""
             raise DataError(f"{count} images, but labels of shape {labels.shape}; expected one label an image{advice}")
         labels = labels.reshape(-1)
-        if not all(isinstance(label, str) for label in labels[:1].tolist()):
-            return labels
+        if labels.dtype.kind == "S":
+            labels = labels.astype(str)
+        if not any(isinstance(label, str) for label in labels.tolist()):
+            numbers = labels.astype(np.float64)
+            if (wrong := np.flatnonzero((numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= classes))).size:
+                raise DataError(
+                    f"label {labels[wrong[0]]} of image {wrong[0]} is none of the model's classes, 0 to {classes - 1}"
+                )
+            return numbers.astype(np.int64)
         known = {name: number for number, name in enumerate(self.class_names)}
         strange = next((label for label in labels.tolist() if label not in known), None)
         if strange is not None:
@@ -107,7 +121,7 @@ class Model:
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:
         shape = self.network.input_shape
-        if not np.issubdtype(images.dtype, np.number) and images.dtype != bool:
+        if images.dtype.kind not in "biuf":
             raise DataError(f"images are of type {images.dtype}; expected numbers")
         candidates = [shape, shape[:2]] if shape[2] == 1 else [shape]
         if shape[:2] == (1, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -12,14 +13,16 @@ import numpy as np
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
-from adam_mp.compute.scale import other_scale
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
+from adam_mp.data.pictures import picture_from
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet, match_classes
+from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.samples import Samples
+from adam_mp.data.reading.sources import open_source
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError, several
 from adam_mp.machine import usable_cores
@@ -36,7 +39,7 @@ from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
-_SCALED = 1000  # images whose scale is compared with that of the model's training images
+_SCALED, _SHOWN = 1000, 8  # images whose scale is compared with that of the model's: in memory, and in files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,9 +99,7 @@ def evaluate_model(
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
-    scale = model.values if isinstance(data.train, Samples) else None  # images in files are always read as bytes
-    if scale is not None and (why := other_scale(data.train.images[:_SCALED], scale)) is not None:
-        raise DataError(f"{data.name}: {why}")
+    _check_scale(model, data)
     data = match_classes(data, model.class_names, model.network.classes)
     names = data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()
@@ -140,6 +141,21 @@ def _tested(data: DataSet, trained_on: TrainedOn | None, own: bool, tell: Callab
         f"{several(len(division.validation), 'image')} that its run held out to validate on"
     )
     return division.validation
+
+
+def _check_scale(model: Model, data: DataSet) -> None:
+    """Raise DataError if the values of the first images that can be read have not the scale of the model's."""
+    if isinstance(data.train, Samples):
+        model.check_scale(data.train.images[:_SCALED])
+        return
+    source, shown = make_source(data, model.keep), []
+    assert source is not None
+    opened = open_source(source, join_records(data))
+    for sample in range(min(_SHOWN, len(data.train))):
+        with contextlib.suppress(SampleError):  # it is counted when it is to be tested
+            shown.append(picture_from(opened.pixels(sample), model.network.input_shape, model.keep))
+    if shown:
+        model.check_scale(np.stack(shown))
 
 
 def _plan(model: Model, data: DataSet, tested: np.ndarray, settings: TrainSettings, workers: int) -> RunPlan:

@@ -25,7 +25,7 @@ class ArrayParts:
 
 def has_array_files(folder: Path) -> bool:
     """Tell whether a folder has training images and labels as .npy files."""
-    found = {meaning_of(path.stem) for path in folder.glob("*.npy")}
+    found = {meaning_of(path.stem) for path in _arrays_in(folder)}
     return {(TRAIN, "images"), (TRAIN, "labels")} <= found
 
 
@@ -36,14 +36,23 @@ def read_array_files(path: Path) -> ArrayParts:
     """
     try:
         if path.is_dir():
-            return _parts(path, [file.stem for file in path.glob("*.npy")], lambda name: _load(path / f"{name}.npy"))
+            return _parts(path, [file.stem for file in _arrays_in(path)], lambda name: _load(path / f"{name}.npy"))
         if path.suffix == ".npz":
             # numpy would open the file itself, and leave it open if it is not an archive.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return _parts(path, archive.files, archive.__getitem__)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        if "allow_pickle" in str(error):
+            raise DataError(
+                f"{path} has an array of Python objects, which would have to be unpickled, and that could run any "
+                "program; save it as numbers or text: numpy.array(labels.tolist())"
+            ) from None
         raise DataError(f"{path} cannot be read as arrays: {error}") from None
     raise DataError(f"{path} alone has no labels; give a folder with images.npy and labels.npy, or one .npz file")
+
+
+def _arrays_in(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.npy") if path.is_file()]
 
 
 def _load(path: Path) -> np.ndarray:

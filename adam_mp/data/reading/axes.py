@@ -28,7 +28,8 @@ def order_of_images(shape: Sequence[int], labels: int) -> str:
     `labels` is the number of labels, one an image.
     """
     if len(shape) in (2, 3, 4) and shape[0] != labels and shape[-1] == labels:
-        return {2: ".T", 3: ".transpose(2, 0, 1)", 4: ".transpose(3, 0, 1, 2)"}[len(shape)]
+        last = ".transpose(3, 1, 2, 0)" if order_of_image(shape[:3]) else ".transpose(3, 0, 1, 2)"
+        return {2: ".T", 3: ".transpose(2, 0, 1)", 4: last}[len(shape)]
     if len(shape) == 4 and order_of_image(shape[1:]):
         return ".transpose(0, 2, 3, 1)"
     return ""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault
 from adam_mp.data.reading.image_kinds import has_image_ending, hidden_image, is_dropping, judge_other
+from adam_mp.data.reading.labels import class_name
 from adam_mp.errors import DataError
 
 
@@ -24,7 +25,8 @@ class ClassFound:
 class PartFound:
     """What the folder of a part has.
 
-    `classes` are those of its folders that have images, by name and sorted; `folders` the names of all its folders.
+    `classes` are those of its folders that have images, by name (see `labels.class_name`); `folders` the names of all
+    its folders.
     `loose` counts the images that lie in no folder. `rejected` are the files that were left out.
     """
 
@@ -45,7 +47,7 @@ class PartFound:
         for each in self.classes.values():
             groups: dict[str, list[str]] = {}
             for name in each.images:
-                groups.setdefault(name.split("/", 2)[1], []).append(name)
+                groups.setdefault(class_name(name.split("/", 2)[1]), []).append(name)
             inside.append(groups)
         names = set(inside[0])
         if len(names) < 2 or any(set(groups) != names for groups in inside):
@@ -62,7 +64,8 @@ def find_classes(folder: Path, root: Path, follow_links: bool) -> PartFound:
     """
     links = _Links(root.resolve(), follow_links)
     classes: dict[str, ClassFound] = {}
-    folders: list[str] = []
+    folders: set[str] = set()
+    places: dict[tuple[int, int], str] = {}
     loose: list[str] = []
     rejected: list[BadSample] = []
     for entry in _entries(folder):
@@ -72,10 +75,16 @@ def find_classes(folder: Path, root: Path, follow_links: bool) -> PartFound:
         if kind is Fault.LINK and entry.is_dir():
             raise DataError(f"{entry.path}: {REASONS[Fault.LINK]}")
         if kind == "folder":
-            folders.append(entry.name)
+            name = class_name(entry.name)
+            if (same := places.setdefault(_identity(Path(entry.path)), entry.path)) != entry.path:
+                raise DataError(f"{entry.path} and {same} are one folder by two names; remove the link")
+            folders.add(name)
             found = _images_below(folder, entry.name, links, rejected)
-            if found.images:
-                classes[entry.name] = found
+            if found.images and name in classes:  # two folders whose names are the same but for their encoding
+                images = sorted(classes[name].images + found.images)
+                classes[name] = ClassFound(images, classes[name].direct + found.direct)
+            elif found.images:
+                classes[name] = found
             else:
                 rejected.append(BadSample(entry.path, Fault.NO_IMAGE))
         elif has_image_ending(entry.name):
@@ -125,9 +134,8 @@ def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample
             continue
         for entry in entries:
             image = has_image_ending(entry.name)
-            if (
-                image and entry.name[0] != "." and entry.is_file(follow_symlinks=False)
-            ):  # nearly all are so: ask no more
+            # Nearly all entries are such: ask no more about them.
+            if image and entry.name[0] != "." and entry.is_file(follow_symlinks=False):
                 found.append(f"{here}/{entry.name}")
                 continue
             if is_dropping(entry.name):

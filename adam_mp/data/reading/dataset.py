@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.faults import BadSample, Fault, SampleError
 from adam_mp.data.reading.fingerprint import Fingerprint, fingerprint
 from adam_mp.data.reading.items import Items
+from adam_mp.data.reading.labels import class_name
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, Records
 from adam_mp.data.reading.samples import Samples
@@ -193,31 +194,56 @@ def make_dataset(
 def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataSet:
     """Return a data set of one part with its classes numbered as those of a model, which are found by their names.
 
-    `names` and `classes` are the model's names, perhaps none, and its number of classes. Where either side has no
-    names, numbers stay as they are. Raises DataError, with both lists, if the data have a class that the model lacks.
+    `names` and `classes` are the model's names, perhaps none, and its number of classes. A class without a name goes by
+    its number; if the other side's names are no numbers, classes are matched by their order, and a note of the account
+    says so. Raises DataError, with both lists, if the data have a class that the model lacks.
     """
     assert dataset.parts == [dataset.train], "only one part is matched"
+    own, known = _known_by(dataset.class_names, dataset.classes), _known_by(names, classes)
+    notes: tuple[str, ...] = ()
+    if (own.keys() <= known.keys()) or (dataset.class_names and names):
+        index = known
+    elif len(own) > len(known) or (dataset.class_names and len(own) != len(known)):
+        raise DataError(
+            f"{dataset.name} has {dataset.classes} classes ({_shown(dataset.class_names)}), but the model has "
+            f"{classes} classes ({_shown(names)})"
+        )
+    else:
+        index = dict(zip(own, known.values(), strict=False))
+        notes = (
+            f"classes are matched by their order, since one side has no names: the data have {_shown(own)}, the model "
+            f"{_shown(names)}",
+        )
     part = dataset.train
-    if not dataset.class_names or not names:
-        highest = int(part.labels.max())
-        if highest >= classes or (dataset.class_names and len(dataset.class_names) != classes):
-            said = f" ({some(dataset.class_names)})" if dataset.class_names else ""
-            raise DataError(
-                f"{dataset.name} has {dataset.classes} classes{said}, labels up to {highest}, but the model has "
-                f"{classes} classes ({some(names) or 'without names'})"
-            )
-        return dataset
-    counts = np.bincount(part.labels, minlength=len(dataset.class_names))
-    unknown = [name for name, count in zip(dataset.class_names, counts, strict=True) if count and name not in names]
+    counts = np.bincount(part.labels, minlength=len(own))
+    unknown = [name for name, count in zip(own, counts, strict=True) if count and name not in index]
     if unknown:
         raise DataError(
             f"{dataset.name} has the class {some(map(repr, unknown))}, which the model does not know; the data have "
-            f"{some(dataset.class_names)}, the model {some(names)}"
+            f"{_shown(own)}, the model {_shown(known)}"
         )
-    index = {name: number for number, name in enumerate(names)}
-    table = np.array([index.get(name, 0) for name in dataset.class_names], np.int32)
+    table = np.array([index.get(name, 0) for name in own], np.int32)
     matched = dataclasses.replace(part, labels=table[part.labels])
-    return dataclasses.replace(dataset, train=matched, classes=classes, class_names=tuple(names))
+    return dataclasses.replace(
+        dataset, train=matched, classes=classes, class_names=tuple(names), account=dataset.account.with_notes(notes)
+    )
+
+
+def _known_by(names: Sequence[str], classes: int) -> dict[str, int]:
+    """Return the class of each name, in order; a class without a name goes by its number.
+
+    Names that are all numbers, such as 0, 1, 10, 2, go by these numbers.
+    """
+    if not names:
+        return {str(number): number for number in range(classes)}
+    found = {str(int(name)) if name.isdecimal() else class_name(name): number for number, name in enumerate(names)}
+    if len(found) == len(names) and all(name.isdecimal() for name in names):
+        return found
+    return {class_name(name): number for number, name in enumerate(names)}
+
+
+def _shown(names: Iterable[str]) -> str:
+    return some(names) or "without names"
 
 
 def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray) -> None:

@@ -11,6 +11,7 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,15 @@ def find_idx(folder: Path, name: str) -> Path:
     )
 
 
+def unused_idx(folder: Path, used: Sequence[Path]) -> list[str]:
+    """Return a line about IDX files of a folder that are not among those that are `used`, nor a packed copy of one."""
+    taken = {path.relative_to(folder).parts[0] for path in used}
+    known = taken | {name.lower().removesuffix(".gz") for name in taken} | {f"{name}.gz" for name in taken}
+    names = sorted(entry.name for entry in folder.iterdir())
+    spare = [name for name in names if name not in known and re.search("idx[0-9]?[-_. ]?ubyte", name, re.IGNORECASE)]
+    return [f"not used in {folder}: {', '.join(spare[:8])}"] if spare else []
+
+
 def _slot(name: str) -> tuple[str, str, str] | None:
     """Return (prefix, "train" or "test", "image" or "label") for the name of an IDX file, None for another name."""
     match = _NAME.fullmatch(name)
@@ -101,6 +111,8 @@ def _files_in(entry: Path) -> list[Path]:
     """Return the file itself, or the IDX file inside a folder that has its name, as some unpackers leave it."""
     if entry.is_file():
         return [entry]
+    if not entry.is_dir():
+        return []
     inside = sorted(path for path in entry.iterdir() if path.is_file() and path.name[0] != ".")
     named = [path for path in inside if _slot(path.name) is not None]
     return named[:1] or (inside if len(inside) == 1 else [])

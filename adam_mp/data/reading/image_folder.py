@@ -13,11 +13,14 @@ from adam_mp.data.reading.account import Account, some, why_nothing
 from adam_mp.data.reading.class_folders import PartFound, find_classes
 from adam_mp.data.reading.faults import BadSample
 from adam_mp.data.reading.image_kinds import ENDINGS
+from adam_mp.data.reading.labels import alike
+from adam_mp.data.reading.meant_classes import check_meant
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.errors import DataError, nearest
 
+_AS_CLASS = "if it is a class itself, rename it, since this is the name of a part"
 _INSTEAD = {VALIDATION: "so it is not validated on", TEST: "so nothing is tested"}
 
 
@@ -60,6 +63,7 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
         _check_classes(part, each, train)
     elsewhere = {name for each in usable.values() for name in each.classes}
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
+    notes += alike(classes)
     _tell_empty(train, set(classes), notes)
     parts = {part: _records(each, classes) for part, each in ((TRAIN, train), *usable.items())}
     spelled = {part: place.name + "/" for part, place in places.items() if part in parts}
@@ -81,7 +85,7 @@ def _records(part: PartFound, classes: Sequence[str]) -> Records:
 def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]) -> PartFound:
     """Return the classes to train on, found below `part`; raises DataError if there are fewer than `least`."""
     if part.loose and not part.classes:
-        advice = "put its images into a folder for each class"
+        advice = "put its images into a folder for each class" + (f"; {_AS_CLASS}" if named else "")
         raise DataError(f"{part.folder} has {part.loose:,} images, but no class folders with images; {advice}")
     if not part.classes:
         why = why_nothing(part.rejected) or f"its folders are empty: {some(sorted(part.folders)) or 'there is none'}"
@@ -91,6 +95,7 @@ def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]
     deeper = all(not each.direct for each in part.classes.values())
     if len(part.classes) == 1 and deeper:
         _refuse_deep(part, named)
+    check_meant(part)
     part = _regrouped(part, notes) if deeper else part
     if len(part.classes) < least:
         (name, only), others = next(iter(part.classes.items())), sorted(part.folders - set(part.classes))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ _FEW = 1000  # classes; so many may be without images whatever the number of ima
 _SPARSE = 4  # beyond `_FEW`, there may be so many times more classes than classes with images
 _LISTED = 6  # numbers that a line names
 _LARGEST = 2**31 - 1
+_STRAY = 0.05  # share of labels that may be damaged
+_MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null"))
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
 
 
@@ -114,7 +117,7 @@ def plain_label(value: Any) -> int | bool | str:
     if isinstance(value, str):
         if not value.strip():
             raise MissingLabelError("empty text")
-        return value
+        return class_name(value)
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, numbers.Integral):
@@ -129,6 +132,33 @@ def plain_label(value: Any) -> int | bool | str:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         raise MissingLabelError(str(value))
     raise ValueError(f"label is of type {type(value).__name__}; expected a whole number, a boolean or text")
+
+
+def class_name(name: str) -> str:
+    """Return a class's name in the one form, of those that Unicode has for it, by which classes are matched.
+
+    Computers of Apple write an accent as a letter of its own.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def alike(names: Sequence[str]) -> list[str]:
+    """Return a line if two names of classes are the same but for spaces, or upper and lower case."""
+    folded: dict[str, str] = {}
+    for name in names:
+        other = folded.setdefault(" ".join(name.split()).casefold(), name)
+        if other != name:
+            return [f"classes {_short(other)} and {_short(name)} differ only in spaces or in upper and lower case"]
+    return []
+
+
+def names_among(found: Sequence[int | bool | str]) -> list[int | bool | str]:
+    """Return labels that were read from text; if some of them are names, numbers are names too, such as 7 beside A.
+
+    A few names (less than `_STRAY` of all) among numbers stay as they are; `most_alike` finds them.
+    """
+    names = sum(isinstance(label, str) for label in found)
+    return [str(label) for label in found] if names > _STRAY * len(found) else list(found)
 
 
 def most_alike(found: Sequence[int | bool | str]) -> list[bool]:
@@ -150,11 +180,11 @@ def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_tr
     unless `names` has them all. Raises DataError, which calls the data `what`, if there are labels below 0; if they are
     `to_train`, also if there are less than two classes, or classes out of proportion to the images.
     """
-    named = tuple(map(str, names))
+    named = tuple(class_name(str(name)) for name in names)
     if labels.dtype.kind in "UO":
         present = set(labels.tolist())
         classes = named if present <= set(named) else tuple(sorted(present))
-        found = Classes(len(classes), classes, True, tuple(_alike(classes)))
+        found = Classes(len(classes), classes, True, (*alike(classes), *_missing_in_words(labels)))
     elif labels.dtype.kind == "b":
         found = Classes(2, named if len(named) == 2 else ("False", "True"))
     else:
@@ -170,9 +200,10 @@ def _of_numbers(labels: np.ndarray, what: str, named: tuple[str, ...], to_train:
     present = np.unique(labels)
     least, most, count = int(present[0]), int(present[-1]), int(present[-1]) + 1
     if least < 0:
+        unknown = "; if -1 says that there is none, leave these images out" if least == -1 else ""
         raise DataError(
             f"{what} image {int(labels.argmin())} has label {least}; expected classes numbered from 0; number them "
-            f"anew: {_NUMBERED}"
+            f"anew: {_NUMBERED}{unknown}"
         )
     if len(named) > most:
         return Classes(len(named), named)
@@ -193,6 +224,14 @@ def _of_numbers(labels: np.ndarray, what: str, named: tuple[str, ...], to_train:
     return Classes(count, notices=tuple(_gaps(count, present)))
 
 
+def _missing_in_words(labels: np.ndarray) -> list[str]:
+    """Return a line if some labels are the texts that programs write where a value is missing."""
+    found = [label for label in labels.tolist() if label in _MISSING]
+    if not found:
+        return []
+    return [f"{len(found):,} images have the label {found[0]!r}; if they have none, leave them out"]
+
+
 def _gaps(count: int, present: np.ndarray) -> list[str]:
     missing = np.setdiff1d(np.arange(count), present)
     if not missing.size:
@@ -204,16 +243,6 @@ def _gaps(count: int, present: np.ndarray) -> list[str]:
     ]
 
 
-def _alike(names: Sequence[str]) -> list[str]:
-    """Return a line if two names of classes are the same but for spaces, or upper and lower case."""
-    folded: dict[str, str] = {}
-    for name in names:
-        other = folded.setdefault(" ".join(name.split()).casefold(), name)
-        if other != name:
-            return [f"classes {_short(other)} and {_short(name)} differ only in spaces or in upper and lower case"]
-    return []
-
-
 def _one_a_sample(labels: np.ndarray, count: int, what: str) -> np.ndarray:
     """Return labels as one dimension of `count`; raises DataError, with the line to write where one is known."""
     if labels.shape == (count,):
@@ -221,6 +250,8 @@ def _one_a_sample(labels: np.ndarray, count: int, what: str) -> np.ndarray:
     if labels.ndim > 1 and labels.size == count and max(labels.shape) == count:  # a column or a row
         return labels.reshape(-1)
     given = f"{what}: {count} images, but labels of shape {labels.shape}; expected one label an image"
+    if labels.ndim == 2 and labels.shape[1] == count:
+        raise DataError(f"{given}; if each column is one image's, write labels.argmax(axis=0)")
     if labels.ndim != 2 or len(labels) != count or labels.dtype.kind not in "iufbOU":
         raise DataError(given)
     try:
@@ -268,7 +299,7 @@ def _texts(values: list[str], what: str) -> np.ndarray:
     if empty is not None:
         raise _missing(empty, what, "empty text")
     labels: np.ndarray = np.empty(len(values), object)
-    labels[:] = values
+    labels[:] = [class_name(value) for value in values]
     return labels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
+from adam_mp.data.reading.beside import notes_beside
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
 from adam_mp.data.reading.decoding import image_size
 from adam_mp.data.reading.depths import Depths
 from adam_mp.data.reading.faults import SampleError, summary_of
-from adam_mp.data.reading.idx import find_idx, has_idx, read_idx
+from adam_mp.data.reading.idx import find_idx, has_idx, read_idx, unused_idx
 from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
@@ -62,11 +64,11 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     options = options or LoadOptions()
     if isinstance(source, DataSet):
         return source
-    if isinstance(source, (str, Path)):
-        return _load_path(str(source), options)
+    if isinstance(source, (str, bytes, os.PathLike)):
+        return _load_path(os.fsdecode(source), options)
     if isinstance(source, Sequence) and not _has_items(source):
         parts = list(source)
-        if len(parts) == 2 and all(isinstance(part, Sequence) and len(part) == 2 for part in parts):
+        if len(parts) == 2 and all(_is_pair_of_arrays(part) for part in parts):
             parts = [*parts[0], *parts[1]]
         elif len(parts) == 2 and all(_has_items(part) for part in parts):
             return _load_items(parts, options)
@@ -95,11 +97,26 @@ def _has_items(source: Any) -> bool:
     if not is_item_source(source) or isinstance(source, np.ndarray) or hasattr(source, "__array__"):
         return False
     if isinstance(source, (list, tuple)):
-        return len(source) > 4 and all(isinstance(item, tuple) and len(item) == 2 for item in source[:3])
+        return len(source) > 0 and all(_is_item(item) for item in source[:3])
     return True
 
 
+def _is_item(given: Any) -> bool:
+    """Tell whether something in a list is one image with its label, and not images with their labels."""
+    return isinstance(given, tuple) and len(given) == 2 and _is_one_label(given[1])
+
+
+def _is_pair_of_arrays(given: Any) -> bool:
+    return isinstance(given, Sequence) and len(given) == 2 and not _is_one_label(given[1])
+
+
+def _is_one_label(given: Any) -> bool:
+    return isinstance(given, (str, bytes, int, float)) or getattr(given, "shape", None) == ()
+
+
 def _load_path(source: str, options: LoadOptions) -> DataSet:
+    if not source.strip():
+        raise DataError(f"data is {source!r}; expected a folder, a file or {EMBEDDED!r}")
     if source == EMBEDDED:
         return _load_idx(_EMBEDDED_FOLDER, source, options)
     path = Path(source)
@@ -120,11 +137,11 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
 
 def _loader(path: Path) -> Callable[[Path, LoadOptions], DataSet] | None:
     """Return the function that loads what a folder has, None if nothing in it is known."""
-    if any((path / (name + ending)).exists() for name in _FILES[TRAIN] for ending in ("", ".gz")):
+    if any((path / (name + ending)).is_file() for name in _FILES[TRAIN] for ending in ("", ".gz")):
         return lambda path, options: _load_idx(path, str(path), options)
     if shards := shards_by_part(path):
         named = len(shards) > 1 or TRAIN not in shards
-        return lambda path, options: _load_shards(str(path), shards, named, options)
+        return lambda path, options: _load_shards(str(path), shards, named, options, path)
     if has_array_files(path):
         return _load_arrays
     if has_idx(path):
@@ -140,6 +157,11 @@ def _load_file(path: Path, options: LoadOptions) -> DataSet:
         raise DataError(f"{path} is compressed; unpack it and give the folder or the plain .tar")
     if has_image_ending(name):
         raise DataError(f"{path} is one image; give a folder that has a folder of images for each class")
+    if not name.endswith((".npz", ".npy")):
+        raise DataError(
+            f"{path} is of a kind that is not read; expected a folder of images, tar shards, an .npz file, or IDX "
+            "files; or load it in Python and give arrays: adam_mp.train(network, (images, labels))"
+        )
     return _load_arrays(path, options)
 
 
@@ -155,10 +177,9 @@ def _why_no_data(path: Path) -> str:
     if any(has_image_ending(name) for name in names):
         return f"{said}; put its images into a folder for each class"
     if arrays := [name for name in names if name.lower().endswith(".npy")]:
-        pairs = " and ".join(f"{name}, {nearest(name[:-4], _WANTED_ARRAYS)}" for name in arrays[:2])
-        single = [name for name in arrays if meaning_of(name[:-4])]
-        lacks = f"; {single[0]} alone is not enough" if len(single) == 1 else ""
-        return f"{said}; it has {pairs}{lacks}"
+        unknown = [f"{name}, {nearest(name[:-4], _WANTED_ARRAYS)}" for name in arrays if not meaning_of(name[:-4])]
+        known = [f"{name} alone, which is not enough" for name in arrays if meaning_of(name[:-4])]
+        return f"{said}; it has {' and '.join((known + unknown)[:2])}"
     if files := [name for name in names if name.lower().endswith((".npz", ".zip", ".h5", ".parquet", ".csv"))]:
         use = f"; give {path / files[0]}" if files[0].lower().endswith(".npz") else ""
         return f"{said}; it has {some(files, 3)}{use}"
@@ -169,7 +190,7 @@ _WANTED_ARRAYS = ("images", "labels", "x_train", "y_train", "train_images", "tra
 
 
 def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
-    parts, places = {}, {}
+    parts, places, used = {}, {}, []
     for part, (images_name, labels_name) in _FILES.items():
         if options.only_test and part == TRAIN:
             continue
@@ -178,8 +199,14 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         if len(images) != len(labels):
             raise DataError(f"{folder}: {images_name} has {len(images)} images, but {labels_name} {len(labels)} labels")
         parts[part] = (f"{part} set of {folder}", images, labels)
+        used += files
         places[part] = " and ".join(file.relative_to(folder).as_posix() for file in files)
     account = Account("IDX files", places, True)
+    if name != EMBEDDED:
+        account = account.with_notes(unused_idx(folder, used))
+        account = account.with_notes(
+            notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used])
+        )
     if options.only_test:
         parts = {TRAIN: parts[TEST]}
     return _with_arrays(name, parts, account, options)
@@ -188,7 +215,8 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
 def _load_arrays(path: Path, options: LoadOptions) -> DataSet:
     found = read_array_files(path)
     parts = {part: (f"{part} set of {path}", *pair) for part, pair in found.pairs.items()}
-    return _tested(_with_arrays(str(path), parts, found.account, options), options)
+    account = found.account.with_notes(notes_beside(path, "arrays") if path.is_dir() else ())
+    return _tested(_with_arrays(str(path), parts, account, options), options)
 
 
 def _with_arrays(
@@ -213,18 +241,40 @@ def _load_folder(path: Path, options: LoadOptions) -> DataSet:
     try:
         found = read_image_folder(path, options.follow_links, options.only_test)
     except DataError as error:
-        for inside in sorted(path.iterdir()):  # an archive's own folder, with data of another kind in it
-            if inside.is_dir() and not is_dropping(inside.name) and _loader(inside) not in (None, _load_folder):
-                raise DataError(f"{error}; {inside} has data: give that folder") from None
+        inside = _other_data_below(path)
+        if inside is not None:
+            raise DataError(f"{error}; {inside} has data: give that folder") from None
         raise
     return _with_form(str(path), found.parts, found.classes, options, found.account)
 
 
+def _other_data_below(path: Path, deepest: int = 3) -> Path | None:
+    """Return a folder below `path`, an archive's own, that has data of another kind than class folders; else None."""
+    for inside in sorted(each for each in path.iterdir() if each.is_dir() and not is_dropping(each.name)):
+        try:
+            load = _loader(inside)
+        except (DataError, OSError):
+            continue
+        if load is _load_folder and deepest > 1:
+            if (found := _other_data_below(inside, deepest - 1)) is not None:
+                return found
+        elif load is not None and load is not _load_folder:
+            return inside
+    return None
+
+
 def _load_shards(
-    source: str, shards: Mapping[str, Sequence[Path]], parts_named: bool, options: LoadOptions
+    source: str, shards: Mapping[str, Sequence[Path]], parts_named: bool, options: LoadOptions,
+    folder: Path | None = None,
 ) -> DataSet:  # fmt: skip
+    """Return the data set of tar shards; if they lie in a data folder, `folder` is that."""
+    notes = []
+    if folder is not None:
+        used = {path.relative_to(folder).parts[0] for paths in shards.values() for path in paths}
+        notes = notes_beside(folder, "tar shards", used)
     found = read_shard_set(shards, parts_named, options.only_test)
-    return _with_form(source, found.parts, found.classes, options, found.account, found.notices)
+    account = found.account.with_notes(notes)
+    return _with_form(source, found.parts, found.classes, options, account, found.notices)
 
 
 def _tested(dataset: DataSet, options: LoadOptions) -> DataSet:
@@ -275,6 +325,8 @@ def _with_form(
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
     options = dataclasses.replace(options, white=depths.white(options))
     notices = (*notices, *depths.notices(options))
+    if faults:
+        notices = (*notices, f"of the images looked at first, {len(faults):,} cannot be read: {summary_of(faults)}")
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
 
 

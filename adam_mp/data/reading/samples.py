@@ -54,6 +54,8 @@ def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
         images: np.ndarray = np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
         raise DataError(f"{what}: images are no array: {error}; expected images of one shape") from None
+    if isinstance(given, np.ma.MaskedArray) and np.ma.getmaskarray(given).any():
+        raise DataError(f"{what}: images are masked, which adam_mp does not know; write images.filled(0)")
     if images.dtype == object:
         raise DataError(
             f"{what}: images are an array of objects of shape {images.shape}; expected numbers of one shape, such as "
@@ -69,14 +71,15 @@ def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
     elif images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4:
+        swapped = "; are images and labels exchanged?" if images.ndim == 1 and np.ndim(labels) > 1 else ""
         raise DataError(
-            f"{what}: images have shape {images.shape}; expected [n, h, w], [n, h, w, c] or features [n, f]"
+            f"{what}: images have shape {images.shape}; expected [n, h, w], [n, h, w, c] or features [n, f]{swapped}"
         )
     if len(images) == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     if 0 in images.shape:
         raise DataError(f"{what}: images have shape {images.shape[1:]}; expected at least one pixel and one channel")
-    if not (np.issubdtype(images.dtype, np.number) or images.dtype == bool) or np.iscomplexobj(images):
+    if images.dtype.kind not in "biuf":
         raise DataError(f"{what}: images are of type {images.dtype}; expected numbers")
     return images
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ from typing import BinaryIO
 
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
-from adam_mp.data.reading.labels import plain_label
+from adam_mp.data.reading.labels import class_name, plain_label
 from adam_mp.errors import DataError
 
 _LABEL_LIMIT = 1 << 20  # bytes of a label file
 _LONGEST_NAME = 200  # characters of a class's name
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+_NUMBER = re.compile("[+-]?[0-9]{1,40}")
 LABELS = ("cls", "json")
 
 
@@ -100,7 +102,7 @@ def _group(path: Path, account: ShardAccount, rejected: list[BadSample]) -> list
     newest: dict[str, ShardSample] = {}  # by key
     others: list[tuple[str, Member]] = []
     before = ""
-    for member in _members(path):
+    for member in _members(path, rejected):
         folder, _, name = member.name.rpartition("/")
         if is_dropping(name):
             continue
@@ -154,7 +156,7 @@ def _first_dot(name: str) -> str:
     return f"{folder}/{file.partition('.')[0]}"
 
 
-def _members(path: Path) -> Iterator[Member]:
+def _members(path: Path, rejected: list[BadSample]) -> Iterator[Member]:
     try:
         with open(path, "rb") as file:
             begin = file.read(6)
@@ -162,15 +164,44 @@ def _members(path: Path) -> Iterator[Member]:
             if begin.startswith(magic):
                 raise DataError(f"tar shard {path} is compressed ({kind}); unpack it to a plain .tar")
         with tarfile.open(path, "r:") as archive:
+            whole: dict[str, Member] = {}
             for member in archive:
-                if member.isfile():
-                    yield Member(member.name, member.offset_data, member.size)
+                found = Member(member.name, member.offset_data, member.size)
+                if member.islnk() and (same := whole.get(member.linkname)) is not None:  # tar stores such files once
+                    yield dataclasses.replace(same, name=member.name)
+                elif member.islnk() or member.issym():
+                    said = "a link in a tar file; pack the files that links lead to: tar --dereference"
+                    rejected.append(BadSample(f"{path.absolute()}: {member.name}", Fault.LINK, said))
+                elif member.issparse():
+                    said = "a file with holes, which is packed in pieces; pack it again without tar --sparse"
+                    rejected.append(BadSample(f"{path.absolute()}: {member.name}", Fault.UNREADABLE, said))
+                elif member.isfile():
+                    whole[member.name] = found
+                    yield found
+            _check_end(path, archive)
     except FileNotFoundError:
         raise DataError(f"tar shard {path} does not exist") from None
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"tar shard {path} is not a whole tar file: {error}") from None
     except OSError as error:
         raise DataError(f"tar shard {path} cannot be read: {error.strerror or error}") from None
+
+
+def _check_end(path: Path, archive: tarfile.TarFile) -> None:
+    """Raise DataError if a tar file goes on where its members end, or ends without the mark that says so."""
+    with open(path, "rb") as file:
+        file.seek(archive.offset)
+        mark = file.read(tarfile.BLOCKSIZE)
+        rest = mark
+        while rest and not rest.strip(b"\0"):
+            rest = file.read(1 << 20)
+    if len(mark) < tarfile.BLOCKSIZE:
+        raise DataError(f"tar shard {path} is not a whole tar file: it has no mark of its end, so it may be cut short")
+    if rest:
+        raise DataError(
+            f"tar shard {path} is not one whole tar file: behind its members, at byte {archive.offset:,}, it goes "
+            "on; if tar files were joined, give them one by one; else it is damaged"
+        )
 
 
 def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str | None, str]:
@@ -183,7 +214,8 @@ def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str
         content = file.read(member.size)
         label = _number_or_text(content) if ending == "cls" else _described(content)
         if label is None:
-            return None, f"its .{ending} has no whole number from 0 and no name as its label"
+            where = "under label or cls" if ending == "json" else "in it"
+            return None, f"its .{ending} has no whole number from 0 and no name {where}"
         found.append(label)
     if not found:
         return None, "no .cls or .json member has its key"
@@ -208,8 +240,6 @@ def _number_or_text(content: bytes) -> int | str | None:
         text = content.decode().strip()
     except UnicodeDecodeError:
         return None
-    try:
-        number = int(text)
-    except ValueError:
-        return text if text and text.isprintable() and len(text) <= _LONGEST_NAME else None
-    return number if number >= 0 else None
+    if _NUMBER.fullmatch(text):
+        return int(text) if text[0] != "-" else None
+    return class_name(text) if text and text.isprintable() and len(text) <= _LONGEST_NAME else None

@@ -17,7 +17,7 @@ import numpy as np
 from adam_mp.data.reading.account import Account, some, why_nothing
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import is_dropping
-from adam_mp.data.reading.labels import find_classes, most_alike, plain_of
+from adam_mp.data.reading.labels import find_classes, most_alike, names_among, plain_of
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of, part_within
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.shard_samples import ShardAccount, read_samples
@@ -63,19 +63,31 @@ def expand_braces(pattern: str) -> list[str]:
 def shards_by_part(folder: Path) -> dict[str, list[Path]]:
     """Return part -> tar shards of a folder, or of its part folders.
 
-    A word of the name says the part (see `part_names`); shards without such a word are "train". Raises DataError for a
-    name that says two parts.
+    A word of the name says the part (see `part_names`). If no name has such a word, all are "train". Raises DataError
+    for a name that says two parts, or none where others do.
     """
     parts: dict[str, list[Path]] = {}
+    nameless: list[Path] = []
     for shard in _tars(folder):
         part, several = part_within(shard.name)
         if several:
             raise DataError(f"tar shard {shard} names two parts; name it by one of train, val and test")
-        parts.setdefault(part or TRAIN, []).append(shard)
-    if not parts:
-        for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not is_dropping(path.name)):
-            if (part := part_of(inside.name)) is not None and (shards := _tars(inside)):
-                parts.setdefault(part, []).extend(shards)
+        if part is None:
+            nameless.append(shard)
+        else:
+            parts.setdefault(part, []).append(shard)
+    if nameless and parts:
+        raise DataError(
+            f"the names of the tar shards {some((path.name for path in nameless), 3)} in {folder} say no part, but "
+            f"that of {next(iter(parts.values()))[0].name} does; name them by one of train, val and test, or move them away"
+        )
+    if nameless:
+        parts[TRAIN] = nameless
+    for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not is_dropping(path.name)):
+        if (part := part_of(inside.name)) is not None and (shards := _tars(inside)):
+            if part in parts:
+                raise DataError(f"{parts[part][0]} and {shards[0]} are of one part; move all of it into one folder")
+            parts[part] = shards
     return parts
 
 
@@ -107,7 +119,12 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
             notes.append(f"{each.why_empty()}; so {use}")
             del found[part]
     plain = {part: each.plain_labels() for part, each in found.items()}
-    classes = find_classes(plain[TRAIN], f"tar shard {found[TRAIN].paths[0]}", to_train=not only_test)
+    try:
+        classes = find_classes(plain[TRAIN], f"tar shard {found[TRAIN].paths[0]}", to_train=not only_test)
+    except DataError as error:
+        if not found[TRAIN].rejected:
+            raise
+        raise DataError(f"{error}; {why_nothing(found[TRAIN].rejected)}") from None
     if classes.text and not only_test and classes.count * 2 > len(plain[TRAIN]) >= _FEW_IMAGES:
         raise DataError(
             f"{found[TRAIN].paths[0]}: {len(plain[TRAIN]):,} images have {classes.count:,} different labels, "
@@ -131,6 +148,7 @@ class _PartRead:
 
     def plain_labels(self) -> np.ndarray:
         """Return the labels as `labels` has them; samples whose label is of another kind than most are left out."""
+        self.labels[:] = names_among(self.labels)
         alike = most_alike(self.labels)
         for (file, offset, _), label, same in zip(self.spots, self.labels, alike, strict=True):
             if not same:
@@ -175,4 +193,5 @@ def _read_part(paths: Sequence[Path]) -> _PartRead:
 
 
 def _tars(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_shard_name(path.name) and not is_dropping(path.name))
+    named = (path for path in folder.iterdir() if is_shard_name(path.name) and not is_dropping(path.name))
+    return sorted(path for path in named if path.is_file())

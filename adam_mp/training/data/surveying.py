@@ -10,7 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from adam_mp.data.normalization import Normalization, measure_normalization
+from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet
+from adam_mp.data.reading.faults import Fault
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec
 from adam_mp.data.survey import (
@@ -29,7 +31,7 @@ from adam_mp.memory.cache import ImageCache, shrink_after_death
 from adam_mp.memory.segment import Segment
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
-from adam_mp.training.settings.events import DataSurveyed
+from adam_mp.training.settings.events import DataSurveyed, Listener, Notice
 
 _IMAGES_A_PROCESS = 100  # a further process pays only from so many images on: starting takes as long as decoding them
 _FEW = 64  # images to survey if the normalisation is known: enough to measure what decoding costs
@@ -39,7 +41,7 @@ _TICK, _REPORT = 0.01, 0.2  # seconds between two looks, and between two events
 
 def survey_data(
     data: DataSet, training: np.ndarray, source: SourceSpec | None, keep: float, known: Normalization | None,
-    processes: int, seed: int, stall_seconds: float, tell: Callable[[DataSurveyed], None],
+    processes: int, seed: int, stall_seconds: float, tell: Listener,
     cache: ImageCache | None = None,
 ) -> Survey:  # fmt: skip
     """Measure the normalisation, unless it is `known`, and what decoding costs; put decoded images into `cache`.
@@ -68,7 +70,32 @@ def survey_data(
     if found is None:
         count = several(len(samples), "image")
         raise DataError(f"none of {count} of {data.name} can be read; {data.worst_of(samples, faults)}")
+    _check_classes(data, training, samples, faults, tell)
     return found if known is None else dataclasses.replace(found, normalization=known)
+
+
+def _check_classes(
+    data: DataSet, training: np.ndarray, samples: np.ndarray, faults: np.ndarray, tell: Listener
+) -> None:  # fmt: skip
+    """Tell of classes of which no surveyed image can be read; raises DataError if not two classes are left.
+
+    A run whose images are all of one class would be perfectly accurate.
+    """
+    labels = data.train.labels[samples]
+    seen = np.bincount(labels, minlength=data.classes)
+    lost = np.flatnonzero((seen > 0) & (np.bincount(labels[faults == Fault.GOOD], minlength=data.classes) == 0))
+    if not lost.size:
+        return
+    bad = np.isin(labels, lost)
+    names = some(data.class_names[number] if data.class_names else number for number in lost.tolist())
+    said = (
+        f"none of {several(int(bad.sum()), 'image')} of the class {names} can be read; "
+        f"{data.worst_of(samples[bad], faults[bad])}"
+    )
+    everything = len(samples) == len(training)
+    if np.count_nonzero(seen) - len(lost) < 2 and (everything or len(samples) >= MOST_IMAGES):
+        raise DataError(f"{data.name} has images of one class alone that can be read: {said}")
+    tell(Notice(said if everything else f"{said}; {several(len(samples), 'image')} were looked at"))
 
 
 class _Surveyors:

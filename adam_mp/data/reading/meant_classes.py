@@ -1,0 +1,104 @@
+"""What cannot be meant as classes: parts inside class folders, one folder too deep beside others, images and masks.
+
+Such folders would train to a perfect accuracy that means nothing, so they are refused, with what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from adam_mp.data.reading.account import some
+from adam_mp.data.reading.class_folders import ClassFound, PartFound
+from adam_mp.data.reading.part_names import TRAIN, part_of, pieces_of
+from adam_mp.errors import DataError
+
+_MOST = 0.8  # share of all images from which one folder of folders is taken for the data folder itself
+_HELD_ALIKE = (
+    0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
+)
+_IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "frames", "rgb", "input"))
+_ANSWERS = frozenset((
+    "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
+    "groundtruth", "seg", "target", "targets",
+))  # fmt: skip
+
+
+def check_meant(part: PartFound) -> None:
+    """Raise DataError if the class folders of a part cannot be meant as classes."""
+    inside = {name: _folders_inside(name, each) for name, each in part.classes.items()}
+    _check_parts_inside(part, inside)
+    _check_roles(part)
+    _check_one_too_deep(part, inside)
+    _check_held_alike(part, inside)
+
+
+def _folders_inside(name: str, found: ClassFound) -> dict[str, int]:
+    """Return the folders with images that a class folder has, each with the number of its images."""
+    if found.direct == len(found.images):
+        return {}
+    counts: dict[str, int] = {}
+    for image in found.images:
+        _, inner, *below = image.split("/", 2)
+        if below:
+            counts[inner] = counts.get(inner, 0) + 1
+    return counts
+
+
+def _check_parts_inside(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+    holders = {name: [each for each in inner if part_of(each)] for name, inner in inside.items()}
+    holders = {name: parts for name, parts in holders.items() if any(part_of(each) != TRAIN for each in parts)}
+    if not holders:
+        return
+    name, parts = next(iter(holders.items()))
+    spelled = some(f"{name}/{each}/" for each in parts)
+    deeper = any(image.count("/") > 2 for image in part.classes[name].images)  # parts/part/class/image
+    todo = f"give {part.folder / name}" if deeper and len(holders) == 1 else f"move the images to {parts[0]}/{name}/"
+    raise DataError(f"the folders of {part.folder} are no classes: they hold parts ({spelled}); {todo}")
+
+
+def _check_roles(part: PartFound) -> None:
+    """Raise DataError if the folders are images and what belongs to them, such as masks."""
+    roles = {name: "".join(pieces_of(name)) for name in part.classes}
+    answers = [name for name, role in roles.items() if role in _ANSWERS]
+    images = [name for name, role in roles.items() if role in _IMAGES]
+    if answers and images and len(answers) + len(images) == len(roles):
+        raise DataError(
+            f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but images and what "
+            "belongs to them; adam_mp trains classes: put the images of each class into a folder of its name"
+        )
+
+
+def _check_one_too_deep(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise DataError if one class folder has nothing but folders, and nearly all images."""
+    deep = [name for name, each in part.classes.items() if not each.direct]
+    total = sum(len(each.images) for each in part.classes.values())
+    if len(deep) != 1 or len(part.classes) < 2 or len(inside[deep[0]]) < 2:
+        return
+    name, count = deep[0], len(part.classes[deep[0]].images)
+    if count >= _MOST * total:
+        raise DataError(
+            f"{count:,} of {total:,} images of {part.folder} lie deeper, in {part.folder / name}, which has the "
+            f"folders {some(inside[name])}; if these are the classes, give {part.folder / name}; if {name} is one class, move "
+            "its images out of them"
+        )
+
+
+def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise DataError if all folders hold folders of partly the same names: either may be the classes.
+
+    Where all hold the same ones, these are the classes (`PartFound.inner_classes`).
+    """
+    if len(part.classes) < 2 or any(each.direct for each in part.classes.values()):
+        return
+    held = {name: {each for each in inner if each.lower() not in _IMAGES} for name, inner in inside.items()}
+    names = set().union(*held.values())
+    share = sum(map(len, held.values())) / (len(held) * max(1, len(names)))
+    apart = sum(map(len, held.values())) == len(names)
+    if len(names) < 2 or apart or share < _HELD_ALIKE or all(each == names for each in held.values()):
+        return
+    first, second = list(held)[:2]
+    raise DataError(
+        f"the classes of {part.folder} are not clear: its folders hold folders of partly the same names "
+        f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
+        f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
+    )
