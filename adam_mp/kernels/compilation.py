@@ -1,8 +1,8 @@
 """How kernels are declared, compiled once, and cached on disk.
 
 `@kernel("void(R[::1], R)")` makes a function a kernel: numba compiles it without Python objects and without the
-interpreter lock. `compile_kernels` compiles all kernels that the cache lacks for one real type; `load_kernels` loads
-all from the cache.
+interpreter lock. `compile_kernels` compiles all kernels that the cache lacks for one real type, in several processes if
+there are several cores; `load_kernels` loads all from the cache.
 
 The cache lies in the first of these folders that can be written: the one that NUMBA_CACHE_DIR names; the one beside the
 sources; the user's cache folder; a private folder among the temporary files. So it needs neither a user's name nor a
@@ -23,7 +23,8 @@ import pkgutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,14 +33,33 @@ import numba
 from numba.core import sigutils
 from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
 
+from adam_mp.machine import usable_cores
+from adam_mp.process.child import Child, start_child
+
 # Sums may be reordered, so that they vectorise. NaN and infinity stay exact: divergence is detected by them.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 _REAL = {"float32": "f4", "float64": "f8"}
+_MOST_PROCESSES = 8  # that compile at once; each takes 200 MB
+_LOOK = 0.1  # seconds between two looks at what they have compiled
+_PATIENCE = 300.0  # seconds in which they must have compiled a kernel; the slowest takes ten
+_NUMBER = 2  # bytes of a kernel's number in the pipe that they take their work from
 
 
 class _Kernel(NamedTuple):
     dispatcher: Any
     signatures: tuple[str, ...]
+
+    @property
+    def name(self) -> tuple[str, str]:
+        """The module and the name of the function."""
+        return self.dispatcher.py_func.__module__, self.dispatcher.py_func.__qualname__
+
+    def variants(self, real: str) -> list[_Variant]:
+        """Return (dispatcher, argument types) for each signature, with `real` for `R`."""
+        return [(self.dispatcher, _argument_types(each.replace("R", _REAL[real]))) for each in self.signatures]
+
+
+_Variant = tuple[Any, tuple[Any, ...]]  # dispatcher, argument types
 
 
 _kernels: list[_Kernel] = []
@@ -76,24 +96,85 @@ def inline(function: Callable[..., Any]) -> Any:
 def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], None] | None = None) -> int:
     """Compile every kernel that the cache lacks for `real` ("float32" or "float64"); return how many these were.
 
-    `on_progress(done, total)` is called before each compilation and once at the end, but never if the cache has all.
+    `on_progress(done, total)` is called as they are compiled and once at the end, but never if the cache has all.
     Kernels from the cache load when they are first called.
     """
     if _is_stamped(real):
         return 0
-    jobs = _variants(real)
-    fresh = 0
-    for done, (dispatcher, types) in enumerate(jobs):
-        if _is_cached(dispatcher, types):
-            continue
-        if on_progress is not None:
-            on_progress(done, len(jobs))
+    variants = _variants(real)
+    lacking = _lacking(variants)
+    tell = functools.partial(_tell, on_progress, len(variants))
+    if _find_place() and len(lacking) > 1:
+        _compile_in_children(real, lacking, tell)
+    left = _lacking(variants)  # all, or what children that died have left: then this process gets the true error
+    for number, (dispatcher, types) in enumerate(left):
+        tell(len(left) - number)
         dispatcher.compile(types)
-        fresh += 1
-    if fresh and on_progress is not None:
-        on_progress(len(jobs), len(jobs))
-    _write_stamp(real, jobs)
-    return fresh
+    if lacking:
+        tell(0)
+    _write_stamp(real, variants)
+    return len(lacking)
+
+
+def _tell(on_progress: Callable[[int, int], None] | None, total: int, left: int) -> None:
+    if on_progress is not None:
+        on_progress(total - left, total)
+
+
+def _compile_in_children(real: str, lacking: Sequence[_Variant], tell: Callable[[int], None]) -> None:
+    """Compile variants into the cache in a child process for each usable core, if there are several.
+
+    A child that cannot be started, dies, or is stuck leaves its kernels to the caller. All variants of a kernel are
+    compiled by one child, because they share an index file.
+    """
+    dispatchers = {id(dispatcher) for dispatcher, _ in lacking}
+    numbers = [number for number, each in enumerate(_in_order()) if id(each.dispatcher) in dispatchers]
+    processes = min(usable_cores(), _MOST_PROCESSES, len(numbers))
+    if processes < 2:
+        return
+    children: list[Child] = []
+    queue, filling = os.pipe()
+    try:
+        os.write(filling, b"".join(number.to_bytes(_NUMBER, "little") for number in numbers))
+        os.close(filling)
+        try:
+            for number in range(processes):
+                children.append(start_child(f"compiler {number}", _compile_some, (real, queue), [queue], None))
+        except OSError:
+            pass  # fewer processes, or none
+        _wait_for(children, lacking, tell)
+    finally:
+        os.close(queue)
+        for child in children:
+            child.kill()
+            child.close()
+
+
+def _wait_for(children: Sequence[Child], lacking: Sequence[_Variant], tell: Callable[[int], None]) -> None:
+    """Wait until the children have ended, or compile nothing any more; call `tell` with how many variants are left."""
+    left, moved = list(lacking), time.monotonic()
+    tell(len(left))
+    while any(child.exit_code is None for child in children) and time.monotonic() - moved < _PATIENCE:
+        time.sleep(_LOOK)
+        now_left = _lacking(left)
+        if len(now_left) < len(left):
+            left, moved = now_left, time.monotonic()
+            tell(len(left))
+
+
+def _compile_some(task: tuple[str, int]) -> None:
+    """Compile kernels, whose numbers this process takes from a pipe, until the pipe is empty; run in a child.
+
+    All children take from the one pipe: each takes its next kernel when it is done with one. A read of a few bytes that
+    are in a pipe takes all of them at once, so no two children share a number.
+    """
+    real, queue = task
+    _import_all()
+    kernels = _in_order()
+    while number := os.read(queue, _NUMBER):
+        for dispatcher, types in kernels[int.from_bytes(number, "little")].variants(real):
+            if not _is_cached(dispatcher, types):
+                dispatcher.compile(types)
 
 
 def load_kernels() -> None:
@@ -129,14 +210,20 @@ def _import_all() -> None:
         importlib.import_module(f"{__package__}.{module.name}")
 
 
-def _variants(real: str) -> list[tuple[Any, tuple[Any, ...]]]:
-    """Return (kernel, argument types) for each signature of each kernel, with `real` for `R`."""
+def _in_order() -> list[_Kernel]:
+    """Return all kernels in the order of their names: the same in every process, unlike that of the imports."""
+    return sorted(_kernels, key=lambda each: each.name)
+
+
+def _variants(real: str) -> list[_Variant]:
+    """Return all variants of all kernels, with `real` for `R`."""
     _import_all()
-    return [
-        (entry.dispatcher, _argument_types(signature.replace("R", _REAL[real])))
-        for entry in _kernels
-        for signature in entry.signatures
-    ]
+    return [variant for each in _in_order() for variant in each.variants(real)]
+
+
+def _lacking(variants: Sequence[_Variant]) -> list[_Variant]:
+    """Return the variants that are not compiled yet."""
+    return [(dispatcher, types) for dispatcher, types in variants if not _is_cached(dispatcher, types)]
 
 
 def _argument_types(signature: str) -> tuple[Any, ...]:
@@ -180,12 +267,12 @@ def _is_stamped(real: str) -> bool:
         return False
 
 
-def _write_stamp(real: str, jobs: list[tuple[Any, tuple[Any, ...]]]) -> None:
+def _write_stamp(real: str, variants: Sequence[_Variant]) -> None:
     """Write the stamp if the cache has all kernels. Without a stamp, the next process reads every index again."""
     file, files = _stamp_file(real), set[str]()
     if file is None:
         return
-    for dispatcher, types in jobs:
+    for dispatcher, types in variants:
         found = _files(dispatcher, types)
         if not found:
             return

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,38 @@ def test_what_is_compiled_is_loaded_before_it_is_called(stamp):
         "assert all(types in dispatcher.overloads for dispatcher, types in compilation._variants('float32'))\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
+
+
+SOME = """
+import json, os, sys
+from adam_mp.kernels import compilation
+compilation.usable_cores = lambda: int(sys.argv[2])
+if sys.argv[1] == "die":
+    compilation._compile_some = os.abort
+for file in compilation.cache_folder().glob("activation.*.nbi"):
+    file.unlink()
+told = []
+compiled = compilation.compile_kernels("float32", lambda done, total: told.append((done, total)))
+here = sum(bool(each.dispatcher.overloads) for each in compilation._in_order())
+print(json.dumps([compiled, here, told, compilation._is_stamped("float32")]))
+"""
+
+
+@pytest.mark.parametrize(("children", "cores", "own"), [("compile", 2, 0), ("die", 2, 8), ("compile", 1, 8)])
+def test_several_processes_compile_what_the_cache_lacks(stamp, tmp_path, children, cores, own):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    find = "from adam_mp.kernels.compilation import cache_folder\nprint(cache_folder())"
+    place = subprocess.run([sys.executable, "-c", find], env=environment, capture_output=True, text=True, check=True)
+    shutil.copytree(stamp.parent, place.stdout.strip(), dirs_exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SOME, children, str(cores)], env=environment, capture_output=True, text=True,
+        timeout=200, check=True,
+    )  # fmt: skip
+    compiled, here, told, stamped = json.loads(done.stdout)
+    assert (compiled, here, stamped) == (8, own, True)
+    assert told == sorted(told)
+    assert told[0][0] == told[0][1] - 8
+    assert told[-1][0] == told[-1][1]
 
 
 NOBODY = """
