@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 
+from adam_mp import __version__
+from adam_mp.clash import clash_in
 from adam_mp.errors import AdamError, SettingsError, nearest, refusal
 from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
 
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_usage())
         return 0
     if arguments[0] == "--version":
-        print(f"adam_mp {importlib.metadata.version('adam_mp')}")
+        print(f"adam_mp {__version__}")
         return 0
     try:
         with stacks_when_asked(), sigterm_as_interrupt():
@@ -63,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if (clash := clash_in(error)) is not None:
+            print(f"adam_mp: error: {clash}", file=sys.stderr)
+            return 2
         print(
             f"adam_mp: internal error: {type(error).__name__}: {error} (run again with --debug for the traceback)",
             file=sys.stderr,
@@ -85,8 +89,6 @@ def _run(arguments: list[str]) -> int:
     command = arguments[0]
     if command not in COMMANDS:
         raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for --model package.module:function; last, so that it hides no other module
     module = importlib.import_module(f"adam_mp.cli.{command.replace('-', '_')}")
     return int(module.run(arguments[1:]))
 

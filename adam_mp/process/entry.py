@@ -17,6 +17,7 @@ import signal
 import sys
 import threading
 
+from adam_mp.clash import named_clash
 from adam_mp.machine import pin_to
 
 STACKS_SIGNAL = signal.SIGUSR1  # every process of a run prints its stacks when it gets this signal
@@ -26,7 +27,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Run a task in a fresh interpreter; the command line gives the descriptor of the task's file."""
-    run_task(int(sys.argv[2]), waits=False)
+    run_task(int(sys.argv[1]), waits=False)
 
 
 def run_task(descriptor: int, waits: bool) -> None:
@@ -40,13 +41,15 @@ def run_task(descriptor: int, waits: bool) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
     if waits and os.read(sys.stdin.fileno(), 1) != GO:
         os._exit(1)
-    with open(descriptor, "rb") as task:
+    with named_clash(), open(descriptor, "rb") as task:
         supervisor, core, module, function, argument = pickle.load(task)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(supervisor)
     threading.Thread(target=_end_with_input, name="end-with-supervisor", daemon=True).start()
     pin_to(core)
-    getattr(importlib.import_module(module), function)(argument)
+    with named_clash():
+        loaded = importlib.import_module(module)
+    getattr(loaded, function)(argument)
 
 
 def end_with_parent(parent: int) -> None:

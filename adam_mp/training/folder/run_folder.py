@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from adam_mp import __version__
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, SpaceError, refusal
 from adam_mp.machine import cpu_name, usable_cores
@@ -166,7 +167,7 @@ def write_record(
     Raises RunFolderError if the disk does not take it.
     """
     record = {
-        "adam_mp": importlib.metadata.version("adam_mp"),
+        "adam_mp": __version__,
         "settings": {name: _plain(getattr(settings, name)) for name in FIELDS},
         "seed": settings.seed,
         "network": json.loads(to_json(network)),
