@@ -10,24 +10,29 @@ optimizer of the same name (Kingma and Ba 2015), which it also offers.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from adam_mp.clash import named_clash
 
-from adam_mp.errors import AdamError
-from adam_mp.network import (
-    AveragePool,
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    LocalResponseNorm,
-    MaxPool,
-    Network,
-    ReLU,
-    Sigmoid,
-    Softmax,
-    Tanh,
-)
+__version__ = "0.1.0"
+
+with named_clash():
+    import importlib
+    from typing import TYPE_CHECKING, Any
+
+    from adam_mp.errors import AdamError
+    from adam_mp.network import (
+        AveragePool,
+        Conv,
+        Dense,
+        Dropout,
+        Flatten,
+        LocalResponseNorm,
+        MaxPool,
+        Network,
+        ReLU,
+        Sigmoid,
+        Softmax,
+        Tanh,
+    )
 
 if TYPE_CHECKING:
     from adam_mp.api import train
@@ -77,9 +82,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
+        with named_clash():
+            return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'adam_mp' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return [*__all__, "__version__"]

@@ -2,7 +2,13 @@
 
 import sys
 
-from adam_mp.cli.main import main
+from adam_mp.clash import named_clash
 
 if __name__ == "__main__":
+    try:
+        with named_clash():
+            from adam_mp.cli.main import main
+    except ImportError as error:
+        print(f"adam_mp: error: {error}", file=sys.stderr)
+        sys.exit(2)
     sys.exit(main())

@@ -10,8 +10,8 @@ import adam_mp
 
 ROOT = Path(adam_mp.__file__).parent
 ORDER = [
-    "errors", "control_groups", "machine", "process", "kernels", "network", "memory", "transport", "compute", "data",
-    "params", "training", "report", "interop", "api", "cli",
+    "clash", "errors", "control_groups", "machine", "process", "kernels", "network", "memory", "transport", "compute",
+    "data", "params", "training", "report", "interop", "api", "cli",
 ]  # fmt: skip
 ROOMS = [  # of some layers; what lies beside them in their layer may import from all of them
     "data.reading", "data", "data.serving", "params.run", "params.server", "params.replica", "training.settings",
@@ -22,6 +22,7 @@ ROOMS = [  # of some layers; what lies beside them in their layer may import fro
 # Modules without a test file of their name in their place -> the tests that see them at work.
 TESTED_BY = {
     "api": "system/test_parents.py",
+    "clash": "system/test_own_files.py",
     "cli.evaluate": "cli/test_cli.py",
     "cli.inspect": "cli/test_cli.py",
     "cli.keygen": "cli/test_cli.py",
@@ -92,6 +93,7 @@ TESTED_BY = {
     "params.server.serving": "params/server/test_server.py",
     "params.server.shard_table": "params/server/test_persistence.py",
     "params.server.traffic": "params/server/test_server.py",
+    "process.interpreter": "system/test_own_files.py",
     "process.entry": "process/test_child.py",
     "process.fork_server": "process/test_forking.py",
     "process.sibling": "process/test_forking.py",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 
+from adam_mp import __version__
+from adam_mp.clash import clash_in
 from adam_mp.errors import AdamError, ReaderGoneError, SettingsError, nearest, refusal
 from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
 from adam_mp.process.output import guarded_streams, notice, one_line, standard_error, standard_output
@@ -58,6 +58,9 @@ def _run_and_tell(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if (clash := clash_in(error)) is not None:
+            notice(f"error: {clash}")
+            return SettingsError.exit_code
         what = one_line(f"{type(error).__name__}: {error}")
         notice(f"internal error: {what} (run again with --debug for the traceback)")
         return 1
@@ -75,12 +78,10 @@ def _run(arguments: list[str]) -> int:
         return 0
     command = arguments[0]
     if command == "--version":
-        standard_output().answer(f"adam_mp {importlib.metadata.version('adam_mp')}")
+        standard_output().answer(f"adam_mp {__version__}")
         return 0
     if command not in COMMANDS:
         raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # for --model package.module:function; last, so that it hides no other module
     module = importlib.import_module(f"adam_mp.cli.{command.replace('-', '_')}")
     return int(module.run(arguments[1:]))
 

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adam_mp import __version__
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.machine import cpu_name, l2_bytes
 from adam_mp.network.description import to_json
@@ -105,7 +106,7 @@ def _key(network: Network, batch: int) -> str:
     from adam_mp.kernels.compilation import sources_stamp
     from adam_mp.kernels.vector import VECTOR_BYTES
 
-    versions = [importlib.metadata.version(name) for name in ("adam_mp", "numba")]
+    versions = [__version__, importlib.metadata.version("numba")]
     parts = [json.dumps(json.loads(to_json(network)), sort_keys=True), str(batch), cpu_name(), str(l2_bytes())]
     kernels = [str(VECTOR_BYTES), sources_stamp()]
     return hashlib.sha256("\n".join([*parts, *versions, *kernels]).encode()).hexdigest()[:24]

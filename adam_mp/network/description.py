@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -152,6 +153,8 @@ def _call(function: Callable[[Shape, int], Any], text: str, input_shape: Shape, 
 
 def _import_function(text: str) -> Callable[[Shape, int], Any]:
     module_name, _, function_name = text.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # only now, for a module that was named; last, so that it hides no other module
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

@@ -6,6 +6,7 @@ In this package the *supervisor* is the process that started a child. Read `chil
     forking        the supervisor's side of a fork server: start it, have it fork children, replace it
     fork_server    the fork server's own side: import what children need, then fork them on request
     sibling        how the fork server forks a child of its own parent, and gives it a name for `ps`
+    interpreter    the command line of a Python that looks for modules where its parent does
     entry          what every child does first: tie its life to the supervisor's, then run its task
     early_deaths   how many early deaths of a process in a row are too many
     interruption   SIGINT, SIGTERM and SIGUSR1 noted as requests that the supervisor looks at
@@ -13,5 +14,5 @@ In this package the *supervisor* is the process that started a child. Read `chil
     folder_lock    a lock on a folder that ends with the process that has it
     output         all that a process prints: text that a stream does not take is dropped, and the process goes on
 
-May import: `errors`, `machine`.
+May import: `clash`, `errors`, `machine`.
 """

@@ -12,27 +12,28 @@ child is kept from outliving its supervisor.
 
 from __future__ import annotations
 
+import builtins
 import fcntl
-import json
 import math
 import os
 import pickle
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from adam_mp.control_groups import killed_since, memory_kills
+from adam_mp.errors import AdamError
 from adam_mp.machine import ONE_THREAD
 from adam_mp.process.entry import GO, STACKS_SIGNAL
 from adam_mp.process.forking import SERVE, Forked, fork
+from adam_mp.process.interpreter import OWN_PATH, command
 from adam_mp.process.interruption import EXIT_CODES
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.entry import main; main()"
-_LAST_WORDS = 8000  # bytes of a child's output
+_START = f"{OWN_PATH}; from adam_mp.process.entry import main; main()"
+_LAST_WORDS, _LAST_LINES = 8000, 12  # bytes of a child's output that are kept, and lines of them that are shown
 _TRACEBACK = "Traceback (most recent call last):"
 _STOPPED = {code: name for name, code in EXIT_CODES.items()}  # exit code of a child that ended in order on a signal
 _LOOK, _LONGEST_LOOK = 0.0005, 0.02  # seconds between two looks whether a child has ended: at first, and at most
@@ -90,6 +91,22 @@ class Child:
             None: "by another process or by the kernel for want of memory",
         }
         return f", {by_whom[self.wanted_memory]}"
+
+    def own_fault(self) -> str:
+        """Return the exception that ended the child if a successor would die of it as well; else "".
+
+        A successor may fare better if a signal ended the child, or if the system or another process refused something.
+        """
+        code = self.exit_code
+        exception = _exception_in(self.last_words()) if code is not None and code > 0 else ""
+        kind = getattr(builtins, exception.partition(":")[0], Exception)
+        outside = exception.startswith(f"{AdamError.__module__}.") or issubclass(kind, (OSError, MemoryError))
+        return "" if outside else exception
+
+    def last_lines(self) -> str:
+        """Return the last lines that the child printed, to be shown below a message: each begins with a line break."""
+        lines = self.last_words().strip().splitlines()[-_LAST_LINES:]
+        return "".join(f"\n    {line}" for line in lines)
 
     def last_words(self) -> str:
         """Return the end of what the child printed: its traceback, if it died of an exception."""
@@ -171,7 +188,7 @@ def _start_fresh(
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {STACKS_SIGNAL})  # until the child can answer it
     try:
         return subprocess.Popen(
-            [sys.executable, "-c", _START, json.dumps([entry or os.getcwd() for entry in sys.path]), str(task), name],
+            [*command(_START, str(task)), name],
             stdin=reading, stdout=output, stderr=output, pass_fds=[*files, task], start_new_session=True,
             env={**os.environ, **ONE_THREAD},
         )  # fmt: skip
@@ -220,6 +237,6 @@ def _keep(task: tuple[Any, ...]) -> int:
         return fcntl.fcntl(file.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
 
 
-def is_child(command: list[str]) -> bool:
-    """Tell whether `command` is the command line of a child or fork server that this version of adam_mp started."""
-    return command[1:2] == ["-c"] and command[2:3] in ([_START], [SERVE])
+def is_child(line: list[str]) -> bool:
+    """Tell whether `line` is the command line of a child or fork server that this version of adam_mp started."""
+    return line[1:2] == ["-c"] and line[2:3] in ([_START], [SERVE])

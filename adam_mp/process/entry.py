@@ -19,6 +19,7 @@ import sys
 import threading
 from typing import NoReturn
 
+from adam_mp.clash import named_clash
 from adam_mp.machine import pin_to
 from adam_mp.process.output import guard_streams
 
@@ -31,7 +32,7 @@ _FIRST_TO_GO, _MOST = 300, 1000
 
 def main() -> None:
     """Run a task in a fresh interpreter; the command line gives the descriptor of the task's file."""
-    run_task(int(sys.argv[2]), waits=False)
+    run_task(int(sys.argv[1]), waits=False)
 
 
 def run_task(descriptor: int, waits: bool) -> None:
@@ -46,7 +47,7 @@ def run_task(descriptor: int, waits: bool) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {STACKS_SIGNAL})
     if waits and os.read(sys.stdin.fileno(), 1) != GO:
         os._exit(1)
-    with open(descriptor, "rb") as task:
+    with named_clash(), open(descriptor, "rb") as task:
         supervisor, core, module, function, argument = pickle.load(task)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(supervisor)
@@ -55,7 +56,9 @@ def run_task(descriptor: int, waits: bool) -> None:
     _go_before_the_supervisor()
     code: object = 0
     try:
-        getattr(importlib.import_module(module), function)(argument)
+        with named_clash():
+            loaded = importlib.import_module(module)
+        getattr(loaded, function)(argument)
     except SystemExit as end:
         code = end.code
     _end(code)

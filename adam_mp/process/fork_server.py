@@ -55,7 +55,7 @@ def main() -> None:
     """Serve requests until the supervisor closes the socket; in a forked child, run the child's task."""
     gc.disable()  # `_become` enables it again in each child
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    supervisor, descriptor, preload = json.loads(sys.argv[2])
+    supervisor, descriptor, preload = json.loads(sys.argv[1])
     end_with_parent(supervisor)
     connection = socket.socket(fileno=descriptor)
     for entry in preload:

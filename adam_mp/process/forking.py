@@ -26,8 +26,9 @@ from adam_mp.errors import refusal
 from adam_mp.machine import ONE_THREAD
 from adam_mp.process.entry import STACKS_SIGNAL
 from adam_mp.process.fork_server import LONGEST_REQUEST, MOST_FILES, NAME, NOBODY, ROOM
+from adam_mp.process.interpreter import OWN_PATH, command, own_path
 
-SERVE = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from adam_mp.process.fork_server import main; main()"
+SERVE = f"{OWN_PATH}; from adam_mp.process.fork_server import main; main()"
 _READY, _ANSWER = 15.0, 2.0  # seconds that a fork server may take to import its modules, and to fork
 _LOOK = 0.02  # seconds between two looks whether a forked process has ended
 _MOST = 3  # fork servers that a run starts; if the third is killed or stopped too, somebody does not want one
@@ -97,10 +98,9 @@ class ForkServer:
         # The fork server and its children inherit the blocked signal. A child unblocks it once it can answer.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {STACKS_SIGNAL})
         try:
-            path = json.dumps([entry or os.getcwd() for entry in sys.path])
             task = json.dumps((os.getpid(), descriptor, self._preload))
             self._process = subprocess.Popen(
-                [sys.executable, "-c", SERVE, path, task, ROOM, NAME],
+                [*command(SERVE, task), ROOM, NAME],
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[descriptor],
                 start_new_session=True, env={**os.environ, **ONE_THREAD},
             )  # fmt: skip
@@ -125,7 +125,7 @@ class ForkServer:
         GO from its input.
         """
         self._numbers += 1
-        request = json.dumps((self._numbers, name, [entry or os.getcwd() for entry in sys.path], list(places))).encode()
+        request = json.dumps((self._numbers, name, own_path(), list(places))).encode()
         try:
             if self.trouble() is not None or len(files) > MOST_FILES or len(request) > LONGEST_REQUEST:
                 return None

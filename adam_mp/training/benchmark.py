@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +18,7 @@ from adam_mp.memory.board import TRAIN, Progress
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.network.network import Network
 from adam_mp.process.forking import fork_server
+from adam_mp.process.interpreter import OWN_PATH, command
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
 from adam_mp.training.epoch.guard import DivergedError, DivergenceGuard
@@ -146,7 +146,8 @@ def training_flops(network: Network) -> int:
     return 6 * sum(counts) - 2 * counts[0] if counts else 0
 
 
-_SGEMM = """
+_SGEMM = f"""
+{OWN_PATH}
 import time
 import numpy as np
 a = np.random.default_rng(0).random((1024, 1024), dtype=np.float32)
@@ -164,7 +165,5 @@ print(2 * 1024**3 / sorted(times)[len(times) // 2] / 1e9)
 def sgemm_gigaflops() -> float:
     """Return the speed of numpy's product of two 1024 x 1024 float32 matrices on one core, in GFLOP/s."""
     environment = {**os.environ, **ONE_THREAD}
-    done = subprocess.run(
-        [sys.executable, "-c", _SGEMM], env=environment, capture_output=True, text=True, timeout=120, check=True
-    )
+    done = subprocess.run(command(_SGEMM), env=environment, capture_output=True, text=True, timeout=120, check=True)
     return float(done.stdout)

@@ -30,6 +30,10 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
+def refuse(text: str) -> None:
+    raise ConnectionRefusedError(text)
+
+
 def leave(code: int) -> None:
     os._exit(code)
 

@@ -180,6 +180,13 @@ def test_what_it_is_to_do_needs_no_standard_streams(tmp_path):
     assert (tmp_path / "out").read_text() == "8"
 
 
+def test_what_it_died_of_is_its_own_fault_unless_it_came_from_outside(run_child):
+    assert ended(run_child(tasks.fail, "no")).own_fault() == "ValueError: no"
+    assert ended(run_child(tasks.refuse, "no")).own_fault() == ""
+    assert ended(run_child(tasks.leave, 3)).own_fault() == ""
+    assert ended(run_child(tasks.fail, "no")).last_lines().endswith("\n    ValueError: no")
+
+
 def test_it_is_in_a_session_of_its_own_on_a_thread_of_its_own(run_child, tmp_path):
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     wait_until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), "the child")

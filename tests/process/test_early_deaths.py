@@ -48,3 +48,30 @@ def test_a_death_that_will_not_come_again_is_forgiven():
     assert not deaths.too_many
     deaths.note(0.0)
     assert not deaths.too_many
+
+
+def test_two_that_died_at_once_with_the_same_words_are_too_many():
+    deaths = EarlyDeaths(5)
+    deaths.note(1.0, words="ImportError: no module 'a'")
+    deaths.note(1.0, words="ImportError: no module 'b'")
+    assert not deaths.too_many
+    deaths.note(1.0, words="ImportError: no module 'b'")
+    assert deaths.too_many
+    assert deaths.hopeless
+
+
+@pytest.mark.parametrize("between", [{"lived": 1.0, "words": ""}, {"lived": EARLY + 1, "words": "same"}])
+def test_deaths_without_words_or_after_a_while_count_as_before(between):
+    deaths = EarlyDeaths(5)
+    for _ in range(2):
+        deaths.note(1.0, words="same")
+        deaths.note(**between)
+        assert not deaths.too_many
+
+
+def test_forgiven_words_are_forgotten():
+    deaths = EarlyDeaths(5)
+    deaths.note(1.0, words="same")
+    deaths.forgive()
+    deaths.note(1.0, words="same")
+    assert not deaths.too_many

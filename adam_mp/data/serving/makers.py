@@ -237,12 +237,13 @@ class Makers:
     def _bury(self, maker: _Maker) -> None:
         """Replace a picture maker that has ended; its tasks go to others."""
         child, process = maker.child, maker.process
-        how = child.describe_end()
+        how, lines = child.describe_end(), child.last_lines()
         sample, left_out = self._blame.note(process, child.exit_code)
         deaths = self._deaths[process]
         made_room = shrink_after_death(self._cache, child.wanted_memory)
         if sample is None and not made_room:
-            deaths.note(time.monotonic() - child.started)
+            ready = self._memory.board.counters[process].read().ready
+            deaths.note(time.monotonic() - child.started, words="" if ready else child.own_fault())
         else:
             deaths.forgive()
         child.close()
@@ -256,7 +257,7 @@ class Makers:
         if deaths.too_many:
             raise ProcessError(
                 f"no pictures can be made: {maker.name} died {several(deaths.in_a_row, 'time')} in a row soon after "
-                f"its start; now it {how}"
+                f"its start; now it {how}{f'; its last lines:{lines}' if deaths.hopeless else ''}"
             )
         self._notice(f"{maker.name} {how}; {made_room}started again")
         if left_out and sample is not None:

@@ -157,9 +157,10 @@ class Crew:
         assert child is not None
         self.disturbances += 1
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
+        last_lines, row = child.last_lines(), self.memory.board.counters[number].read()
         # A synchronizer without a heartbeat got no answer: its death counts as early, however long it tried.
-        idle = number >= self.workers + self.data_servers and not self.memory.board.counters[number].read().heartbeat
-        member.deaths.note(time.monotonic() - child.started, idle)
+        idle = number >= self.workers + self.data_servers and not row.heartbeat
+        member.deaths.note(time.monotonic() - child.started, idle, "" if row.ready else child.own_fault())
         self.first_failure = self.first_failure or f"{member.name} {how}"
         made_room = shrink_after_death(self._cache, child.wanted_memory)
         if made_room:
@@ -189,9 +190,9 @@ class Crew:
             self.on_notice(f"{member.name} {how}; {made_room}started again", last_words)
             self._start(member)
             return
-        self.on_notice(
-            f"{member.name} {how}; given up after {several(member.deaths.in_a_row, 'early death')}", last_words
-        )
+        deaths = several(member.deaths.in_a_row, "early death")
+        shown = f"; its last lines:{last_lines}" if member.deaths.hopeless else ""
+        self.on_notice(f"{member.name} {how}; given up after {deaths}{shown}", last_words)
         self._give_up(number)
 
     def _retire(self, number: int) -> None:

@@ -149,12 +149,14 @@ class _Surveyors:
                 continue
             del self.children[number]
             how, failed, lived = child.describe_end(), child.exit_code != 0, time.monotonic() - child.started
+            fault, lines = child.own_fault(), child.last_lines()
             made_room = shrink_after_death(self._cache, child.wanted_memory) if failed else ""
             child.close()
             if not failed:
                 continue
             if not made_room and not self.memory.mark_crashed(number):  # it was not decoding: no image is to blame
-                self.deaths.note(lived)
+                self.deaths.note(lived, words=fault)
                 if self.deaths.too_many:
-                    raise ProcessError(f"the images cannot be surveyed: surveyor {number} {how}")
+                    shown = f"; its last lines:{lines}" if self.deaths.hopeless else ""
+                    raise ProcessError(f"the images cannot be surveyed: surveyor {number} {how}{shown}")
             self._start(self.specs[number])

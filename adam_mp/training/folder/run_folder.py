@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from adam_mp import __version__
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, SpaceError, refusal
 from adam_mp.machine import as_name, as_text, cpu_name, usable_cores
@@ -167,7 +168,7 @@ def write_record(
     """
     plain = {name: _plain(getattr(settings, name)) for name in FIELDS}
     record = {
-        "adam_mp": importlib.metadata.version("adam_mp"),
+        "adam_mp": __version__,
         "settings": plain,
         "places": places_of(folder, plain),
         "seed": settings.seed,

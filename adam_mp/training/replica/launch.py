@@ -23,6 +23,7 @@ from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
+from adam_mp.training.folder.run_folder import RUN_FILE
 from adam_mp.training.replica.joining import say_dead
 from adam_mp.training.replica.launched import ADDRESS_FILE, server_folder
 from adam_mp.transport.socket_files import SocketFile, SocketFolder
@@ -50,6 +51,11 @@ class ReplicaTask:
 
     settings: Mapping[str, Any]
     share: tuple[int, int]
+
+
+def _planned(part: _Part) -> bool:
+    """Tell whether a part is a replica that has planned its run, and so has loaded what it needs."""
+    return isinstance(part.argument, ReplicaTask) and (Path(part.argument.settings["run_dir"]) / RUN_FILE).exists()
 
 
 class Launch:
@@ -164,7 +170,10 @@ class Launch:
             if part.child is None or part.child.exit_code is None:
                 continue
             code, how, words = part.child.exit_code, part.child.describe_end(), part.child.last_words()
-            part.deaths.note(time.monotonic() - part.child.started)
+            part.deaths.note(
+                time.monotonic() - part.child.started, words="" if _planned(part) else part.child.own_fault()
+            )
+            lines = f"; its last lines:{part.child.last_lines()}" if part.deaths.hopeless else ""
             process = part.child.pid
             part.child.close()
             part.child = None
@@ -176,8 +185,9 @@ class Launch:
                     continue
             if part.deaths.too_many:
                 if part.function is serve_for_supervisor:
-                    raise ProcessError(f"the run cannot go on: {part.name} {how}")
-                self._notice(f"{part.name} {how}; given up after {several(part.deaths.in_a_row, 'early death')}", words)
+                    raise ProcessError(f"the run cannot go on: {part.name} {how}{lines}")
+                deaths = several(part.deaths.in_a_row, "early death")
+                self._notice(f"{part.name} {how}; given up after {deaths}{lines}", words)
                 continue
             self._notice(f"{part.name} {how}; started again", words)
             if part.function is not serve_for_supervisor:

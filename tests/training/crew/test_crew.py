@@ -20,6 +20,7 @@ class FakeChild:
     """A process that lives until the test says otherwise."""
 
     def __init__(self, name):
+        self.fault = ""
         self.name, self.exit_code, self.pid, self.started, self.closed = name, None, 1, time.monotonic(), False
         self.wanted_memory = False
 
@@ -28,6 +29,12 @@ class FakeChild:
 
     def last_words(self):
         return "Traceback"
+
+    def last_lines(self):
+        return "\n    Traceback"
+
+    def own_fault(self):
+        return self.fault
 
     def wait(self, deadline):
         return True
@@ -244,6 +251,18 @@ def test_late_deaths_do_not_add_up(make_crew):
     worker().exit_code = 1
     with pytest.raises(ProcessError, match="cannot go on"):
         crew.step()
+
+
+@pytest.mark.parametrize(("ready", "deaths"), [(0, 2), (1, 6)])
+def test_who_dies_twice_of_the_same_before_it_was_ready_is_given_up(make_crew, ready, deaths):
+    crew, memory, started, notices = make_crew(2, 1, restarts=5)
+    for number in range(1, deaths + 1):
+        child = next(child for child in started if child.exit_code is None and child.name == "worker 0")
+        memory.board.counters[0].publish("ready", ready)
+        child.exit_code, child.fault = 1, "AttributeError: module 'json' has no attribute 'loads'"
+        crew.watch()
+        assert ("given up" in notices[-1][0]) == (number == deaths)
+    assert notices[-1][0].endswith("; its last lines:\n    Traceback" if deaths == 2 else "6 early deaths")
 
 
 def test_stopping_tells_all(make_crew):

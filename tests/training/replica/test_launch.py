@@ -25,6 +25,12 @@ class Ended:
     def last_words(self):
         return ""
 
+    def last_lines(self):
+        return ""
+
+    def own_fault(self):
+        return ""
+
     def close(self):
         pass
 
