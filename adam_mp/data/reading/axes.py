@@ -39,7 +39,9 @@ def order_of_images(shape: Sequence[int], labels: int) -> str:
     `labels` is the number of labels, one an image, or UNKNOWN.
     """
     if len(shape) in (2, 3, 4) and shape[0] != labels and shape[-1] == labels:
-        return {2: ".T", 3: ".transpose(2, 0, 1)"}.get(len(shape)) or _LAST[order_of_image(shape[:3])]
+        grey = ".transpose(0, 2, 1)" if len(shape) == 4 and shape[1] == 1 and shape[2] > _FEW else ""
+        image = order_of_image(shape[:3]) or grey
+        return {2: ".T", 3: ".transpose(2, 0, 1)"}.get(len(shape)) or _LAST[image]
     return _FIRST[order_of_image(shape[1:])] if len(shape) == 4 and labels in (shape[0], UNKNOWN) else ""
 
 
