@@ -153,7 +153,7 @@ def _check_scale(model: Model, data: DataSet) -> None:
     opened = open_source(source, join_records(data))
     for sample in range(min(_SHOWN, len(data.train))):
         with contextlib.suppress(SampleError):  # it is counted when it is to be tested
-            shown.append(picture_from(opened.pixels(sample), model.network.input_shape, model.keep))
+            shown.append(picture_from(opened.pixels(sample), data.image_shape, model.keep))
     if shown:
         model.check_scale(np.stack(shown))
 

@@ -44,7 +44,7 @@ def read_array_files(path: Path) -> ArrayParts:
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         if "allow_pickle" in str(error):
             raise DataError(
-                f"{path} has an array of Python objects, which would have to be unpickled, and that could run any "
+                f"{path} cannot be read as arrays: one is of Python objects, and unpickling these could run any "
                 "program; save it as numbers or text: numpy.array(labels.tolist())"
             ) from None
         raise DataError(f"{path} cannot be read as arrays: {error}") from None

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from adam_mp.data.reading.account import Account, some, why_nothing
-from adam_mp.data.reading.class_folders import PartFound, find_classes
+from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.faults import BadSample
 from adam_mp.data.reading.image_kinds import ENDINGS
 from adam_mp.data.reading.labels import alike
-from adam_mp.data.reading.meant_classes import check_meant
+from adam_mp.data.reading.meant_classes import check_meant, check_no_parts, folders_inside
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
@@ -55,12 +55,13 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     found = {part: find_classes(place, folder, follow_links) for part, place in (places or {TRAIN: folder}).items()}
     train = found.pop(TRAIN)
     if not places:
-        refuse_misspelt(folder, list(train.classes), lambda name: not train.classes[name].direct)
+        refuse_misspelt(folder, list(train.classes), lambda name: _holds_folders(name, train.classes[name]))
     train = _classes_to_train(train, bool(places), 1 if only_test else 2, notes)
     usable = {part: each for part, each in found.items() if _is_usable(part, each, train, notes)}
     usable = {part: _regrouped(each, notes) if _misses(each, train) else each for part, each in usable.items()}
-    for part, each in usable.items():
-        _check_classes(part, each, train)
+    for each in usable.values():
+        check_no_parts(each)
+        _check_classes(each, train)
     elsewhere = {name for each in usable.values() for name in each.classes}
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
     notes += alike(classes)
@@ -69,6 +70,10 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     spelled = {part: place.name + "/" for part, place in places.items() if part in parts}
     layout = "class folders" + (f" below {' and '.join(spelled.values())}" if spelled else "")
     return ImageFolder(parts, classes, Account(layout, spelled, bool(places), tuple(notes)))
+
+
+def _holds_folders(name: str, found: ClassFound) -> bool:
+    return not found.direct and len(folders_inside(name, found)) > 1
 
 
 def _records(part: PartFound, classes: Sequence[str]) -> Records:
@@ -164,7 +169,7 @@ def _is_usable(part: str, found: PartFound, train: PartFound, notes: list[str]) 
     return False
 
 
-def _check_classes(part: str, found: PartFound, train: PartFound) -> None:
+def _check_classes(found: PartFound, train: PartFound) -> None:
     """Raise DataError if a part has classes for which the training part has no folder."""
     strange = sorted(set(found.classes) - train.folders)
     if strange:

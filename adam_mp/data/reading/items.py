@@ -102,6 +102,11 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
             failures.append((number, f"{type(error).__name__}: {error}"))
     if not numbers:
         raise DataError(f"{what}: no item is (image, label); the first: {failures[0][1]}")
+    if len(failures) > len(numbers):
+        raise DataError(
+            f"{what}: {len(failures):,} of {count:,} items cannot be used; expected (image, label); the first of them, "
+            f"item {failures[0][0]}: {failures[0][1]}"
+        )
     alike = most_alike(found)
     for number, label, same in zip(numbers, found, alike, strict=True):
         if not same:

@@ -23,7 +23,7 @@ _FEW = 1000  # classes; so many may be without images whatever the number of ima
 _SPARSE = 4  # beyond `_FEW`, there may be so many times more classes than classes with images
 _LISTED = 6  # numbers that a line names
 _LARGEST = 2**31 - 1
-_STRAY = 0.05  # share of labels that may be damaged
+_STRAY, _MOST_STRAY = 0.05, 2  # share of labels that may be damaged, and their number in a small set
 _MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null"))
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
 
@@ -155,10 +155,12 @@ def alike(names: Sequence[str]) -> list[str]:
 def names_among(found: Sequence[int | bool | str]) -> list[int | bool | str]:
     """Return labels that were read from text; if some of them are names, numbers are names too, such as 7 beside A.
 
-    A few names (less than `_STRAY` of all) among numbers stay as they are; `most_alike` finds them.
+    A few names among numbers may be damaged labels: they stay as they are, and `most_alike` finds them.
     """
     names = sum(isinstance(label, str) for label in found)
-    return [str(label) for label in found] if names > _STRAY * len(found) else list(found)
+    if names <= max(_STRAY * len(found), _MOST_STRAY):
+        return list(found)
+    return [str(label) if type(label) is int else label for label in found]
 
 
 def most_alike(found: Sequence[int | bool | str]) -> list[bool]:

@@ -97,13 +97,9 @@ def _has_items(source: Any) -> bool:
     if not is_item_source(source) or isinstance(source, np.ndarray) or hasattr(source, "__array__"):
         return False
     if isinstance(source, (list, tuple)):
-        return len(source) > 0 and all(_is_item(item) for item in source[:3])
+        pairs = len(source) > 0 and all(isinstance(item, tuple) and len(item) == 2 for item in source[:3])
+        return pairs and (len(source) > 4 or all(_is_one_label(item[1]) for item in source))  # not images with labels
     return True
-
-
-def _is_item(given: Any) -> bool:
-    """Tell whether something in a list is one image with its label, and not images with their labels."""
-    return isinstance(given, tuple) and len(given) == 2 and _is_one_label(given[1])
 
 
 def _is_pair_of_arrays(given: Any) -> bool:
@@ -190,7 +186,8 @@ _WANTED_ARRAYS = ("images", "labels", "x_train", "y_train", "train_images", "tra
 
 
 def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
-    parts, places, used = {}, {}, []
+    parts, places = {}, {}
+    used: list[Path] = []
     for part, (images_name, labels_name) in _FILES.items():
         if options.only_test and part == TRAIN:
             continue

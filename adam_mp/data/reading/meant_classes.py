@@ -25,14 +25,14 @@ _ANSWERS = frozenset((
 
 def check_meant(part: PartFound) -> None:
     """Raise DataError if the class folders of a part cannot be meant as classes."""
-    inside = {name: _folders_inside(name, each) for name, each in part.classes.items()}
-    _check_parts_inside(part, inside)
+    check_no_parts(part)
+    inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
     _check_roles(part)
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
 
 
-def _folders_inside(name: str, found: ClassFound) -> dict[str, int]:
+def folders_inside(name: str, found: ClassFound) -> dict[str, int]:
     """Return the folders with images that a class folder has, each with the number of its images."""
     if found.direct == len(found.images):
         return {}
@@ -44,7 +44,9 @@ def _folders_inside(name: str, found: ClassFound) -> dict[str, int]:
     return counts
 
 
-def _check_parts_inside(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+def check_no_parts(part: PartFound) -> None:
+    """Raise DataError if class folders hold part folders, such as `cat/train/` and `cat/test/`."""
+    inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
     holders = {name: [each for each in inner if part_of(each)] for name, inner in inside.items()}
     holders = {name: parts for name, parts in holders.items() if any(part_of(each) != TRAIN for each in parts)}
     if not holders:
@@ -78,8 +80,8 @@ def _check_one_too_deep(part: PartFound, inside: Mapping[str, Mapping[str, int]]
     if count >= _MOST * total:
         raise DataError(
             f"{count:,} of {total:,} images of {part.folder} lie deeper, in {part.folder / name}, which has the "
-            f"folders {some(inside[name])}; if these are the classes, give {part.folder / name}; if {name} is one class, move "
-            "its images out of them"
+            f"folders {some(inside[name])}; if these are the classes, give {part.folder / name}; if {name} is one "
+            "class, move its images out of them"
         )
 
 

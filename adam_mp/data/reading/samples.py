@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.data.reading.axes import odd_channels, order_of_images
+from adam_mp.data.reading.axes import UNKNOWN, odd_channels, order_of_images
 from adam_mp.data.reading.labels import Classes, find_classes, plain_labels
 from adam_mp.errors import DataError
 
@@ -85,11 +85,11 @@ def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
 
 
 def _length(labels: Any) -> int:
-    """Return how many labels there are, as far as it can be told before they are looked at; else -1."""
+    """Return how many labels there are, as far as it can be told before they are looked at; else UNKNOWN."""
     try:
         return len(labels) if len(labels) != 1 else int(np.size(labels))
     except (TypeError, ValueError):
-        return -1
+        return UNKNOWN
 
 
 def _stored(images: np.ndarray, what: str) -> np.ndarray:

@@ -79,7 +79,8 @@ def shards_by_part(folder: Path) -> dict[str, list[Path]]:
     if nameless and parts:
         raise DataError(
             f"the names of the tar shards {some((path.name for path in nameless), 3)} in {folder} say no part, but "
-            f"that of {next(iter(parts.values()))[0].name} does; name them by one of train, val and test, or move them away"
+            f"that of {next(iter(parts.values()))[0].name} does; name them by one of train, val and test, or move "
+            "them away"
         )
     if nameless:
         parts[TRAIN] = nameless

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from adam_mp.compute.model import Model
-from adam_mp.data.reading.axes import odd_channels, order_of_images
+from adam_mp.data.reading.axes import UNKNOWN, odd_channels, order_of_images
 from adam_mp.data.reading.loading import load_data
 from adam_mp.errors import DataError
 from adam_mp.network.description import load_network
@@ -23,6 +23,9 @@ from adam_mp.network.initialization import initial_weights
         ((32, 32, 3, 20), ".transpose(3, 0, 1, 2)"),
         ((28, 28, 20), ".transpose(2, 0, 1)"),
         ((8, 20), ".T"),
+        ((3, 28, 28, 20), ".transpose(3, 1, 2, 0)"),
+        ((28, 3, 30, 20), ".transpose(3, 0, 2, 1)"),
+        ((20, 28, 3, 30), ".transpose(0, 1, 3, 2)"),
         ((20, 32, 32, 3), ""),
         ((20, 32, 32, 1), ""),
         ((20, 28, 28), ""),
@@ -48,7 +51,18 @@ def test_arrays(shape, advice):
     assert len(load_data((turned, labels)).train) == 20
 
 
+def test_the_order_is_not_told_where_the_number_of_images_is_wrong():
+    assert order_of_images((30, 3, 28, 28), 20) == ""
+    assert order_of_images((30, 3, 28, 28), UNKNOWN) == ".transpose(0, 2, 3, 1)"
+
+
 def test_what_is_no_array_of_images():
+    with pytest.raises(DataError, match="are images and labels exchanged"):
+        load_data((np.arange(9) % 2, np.zeros((9, 4, 4))))
+    with pytest.raises(DataError, match=r"write images\.filled"):
+        load_data((np.ma.masked_array(np.zeros((4, 3)), np.eye(4, 3)), [0, 1, 0, 1]))
+    with pytest.raises(DataError, match="type timedelta64"):
+        load_data((np.zeros((4, 3), "m8[s]"), [0, 1, 0, 1]))
     with pytest.raises(DataError, match=r"images are no array: .*; expected images of one shape"):
         load_data(([np.zeros((2, 2)), *[np.zeros((3, 3))] * 2], [0, 1, 1]))
     with pytest.raises(DataError, match=r"numpy\.stack"):

@@ -130,6 +130,11 @@ def test_classes_are_matched_by_name():
     assert (matched.class_names, matched.classes) == (("z", "b", "c", "d"), 4)
     unnamed = dataclasses.replace(data, class_names=())
     assert match_classes(unnamed, ("x", "y", "z"), 3).train.labels.tolist() == LABELS.tolist()
+    for numbers, names, wanted in ((("0", "1", "10"), (), [0, 1, 10]), ((), ("00", "01", "02"), [0, 1, 2])):
+        found = match_classes(dataclasses.replace(data, class_names=numbers), names, 11 if numbers else 3)
+        assert found.train.labels.tolist() == [wanted[label] for label in LABELS]  # by number, not by order
+        assert not found.account.notes
+    assert "matched by their order" in match_classes(unnamed, ("x", "y", "z"), 3).account.notes[0]
     for given_names, names, count in ((("c", "d", "z"), (), 4), ((), ("x", "y"), 2)):
         with pytest.raises(DataError, match=r"has 3 classes .*, but the model has"):
             match_classes(dataclasses.replace(data, class_names=given_names), names, count)

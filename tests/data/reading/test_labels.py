@@ -219,3 +219,12 @@ def test_the_kind_of_most_decides():
     assert plain_label(np.bool_(True)) is True
     with pytest.raises(DataError, match="outside the classes 0 to 1"):
         Classes(2).number(np.array([0, 2]), "set")
+
+
+def test_what_stands_for_a_missing_label_is_named():
+    with pytest.raises(DataError, match=r"has label -1; .*; if -1 says that there is none, leave these images out"):
+        load_data((IMAGES, np.where(Y == 2, -1, Y)))
+    with pytest.raises(DataError, match=r"labels.argmax\(axis=0\)"):
+        load_data((IMAGES, np.eye(3)[Y].T))
+    notices = load_data((IMAGES, np.array(["cat", "dog", "nan"])[Y])).notices
+    assert "images have the label 'nan'; if they have none, leave them out" in notices[0]

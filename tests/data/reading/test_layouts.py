@@ -18,6 +18,7 @@ from adam_mp.data.reading.faults import Fault
 from adam_mp.data.reading.loading import LoadOptions, load_data
 from adam_mp.errors import DataError
 from tests.data.pictures_on_disk import add_members, encode, pixels
+from tests.data.reading.odd_data import pack
 from tests.system.conftest import write_idx
 
 JPEG = encode(pixels("red", 0))
@@ -332,3 +333,88 @@ def test_left_out_is_summed_up_by_reason(tmp_path):
     assert [(each.count, each.reason.split()[0]) for each in found] == [(2, ".gif"), (1, "a"), (1, "an")]
     assert found[2].remedy == "move it into the folder of its class"
     assert {bad.fault for bad in load_data(tmp_path).rejected} == {Fault.NOT_AN_IMAGE, Fault.NO_CLASS}
+
+
+def shard_of(*members, root, name="train-0.tar"):
+    pack(root / name, list(members))
+    return root
+
+
+def test_links_in_a_tar_file_are_files_or_counted(tmp_path):
+    pairs = [each for n in range(4) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", str(n % 2).encode()))]
+    linked = [("8.jpg", "0.jpg"), ("8.cls", "1.cls"), ("9.jpg", "nowhere.jpg"), ("9.cls", b"1")]
+    data = load_data(shard_of(*pairs, *linked, root=tmp_path))
+    assert data.train.labels.tolist() == [0, 1, 0, 1, 1]
+    assert sorted(bad.fault for bad in data.rejected) == [Fault.NOT_AN_IMAGE, Fault.LINK]
+    assert "tar --dereference" in next(bad.reason for bad in data.rejected if bad.fault == Fault.LINK)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda content: content + content, "behind its members, at byte .* it goes on"),
+        (lambda content: content.rstrip(b"\0")[:-900] + b"\xff" * 600 + content[-2000:], "goes on|not a whole tar"),
+        (lambda content: content[: 512 * 4], "no mark of its end"),
+    ],
+)
+def test_a_tar_file_that_ends_early_or_late_is_refused(tmp_path, spoil, said):
+    pairs = [each for n in range(4) for each in ((f"{n}.jpg", JPEG[:500]), (f"{n}.cls", str(n % 2).encode()))]
+    path = shard_of(*pairs, root=tmp_path) / "train-0.tar"
+    path.write_bytes(spoil(path.read_bytes()))
+    with pytest.raises(DataError, match=said):
+        load_data(tmp_path)
+
+
+def test_numbers_among_names_are_names(tmp_path):
+    names = ("0", "7", "A", "B")
+    pairs = [each for n in range(20) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", names[n % 4].encode()))]
+    assert load_data(shard_of(*pairs, root=tmp_path)).class_names == names
+    (tmp_path / "train-0.tar").unlink()
+    pairs = [each for n in range(20) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", b"1_%d" % (n % 2)))]
+    assert load_data(shard_of(*pairs, root=tmp_path)).class_names == ("1_0", "1_1")  # which Python reads as 10 and 11
+
+
+def test_when_one_class_is_left_the_reason_is_why_others_are_not(tmp_path):
+    pairs = [each for n in range(20) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", b"%d" % (n % 2 - 1)))]
+    with pytest.raises(DataError, match=r"are all 0; .*; 10 left out \(its .cls has no whole number from 0"):
+        load_data(shard_of(*pairs, root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("", "data is ''; expected a folder"), (" ", "data is ' '"), (b"/no/where", "/no/where does not exist"),
+        (Path("/no/where"), "/no/where does not exist"), ([(np.zeros((4, 4), np.uint8), 0)], "are all 0"),
+        (([np.zeros((4, 4)), np.zeros((2, 4))], [0, 1]), "images are no array"),
+    ],
+)  # fmt: skip
+def test_what_is_given_as_data_is_named_as_it_is(source, said):
+    with pytest.raises(DataError, match=said):
+        load_data(source)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "h5", "pkl", "mat"])
+def test_files_of_other_kinds_are_said_to_be_such(tmp_path, ending):
+    with pytest.raises(DataError, match=f"a.{ending} is of a kind that is not read; .* load it in Python"):
+        load_data(write(tmp_path, f"a.{ending}") / f"a.{ending}")
+
+
+def test_two_pairs_in_a_list_are_items_and_two_arrays_are_not():
+    image = np.zeros((4, 4), np.uint8)
+    assert len(load_data([(image, 0), (image, 1)]).train) == 2
+    assert len(load_data(([image, image, image], [0, 1, 1])).train) == 3
+    assert len(load_data(([image, image], [0, 1])).train) == 2
+    assert len(load_data(((np.array([image] * 2), [0, 1]), (np.array([image] * 2), [1, 1]))).test) == 2
+
+
+def test_names_that_would_break_a_line_do_not(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_data(write(tmp_path, "a\nb\x1b/1.jpg", "c/x.txt"))
+    assert "a\\nb\\x1b" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_items_of_which_most_fail_are_refused():
+    image = np.zeros((4, 4), np.uint8)
+    with pytest.raises(DataError, match=r"38 of 40 items cannot be used; .* item 1: ValueError: label is 0.02"):
+        load_data([(image, value) for value in np.linspace(0, 1, 40)])

@@ -124,3 +124,24 @@ def test_when_nothing_can_be_read(tmp_path):
 def test_a_survey_looks_at_a_part_of_many_images():
     samples = surveys.surveyed_samples(np.arange(100_000), surveys.MOST_IMAGES, 1)
     assert len(set(samples.tolist())) == surveys.MOST_IMAGES
+
+
+@pytest.mark.parametrize("lost", [["blue"], ["blue", "green"]])
+def test_a_class_that_cannot_be_read_is_told_and_one_class_alone_refused(tmp_path, lost):
+    for path in write_folder(tmp_path, 3):
+        if path.parent.name in lost:
+            path.write_bytes(b"GIF89a")
+    data = load_data(tmp_path, LoadOptions("32"))
+    assert any("cannot be read: " in notice for notice in data.notices)
+    told = []
+    source, training = SourceSpec(3, (37, 37)), np.arange(9)
+
+    def look():
+        survey_data(data, training, source, 1.0, None, 1, 1, 60.0, told.append, None)
+
+    if len(lost) == 1:
+        look()
+        assert "none of 3 images of the class blue can be read; 3 of 3: not an image" in told[-1].text
+    else:
+        with pytest.raises(DataError, match=r"images of one class alone .*: none of 6 images of the class blue, green"):
+            look()

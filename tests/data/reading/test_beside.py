@@ -1,0 +1,85 @@
+"""A data folder has one kind of data: a second kind is refused, other folders with data are named."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from adam_mp.data.reading.loading import load_data
+from adam_mp.errors import DataError
+from tests.data.reading.odd_data import JPEG, pack, write
+from tests.system.conftest import write_idx
+
+SAMPLES = [each for n in range(6) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", str(n % 2).encode()))]
+IMAGES, LABELS = np.zeros((12, 6, 6), np.uint8), np.arange(12) % 2
+
+
+def write_kind(root, kind):
+    root.mkdir(exist_ok=True)
+    if kind == "tar shards":
+        pack(root / "train-0.tar", SAMPLES)
+    elif kind == "arrays":
+        np.save(root / "images.npy", IMAGES)
+        np.save(root / "labels.npy", LABELS)
+    else:
+        for part in ("train", "t10k"):
+            write_idx(root / f"{part}-images-idx3-ubyte", IMAGES)
+            write_idx(root / f"{part}-labels-idx1-ubyte", LABELS.astype(np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["tar shards", "arrays", "IDX files"])
+@pytest.mark.parametrize("folders", [["test"], ["red", "blue"], ["Val", "docs"]])
+def test_a_second_data_set_is_refused(tmp_path, kind, folders):
+    write_kind(tmp_path, kind)
+    for name in folders:
+        write(tmp_path / name / "1.jpg", JPEG)
+    with pytest.raises(DataError, match=f"has {kind} and, beside them, data in the folders {min(folders)}/"):
+        load_data(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["tar shards", "arrays", "IDX files"])
+def test_one_folder_of_no_part_is_named(tmp_path, kind):
+    write_kind(tmp_path, kind)
+    write(tmp_path / "figures" / "1.jpg", JPEG)
+    write(tmp_path / "notes" / "a.txt", b"text")
+    assert any(
+        f"not used beside the {kind}" in note and "figures/" in note for note in load_data(tmp_path).account.notes
+    )
+
+
+def test_other_idx_files_are_named(tmp_path):
+    write_kind(tmp_path, "IDX files")
+    write_idx(tmp_path / "val-images-idx3-ubyte", IMAGES)
+    assert load_data(tmp_path).account.notes == (f"not used in {tmp_path}: val-images-idx3-ubyte",)
+
+
+def test_shards_of_parts_may_lie_apart(tmp_path):
+    pack(tmp_path / "train-0.tar", SAMPLES)
+    pack(tmp_path / "test" / "0.tar", SAMPLES[:4])
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.test)) == (6, 2)
+    pack(tmp_path / "train" / "1.tar", SAMPLES)
+    with pytest.raises(DataError, match="are of one part"):
+        load_data(tmp_path)
+
+
+def test_a_shard_of_no_part_beside_others_is_not_trained_on(tmp_path):
+    pack(tmp_path / "train-0.tar", SAMPLES)
+    pack(tmp_path / "dev-0.tar", SAMPLES)
+    with pytest.raises(DataError, match=r"dev-0\.tar in .* say no part, but that of train-0\.tar does"):
+        load_data(tmp_path)
+
+
+def test_nothing_waits_for_named_pipes(tmp_path):
+    for folder, names in (
+        ("a", ["images.npy", "labels.npy"]),
+        ("b", ["train.tar"]),
+        ("c", ["train-images-idx3-ubyte"]),
+    ):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            os.mkfifo(tmp_path / folder / name)
+        with pytest.raises(DataError):
+            load_data(tmp_path / folder)

@@ -1,0 +1,72 @@
+"""Folders that cannot be meant as classes are refused, with what to do; what only looks so is read."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
+from adam_mp.errors import DataError
+from tests.data.reading.odd_data import JPEG, write
+
+REFUSED = {
+    "images and masks": ({"images": 5, "masks": 5}, "images/, masks/ .* are no classes"),
+    "masks below a part": ({"train/Img": 5, "train/ground_truth": 5}, "Img/, ground_truth/ .* are no classes"),
+    "parts in classes": (
+        {"red/train": 9, "red/test": 3, "blue/train": 9}, "hold parts .red/test/, red/train/.; move .* to test/red/$"),
+    "parts beside a folder": (
+        {"data/train/red": 9, "data/train/blue": 9, "data/test/red": 2, "docs": 1}, "hold parts .*; give .*/data$"),
+    "parts in classes of a part": (
+        {"train/red": 3, "train/blue": 3, "test/red/test": 3}, "hold parts .red/test/.; move .* to test/red/$"),
+    "one too deep": ({"pets/red": 30, "pets/blue": 30, "shots": 1}, "60 of 61 images .* if these are .*, give"),
+    "folds of which one lacks a class": (
+        {"fold1/red": 3, "fold1/blue": 3, "fold2/red": 3}, r"not clear.*fold1/ blue, red; fold2/ red"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_classes(tmp_path, kind):
+    folders, said = REFUSED[kind]
+    with pytest.raises(DataError) as caught:
+        load_data(fill(tmp_path, folders))
+    assert re.search(said, str(caught.value)), caught.value
+
+
+READ = {
+    "kinds of one class": ({"dog/pug": 3, "dog/collie": 3, "cat": 5}, ("cat", "dog")),
+    "a folder of images in each class": ({"cat/images": 3, "dog/images": 3, "dog/more": 1}, ("cat", "dog")),
+    "cameras of their own": ({"cat/1": 3, "dog/2": 3}, ("cat", "dog")),
+    "only the training part in each": ({"cat/train": 3, "dog/train": 3}, ("cat", "dog")),
+    "masks as a class among others": ({"masks": 3, "hats": 3}, ("hats", "masks")),
+    "a part's word in a class": ({"test_tube/a": 3, "beaker/a": 3}, ("beaker", "test_tube")),
+}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_what_can_be_classes(tmp_path, kind):
+    folders, names = READ[kind]
+    data = load_data(fill(tmp_path, folders))
+    assert data.class_names == names
+    assert len(data.train) == sum(folders.values())
+
+
+def test_two_names_of_one_folder_are_not_two_classes(tmp_path):
+    fill(tmp_path, {"red": 3, "blue": 3})
+    (tmp_path / "rot").symlink_to("red")
+    with pytest.raises(DataError, match=r"rot and .*red are one folder by two names"):
+        load_data(tmp_path, LoadOptions(follow_links=True))
+
+
+def test_an_accent_is_one_letter_however_it_is_stored(tmp_path):
+    fill(tmp_path, {"train/caf\u00e9": 3, "train/tea": 3, "test/cafe\u0301": 2})
+    data = load_data(tmp_path)
+    assert (data.class_names, data.test.labels.tolist()) == (("caf\u00e9", "tea"), [0, 0])
+
+
+def fill(root, folders):
+    for name, count in folders.items():
+        for number in range(count):
+            write(root / name / f"{number}.jpg", JPEG)
+    return root
