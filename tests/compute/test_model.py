@@ -113,3 +113,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         make((4, 4, 1), 5).save(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["model.safetensors"]
+
+
+def test_what_is_no_image_is_refused():
+    model = make()
+    for images in (np.nan, 1j, np.timedelta64(1, "s")):
+        with pytest.raises(DataError):
+            model.predict(np.full((1, *model.network.input_shape), images))
+
+
+@pytest.mark.parametrize("labels", [[50] * 4, [-1] * 4, [0.5] * 4, [b"red"] * 4])
+def test_labels_that_are_no_classes_are_refused(labels):
+    model = make()
+    with pytest.raises(DataError, match="none of the model's"):
+        model.evaluate(np.zeros((4, *model.network.input_shape), np.uint8), labels)
