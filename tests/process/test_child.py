@@ -14,6 +14,7 @@ import pytest
 
 from adam_mp.process.child import is_child, start_child
 from adam_mp.process.forking import Forked, fork_server
+from adam_mp.process.stacks import all_stacks
 from tests.process import tasks
 from tests.system.conftest import wait_until
 
@@ -66,6 +67,21 @@ def test_what_it_said_before_is_not_taken_for_the_cause_of_its_end(run_child, ta
     child = ended(run_child(task, "replica 2 died"))
     assert child.describe_end() == end
     assert child.last_words() == "replica 2 died\n"
+
+
+def test_what_it_prints_in_vain_does_not_end_it(run_child):
+    child = ended(run_child(tasks.print_in_vain, "čert\udcff"))
+    assert (child.exit_code, child.last_words()) == (0, "")
+
+
+def test_it_starts_where_no_temporary_file_can_be_made(run_child, monkeypatch):
+    def refuse():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    child = ended(run_child(tasks.fail, "the reason"))
+    assert child.describe_end() == "ended with exit code 1: ValueError: the reason"
+    assert "supervisor" in all_stacks({}, {})
 
 
 def test_its_end_is_described(run_child, tmp_path):
