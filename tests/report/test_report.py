@@ -254,6 +254,12 @@ def test_odd_names_break_no_line(capsys):
     assert capsys.readouterr().err == "adam_mp: not used: x\\ny/\n"
 
 
+@pytest.mark.parametrize("display", [notices_only, ProgressDisplay(None, None)])
+def test_a_notice_is_a_line_and_what_is_to_stand_below_it(display, capsys):
+    display(Notice("no image x\ny.jpg", "kept for later", "stack 1\nstack 2"))
+    assert capsys.readouterr().err == "adam_mp: no image x\\ny.jpg\nstack 1\nstack 2\n"
+
+
 def test_a_run_is_over_though_its_curves_cannot_be_drawn(tmp_path, monkeypatch, capsys):
     def fail(folder, accuracy):
         raise ImportError("libpng is missing")
