@@ -11,7 +11,7 @@ from adam_mp import __version__
 from adam_mp.clash import clash_in
 from adam_mp.errors import AdamError, ReaderGoneError, SettingsError, nearest, refusal
 from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
-from adam_mp.process.output import guarded_streams, notice, one_line, standard_error, standard_output
+from adam_mp.process.output import guarded_streams, notice, standard_error, standard_output
 
 COMMANDS = {
     "train": "train a network",
@@ -42,7 +42,7 @@ def _run_and_tell(arguments: list[str]) -> int:
         return error.exit_code
     except AdamError as error:
         _show_trace(arguments)
-        notice(f"error: {one_line(error)}")
+        notice(f"error: {error}")
         return error.exit_code
     except Stopped:
         notice("stopped by SIGTERM")
@@ -53,7 +53,7 @@ def _run_and_tell(arguments: list[str]) -> int:
     except OSError as error:
         _show_trace(arguments)
         place = f"{error.filename}: " if error.filename else ""
-        notice(f"error: {one_line(place + refusal(error))}")
+        notice(f"error: {place}{refusal(error)}")
         return 1
     except Exception as error:
         if "--debug" in arguments:
@@ -61,7 +61,7 @@ def _run_and_tell(arguments: list[str]) -> int:
         if (clash := clash_in(error)) is not None:
             notice(f"error: {clash}")
             return SettingsError.exit_code
-        what = one_line(f"{type(error).__name__}: {error}")
+        what = f"{type(error).__name__}: {error}"
         notice(f"internal error: {what} (run again with --debug for the traceback)")
         return 1
 

@@ -100,7 +100,7 @@ def _show(name: str, inverted: bool, row: np.ndarray, model: Model, top: int, as
 def _show_failure(name: str, error: DataError, as_json: bool) -> None:
     if as_json:
         standard_output().answer(json.dumps({"image": name, "error": str(error)}))
-    notice(f"error: {one_line(error)}")
+    notice(f"error: {error}")
 
 
 def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> tuple[np.ndarray, bool]:

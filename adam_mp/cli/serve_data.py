@@ -105,7 +105,7 @@ def _asked_to_stop(interruption: Interruption, makers: Makers, tell: Listener) -
     """Show what the processes are doing if SIGUSR1 has asked; return whether to stop."""
     if interruption.asked:
         interruption.asked = False
-        tell(Notice("asked by SIGUSR1 what the processes are doing\n" + all_stacks(makers.children, {})))
+        tell(Notice("asked by SIGUSR1 what the processes are doing", below=all_stacks(makers.children, {})))
     return interruption.requested is not None
 
 

@@ -246,9 +246,9 @@ def standard_error() -> Output:
     return _standard("stderr")
 
 
-def notice(text: str) -> None:
-    """Say `text` on standard error, as a line of adam_mp."""
-    standard_error().say(f"adam_mp: {text}")
+def notice(text: str, below: str = "") -> None:
+    """Say `text` on standard error, as one line of adam_mp; `below` has more lines, such as stacks."""
+    standard_error().say(f"adam_mp: {one_line(text)}" + (f"\n{below}" if below else ""))
 
 
 def hold_descriptors() -> None:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from adam_mp.process.output import Output, notice, one_line
+from adam_mp.process.output import Output, notice
 from adam_mp.report.text import count, data_text, duration, epoch_line, percent, plan_text, summary_text
 from adam_mp.training.settings.events import (
     DataSurveyed,
@@ -50,7 +50,7 @@ class ProgressDisplay:
             case DataUnderstood():
                 self._out.say(data_text(event))
                 for note in event.notes:
-                    self._notice(one_line(note))
+                    self._notice(note)
             case RunPlanned():
                 self._epochs = event.settings.epochs
                 self._out.say(plan_text(event))
@@ -59,7 +59,7 @@ class ProgressDisplay:
             case EpochEnded():
                 self._ended(event)
             case Notice():
-                self._notice(event.text)
+                self._notice(event.text, event.below)
             case RunEnded():
                 self._close_bar()
                 self._out.say(summary_text(event.summary))
@@ -107,10 +107,10 @@ class ProgressDisplay:
             self._close_bar()
         self._bars.say(epoch_line(event, self._epochs))
 
-    def _notice(self, text: str) -> None:
+    def _notice(self, text: str, below: str = "") -> None:
         if self._bar is not None:
             self._bar.clear()
-        notice(text)
+        notice(text, below)
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -121,7 +121,7 @@ class ProgressDisplay:
 def notices_only(event: Any) -> None:
     """A quiet display: shows only notices, and notes about the data, which tell of problems, on standard error."""
     if isinstance(event, Notice):
-        notice(event.text)
+        notice(event.text, event.below)
     elif isinstance(event, DataUnderstood):
         for note in event.notes:
-            notice(one_line(note))
+            notice(note)

@@ -16,7 +16,7 @@ from adam_mp.memory.staleness import labelled
 from adam_mp.params.run.membership import JoinError, StoppedError
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES, Interruption, stacks_when_asked
-from adam_mp.process.output import notice, standard_error
+from adam_mp.process.output import notice, one_line, standard_error
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.epoch.hints import STARVED
 from adam_mp.training.epoch.supervisor import Supervisor
@@ -152,7 +152,7 @@ def train_replica(task: ReplicaTask) -> None:
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):
-            standard_error().say(event.text)
+            standard_error().say("\n".join(filter(None, (one_line(event.text), event.below))))
 
     try:
         result = run_training(task.settings, [say], task.share)

@@ -34,6 +34,16 @@ def refuse(text: str) -> None:
     raise ConnectionRefusedError(text)
 
 
+def print_in_vain(word: str) -> None:
+    """Print a lot to streams that are full, as a data set object of the user may do."""
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    os.dup2(full, 2)
+    for stream in (sys.stdout, sys.stderr):
+        print(word * 10_000, file=stream, flush=True)
+        stream.write("left in a buffer")
+
+
 def leave(code: int) -> None:
     os._exit(code)
 

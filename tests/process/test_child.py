@@ -17,6 +17,7 @@ from adam_mp.control_groups import Kills
 from adam_mp.process import child as children_of_runs
 from adam_mp.process.child import is_child, start_child
 from adam_mp.process.forking import Forked, fork_server
+from adam_mp.process.stacks import all_stacks
 from tests.process import tasks
 from tests.system.conftest import wait_until
 
@@ -105,6 +106,21 @@ def test_it_ends_without_the_clean_up_of_python(run_child, tmp_path):
     assert child.exit_code == 0
     assert child.last_words() == "said\n"  # what it had not flushed
     assert not (tmp_path / "cleaned up").exists()
+
+
+def test_what_it_prints_in_vain_does_not_end_it(run_child):
+    child = ended(run_child(tasks.print_in_vain, "čert\udcff"))
+    assert (child.exit_code, child.last_words()) == (0, "")
+
+
+def test_it_starts_where_no_temporary_file_can_be_made(run_child, monkeypatch):
+    def refuse():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    child = ended(run_child(tasks.fail, "the reason"))
+    assert child.describe_end() == "ended with exit code 1: ValueError: the reason"
+    assert "supervisor" in all_stacks({}, {})
 
 
 def test_its_end_is_described(run_child, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -11,9 +12,9 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError
 from adam_mp.network.description import load_network
-from adam_mp.report import metrics, progress
+from adam_mp.report import curves, metrics, progress
 from adam_mp.report.cluster_text import cluster_text
-from adam_mp.report.curves import draw_curves
+from adam_mp.report.curves import CurvesFile, draw_curves
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
 from adam_mp.report.progress import ProgressDisplay, notices_only
@@ -234,6 +235,38 @@ def test_last_words_are_kept(tmp_path):
     for event in (planned(tmp_path), Notice("nothing more"), Notice("worker 0 died", "Traceback ...")):
         log(event)
     assert (tmp_path / "failures.log").read_text() == "worker 0 died\nTraceback ...\n"
+
+
+def test_last_words_with_odd_names_are_kept(tmp_path):
+    log = FailureLog()
+    log(planned(tmp_path))
+    log(Notice("worker 0 died", "at bytes\udcff.png"))
+    assert "bytes\\udcff.png" in (tmp_path / "failures.log").read_text()
+
+
+def test_odd_names_break_no_line(capsys):
+    out = io.StringIO()
+    odd = dataclasses.replace(understood(2), name="my\ndata", class_names=("a\nb", "\x1b[31mc\udcff"))
+    ProgressDisplay(out, io.StringIO())(dataclasses.replace(odd, notes=("not used: x\ny/",)))
+    assert out.getvalue().count("\n") == 4
+    assert "understood my\\ndata: " in out.getvalue()
+    assert "2: a\\nb 40, \\x1b[31mc\\xff 40 to train" in out.getvalue()
+    assert capsys.readouterr().err == "adam_mp: not used: x\\ny/\n"
+
+
+@pytest.mark.parametrize("display", [notices_only, ProgressDisplay(None, None)])
+def test_a_notice_is_a_line_and_what_is_to_stand_below_it(display, capsys):
+    display(Notice("no image x\ny.jpg", "kept for later", "stack 1\nstack 2"))
+    assert capsys.readouterr().err == "adam_mp: no image x\\ny.jpg\nstack 1\nstack 2\n"
+
+
+def test_a_run_is_over_though_its_curves_cannot_be_drawn(tmp_path, monkeypatch, capsys):
+    def fail(folder, accuracy):
+        raise ImportError("libpng is missing")
+
+    monkeypatch.setattr(curves, "draw_curves", fail)
+    CurvesFile()(RunEnded(RESULT))
+    assert capsys.readouterr().err == "adam_mp: cannot draw curves.png: ImportError: libpng is missing\n"
 
 
 def test_connections_that_failed_or_were_lost_are_shown_where_there_are_any():

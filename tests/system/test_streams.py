@@ -41,8 +41,8 @@ ANSWERS = {  # name -> a command whose answer is its text
     "predict as JSON": ("predict", "läufe/first", "ünï", "--json"),
     "inspect": ("inspect", "läufe/first", "--data", "ünï"),
     "bench": (
-        "bench", "--data", "ünï", "--model", "lenet", "--workers", "1", "--seconds", "0.1", "--repeats", "1",
-        "--png", "läufe/{}.png",
+        "bench", "--data", "ünï", "--model", "lenet", "--batch-size", "4", "--workers", "1", "--seconds", "0.1",
+        "--repeats", "1", "--png", "läufe/{}.png",
     ),
     "doctor": ("doctor",),
 }  # fmt: skip

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import RunFolderError, TransportError
 from adam_mp.training import trainer
 from adam_mp.training.settings.events import Notice
 
@@ -42,3 +42,26 @@ def test_going_on_alone_is_advised_where_there_is_a_run_to_go_on_with(monkeypatc
     with pytest.raises(TransportError) as caught:
         trainer._run_replica(SimpleNamespace(share=(0, 1), resumed=resumed), None, None, None, launch)
     assert ("; to go on without that run, give --join none" in str(caught.value)) == advised
+
+
+def test_a_listener_that_fails_ends_no_run(capsys):
+    heard = []
+
+    def broken(event):
+        raise ZeroDivisionError("no reason")
+
+    tell = trainer._teller([broken, heard.append])
+    tell(Notice("one"))
+    tell(Notice("two"))
+    assert heard == [Notice("one"), Notice("two")]
+    assert capsys.readouterr().err == (
+        "adam_mp: broken cannot report Notice: ZeroDivisionError: no reason; the run goes on\n"
+    )
+
+
+def test_a_listener_may_refuse_a_run():
+    def damaged(event):
+        raise RunFolderError("metrics.jsonl is damaged")
+
+    with pytest.raises(RunFolderError, match="damaged"):
+        trainer._teller([damaged])(Notice("one"))

@@ -23,7 +23,7 @@ class Watchdog:
 
     def __init__(
         self, seconds: float, crew: Crew, others: Callable[[], Mapping[str, Child]], interruption: Interruption,
-        notice: Callable[[str], None],
+        notice: Callable[[str, str, str], None],
     ) -> None:  # fmt: skip
         self._seconds, self._crew, self._others = seconds, crew, others
         self._interruption, self._notice = interruption, notice
@@ -33,7 +33,7 @@ class Watchdog:
         """Print the stacks of all processes if SIGUSR1 has asked for them."""
         if self._interruption.asked:
             self._interruption.asked = False
-            self._notice("asked by SIGUSR1 what the processes are doing\n" + self._stacks())
+            self._notice("asked by SIGUSR1 what the processes are doing", "", self._stacks())
 
     def step(self, moved: bool) -> None:
         """Look for a new heartbeat; `moved` says that something else went on. Raises StalledError after `seconds`."""
@@ -41,7 +41,7 @@ class Watchdog:
         if moved or heartbeats != self._heartbeats:
             self._heartbeats, self._moved_at = heartbeats, now
         elif now - self._moved_at > self._seconds:
-            self._notice("nothing moves; what the processes are doing:\n" + self._stacks())
+            self._notice("nothing moves; what the processes are doing:", "", self._stacks())
             failure = self._crew.first_failure or "none seen"
             raise StalledError(f"nothing moved for {self._seconds:.0f} s; first failure: {failure}")
 

@@ -144,11 +144,13 @@ class EpochEnded:
 class Notice:
     """One line that the user should see: a warning, a process that died, a checkpoint that failed.
 
-    `details` may hold more lines, such as what a process printed before it died.
+    `details` may hold more lines, such as what a process printed before it died, which are kept for a look later;
+    `below` lines to show at once below the text, such as stacks.
     """
 
     text: str
     details: str = ""
+    below: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,5 +165,5 @@ Listener = Callable[[Any], None]
 
 
 def notices_to(listener: Listener) -> Callable[..., None]:
-    """Return a function of (text, details="") that hands the listener a Notice."""
-    return lambda text, details="": listener(Notice(text, details))
+    """Return a function of (text, details="", below="") that hands the listener a Notice."""
+    return lambda text, details="", below="": listener(Notice(text, details, below))

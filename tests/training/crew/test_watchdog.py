@@ -15,7 +15,7 @@ def test_a_run_is_ended_for_the_stillness_it_was_looked_at_and_not_for_that_in_w
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr("adam_mp.training.crew.watchdog.all_stacks", lambda *_: "stacks")
     crew = SimpleNamespace(totals=lambda: {"heartbeat": beats[0]}, children=dict, first_failure=None)
-    dog = Watchdog(60.0, crew, dict, SimpleNamespace(asked=False), told.append)
+    dog = Watchdog(60.0, crew, dict, SimpleNamespace(asked=False), lambda *notice: told.append(notice))
     dog.step(False)
     dog.step(False)
     clock[0] += 300  # with all its processes
@@ -33,4 +33,4 @@ def test_a_run_is_ended_for_the_stillness_it_was_looked_at_and_not_for_that_in_w
     clock[0] += 0.4
     with pytest.raises(StalledError, match="nothing moved for 60 s"):
         dog.step(False)
-    assert len(told) == 1
+    assert [text for text, _, _ in told] == ["nothing moves; what the processes are doing:"]
