@@ -107,7 +107,7 @@ class DecodedPictures:
             if self._bad[sample]:
                 continue
             try:
-                flat, height, width = self._pixels(sample)
+                flat, height, width = self._pixels(sample, key)
             except SampleError as error:
                 self._bad[sample] = error.fault
                 self._counters.add("bad", 1)
@@ -121,7 +121,7 @@ class DecodedPictures:
             kept += 1
         return kept
 
-    def _pixels(self, sample: int) -> tuple[np.ndarray, int, int]:
+    def _pixels(self, sample: int, key: int | None) -> tuple[np.ndarray, int, int]:
         """Return (flat pixels, height, width) of a sample's image, from the cache or decoded now."""
         found = self._cache.find(sample)
         if found is not None:
@@ -132,7 +132,7 @@ class DecodedPictures:
         self._counters.publish("decoding", sample + 1)
         began = time.perf_counter_ns()
         try:
-            image = self._source.pixels(sample)
+            image = self._source.pixels(sample, key)
         finally:
             self._counters.publish("decoding", 0)
         self._counters.add("decode_ns", time.perf_counter_ns() - began)

@@ -119,8 +119,8 @@ def _check_known(position: int, layer: Any) -> None:
         raise NetworkError(f"layer {position} is {said}; expected a layer such as adam_mp.Conv(20, 5)")
     if type(layer) not in KINDS.values():
         raise NetworkError(
-            f"layer {position} is of the class {type(layer).__name__}, which is none of adam_mp's, and which the processes "
-            f"of a run do not know; expected one of {known}"
+            f"layer {position} is of the class {type(layer).__name__}, which is none of adam_mp's, and which the "
+            f"processes of a run do not know; expected one of {known}"
         )
     for name, value in vars(layer).items():
         if type(value) not in (int, float, bool, type(None)):

@@ -245,7 +245,12 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts[0] = dataclasses.replace(parts[0], look=look)
     shape = _shape(sizes, options)
     test: Part | None = parts[1] if len(parts) > 1 else None
-    account, name = Account("items", {}, test is not None), type(datasets[0]).__name__
+    asked = (
+        "items, asked for anew in each epoch: the object draws at random"
+        if look.draws
+        else "items, which were the same when asked for twice: each is asked for once, and kept (--cache 0 asks anew)"
+    )
+    account, name = Account(asked, {}, test is not None), type(datasets[0]).__name__
     return _tested(
         make_dataset(
             name, parts[0], None, test, shape, classes.names, account, _least(options), options, classes.notices

@@ -196,7 +196,7 @@ def plan_data(
     source, cache_bytes, cache = make_source(dataset, keep), 0, None
     if source is not None:
         folder = None if settings.memory_dir is None else Path(settings.memory_dir)
-        allowed = parse_cache(settings.cache, free_space(folder))
+        allowed = 0 if dataset.draws else parse_cache(settings.cache, free_space(folder))
         if kept is not None:
             assert source.least is not None
             pixels = 2 * math.prod(source.least)  # few images have more once decoded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 import numpy as np
 import pytest
@@ -263,6 +264,31 @@ def test_objects():
         load_data([(np.zeros((4, 4)), number % 2) for number in range(8)])
     with pytest.raises(DataError, match=r"no item is \(image, label\); the first: ValueError: label is of type list"):
         load_data([(np.zeros((4, 4), np.uint8), [1, 2])] * 8)
+
+
+class Drawing(Items):
+    """An object that draws at random, in a way of its own for each of its items."""
+
+    def __getitem__(self, index):
+        drawn = (np.random.randint(200), random.randint(0, 200), 0)[index % 3]
+        return np.full(self.shape, drawn, np.uint8), self.targets[index]
+
+
+def test_an_object_that_draws_is_asked_anew():
+    still, drawing = load_data(Items()), load_data(Drawing())
+    assert (still.draws, drawing.draws) == (False, True)
+    assert "asked for once, and kept (--cache 0 asks anew)" in still.account.layout
+    assert "asked for anew in each epoch" in drawing.account.layout
+    assert drawing.fingerprints["train"].contents == ()
+    spec = SourceSpec(3, (40, 48), datasets=pickle_items([drawing.train]))
+    source, other = open_source(spec, None), open_source(spec, None)
+    seen = {}
+    for key in (None, 1, 2):
+        for sample in range(6):
+            seen[key, sample] = source.pixels(sample, key)[0, 0, 0]
+    for key, sample in reversed(seen):  # whoever asks, and in whatever order
+        assert other.pixels(sample, key)[0, 0, 0] == seen[key, sample]
+    assert len(set(seen.values())) > 9  # of 12 that are drawn
 
 
 def test_items_without_a_label_are_left_out():
