@@ -240,7 +240,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts, classes = make_items(
         list(zip(("training", "test"), datasets, strict=False)), to_train=not options.only_test
     )  # fmt: skip
-    chosen = _looked_at(parts[0].labels, _MORE_ITEMS)
+    chosen = _looked_at(parts[0].labels, np.arange(min(_LOOKED_AT, len(parts[0]))), _MORE_ITEMS)
     sizes, look = look_at_items(parts[0], chosen, _ASKED_TWICE)
     parts[0] = dataclasses.replace(parts[0], look=look)
     shape = _shape(sizes, options)
@@ -266,7 +266,8 @@ def _with_form(
     """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
     train = parts[TRAIN]
     sizes, faults, depths = [], [], Depths()
-    for sample in _looked_at(train.labels, _MORE_FILES).tolist():
+    spread = np.arange(0, len(train), max(1, len(train) // _LOOKED_AT))
+    for sample in _looked_at(train.labels, spread, _MORE_FILES).tolist():
         try:
             content = train.table.read(sample, options.byte_limit)
             sizes.append(image_size(content, options))
@@ -283,17 +284,16 @@ def _with_form(
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
 
 
-def _looked_at(labels: np.ndarray, more: int) -> np.ndarray:
-    """Return the samples that are looked at before a run: some spread over all, and one of each class.
+def _looked_at(labels: np.ndarray, some: np.ndarray, more: int) -> np.ndarray:
+    """Return the samples that are looked at before a run: `some`, and one of each class.
 
     At most `more` are added for classes that have none among the others: so a small class can tell that images are
     larger, in colour or deep.
     """
-    spread = np.arange(0, len(labels), max(1, len(labels) // _LOOKED_AT))
     first: np.ndarray = np.full(int(labels.max(initial=0)) + 1, -1, np.int64)
     first[labels[::-1]] = np.arange(len(labels) - 1, -1, -1)
-    first[labels[spread]] = -1
-    return np.concatenate([spread, first[first >= 0][:more]])
+    first[labels[some]] = -1
+    return np.concatenate([some, first[first >= 0][:more]])
 
 
 def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:

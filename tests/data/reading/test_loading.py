@@ -302,6 +302,17 @@ def test_items_without_a_label_are_left_out():
     assert open_source(SourceSpec(1, (4, 4), datasets=source), None).pixels(2).shape == (4, 4, 1)
 
 
+def test_a_small_class_is_looked_at_too(tmp_path):
+    """Of 300 images one is looked at in four; the only class in colour has two."""
+    for name, count, shape in (("a", 150, (20, 20)), ("b", 2, (20, 20, 3)), ("c", 150, (20, 20))):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            content = encode(np.full(shape, 100, np.uint8), "PNG")
+            (tmp_path / name / f"{number:03}.png").write_bytes(content)
+    data = load_data(tmp_path)
+    assert data.image_shape == (20, 20, 3)
+
+
 def test_sizes_of_pictures():
     assert parse_image_size("224") == (224, 224)
     assert parse_image_size("30x40") == (30, 40)
