@@ -1,6 +1,6 @@
 """Bad samples, whose images cannot be read or decoded: counted, named in `bad_samples.jsonl`, and left out.
 
-With `--strict` the first of them ends the run.
+With `--strict` the first of them ends the run. If a class has no other images to train on, a line says so.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class BadSamples:
         folder: Path | None,
         strict: bool,
         notice: Callable[[str], None],
+        training: np.ndarray | None = None,
     ) -> None:
+        self._training, self._without = training, set[int]()  # classes of which no image to train on is good
         self._dataset, self._strict, self._notice = dataset, strict, notice
         self._path = None if folder is None else folder / BAD_SAMPLES_FILE
         self._flags: np.ndarray = np.zeros(0, np.uint8) if flags is None else flags
@@ -87,6 +89,22 @@ class BadSamples:
             bad = found[0][0]
             raise DataError(f"{bad.path}: {bad.reason}; mend or remove it, or leave out --strict")
         self._write(found)
+        self._tell_classes(numbers)
+
+    def _tell_classes(self, numbers: np.ndarray) -> None:
+        """Tell once of each class of the samples `numbers` that it has no good image to train on any more."""
+        if self._training is None:
+            return
+        labels, names = self._dataset.train.labels, self._dataset.class_names
+        good = np.bincount(labels[self._training], self._flags[self._training] == 0, self._dataset.classes)
+        hit = np.unique(labels[np.intersect1d(numbers, self._training)])
+        for label in hit[good[hit] == 0].tolist():
+            if label not in self._without:
+                self._without.add(label)
+                self._notice(
+                    f"the class {names[label] if names else label} has no image left to train on: all of its "
+                    f"{np.count_nonzero(labels[self._training] == label):,} cannot be read (see {BAD_SAMPLES_FILE})"
+                )
 
     def _write(self, found: Sequence[tuple[BadSample, int | None]]) -> None:
         new = [(bad, number) for bad, number in found if bad.path not in self._named]
