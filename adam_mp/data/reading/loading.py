@@ -42,6 +42,7 @@ _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
 _USUAL_SIDE = 224
 _LOOKED_AT = 64  # images whose headers decide the size and colours of all pictures
 _MORE_FILES, _MORE_ITEMS = 192, 64  # and at most so many more, to have one of each class
+_MORE_DEEP = 500  # images that are decoded to see their largest value, if the first have grey values of 16 bits
 _ASKED_TWICE = 32  # items that are asked a second time, to see whether the object draws at random
 _LARGEST_SIDE = 4096  # pixels
 
@@ -267,7 +268,8 @@ def _with_form(
     train = parts[TRAIN]
     sizes, faults, depths = [], [], Depths()
     spread = np.arange(0, len(train), max(1, len(train) // _LOOKED_AT))
-    for sample in _looked_at(train.labels, spread, _MORE_FILES).tolist():
+    seen = set(_looked_at(train.labels, spread, _MORE_FILES).tolist())
+    for sample in sorted(seen):
         try:
             content = train.table.read(sample, options.byte_limit)
             sizes.append(image_size(content, options))
@@ -279,7 +281,11 @@ def _with_form(
         raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
     shape = _shape(sizes, options)
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
-    options = dataclasses.replace(options, white=depths.white(options))
+    if depths.measures(options):
+        more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
+        depths.look_at_more([sample for sample in more.tolist() if sample not in seen], train.table, options)
+    clipped = options.clipped and options.white is not None  # a white that nobody chose hides nothing
+    options = dataclasses.replace(options, white=depths.white(options), clipped=clipped or not depths.deep)
     notices = (*notices, *depths.notices(options))
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
 

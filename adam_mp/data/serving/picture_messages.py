@@ -63,11 +63,12 @@ class Look:
     keep: float
     turned: bool
     white: float
+    clipped: bool = True
 
     @property
-    def decoded(self) -> tuple[float, bool, float]:
-        """What decides how images look once they are decoded: `keep`, `turned` and `white`."""
-        return self.keep, self.turned, self.white
+    def decoded(self) -> tuple[float, bool, float, bool]:
+        """What decides how images look once they are decoded: `keep`, `turned`, `white` and `clipped`."""
+        return self.keep, self.turned, self.white, self.clipped
 
     @property
     def number(self) -> int:
@@ -91,8 +92,8 @@ class Describing:
     """What DESCRIBE holds: the data set, and how its pictures look.
 
     `digest` and `count` are those of the data set, `image_shape` is the shape of pictures, `ranges` those of the
-    augmentation, `keep` see `PictureSpec`, `turned` and `white` see `LoadOptions`; a replica that sends neither is of a
-    version that turned no image.
+    augmentation, `keep` see `PictureSpec`, `turned`, `white` and `clipped` see `LoadOptions`; a replica that sends none
+    of them is of a version that turned no image.
     """
 
     digest: int = entry(Whole(0, (1 << 64) - 1))
@@ -103,6 +104,7 @@ class Describing:
     keep: float = entry(Number(0, 1))
     turned: bool = entry(Flag(), False)
     white: float = entry(Number(0, WHITE), WHITE)
+    clipped: bool = entry(Flag(), True)
 
     def __post_init__(self) -> None:
         colours = self.normalization
@@ -123,7 +125,7 @@ class Describing:
             normalization.mean, normalization.deviation, (normalization.fill,), normalization.directions
         )  # fmt: skip
         return cls(digest, count, shape, colours, tuple(augmentation.ranges.tolist()), keep, options.turned,
-                   options.white or WHITE)  # fmt: skip
+                   options.white or WHITE, options.clipped)  # fmt: skip
 
     @property
     def look(self) -> Look:
@@ -132,7 +134,7 @@ class Describing:
         return Look(
             Normalization(colours.mean, colours.deviation, colours.fill[0], colours.directions),
             Augmentation(**dict(zip(RANGES, self.ranges, strict=True))),
-            self.keep, self.turned, self.white,
+            self.keep, self.turned, self.white, self.clipped,
         )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class PictureService:
     def __init__(self, dataset: DataSet) -> None:
         self._digest, self._count, self._name = dataset.digest, dataset.count, dataset.name
         self.shape = dataset.image_shape
-        self._cached: tuple[float, bool, float] | None = None
+        self._cached: tuple[float, bool, float, bool] | None = None
         self._sessions: collections.OrderedDict[int, Session] = collections.OrderedDict()
 
     @property
