@@ -1,8 +1,8 @@
 """How deep the pixels of a data set are: what grey values of 16 bits mean is decided once for all its images.
 
 Cameras, microscopes and scanners write 10, 12 or 14 bits into 16. Some images, spread over all, say how many bits are
-in use, and their largest possible value becomes white in all images, of training and of `predict` alike. If another image
-has larger values, it is left out: they would all become white, which nobody asked for.
+in use, and their largest possible value becomes white in all images, of training and of `predict` alike. If another
+image has larger values, it is left out: they would all become white, which nobody asked for.
 """
 
 from __future__ import annotations
