@@ -96,9 +96,10 @@ def evaluate_model(
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
-    scale = model.values if isinstance(data.train, Samples) else None  # images in files are always read as bytes
-    if scale is not None and (why := other_scale(data.train.images[:_SCALED], scale)) is not None:
-        raise DataError(f"{data.name}: {why}")
+    if isinstance(data.train, Samples) and model.values is not None:  # images in files are always read as bytes
+        why = other_scale(data.train.images[:_SCALED], model.values)
+        if why is not None:
+            raise DataError(f"{data.name}: {why}")
     data = match_classes(data, model.class_names, model.network.classes)
     names = data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()

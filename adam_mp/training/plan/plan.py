@@ -37,7 +37,7 @@ from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.data.understanding import understand
 from adam_mp.training.folder.checkpoint import StoredCheckpoint
 from adam_mp.training.plan.quorum import quorum_batches
-from adam_mp.training.plan.resuming import check_same_run, recorded_choices, resume_settings
+from adam_mp.training.plan.resuming import check_same_network, check_same_run, recorded_choices, resume_settings
 from adam_mp.training.plan.same_data import check_same_data, data_identity
 from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
@@ -168,6 +168,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     listener(understood)
     source = resumed.network if resumed and "model" not in explicit else settings.model
     network = load_network(source, dataset.image_shape, dataset.classes)
+    if resumed is not None:
+        assert settings.folder is not None
+        check_same_network(settings.folder, resumed, network)
     _check_rate(settings, len(division.training))
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
