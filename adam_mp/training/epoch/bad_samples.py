@@ -6,6 +6,7 @@ With `--strict` the first of them ends the run. If a class has no other images t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,10 @@ class BadSamples:
             number, fault = line.get("number"), Fault.__members__.get(str(line.get("fault")))
             if isinstance(number, int) and 0 <= number < len(self._flags) and fault is not None:
                 self._flags[number] = self._seen[number] = fault
-        self._write([(bad, None) for bad in dataset.rejected])
+        # Where the data have moved since, files that were left out then have another path now.
+        before = {(line.get("fault"), os.path.basename(line["sample"])) for line in known if line.get("number") is None}
+        new = [bad for bad in dataset.rejected if (bad.fault.name, os.path.basename(bad.path)) not in before]
+        self._write([(bad, None) for bad in new])
 
     @property
     def count(self) -> int:

@@ -97,3 +97,11 @@ def test_a_class_without_a_good_image_to_train_on_is_told_once(tmp_path):
         bad.forgive()
         flags[2] = Fault.MISSING
     assert len(notices) == 2
+
+
+def test_what_was_left_out_is_named_once_wherever_the_data_move(tmp_path, data):
+    flags = np.zeros(data.count, np.uint8)
+    assert BadSamples(data, flags, tmp_path, False, pytest.fail).count == 1
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert BadSamples(load_data(tmp_path / "moved"), flags, tmp_path, False, pytest.fail).count == 1
+    assert len(lines(tmp_path)) == 1
