@@ -57,7 +57,7 @@ def _data_of(run: Path) -> str:
     """Return the data of a run, where they are now; raises RunFolderError if they are gone or were objects."""
     record = read_record(run)
     if record["settings"].get("data") == GIVEN:
-        raise RunFolderError(f"the run in {run} was given its data by a program; give --data with images to test on")
+        raise RunFolderError(f"the run in {run} was given its data by the caller; give --data with images to test on")
     return str(find_path(run, record, "data"))
 
 

@@ -106,6 +106,8 @@ def reading_of(path: Path, model: Model, values: argparse.Namespace) -> LoadOpti
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has damaged options of reading: {error!r}") from None
     given = {name: getattr(values, name) for name in ("follow_links", "pixel_limit", "white") if hasattr(values, name)}
+    if "white" in given:
+        given["clipped"] = True
     if getattr(values, "ignore_orientation", False):
         given["turned"] = False
     return dataclasses.replace(options, **{**_recorded(path, model), **given})

@@ -107,7 +107,7 @@ class DecodedPictures:
             if self._bad[sample]:
                 continue
             try:
-                self._make(sample, images[kept], ranges, key or 0)
+                self._make(sample, images[kept], ranges, key)
             except SampleError as error:
                 self._bad[sample] = error.fault
                 self._counters.add("bad", 1)
@@ -116,17 +116,17 @@ class DecodedPictures:
             kept += 1
         return kept
 
-    def _make(self, sample: int, out: np.ndarray, ranges: np.ndarray, key: int) -> None:
+    def _make(self, sample: int, out: np.ndarray, ranges: np.ndarray, key: int | None) -> None:
         """Write the picture of a sample into `out`, from the cache or decoded now. Raises SampleError."""
         found = self._cache.find(sample)
         if found is not None:
             place, height, width = found
             flat = self._cache.pixels[place : place + height * width * self._channels]
-            self._draw(flat, height, width, out, ranges, key, sample)
+            self._draw(flat, height, width, out, ranges, key or 0, sample)
             if self._cache.still_has(place):
                 self._counters.add("hits", 1)
                 return
-        self._draw(*self._decoded(sample), out, ranges, key, sample)
+        self._draw(*self._decoded(sample, key), out, ranges, key or 0, sample)
 
     def _draw(
         self, flat: np.ndarray, height: int, width: int, out: np.ndarray, ranges: np.ndarray, key: int, sample: int
@@ -135,13 +135,13 @@ class DecodedPictures:
         self._warp(flat, height, width, out, ranges, self._keep, key, sample, self._colours, self._fill)
         self._counters.add("augment_ns", time.perf_counter_ns() - began)
 
-    def _decoded(self, sample: int) -> tuple[np.ndarray, int, int]:
+    def _decoded(self, sample: int, key: int | None) -> tuple[np.ndarray, int, int]:
         """Return (flat pixels, height, width) of a sample's image, decoded now and put into the cache."""
         # If the decoder kills this process, its supervisor reads here which sample it decoded.
         self._counters.publish("decoding", sample + 1)
         began = time.perf_counter_ns()
         try:
-            image = self._source.pixels(sample)
+            image = self._source.pixels(sample, key)
         finally:
             self._counters.publish("decoding", 0)
         self._counters.add("decode_ns", time.perf_counter_ns() - began)

@@ -115,6 +115,11 @@ def evaluate_model(
     ):
         session.start()
         loss, accuracy = session.evaluate("test")
+        flags = session.memory.arrays.get("bad")
+        faults = np.zeros(0, np.uint8) if flags is None else flags[tested].copy()
+    if (bad := np.flatnonzero(faults)).size:
+        worst = data.worst_of(tested[bad], faults[bad])
+        tell(f"{bad.size:,} of {several(len(tested), 'image')} could not be used, and count neither way; {worst}")
     counted = dict(zip(names, counts, strict=True))
     return EvaluationResult(accuracy, loss, len(tested), time.monotonic() - began, workers, counted)
 

@@ -179,6 +179,8 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
     for name in ("servers", "replicas", "resume", "target_accuracy"):
         for_replicas.pop(name)
     for_replicas["cores"] = plan.cores
+    if not plan.data.dataset.options.clipped:
+        for_replicas["white"] = None  # they measure it as this one did
     with Launch(
         folder.path, settings.servers, settings.replicas, for_replicas, settings.restarts, train_replica,
         lambda: interruption.requested is not None, lambda text, details: tell(Notice(text, details)),

@@ -114,7 +114,7 @@ def test_inspect(capsys, trained, tmp_path):
 
 
 def test_evaluate(capsys, trained, tmp_path):
-    expect_error(capsys, "given by the caller", "evaluate", trained.run_dir)
+    expect_error(capsys, "was given its data by the caller; give --data", "evaluate", trained.run_dir)
     expect_error(capsys, "(28, 28, 1)", "evaluate", trained.run_dir, "--data", "mnist")
     expect_error(capsys, "give --data", "evaluate", f"{trained.run_dir}/model.safetensors")
     expect_error(capsys, "does not exist", "evaluate", str(tmp_path / "nothing"), "--data", "mnist")

@@ -123,10 +123,12 @@ def test_run_folders_that_cannot_be_used(start, small_data, tmp_path):
     assert start("train", "--data", str(small_data), "--epochs", "1", "--run-dir", str(run)).finish().code == 0
     expect_one_line(start("train", "--resume", str(run)), "has done its 1 epoch; give --epochs more than that")
     expect_one_line(
-        start("train", "--resume", str(run), "--epochs", "2", "--model", "mlp"), "belongs to a run with model"
+        start("train", "--resume", str(run), "--epochs", "2", "--model", "mlp"),
+        "belongs to another network, 'mnist': its conv1 is",
     )
     expect_one_line(
-        start("train", "--resume", str(run), "--epochs", "2", "--data", "mnist"), "belongs to a run with data"
+        start("train", "--resume", str(run), "--epochs", "2", "--data", "mnist"),
+        "was trained on other data than mnist: they have 60,000 images to train on, and had",
     )
     checkpoint = next(run.glob("checkpoint-*.safetensors"))
     content = bytearray(checkpoint.read_bytes())

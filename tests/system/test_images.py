@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import adam_mp
 from adam_mp.compute.model import load
 from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
 from tests.system.conftest import metrics, wait_until
@@ -243,3 +244,27 @@ def test_what_the_survey_decodes_is_not_decoded_again(start, tmp_path, folder, c
     wanted = 2 * TRAIN + VALIDATION  # the second validation comes after the last row
     assert decoded + hits == wanted
     assert decoded == (VALIDATION if cache == "60%" else wanted)  # all training images are surveyed
+
+
+def test_an_object_that_draws_is_asked_anew_in_each_epoch(tmp_path):
+    """Its draws depend on seed, epoch and sample alone, so that a deterministic run can be repeated."""
+
+    class Drawing:
+        targets = [number % 2 for number in range(60)]
+
+        def __len__(self):
+            return 60
+
+        def __getitem__(self, index):
+            return np.random.randint(0, 100, (8, 8)).astype(np.uint8) + 100 * (index % 2), index % 2
+
+    settings = {"epochs": 3, "quiet": True, "validation": 0, "consistency": "deterministic", "cores": 2}
+    runs = [
+        adam_mp.train("mlp", Drawing(), data_servers=servers, run_dir=tmp_path / str(servers), seed=3, **settings)
+        for servers in (1, 2)
+    ]
+    for run in runs:
+        assert (run.images_trained, run.cache_hits) == (180, 0)
+        assert run.images_decoded >= 180
+    for name, weights in runs[0].model.weights.items():
+        np.testing.assert_array_equal(weights, runs[1].model.weights[name])

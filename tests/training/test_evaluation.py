@@ -93,3 +93,16 @@ def test_classes_are_matched_by_their_names(tmp_path):
     (tmp_path / "parts" / "Test" / "red").rename(tmp_path / "parts" / "Test" / "rot")
     with pytest.raises(DataError, match="class 'rot', which the model does not know; the data have blue, green, rot"):
         evaluate_model(model, str(tmp_path / "parts"), 1, told.append)
+
+
+def test_images_that_cannot_be_used_are_told(tmp_path):
+    network = load_network([adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax()], (40, 48, 3), 3)
+    model = Model(network, initial_weights(network, 0), (0.0,) * 3, (1.0,) * 3, 0.0, ("blue", "green", "red"))
+    paths, told = write_folder(tmp_path, 3), []
+    for path in paths[:2]:
+        path.write_bytes(path.read_bytes()[:-100])
+    evaluate_model(model, str(tmp_path), 1, lambda event: told.append(event.text))
+    assert told == [
+        "2 of 9 images could not be used, and count neither way; 2 of 2: the image is damaged or cut short "
+        f"({paths[0]})"
+    ]

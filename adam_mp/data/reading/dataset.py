@@ -129,6 +129,11 @@ class DataSet:
         """The dtype of stored values."""
         return str(self.train.images.dtype) if isinstance(self.train, Samples) else "uint8"
 
+    @property
+    def draws(self) -> bool:
+        """Whether items of the data set's object are other ones each time, because it draws at random."""
+        return any(isinstance(part, Items) and part.look.draws for part in self.parts)
+
     @cached_property
     def values(self) -> ValueScale:
         """The scale of the training images' values; images in files and items are bytes."""

@@ -42,8 +42,8 @@ def decode(content: bytes, channels: int, least: tuple[int, int] | None, options
 
     The image is turned as its EXIF orientation asks, if `options` say so, and shrunk, in its proportions, as long as it
     keeps at least the size `least` (height, width); with None it keeps its own size. Grey values of 16 bits are divided
-    so that `options.white` becomes 255. Raises SampleError if the content is not a whole image within the limits of
-    `options`, MemoryError if there is not enough memory for it.
+    so that `options.white` becomes 255; larger ones become 255 too if `options` clip them. Raises SampleError if the
+    content is not a whole image within the limits of `options`, MemoryError if there is not enough memory for it.
     """
     if not content:
         raise SampleError(Fault.EMPTY)
@@ -125,9 +125,12 @@ def _decode_other(content: bytes, channels: int, options: LoadOptions) -> np.nda
     with _opened(content, options.pixel_limit) as image:
         try:
             if is_deep_grey(content):
-                image = Image.fromarray(_to_bytes(np.asarray(image), options.white or WHITE))  # noqa: PLW2901
+                values, white = np.asarray(image), options.white or WHITE
+                if not options.clipped and values.max(initial=0) > white:
+                    raise SampleError(Fault.ABOVE_WHITE)
+                image = Image.fromarray(_to_bytes(values, white))  # noqa: PLW2901
             pixels = np.asarray(_opaque(image).convert(_MODES[channels]), np.uint8)
-        except MemoryError:
+        except (MemoryError, SampleError):
             raise
         except Exception as error:
             # Pillow's decoders raise nearly anything for files made to break them.

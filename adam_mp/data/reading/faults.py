@@ -33,6 +33,7 @@ class Fault(enum.IntEnum):
     GUARDED = 16
     TOO_MANY_BYTES = 17
     NO_MEMORY = 18
+    ABOVE_WHITE = 19
 
 
 REASONS = {
@@ -51,6 +52,7 @@ REASONS = {
     Fault.GUARDED: "the image library refuses an image so large in this format, whatever the limit; save it as PNG",
     Fault.TOO_MANY_BYTES: "the file has more bytes than an image within the limit can take; --pixel-limit raises it",
     Fault.NO_MEMORY: "there was not enough memory to decode the image",
+    Fault.ABOVE_WHITE: "a grey image of 16 bits has values above white (see --white), which was measured on others",
     Fault.HIDDEN: "its name begins with a dot, as those of hidden files do",
     Fault.NO_CLASS: "an image that is in no class folder",
     Fault.DUPLICATE: "the sample has such a member already",

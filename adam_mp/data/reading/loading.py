@@ -44,6 +44,7 @@ _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
 _USUAL_SIDE = 224
 _LOOKED_AT = 64  # images whose headers decide the size and colours of all pictures
 _MORE_FILES, _MORE_ITEMS = 192, 64  # and at most so many more, to have one of each class
+_MORE_DEEP = 500  # images that are decoded to see their largest value, if the first have grey values of 16 bits
 _ASKED_TWICE = 32  # items that are asked a second time, to see whether the object draws at random
 _LARGEST_SIDE = 4096  # pixels
 
@@ -287,12 +288,17 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts, classes = make_items(
         list(zip(("training", "test"), datasets, strict=False)), to_train=not options.only_test
     )  # fmt: skip
-    chosen = _looked_at(parts[0].labels, _MORE_ITEMS)
+    chosen = _looked_at(parts[0].labels, np.arange(min(_LOOKED_AT, len(parts[0]))), _MORE_ITEMS)
     sizes, look = look_at_items(parts[0], chosen, _ASKED_TWICE)
     parts[0] = dataclasses.replace(parts[0], look=look)
     shape = _shape(sizes, options)
     test: Part | None = parts[1] if len(parts) > 1 else None
-    account, name = Account("items", {}, test is not None), type(datasets[0]).__name__
+    asked = (
+        "items, asked for anew in each epoch: the object draws at random"
+        if look.draws
+        else "items, which were the same when asked for twice: each is asked for once, and kept (--cache 0 asks anew)"
+    )
+    account, name = Account(asked, {}, test is not None), type(datasets[0]).__name__
     return _tested(
         make_dataset(
             name, parts[0], None, test, shape, classes.names, account, _least(options), options, classes.notices
@@ -308,7 +314,9 @@ def _with_form(
     """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
     train = parts[TRAIN]
     sizes, faults, depths = [], [], Depths()
-    for sample in _looked_at(train.labels, _MORE_FILES).tolist():
+    spread = np.arange(0, len(train), max(1, len(train) // _LOOKED_AT))
+    seen = set(_looked_at(train.labels, spread, _MORE_FILES).tolist())
+    for sample in sorted(seen):
         try:
             content = train.table.read(sample, options.byte_limit)
             sizes.append(image_size(content, options))
@@ -320,24 +328,27 @@ def _with_form(
         raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
     shape = _shape(sizes, options)
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
-    options = dataclasses.replace(options, white=depths.white(options))
+    if depths.measures(options):
+        more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
+        depths.look_at_more([sample for sample in more.tolist() if sample not in seen], train.table, options)
+    clipped = options.clipped and options.white is not None  # a white that nobody chose hides nothing
+    options = dataclasses.replace(options, white=depths.white(options), clipped=clipped or not depths.deep)
     notices = (*notices, *depths.notices(options))
     if faults:
         notices = (*notices, f"of the images looked at first, {len(faults):,} cannot be read: {summary_of(faults)}")
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
 
 
-def _looked_at(labels: np.ndarray, more: int) -> np.ndarray:
-    """Return the samples that are looked at before a run: some spread over all, and one of each class.
+def _looked_at(labels: np.ndarray, some: np.ndarray, more: int) -> np.ndarray:
+    """Return the samples that are looked at before a run: `some`, and one of each class.
 
     At most `more` are added for classes that have none among the others: so a small class can tell that images are
     larger, in colour or deep.
     """
-    spread = np.arange(0, len(labels), max(1, len(labels) // _LOOKED_AT))
     first: np.ndarray = np.full(int(labels.max(initial=0)) + 1, -1, np.int64)
     first[labels[::-1]] = np.arange(len(labels) - 1, -1, -1)
-    first[labels[spread]] = -1
-    return np.concatenate([spread, first[first >= 0][:more]])
+    first[labels[some]] = -1
+    return np.concatenate([some, first[first >= 0][:more]])
 
 
 def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:

@@ -24,7 +24,8 @@ class LoadOptions:
     says whether links to folders, and links that lead out of the data folder, are followed. `pixel_limit` is the most
     pixels that an image may have, in every format. `turned` says whether an image is turned as its EXIF orientation
     asks, which is how viewers show it. `white` is the value of grey images of 16 bits that becomes 255; with None it is
-    measured on the first images of a data set, and 65535 for a single image. With `only_test`, what is to be tested
+    measured on some images of a data set, and 65535 for a single image. Larger values become 255 too if they are
+    `clipped`; otherwise, where white was measured, such an image is refused. With `only_test`, what is to be tested
     becomes the only part, "train": the test part, or all of data whose parts have no names.
     """
 
@@ -34,6 +35,7 @@ class LoadOptions:
     pixel_limit: int = PIXEL_LIMIT
     turned: bool = True
     white: float | None = None
+    clipped: bool = True
     only_test: bool = False
 
     def __post_init__(self) -> None:
@@ -58,6 +60,7 @@ class LoadOptions:
         return cls(
             follow_links=bool(values["follow_links"]), pixel_limit=int(values["pixel_limit"]),
             turned=bool(values["turned"]), white=None if white is None else float(white),
+            clipped=bool(values.get("clipped", True)),
         )  # fmt: skip
 
     @property
@@ -66,4 +69,4 @@ class LoadOptions:
         return 8 * self.pixel_limit + (64 << 20)
 
 
-_KEPT = ("follow_links", "pixel_limit", "turned", "white")
+_KEPT = ("follow_links", "pixel_limit", "turned", "white", "clipped")

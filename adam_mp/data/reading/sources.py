@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import pickle
+import random
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -50,8 +53,8 @@ class RecordSource:
             for sample in samples
         }
 
-    def pixels(self, sample: int) -> np.ndarray:
-        """Return the decoded image, uint8 [h, w, c]; raises SampleError."""
+    def pixels(self, sample: int, key: int | None = None) -> np.ndarray:
+        """Return the decoded image, uint8 [h, w, c], the same for any `key`; raises SampleError."""
         waiting = self._ahead.pop(sample, None)
         try:
             content = self._table.read(sample, self._limit) if waiting is None else waiting.result()
@@ -71,11 +74,25 @@ class ItemSource:
     def prepare(self, samples: Iterable[int]) -> None:
         """Do nothing: items are not read ahead."""
 
-    def pixels(self, sample: int) -> np.ndarray:
-        """Return the item's image, uint8 [h, w, c]; raises SampleError."""
+    def pixels(self, sample: int, key: int | None = None) -> np.ndarray:
+        """Return the item's image, uint8 [h, w, c]; raises SampleError.
+
+        An object that draws at random draws the same for the same `key`, which stands for seed and epoch; None is that
+        of an evaluation. That holds for the generators that Python, numpy and torch have for a whole process.
+        """
+        _seed_generators(key, sample)
         dataset, numbers, first = next(part for part in reversed(self._datasets) if part[2] <= sample)
         pixels = item_pixels(dataset, int(numbers[sample - first]), self._spec.channels)
         return pixels if pixels.shape[:2] == self._spec.least else reduce(pixels, self._spec.least)
+
+
+def _seed_generators(key: int | None, sample: int) -> None:
+    """Seed this process's generators. Processes are forked, so without it all data servers would draw the same."""
+    digest = hashlib.blake2b(f"{key} {sample}".encode(), digest_size=16).digest()
+    random.seed(int.from_bytes(digest, "little"))
+    np.random.seed(int.from_bytes(digest[:4], "little"))
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(int.from_bytes(digest[:7], "little"))
 
 
 Source = RecordSource | ItemSource

@@ -126,7 +126,10 @@ class PictureMaker:
         if source is not None:
             height, width, _ = self._served.shape
             keep = session.look.keep
-            options = dataclasses.replace(source.options, turned=session.look.turned, white=session.look.white)
+            look = session.look
+            options = dataclasses.replace(
+                source.options, turned=look.turned, white=look.white, clipped=look.clipped
+            )  # fmt: skip
             least = math.ceil(height / keep), math.ceil(width / keep)
             source = dataclasses.replace(source, least=least, options=options)
             bad = memory.arrays["bad"] = np.zeros(len(self._labels), np.uint8)

@@ -19,6 +19,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,16 @@ from adam_mp.transport.forms import (
     Number,
     Numbers,
     Seen,
+    Text,
     Whole,
     Wholes,
     entry,
     read,
     short,
 )
+from adam_mp.transport.messages import shown
 
+_LONGEST_NAME, _MOST_NAMES = 100, 200  # characters of the name of a class, and names, that are sent
 MOST_SAMPLES = 4096  # in a request
 PART_BYTES = 8 << 20  # bytes of a request's pictures; a larger batch takes several requests, for several picture makers
 
@@ -63,11 +67,12 @@ class Look:
     keep: float
     turned: bool
     white: float
+    clipped: bool = True
 
     @property
-    def decoded(self) -> tuple[float, bool, float]:
-        """What decides how images look once they are decoded: `keep`, `turned` and `white`."""
-        return self.keep, self.turned, self.white
+    def decoded(self) -> tuple[float, bool, float, bool]:
+        """What decides how images look once they are decoded: `keep`, `turned`, `white` and `clipped`."""
+        return self.keep, self.turned, self.white, self.clipped
 
     @property
     def number(self) -> int:
@@ -91,8 +96,9 @@ class Describing:
     """What DESCRIBE holds: the data set, and how its pictures look.
 
     `digest` and `count` are those of the data set, `image_shape` is the shape of pictures, `ranges` those of the
-    augmentation, `keep` see `PictureSpec`, `turned` and `white` see `LoadOptions`; a replica that sends neither is of a
-    version that turned no image.
+    augmentation, `keep` see `PictureSpec`, `turned`, `white` and `clipped` see `LoadOptions`; a replica that sends none
+    of them is of a version that turned no image. `classes` are the names of the classes, none if they are too many to
+    send; they only serve to say what differs.
     """
 
     digest: int = entry(Whole(0, (1 << 64) - 1))
@@ -103,6 +109,8 @@ class Describing:
     keep: float = entry(Number(0, 1))
     turned: bool = entry(Flag(), False)
     white: float = entry(Number(0, WHITE), WHITE)
+    clipped: bool = entry(Flag(), True)
+    classes: tuple[str, ...] = entry(ListOf(Text(_LONGEST_NAME), "names"), ())
 
     def __post_init__(self) -> None:
         colours = self.normalization
@@ -116,14 +124,14 @@ class Describing:
     @classmethod
     def of(
         cls, digest: int, count: int, shape: tuple[int, ...], normalization: Normalization,
-        augmentation: Augmentation, keep: float, options: LoadOptions,
+        augmentation: Augmentation, keep: float, options: LoadOptions, classes: Sequence[str] = (),
     ) -> Describing:  # fmt: skip
         """Return the description of pictures with this normalisation, augmentation and `keep`."""
         colours = Colours(
             normalization.mean, normalization.deviation, (normalization.fill,), normalization.directions
         )  # fmt: skip
         return cls(digest, count, shape, colours, tuple(augmentation.ranges.tolist()), keep, options.turned,
-                   options.white or WHITE)  # fmt: skip
+                   options.white or WHITE, options.clipped, sent_names(classes))  # fmt: skip
 
     @property
     def look(self) -> Look:
@@ -132,8 +140,13 @@ class Describing:
         return Look(
             Normalization(colours.mean, colours.deviation, colours.fill[0], colours.directions),
             Augmentation(**dict(zip(RANGES, self.ranges, strict=True))),
-            self.keep, self.turned, self.white,
+            self.keep, self.turned, self.white, self.clipped,
         )  # fmt: skip
+
+
+def sent_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes as a replica sends them; none if they are too many."""
+    return tuple(shown(name, _LONGEST_NAME) for name in classes) if len(classes) <= _MOST_NAMES else ()
 
 
 def read_description(content: Any, channels: int) -> Describing:

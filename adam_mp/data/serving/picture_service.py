@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet
 from adam_mp.data.serving.makers import MOST_SESSIONS, Finished, Job, Makers
 from adam_mp.data.serving.picture_maker import Session
-from adam_mp.data.serving.picture_messages import Opened, longest_answer, most_samples, read_description, samples_in
+from adam_mp.data.serving.picture_messages import (
+    Opened,
+    longest_answer,
+    most_samples,
+    read_description,
+    samples_in,
+    sent_names,
+)
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.transport.endpoint import Sent
 from adam_mp.transport.forms import short, write
@@ -39,8 +47,9 @@ class PictureService:
 
     def __init__(self, dataset: DataSet) -> None:
         self._digest, self._count, self._name = dataset.digest, dataset.count, dataset.name
+        self._classes = sent_names(dataset.class_names)
         self.shape = dataset.image_shape
-        self._cached: tuple[float, bool, float] | None = None
+        self._cached: tuple[float, bool, float, bool] | None = None
         self._sessions: collections.OrderedDict[int, Session] = collections.OrderedDict()
 
     @property
@@ -54,6 +63,11 @@ class PictureService:
         Raises a child of AdamError if the replica's data set differs from this one, or if the description is not valid.
         """
         described = read_description(content, self.shape[2])
+        if described.classes and self._classes and set(described.classes) != set(self._classes):
+            raise TransportError(
+                f"the replica's data have the classes {some(described.classes)}, the data served here ({self._name}) "
+                f"{some(self._classes)}: {_only(described.classes, self._classes)}; give both sides the same data"
+            )
         for name, here in (("digest", self._digest), ("count", self._count), ("image_shape", tuple(self.shape))):
             if getattr(described, name) != here:
                 raise TransportError(
@@ -214,3 +228,12 @@ class PictureServer:
 
 def _refusal(message: Message, reason: str, session: int | None = None) -> Message:
     return refusal_message(Refusal(reason, session=session), shard=message.shard, sequence=message.sequence)
+
+
+def _only(there: Sequence[str], here: Sequence[str]) -> str:
+    """Say which names only the replica has, and which only this data server."""
+    sides = (("only the replica has", there, here), ("only the data server has", here, there))
+    found = [
+        f"{whose} {some(sorted(set(own) - set(other)), 3)}" for whose, own, other in sides if set(own) - set(other)
+    ]
+    return " and ".join(found)

@@ -50,9 +50,10 @@ class RemoteSource:
     """Which data servers make the pictures, and of which data set.
 
     `addresses` are "HOST:PORT" or "unix:FILE"; the first is asked first. `digest` is that of the data set
-    (`DataSet.digest`), `count` the samples of all its parts, `image_shape` the (height, width, channels) of pictures.
-    `deadline` is the seconds that the last of the data servers has to answer before all count as silent, at most three
-    while it has opened no session. The data servers asked before it have three seconds each.
+    (`DataSet.digest`), `classes` the names of its classes, `count` the samples of all its parts, `image_shape` the
+    (height, width, channels) of pictures. `deadline` is the seconds that the last of the data servers has to answer
+    before all count as silent, at most three while it has opened no session. The data servers asked before it have
+    three seconds each.
     """
 
     addresses: tuple[str, ...]
@@ -61,6 +62,7 @@ class RemoteSource:
     image_shape: tuple[int, int, int]
     count: int
     deadline: float = 5.0
+    classes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(eq=False)
@@ -258,7 +260,14 @@ def _describe(spec: PictureSpec, remote: RemoteSource) -> Mapping[str, Any]:
     options = LoadOptions() if spec.source is None else spec.source.options
     return write(
         Describing.of(
-            remote.digest, remote.count, remote.image_shape, spec.normalization, spec.augmentation, spec.keep, options
+            remote.digest,
+            remote.count,
+            remote.image_shape,
+            spec.normalization,
+            spec.augmentation,
+            spec.keep,
+            options,
+            remote.classes,
         )
     )
 

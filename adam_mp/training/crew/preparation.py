@@ -179,4 +179,7 @@ def _remote_source(plan: RunPlan) -> RemoteSource | None:
     if settings.data_from is None:
         return None
     addresses = tuple(settings.data_from.split(","))
-    return RemoteSource(addresses, read_keys(settings.key_file), dataset.digest, dataset.image_shape, dataset.count)
+    return RemoteSource(
+        addresses, read_keys(settings.key_file), dataset.digest, dataset.image_shape, dataset.count,
+        classes=dataset.class_names,
+    )  # fmt: skip

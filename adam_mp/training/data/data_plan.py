@@ -120,18 +120,22 @@ class DataPlan:
         return PictureSpec(self.normalization, self.augmentation, self.keep, self.source, cache)
 
 
-def reading_options(settings: TrainSettings) -> LoadOptions:
-    """Return how a run with these settings reads images in files."""
+def reading_options(settings: TrainSettings, white_measured: bool) -> LoadOptions:
+    """Return how a run with these settings reads images in files; `white_measured` says that nobody chose its white."""
     return LoadOptions(
         image_size=None if settings.image_size is None else str(settings.image_size),
         follow_links=settings.follow_links, pixel_limit=settings.pixel_limit,
         turned=not settings.ignore_orientation, white=None if settings.white is None else float(settings.white),
+        clipped=not white_measured,
     )  # fmt: skip
 
 
-def load_dataset(settings: TrainSettings) -> DataSet:
-    """Load the data set that the settings name; raises SettingsError, or DataError (with `strict` for any bad file)."""
-    options = reading_options(settings)
+def load_dataset(settings: TrainSettings, white_measured: bool = False) -> DataSet:
+    """Load the data set that the settings name; raises SettingsError, or DataError (with `strict` for any bad file).
+
+    `white_measured` says that the `white` of a resumed run was measured when it began.
+    """
+    options = reading_options(settings, white_measured)
     size, dataset = options.image_size, load_data(settings.data, options)
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
         height, width, _ = dataset.image_shape
@@ -196,7 +200,7 @@ def plan_data(
     source, cache_bytes, cache = make_source(dataset, keep), 0, None
     if source is not None:
         folder = None if settings.memory_dir is None else Path(settings.memory_dir)
-        allowed = parse_cache(settings.cache, free_space(folder))
+        allowed = 0 if dataset.draws else parse_cache(settings.cache, free_space(folder))
         if kept is not None:
             assert source.least is not None
             pixels = 2 * math.prod(source.least)  # few images have more once decoded

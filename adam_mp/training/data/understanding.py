@@ -52,13 +52,15 @@ def understand(dataset: DataSet, division: Division) -> DataUnderstood:
 def _gaps(names: tuple[str, ...], counts: Mapping[str, np.ndarray], named: bool) -> list[str]:
     """Return notes about classes that have no image to train on, or none to test on where others have.
 
-    Classes without names (`named` False) that have no image to train on are among the data set's own notices.
+    Classes without names (`named` False) that have no image at all, to train on or held out, are among the data set's
+    own notices.
     """
     notes = []
     for part, what in (("train", "to train on"), ("test", "to test on")):
+        missing = counts[part] == 0
         if part == "train" and not named:
-            continue
-        if counts[part].any() and (lacking := [names[index] for index in np.flatnonzero(counts[part] == 0)]):
+            missing &= counts["validation"] > 0
+        if counts[part].any() and (lacking := [names[index] for index in np.flatnonzero(missing)]):
             notes.append(f"no image {what} of the class {some(lacking)}")
     return notes
 

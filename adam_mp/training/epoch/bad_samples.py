@@ -1,11 +1,12 @@
 """Bad samples, whose images cannot be read or decoded: counted, named in `bad_samples.jsonl`, and left out.
 
-With `--strict` the first of them ends the run.
+With `--strict` the first of them ends the run. If a class has no other images to train on, a line says so.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ class BadSamples:
         folder: Path | None,
         strict: bool,
         notice: Callable[[str], None],
+        training: np.ndarray | None = None,
     ) -> None:
+        self._training, self._without = training, set[int]()  # classes of which no image to train on is good
         self._dataset, self._strict, self._notice = dataset, strict, notice
         self._path = None if folder is None else folder / BAD_SAMPLES_FILE
         self._flags: np.ndarray = np.zeros(0, np.uint8) if flags is None else flags
@@ -47,7 +50,10 @@ class BadSamples:
             number, fault = line.get("number"), Fault.__members__.get(str(line.get("fault")))
             if isinstance(number, int) and 0 <= number < len(self._flags) and fault is not None:
                 self._flags[number] = self._seen[number] = fault
-        self._write([(bad, None) for bad in dataset.rejected])
+        # Where the data have moved since, files that were left out then have another path now.
+        before = {(line.get("fault"), os.path.basename(line["sample"])) for line in known if line.get("number") is None}
+        new = [bad for bad in dataset.rejected if (bad.fault.name, os.path.basename(bad.path)) not in before]
+        self._write([(bad, None) for bad in new])
 
     @property
     def count(self) -> int:
@@ -87,6 +93,22 @@ class BadSamples:
             bad = found[0][0]
             raise DataError(f"{bad.path}: {bad.reason}; mend or remove it, or leave out --strict")
         self._write(found)
+        self._tell_classes(numbers)
+
+    def _tell_classes(self, numbers: np.ndarray) -> None:
+        """Tell once of each class of the samples `numbers` that it has no good image to train on any more."""
+        if self._training is None:
+            return
+        labels, names = self._dataset.train.labels, self._dataset.class_names
+        good = np.bincount(labels[self._training], self._flags[self._training] == 0, self._dataset.classes)
+        hit = np.unique(labels[np.intersect1d(numbers, self._training)])
+        for label in hit[good[hit] == 0].tolist():
+            if label not in self._without:
+                self._without.add(label)
+                self._notice(
+                    f"the class {names[label] if names else label} has no image left to train on: all of its "
+                    f"{np.count_nonzero(labels[self._training] == label):,} cannot be read (see {BAD_SAMPLES_FILE})"
+                )
 
     def _write(self, found: Sequence[tuple[BadSample, int | None]]) -> None:
         new = [(bad, number) for bad, number in found if bad.path not in self._named]

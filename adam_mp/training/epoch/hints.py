@@ -46,6 +46,8 @@ class ServingHints:
         idle = 1 - (serving + measured["busy_ns"]) * 1e-9 / (seconds * plan.cores)
         if idle > _IDLE:
             return f"{100 * idle:.0f}% of the cores' time is free: --data-servers {more} would use it"
+        if plan.data.dataset.draws:
+            return f"items draw at random, so each epoch asks for them anew: --data-servers {more} may help"
         if measured["decode_ns"] > measured["augment_ns"] and plan.costs.cached < _FULL:
             return (
                 f"decoding takes most of the serving, and --cache holds {100 * plan.costs.cached:.0f}% of the images "

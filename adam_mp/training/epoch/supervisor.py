@@ -71,7 +71,9 @@ class Supervisor:
         self.keeper = Keeper(self.folder, self._notice, self._rollbacks > 0)
         ends.callback(self.keeper.close)
         flags = session.memory.arrays.get("bad")
-        self.bad_samples = BadSamples(plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice)
+        self.bad_samples = BadSamples(
+            plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice, plan.data.training
+        )
         self.leases = lease_batches(plan, self.cluster, session.shared, session.totals, self._failed_in)
         self.driver = Driver(
             plan, session, self.leases, self.account, self.keeper, self.guard, self.bad_samples, self.interruption,

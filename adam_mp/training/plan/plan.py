@@ -37,7 +37,7 @@ from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.data.understanding import understand
 from adam_mp.training.folder.checkpoint import StoredCheckpoint
 from adam_mp.training.plan.quorum import quorum_batches
-from adam_mp.training.plan.resuming import check_same_run, recorded_choices, resume_settings
+from adam_mp.training.plan.resuming import check_same_network, check_same_run, recorded_choices, resume_settings
 from adam_mp.training.plan.same_data import check_same_data, data_identity
 from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
@@ -47,6 +47,7 @@ from adam_mp.training.settings.settings import TrainSettings, check_none_absent,
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_dial
 
+MEASURED = "measured"  # noted in a checkpoint of a run whose `white` nobody chose
 _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
 _MOST_SLOTS = 16
 _BATCH_LIMIT = 1 << 20
@@ -94,8 +95,10 @@ class RunPlan:
         settings = self.settings
         # Checkpoints of versions that knew one way to divide the images do not name it.
         way = {} if self.data.division == DRAWN else {"division": self.data.division}
+        white = {} if self.data.dataset.options.clipped else {"white": MEASURED}
         return {
             **way,
+            **white,
             "data_digest": self.data.dataset.digest,
             "data": data_identity(self.data.dataset),
             "validation": settings.validation,
@@ -153,7 +156,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         )
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, resumed is not None and resumed.identity.get("white") == MEASURED)
     if resumed is not None:
         assert settings.folder is not None
         check_same_data(settings.folder, resumed.identity, dataset)
@@ -165,6 +168,9 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     listener(understood)
     source = resumed.network if resumed and "model" not in explicit else settings.model
     network = load_network(source, dataset.image_shape, dataset.classes)
+    if resumed is not None:
+        assert settings.folder is not None
+        check_same_network(settings.folder, resumed, network)
     _check_rate(settings, len(division.training))
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)

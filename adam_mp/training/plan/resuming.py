@@ -141,6 +141,15 @@ def _other_layers(before: Network, now: Network) -> str:
     return f"it has {several(len(before.layers), 'layer')}, not {len(now.layers)}"
 
 
+def check_same_network(folder: Path, checkpoint: RunState, network: Network) -> None:
+    """Raise RunFolderError, with the first layer that differs, unless `checkpoint` is of the same network."""
+    if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
+        raise RunFolderError(
+            f"run folder {folder} belongs to another network, {checkpoint.network.name!r}: "
+            f"{_other_layers(checkpoint.network, network)}; leave model out, or name another folder"
+        )
+
+
 def check_same_run(
     folder: Path,
     checkpoint: RunState,
@@ -153,11 +162,7 @@ def check_same_run(
 
     Also raises it if nothing is left to do: all `epochs` are trained, and the model's file has the best model.
     """
-    if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
-        raise RunFolderError(
-            f"run folder {folder} belongs to another network, {checkpoint.network.name!r}: "
-            f"{_other_layers(checkpoint.network, network)}; leave model out, or name another folder"
-        )
+    check_same_network(folder, checkpoint, network)
     for name, value in identity.items():
         if name not in _OF_DATA and checkpoint.identity.get(name) != value:
             raise RunFolderError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import zlib
 
@@ -10,7 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import adam_mp
+from adam_mp.cli.main import main
+from adam_mp.data.reading import loading
 from adam_mp.data.reading.decoding import brightest, decode
+from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from tests.data.pictures_on_disk import encode
@@ -70,3 +75,49 @@ def test_other_depths_are_told(tmp_path):
         (plain / name).mkdir(parents=True)
         (plain / name / "x.png").write_bytes(byte)
     assert (load_data(plain).options.white, load_data(plain).notices) == (None, ())
+
+
+def test_deeper_images_that_come_later_are_seen(tmp_path):
+    levels = [90 + number for number in range(300)]
+    levels[170] = 5000  # of the first 64 that are looked at, none is this
+    data = load_data(write(tmp_path, levels))
+    assert (data.options.white, data.options.clipped) == (8191, False)
+    assert "images with larger values are left out" in data.notices[0]
+
+
+def test_an_image_above_a_white_that_nobody_chose_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_MORE_DEEP", 10)
+    levels = [90 + number for number in range(300)]
+    levels[171] = 5000
+    data = load_data(write(tmp_path, levels))
+    assert (data.options.white, data.options.clipped) == (511, False)
+    with pytest.raises(SampleError, match=r"values above white \(see --white\), which was measured"):
+        decode(deep(512), 1, None, data.options)
+    assert decode(deep(511), 1, None, data.options)[0, 0, 0] == 255
+    kept = LoadOptions.kept(data.options.as_dict())
+    assert (kept.white, kept.clipped) == (511, False)
+    chosen = load_data(tmp_path, LoadOptions(white=511)).options
+    assert chosen.clipped
+    assert decode(deep(512), 1, None, chosen)[0, 0, 0] == 255
+    again = load_data(tmp_path, LoadOptions(white=511, clipped=False)).options  # of a run that is resumed
+    assert not again.clipped
+
+
+def test_a_run_leaves_out_what_is_above_its_white(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loading, "_MORE_DEEP", 10)
+    levels = [200 * (number % 2) + 9 for number in range(300)]
+    levels[171] = 5000
+    write(tmp_path / "c", levels)
+    run = tmp_path / "run"
+    adam_mp.train("mlp", str(tmp_path / "c"), epochs=1, cores=1, quiet=True, run_dir=run, validation=0)
+    for epochs in (1, 2):
+        if epochs == 2:
+            adam_mp.train("mlp", str(tmp_path / "c"), epochs=2, resume=run, quiet=True)
+        (line,) = (run / "bad_samples.jsonl").read_text().splitlines()
+        assert (json.loads(line)["fault"], json.loads(line)["number"]) == ("ABOVE_WHITE", 150 + sorted(
+            map(str, range(1, 300, 2))).index("171"))  # fmt: skip
+    capsys.readouterr()
+    bright = str(tmp_path / "c" / "b" / "171.png")
+    assert main(["predict", str(run), bright]) == 2
+    assert "has values above white" in capsys.readouterr().err
+    assert main(["predict", str(run), bright, "--white", "511"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 
 import numpy as np
 import pytest
@@ -265,6 +266,31 @@ def test_objects():
         load_data([(np.zeros((4, 4), np.uint8), [1, 2])] * 8)
 
 
+class Drawing(Items):
+    """An object that draws at random, in a way of its own for each of its items."""
+
+    def __getitem__(self, index):
+        drawn = (np.random.randint(200), random.randint(0, 200), 0)[index % 3]
+        return np.full(self.shape, drawn, np.uint8), self.targets[index]
+
+
+def test_an_object_that_draws_is_asked_anew():
+    still, drawing = load_data(Items()), load_data(Drawing())
+    assert (still.draws, drawing.draws) == (False, True)
+    assert "asked for once, and kept (--cache 0 asks anew)" in still.account.layout
+    assert "asked for anew in each epoch" in drawing.account.layout
+    assert drawing.fingerprints["train"].contents == ()
+    spec = SourceSpec(3, (40, 48), datasets=pickle_items([drawing.train]))
+    source, other = open_source(spec, None), open_source(spec, None)
+    seen = {}
+    for key in (None, 1, 2):
+        for sample in range(6):
+            seen[key, sample] = source.pixels(sample, key)[0, 0, 0]
+    for key, sample in reversed(seen):  # whoever asks, and in whatever order
+        assert other.pixels(sample, key)[0, 0, 0] == seen[key, sample]
+    assert len(set(seen.values())) > 9  # of 12 that are drawn
+
+
 def test_items_without_a_label_are_left_out():
     image = np.zeros((4, 4), np.uint8)
     data = load_data([(image, 1), (image, "a"), (image, np.int64(0)), 5, (image, 1.5), (image, 0)])
@@ -274,6 +300,17 @@ def test_items_without_a_label_are_left_out():
     assert data.place(1) == "item 2 of the training data"
     source = pickle_items([data.train])
     assert open_source(SourceSpec(1, (4, 4), datasets=source), None).pixels(2).shape == (4, 4, 1)
+
+
+def test_a_small_class_is_looked_at_too(tmp_path):
+    """Of 300 images one is looked at in four; the only class in colour has two."""
+    for name, count, shape in (("a", 150, (20, 20)), ("b", 2, (20, 20, 3)), ("c", 150, (20, 20))):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            content = encode(np.full(shape, 100, np.uint8), "PNG")
+            (tmp_path / name / f"{number:03}.png").write_bytes(content)
+    data = load_data(tmp_path)
+    assert data.image_shape == (20, 20, 3)
 
 
 def test_sizes_of_pictures():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -193,6 +194,21 @@ def test_other_data_are_refused_with_both_digests(make_side):
     assert str(here.data.digest) in text
     assert str(there.data.digest) in text
     assert server.statistics().refused >= 1
+
+
+def test_a_class_that_only_one_side_has_is_named(make_side):
+    here, there = make_side(arrays_data(1)), make_side(arrays_data(1))
+    names = ("cat", "dog", "h\u00e4n")
+    there.data = dataclasses.replace(there.data, class_names=names, classes=3)
+    source = dataclasses.replace(source_of(here), classes=("cat", "h\u00e4n"))
+    with serving(there) as (address, _):
+        source = dataclasses.replace(source, addresses=(address,))
+        with pytest.raises(
+            TransportError, match=r"have the classes cat, .*: only the data server has dog; give both sides"
+        ):
+            RemotePictures(SPEC, source, here.memory, here.memory.board.counters[0])
+        same = dataclasses.replace(source, classes=names)
+        RemotePictures(SPEC, same, here.memory, here.memory.board.counters[0]).close()
 
 
 def test_other_labels_are_noticed(make_side):

@@ -77,3 +77,31 @@ def test_a_disk_that_does_not_take_it_is_told(tmp_path, data):
         BadSamples(data, None, tmp_path, False, notices.append)
     BadSamples(data, None, tmp_path / "gone", False, notices.append)
     assert "cannot write" in notices[0]
+
+
+def test_a_class_without_a_good_image_to_train_on_is_told_once(tmp_path):
+    write_folder(tmp_path / "c", 3)
+    data, notices = load_data(tmp_path / "c"), []
+    flags = np.zeros(data.count, np.uint8)
+    training = np.array([0, 1, 2, 3, 4, 6, 7, 8])  # 5, of the second class, is held out
+    bad = BadSamples(data, flags, None, False, notices.append, training)
+    for sample in (0, 3, 4, 1):
+        flags[sample] = Fault.DAMAGED
+        bad.look()
+    assert notices == [
+        "the class green has no image left to train on: all of its 2 cannot be read (see bad_samples.jsonl)"
+    ]
+    flags[2] = Fault.MISSING
+    for _ in range(2):
+        bad.look()
+        bad.forgive()
+        flags[2] = Fault.MISSING
+    assert len(notices) == 2
+
+
+def test_what_was_left_out_is_named_once_wherever_the_data_move(tmp_path, data):
+    flags = np.zeros(data.count, np.uint8)
+    assert BadSamples(data, flags, tmp_path, False, pytest.fail).count == 1
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert BadSamples(load_data(tmp_path / "moved"), flags, tmp_path, False, pytest.fail).count == 1
+    assert len(lines(tmp_path)) == 1

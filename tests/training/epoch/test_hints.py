@@ -10,20 +10,20 @@ from adam_mp.training.plan.split import Costs, Split
 SECOND = 1e9
 
 
-def plan(cached=1.0, data_from=None, ready=0.0):
+def plan(cached=1.0, data_from=None, ready=0.0, draws=False):
     return types.SimpleNamespace(
         cores=4,
         split=Split(3, 1),
         costs=Costs(1e-3, 1e-4, 0, 1e-3, cached, ready),
-        data=types.SimpleNamespace(cache_bytes=10**9),
+        data=types.SimpleNamespace(cache_bytes=10**9, dataset=types.SimpleNamespace(draws=draws)),
         settings=types.SimpleNamespace(data_from=data_from),
     )
 
 
 def hint(seconds=10.0, cached=1.0, waited=10.0, busy=20.0, decode=0.0, augment=9.0, hits=50, data_from=None, ready=0.0,
-         deaths=0, without=0.0):  # fmt: skip
+         deaths=0, without=0.0, draws=False):  # fmt: skip
     notices = []
-    hints = ServingHints(plan(cached, data_from, ready), notices.append)
+    hints = ServingHints(plan(cached, data_from, ready, draws), notices.append)
     measured = {
         "waited_ns": waited * SECOND, "busy_ns": busy * SECOND, "decode_ns": decode * SECOND,
         "augment_ns": augment * SECOND, "hits": hits, "decoded": 50,
@@ -71,3 +71,10 @@ def test_decoding_counts_for_as_many_epochs_as_it_is_done(epochs):
     assert Costs(1e-3, 1e-4, 0, 1e-3, 1.0).serve_seconds(epochs) == pytest.approx(1e-4 + 1e-3 / epochs)
     assert Costs(1e-3, 1e-4, 0, 1e-3, 1.0, 1.0).serve_seconds(epochs) == pytest.approx(1e-4)  # all are surveyed
     assert Costs(1e-3, 1e-4, 0, 1e-3, 0.0).serve_seconds(epochs) == pytest.approx(1.1e-3)
+
+
+def test_an_object_that_draws_is_not_kept_by_a_larger_cache():
+    assert "--cache" in hint(cached=0.0, busy=28.0, decode=10.0, augment=1.0)
+    assert "so each epoch asks for them anew: --data-servers 2" in hint(
+        cached=0.0, busy=28.0, decode=10.0, augment=1.0, draws=True
+    )

@@ -112,4 +112,4 @@ def test_a_run_of_objects_says_that_it_needs_data_to_be_evaluated_on(tmp_path, c
         "mlp", adam_mp.load_data(str(tmp_path / "c")), epochs=1, run_dir=tmp_path / "run", quiet=True, cores=1
     )
     assert main(["evaluate", str(tmp_path / "run")]) == 2
-    assert "was given its data by a program; give --data" in capsys.readouterr().err
+    assert "was given its data by the caller; give --data" in capsys.readouterr().err

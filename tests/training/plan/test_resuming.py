@@ -171,8 +171,9 @@ def test_a_run_of_an_earlier_version_goes_on_with_its_division(tmp_path, monkeyp
         adam_mp.train(list(LAYERS), (images, labels), epochs=1, **settings)
     assert "division" not in read_checkpoint(tmp_path / "run").identity
     adam_mp.train(list(LAYERS), (images, labels), epochs=2, resume=True, **settings)
-    counts = read_record(tmp_path / "run")["data"]["class_counts"]
-    assert counts["train"][2] == 0
+    understood = read_record(tmp_path / "run")["data"]
+    assert understood["class_counts"]["train"][2] == 0
+    assert understood["notes"] == ["no image to train on of the class 2"]
     adam_mp.train(list(LAYERS), (images, labels), epochs=1, **{**settings, "run_dir": tmp_path / "new"})
     assert read_checkpoint(tmp_path / "new").identity["division"] == "by class"
     assert read_record(tmp_path / "new")["data"]["class_counts"]["train"][2] > 0
