@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from adam_mp.errors import AdamError, SettingsError, nearest, refusal
-from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
+from adam_mp.process.interruption import EXIT_CODES, Stopped, endings_as_interrupts, stacks_when_asked
 
 COMMANDS = {
     "train": "train a network",
@@ -38,16 +38,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"adam_mp {importlib.metadata.version('adam_mp')}")
         return 0
     try:
-        with stacks_when_asked(), sigterm_as_interrupt():
+        with stacks_when_asked(), endings_as_interrupts():
             return _run(arguments)
     except AdamError as error:
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"adam_mp: error: {error}", file=sys.stderr)
         return error.exit_code
-    except Stopped:
-        print("adam_mp: stopped by SIGTERM", file=sys.stderr)
-        return EXIT_CODES["SIGTERM"]
+    except Stopped as stopped:
+        print(f"adam_mp: stopped by {stopped.name}", file=sys.stderr)
+        return EXIT_CODES[stopped.name]
     except KeyboardInterrupt:
         print("adam_mp: interrupted", file=sys.stderr)
         return EXIT_CODES["SIGINT"]

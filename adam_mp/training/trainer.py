@@ -130,6 +130,7 @@ def train_replica(task: ReplicaTask) -> None:
 
     Raises SystemExit with the exit code of a command if a signal ends it, because its part of the run is not done then.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one that only this replica gets ends it, while it plans too
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):
