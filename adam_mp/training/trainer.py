@@ -101,6 +101,8 @@ def run_training(
     with fork_server(OF_A_RUN), KeptImages() as kept:
         plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share)
         folder = _take_folder(plan)
+        if folder.trouble is not None:
+            tell(Notice(folder.trouble))
         try:
             folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
             with Interruption() as interruption:
