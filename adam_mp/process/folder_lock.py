@@ -72,8 +72,8 @@ class FolderLock:
             if self._needed or error.errno not in _NO_LOCKS:
                 raise
             self.trouble = (
-                f"the file system of {folder} has no locks ({error.strerror}): take care that no other process uses the "
-                "folder, since none would be noticed"
+                f"the file system of {folder} has no locks ({error.strerror}): take care that no other process uses "
+                "the folder, since none would be noticed"
             )
 
     def _read(self) -> str:
