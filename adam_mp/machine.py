@@ -6,6 +6,7 @@ control groups limit it. May import: `errors`, `control_groups`.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
@@ -147,6 +148,7 @@ def as_name(text: str) -> str:
 
 
 def pin_to(core: int | None) -> None:
-    """Run this process on `core` only; None leaves the choice to the scheduler."""
+    """Run this process on `core` only; None leaves the choice to the scheduler, and so does a system that refuses."""
     if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, {core})

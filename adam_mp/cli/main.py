@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from adam_mp import __version__
 from adam_mp.clash import clash_in
 from adam_mp.errors import AdamError, ReaderGoneError, SettingsError, nearest, refusal
-from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
+from adam_mp.process.interruption import EXIT_CODES, Stopped, endings_as_interrupts, stacks_when_asked
 from adam_mp.process.output import guarded_streams, notice, standard_error, standard_output
 
 COMMANDS = {
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_and_tell(arguments: list[str]) -> int:
     try:
-        with stacks_when_asked(), sigterm_as_interrupt():
+        with stacks_when_asked(), endings_as_interrupts():
             return _run(arguments)
     except ReaderGoneError as error:
         return error.exit_code
@@ -44,9 +44,9 @@ def _run_and_tell(arguments: list[str]) -> int:
         _show_trace(arguments)
         notice(f"error: {error}")
         return error.exit_code
-    except Stopped:
-        notice("stopped by SIGTERM")
-        return EXIT_CODES["SIGTERM"]
+    except Stopped as stopped:
+        notice(f"stopped by {stopped.name}")
+        return EXIT_CODES[stopped.name]
     except KeyboardInterrupt:
         notice("interrupted")
         return EXIT_CODES["SIGINT"]

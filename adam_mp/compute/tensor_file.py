@@ -7,6 +7,7 @@ memory, and read in pieces into their final place: neither needs memory for a se
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -56,16 +57,25 @@ def _write(path: Path, *parts: Iterable[bytes | memoryview]) -> None:
             for part in parts:
                 file.writelines(part)
             file.flush()
-            os.fsync(file.fileno())
+            _make_durable(file.fileno())
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # makes the new name itself durable
+        _make_durable(folder)  # the new name itself
     finally:
         os.close(folder)
+
+
+def _make_durable(descriptor: int) -> None:
+    """Have the disk take what was written; some file systems (FUSE, SMB) cannot be told so, and do it by themselves."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP):
+            raise
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:

@@ -24,6 +24,12 @@ from adam_mp.machine import pin_to
 from adam_mp.process.output import guard_streams
 
 STACKS_SIGNAL = signal.SIGUSR1  # every process of a run prints its stacks when it gets this signal
+# Signals that someone sends who stops all processes of a job at once. Children pass them over: the supervisor gets them
+# too, stops the run in order, and ends its children.
+_OF_THE_SUPERVISOR = (
+    "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGPWR", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGPOLL",
+    "SIGSTKFLT",
+)  # fmt: skip
 GO = b"g"  # the supervisor writes this into a forked child's input; the child then runs its task
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = "/proc/self/oom_score_adj"  # 1000 counts as all memory that the process may have
@@ -49,7 +55,7 @@ def run_task(descriptor: int, waits: bool) -> None:
         os._exit(1)
     with named_clash(), open(descriptor, "rb") as task:
         supervisor, core, module, function, argument = pickle.load(task)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_the_supervisor()
     end_with_parent(supervisor)
     threading.Thread(target=_end_with_input, name="end-with-supervisor", daemon=True).start()
     pin_to(core)
@@ -86,6 +92,13 @@ def _go_before_the_supervisor() -> None:
         score = int(file.read()) + _FIRST_TO_GO
         file.seek(0)
         file.write(str(min(score, _MOST)))
+
+
+def leave_signals_to_the_supervisor() -> None:
+    """Ignore the signals that are meant for the whole run."""
+    for name in _OF_THE_SUPERVISOR:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def end_with_parent(parent: int) -> None:

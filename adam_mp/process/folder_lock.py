@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -11,6 +12,8 @@ from adam_mp.errors import RunFolderError
 
 LOCK_FILE = ".lock"
 _HOLDER = "process "  # a signed lock file holds this and the process id of its holder
+# What the system says where a file system has no locks, such as some network and FUSE mounts.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _LONGEST = 100  # bytes that are read of a lock file
 
 
@@ -41,10 +44,15 @@ class FolderLock:
     file that another process has locked by then. Only the holder may delete it, together with the whole folder.
     `was_held` says whether an earlier holder signed the file (`sign`). Raises FolderHeldError if another process has
     the lock, OSError if the folder cannot be locked (FileNotFoundError if its holder removed the folder just now).
+
+    If the file system has no locks and the lock is not `needed`, there is none, and `trouble` says so in a line for the
+    user.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, needed: bool = True) -> None:
         file = folder / LOCK_FILE
+        self.trouble: str | None = None
+        self._needed = needed
         self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             self._lock(folder)
@@ -60,6 +68,13 @@ class FolderLock:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderHeldError(folder, self._read() or "another process") from None
+        except OSError as error:
+            if self._needed or error.errno not in _NO_LOCKS:
+                raise
+            self.trouble = (
+                f"the file system of {folder} has no locks ({error.strerror}): take care that no other process uses "
+                "the folder, since none would be noticed"
+            )
 
     def _read(self) -> str:
         return os.pread(self._descriptor, _LONGEST, 0).decode(errors="replace").strip()

@@ -22,12 +22,11 @@ import gc
 import importlib
 import json
 import os
-import signal
 import socket
 import sys
 from typing import Any, NamedTuple
 
-from adam_mp.process.entry import end_with_parent, run_task
+from adam_mp.process.entry import end_with_parent, leave_signals_to_the_supervisor, run_task
 from adam_mp.process.sibling import Title, fork_sibling, sibling_trouble
 
 NAME = "fork server"
@@ -54,7 +53,7 @@ class Request(NamedTuple):
 def main() -> None:
     """Serve requests until the supervisor closes the socket; in a forked child, run the child's task."""
     gc.disable()  # `_become` enables it again in each child
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_the_supervisor()
     supervisor, descriptor, preload = json.loads(sys.argv[1])
     end_with_parent(supervisor)
     connection = socket.socket(fileno=descriptor)

@@ -5,5 +5,5 @@
 - Texts and pictures for commands: `text` has the words for a run, `speed` those of `bench`, `cluster_text` those of
   `status`; `contact_sheet` is the picture of `show-data`.
 
-May import: `errors`, `machine`, `kernels`, `network`, `memory`, `compute`, `data`, `training`.
+May import: `errors`, `machine`, `process`, `kernels`, `network`, `memory`, `compute`, `data`, `training`.
 """

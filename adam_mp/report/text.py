@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adam_mp.errors import several
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
+from adam_mp.process.interruption import EXIT_CODES
 from adam_mp.process.output import one_line
 
 if TYPE_CHECKING:  # quick commands use this module too, and must not import `training` for it
@@ -230,6 +231,6 @@ def summary_text(result: TrainResult) -> str:
         workers_text(result),
         f"files      {one_line(result.run_dir)}: {', '.join(map(one_line, sorted(names)))}",
     ]
-    if result.stopped_by in ("SIGINT", "SIGTERM"):
+    if result.stopped_by in EXIT_CODES:
         lines.append(f"go on with python -m adam_mp train --resume {shlex.quote(result.run_dir)}")
     return "\n".join(lines)

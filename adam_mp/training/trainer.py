@@ -97,6 +97,8 @@ def run_training(
     with fork_server(OF_A_RUN), KeptImages() as kept:
         plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share)
         folder = _take_folder(plan)
+        if folder.trouble is not None:
+            tell(Notice(folder.trouble))
         try:
             folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
             with Interruption() as interruption:
@@ -149,6 +151,7 @@ def train_replica(task: ReplicaTask) -> None:
 
     Raises SystemExit with the exit code of a command if a signal ends it, because its part of the run is not done then.
     """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # one that only this replica gets ends it, while it plans too
 
     def say(event: Event) -> None:
         if isinstance(event, Notice):

@@ -123,6 +123,15 @@ def test_it_starts_where_no_temporary_file_can_be_made(run_child, monkeypatch):
     assert "supervisor" in all_stacks({}, {})
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGALRM])
+def test_it_leaves_signals_to_all_processes_of_a_job_to_its_supervisor(run_child, tmp_path, number):
+    child = run_child(tasks.sleep, str(tmp_path / "pid"))
+    wait_until((tmp_path / "pid").exists, "the child")
+    os.kill(child.pid, number)
+    time.sleep(0.1)
+    assert child.describe_end() == "still runs"
+
+
 def test_its_end_is_described(run_child, tmp_path):
     assert ended(run_child(tasks.fail, "no luck")).describe_end() == "ended with exit code 1: ValueError: no luck"
     assert ended(run_child(tasks.leave, 7)).describe_end() == "ended with exit code 7"
@@ -136,8 +145,8 @@ def test_its_end_is_described(run_child, tmp_path):
     command = psutil.Process(child.pid).cmdline()  # empty for a moment while the system starts a program
     assert command[-1] == "child"  # so `ps` tells them apart
     assert is_child(command)
-    os.kill(child.pid, signal.SIGTERM)
-    assert ended(child).describe_end() == "was killed by SIGTERM"
+    os.kill(child.pid, signal.SIGXCPU)
+    assert ended(child).describe_end() == "was killed by SIGXCPU"
 
 
 @pytest.mark.parametrize("size", [10, 1 << 20])  # within the pipe's buffer and beyond

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
 
 import pytest
 
+from adam_mp.process import folder_lock
 from adam_mp.process.folder_lock import LOCK_FILE, FolderHeldError, FolderLock, is_held
 
 
@@ -15,6 +17,24 @@ def _hold(path, ready):
     FolderLock(path).sign()
     ready.send(os.getpid())
     ready.poll(60)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_one_that_is_not_needed_says_so(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    lock = FolderLock(tmp_path, needed=False)
+    assert lock.trouble.startswith(f"the file system of {tmp_path} has no locks ({os.strerror(number)})")
+    lock.close()
+    with pytest.raises(OSError, match=os.strerror(number)):
+        FolderLock(tmp_path)  # who removes folders that nobody holds must know
+    monkeypatch.undo()
+    held = FolderLock(tmp_path)
+    with pytest.raises(FolderHeldError):
+        FolderLock(tmp_path, needed=False)
+    held.close()
 
 
 def test_a_second_process_is_told_who_holds_it_until_that_one_is_killed(tmp_path):

@@ -170,7 +170,7 @@ def _hold(folder: Path) -> FolderLock:
     """Make the snapshot folder if it is missing, and lock it. Raises RunFolderError if another process uses it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(folder)
+        lock = FolderLock(folder, needed=False)
     except FolderHeldError as error:
         raise RunFolderError(
             f"snapshot folder {folder} is in use by {error.holder}; give each server a folder of its own"

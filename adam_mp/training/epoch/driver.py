@@ -11,7 +11,7 @@ import numpy as np
 
 from adam_mp.compute.model import Model, Tensors
 from adam_mp.memory.ledger import TRAINED
-from adam_mp.process.interruption import Interruption
+from adam_mp.process.interruption import CHECKPOINT, Interruption
 from adam_mp.training.crew.copies import restore, take_checkpoint, take_model
 from adam_mp.training.crew.session import EVALUATION_LOOK, PAUSE_LOOK, Session
 from adam_mp.training.epoch import machine
@@ -102,7 +102,8 @@ class Driver:
         if self.leases.over(self._states):
             return machine.Looked(over=True)
         self._step_run(True)
-        return machine.Looked(interrupted=self.interruption.requested is not None, leads=self.leases.leads)
+        asked, interrupted = self.interruption.checkpoint_asked, self.interruption.requested is not None
+        return machine.Looked(interrupted=interrupted, asked=asked, leads=self.leases.leads)
 
     def _time_to_look(self, phase: Phase) -> float:
         """Return how many seconds to sleep before the next look."""
@@ -143,6 +144,9 @@ class Driver:
                     f"{self.interruption.requested}: finishing the batch and writing a checkpoint; "
                     "once more stops at once"
                 )
+            case machine.SayCheckpoint():
+                self.interruption.checkpoint_asked = False
+                self._notice(f"{CHECKPOINT.name}: writing a checkpoint; the run goes on")
             case machine.CloseRound(idle):
                 ledger.close_round(idle)
             case machine.Settle():

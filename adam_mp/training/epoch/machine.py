@@ -74,9 +74,9 @@ class Began:
 class Looked:
     """What a look at the run has shown. Each phase reads some of the fields; the others may be left out.
 
-    TRAINING: whether the epoch is `over`, whether the run was `interrupted`, and whether this machine `leads`, that is,
-    validates and keeps checkpoints. PAUSING: which processes are `behind`, that is, have not acknowledged the last
-    order. VALIDATING: whether all chunks are `evaluated`.
+    TRAINING: whether the epoch is `over`, whether the run was `interrupted`, whether a checkpoint was `asked` for, and
+    whether this machine `leads`, that is, validates and keeps checkpoints. PAUSING: which processes are `behind`, that
+    is, have not acknowledged the last order. VALIDATING: whether all chunks are `evaluated`.
     """
 
     over: bool = False
@@ -84,6 +84,7 @@ class Looked:
     leads: bool = False
     behind: frozenset[int] = frozenset()
     evaluated: bool = False
+    asked: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +150,11 @@ class ShowProgress:
 @dataclasses.dataclass(frozen=True)
 class SayStopping:
     """Tell the user that the run was interrupted and is stopping."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SayCheckpoint:
+    """Tell the user that a checkpoint was asked for and is being written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,8 +232,8 @@ class GoBack:
 
 
 Action = (
-    BeginEpoch | Order | ShowProgress | SayStopping | CloseRound | Settle | CloseEpoch | OpenEpoch | ReadCounters
-    | OpenEvaluation | Record | SavePart | SaveWhole | AllowReturn | GoBack
+    BeginEpoch | Order | ShowProgress | SayStopping | SayCheckpoint | CloseRound | Settle | CloseEpoch | OpenEpoch
+    | ReadCounters | OpenEvaluation | Record | SavePart | SaveWhole | AllowReturn | GoBack
 )  # fmt: skip
 Actions = tuple[Action, ...]
 
@@ -324,6 +330,9 @@ def _look_at_training(state: State, seen: Looked, now: float) -> Step:
     if seen.interrupted:
         after, orders = _pause(state, Purpose.STOP)
         return after, (SayStopping(), *orders)
+    if seen.asked:
+        after, orders = _pause(dataclasses.replace(state, saved=now), Purpose.SAVE)
+        return after, (SayCheckpoint(), *orders)
     if seen.leads and now - state.saved >= state.rules.checkpoint_seconds:
         return _pause(dataclasses.replace(state, saved=now), Purpose.SAVE)
     if now - state.reported >= REPORT:

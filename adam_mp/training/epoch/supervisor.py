@@ -67,6 +67,7 @@ class Supervisor:
     def _make_all(self, ends: contextlib.ExitStack) -> None:
         """Make everything but processes; `ends` will end processes first, then leases, files and memory."""
         plan, session = self.plan, ends.enter_context(self.session)
+        ends.enter_context(self.interruption.note_checkpoint())
         session.memory.board.rate_share = self.account.figures.rate_share
         self.keeper = Keeper(self.folder, self._notice, self._rollbacks > 0)
         ends.callback(self.keeper.close)

@@ -95,7 +95,7 @@ class RunFolder:
         with _refusals_told(path):
             path.mkdir(parents=True, exist_ok=True)
             try:
-                return cls(path, FolderLock(path))
+                return cls(path, FolderLock(path, needed=False))
             except FolderHeldError as error:
                 raise RunFolderError(
                     f"run folder {path} is in use by {error.holder}; wait for it, or name another"
@@ -108,6 +108,11 @@ class RunFolder:
                 with contextlib.suppress(OSError):  # the run's first write will meet the same error and report it
                     entry.unlink()
         self._lock.sign()
+
+    @property
+    def trouble(self) -> str | None:
+        """A line for the user if the file system has no locks; None if this process has the lock."""
+        return self._lock.trouble
 
     def check_space(self, needed: int) -> None:
         """Raise SpaceError unless the disk has `needed` bytes free."""

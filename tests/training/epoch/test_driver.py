@@ -28,6 +28,7 @@ from adam_mp.training.epoch.machine import (
     Rules,
     Settle,
     State,
+    step,
 )
 
 
@@ -64,7 +65,7 @@ def made(monkeypatch):
     )
     data = SimpleNamespace(validation=np.arange(4))
     plan = SimpleNamespace(settings=settings, data=data, batches=2)
-    interruption, told = SimpleNamespace(requested=None), []
+    interruption, told = SimpleNamespace(requested=None, checkpoint_asked=False), []
     driver = Driver(
         plan, session, leases, account, Recorder(log), Recorder(log), Recorder(log), interruption, told.append,
         lambda guarded: log.append(("step", guarded)),
@@ -86,6 +87,18 @@ def test_while_training_the_leases_are_asked_before_anything_else_is_seen_to(mad
     made.leases._returned["over"] = True
     assert made.driver._look(state) == Looked(over=True)
     assert [name for name, *_ in made.log] == ["states", "over"]  # at once: workers may have nothing left
+
+
+def test_a_checkpoint_that_is_asked_for_is_said_and_taken_once(made):
+    made.interruption.checkpoint_asked = True
+    state = State(RULES, Phase.TRAINING)
+    seen = made.driver._look(state)
+    assert seen == Looked(asked=True, leads=True)
+    state, actions = step(state, seen, 1.0)
+    assert (state.phase, state.purpose) == (Phase.PAUSING, Purpose.SAVE)
+    made.driver._do(actions)
+    assert [notice.text for notice in made.told] == ["SIGUSR2: writing a checkpoint; the run goes on"]
+    assert not made.interruption.checkpoint_asked
 
 
 @pytest.mark.parametrize("purpose", [*Purpose])

@@ -430,3 +430,13 @@ def test_an_event_that_a_phase_does_not_have_is_an_error(phase, event):
     else:
         with pytest.raises(UnexpectedError, match=phase.value):
             step(state, event, 0.0)
+
+
+def test_a_checkpoint_that_is_asked_for_comes_at_once_and_the_run_goes_on():
+    state, actions = step(trained(), Looked(asked=True), 1.0)  # whoever leads, long before one is due
+    assert (state.phase, state.purpose) == (Phase.PAUSING, Purpose.SAVE)
+    assert isinstance(actions[0], machine.SayCheckpoint)
+    state, _ = step(state, Looked(), 2.0)
+    state, actions = step(state, Saved(), 3.0)
+    assert state.phase is Phase.TRAINING
+    assert machine.Order(TRAIN) in actions
