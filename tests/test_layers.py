@@ -10,8 +10,8 @@ import adam_mp
 
 ROOT = Path(adam_mp.__file__).parent
 ORDER = [
-    "clash", "errors", "machine", "process", "kernels", "network", "memory", "transport", "compute", "data", "params",
-    "training", "report", "interop", "api", "cli",
+    "clash", "errors", "proposals", "machine", "process", "kernels", "network", "memory", "transport", "compute",
+    "data", "params", "training", "report", "interop", "api", "cli",
 ]  # fmt: skip
 ROOMS = [  # of some layers; what lies beside them in their layer may import from all of them
     "data.reading", "data", "data.serving", "params.run", "params.server", "params.replica", "training.settings",

@@ -8,10 +8,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from adam_mp import __version__
+from adam_mp import __version__, proposals
 from adam_mp.clash import clash_in
-from adam_mp.errors import AdamError, SettingsError, nearest, refusal
+from adam_mp.errors import AdamError, SettingsError, refusal, shown, speaking_flags
 from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
+from adam_mp.proposals import nearest
 
 COMMANDS = {
     "train": "train a network",
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"adam_mp {__version__}")
         return 0
     try:
-        with stacks_when_asked(), sigterm_as_interrupt():
+        with stacks_when_asked(), sigterm_as_interrupt(), speaking_flags():
             return _run(arguments)
     except AdamError as error:
         if "--debug" in arguments:
@@ -88,7 +89,8 @@ def _open_standard_streams() -> None:
 def _run(arguments: list[str]) -> int:
     command = arguments[0]
     if command not in COMMANDS:
-        raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
+        known = nearest(command, [*COMMANDS, "--version"], of_others=proposals.COMMANDS)
+        raise SettingsError(f"unknown command {shown(command)}; {known}")
     module = importlib.import_module(f"adam_mp.cli.{command.replace('-', '_')}")
     return int(module.run(arguments[1:]))
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
-from adam_mp.errors import CheckpointError, DataError
+from adam_mp.errors import CheckpointError, DataError, shown
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
 
@@ -90,7 +90,7 @@ class Model:
         known = {name: number for number, name in enumerate(self.class_names)}
         strange = next((label for label in labels.tolist() if label not in known), None)
         if strange is not None:
-            raise DataError(f"label {strange!r} is none of the model's {len(known)} names of classes")
+            raise DataError(f"label {shown(strange)} is none of the model's {len(known)} names of classes")
         return np.array([known[label] for label in labels.tolist()])
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from functools import cached_property
 
-from adam_mp.errors import NetworkError, several
+from adam_mp.errors import NetworkError, several, shown
 from adam_mp.network.layers import Dense, Layer, Shape, Softmax
 
 
@@ -41,7 +41,7 @@ class Network:
         """Make a network of `layers` for data of `input_shape` and `classes`; each `Dense()` gets `classes` units."""
         for position, layer in enumerate(layers, 1):
             if not isinstance(layer, Layer):
-                raise NetworkError(f"layer {position} is {layer!r}; expected a layer such as adam_mp.Conv(20, 5)")
+                raise NetworkError(f"layer {position} is {shown(layer)}; expected a layer such as adam_mp.Conv(20, 5)")
         sized = tuple(Dense(classes) if layer == Dense() else layer for layer in layers)
         network = cls(sized, tuple(input_shape), name)
         if network.classes != classes:

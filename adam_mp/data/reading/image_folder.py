@@ -16,7 +16,8 @@ from adam_mp.data.reading.image_kinds import ENDINGS
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
-from adam_mp.errors import DataError, nearest
+from adam_mp.errors import DataError
+from adam_mp.proposals import nearest
 
 _INSTEAD = {VALIDATION: "so it is not validated on", TEST: "so nothing is tested"}
 

@@ -33,7 +33,8 @@ from adam_mp.data.reading.shards import (
     read_shard_set,
     shards_by_part,
 )
-from adam_mp.errors import DataError, SettingsError, nearest
+from adam_mp.errors import DataError, SettingsError, shown
+from adam_mp.proposals import nearest
 
 EMBEDDED = "mnist"
 _EMBEDDED_FOLDER = Path(__file__).parents[1] / "mnist"
@@ -290,5 +291,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
     """Return the (height, width) that "224" or "192x256" stands for; raises SettingsError for other texts."""
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(text).strip())
     if match is None or not all(1 <= int(side) <= _LARGEST_SIDE for side in match.groups() if side is not None):
-        raise SettingsError(f"image_size is {text!r}; expected pixels such as 224, or HEIGHTxWIDTH such as 192x256")
+        raise SettingsError(
+            f"--image-size is {shown(text)}; expected pixels such as 224, or HEIGHTxWIDTH such as 192x256"
+        )
     return int(match[1]), int(match[2] or match[1])
