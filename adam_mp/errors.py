@@ -45,7 +45,8 @@ class AdamError(Exception):
     longest: int | None = _LONGEST
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(shortened(spoken(str(message)), self.longest))
+        text = spoken(str(message))
+        super().__init__(text if self.longest is None else shortened(text.replace("\n", "\\n"), self.longest))
 
 
 class SettingsError(AdamError):
@@ -184,10 +185,18 @@ class _Speech:
     flags = False
 
 
+def speaks_flags() -> bool:
+    """Tell whether messages name settings as flags; a child is told to do as its parent."""
+    return _Speech.flags
+
+
 @contextlib.contextmanager
-def speaking_flags() -> Iterator[None]:
-    """While entered, messages name settings as flags, because the user sees the command line."""
-    before, _Speech.flags = _Speech.flags, True
+def speaking_flags(flags: bool = True) -> Iterator[None]:
+    """While entered, messages name settings as flags, because the user sees the command line.
+
+    With `flags` False they name them as keywords.
+    """
+    before, _Speech.flags = _Speech.flags, flags
     try:
         yield
     finally:

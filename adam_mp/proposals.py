@@ -97,7 +97,7 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
      _READ_AHEAD),
     ("nodes numnodes nnodes worldsize",
      ("servers", "replicas")),
-    ("rank masteraddr masterport master distributed distbackend disturl distributed",
+    ("rank masteraddr masterport master distributed distbackend disturl",
      ("join",)),
     ("ps parameterservers numps nservers",
      ("servers",)),
@@ -180,7 +180,7 @@ def near(name: str, known: Iterable[str]) -> list[str]:
 
 def _allowed(typed: str, known: str) -> int:
     shorter = min(len(typed), len(known))
-    return 0 if shorter < 2 else 1 if shorter < 5 else 2
+    return 0 if shorter < 3 else 1 if shorter < 7 else 2
 
 
 def _distance(one: str, other: str) -> int:

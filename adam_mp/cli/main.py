@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from adam_mp import __version__, proposals
 from adam_mp.clash import clash_in
-from adam_mp.errors import AdamError, SettingsError, refusal, shown, speaking_flags
+from adam_mp.errors import AdamError, SettingsError, refusal, shortened, shown, speaking_flags
 from adam_mp.process.interruption import EXIT_CODES, Stopped, sigterm_as_interrupt, stacks_when_asked
 from adam_mp.proposals import nearest
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{shortened(str(error.filename), 300)}: " if error.filename else ""
         print(f"adam_mp: error: {place}{refusal(error)}", file=sys.stderr)
         return 1
     except Exception as error:
@@ -68,10 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (clash := clash_in(error)) is not None:
             print(f"adam_mp: error: {clash}", file=sys.stderr)
             return 2
-        print(
-            f"adam_mp: internal error: {type(error).__name__}: {error} (run again with --debug for the traceback)",
-            file=sys.stderr,
-        )
+        text = shortened(f"{type(error).__name__}: {error}", 500)
+        print(f"adam_mp: internal error: {text} (run again with --debug for the traceback)", file=sys.stderr)
         return 1
 
 

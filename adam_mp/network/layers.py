@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Shape = tuple[int, ...]
+_LARGEST = 10**9
 _FROM_BEFORE = ("inchannels", "infeatures", "inputshape", "inputdim", "inputsize", "numfeatures")
 
 
@@ -63,6 +64,8 @@ def _positive(layer: Layer, **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected a whole number of at least 1")
+        if value > _LARGEST:
+            raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected at most {_LARGEST:,}")
 
 
 def _windows(layer: Layer, shape: Shape, size: int, stride: int, padding: int) -> tuple[int, int]:

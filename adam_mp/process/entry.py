@@ -18,6 +18,7 @@ import sys
 import threading
 
 from adam_mp.clash import named_clash
+from adam_mp.errors import speaking_flags
 from adam_mp.machine import pin_to
 
 STACKS_SIGNAL = signal.SIGUSR1  # every process of a run prints its stacks when it gets this signal
@@ -42,14 +43,15 @@ def run_task(descriptor: int, waits: bool) -> None:
     if waits and os.read(sys.stdin.fileno(), 1) != GO:
         os._exit(1)
     with named_clash(), open(descriptor, "rb") as task:
-        supervisor, core, module, function, argument = pickle.load(task)
+        supervisor, flags, core, module, function, argument = pickle.load(task)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with_parent(supervisor)
     threading.Thread(target=_end_with_input, name="end-with-supervisor", daemon=True).start()
     pin_to(core)
     with named_clash():
         loaded = importlib.import_module(module)
-    getattr(loaded, function)(argument)
+    with speaking_flags(flags):
+        getattr(loaded, function)(argument)
 
 
 def end_with_parent(parent: int) -> None:

@@ -33,7 +33,7 @@ from adam_mp.data.reading.shards import (
     read_shard_set,
     shards_by_part,
 )
-from adam_mp.errors import DataError, SettingsError, shown
+from adam_mp.errors import DataError, SettingsError, refusal, shown
 from adam_mp.proposals import nearest
 
 EMBEDDED = "mnist"
@@ -77,14 +77,19 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     elif _has_items(source):
         return _load_items([source], options)
     raise DataError(
-        f"data is {type(source).__name__}; expected a folder, (images, labels), "
+        f"data is {shown(source)}; expected a folder, (images, labels), "
         "(images, labels, test_images, test_labels), or an object whose items are (image, label)"
     )
 
 
 def _has_items(source: Any) -> bool:
     """Tell whether `source` is an object whose items are (image, label); arrays and lists of arrays are not."""
-    if not is_item_source(source) or isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+    if (
+        isinstance(source, type)
+        or not is_item_source(source)
+        or isinstance(source, np.ndarray)
+        or hasattr(source, "__array__")
+    ):
         return False
     if isinstance(source, (list, tuple)):
         return len(source) > 4 and all(isinstance(item, tuple) and len(item) == 2 for item in source[:3])
@@ -97,7 +102,11 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
     path = Path(source)
     if is_shard_name(source) and not path.is_dir():
         return _load_shards(source, {TRAIN: [Path(name) for name in expand_braces(source)]}, False, options)
-    if path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # no file can have this name
+        raise DataError(f"data {shown(source)}: {refusal(error)}") from None
+    if is_file:
         return _load_file(path, options)
     if not path.is_dir():
         raise DataError(

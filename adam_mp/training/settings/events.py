@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adam_mp.errors import spoken
+
 if TYPE_CHECKING:  # listeners read the records without importing these
     from adam_mp.compute.choice import KernelChoices
     from adam_mp.network.network import Network
@@ -149,6 +151,9 @@ class Notice:
 
     text: str
     details: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", spoken(self.text))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,6 +32,10 @@ _ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_fr
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
+_LARGEST = 2**63 - 1
+_OF_ANY_KIND = ("model", "data", "augment", "cache")  # whose readers check what they are
+_KINDS = {"bool": bool, "int": int, "float": (int, float), "str": str, "Path": Path, "None": type(None)}
+_KIND_NAMES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "Path": "a path"}
 _LEAST_EPSILON = 1e-30  # a smaller one can become 0 in float32, and a gradient of 0 would then be divided by 0
 
 
@@ -206,6 +210,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         self._take_numbers()
+        self._check_kinds()
         for name in ("epochs", "batch_size"):
             _whole(name, getattr(self, name), 1)
         for name, text in _ABSENT:
@@ -215,7 +220,9 @@ class TrainSettings:
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
                 if getattr(self, name) > _MOST_PROCESSES:
-                    raise SettingsError(f"{flag_of(name)} is {getattr(self, name)}; expected at most {_MOST_PROCESSES}")
+                    raise SettingsError(
+                        f"{flag_of(name)} is {shown(getattr(self, name))}; expected at most {_MOST_PROCESSES}"
+                    )
         _whole("restarts", self.restarts, 0)
         _whole("rollbacks", self.rollbacks, 0)
         _whole("seed", self.seed, 0)
@@ -244,8 +251,6 @@ class TrainSettings:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
                 raise SettingsError("--target-accuracy needs validation images; give --validation more than 0")
-        if not isinstance(self.optimizer, str):
-            raise SettingsError(f"--optimizer is {shown(self.optimizer)}; expected text")
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
         elif isinstance(self.lr, str):
@@ -257,15 +262,13 @@ class TrainSettings:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
         if not isinstance(self.augment, (str, Mapping)):
             raise SettingsError(f"--augment is {shown(self.augment)}; expected text, or a table of ranges")
-        for name in ("memory_dir", "run_dir"):
-            if not isinstance(getattr(self, name), (str, Path, type(None))) or getattr(self, name) == "":
-                raise SettingsError(f"{flag_of(name)} is {shown(getattr(self, name))}; expected a folder")
+        for name, what in (("memory_dir", "a folder"), ("run_dir", "a folder"), ("key_file", "a file")):
+            if getattr(self, name) == "" or "\0" in str(getattr(self, name)):
+                raise SettingsError(f"{flag_of(name)} is {shown(getattr(self, name))}; expected {what}")
         if not isinstance(self.resume, bool) and self.run_dir not in (None, self.resume, str(self.resume)):
             raise SettingsError(
                 f"--resume says {shown(str(self.resume))} and --run-dir {shown(str(self.run_dir))}; give one of them"
             )
-        if not isinstance(self.resume, (bool, str, Path)):
-            raise SettingsError(f"--resume is {shown(self.resume)}; expected true, false or a folder")
         if self.resume == "":
             raise SettingsError("--resume is empty; expected the folder of the run to continue")
         if self.resume is True and self.run_dir is None:
@@ -280,6 +283,15 @@ class TrainSettings:
             if isinstance(getattr(self, name), numpy.generic):
                 object.__setattr__(self, name, getattr(self, name).item())
 
+    def _check_kinds(self) -> None:
+        """Raise SettingsError for a value of another type than its setting has, before anything is done with it."""
+        for name, field in FIELDS.items():
+            value, kinds = getattr(self, name), str(field.type).split(" | ")
+            if name in _OF_ANY_KIND or any(isinstance(value, _KINDS[kind]) for kind in kinds):
+                continue
+            expected = " or ".join(_KIND_NAMES[kind] for kind in kinds if kind in _KIND_NAMES)
+            raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected {expected}")
+
     def _check_machines(self) -> None:
         """Raise SettingsError if the settings for many machines do not fit together."""
         from adam_mp.transport.messages import ENCODINGS
@@ -288,7 +300,7 @@ class TrainSettings:
             raise SettingsError(f"--wire is {shown(self.wire)}; expected one of {', '.join(ENCODINGS)}")
         for name, least in (("servers", self.servers), ("replicas", self.replicas)):
             if least is not None and least > _MOST_PARTS:
-                raise SettingsError(f"{flag_of(name)} is {least}; expected at most {_MOST_PARTS}")
+                raise SettingsError(f"{flag_of(name)} is {shown(least)}; expected at most {_MOST_PARTS}")
         if self.replicas > 1 and self.servers is None:
             raise SettingsError("--replicas needs parameter servers between them; give --servers N too")
         if self.servers is None and self.join is None:
@@ -345,15 +357,16 @@ def help_of(name: str) -> str:
 
 def parse_cache(text: Any, free: int) -> int:
     """Return the bytes that "2GB", "500 MB", "60%" (of `free` bytes) or a plain number mean; raises SettingsError."""
-    match = _SIZE.fullmatch(str(text).strip())
-    if match is None or isinstance(text, bool):
+    number = isinstance(text, (int, float)) and not isinstance(text, bool) and 0 <= text < _LARGEST
+    match = _SIZE.fullmatch(str(text).strip()) if number or isinstance(text, str) else None
+    if match is None:
         raise SettingsError(f"--cache is {shown(text)}; expected a size such as 2GB or 500MB, or a share such as 60%")
-    number, unit = float(match[1]), match[2].upper().removesuffix("B")
+    amount, unit = float(match[1]), match[2].upper().removesuffix("B")
     if unit == "%":
-        if number > _MOST_PERCENT:
+        if amount > _MOST_PERCENT:
             raise SettingsError(f"--cache is {shown(text)}; expected at most {_MOST_PERCENT}% of what is free")
-        return int(free * number / 100)
-    return int(number * _UNITS[unit])
+        return int(free * amount / 100)
+    return int(amount * _UNITS[unit])
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
@@ -398,6 +411,8 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 def _whole(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected a whole number of at least {least}")
+    if value > _LARGEST:
+        raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected at most {_LARGEST}")
 
 
 def _number(

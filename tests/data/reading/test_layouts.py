@@ -129,7 +129,7 @@ def test_links_are_the_reason_that_is_told(tmp_path):
     for name in classes(""):
         (linked / name).parent.mkdir(parents=True, exist_ok=True)
         (linked / name).symlink_to(store / name)
-    with pytest.raises(DataError, match=r"6 left out \(a link .*--follow-links"):
+    with pytest.raises(DataError, match=r"6 left out \(a link .*follow_links"):
         load_data(linked)
     data = load_data(linked, LoadOptions(follow_links=True))
     assert (data.class_names, len(data.train)) == (("blue", "red"), 6)

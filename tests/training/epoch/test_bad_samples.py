@@ -66,7 +66,7 @@ def test_strict_ends_with_the_first(tmp_path, data):
     bad = BadSamples(data, flags, tmp_path, True, pytest.fail)
     bad.look()
     flags[4] = Fault.EMPTY
-    with pytest.raises(DataError, match=r"green/0001.jpg: the file is empty; .* --strict"):
+    with pytest.raises(DataError, match=r"green/0001.jpg: the file is empty; .* strict"):
         bad.look()
 
 
