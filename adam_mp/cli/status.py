@@ -6,8 +6,9 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
@@ -64,13 +65,19 @@ def run(arguments: Sequence[str]) -> int:
                 state = link.ask(Kind.STATUS, {}, deadline, stop, unreached=unreached)
                 unreached = deadline  # the coordinator has answered once, so it may be starting again
                 clear = _CLEAR if values.watch and sys.stdout.isatty() and not values.json else ""
-                print(clear + (json.dumps(state) if values.json else cluster_text(state)), flush=True)
+                print(clear + (json.dumps(_counted(state)) if values.json else cluster_text(state)), flush=True)
                 if not values.watch:
                     break
                 _rest(values.seconds, stop)
     finally:
         dialer.close()
     return 0
+
+
+def _counted(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a coordinator's state with its epoch counted from 1, as everywhere else; 0 before the first."""
+    begun = bool(state["images"])
+    return {**state, "epoch": min(state["epoch"] + 1, state["epochs"]) if begun else 0}
 
 
 def _find(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.memory.staleness import labelled
-from adam_mp.training.folder.figures import SERVING, wait_fraction
+from adam_mp.training.folder.figures import SERVING, Waits
 from adam_mp.training.settings.events import EpochEnded, EpochProgress
 
 Counters = Mapping[str, float]
@@ -100,7 +100,7 @@ class EpochAccount:
             images_per_second=rate,
             connections_per_second=rate * connections,
             loss=measured["loss"] / max(measured["images_here"], 1),
-            wait_fraction=wait_fraction(recent["waited_ns"], recent["busy_ns"]),
+            wait_fraction=sum(dataclasses.astuple(Waits.of(recent))),
             seconds_left=(images - done) * seconds / done_recently if done_recently > 0 else None,
         )
 
@@ -114,7 +114,7 @@ class EpochAccount:
             loss=measured["loss"] / max(measured["images_here"], 1),
             images_per_second=rate,
             connections_per_second=rate * connections,
-            data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+            **Waits.of(measured).as_dict(),
             staleness_mean=measured["staleness"] / max(measured["updates"], 1),
             staleness=labelled(self._staleness() - self._stale),
             **known,
