@@ -19,7 +19,7 @@ from typing import Any
 _LONGEST, _LONGEST_VALUE = 600, 90  # characters of a message, and of a value in it
 _MOST_SHOWN = 6  # elements of a list that is shown whole
 _AS_KEYWORD = re.compile(
-    r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?:[ =]([A-Z][A-Z0-9:|.,]*\b|\d[\d.]*\d|\d)(?![\w%]))?"
+    r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?:[ =]([A-Z][A-Z0-9:|.,]*\b|none\b|auto\b|\d[\d.]*\d|\d)(?![\w%]))?"
 )
 _COMMANDS_ONLY = (
     "help",
@@ -152,8 +152,8 @@ def _plain(value: Any) -> str | None:
     if isinstance(value, PurePath):
         return repr(str(value))
     for kind in (str, bytes, bool, int, float, complex, type(None)):
-        if isinstance(value, kind):
-            return kind.__repr__(value[:1000] if isinstance(value, (str, bytes)) else value)
+        if isinstance(value, kind):  # a child class may write itself in another way
+            return str(kind.__repr__(value[:1000] if isinstance(value, (str, bytes)) else value))  # type: ignore
     if type(value) in (list, tuple, set, dict) and len(value) <= _MOST_SHOWN:
         elements = [*value, *value.values()] if isinstance(value, dict) else value
         return repr(value) if all(_plain(each) and not isinstance(each, PurePath) for each in elements) else None
@@ -216,7 +216,8 @@ def _keyword(found: re.Match[str]) -> str:
     if found[1] in _COMMANDS_ONLY:
         return found[0]
     name = found[1].replace("-", "_")
-    return name if found[2] is None else f"{name}={found[2]}"
+    value = repr(found[2]) if found[2] in ("none", "auto") else found[2]
+    return name if value is None else f"{name}={value}"
 
 
 def several(number: int, noun: str, plural: str | None = None) -> str:

@@ -154,6 +154,7 @@ def test_the_command_line_names_flags(arguments, said, capsys):
     [
         ("give --servers N or --join HOST:PORT too", "give servers=N or join=HOST:PORT too"),
         ("--data-servers 2 would use it", "data_servers=2 would use it"),
+        ("give --join none", "give join='none'"),
         ("--epochs is 0; expected", "epochs is 0; expected"),
         ("see adam-mp train --help", "see adam-mp train --help"),
         ("a--b, -- and ---c", "a--b, -- and ---c"),

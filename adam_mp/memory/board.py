@@ -44,8 +44,9 @@ class Progress:
     machine that no data server has made yet), `leases_ns` for batches that other machines have or that the coordinator
     has not leased yet, `exchange_ns` for the exchange with the parameter servers, `held_ns` for other workers.
 
-    `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and `fault_step` name the last. `clock` and `lead` belong to bounded staleness: the worker's clock (see
-    `training.worker.bounded`), and the most updates that it was ahead of the slowest worker.
+    `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and `fault_step` name the last.
+    `clock` and `lead` belong to bounded staleness: the worker's clock (see `training.worker.bounded`), and the most
+    updates that it was ahead of the slowest worker.
 
     `augmented` are the pictures that a data server made, `hits` the images that it found in the cache, `bad` the
     samples that it could not read or decode. `decoding` is one more than the number of the sample that the process

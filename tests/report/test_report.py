@@ -48,8 +48,8 @@ def ended(epoch, accuracy=0.98):
 
 RESULT = TrainResult(
     0.99, 0.98, 3, 3, 7.0, 28500.0, 7e10, 171000, 0, 9, 3, 40, 60, 500.0, 9000.0, "training",
-    0.01, 0.0, 0.2, 0.0, 0.9, {"0": 250, "1": 47, "16-31": 3}, 300, 2, 1, (WorkerFigures(0, 171000, 1.0, 24428.6, 0.3, 1.5, 2),), None,
-    "run", False, False, None,
+    0.01, 0.0, 0.2, 0.0, 0.9, {"0": 250, "1": 47, "16-31": 3}, 300, 2, 1,
+    (WorkerFigures(0, 171000, 1.0, 24428.6, 0.3, 1.5, 2),), None, "run", False, False, None,
 )  # fmt: skip
 EVENTS = [
     KernelCompiled(0, 2), KernelCompiled(2, 2), DataSurveyed(1, 5), DataSurveyed(5, 5), planned(),

@@ -107,6 +107,7 @@ class EpochAccount:
     def record(self, measured: Counters, connections: int, **known: Any) -> EpochEnded:
         """Return the record of the epoch, which has ended; `known` are the fields that do not come from counters."""
         rate = measured["images"] / self.seconds
+        waits: dict[str, Any] = {**Waits.of(measured).as_dict()}
         return EpochEnded(
             seconds=self.seconds,
             images_decoded=int(measured["decoded"]),
@@ -114,7 +115,7 @@ class EpochAccount:
             loss=measured["loss"] / max(measured["images_here"], 1),
             images_per_second=rate,
             connections_per_second=rate * connections,
-            **Waits.of(measured).as_dict(),
+            **waits,
             staleness_mean=measured["staleness"] / max(measured["updates"], 1),
             staleness=labelled(self._staleness() - self._stale),
             **known,

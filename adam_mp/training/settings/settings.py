@@ -34,7 +34,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
 _LARGEST = 2**63 - 1
 _OF_ANY_KIND = ("model", "data", "augment", "cache")  # whose readers check what they are
-_KINDS = {"bool": bool, "int": int, "float": (int, float), "str": str, "Path": Path, "None": type(None)}
+_KINDS: dict[str, Any] = {"bool": bool, "int": int, "float": (int, float), "str": str, "Path": Path, "None": type(None)}
 _KIND_NAMES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "Path": "a path"}
 _LEAST_EPSILON = 1e-30  # a smaller one can become 0 in float32, and a gradient of 0 would then be divided by 0
 

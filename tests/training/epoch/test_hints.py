@@ -75,8 +75,15 @@ def test_never_are_more_processes_advised_than_there_are_cores():
     assert "--cores 2 is what this machine has" in hint(usable=2, cores=64)
 
 
-@pytest.mark.parametrize(("waits", "name"), [({}, "training"), ({"leases": 0.2, "data": 0.11}, "leases"),
-                                             ({"exchange": 0.3}, "exchange"), ({"others": 0.05}, "training")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("waits", "name"),
+    [
+        ({}, "training"),
+        ({"leases": 0.2, "data": 0.11}, "leases"),
+        ({"exchange": 0.3}, "exchange"),
+        ({"others": 0.05}, "training"),
+    ],
+)
 def test_the_bottleneck_is_the_longest_wait(waits, name):
     assert bottleneck(Waits(**waits)) == name
 
