@@ -75,9 +75,10 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _counted(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a coordinator's state with its epoch counted from 1, as everywhere else; 0 before the first."""
+    """Return a coordinator's state with its epochs counted from 1, as everywhere else; 0 before the first."""
     begun = bool(state["images"])
-    return {**state, "epoch": min(state["epoch"] + 1, state["epochs"]) if begun else 0}
+    finished = [{**each, "epoch": each["epoch"] + 1} for each in state["finished"]]
+    return {**state, "epoch": min(state["epoch"] + 1, state["epochs"]) if begun else 0, "finished": finished}
 
 
 def _find(text: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adam_mp.errors import several
+from adam_mp.errors import several, spoken
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
 
@@ -188,7 +188,7 @@ def serving_text(result: TrainResult) -> str:
     """Return the line about the data: share found in the cache, speeds on one core, the bottleneck of the run."""
     held_up = "training" if result.bottleneck == "training" else f"waiting for {_WAITS[result.bottleneck]}"
     if result.data_from_elsewhere:
-        return f"data       made by the data servers of --data-from; the bottleneck was {held_up}"
+        return spoken(f"data       made by the data servers of --data-from; the bottleneck was {held_up}")
     wanted = result.images_decoded + result.cache_hits
     decoded = f"{percent(result.cache_hits / wanted)} found in the cache, " if wanted else ""
     if result.images_decoded:
@@ -203,8 +203,11 @@ def _staleness(result: TrainResult) -> str:
     counts = [result.staleness.get(label, 0) for label in LABELS]
     if not any(counts):
         return ", none of them made here" if result.of_many else ""
+    if result.of_many and result.workers == 1:
+        return ""  # only other machines make updates between a read and an update here; `status` shows that staleness
     middle, most = quantile(counts, 0.5), quantile(counts, 0.99)
-    return f", staleness {result.staleness_mean:.2f} on average, median {middle}, {most} or less in 99 of 100"
+    where = " among the workers here" if result.of_many else ""
+    return f", staleness{where} {result.staleness_mean:.2f} on average, median {middle}, {most} or less in 99 of 100"
 
 
 def workers_text(result: TrainResult) -> str:

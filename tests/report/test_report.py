@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -17,7 +18,7 @@ from adam_mp.report.curves import draw_curves
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
 from adam_mp.report.progress import ProgressDisplay, notices_only
-from adam_mp.report.text import count, duration, network_table, percent, table
+from adam_mp.report.text import count, duration, network_table, percent, summary_text, table
 from adam_mp.training.folder.figures import WorkerFigures
 from adam_mp.training.settings.events import (
     DataSurveyed,
@@ -270,3 +271,19 @@ def test_what_members_say_of_themselves_cannot_do_anything_to_a_terminal():
     assert len(lines) == 3
     assert all(line.isascii() and line.isprintable() and len(line) < 1000 for line in lines)
     assert text.count("no!!") >= 3
+
+
+def test_the_summary_tells_waits_apart_and_whose_figures_they_are():
+    alone = summary_text(RESULT)
+    assert "workers waited 1.00% for data, 20.00% for the exchange of their time" in alone
+    assert "by all machines" not in alone
+    many = dataclasses.replace(RESULT, of_many=True, staleness={}, workers=2, bottleneck="exchange")
+    text = summary_text(many)
+    assert "28,500 images/s, 70 G connections/s by all machines, 24,429 images/s here" in text
+    assert "171,000 trained by all machines (171,000 here)" in text
+    assert "updates    300, none of them made here" in text
+    assert "the bottleneck was waiting for the exchange" in text
+    assert "staleness among the workers here 0.90" in summary_text(dataclasses.replace(RESULT, of_many=True))
+    elsewhere = summary_text(dataclasses.replace(RESULT, data_from_elsewhere=True))
+    assert "made by the data servers of data_from" in elsewhere
+    assert "augmented" not in elsewhere
