@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
-from adam_mp.errors import CheckpointError, DataError, shown
+from adam_mp.errors import CheckpointError, DataError, several, shown
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
 
@@ -83,7 +83,9 @@ class Model:
         """Return labels, class numbers or names in one dimension or a column, as numbers [n]; raises DataError."""
         if labels.size != count or (labels.ndim != 1 and max(labels.shape, default=0) != count):
             advice = "; for one-hot labels write labels.argmax(axis=1)" if labels.ndim == 2 else ""
-            raise DataError(f"{count} images, but labels of shape {labels.shape}; expected one label an image{advice}")
+            raise DataError(
+                f"{several(count, 'image')}, but labels of shape {labels.shape}; expected one label an image{advice}"
+            )
         labels = labels.reshape(-1)
         if not all(isinstance(label, str) for label in labels[:1].tolist()):
             return labels

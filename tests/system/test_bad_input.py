@@ -36,7 +36,7 @@ def damage(folder, name):
         ("missing", "has no train-images-idx3-ubyte"),
         ("truncated", "truncated"),
         ("wrong magic", "is not an IDX file"),
-        ("different lengths", "2000 images"),
+        ("different lengths", "2,000 images"),
         ("empty", "empty"),
         ("label outside", "outside the classes 0 to 9"),
     ],

@@ -176,7 +176,8 @@ def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataS
         if highest >= classes or (dataset.class_names and len(dataset.class_names) != classes):
             said = f" ({some(dataset.class_names)})" if dataset.class_names else ""
             raise DataError(
-                f"{dataset.name} has {dataset.classes} classes{said}, labels up to {highest}, but the model has "
+                f"{dataset.name} has {several(dataset.classes, 'class', 'classes')}{said}, labels up to {highest}, "
+                "but the model has "
                 f"{classes} classes ({some(names) or 'without names'})"
             )
         return dataset

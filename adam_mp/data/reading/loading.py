@@ -33,7 +33,7 @@ from adam_mp.data.reading.shards import (
     read_shard_set,
     shards_by_part,
 )
-from adam_mp.errors import DataError, SettingsError, refusal, shown
+from adam_mp.errors import DataError, SettingsError, refusal, several, shown
 from adam_mp.proposals import nearest
 
 EMBEDDED = "mnist"
@@ -177,7 +177,10 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         files = find_idx(folder, images_name), find_idx(folder, labels_name)
         images, labels = read_idx(files[0], 3), read_idx(files[1], 1)
         if len(images) != len(labels):
-            raise DataError(f"{folder}: {images_name} has {len(images)} images, but {labels_name} {len(labels)} labels")
+            raise DataError(
+                f"{folder}: {images_name} has {several(len(images), 'image')}, "
+                f"but {labels_name} {several(len(labels), 'label')}"
+            )
         parts[part] = (f"{part} set of {folder}", images, labels)
         places[part] = " and ".join(file.relative_to(folder).as_posix() for file in files)
     account = Account("IDX files", places, True)
