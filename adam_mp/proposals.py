@@ -225,7 +225,7 @@ def proposal(name: str, settings: Iterable[str], write: Callable[[str], str], ot
     that can be given here and are no settings, as they are written.
     """
     known = {write(each): each for each in settings}
-    names = [*known, *others]
+    names = list(dict.fromkeys([*known, *others]))
     typed = bare(name)
     if exact := [each for each in names if bare(each) == typed]:
         return f"; {_did_you_mean(exact[:1])}"

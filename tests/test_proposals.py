@@ -138,6 +138,7 @@ def test_names_of_layers():
             ["train", "--patience", "2"],
             "unknown flag --patience; there is no early stopping by patience; --target-accuracy",
         ),
+        (["train", "--epoch", "3"], "unknown flag --epoch; did you mean '--epochs'?\n"),
         (["train", "--epochs", "0"], "--epochs is 0; expected"),
         (["train", "--servers", "2", "--join", "a:1"], "--servers starts parameter servers, --join uses"),
         (["evaluate", "there", "--workers", "2"], "did you mean '--cores'?"),
