@@ -33,6 +33,8 @@ with named_clash():
         Softmax,
         Tanh,
     )
+    from adam_mp.network.layers import KINDS
+    from adam_mp.proposals import LAYERS, bare
 
 if TYPE_CHECKING:
     from adam_mp.api import train
@@ -84,7 +86,10 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         with named_clash():
             return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'adam_mp' has no attribute {name!r}")
+    message = f"module 'adam_mp' has no attribute {name!r}"
+    if (layer := LAYERS.get(bare(name))) is not None:
+        message += f"; the layer of that meaning is {KINDS[layer].__name__}"
+    raise AttributeError(message)
 
 
 def __dir__() -> list[str]:

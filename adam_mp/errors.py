@@ -1,16 +1,38 @@
 """All errors that a user can cause or meet: children of `AdamError`.
 
 The message of each is one line: what was given, what is expected, what to do. The command line ends with `exit_code`.
-`several` writes a number with its noun, for messages everywhere. This module imports nothing of adam_mp, and every
-other module may import it.
+`several` writes a number with its noun, for messages everywhere, and `shown` a value that a user gave. Messages name
+settings as flags; `spoken` turns these into keywords where adam_mp is a library. This module imports nothing of
+adam_mp, and every other module may import it.
 """
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import errno
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+from typing import Any
+
+_LONGEST, _LONGEST_VALUE = 600, 90  # characters of a message, and of a value in it
+_MOST_SHOWN = 6  # elements of a list that is shown whole
+_AS_KEYWORD = re.compile(
+    r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?:[ =]([A-Z][A-Z0-9:|.,]*\b|none\b|auto\b|\d[\d.]*\d|\d)(?![\w%]))?"
+)
+_COMMANDS_ONLY = (
+    "help",
+    "json",
+    "debug",
+    "check",
+    "version",
+    "snapshots",
+    "advertise",
+    "address-file",
+    "listen",
+    "top",
+)
 
 
 def _one_line(text: str) -> str:
@@ -18,15 +40,18 @@ def _one_line(text: str) -> str:
 
 
 class AdamError(Exception):
-    """Base of all errors raised by adam_mp. The message is one line, meant for the user.
+    """Base of all errors raised by adam_mp. The message is one line of a few hundred characters, meant for the user.
 
-    What cannot be printed in it, such as the line's end in a file's name, is written as Python writes it.
+    A longer message loses its middle: its beginning says what was given, its end what to do. What cannot be printed in
+    it, such as the line's end in a file's name, is written as Python writes it.
     """
 
     exit_code = 2
+    longest: int | None = _LONGEST
 
-    def __init__(self, *given: object) -> None:
-        super().__init__(*(_one_line(each) if isinstance(each, str) else each for each in given))
+    def __init__(self, message: object = "") -> None:
+        text = spoken(str(message))
+        super().__init__(text if self.longest is None else shortened(_one_line(text), self.longest))
 
 
 class SettingsError(AdamError):
@@ -60,9 +85,10 @@ class CheckpointError(AdamError):
 
 
 class ProcessError(AdamError):
-    """Workers or data servers died more often than the settings allow."""
+    """Workers or data servers died more often than the settings allow. The message may hold the last lines of one."""
 
     exit_code = 1
+    longest = None
 
 
 class TransportError(AdamError):
@@ -119,14 +145,96 @@ def refusal(error: Exception) -> str:
     return f"{error.strerror or error}{_ADVICE.get(error.errno or 0, '')}"
 
 
-def nearest(name: str, known: Iterable[str], most: int | None = None) -> str:
-    """Return `did you mean 'x'?` for the closest known name; if none is close, list known names, at most `most`."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    more = f" and {len(names) - most} more" if most is not None and len(names) > most else ""
-    return "known: " + ", ".join(names[:most]) + more
+def shortened(text: str, longest: int | None) -> str:
+    """Return `text`, without its middle if it has more than `longest` characters (None: of any length)."""
+    if longest is None or len(text) <= longest:
+        return text
+    end = longest // 3
+    return f"{text[: longest - end - 5]} ... {text[-end:]}"
+
+
+def shown(value: Any) -> str:
+    """Return how a message names a value that a user gave, whatever it is, in at most some 90 characters.
+
+    Numbers, texts, paths and short lists of them appear as they are, other objects by type and shape.
+    """
+    try:
+        return shortened(_plain(value) or _described(value), _LONGEST_VALUE)
+    except Exception:  # an object whose own methods raise
+        return _with_article(type(value).__name__[:40])
+
+
+def _plain(value: Any) -> str | None:
+    """Return a plain value as Python writes it; None for other objects."""
+    if isinstance(value, PurePath):
+        return repr(str(value))
+    for kind in (str, bytes, bool, int, float, complex, type(None)):
+        if isinstance(value, kind):  # a child class may write itself in another way
+            return str(kind.__repr__(value[:1000] if isinstance(value, (str, bytes)) else value))  # type: ignore
+    if type(value) in (list, tuple, set, dict) and len(value) <= _MOST_SHOWN:
+        elements = [*value, *value.values()] if isinstance(value, dict) else value
+        return repr(value) if all(_plain(each) and not isinstance(each, PurePath) for each in elements) else None
+    return None
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    name = _with_article(type(value).__name__[:40])
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"{name} of shape {shape} and type {getattr(value, 'dtype', 'unknown')}"
+    if callable(value) and isinstance(called := getattr(value, "__name__", None), str):
+        return f"{name} named {called}"
+    return f"{name} of length {len(value)}" if hasattr(value, "__len__") else name
+
+
+def _with_article(noun: str) -> str:
+    return f"an {noun}" if noun[:1].lower() in tuple("aeio") else f"a {noun}"
+
+
+def flag_of(name: str) -> str:
+    """Return the flag of a setting: `--batch-size` for `batch_size`."""
+    return "--" + name.replace("_", "-")
+
+
+class _Speech:
+    flags = False
+
+
+def speaks_flags() -> bool:
+    """Tell whether messages name settings as flags; a child is told to do as its parent."""
+    return _Speech.flags
+
+
+@contextlib.contextmanager
+def speaking_flags(flags: bool = True) -> Iterator[None]:
+    """While entered, messages name settings as flags, because the user sees the command line.
+
+    With `flags` False they name them as keywords.
+    """
+    before, _Speech.flags = _Speech.flags, flags
+    try:
+        yield
+    finally:
+        _Speech.flags = before
+
+
+def spoken(text: str) -> str:
+    """Return a message whose settings are written as flags, as this process's user knows them.
+
+    On the command line it is the text itself; in a library `--batch-size` becomes `batch_size`, `--servers N`
+    `servers=N`.
+    """
+    return text if _Speech.flags or "--" not in text else _AS_KEYWORD.sub(_keyword, text)
+
+
+def _keyword(found: re.Match[str]) -> str:
+    if found[1] in _COMMANDS_ONLY:
+        return found[0]
+    name = found[1].replace("-", "_")
+    value = repr(found[2]) if found[2] in ("none", "auto") else found[2]
+    return name if value is None else f"{name}={value}"
 
 
 def several(number: int, noun: str, plural: str | None = None) -> str:

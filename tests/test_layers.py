@@ -10,7 +10,8 @@ import adam_mp
 
 ROOT = Path(adam_mp.__file__).parent
 ORDER = [
-    "clash", "errors", "control_groups", "machine", "process", "kernels", "network", "memory", "transport", "compute",
+    "clash", "errors", "proposals", "control_groups", "machine", "process", "kernels", "network", "memory", "transport",
+    "compute",
     "data", "params", "training", "report", "interop", "api", "cli",
 ]  # fmt: skip
 ROOMS = [  # of some layers; what lies beside them in their layer may import from all of them

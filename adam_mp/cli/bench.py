@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
-from adam_mp.errors import SettingsError, several
+from adam_mp.errors import SettingsError, several, shown
 from adam_mp.machine import usable_cores
 from adam_mp.process.forking import fork_server
 from adam_mp.process.output import standard_error, standard_output
@@ -72,5 +72,5 @@ def _worker_counts(text: str | None) -> list[int]:
     except ValueError:
         counts = []
     if not counts or counts[0] < 1:
-        raise SettingsError(f"--workers is {text!r}; expected numbers from 1, such as 1,2,4")
+        raise SettingsError(f"--workers is {shown(text)}; expected numbers from 1, such as 1,2,4")
     return counts

@@ -24,8 +24,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
     parser.add_argument(
         "--data",
-        metavar="DIR",
-        help="data with a test part, or without parts: all of it is then tested (default: the data of the run)",
+        metavar="DIR|SHARDS|FILE",
+        help="all that `train --data` takes: class folders, IDX files, tar shards, .npy or .npz files, or 'mnist'; its "
+        "test part is used, all of it if it has no parts (default: the data of the run)",
     )
     add_reading(parser, ("follow_links", "pixel_limit", "ignore_orientation", "white"))
     parser.add_argument("--cores", metavar="N", type=int, help="cores to use (default: all usable)")

@@ -7,11 +7,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from adam_mp import __version__
+from adam_mp import __version__, proposals
 from adam_mp.clash import clash_in
-from adam_mp.errors import AdamError, ReaderGoneError, SettingsError, nearest, refusal
+from adam_mp.errors import AdamError, ReaderGoneError, SettingsError, refusal, shortened, shown, speaking_flags
 from adam_mp.process.interruption import EXIT_CODES, Stopped, endings_as_interrupts, stacks_when_asked
 from adam_mp.process.output import guarded_streams, notice, standard_error, standard_output
+from adam_mp.proposals import nearest
 
 COMMANDS = {
     "train": "train a network",
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_and_tell(arguments: list[str]) -> int:
     try:
-        with stacks_when_asked(), endings_as_interrupts():
+        with stacks_when_asked(), endings_as_interrupts(), speaking_flags():
             return _run(arguments)
     except ReaderGoneError as error:
         return error.exit_code
@@ -52,7 +53,7 @@ def _run_and_tell(arguments: list[str]) -> int:
         return EXIT_CODES["SIGINT"]
     except OSError as error:
         _show_trace(arguments)
-        place = f"{error.filename}: " if error.filename else ""
+        place = f"{shortened(str(error.filename), 300)}: " if error.filename else ""
         notice(f"error: {place}{refusal(error)}")
         return 1
     except Exception as error:
@@ -61,7 +62,7 @@ def _run_and_tell(arguments: list[str]) -> int:
         if (clash := clash_in(error)) is not None:
             notice(f"error: {clash}")
             return SettingsError.exit_code
-        what = f"{type(error).__name__}: {error}"
+        what = shortened(f"{type(error).__name__}: {error}", 500)
         notice(f"internal error: {what} (run again with --debug for the traceback)")
         return 1
 
@@ -81,7 +82,8 @@ def _run(arguments: list[str]) -> int:
         standard_output().answer(f"adam_mp {__version__}")
         return 0
     if command not in COMMANDS:
-        raise SettingsError(f"unknown command {command!r}; {nearest(command, COMMANDS)}")
+        known = nearest(command, [*COMMANDS, "--version"], of_others=proposals.COMMANDS)
+        raise SettingsError(f"unknown command {shown(command)}; {known}")
     module = importlib.import_module(f"adam_mp.cli.{command.replace('-', '_')}")
     return int(module.run(arguments[1:]))
 

@@ -11,8 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from adam_mp.errors import CheckpointError, SettingsError, nearest
+from adam_mp.errors import CheckpointError, SettingsError, flag_of, shown
 from adam_mp.process.output import standard_output
+from adam_mp.proposals import proposal
 
 if TYPE_CHECKING:
     from adam_mp.compute.model import Model
@@ -33,25 +34,27 @@ class Parser(argparse.ArgumentParser):
         standard_output().answer(self.format_help(), end="")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse all of `args`; unknown flags raise SettingsError with the nearest known one."""
+        """Parse all of `args`; unknown flags raise SettingsError, with a known one that was perhaps meant."""
         values, unknown = self.parse_known_args(args, namespace)
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             flag = unknown[0].partition("=")[0]
             if flag.startswith("-"):
-                raise SettingsError(f"unknown flag {flag}; {nearest(flag, known)}")
-            raise SettingsError(f"unexpected argument {flag!r}; see {self.prog} --help")
+                raise SettingsError(f"unknown flag {shown(flag)[1:-1]}{self._proposal(flag, known)}")
+            raise SettingsError(f"unexpected argument {shown(flag)}; see {self.prog} --help")
         return values
+
+    def _proposal(self, flag: str, known: list[str]) -> str:
+        from adam_mp.training.settings.settings import FIELDS
+
+        settings = [name for name in (*FIELDS, "quiet") if flag_of(name) in known]
+        long = [each for each in known if each.startswith("--")]
+        return proposal(flag, settings, flag_of, long) or f"; see {self.prog} --help"
 
 
 class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=100)
-
-
-def flag_of(name: str) -> str:
-    """Return the flag of a setting: `--batch-size` for `batch_size`."""
-    return "--" + name.replace("_", "-")
 
 
 def add_settings(
@@ -148,7 +151,7 @@ def _converter(name: str, annotation: str) -> Any:
             if "str" in annotation:
                 return text
             kind = "a whole number" if number is int else "a number"
-            raise SettingsError(f"{flag_of(name)} is {text!r}; expected {kind}") from None
+            raise SettingsError(f"{flag_of(name)} is {shown(text)}; expected {kind}") from None
 
     return convert
 

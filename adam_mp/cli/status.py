@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
@@ -65,13 +66,20 @@ def run(arguments: Sequence[str]) -> int:
                 unreached = deadline  # the coordinator has answered once, so it may be starting again
                 if values.watch and not values.json and standard_output().isatty():
                     standard_output().write(_CLEAR)
-                standard_output().answer(json.dumps(state) if values.json else cluster_text(state))
+                standard_output().answer(json.dumps(_counted(state)) if values.json else cluster_text(state))
                 if not values.watch:
                     break
                 _rest(values.seconds, stop)
     finally:
         dialer.close()
     return 0
+
+
+def _counted(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a coordinator's state with its epochs counted from 1, as everywhere else; 0 before the first."""
+    begun = bool(state["images"])
+    finished = [{**each, "epoch": each["epoch"] + 1} for each in state["finished"]]
+    return {**state, "epoch": min(state["epoch"] + 1, state["epochs"]) if begun else 0, "finished": finished}
 
 
 def _find(text: str) -> str:

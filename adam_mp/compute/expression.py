@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import SettingsError, nearest
+from adam_mp.errors import SettingsError, shown
+from adam_mp.proposals import nearest
 
 _FUNCTIONS = frozenset(
     ("where", "sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2", "sinh", "cosh", "tanh", "exp", "expm1",
@@ -36,23 +37,25 @@ def check_expression(text: str, names: Iterable[str], what: str) -> None:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise SettingsError(
-            f"{what} {text!r} is not a formula; expected arithmetic on {', '.join(sorted(known))}"
+            f"{what} {shown(text)} is not a formula; expected arithmetic on {', '.join(sorted(known))}"
         ) from None
     calls = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
     for node in ast.walk(tree):
         if not isinstance(node, _NODES) or (isinstance(node, ast.Call) and node.func not in calls):
-            raise SettingsError(f"{what} {text!r}: {type(node).__name__.lower()} is not allowed in a formula")
+            raise SettingsError(f"{what} {shown(text)}: {type(node).__name__.lower()} is not allowed in a formula")
         if isinstance(node, ast.Constant) and (
             isinstance(node.value, bool) or not isinstance(node.value, (int, float))
         ):
-            raise SettingsError(f"{what} {text!r}: {node.value!r} is not a number")
+            raise SettingsError(f"{what} {shown(text)}: {shown(node.value)} is not a number")
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_huge_power(node):
-            raise SettingsError(f"{what} {text!r}: {ast.unparse(node)} is too large a power")
+            raise SettingsError(f"{what} {shown(text)}: {ast.unparse(node)} is too large a power")
         if isinstance(node, ast.Name):
             allowed = _FUNCTIONS if node in calls else known
             if node.id not in allowed:
                 kind = "function" if node in calls else "name"
-                raise SettingsError(f"{what} {text!r}: unknown {kind} {node.id!r}; {nearest(node.id, allowed)}")
+                raise SettingsError(
+                    f"{what} {shown(text)}: unknown {kind} {shown(node.id)}; {nearest(node.id, allowed)}"
+                )
 
 
 def _is_huge_power(node: ast.BinOp) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 
 from adam_mp.compute.scale import BYTES, ValueScale, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
-from adam_mp.errors import CheckpointError, DataError
+from adam_mp.errors import CheckpointError, DataError, several, shown
 from adam_mp.machine import as_text
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
@@ -102,7 +102,9 @@ class Model:
         classes = self.network.classes
         if labels.size != count or (labels.ndim != 1 and max(labels.shape, default=0) != count):
             advice = "; for one-hot labels write labels.argmax(axis=1)" if labels.ndim == 2 else ""
-            raise DataError(f"{count} images, but labels of shape {labels.shape}; expected one label an image{advice}")
+            raise DataError(
+                f"{several(count, 'image')}, but labels of shape {labels.shape}; expected one label an image{advice}"
+            )
         labels = labels.reshape(-1)
         if labels.dtype.kind == "S":
             labels = labels.astype(str)
@@ -116,7 +118,7 @@ class Model:
         known = {name: number for number, name in enumerate(self.class_names)}
         strange = next((label for label in labels.tolist() if label not in known), None)
         if strange is not None:
-            raise DataError(f"label {strange!r} is none of the model's {len(known)} names of classes")
+            raise DataError(f"label {shown(strange)} is none of the model's {len(known)} names of classes")
         return np.array([known[label] for label in labels.tolist()])
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:

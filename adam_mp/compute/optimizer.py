@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from adam_mp.compute import expression
-from adam_mp.errors import SettingsError, nearest
+from adam_mp.errors import SettingsError, shown
 from adam_mp.kernels.update import ALWAYS, LR, RULES, WEIGHT_DECAY
+from adam_mp.proposals import nearest
 
 CONSTANTS = ("weight_decay", "momentum", "beta1", "beta2", "epsilon")  # each is the setting of its name
 NAMES = ("lr", *CONSTANTS, "step")
@@ -99,7 +100,9 @@ def make_optimizer(text: str, constants: Mapping[str, float]) -> Optimizer:
         rule = RULES[text]
         return Optimizer(text, rule.states, (*ALWAYS, *rule.numbers), dict(constants))
     if text.isidentifier():
-        raise SettingsError(f"unknown optimizer {text!r}; {nearest(text, RULES)} (or give a formula for the new w)")
+        raise SettingsError(
+            f"unknown optimizer {shown(text)}; {nearest(text, RULES)} (or give a formula for the new w)"
+        )
     return _from_formula(text, constants)
 
 
@@ -109,7 +112,9 @@ def _from_formula(text: str, constants: Mapping[str, float]) -> Optimizer:
     for part in assignments:
         name, equals, formula = part.partition("=")
         if not equals or not name.strip().isidentifier():
-            raise SettingsError(f"--optimizer: {part!r} is not an assignment; expected for example 'v = 0.9 * v + g'")
+            raise SettingsError(
+                f"--optimizer: {shown(part)} is not an assignment; expected for example 'v = 0.9 * v + g'"
+            )
         statements.append((name.strip(), formula.strip()))
     states = tuple(dict.fromkeys(name for name, _ in statements))
     known = {"w", "g", *NAMES, *states}
@@ -121,7 +126,7 @@ def _from_formula(text: str, constants: Mapping[str, float]) -> Optimizer:
         expression.check_expression(formula, known, "--optimizer")
     if "w" not in expression.names_in(last):
         raise SettingsError(
-            f"--optimizer: the new w, {last!r}, does not depend on w; expected for example 'w - lr * g'"
+            f"--optimizer: the new w, {shown(last)}, does not depend on w; expected for example 'w - lr * g'"
         )
     used = set().union(*(expression.names_in(formula) for _, formula in statements))
     numbers = (*ALWAYS, *(name for name in NAMES if name in used and name not in ALWAYS))
@@ -137,7 +142,7 @@ def _try_out(optimizer: Optimizer) -> None:
     try:  # numexpr raises all of these for formulas that it cannot evaluate
         apply()
     except (ArithmeticError, ValueError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
-        raise SettingsError(f"--optimizer {optimizer.name!r} cannot be evaluated: {error}") from None
+        raise SettingsError(f"--optimizer {shown(optimizer.name)} cannot be evaluated: {error}") from None
 
 
 def _bind_formula(

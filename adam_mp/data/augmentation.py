@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import SettingsError, nearest
+from adam_mp.errors import SettingsError, shown
 from adam_mp.kernels.draw import TRANSFORMATIONS
+from adam_mp.proposals import nearest
 
 _SMALLEST_IMAGE, _SMALLEST_PHOTOGRAPH, _PHOTOGRAPH_CHANNELS = 8, 64, 3
 
@@ -21,7 +22,7 @@ def _range(name: str, given: Any) -> float:
     try:
         value = float(given)
     except (TypeError, ValueError):
-        raise SettingsError(f"augment: {name} is {given!r}; expected a number") from None
+        raise SettingsError(f"augment: {name} is {shown(given)}; expected a number") from None
     if not 0 <= value <= most:
         raise SettingsError(f"augment: {name} is {value:g}; expected 0 to {most:g}")
     return value
@@ -42,7 +43,7 @@ class Augmentation:
         values = dict.fromkeys(TRANSFORMATIONS, 0.0)
         for name, given in ranges.items():
             if name not in values:
-                raise SettingsError(f"augment: unknown transformation {name!r}; {nearest(name, values)}")
+                raise SettingsError(f"augment: unknown transformation {shown(name)}; {nearest(name, values)}")
             values[name] = _range(name, given)
         object.__setattr__(self, "values", tuple(values.values()))
 
@@ -83,7 +84,7 @@ def parse_augmentation(text: str | Mapping[str, float], image_shape: tuple[int, 
         return PRESETS[text]
     if "=" not in text:
         raise SettingsError(
-            f"unknown augmentation {text!r}; {nearest(text, [*PRESETS, 'auto'])} (or give translate=2,rotate=10)"
+            f"unknown augmentation {shown(text)}; {nearest(text, [*PRESETS, 'auto'])} (or give translate=2,rotate=10)"
         )
     parts = (part.partition("=") for part in text.split(","))
     return Augmentation(**{name.strip(): number.strip() for name, _, number in parts})

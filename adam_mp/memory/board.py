@@ -19,6 +19,8 @@ from adam_mp.kernels.atomic import exchange, observe, observe_all, publish
 from adam_mp.memory.segment import Segment
 
 IDLE, TRAIN, VALIDATE, TEST, STOP = range(5)
+LACKS = ("waited_ns", "leases_ns", "exchange_ns", "held_ns")  # what a worker without a batch waits for: `Board.lack`
+DATA, LEASES, EXCHANGE, OTHERS = range(4)
 ELSEWHERE, HERE = 1, 2  # `made_by`: other machines (--data-from) make a data server's pictures, or it does so itself
 _LINE = 8
 _ROW = 4 * _LINE
@@ -27,7 +29,7 @@ _FIELDS = (
     "ready", "acknowledged", "heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns",
     "loss", "faults", "fault_epoch", "fault_step", "augmented", "forward_ns", "backward_ns", "update_ns",
     "hits", "decoded", "decode_ns", "augment_ns", "bad", "decoding", "held_ns", "clock", "lead",
-    "made_by",
+    "made_by", "leases_ns", "exchange_ns",
 )  # fmt: skip
 _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 
@@ -38,10 +40,13 @@ class Progress:
 
     All: `heartbeat` grows with each piece of work. `loss` is the sum over the images trained. `staleness` is the sum
     over the worker's updates. `busy_ns` is all of a worker's time with a batch; `forward_ns`, `backward_ns` and
-    `update_ns` are the large parts of it. `waited_ns` is the time without a batch, `held_ns` the time with a batch that
-    had to wait for other workers. `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and
-    `fault_step` name the last. `clock` and `lead` belong to bounded staleness: the worker's clock (see
-    `training.worker.bounded`), and the most updates that it was ahead of the slowest worker.
+    `update_ns` are the large parts of it. A worker's waits are of four kinds: `waited_ns` for data (a batch of this
+    machine that no data server has made yet), `leases_ns` for batches that other machines have or that the coordinator
+    has not leased yet, `exchange_ns` for the exchange with the parameter servers, `held_ns` for other workers.
+
+    `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and `fault_step` name the last.
+    `clock` and `lead` belong to bounded staleness: the worker's clock (see `training.worker.bounded`), and the most
+    updates that it was ahead of the slowest worker.
 
     `augmented` are the pictures that a data server made, `hits` the images that it found in the cache, `bad` the
     samples that it could not read or decode. `decoding` is one more than the number of the sample that the process
@@ -74,6 +79,8 @@ class Progress:
     clock: int
     lead: int
     made_by: int
+    leases_ns: int
+    exchange_ns: int
 
 
 class Counters:
@@ -147,6 +154,15 @@ class Board:
     def bytes_needed(processes: int) -> int:
         """Return the bytes a board takes, a multiple of 64."""
         return 8 * (_LINE + processes * _ROW)
+
+    @property
+    def lack(self) -> int:
+        """What a worker waits for if it finds no batch: DATA, LEASES, EXCHANGE or OTHERS. The supervisor sets it."""
+        return int(self._order[2])
+
+    @lack.setter
+    def lack(self, kind: int) -> None:
+        self._order[2] = kind
 
     @property
     def rate_share(self) -> float:

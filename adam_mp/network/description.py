@@ -12,16 +12,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from adam_mp.errors import NetworkError, nearest, several
-from adam_mp.network.layers import KINDS, Layer, Shape
+from adam_mp.errors import NetworkError, several, shown
+from adam_mp.network.layers import KINDS, Layer, Shape, unknown_setting
 from adam_mp.network.network import Network
 from adam_mp.network.zoo import ZOO
+from adam_mp.proposals import LAYERS, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+_WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".ckpt", ".h5", ".keras", ".onnx", ".npz", ".pkl", ".bin")
+START_FROM_WEIGHTS = "A run cannot start from saved weights: it goes on with its own by --resume, or begins anew"
 _MOST_NAMED = 10  # functions of a user's module that a message lists
 
 
@@ -39,8 +42,10 @@ def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Sh
                 "Network, or a list of layers"
             )
         return _check_fit(source, input_shape, classes)
-    if not isinstance(source, (str, Path, Sequence)):
-        raise NetworkError(f"model is {_told(source)}; expected a name, a file, a list of layers or a Network")
+    if not isinstance(source, (str, Path, Sequence)) or isinstance(source, bytes):
+        raise NetworkError(
+            f"--model is {shown(source)}; expected a name, a file, a list of layers or a Network{_instead(source)}"
+        )
     if not isinstance(source, (str, Path)):
         return Network.build(list(source), input_shape, classes)
     text = str(source)
@@ -54,18 +59,42 @@ def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Sh
         if isinstance(made, Network):
             return _check_fit(made, input_shape, classes)
         return Network.build(made, input_shape, classes, text)
+    if os.path.lexists(text):
+        raise NetworkError(
+            f"--model {shown(text)} is {_what_is_there(Path(text))}; expected a name, a .toml file or "
+            f"package.module:function{_weights(Path(text))}"
+        )
     raise NetworkError(
-        f"unknown model {text!r}; {nearest(text, ZOO)} (or give a .toml file or package.module:function)"
+        f"unknown model {shown(text)}; {nearest(text, ZOO)} (or give a .toml file or package.module:function)"
     )
 
 
-def _told(source: Any) -> str:
-    """Say what an object is that is no model, and what to give instead of a function."""
-    if isinstance(source, type):
-        return f"the class {source.__name__}"
-    if callable(source):
-        return "a function: give the layers that it returns, or its name as 'package.module:function'"
-    return f"of type {type(source).__name__}" + (": give model.network" if hasattr(source, "network") else "")
+def _instead(source: Any) -> str:
+    """Return what to give instead of an object that is no model, if that is known."""
+    if callable(source) and not isinstance(source, type):
+        return ": give the layers that this returns, or its name as 'package.module:function'"
+    if hasattr(source, "network"):
+        return f": give model.network{_weights(source)}"
+    return _weights(source)
+
+
+def _what_is_there(path: Path) -> str:
+    """Say what a path is that exists and names no network."""
+    if path.is_dir():
+        return "a run folder" if _has_model(path) else "a folder"
+    return "a file of saved weights" if path.suffix in _WEIGHT_FILES else "a file without the ending .toml"
+
+
+def _has_model(path: Path) -> bool:
+    return any(path.glob("*.safetensors"))
+
+
+def _weights(source: Any) -> str:
+    """Return what to add about a source that holds trained weights: they cannot be started from."""
+    if isinstance(source, Path):
+        holds = source.suffix in _WEIGHT_FILES or _has_model(source)
+        return f". {START_FROM_WEIGHTS}" if holds else ""
+    return f". {START_FROM_WEIGHTS}" if hasattr(source, "predict") or hasattr(source, "state_dict") else ""
 
 
 def read_toml(path: Path) -> tuple[list[Layer], str]:
@@ -80,7 +109,7 @@ def read_toml(path: Path) -> tuple[list[Layer], str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise NetworkError(f"model file {path} is not TOML: {error}") from None
     for key in table.keys() - {"name", "layers"}:
-        raise NetworkError(f"model file {path}: unknown key {key!r}; {nearest(key, ['name', 'layers'])}")
+        raise NetworkError(f"model file {path}: unknown key {shown(key)}; {nearest(key, ['name', 'layers'])}")
     layers = table.get("layers")
     if not isinstance(layers, list) or not layers:
         raise NetworkError(f"model file {path} has no [[layers]]; write one table a layer, the last of type softmax")
@@ -96,12 +125,15 @@ def layer_from_dict(table: Any, position: int) -> Layer:
         raise NetworkError(f"layer {position} has no type; expected one of {', '.join(sorted(KINDS))}")
     kind = KINDS.get(str(table["type"]))
     if kind is None:
-        raise NetworkError(f"layer {position}: unknown type {table['type']!r}; {nearest(str(table['type']), KINDS)}")
+        raise NetworkError(
+            f"layer {position}: unknown type {shown(table['type'])}; "
+            f"{nearest(str(table['type']), KINDS, of_others=LAYERS)}"
+        )
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values = {key: value for key, value in table.items() if key != "type"}
     for key in values:
         if key not in fields:
-            raise NetworkError(f"layer {position} ({kind.kind}): unknown key {key!r}; {nearest(key, fields)}")
+            raise NetworkError(f"layer {position}: {unknown_setting(kind, key)}")
     missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
     if missing:
         raise NetworkError(f"layer {position} ({kind.kind}) lacks {' and '.join(missing)}")
@@ -146,7 +178,7 @@ def _call(function: Callable[[Shape, int], Any], text: str, input_shape: Shape, 
         raise
     except Exception as error:
         raise NetworkError(
-            f"model {text!r}, called with {input_shape} and {classes}, raised {type(error).__name__}: {error}; "
+            f"model {shown(text)}, called with {input_shape} and {classes}, raised {type(error).__name__}: {error}; "
             "expected it to return layers or a Network"
         ) from error
 
@@ -159,13 +191,13 @@ def _import_function(text: str) -> Callable[[Shape, int], Any]:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise NetworkError(
-            f"cannot import {module_name!r} for model {text!r}: {type(error).__name__}: {error}"
+            f"cannot import {shown(module_name)} for model {shown(text)}: {type(error).__name__}: {error}"
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         names = _functions(module)
         others = f"; {nearest(function_name, names, _MOST_NAMED)}" if names else ", nor any other"
-        raise NetworkError(f"module {module_name!r} has no function {function_name!r}{others}")
+        raise NetworkError(f"module {shown(module_name)} has no function {shown(function_name)}{others}")
     return function  # type: ignore[no-any-return]
 
 

@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from adam_mp.errors import NetworkError
+from adam_mp.errors import NetworkError, shown
+from adam_mp.proposals import LAYER_SETTINGS, bare, nearest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Shape = tuple[int, ...]
+_LARGEST = 10**9
+_FROM_BEFORE = ("inchannels", "infeatures", "inputshape", "inputdim", "inputsize", "numfeatures")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +26,14 @@ class Layer:
     """One layer of a network. A child class overrides the methods unless it keeps the shape and has no parameters."""
 
     kind: ClassVar[str]
+
+    def __new__(cls, *_: Any, **settings: Any) -> Self:
+        """Raise NetworkError for a keyword that the layer does not have."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise NetworkError(unknown_setting(cls, name))
+        return super().__new__(cls)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the output shape for input `shape`; raises NetworkError, without the layer's name, if none fits."""
@@ -34,10 +48,24 @@ class Layer:
         return 0
 
 
+def unknown_setting(kind: type[Layer], name: str) -> str:
+    """Return the message about a setting that a kind of layer does not have."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    bare_name = bare(name)
+    if bare_name in _FROM_BEFORE:
+        return f"{kind.kind} has no setting {shown(name)}; it takes what the layer before gives"
+    if bare_name == "activation":
+        return f"{kind.kind} has no setting {shown(name)}; an activation is a layer of its own, such as ReLU"
+    listed = nearest(name, known, of_others=LAYER_SETTINGS) if known else "it has none"
+    return f"{kind.kind} has no setting {shown(name)}; {listed}"
+
+
 def _positive(layer: Layer, **values: Any) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise NetworkError(f"{layer.kind}: {name} is {value!r}; expected a whole number of at least 1")
+            raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected a whole number of at least 1")
+        if value > _LARGEST:
+            raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected at most {_LARGEST:,}")
 
 
 def _windows(layer: Layer, shape: Shape, size: int, stride: int, padding: int) -> tuple[int, int]:
@@ -68,7 +96,7 @@ class Conv(Layer):
     def __post_init__(self) -> None:
         _positive(self, channels=self.channels, size=self.size, stride=self.stride)
         if not isinstance(self.padding, int) or self.padding < 0:
-            raise NetworkError(f"conv: padding is {self.padding!r}; expected a whole number of at least 0")
+            raise NetworkError(f"conv: padding is {shown(self.padding)}; expected a whole number of at least 0")
 
     def output_shape(self, shape: Shape) -> Shape:
         return (*_windows(self, shape, self.size, self.stride, self.padding), self.channels)
@@ -186,7 +214,7 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
-            raise NetworkError(f"dropout: rate is {self.rate!r}; expected a number from 0 up to, not including, 1")
+            raise NetworkError(f"dropout: rate is {shown(self.rate)}; expected a number from 0 up to, not including, 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +232,7 @@ class LocalResponseNorm(Layer):
         for name in ("alpha", "beta", "offset"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not value > 0:
-                raise NetworkError(f"local_response_norm: {name} is {value!r}; expected a positive number")
+                raise NetworkError(f"local_response_norm: {name} is {shown(value)}; expected a positive number")
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 3:

@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from adam_mp.errors import NetworkError, several
+from adam_mp.errors import NetworkError, several, shown
 from adam_mp.network.layers import KINDS, Dense, Layer, Shape, Softmax
-
-_MOST_SAID = 40  # characters of a text in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +113,7 @@ def _check_known(position: int, layer: Any) -> None:
             f"layer {position} is the class {layer.__name__}; expected a layer: write {layer.__name__}(...)"
         )
     if not isinstance(layer, Layer):
-        said = repr(layer)[:_MOST_SAID] if isinstance(layer, str) else f"of type {type(layer).__name__}"
-        raise NetworkError(f"layer {position} is {said}; expected a layer such as adam_mp.Conv(20, 5)")
+        raise NetworkError(f"layer {position} is {shown(layer)}; expected a layer such as adam_mp.Conv(20, 5)")
     if type(layer) not in KINDS.values():
         raise NetworkError(
             f"layer {position} is of the class {type(layer).__name__}, which is none of adam_mp's, and which the "

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from adam_mp.control_groups import killed_since, memory_kills
-from adam_mp.errors import AdamError
+from adam_mp.errors import AdamError, speaks_flags
 from adam_mp.machine import ONE_THREAD
 from adam_mp.process.entry import GO, STACKS_SIGNAL
 from adam_mp.process.forking import SERVE, Forked, fork
@@ -163,7 +163,7 @@ def start_child(
     output = anonymous_file()
     task = reading = held = -1
     try:
-        task = _keep((os.getpid(), core, function.__module__, function.__qualname__, argument))
+        task = _keep((os.getpid(), speaks_flags(), core, function.__module__, function.__qualname__, argument))
         reading, held = os.pipe()
         process: subprocess.Popen[bytes] | Forked | None = fork(name, [reading, output.fileno(), *files, task], files)
         if process is None:

@@ -20,6 +20,7 @@ import threading
 from typing import NoReturn
 
 from adam_mp.clash import named_clash
+from adam_mp.errors import speaking_flags
 from adam_mp.machine import pin_to
 from adam_mp.process.output import guard_streams
 
@@ -54,7 +55,7 @@ def run_task(descriptor: int, waits: bool) -> None:
     if waits and os.read(sys.stdin.fileno(), 1) != GO:
         os._exit(1)
     with named_clash(), open(descriptor, "rb") as task:
-        supervisor, core, module, function, argument = pickle.load(task)
+        supervisor, flags, core, module, function, argument = pickle.load(task)
     leave_signals_to_the_supervisor()
     end_with_parent(supervisor)
     threading.Thread(target=_end_with_input, name="end-with-supervisor", daemon=True).start()
@@ -64,7 +65,8 @@ def run_task(descriptor: int, waits: bool) -> None:
     try:
         with named_clash():
             loaded = importlib.import_module(module)
-        getattr(loaded, function)(argument)
+        with speaking_flags(flags):
+            getattr(loaded, function)(argument)
     except SystemExit as end:
         code = end.code
     _end(code)

@@ -60,6 +60,8 @@ def _row(member: Mapping[str, Any]) -> tuple[str, ...]:
         rate = member.get("images", 0) / max(member["seconds"], 1e-9)
         work = f"{several(member.get('workers', 0), 'worker')}, {several(member.get('images', 0), 'image')}, "
         work += f"{count(rate)} images/s"
+        waits = {what: member.get(f"waited_for_{what}", 0) for what in ("data", "leases", "exchange", "others")}
+        work += "".join(f", waited {percent(share)} for {what}" for what, share in waits.items() if share >= 0.01)
     staleness = member.get("staleness")
     name = member["name"] + (" *" if member.get("leader") else "")
     return (

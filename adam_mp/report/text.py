@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adam_mp.errors import several
+from adam_mp.errors import several, spoken
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
 from adam_mp.process.interruption import EXIT_CODES
@@ -173,43 +173,74 @@ def epoch_line(epoch: EpochEnded, epochs: int) -> str:
     return (
         f"epoch {epoch.epoch}/{epochs}  {several(epoch.images_trained, 'image')} in {duration(epoch.seconds)}  "
         f"{epoch.images_per_second:,.0f} images/s  {count(epoch.connections_per_second)} connections/s  "
-        f"loss {epoch.loss:.4f}{validation}  waited {percent(epoch.data_wait_fraction)}"
+        f"loss {epoch.loss:.4f}{validation}  waited {waits_text(epoch)}"
     )
+
+
+_WAITS = {"data": "data", "leases": "leases", "exchange": "the exchange", "others": "other workers"}
+
+
+_LEAST_WAIT = 0.00005  # a smaller share is shown as 0
+
+
+def waits_text(figures: EpochEnded | TrainResult) -> str:
+    """Return the shares of the workers' time in which they waited, by what for; what rounds to 0 is left out."""
+    shares = {what: getattr(figures, f"{name}_wait_fraction") for name, what in _WAITS.items()}
+    parts = [f"{percent(share)} for {what}" for what, share in shares.items() if share >= _LEAST_WAIT]
+    return ", ".join(parts) or percent(0.0)
 
 
 def serving_text(result: TrainResult) -> str:
     """Return the line about the data: share found in the cache, speeds on one core, the bottleneck of the run."""
+    held_up = "training" if result.bottleneck == "training" else f"waiting for {_WAITS[result.bottleneck]}"
+    if result.data_from_elsewhere:
+        return spoken(f"data       made by the data servers of --data-from; the bottleneck was {held_up}")
     wanted = result.images_decoded + result.cache_hits
     decoded = f"{percent(result.cache_hits / wanted)} found in the cache, " if wanted else ""
     if result.images_decoded:
         decoded += f"{result.decodes_per_second:,.0f} images/s decoded, "
     return (
         f"data       {decoded}{result.augments_per_second:,.0f} images/s augmented, a core; "
-        f"the bottleneck was {result.bottleneck}"
+        f"the bottleneck was {held_up}"
     )
 
 
 def _staleness(result: TrainResult) -> str:
     counts = [result.staleness.get(label, 0) for label in LABELS]
     if not any(counts):
-        return f"{result.staleness_mean:.2f} on average"
+        return ", none of them made here" if result.of_many else ""
+    if result.of_many and result.workers == 1:
+        return ""  # only other machines make updates between a read and an update here; `status` shows that staleness
     middle, most = quantile(counts, 0.5), quantile(counts, 0.99)
-    return f"{result.staleness_mean:.2f} on average, median {middle}, {most} or less in 99 of 100"
+    where = " among the workers here" if result.of_many else ""
+    return f", staleness{where} {result.staleness_mean:.2f} on average, median {middle}, {most} or less in 99 of 100"
 
 
 def workers_text(result: TrainResult) -> str:
     """Return a table of what each worker has done since the run was started or resumed."""
     rows: list[tuple[str, ...]] = [
-        ("worker", "", "images", "share", "images/s", "waited for data", "held by others", "most ahead")
+        ("worker", "", "images", "share", "images/s", "waited for data", "leases", "exchange", "others", "most ahead")
     ]
     rows += [
         (
             str(each.number), "", f"{each.images:,}", percent(each.share), f"{each.images_per_second:,.0f}",
-            duration(each.waited_seconds), duration(each.held_seconds), str(each.lead) if each.lead else "",
+            duration(each.waited_seconds), duration(each.leases_seconds), duration(each.exchange_seconds),
+            duration(each.held_seconds), str(each.lead) if each.lead else "",
         )
         for each in result.per_worker
     ]  # fmt: skip
     return table(rows)
+
+
+def _speed_here(result: TrainResult) -> str:
+    """Return this machine's own speed, if the other figures are those of all machines of the run."""
+    if not result.of_many:
+        return ""
+    return f" by all machines, {sum(each.images_per_second for each in result.per_worker):,.0f} images/s here"
+
+
+def _here(result: TrainResult) -> str:
+    return f" by all machines ({sum(each.images for each in result.per_worker):,} here)" if result.of_many else ""
 
 
 def summary_text(result: TrainResult) -> str:
@@ -222,12 +253,13 @@ def summary_text(result: TrainResult) -> str:
     lines = [
         f"{ended} {several(result.epochs, 'epoch')} in {duration(result.seconds)}",
         f"accuracy   test {test}, validation {percent(result.validation_accuracy)}{best}",
-        f"speed      {result.images_per_second:,.0f} images/s, {count(result.connections_per_second)} connections/s, "
-        f"workers waited for data {percent(result.data_wait_fraction)} of their time",
-        f"images     {result.images_trained:,} trained, {result.images_skipped:,} skipped, "
+        f"speed      {result.images_per_second:,.0f} images/s, {count(result.connections_per_second)} connections/s"
+        f"{_speed_here(result)}, "
+        f"workers waited {waits_text(result)} of their time",
+        f"images     {result.images_trained:,} trained{_here(result)}, {result.images_skipped:,} skipped, "
         f"{result.images_failed:,} failed{bad}",
         serving_text(result),
-        f"updates    {result.updates:,}, staleness {_staleness(result)}",
+        f"updates    {result.updates:,}{_staleness(result)}",
         workers_text(result),
         f"files      {one_line(result.run_dir)}: {', '.join(map(one_line, sorted(names)))}",
     ]

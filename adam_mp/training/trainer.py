@@ -18,10 +18,10 @@ from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES, Interruption, stacks_when_asked
 from adam_mp.process.output import notice, one_line, standard_error
 from adam_mp.training.data.kept_images import KeptImages
-from adam_mp.training.epoch.hints import STARVED
+from adam_mp.training.epoch.hints import bottleneck
 from adam_mp.training.epoch.supervisor import Supervisor
 from adam_mp.training.folder.checkpoint import checkpoint_path, find_checkpoints
-from adam_mp.training.folder.figures import Sums, WorkerFigures, wait_fraction
+from adam_mp.training.folder.figures import WAITS, Sums, Waits, WorkerFigures
 from adam_mp.training.folder.run_folder import RunFolder, write_record
 from adam_mp.training.plan.memory_need import launch_need
 from adam_mp.training.plan.plan import RunPlan, make_plan
@@ -45,8 +45,10 @@ class TrainResult:
     these two rates, `updates` and the images trained, skipped and failed are of all machines, all else of this one.
     `images_failed` counts images of trained batches that could not be read, once per epoch; `bad_samples` counts the
     files that were left out. `decodes_per_second` and `augments_per_second` are those of one core that does nothing
-    else; `bottleneck` is "data" or "training". `stopped_by` says what ended the run before its last epoch: a signal or
-    the target accuracy, else None.
+    else; `bottleneck` is "training", or what the workers waited for more than a tenth of their time: "data", "leases",
+    "exchange" or "others", other workers. `of_many` tells whether it was a run of many machines or
+    replicas, `data_from_elsewhere` whether data servers of other machines made its pictures. `stopped_by` says what
+    ended the run before its last epoch: a signal or the target accuracy, else None.
     """
 
     test_accuracy: float | None
@@ -66,6 +68,9 @@ class TrainResult:
     augments_per_second: float
     bottleneck: str
     data_wait_fraction: float
+    leases_wait_fraction: float
+    exchange_wait_fraction: float
+    others_wait_fraction: float
     staleness_mean: float
     staleness: dict[str, int]
     updates: int
@@ -74,6 +79,8 @@ class TrainResult:
     per_worker: tuple[WorkerFigures, ...]
     stopped_by: str | None
     run_dir: str
+    of_many: bool
+    data_from_elsewhere: bool
     model: Model | None = dataclasses.field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -296,9 +303,8 @@ def _result(
     part = figures.epoch_part
     sums = supervisor.sums_of_epoch() if part else Sums()
     seconds = figures.training_seconds + part.get("seconds", 0.0)
-    waited, busy = total("waited_ns"), total("busy_ns")
+    waits = Waits.of({name: total(name) for name in (*WAITS, "busy_ns")})
     rate = total("images") / seconds if seconds else 0.0
-    without_batches = supervisor.leases.seconds_without_batches * 1e9 * plan.split.workers  # no wait for data servers
     return TrainResult(
         test_accuracy=test_accuracy,
         validation_accuracy=figures.validation_accuracy,
@@ -315,8 +321,8 @@ def _result(
         cache_hits=int(total("hits")),
         decodes_per_second=_per_second(total("decoded"), total("decode_ns")),
         augments_per_second=_per_second(total("augmented"), total("augment_ns")),
-        bottleneck="data" if waited - without_batches > STARVED * (waited + busy) else "training",
-        data_wait_fraction=wait_fraction(waited, busy),
+        bottleneck=bottleneck(waits),
+        **waits.as_dict(),
         staleness_mean=total("staleness") / max(total("updates"), 1),
         staleness=labelled(figures.staleness_counts),
         updates=supervisor.session.store.read_step(),
@@ -325,6 +331,8 @@ def _result(
         per_worker=tuple(supervisor.session.crew.by_worker(supervisor.account.seconds_here)),
         stopped_by=stopped_by,
         run_dir=str(folder.path),
+        of_many=plan.settings.join is not None or plan.settings.servers is not None,
+        data_from_elsewhere=plan.settings.data_from is not None,
         model=None,
     )
 

@@ -7,7 +7,7 @@ import ipaddress
 import re
 import socket
 
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, shown
 
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|([\w.-]+)):([0-9]{1,5})", re.ASCII)
 
@@ -56,7 +56,8 @@ def parse_address(text: str, what: str, least_port: int = 1) -> Address:
     parts = _ADDRESS.fullmatch(text)
     if parts is None or not least_port <= int(parts[3]) <= 65535:
         raise SettingsError(
-            f"{what} is {text!r}; expected HOST:PORT, such as 10.0.0.5:7700, with a port from {least_port} to 65535"
+            f"{what} is {shown(text)}; expected HOST:PORT, such as 10.0.0.5:7700, "
+            f"with a port from {least_port} to 65535"
         )
     return Address(parts[1] or parts[2], int(parts[3]))
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from adam_mp.errors import PlaceError, SettingsError, TransportError, refusal
+from adam_mp.errors import PlaceError, SettingsError, TransportError, refusal, shown
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 
 PREFIX = "unix:"
@@ -40,7 +40,7 @@ def parse_socket_file(text: str, what: str) -> SocketFile:
     """Return the socket file that `text` names; raises SettingsError, which calls it `what`, if `text` names none."""
     path = Path(text.removeprefix(PREFIX))
     if not text.startswith(PREFIX) or not text.isprintable() or not path.name:
-        raise SettingsError(f"{what} is {text!r}; expected {PREFIX} and the name of a file")
+        raise SettingsError(f"{what} is {shown(text)}; expected {PREFIX} and the name of a file")
     return SocketFile(path.absolute())
 
 

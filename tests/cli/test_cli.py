@@ -217,7 +217,7 @@ def test_check_says_what_is_understood_and_trains_nothing(capsys, tmp_path, monk
     )
     assert "11 images to train (Train/), 1 image to validate (held out of these), 0 images to test" in out
     assert "left out   1 file: 1 (.gif images are not read" in out
-    assert "test has 1 images, but no class folders, so nothing is tested; `predict`" in err
+    assert "test has 1 image, but no class folders, so nothing is tested; `predict`" in err
     facts = json.loads(run(capsys, "train", "--data", "data", "--check", "--json")[1])
     assert facts["class_names"] == ["blue", "green", "red"]
     assert facts["parts"] == {"train": 11, "validation": 1, "test": 0}

@@ -18,7 +18,7 @@ from adam_mp.report.curves import CurvesFile, draw_curves
 from adam_mp.report.failures import FailureLog
 from adam_mp.report.metrics import MetricsFile, read_metrics
 from adam_mp.report.progress import ProgressDisplay, notices_only
-from adam_mp.report.text import count, duration, network_table, percent, table
+from adam_mp.report.text import count, duration, network_table, percent, summary_text, table
 from adam_mp.training.folder.figures import WorkerFigures
 from adam_mp.training.settings.events import (
     DataSurveyed,
@@ -49,8 +49,8 @@ def ended(epoch, accuracy=0.98):
 
 RESULT = TrainResult(
     0.99, 0.98, 3, 3, 7.0, 28500.0, 7e10, 171000, 0, 9, 3, 40, 60, 500.0, 9000.0, "training",
-    0.01, 0.9, {"0": 250, "1": 47, "16-31": 3}, 300, 2, 1, (WorkerFigures(0, 171000, 1.0, 24428.6, 0.3, 1.5, 2),), None,
-    "run", None,
+    0.01, 0.0, 0.2, 0.0, 0.9, {"0": 250, "1": 47, "16-31": 3}, 300, 2, 1,
+    (WorkerFigures(0, 171000, 1.0, 24428.6, 0.3, 1.5, 2),), None, "run", False, False, None,
 )  # fmt: skip
 EVENTS = [
     KernelCompiled(0, 2), KernelCompiled(2, 2), DataSurveyed(1, 5), DataSurveyed(5, 5), planned(),
@@ -303,3 +303,19 @@ def test_what_members_say_of_themselves_cannot_do_anything_to_a_terminal():
     assert len(lines) == 3
     assert all(line.isascii() and line.isprintable() and len(line) < 1000 for line in lines)
     assert text.count("no!!") >= 3
+
+
+def test_the_summary_tells_waits_apart_and_whose_figures_they_are():
+    alone = summary_text(RESULT)
+    assert "workers waited 1.00% for data, 20.00% for the exchange of their time" in alone
+    assert "by all machines" not in alone
+    many = dataclasses.replace(RESULT, of_many=True, staleness={}, workers=2, bottleneck="exchange")
+    text = summary_text(many)
+    assert "28,500 images/s, 70 G connections/s by all machines, 24,429 images/s here" in text
+    assert "171,000 trained by all machines (171,000 here)" in text
+    assert "updates    300, none of them made here" in text
+    assert "the bottleneck was waiting for the exchange" in text
+    assert "staleness among the workers here 0.90" in summary_text(dataclasses.replace(RESULT, of_many=True))
+    elsewhere = summary_text(dataclasses.replace(RESULT, data_from_elsewhere=True))
+    assert "made by the data servers of data_from" in elsewhere
+    assert "augmented" not in elsewhere

@@ -66,7 +66,7 @@ def test_no_process_of_a_run_loads_a_file_from_the_present_folder(plain, photogr
 
 
 @pytest.mark.parametrize(
-    "arguments", [["doctor"], ["bench", "--model", "mlp", "--seconds", "0.2", "--cores", "1"], ["--version"]]
+    "arguments", [["doctor"], ["bench", "--model", "mlp", "--seconds", "0.2", "--workers", "1"], ["--version"]]
 )
 def test_no_other_command_does_either(plain, arguments):
     done = plain(*arguments)
@@ -83,7 +83,7 @@ def test_a_module_that_was_named_is_found_there(plain):
     assert "did you mean 'net'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["json", "random", "signal", "subprocess", "numba", "zmq", "enum", "re"])
+@pytest.mark.parametrize("name", ["json", "random", "signal", "subprocess", "numba", "zmq"])
 @pytest.mark.parametrize("text", ["", "x = = 1", "raise ValueError(1)", "import no_such_module"])
 def test_python_m_names_the_file_in_one_line(tmp_path, name, text):
     (tmp_path / f"{name}.py").write_text(text)
@@ -92,7 +92,7 @@ def test_python_m_names_the_file_in_one_line(tmp_path, name, text):
     assert (done.returncode, done.stderr.splitlines()) == (2, [line])
 
 
-@pytest.mark.parametrize("name", ["json", "types", "functools", "numpy"])
+@pytest.mark.parametrize("name", ["json", "random", "numpy"])
 def test_in_a_script_the_exception_names_it(tmp_path, name):
     (tmp_path / f"{name}.py").write_text("")
     (tmp_path / "mine.py").write_text("import adam_mp\nadam_mp.train('mlp', epochs=1)\n")

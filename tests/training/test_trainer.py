@@ -41,7 +41,7 @@ def test_going_on_alone_is_advised_where_there_is_a_run_to_go_on_with(monkeypatc
     monkeypatch.setattr(trainer, "join_cluster", join_cluster)
     with pytest.raises(TransportError) as caught:
         trainer._run_replica(SimpleNamespace(share=(0, 1), resumed=resumed), None, None, None, launch)
-    assert ("; to go on without that run, give --join none" in str(caught.value)) == advised
+    assert ("; to go on without that run, give join='none'" in str(caught.value)) == advised
 
 
 def test_a_listener_that_fails_ends_no_run(capsys):

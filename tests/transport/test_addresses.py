@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, shown
 from adam_mp.transport.addresses import Address, check_joining, check_listening, parse_address
 
 
@@ -37,9 +37,9 @@ def test_an_address_is_read_and_written_the_same(text, host, port):
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_naming_what_was_given(text):
-    with pytest.raises(SettingsError, match=r"--join is .*; expected HOST:PORT, such as 10.0.0.5:7700") as error:
+    with pytest.raises(SettingsError, match=r"join is .*; expected HOST:PORT, such as 10.0.0.5:7700") as error:
         parse_address(text, "--join")
-    assert repr(text) in str(error.value)
+    assert shown(text) in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -74,7 +74,7 @@ def test_what_others_can_reach_is_no_loopback_and_needs_keys(host):
     check_listening(Address(host, 7), has_keys=True)
     with pytest.raises(SettingsError, match="without keys would let anyone join") as error:
         check_listening(Address(host, 7), has_keys=False)
-    for hint in (str(Address(host, 7)), "adam-mp keygen FILE", "--key-file FILE", "127.0.0.1"):
+    for hint in (str(Address(host, 7)), "adam-mp keygen FILE", "key_file=FILE", "127.0.0.1"):
         assert hint in str(error.value)
 
 

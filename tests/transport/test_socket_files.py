@@ -39,7 +39,7 @@ def test_any_text_is_a_place_or_refused(text):
 
 @pytest.mark.parametrize("text", ["unix:", "unix:/", "unix:a\nb", "unix:a\0b"])
 def test_what_names_no_file_is_refused_in_one_line(text):
-    with pytest.raises(SettingsError, match=r"^--join is .*; expected unix: and the name of a file$") as error:
+    with pytest.raises(SettingsError, match=r"^join is .*; expected unix: and the name of a file$") as error:
         parse_place(text, "--join")
     assert repr(text) in str(error.value)
 

@@ -296,7 +296,7 @@ class TestConnections:
         assert set(numbers) <= {"127.0.0.1", "::1"}
 
     def test_dialling_others_without_keys_is_refused(self, ends):
-        with pytest.raises(SettingsError, match=r"cannot join 10.0.0.5:7 without keys; give the run's --key-file"):
+        with pytest.raises(SettingsError, match=r"cannot join 10.0.0.5:7 without keys; give the run's key_file"):
             ends.dial(Address("10.0.0.5", 7))
 
     @pytest.mark.parametrize("side", ["listen", "dial"])

@@ -18,7 +18,8 @@ from adam_mp.data.reading.meant_classes import check_meant, check_no_parts, fold
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
-from adam_mp.errors import DataError, nearest
+from adam_mp.errors import DataError, several
+from adam_mp.proposals import nearest
 
 _AS_CLASS = "if it is a class itself, rename it, since this is the name of a part"
 _INSTEAD = {VALIDATION: "so it is not validated on", TEST: "so nothing is tested"}
@@ -91,7 +92,7 @@ def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]
     """Return the classes to train on, found below `part`; raises DataError if there are fewer than `least`."""
     if part.loose and not part.classes:
         advice = "put its images into a folder for each class" + (f"; {_AS_CLASS}" if named else "")
-        raise DataError(f"{part.folder} has {part.loose:,} images, but no class folders with images; {advice}")
+        raise DataError(f"{part.folder} has {several(part.loose, 'image')}, but no class folders with images; {advice}")
     if not part.classes:
         why = why_nothing(part.rejected) or f"its folders are empty: {some(sorted(part.folders)) or 'there is none'}"
         raise DataError(
@@ -151,7 +152,7 @@ def _is_usable(part: str, found: PartFound, train: PartFound, notes: list[str]) 
     unknown = [each for name, each in found.classes.items() if name not in train.folders]
     if not images:
         if found.loose:
-            what = f"has {found.loose:,} images, but no class folders"
+            what = f"has {several(found.loose, 'image')}, but no class folders"
         else:
             what = "has no image" + (f" ({why})" if (why := why_nothing(found.rejected)) else "")
     elif len(found.classes) == 1 and unknown:
@@ -161,7 +162,8 @@ def _is_usable(part: str, found: PartFound, train: PartFound, notes: list[str]) 
                 f"all images of {found.folder} lie one folder deeper, in {found.folder / name}, which has the folders "
                 f"{some(sorted(inner))}; move these up into {found.folder}"
             )
-        what = f"has {images:,} images in {name}/ alone, which is none of the classes {some(sorted(train.classes))}"
+        what = f"has {several(images, 'image')} in {name}/ alone, which is none of the classes "
+        what += some(sorted(train.classes))
     else:
         return True
     use = "; `predict` classifies images without classes" if part == TEST and (images or found.loose) else ""

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, several
 
 _FEW = 1000  # classes; so many may be without images whatever the number of images
 _SPARSE = 4  # beyond `_FEW`, there may be so many times more classes than classes with images
@@ -251,7 +251,7 @@ def _one_a_sample(labels: np.ndarray, count: int, what: str) -> np.ndarray:
         return labels
     if labels.ndim > 1 and labels.size == count and max(labels.shape) == count:  # a column or a row
         return labels.reshape(-1)
-    given = f"{what}: {count} images, but labels of shape {labels.shape}; expected one label an image"
+    given = f"{what}: {several(count, 'image')}, but labels of shape {labels.shape}; expected one label an image"
     if labels.ndim == 2 and labels.shape[1] == count:
         raise DataError(f"{given}; if each column is one image's, write labels.argmax(axis=0)")
     if labels.ndim != 2 or len(labels) != count or labels.dtype.kind not in "iufbOU":

@@ -35,7 +35,8 @@ from adam_mp.data.reading.shards import (
     read_shard_set,
     shards_by_part,
 )
-from adam_mp.errors import DataError, SettingsError, nearest
+from adam_mp.errors import DataError, SettingsError, refusal, several, shown
+from adam_mp.proposals import nearest
 
 EMBEDDED = "mnist"
 _EMBEDDED_FOLDER = Path(__file__).parents[1] / "mnist"
@@ -81,7 +82,7 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     elif _has_items(source):
         return _load_items([source], options)
     raise DataError(
-        f"data is {type(source).__name__}; expected a folder, (images, labels), "
+        f"data is {shown(source)}; expected a folder, (images, labels), "
         "(images, labels, test_images, test_labels), or an object whose items are (image, label)"
     )
 
@@ -95,7 +96,12 @@ def names_files(source: str) -> bool:
 
 def _has_items(source: Any) -> bool:
     """Tell whether `source` is an object whose items are (image, label); arrays and lists of arrays are not."""
-    if not is_item_source(source) or isinstance(source, np.ndarray) or hasattr(source, "__array__"):
+    if (
+        isinstance(source, type)
+        or not is_item_source(source)
+        or isinstance(source, np.ndarray)
+        or hasattr(source, "__array__")
+    ):
         return False
     if isinstance(source, (list, tuple)):
         pairs = len(source) > 0 and all(isinstance(item, tuple) and len(item) == 2 for item in source[:3])
@@ -119,7 +125,11 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
     path = Path(source)
     if is_shard_name(source) and not path.is_dir():
         return _load_shards(source, {TRAIN: [Path(name) for name in expand_braces(source)]}, False, options)
-    if path.is_file():
+    try:
+        is_file = path.is_file()
+    except OSError as error:  # no file can have this name
+        raise DataError(f"data {shown(source)}: {refusal(error)}") from None
+    if is_file:
         return _load_file(path, options)
     if not path.is_dir():
         raise DataError(
@@ -195,7 +205,10 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         files = find_idx(folder, images_name), find_idx(folder, labels_name)
         images, labels = read_idx(files[0], 3), read_idx(files[1], 1)
         if len(images) != len(labels):
-            raise DataError(f"{folder}: {images_name} has {len(images)} images, but {labels_name} {len(labels)} labels")
+            raise DataError(
+                f"{folder}: {images_name} has {several(len(images), 'image')}, "
+                f"but {labels_name} {several(len(labels), 'label')}"
+            )
         parts[part] = (f"{part} set of {folder}", images, labels)
         used += files
         places[part] = " and ".join(file.relative_to(folder).as_posix() for file in files)
@@ -366,5 +379,7 @@ def parse_image_size(text: str) -> tuple[int, int]:
     """Return the (height, width) that "224" or "192x256" stands for; raises SettingsError for other texts."""
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(text).strip())
     if match is None or not all(1 <= int(side) <= _LARGEST_SIDE for side in match.groups() if side is not None):
-        raise SettingsError(f"image_size is {text!r}; expected pixels such as 224, or HEIGHTxWIDTH such as 192x256")
+        raise SettingsError(
+            f"--image-size is {shown(text)}; expected pixels such as 224, or HEIGHTxWIDTH such as 192x256"
+        )
     return int(match[1]), int(match[2] or match[1])

@@ -10,7 +10,7 @@ from pathlib import Path
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, WANTED, part_meant, part_of
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, several
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def find_part_folders(folder: Path, train_wanted: bool = True) -> PartFolders:
         )
     loose = sum(has_image_ending(entry.name) and not is_dropping(entry.name) for entry in _scan(folder))
     if loose:
-        notes.append(f"not used beside {_listed(places)} in {folder}: {loose:,} images that are in no folder")
+        notes.append(f"not used beside {_listed(places)} in {folder}: {several(loose, 'image')} in no folder")
     return PartFolders(places, tuple(notes))
 
 

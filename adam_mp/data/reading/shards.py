@@ -21,7 +21,7 @@ from adam_mp.data.reading.labels import find_classes, most_alike, names_among, p
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of, part_within
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.shard_samples import ShardAccount, read_samples
-from adam_mp.errors import DataError
+from adam_mp.errors import DataError, several
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
@@ -172,7 +172,8 @@ class _PartRead:
         account = self.account
         more = f" and {len(self.paths) - 1} more tar shards have" if len(self.paths) > 1 else " has"
         others = ", ".join(f"{count:,} {ending}" for ending, count in account.others.most_common(5))
-        said = f"{self.paths[0]}{more} no image with a label: {account.images:,} images, {account.labels:,} labels"
+        said = f"{self.paths[0]}{more} no image with a label: "
+        said += f"{several(account.images, 'image')}, {several(account.labels, 'label')}"
         said += f" (.cls or .json), other members: {others or 'none'}"
         folders = sorted(folder for folder in account.folders if folder)
         if account.images and not account.labels and len(folders) > 1:

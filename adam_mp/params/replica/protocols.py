@@ -14,11 +14,12 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from adam_mp.errors import SettingsError, nearest
+from adam_mp.errors import SettingsError, shown
 from adam_mp.memory.layout import Layout
 from adam_mp.network.layers import Dense
 from adam_mp.network.network import Network
 from adam_mp.params.replica.factors import fits_message
+from adam_mp.proposals import nearest
 
 PROTOCOLS = ("auto", "deltas", "activations")
 DELTAS, ACTIVATIONS = "deltas", "activations"
@@ -47,10 +48,10 @@ def choose_protocols(
     activations with an optimizer that keeps state.
     """
     if wanted not in PROTOCOLS:
-        raise SettingsError(f"protocol is {wanted!r}; {nearest(wanted, PROTOCOLS)}")
+        raise SettingsError(f"--protocol is {shown(wanted)}; {nearest(wanted, PROTOCOLS)}")
     if wanted == ACTIVATIONS and not plain_descent:
         raise SettingsError(
-            "protocol activations needs --optimizer sgd: other rules keep state that the servers do not have; "
+            "--protocol activations needs --optimizer sgd: other rules keep state that the servers do not have; "
             "use --protocol deltas"
         )
     chosen = []

@@ -1,7 +1,7 @@
 """The synchronizer process: exchanges a replica's weights with the parameter servers, beside the training.
 
-Workers never wait for the network. A round begins when `images` more images are trained, or when the supervisor wants
-one. `exchange` has the messages of a round.
+Workers train on during a round; only the end of an epoch waits for one (`exchange_ns` on the board). A round
+begins when `images` more images are trained, or when the supervisor wants one. `exchange` has the messages of a round.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ STATISTICS = (
     "updates", "workers", "trained_here", "rounds", "staleness", "round_ms", "resent", "bytes_in", "bytes_out", "queue",
     "shards", "bytes", "applied", "updates_per_second", "bytes_per_second", "dropped", "refused", "unsent", "owed",
     "deltas", "products", "repeated", "folded", "snapshot_window", "snapshots", "connections_failed",
-    "connections_lost",
+    "connections_lost", "waited_for_data", "waited_for_leases", "waited_for_exchange", "waited_for_others",
 )  # fmt: skip
 _LONGEST_NAME = 100  # letters
 _WHO = ("role", "name", "address")

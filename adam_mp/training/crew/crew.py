@@ -33,7 +33,8 @@ from adam_mp.training.worker.worker import WorkerSpec, work
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
 _MORE_MEMORY = "; give the run more memory, fewer --cores or a smaller --batch-size"
-_SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "busy_ns", "loss", "augmented",
+_SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "leases_ns", "exchange_ns",
+         "held_ns", "busy_ns", "loss", "augmented",
          "hits", "decoded", "decode_ns", "augment_ns", "bad")  # fmt: skip
 
 
@@ -247,7 +248,8 @@ class Crew:
             WorkerFigures(
                 number, images[number], images[number] / max(sum(images), 1), images[number] / max(seconds, 1e-9),
                 sum(each.waited_ns for each in place) * 1e-9, sum(each.held_ns for each in place) * 1e-9,
-                max(each.lead for each in place),
+                max(each.lead for each in place), sum(each.leases_ns for each in place) * 1e-9,
+                sum(each.exchange_ns for each in place) * 1e-9,
             )
             for number, place in enumerate(rows)
         ]  # fmt: skip

@@ -21,7 +21,7 @@ from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec, pickle_items
 from adam_mp.data.survey import Survey
-from adam_mp.errors import DataError, SettingsError
+from adam_mp.errors import DataError, SettingsError, several
 from adam_mp.memory.cache import LEFT_FREE, CacheHandle, ImageCache, expected_bytes
 from adam_mp.memory.run_memory import Field
 from adam_mp.memory.segment import free_space
@@ -167,7 +167,10 @@ def settle_validation(
     nobody_chose = "validation" not in explicit and share == FIELDS["validation"].default
     if dataset.validation is not None or not nobody_chose or round(len(dataset.train) * share) > 0:
         return settings
-    say(f"only {len(dataset.train)} images to train on: none is held out to validate on; --validation gives a share")
+    say(
+        f"only {several(len(dataset.train), 'image')} to train on: none is held out to validate on; "
+        "--validation gives a share"
+    )
     return dataclasses.replace(settings, validation=0.0)
 
 

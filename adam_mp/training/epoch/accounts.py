@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.memory.staleness import labelled
-from adam_mp.training.folder.figures import SERVING, wait_fraction
+from adam_mp.training.folder.figures import SERVING, Waits
 from adam_mp.training.settings.events import EpochEnded, EpochProgress
 
 Counters = Mapping[str, float]
@@ -100,13 +100,14 @@ class EpochAccount:
             images_per_second=rate,
             connections_per_second=rate * connections,
             loss=measured["loss"] / max(measured["images_here"], 1),
-            wait_fraction=wait_fraction(recent["waited_ns"], recent["busy_ns"]),
+            wait_fraction=sum(dataclasses.astuple(Waits.of(recent))),
             seconds_left=(images - done) * seconds / done_recently if done_recently > 0 else None,
         )
 
     def record(self, measured: Counters, connections: int, **known: Any) -> EpochEnded:
         """Return the record of the epoch, which has ended; `known` are the fields that do not come from counters."""
         rate = measured["images"] / self.seconds
+        waits: dict[str, Any] = {**Waits.of(measured).as_dict()}
         return EpochEnded(
             seconds=self.seconds,
             images_decoded=int(measured["decoded"]),
@@ -114,7 +115,7 @@ class EpochAccount:
             loss=measured["loss"] / max(measured["images_here"], 1),
             images_per_second=rate,
             connections_per_second=rate * connections,
-            data_wait_fraction=wait_fraction(measured["waited_ns"], measured["busy_ns"]),
+            **waits,
             staleness_mean=measured["staleness"] / max(measured["updates"], 1),
             staleness=labelled(self._staleness() - self._stale),
             **known,

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from adam_mp.compute.model import Model, Tensors
+from adam_mp.machine import usable_cores
+from adam_mp.memory.board import DATA
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.process.interruption import CHECKPOINT, Interruption
 from adam_mp.training.crew.copies import restore, take_checkpoint, take_model
@@ -47,7 +49,7 @@ class Driver:
         self.guard, self.bad_samples, self.interruption, self.tell = guard, bad_samples, interruption, tell
         self._step_run = step_run
         self._notice = notices_to(tell)
-        self._hints = ServingHints(plan, self._notice)
+        self._hints = ServingHints(plan, self._notice, usable_cores())
         self._leads = True  # whether this replica led when the user was told last
         self._states: np.ndarray = np.zeros(plan.batches, np.uint8)  # the ledger's, as of the last look at training
         self._sums = Sums()  # images of the epoch that is closed
@@ -101,6 +103,7 @@ class Driver:
         self._states = self.session.memory.ledger.states()
         if self.leases.over(self._states):
             return machine.Looked(over=True)
+        self.session.memory.board.lack = self.leases.lack(self._states)
         self._step_run(True)
         asked, interrupted = self.interruption.checkpoint_asked, self.interruption.requested is not None
         return machine.Looked(interrupted=interrupted, asked=asked, leads=self.leases.leads)
@@ -176,6 +179,7 @@ class Driver:
 
     def open_epoch(self, epoch: int, states: np.ndarray) -> None:
         """Let the data servers begin with an epoch whose batches have these ledger `states` [batches]."""
+        self.session.memory.board.lack = DATA
         self.leases.open(epoch, self.session.deal(epoch, states))
 
     def remember(self, epoch: int, states: np.ndarray) -> None:
@@ -200,9 +204,7 @@ class Driver:
         plan, account, figures, sums = self.plan, self.account, self.figures, self._sums
         loss, accuracy = self.session.evaluated("validation") if closed.validated else (None, None)
         measured = account.end_epoch(closed.following, sums)
-        self._hints.check(
-            measured, account.epoch.seconds, self.session.crew.disturbances, self.leases.seconds_without_batches
-        )  # fmt: skip
+        self._hints.check(measured, account.epoch.seconds, self.session.crew.disturbances)
         best = figures.note_validation(closed.epoch, accuracy)
         self._say_who_leads(self.leases.leads)
         updates = self.session.store.read_step()

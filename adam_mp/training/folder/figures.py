@@ -9,16 +9,17 @@ from adam_mp.memory.staleness import COLUMNS
 
 # Counters of data servers, and of all processes, that a run sums up; names that end in _ns are nanoseconds.
 SERVING = ("hits", "decoded", "decode_ns", "augmented", "augment_ns")
-_SUMMED = ("waited_ns", "busy_ns", "staleness", "updates", "images", *SERVING)
+WAITS = ("waited_ns", "leases_ns", "exchange_ns", "held_ns")  # for data, leases, the exchange, other workers
+_SUMMED = (*WAITS, "busy_ns", "staleness", "updates", "images", *SERVING)
 
 
 @dataclasses.dataclass(frozen=True)
 class WorkerFigures:
     """What one worker did since the run was started or resumed, its dead predecessors included.
 
-    `share` is its part of all images trained on this machine. `waited_seconds` is time without data, `held_seconds`
-    time in which it had data and waited for other workers. `lead` is the most updates by which it was ahead of the
-    slowest worker, counted with bounded staleness.
+    `share` is its part of all images trained on this machine. `waited_seconds` is time in which it waited for data,
+    `held_seconds` for other workers, `leases_seconds` for leases, `exchange_seconds` for the exchange. `lead` is
+    the most updates by which it was ahead of the slowest worker, counted with bounded staleness.
     """
 
     number: int
@@ -28,6 +29,29 @@ class WorkerFigures:
     waited_seconds: float
     held_seconds: float
     lead: int
+    leases_seconds: float = 0.0
+    exchange_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Waits:
+    """Fractions of the workers' time in which they waited for data, leases, the exchange or other workers."""
+
+    data: float = 0.0
+    leases: float = 0.0
+    exchange: float = 0.0
+    others: float = 0.0
+
+    @classmethod
+    def of(cls, measured: Mapping[str, float]) -> Waits:
+        """Return the waits among counters, summed over the workers."""
+        waits = [measured[name] for name in WAITS]
+        spent = sum(waits) + measured["busy_ns"]
+        return cls(*(wait / spent if spent else 0.0 for wait in waits))
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fractions under the names that records have for them."""
+        return {f"{name}_wait_fraction": getattr(self, name) for name in ("data", "leases", "exchange", "others")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +77,9 @@ class Figures:
     training_seconds: float = 0.0  # of this machine, as is all that follows
     seconds: float = 0.0
     waited_ns: float = 0.0
+    leases_ns: float = 0.0
+    exchange_ns: float = 0.0
+    held_ns: float = 0.0
     busy_ns: float = 0.0
     hits: float = 0.0
     decoded: float = 0.0
@@ -117,8 +144,3 @@ class Figures:
     def total(self, name: str) -> float:
         """Return a figure with its part in an epoch that an interruption cut."""
         return float(getattr(self, name)) + self.epoch_part.get(name, 0.0)
-
-
-def wait_fraction(waited_ns: float, busy_ns: float) -> float:
-    """Return the fraction of the workers' time that they waited for data."""
-    return waited_ns / (waited_ns + busy_ns) if waited_ns + busy_ns else 0.0

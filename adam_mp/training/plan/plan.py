@@ -152,7 +152,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         check_none_absent(explicit)
     if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
         raise SettingsError(
-            "key_file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
+            "--key-file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
         )
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)

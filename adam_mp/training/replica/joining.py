@@ -26,6 +26,7 @@ from adam_mp.params.run.run_facts import RunFacts
 from adam_mp.params.run.statements import REPLICA, Joining
 from adam_mp.training.crew.preparation import Shared
 from adam_mp.training.crew.session import Exchanging
+from adam_mp.training.folder.figures import Waits
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.replica.leases import FailedIn, Leases, OwnLeases
 from adam_mp.training.replica.shared_leases import SharedLeases
@@ -125,6 +126,7 @@ def replica_figures(
         "staleness": round(exchanged.staleness / max(exchanged.pulls, 1), 2),
         "round_ms": round(exchanged.round_ns / 1e6 / max(exchanged.rounds, 1), 2),
         "resent": exchanged.resent,
+        **{f"waited_for_{name}": round(share, 4) for name, share in dataclasses.asdict(Waits.of(totals)).items()},
         "queue": sum(ring.statistics().waiting for ring in memory.rings),
     }
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from adam_mp.memory.ledger import SKIPPED, TRAINED, images_in
+from adam_mp.memory.board import DATA, OTHERS
+from adam_mp.memory.ledger import FREE, HELD, SKIPPED, TRAINED, images_in
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.plan.quorum import quorum_reached
@@ -27,9 +28,8 @@ class Leases(Protocol):
     def leads(self) -> bool:
         """Whether this machine validates, and writes models and checkpoints."""
 
-    @property
-    def seconds_without_batches(self) -> float:
-        """Seconds since the start in which an epoch went on but this machine had no batch left to train."""
+    def lack(self, states: np.ndarray) -> int:
+        """Return what a worker without a batch waits for: DATA, LEASES, EXCHANGE or OTHERS of `memory.board`."""
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """Open the ledger for an epoch whose batches have these `states`."""
@@ -104,10 +104,9 @@ class OwnLeases:
         """See `Leases.leads`."""
         return True
 
-    @property
-    def seconds_without_batches(self) -> float:
-        """See `Leases.seconds_without_batches`. Always 0: a machine alone has batches until the epoch is over."""
-        return 0.0
+    def lack(self, states: np.ndarray) -> int:
+        """See `Leases.lack`. Once all batches are leased or trained, the others' last batches hold the epoch up."""
+        return DATA if is_any_unmade(states) else OTHERS
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`."""
@@ -163,3 +162,8 @@ class OwnLeases:
 
     def leave(self) -> None:
         """See `Leases.leave`."""
+
+
+def is_any_unmade(states: np.ndarray) -> bool:
+    """Tell whether a batch of this machine is still to be made, or is made and no worker has taken it."""
+    return bool(((states == FREE) | (states == HELD)).any())

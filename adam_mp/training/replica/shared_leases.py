@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.errors import TransportError, several
+from adam_mp.memory.board import DATA, EXCHANGE, LEASES
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -27,12 +28,13 @@ from adam_mp.params.run.news import FAILED
 from adam_mp.params.run.statements import REPLICA, Reporting
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.replica.leased_batches import LeasedBatches, none_here
-from adam_mp.training.replica.leases import FailedIn
+from adam_mp.training.replica.leases import FailedIn, is_any_unmade
 from adam_mp.training.replica.news import News
 from adam_mp.transport.forms import write
 from adam_mp.transport.messages import Kind, shown
 
 _REPORT, _QUIET_REPORT = 0.04, 0.25  # seconds between reports, while batches move and while nothing does
+_SILENT = 1.0  # seconds without an answer, after which the coordinator is what holds workers up
 _PARTING = 2.0  # seconds to wait for the answer to the last report
 _MOST_UPDATES = (1 << 63) - 1  # the largest count of updates that the store can hold
 
@@ -53,8 +55,6 @@ class SharedLeases:
         self._memory, self._store, self._exchange, self._link = memory, store, exchange, link
         self._joining, self._patience, self._figures, self._brought = joining, patience, figures, brought
         self._news, self._find_failed = News(answer), failed_in
-        self.seconds_without_batches = 0.0  # see `Leases.seconds_without_batches`
-        self._idle_since: float | None = None  # when the last look found nothing to train here, None if it found some
         self._counted = self._news  # the news up to which `_images_of_all` counts
         self._batches = LeasedBatches()
         self._epoch = int(joining["epoch"]) - 1  # the last epoch opened; until one is, that before it
@@ -75,7 +75,7 @@ class SharedLeases:
 
     def open(self, epoch: int, states: np.ndarray) -> None:
         """See `Leases.open`. All batches are ELSEWHERE at first: the coordinator knows which are trained."""
-        self._epoch, self._opened, self._wanted_round, self._idle_since = epoch, True, 0, None
+        self._epoch, self._opened, self._wanted_round = epoch, True, 0
         self._batches.begin(len(states))
         self._memory.ledger.open(epoch, np.full(len(states), ELSEWHERE, np.uint8))
 
@@ -84,17 +84,22 @@ class SharedLeases:
         batches = self._batches
         self._look_for_trained(states)
         idle = none_here(states)
-        self._note_idle(idle, time.monotonic())
         if idle and batches.waits_for_exchange and self._exchange.is_done(self._wanted_round):
             self._wanted_round = self._exchange.want_round()
         self._report(states, _QUIET_REPORT if idle and not batches.has_to_tell else _REPORT)
         return self._news.epoch != self._epoch
 
-    def _note_idle(self, idle: bool, now: float) -> None:
-        """Count the time between two looks that both find no batch to train here."""
-        if idle and self._idle_since is not None:
-            self.seconds_without_batches += now - self._idle_since
-        self._idle_since = now if idle else None
+    def lack(self, states: np.ndarray) -> int:
+        """See `Leases.lack`.
+
+        With no batch here, workers wait for the exchange if trained batches can only be reported after it. If the
+        coordinator is silent, it is the coordinator that they wait for.
+        """
+        if is_any_unmade(states):
+            return DATA
+        if none_here(states) and self._batches.waits_for_exchange and self._link.silence < _SILENT:
+            return EXCHANGE
+        return LEASES
 
     def trained(self, states: np.ndarray) -> int:
         """See `Leases.trained`."""

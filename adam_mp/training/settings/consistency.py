@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, shown
 
 _EXPECTED = "async, ssp:K (K updates, at least 1), sync or deterministic"
 
@@ -39,5 +39,5 @@ def parse_consistency(text: object) -> Consistency:
         return Consistency(str(text))
     match = re.fullmatch(r"ssp:([1-9]\d{0,8})", text) if isinstance(text, str) else None
     if match is None:
-        raise SettingsError(f"consistency is {text!r}; expected {_EXPECTED}")
+        raise SettingsError(f"--consistency is {shown(text)}; expected {_EXPECTED}")
     return Consistency("ssp", int(match[1]))

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adam_mp.errors import spoken
+
 if TYPE_CHECKING:  # listeners read the records without importing these
     from adam_mp.compute.choice import KernelChoices
     from adam_mp.network.network import Network
@@ -91,8 +93,9 @@ class DataSurveyed:
 class EpochProgress:
     """How far the current epoch is: `done` of `images` by all machines, after `seconds` of training here.
 
-    Rates are those of all machines, `loss` and `wait_fraction` this machine's. Rates and `wait_fraction` are over the
-    last ten seconds, or over five updates if those take longer; `loss` is the mean over the epoch so far.
+    Rates are those of all machines, `loss` and `wait_fraction` (of all waits together) this machine's. Rates and
+    `wait_fraction` are over the last ten seconds, or over five updates if those take longer; `loss` is the mean over
+    the epoch so far.
     `seconds_left` is None if no image was done in that time.
     """
 
@@ -134,6 +137,9 @@ class EpochEnded:
     updates: int
     validation_seconds: float
     staleness: dict[str, int] = dataclasses.field(default_factory=dict)  # label of a column -> updates
+    leases_wait_fraction: float = 0.0
+    exchange_wait_fraction: float = 0.0
+    others_wait_fraction: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the record as a dictionary of plain values."""
@@ -151,6 +157,9 @@ class Notice:
     text: str
     details: str = ""
     below: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", spoken(self.text))
 
 
 @dataclasses.dataclass(frozen=True)

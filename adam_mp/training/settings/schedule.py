@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from adam_mp.compute.expression import evaluate_numbers, names_in
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, shown
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
 _WARMUP_STEPS, _WARMUP_SHARE = 300, 0.5
@@ -76,7 +76,7 @@ class Schedule:
             first = epoch * self.steps_per_epoch
             last = first + self.steps_per_epoch - 1
             for step in (first, (first + last) // 2, last) if by_steps else (first,):
-                place = f"--lr {self.rate!r} in epoch {epoch} (from 0)" + (f", update {step}" if by_steps else "")
+                place = f"--lr {shown(self.rate)} in epoch {epoch} (from 0)" + (f", update {step}" if by_steps else "")
                 try:
                     rate = self.value(epoch, step)
                 except (ArithmeticError, ValueError, TypeError) as error:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adam_mp.errors import SettingsError, nearest
+from adam_mp.errors import SettingsError, flag_of, shown
 from adam_mp.machine import as_name
+from adam_mp.proposals import unknown
 from adam_mp.training.settings.consistency import parse_consistency
 from adam_mp.transport.places import parse_place
 
@@ -32,6 +33,10 @@ _ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_fr
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
+_LARGEST = 2**63 - 1
+_OF_ANY_KIND = ("model", "data", "augment", "cache")  # whose readers check what they are
+_KINDS: dict[str, Any] = {"bool": bool, "int": int, "float": (int, float), "str": str, "Path": Path, "None": type(None)}
+_KIND_NAMES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "Path": "a path"}
 _LEAST_EPSILON = 1e-30  # a smaller one can become 0 in float32, and a gradient of 0 would then be divided by 0
 
 
@@ -206,6 +211,7 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         self._take_numbers()
+        self._check_kinds()
         for name in ("epochs", "batch_size"):
             _whole(name, getattr(self, name), 1)
         for name, text in _ABSENT:
@@ -215,7 +221,9 @@ class TrainSettings:
             if getattr(self, name) is not None:
                 _whole(name, getattr(self, name), 1)
                 if getattr(self, name) > _MOST_PROCESSES:
-                    raise SettingsError(f"{name} is {getattr(self, name)}; expected at most {_MOST_PROCESSES}")
+                    raise SettingsError(
+                        f"{flag_of(name)} is {shown(getattr(self, name))}; expected at most {_MOST_PROCESSES}"
+                    )
         _whole("restarts", self.restarts, 0)
         _whole("rollbacks", self.rollbacks, 0)
         _whole("seed", self.seed, 0)
@@ -228,7 +236,7 @@ class TrainSettings:
         self._check_together()
         for name in ("strict", "follow_links", "ignore_orientation"):
             if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected true or false")
+                raise SettingsError(f"{flag_of(name)} is {shown(getattr(self, name))}; expected true or false")
         parse_cache(self.cache, 0)
         _number("validation", self.validation, 0, 1, upper_excluded=True)
         for name in ("momentum", "beta1", "beta2"):
@@ -243,21 +251,21 @@ class TrainSettings:
         if self.target_accuracy is not None:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
-                raise SettingsError("target_accuracy needs validation images; give --validation more than 0")
+                raise SettingsError("--target-accuracy needs validation images; give --validation more than 0")
         if callable(self.optimizer):
             raise SettingsError(
-                "optimizer is a function, which other processes cannot have; expected a name, or a formula as text for "
-                "the new w, such as 'w - lr * g'"
+                "--optimizer is a function, which other processes cannot have; expected a name, or a formula as text "
+                "for the new w, such as 'w - lr * g'"
             )
         if not isinstance(self.optimizer, str):
-            raise SettingsError(f"optimizer is {self.optimizer!r}; expected text")
+            raise SettingsError(f"--optimizer is {shown(self.optimizer)}; expected text")
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
         elif callable(self.lr):
             from adam_mp.training.settings.schedule import NAMES
 
             raise SettingsError(
-                "lr is a function, which other processes cannot have; expected a number, or a formula as text over "
+                "--lr is a function, which other processes cannot have; expected a number, or a formula as text over "
                 f"{', '.join(NAMES)}, such as '0.1 * 0.9 ** epoch'"
             )
         elif isinstance(self.lr, str):
@@ -268,18 +276,18 @@ class TrainSettings:
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
         if not isinstance(self.augment, (str, Mapping)):
-            raise SettingsError(f"augment is {self.augment!r}; expected text, or a table of ranges")
-        for name in ("memory_dir", "run_dir"):
-            if not isinstance(getattr(self, name), (str, Path, type(None))) or getattr(self, name) == "":
-                raise SettingsError(f"{name} is {getattr(self, name)!r}; expected a folder")
+            raise SettingsError(f"--augment is {shown(self.augment)}; expected text, or a table of ranges")
+        for name, what in (("memory_dir", "a folder"), ("run_dir", "a folder"), ("key_file", "a file")):
+            if getattr(self, name) == "" or "\0" in str(getattr(self, name)):
+                raise SettingsError(f"{flag_of(name)} is {shown(getattr(self, name))}; expected {what}")
         if not isinstance(self.resume, bool) and self.run_dir not in (None, self.resume, str(self.resume)):
-            raise SettingsError(f"resume says {str(self.resume)!r} and run_dir {str(self.run_dir)!r}; give one of them")
-        if not isinstance(self.resume, (bool, str, Path)):
-            raise SettingsError(f"resume is {self.resume!r}; expected true, false or a folder")
+            raise SettingsError(
+                f"--resume says {shown(str(self.resume))} and --run-dir {shown(str(self.run_dir))}; give one of them"
+            )
         if self.resume == "":
-            raise SettingsError("resume is empty; expected the folder of the run to continue")
+            raise SettingsError("--resume is empty; expected the folder of the run to continue")
         if self.resume is True and self.run_dir is None:
-            raise SettingsError("resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
+            raise SettingsError("--resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
 
     def _take_numbers(self) -> None:
         """Turn numpy's numbers and numbers and texts of a user's own class, such as an enumeration, into plain ones."""
@@ -295,25 +303,34 @@ class TrainSettings:
             if isinstance(getattr(self, name), numpy.generic):
                 object.__setattr__(self, name, getattr(self, name).item())
 
+    def _check_kinds(self) -> None:
+        """Raise SettingsError for a value of another type than its setting has, before anything is done with it."""
+        for name, field in FIELDS.items():
+            value, kinds = getattr(self, name), str(field.type).split(" | ")
+            if name in _OF_ANY_KIND or any(isinstance(value, _KINDS[kind]) for kind in kinds):
+                continue
+            expected = " or ".join(_KIND_NAMES[kind] for kind in kinds if kind in _KIND_NAMES)
+            raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected {expected}")
+
     def _check_machines(self) -> None:
         """Raise SettingsError if the settings for many machines do not fit together."""
         from adam_mp.transport.messages import ENCODINGS
 
         if self.wire not in ENCODINGS:
-            raise SettingsError(f"wire is {self.wire!r}; expected one of {', '.join(ENCODINGS)}")
+            raise SettingsError(f"--wire is {shown(self.wire)}; expected one of {', '.join(ENCODINGS)}")
         for name, least in (("servers", self.servers), ("replicas", self.replicas)):
             if least is not None and least > _MOST_PARTS:
-                raise SettingsError(f"{name} is {least}; expected at most {_MOST_PARTS}")
+                raise SettingsError(f"{flag_of(name)} is {shown(least)}; expected at most {_MOST_PARTS}")
         if self.replicas > 1 and self.servers is None:
-            raise SettingsError("replicas needs parameter servers between them; give --servers N too")
+            raise SettingsError("--replicas needs parameter servers between them; give --servers N too")
         if self.servers is None and self.join is None:
             for name in OF_MANY:
                 if getattr(self, name) != FIELDS[name].default:
                     raise SettingsError(
-                        f"{name} is for runs of many machines; give --servers N or --join HOST:PORT too"
+                        f"{flag_of(name)} is for runs of many machines; give --servers N or --join HOST:PORT too"
                     )
         if self.servers is not None and self.join is not None:
-            raise SettingsError("servers starts parameter servers, join uses those of others; give one of them")
+            raise SettingsError("--servers starts parameter servers, --join uses those of others; give one of them")
         if self.join is not None:
             parse_place(self.join, "--join")
         for address in (self.data_from or "").split(",") if self.data_from is not None else ():
@@ -323,14 +340,14 @@ class TrainSettings:
         """Raise SettingsError if the workers cannot keep together as asked."""
         consistency = parse_consistency(self.consistency)
         if self.on_failure not in ("restart", "continue", "stop"):
-            raise SettingsError(f"on_failure is {self.on_failure!r}; expected restart, continue or stop")
+            raise SettingsError(f"--on-failure is {shown(self.on_failure)}; expected restart, continue or stop")
         if consistency.in_steps and self.on_failure == "continue":
             raise SettingsError(
-                f"consistency {self.consistency} needs all its workers; give --on-failure restart or stop"
+                f"--consistency {self.consistency} needs all its workers; give --on-failure restart or stop"
             )
         if consistency.in_steps and (self.join is not None or self.servers is not None):
             raise SettingsError(
-                f"consistency {self.consistency} is for the workers of one machine; replicas take async or ssp:K"
+                f"--consistency {self.consistency} is for the workers of one machine; replicas take async or ssp:K"
             )
 
     def alone(self) -> TrainSettings:
@@ -360,15 +377,16 @@ def help_of(name: str) -> str:
 
 def parse_cache(text: Any, free: int) -> int:
     """Return the bytes that "2GB", "500 MB", "60%" (of `free` bytes) or a plain number mean; raises SettingsError."""
-    match = _SIZE.fullmatch(str(text).strip())
-    if match is None or isinstance(text, bool):
-        raise SettingsError(f"cache is {text!r}; expected a size such as 2GB or 500MB, or a share such as 60%")
-    number, unit = float(match[1]), match[2].upper().removesuffix("B")
+    number = isinstance(text, (int, float)) and not isinstance(text, bool) and 0 <= text < _LARGEST
+    match = _SIZE.fullmatch(str(text).strip()) if number or isinstance(text, str) else None
+    if match is None:
+        raise SettingsError(f"--cache is {shown(text)}; expected a size such as 2GB or 500MB, or a share such as 60%")
+    amount, unit = float(match[1]), match[2].upper().removesuffix("B")
     if unit == "%":
-        if number > _MOST_PERCENT:
-            raise SettingsError(f"cache is {text!r}; expected at most {_MOST_PERCENT}% of what is free")
-        return int(free * number / 100)
-    return int(number * _UNITS[unit])
+        if amount > _MOST_PERCENT:
+            raise SettingsError(f"--cache is {shown(text)}; expected at most {_MOST_PERCENT}% of what is free")
+        return int(free * amount / 100)
+    return int(amount * _UNITS[unit])
 
 
 # Text and numbers without their class: processes cannot have classes that a user's script defines.
@@ -378,10 +396,10 @@ FIELDS = {field.name: field for field in dataclasses.fields(TrainSettings)}
 
 
 def make_settings(values: Mapping[str, Any]) -> TrainSettings:
-    """Make settings of keyword arguments; raises SettingsError, which for an unknown name has the nearest known one."""
+    """Make settings of keyword arguments; raises SettingsError, which for an unknown name proposes what it may mean."""
     for name in values:
         if name not in FIELDS:
-            raise SettingsError(f"unknown setting {name!r}; {nearest(name, FIELDS)}")
+            raise SettingsError(unknown("setting", name, [*FIELDS, "quiet"]))
     return TrainSettings(**values)
 
 
@@ -393,7 +411,8 @@ def check_none_absent(given: Mapping[str, Any]) -> None:
     for name, text in _ABSENT:
         if name != "data_servers" and name in given and given[name] == text and not isinstance(given[name], bool):
             raise SettingsError(
-                f"{name} {text!r} is for a run that is resumed and goes on without; leave it out, or give --resume DIR"
+                f"{flag_of(name)} {text} is for a run that is resumed and goes on without; leave it out, or give "
+                "--resume DIR"
             )
 
 
@@ -410,13 +429,15 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     }
     for name in values:
         if name not in FIELDS:
-            raise SettingsError(f"settings file {path}: unknown key {name!r}; {nearest(name, FIELDS)}")
+            raise SettingsError(f"settings file {path}: {unknown('key', name, FIELDS)}")
     return values
 
 
 def _whole(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise SettingsError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected a whole number of at least {least}")
+    if value > _LARGEST:
+        raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected at most {_LARGEST}")
 
 
 def _number(
@@ -426,4 +447,4 @@ def _number(
     if not fits or (lower_excluded and value == low) or (upper_excluded and value == high):
         start = "more than" if lower_excluded else "from"
         end = "less than" if upper_excluded else "up to"
-        raise SettingsError(f"{name} is {value!r}; expected a number {start} {low:g} and {end} {high:g}")
+        raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected a number {start} {low:g} and {end} {high:g}")

@@ -67,7 +67,7 @@ READ = {
     "no part of a usual name": (classes("fold1/") + classes("fold2/"), ("blue", "red"), (12, 0, 0), "are the classes"),
     "flat test": ([*classes("train/"), "test/1.jpg", "test/2.jpg"], ("blue", "red"), (6, 0, 0),
                   "test has 2 images, but no class folders, so nothing is tested; `predict`"),
-    "flat val": ([*classes("train/"), "val/1.jpg"], ("blue", "red"), (6, 0, 0), "val has 1 images.*not validated"),
+    "flat val": ([*classes("train/"), "val/1.jpg"], ("blue", "red"), (6, 0, 0), "val has 1 image,.*not validated"),
     "test in one folder": ([*classes("train/"), "test/images/1.jpg"], ("blue", "red"), (6, 0, 0), "none of the"),
     "empty test": ([*classes("train/"), "test/readme.txt"], ("blue", "red"), (6, 0, 0), "test has no image"),
     "beside the parts": ([*classes("train/"), "extra/1.jpg", "x.jpg"], ("blue", "red"), (6, 0, 0), "not used.*extra/"),
@@ -130,7 +130,7 @@ def test_links_are_the_reason_that_is_told(tmp_path):
     for name in classes(""):
         (linked / name).parent.mkdir(parents=True, exist_ok=True)
         (linked / name).symlink_to(store / name)
-    with pytest.raises(DataError, match=r"6 left out \(a link .*--follow-links"):
+    with pytest.raises(DataError, match=r"6 left out \(a link .*follow_links"):
         load_data(linked)
     data = load_data(linked, LoadOptions(follow_links=True))
     assert (data.class_names, len(data.train)) == (("blue", "red"), 6)
@@ -278,8 +278,8 @@ EMPTY_SHARDS = {
     "text": (pairs(plain, "txt", lambda number: "a red thing"), "60 images, 0 labels .*60 .txt.*Expected a .cls"),
     "folders": ([(f"{('red', 'blue')[n % 2]}/{n}.jpg", JPEG) for n in range(60)], "blue, red.*unpack"),
     "captions": (pairs(plain, label=lambda number: f"thing {number}"), "60 different labels"),
-    "labels of others": ([("a.jpg", JPEG), ("b.cls", b"1")], "1 images, 1 labels.*without an image of its key"),
-    "no images": ([("a.cls", b"1"), ("b.npy", b"1")], "0 images, 1 labels.*1 .npy"),
+    "labels of others": ([("a.jpg", JPEG), ("b.cls", b"1")], "1 image, 1 label.*without an image of its key"),
+    "no images": ([("a.cls", b"1"), ("b.npy", b"1")], "0 images, 1 label.*1 .npy"),
 }  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_what_is_left_out_of_a_folder_is_told(tmp_path):
     followed = load_data(tmp_path / "data", LoadOptions(follow_links=True))
     assert len(followed.train) == 9
     (tmp_path / "data" / "elsewhere").symlink_to(tmp_path)
-    with pytest.raises(DataError, match="--follow-links"):
+    with pytest.raises(DataError, match="follow_links"):
         load_data(tmp_path / "data")
 
 

@@ -37,7 +37,7 @@ def test_the_cheaper_protocol_is_chosen_for_each_layer():
 
 
 def test_activations_need_plain_descent():
-    with pytest.raises(SettingsError, match="needs --optimizer sgd"):
+    with pytest.raises(SettingsError, match="needs optimizer sgd"):
         choose_protocols(network(10), 64, 1, "activations", False)
     with pytest.raises(SettingsError, match="did you mean 'deltas'"):
         choose_protocols(network(10), 64, 1, "delta", True)

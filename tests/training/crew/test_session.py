@@ -32,6 +32,12 @@ class FakeChild:
     def last_words(self):
         return ""
 
+    def last_lines(self):
+        return ""
+
+    def own_fault(self):
+        return ""
+
     def wait(self, deadline):
         return True
 

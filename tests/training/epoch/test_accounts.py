@@ -7,9 +7,9 @@ import numpy as np
 from adam_mp.memory.staleness import COLUMNS
 from adam_mp.training.epoch import accounts
 from adam_mp.training.epoch.accounts import EpochAccount
-from adam_mp.training.folder.figures import SERVING, Figures, Sums
+from adam_mp.training.folder.figures import SERVING, WAITS, Figures, Sums
 
-NAMES = ("waited_ns", "busy_ns", "staleness", "updates", "images", "images_here", "loss", *SERVING)
+NAMES = (*WAITS, "busy_ns", "staleness", "updates", "images", "images_here", "loss", *SERVING)
 
 
 def counts(fresh, stale):

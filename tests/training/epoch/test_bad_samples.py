@@ -66,7 +66,7 @@ def test_strict_ends_with_the_first(tmp_path, data):
     bad = BadSamples(data, flags, tmp_path, True, pytest.fail)
     bad.step()
     flags[4] = Fault.EMPTY
-    with pytest.raises(DataError, match=r"green/0001.jpg: the file is empty; .* --strict"):
+    with pytest.raises(DataError, match=r"green/0001.jpg: the file is empty; .* strict"):
         bad.step()
 
 
@@ -87,13 +87,13 @@ def test_a_class_without_a_good_image_to_train_on_is_told_once(tmp_path):
     bad = BadSamples(data, flags, None, False, notices.append, training)
     for sample in (0, 3, 4, 1):
         flags[sample] = Fault.DAMAGED
-        bad.look()
+        bad.step()
     assert notices == [
         "the class green has no image left to train on: all of its 2 cannot be read (see bad_samples.jsonl)"
     ]
     flags[2] = Fault.MISSING
     for _ in range(2):
-        bad.look()
+        bad.step()
         bad.forgive()
         flags[2] = Fault.MISSING
     assert len(notices) == 2

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adam_mp.errors import DivergenceError
-from adam_mp.memory.board import IDLE, TRAIN
+from adam_mp.memory.board import DATA, IDLE, OTHERS, TRAIN
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.training.epoch import driver as drivers
 from adam_mp.training.epoch.driver import Driver, _time_to_look
@@ -53,9 +53,9 @@ def made(monkeypatch):
     log, states = [], np.array([TRAINED, FREE], np.uint8)
     ledger = Recorder(log, states=states)
     session = Recorder(log, behind=frozenset(), is_evaluated=True)
-    session.memory = SimpleNamespace(ledger=ledger)
+    session.memory = SimpleNamespace(ledger=ledger, board=SimpleNamespace(lack=DATA))
     session.store = SimpleNamespace(weights=np.zeros(3), read_updates=lambda: 7)
-    leases = Recorder(log, over=False, next_epoch=1, sums="sums", missed=())
+    leases = Recorder(log, over=False, lack=OTHERS, next_epoch=1, sums="sums", missed=())
     leases.leads = True
     account = Recorder(log)
     account.epoch = Recorder(log)
@@ -82,7 +82,8 @@ def test_while_training_the_leases_are_asked_before_anything_else_is_seen_to(mad
     state = State(RULES, Phase.TRAINING)
     made.interruption.requested = "SIGTERM"
     assert made.driver._look(state) == Looked(interrupted=True, leads=True)
-    assert [name for name, *_ in made.log] == ["states", "over", "step"]
+    assert [name for name, *_ in made.log] == ["states", "over", "lack", "step"]
+    assert made.session.memory.board.lack == OTHERS
     made.log.clear()
     made.leases._returned["over"] = True
     assert made.driver._look(state) == Looked(over=True)

@@ -45,7 +45,7 @@ def test_it_gives_up_after_so_many_times():
     guard = DivergenceGuard(10, 16, 2)
     guard.go_back("it diverged", lambda: "kept")
     guard.go_back("it diverged", lambda: "kept")
-    with pytest.raises(DivergenceError, match=r"though the learning rate was halved 2 times; use a lower --lr\. kept"):
+    with pytest.raises(DivergenceError, match=r"though the learning rate was halved 2 times; use a lower lr\. kept"):
         guard.go_back("it diverged", lambda: "kept")
     with pytest.raises(DivergenceError, match="it diverged; use"):
         DivergenceGuard(10, 16, 0).go_back("it diverged", lambda: "kept")

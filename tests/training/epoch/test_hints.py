@@ -4,7 +4,8 @@ import types
 
 import pytest
 
-from adam_mp.training.epoch.hints import ServingHints
+from adam_mp.training.epoch.hints import ServingHints, bottleneck
+from adam_mp.training.folder.figures import Waits
 from adam_mp.training.plan.split import Costs, Split
 
 SECOND = 1e9
@@ -21,15 +22,18 @@ def plan(cached=1.0, data_from=None, ready=0.0, draws=False):
 
 
 def hint(seconds=10.0, cached=1.0, waited=10.0, busy=20.0, decode=0.0, augment=9.0, hits=50, data_from=None, ready=0.0,
-         deaths=0, without=0.0, draws=False):  # fmt: skip
+         deaths=0, leases=0.0, exchange=0.0, held=0.0, usable=4, cores=4, draws=False):  # fmt: skip
     notices = []
-    hints = ServingHints(plan(cached, data_from, ready, draws), notices.append)
+    given = plan(cached, data_from, ready, draws)
+    given.cores = cores
+    hints = ServingHints(given, notices.append, usable)
     measured = {
-        "waited_ns": waited * SECOND, "busy_ns": busy * SECOND, "decode_ns": decode * SECOND,
+        "waited_ns": waited * SECOND, "leases_ns": leases * SECOND, "exchange_ns": exchange * SECOND,
+        "held_ns": held * SECOND, "busy_ns": busy * SECOND, "decode_ns": decode * SECOND,
         "augment_ns": augment * SECOND, "hits": hits, "decoded": 50,
     }  # fmt: skip
-    hints.check(measured, seconds, deaths, without)
-    hints.check(measured, seconds, deaths, 2 * without)  # said once
+    hints.check(measured, seconds, deaths)
+    hints.check(measured, seconds, deaths)  # said once
     assert len(notices) <= 1
     return notices[0] if notices else ""
 
@@ -51,19 +55,37 @@ def test_the_flag_that_would_help():
 
 def test_an_epoch_in_which_a_process_died_tells_nothing_of_data_servers():
     notices = []
-    hints = ServingHints(plan(), notices.append)
+    hints = ServingHints(plan(), notices.append, 4)
     measured = {"waited_ns": 9 * SECOND, "busy_ns": 20 * SECOND, "decode_ns": 0, "augment_ns": SECOND, "hits": 0,
-                "decoded": 0}  # fmt: skip
-    hints.check(measured, 10.0, 2, 0.0)
+                "decoded": 0, "leases_ns": 0, "exchange_ns": 0, "held_ns": 0}  # fmt: skip
+    hints.check(measured, 10.0, 2)
     assert notices == []
-    hints.check(measured, 10.0, 2, 0.0)
+    hints.check(measured, 10.0, 2)
     assert len(notices) == 1
 
 
-def test_who_waits_for_batches_of_the_run_does_not_wait_for_data_servers():
-    """Three workers wait 10 seconds together, 3 seconds of each for a lease; then 2 seconds of each."""
-    assert hint(without=3.0) == ""
-    assert "waited for data 17% of their time" in hint(without=2.0)
+@pytest.mark.parametrize("cause", ["leases", "exchange", "held"])
+def test_waits_for_anything_but_data_give_no_advice(cause):
+    assert hint(waited=1.0, **{cause: 30.0}) == ""
+    assert "waited for data 20% of their time" in hint(waited=10.0, **{cause: 20.0})
+
+
+def test_never_are_more_processes_advised_than_there_are_cores():
+    assert "this machine has no core for another data server" in hint(usable=2, cores=2)
+    assert "--cores 2 is what this machine has" in hint(usable=2, cores=64)
+
+
+@pytest.mark.parametrize(
+    ("waits", "name"),
+    [
+        ({}, "training"),
+        ({"leases": 0.2, "data": 0.11}, "leases"),
+        ({"exchange": 0.3}, "exchange"),
+        ({"others": 0.05}, "training"),
+    ],
+)
+def test_the_bottleneck_is_the_longest_wait(waits, name):
+    assert bottleneck(Waits(**waits)) == name
 
 
 @pytest.mark.parametrize("epochs", [1, 10])

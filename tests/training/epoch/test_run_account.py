@@ -10,9 +10,9 @@ import pytest
 from adam_mp.memory.staleness import COLUMNS
 from adam_mp.training.epoch import accounts, run_account
 from adam_mp.training.epoch.run_account import RunAccount
-from adam_mp.training.folder.figures import SERVING, Sums
+from adam_mp.training.folder.figures import SERVING, WAITS, Sums
 
-NAMES = ("waited_ns", "busy_ns", "staleness", "updates", "images", "images_here", "loss", *SERVING)
+NAMES = (*WAITS, "busy_ns", "staleness", "updates", "images", "images_here", "loss", *SERVING)
 
 
 class Run:

@@ -36,7 +36,7 @@ def make(**settings):
         ({"lr": "epoch / (epoch - 2)"}, SettingsError, r"in epoch 1 \(from 0\) is -1"),
         ({"data": "nowhere"}, DataError, "does not exist"),
         ({"model": "lenett"}, NetworkError, "did you mean 'lenet'"),
-        ({"key_file": "key"}, SettingsError, "give --servers N, --join HOST:PORT or --data-from HOST:PORT too"),
+        ({"key_file": "key"}, SettingsError, "give servers=N, join=HOST:PORT or data_from=HOST:PORT too"),
     ],
 )
 def test_mistakes_are_told_before_kernels_are_compiled(consistency, settings, kind, message):
@@ -76,7 +76,7 @@ def test_that_there_is_none_may_be_said_of_a_new_run(given):
         (2, 2, 1, []),
         (4, 1, 4, []),
         (2, 3, 1, ["3 replicas for 2 cores: each has the processes of one core, and they share"]),
-        (3, 2, 1, ["3 cores for 2 replicas: each takes 1, and 1 of them stays free; give --cores 2 or 4"]),
+        (3, 2, 1, ["3 cores for 2 replicas: each takes 1, and 1 of them stays free; give cores=2 or 4"]),
         (8, 2, 4, ["8 cores asked for, but only 4 usable here"]),
     ],
 )

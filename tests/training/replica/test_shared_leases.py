@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from adam_mp.errors import TransportError
-from adam_mp.memory.ledger import ELSEWHERE, FREE, SKIPPED, TRAINED, Ledger
+from adam_mp.memory.board import DATA, EXCHANGE, LEASES
+from adam_mp.memory.ledger import ELSEWHERE, FREE, HELD, LEASED, SKIPPED, TRAINED, Ledger
 from adam_mp.memory.segment import Segment
 from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.news import News
@@ -128,17 +129,15 @@ def test_images_of_all_count_once_though_a_restarted_coordinator_is_told_them_ag
     assert [*counted, replica.leases.images_of_all(7)] == [10, 30, 30, 30, 45, 45 + (87 - 45) + 8]
 
 
-def test_the_time_without_a_batch_to_train_is_counted_while_an_epoch_goes_on(replica, monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr("time.monotonic", lambda: clock[0])
-    for state in (ELSEWHERE, ELSEWHERE, FREE, ELSEWHERE, TRAINED):
-        replica.leases.over(np.full(BATCHES, state, np.uint8))
-        clock[0] += 1
-    assert replica.leases.seconds_without_batches == 2
-    clock[0] += 60  # while it validates
-    replica.leases.open(1, np.zeros(BATCHES, np.uint8))
-    replica.leases.over(np.full(BATCHES, ELSEWHERE, np.uint8))
-    assert replica.leases.seconds_without_batches == 2
+def test_what_workers_wait_for_follows_from_where_the_batches_are(replica):
+    def lack(state):
+        return replica.leases.lack(np.full(BATCHES, state, np.uint8))
+
+    assert [lack(state) for state in (FREE, HELD, LEASED, ELSEWHERE)] == [DATA, DATA, LEASES, LEASES]
+    replica.leases.over(np.full(BATCHES, TRAINED, np.uint8))
+    assert lack(TRAINED) == EXCHANGE
+    replica.link.silence = 5.0
+    assert lack(TRAINED) == LEASES  # the coordinator is silent
 
 
 def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):

@@ -58,9 +58,9 @@ def test_settings_that_need_each_other():
     with pytest.raises(SettingsError, match="give one of them"):
         TrainSettings(resume="a", run_dir="b")
     for alone in ({"replicas": 2}, {"wire": "float16"}):
-        with pytest.raises(SettingsError, match="give --servers N"):
+        with pytest.raises(SettingsError, match="give servers=N"):
             TrainSettings(**alone)
-    with pytest.raises(SettingsError, match="--run-dir"):
+    with pytest.raises(SettingsError, match="run_dir=DIR"):
         TrainSettings(resume=True)
     assert str(TrainSettings(resume="there").folder) == "there"
     assert TrainSettings().folder is None

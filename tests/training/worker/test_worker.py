@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from adam_mp.memory.board import IDLE, STOP, TEST, TRAIN, VALIDATE
+from adam_mp.memory.board import IDLE, LACKS, STOP, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import HELD, LEASED, TRAINED
 from adam_mp.memory.ring import Tag
 from adam_mp.training.worker.asynchronous import AsyncStep
@@ -107,6 +107,12 @@ def test_it_follows_orders(make_world):
         wait_until(lambda: world.progress().acknowledged == sequence, "idle")
         np.testing.assert_array_equal(world.store.weights, trained)
         assert world.progress().waited_ns > 0
+        for lack, name in enumerate(LACKS):  # all batches are trained: the worker waits for what the supervisor says
+            board.lack = lack
+            board.give_order(TRAIN)
+            before = getattr(world.progress(), name)
+            wait_until(lambda name=name, before=before: getattr(world.progress(), name) > before, name)
+            board.give_order(IDLE)
     finally:
         board.give_order(STOP)
         thread.join(10)
