@@ -199,8 +199,11 @@ def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_tr
 
 
 def _of_numbers(labels: np.ndarray, what: str, named: tuple[str, ...], to_train: bool) -> Classes:
-    present = np.unique(labels)
-    least, most, count = int(present[0]), int(present[-1]), int(present[-1]) + 1
+    least, most = int(labels.min()), int(labels.max())
+    count = most + 1
+    # Counting is ten times as fast as sorting, as long as numbers are small.
+    small = least >= 0 and count <= max(_FEW, len(labels))
+    present = np.flatnonzero(np.bincount(labels)) if small else np.unique(labels)
     if least < 0:
         unknown = "; if -1 says that there is none, leave these images out" if least == -1 else ""
         raise DataError(
