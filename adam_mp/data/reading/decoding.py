@@ -126,7 +126,7 @@ def _decode_other(content: bytes, channels: int, options: LoadOptions) -> np.nda
         try:
             if is_deep_grey(content):
                 image = Image.fromarray(_to_bytes(np.asarray(image), options.white or WHITE))  # noqa: PLW2901
-            pixels = np.asarray(_opaque(image).convert(_MODES[channels]), np.uint8)
+            pixels = np.asarray(opaque(image).convert(_MODES[channels]), np.uint8)
         except MemoryError:
             raise
         except Exception as error:
@@ -194,7 +194,7 @@ def _to_bytes(values: np.ndarray, white: float) -> np.ndarray:
     return out
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def opaque(image: Image.Image) -> Image.Image:
     """Return an image without transparency, on white."""
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
