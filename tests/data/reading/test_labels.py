@@ -270,7 +270,7 @@ def test_what_only_looks_like_an_image_and_a_label_is_none(item):
 
 
 def test_classes_of_one_image_each_are_named(tmp_path):
-    texts = np.array([f"img{number}" for number in range(200)])
+    texts = np.array([f"id{number}" for number in range(200)])
     said = "200 of 200 classes have a single image; expected several images of each class"
     assert load_data((np.zeros((200, 5)), texts)).notices == (said,)
     for name in texts:
