@@ -4,8 +4,7 @@
 - `context`: puts the operations' kernel calls into a program, which runs without allocating memory.
 - `choice`, `measurement`: which of several kernels a layer uses; timing them on this machine.
 - `optimizer`, `expression`, `updates`: update rules; formulas that users write; binding a rule to a parameter store.
-- `model`, `tensor_file`: the trained network as a library object; files of named tensors; `value_scale`: whether images
-  have the scale of those trained on.
+- `model`, `tensor_file`: the trained network as a library object; files of named tensors.
 - `gradient_check`: the backward pass against finite differences, for tests.
 
 May import: `errors`, `machine`, `kernels`, `network`, `memory`.

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
-from adam_mp.compute.value_scale import other_scale
 from adam_mp.errors import CheckpointError, DataError
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
@@ -55,12 +54,11 @@ class Model:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
 
         A single image [h, w] or [h, w, c] counts as n = 1. The values are those of stored images, not normalised.
-        Raises DataError if the images do not fit in shape, with both shapes, or in the scale of their values.
+        Raises DataError, with both shapes, if the images do not fit.
         """
         from adam_mp.compute.context import TrainingContext  # loads kernels, which reading a model does not need
 
         x = self._as_batch(np.asarray(images))
-        self.check_scale(x)
         context = TrainingContext(self.network, self.weights, min(_BATCH, max(len(x), 1)), backward=False)
         out = np.zeros((len(x), self.network.classes), np.float32)
         mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
@@ -70,14 +68,6 @@ class Model:
             program.run_forward()
             context.probabilities(program, out[start : start + len(block)])
         return out
-
-    def check_scale(self, images: np.ndarray) -> None:
-        """Raise DataError if images [n, h, w, c] have not the scale of those trained on, or are no finite numbers."""
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            raise DataError("images hold NaN or infinity; remove or mend them")
-        measured = any(self.mean) or any(each != 1 for each in self.deviation)  # a network made by hand has 0 and 1
-        if measured and (words := other_scale(images, np.array(self.mean), np.array(self.deviation))):
-            raise DataError(f"images have another scale than the model's: their {words}")
 
     def evaluate(self, images: Any, labels: Any) -> float:
         """Return the fraction of `images` whose most probable class is their label, a number or a name."""

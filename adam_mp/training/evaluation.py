@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from typing import Any
@@ -14,14 +13,10 @@ from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
-from adam_mp.data.pictures import picture_from
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet, match_classes
-from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
-from adam_mp.data.reading.samples import Samples
-from adam_mp.data.reading.sources import open_source
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError
 from adam_mp.machine import usable_cores
@@ -37,7 +32,6 @@ from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
-_SHOWN = 8  # images in files whose values are looked at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +80,6 @@ def evaluate_model(
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
-    _check_scale(model, data)
     data = match_classes(data, model.class_names, model.network.classes)
     test, names = data.train, data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(test.labels, minlength=len(names)).tolist()
@@ -104,21 +97,6 @@ def evaluate_model(
         loss, accuracy = session.evaluate("test")
     counted = dict(zip(names, counts, strict=True))
     return EvaluationResult(accuracy, loss, len(test), time.monotonic() - began, workers, counted)
-
-
-def _check_scale(model: Model, data: DataSet) -> None:
-    """Raise DataError if the values of the first images that can be read have not the scale of the model's."""
-    if isinstance(data.train, Samples):
-        model.check_scale(data.train.images)
-        return
-    source, shown = make_source(data, model.keep), []
-    assert source is not None
-    opened = open_source(source, join_records(data))
-    for sample in range(min(_SHOWN, len(data.train))):
-        with contextlib.suppress(SampleError):  # it is counted when it is to be tested
-            shown.append(picture_from(opened.pixels(sample), data.image_shape, model.keep))
-    if shown:
-        model.check_scale(np.stack(shown))
 
 
 def _plan(model: Model, data: DataSet, settings: TrainSettings, workers: int) -> RunPlan:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.value_scale import other_scale
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.faults import BadSample, Fault, SampleError
 from adam_mp.data.reading.items import Items
@@ -18,8 +17,6 @@ from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.records import Records
 from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError, several
-
-_LOOKED_AT = 256  # images whose values tell the scale of all
 
 Part = Samples | Records | Items
 
@@ -228,12 +225,6 @@ def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray
             f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
             f"training images {train.dtype} {train.shape[1:]}; expected the same"
         )
-    if images is train:
-        return
-    few = train[:: max(1, len(train) // _LOOKED_AT)].astype(np.float64)
-    deviation = few.std(axis=(0, 1, 2))
-    if words := other_scale(images, few.mean(axis=(0, 1, 2)), np.where(deviation > 0, deviation, 1.0)):
-        raise DataError(f"{what} images of {name} have another scale than the training images: their {words}")
 
 
 def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
