@@ -11,7 +11,7 @@ import numpy as np
 
 from adam_mp.data.reading.account import Account
 from adam_mp.data.reading.array_names import assign_arrays, meaning_of
-from adam_mp.data.reading.part_names import TRAIN
+from adam_mp.data.reading.part_names import TEST, TRAIN
 from adam_mp.errors import DataError
 
 
@@ -23,24 +23,26 @@ class ArrayParts:
     account: Account
 
 
-def has_array_files(folder: Path) -> bool:
-    """Tell whether a folder has training images and labels as .npy files."""
+def has_array_files(folder: Path, part: str = TRAIN) -> bool:
+    """Tell whether a folder has images and labels of a part as .npy files."""
     found = {meaning_of(path.stem) for path in _arrays_in(folder)}
-    return {(TRAIN, "images"), (TRAIN, "labels")} <= found
+    return {(part, "images"), (part, "labels")} <= found
 
 
-def read_array_files(path: Path) -> ArrayParts:
+def read_array_files(path: Path, only_test: bool = False) -> ArrayParts:
     """Return the arrays of an .npz file, or of a folder of .npy files.
 
-    Raises DataError if the files cannot be read, or have no training images and labels.
+    With `only_test`, those of the test part alone if there is one. Raises DataError if the files cannot be read, or
+    have no training images and labels.
     """
     try:
         if path.is_dir():
-            return _parts(path, [file.stem for file in _arrays_in(path)], lambda name: _load(path / f"{name}.npy"))
+            names = [file.stem for file in _arrays_in(path)]
+            return _parts(path, names, lambda name: _load(path / f"{name}.npy"), only_test)
         if path.suffix == ".npz":
             # numpy would open the file itself, and leave it open if it is not an archive.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return _parts(path, archive.files, archive.__getitem__)
+                return _parts(path, archive.files, archive.__getitem__, only_test)
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         if "allow_pickle" in str(error):
             raise DataError(
@@ -60,8 +62,9 @@ def _load(path: Path) -> np.ndarray:
     return array
 
 
-def _parts(path: Path, names: Iterable[str], load: Callable[[str], np.ndarray]) -> ArrayParts:
-    found = assign_arrays(names, str(path))
-    pairs = {part: (load(images), load(labels)) for part, (images, labels) in found.pairs.items()}
+def _parts(path: Path, names: Iterable[str], load: Callable[[str], np.ndarray], only_test: bool) -> ArrayParts:
+    found = assign_arrays(names, str(path), only_test)
+    chosen = {TEST: found.pairs[TEST]} if only_test and TEST in found.pairs else found.pairs
+    pairs = {part: (load(images), load(labels)) for part, (images, labels) in chosen.items()}
     places = {part: " and ".join(pair) for part, pair in found.pairs.items()}
     return ArrayParts(pairs, Account("arrays", places, found.parts_named, found.notes))

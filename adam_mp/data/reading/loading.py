@@ -129,7 +129,7 @@ def _loader(path: Path) -> Callable[[Path, LoadOptions], DataSet] | None:
     if shards := shards_by_part(path):
         named = len(shards) > 1 or TRAIN not in shards
         return lambda path, options: _load_shards(str(path), shards, named, options, path)
-    if has_array_files(path):
+    if has_array_files(path) or has_array_files(path, TEST):
         return _load_arrays
     if has_idx(path):
         return lambda path, options: _load_idx(path, str(path), options)
@@ -201,10 +201,13 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
 
 
 def _load_arrays(path: Path, options: LoadOptions) -> DataSet:
-    found = read_array_files(path)
+    found = read_array_files(path, options.only_test)
     parts = {part: (f"{part} set of {path}", *pair) for part, pair in found.pairs.items()}
+    if TEST in parts and TRAIN not in parts:
+        parts = {TRAIN: parts[TEST]}  # what is tested is the only part
     account = found.account.with_notes(notes_beside(path, "arrays") if path.is_dir() else ())
-    return _tested(_with_arrays(str(path), parts, account, options), options)
+    dataset = _with_arrays(str(path), parts, account, options)
+    return dataset if TEST in found.pairs and options.only_test else _tested(dataset, options)
 
 
 def _with_arrays(
