@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -39,16 +40,18 @@ def read_array_files(path: Path, only_test: bool = False) -> ArrayParts:
         if path.is_dir():
             names = [file.stem for file in _arrays_in(path)]
             return _parts(path, names, lambda name: _load(path / f"{name}.npy"), only_test)
-        if path.suffix == ".npz":
+        if path.suffix.lower() == ".npz":
             # numpy would open the file itself, and leave it open if it is not an archive.
             with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 return _parts(path, archive.files, archive.__getitem__, only_test)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        if "allow_pickle" in str(error):
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        if "Object arrays" in str(error):
             raise DataError(
                 f"{path} cannot be read as arrays: one is of Python objects, and unpickling these could run any "
                 "program; save it as numbers or text: numpy.array(labels.tolist())"
             ) from None
+        if "allow_pickle" in str(error):  # numpy takes any file that does not begin as its own do for pickled objects
+            raise DataError(f"{path} cannot be read as arrays: it is no file of numpy's, or a damaged one") from None
         raise DataError(f"{path} cannot be read as arrays: {error}") from None
     raise DataError(f"{path} alone has no labels; give a folder with images.npy and labels.npy, or one .npz file")
 

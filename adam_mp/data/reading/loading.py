@@ -106,6 +106,8 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         raise DataError(f"data is {source!r}; expected a folder, a file or {EMBEDDED!r}")
     if source == EMBEDDED:
         return _load_idx(_EMBEDDED_FOLDER, source, options)
+    if "://" in source:
+        raise DataError(f"{source} is an address; fetch it first, and give the folder or file")
     path = Path(source)
     if is_shard_name(source) and not path.is_dir():
         return _load_shards(source, {TRAIN: [Path(name) for name in expand_braces(source)]}, False, options)

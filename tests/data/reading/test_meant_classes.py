@@ -66,6 +66,19 @@ def test_two_names_of_one_folder_are_not_two_classes(tmp_path):
         load_data(tmp_path, LoadOptions(follow_links=True))
 
 
+def test_a_store_to_which_links_of_classes_lead_is_no_class(tmp_path):
+    fill(tmp_path, {"all": 6, "red": 0, "blue": 0})
+    for number in range(6):
+        folder = tmp_path / ("red", "blue")[number % 2]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.jpg").symlink_to(tmp_path / "all" / f"{number}.jpg")
+    with pytest.raises(DataError, match=r"6 of 6 images of .*all are in other class folders too, by links: .* move it"):
+        load_data(tmp_path)
+    for number in range(1, 5):
+        (tmp_path / ("red", "blue")[number % 2] / f"{number}.jpg").unlink()
+    assert load_data(tmp_path).class_names == ("all", "blue", "red")
+
+
 def test_an_accent_is_one_letter_however_it_is_stored(tmp_path):
     fill(tmp_path, {"train/caf\u00e9": 3, "train/tea": 3, "test/cafe\u0301": 2})
     data = load_data(tmp_path)
