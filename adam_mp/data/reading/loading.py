@@ -309,13 +309,15 @@ def _with_form(
     """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
     train = parts[TRAIN]
     step = max(1, len(train) // _LOOKED_AT)
-    sizes, faults, depths = [], [], Depths()
-    for sample in range(0, len(train), step):
+    sizes, faults, failed, depths = [], [], [], Depths()
+    looked = range(0, len(train), step)
+    for sample in looked:
         try:
             content = train.table.read(sample, options.byte_limit)
             sizes.append(image_size(content, options))
         except SampleError as error:  # the sample is bad: it is reported when it is to be trained
             faults.append((train.table.place(sample), error))
+            failed.append(sample)
         else:
             depths.look(content, options)
     if not sizes:
@@ -324,9 +326,22 @@ def _with_form(
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
     options = dataclasses.replace(options, white=depths.white(options))
     notices = (*notices, *depths.notices(options))
-    if faults:
-        notices = (*notices, f"of the images looked at first, {len(faults):,} cannot be read: {summary_of(faults)}")
+    notices = (*notices, *_unreadable(train.labels, looked, failed, faults, classes))
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
+
+
+def _unreadable(
+    labels: np.ndarray, looked: Sequence[int], failed: Sequence[int], faults: Sequence[tuple[str, SampleError]],
+    classes: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """Return a line if of some class several images were looked at, and none of them can be read."""
+    seen, bad = np.bincount(labels[np.array(looked)]), np.bincount(labels[np.array(failed, np.int64)])
+    lost = np.flatnonzero((bad > 1) & (bad == seen[: len(bad)])).tolist()
+    if not lost:
+        return []
+    names = some(classes[label] if classes else label for label in lost)
+    of_them = [fault for sample, fault in zip(failed, faults, strict=True) if labels[sample] in lost]
+    return [f"no image looked at first of the class {names} can be read: {summary_of(of_them)}"]
 
 
 def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:
