@@ -11,6 +11,7 @@ import numpy as np
 
 from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
 from adam_mp.compute.model import Model, load
+from adam_mp.data.normalization import looks_inverted
 from adam_mp.data.pictures import picture_of
 from adam_mp.data.reading.faults import REASONS, Fault, SampleError
 from adam_mp.data.reading.image_kinds import is_dropping
@@ -31,8 +32,8 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--invert", choices=("auto", "yes", "no"), default="auto",
-        help="exchange light and dark; auto does so for grey images whose background is light where the training "
-        "images' is dark, or the other way round (default: auto)",
+        help="exchange light and dark; auto does so for grey images whose background is light where that of all "
+        "training images is dark, or the other way round (default: auto)",
     )  # fmt: skip
     add_reading(parser, ("pixel_limit", "ignore_orientation", "white"))
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, one an image")
@@ -123,7 +124,8 @@ def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> t
         raise DataError(f"{path}: {REASONS[Fault.NO_MEMORY]}") from None
     background = float(np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]]))
     # Only grey images: the corners of a colour photograph are seldom a background.
-    opposite = channels == 1 and abs(background - model.fill) > abs(255 - background - model.fill) + 64
+    even = model.reading.get("even_background", True)  # earlier versions did not look
+    opposite = channels == 1 and even and looks_inverted(background, model.fill)
     if invert == "yes" or (invert == "auto" and opposite):
         return 255 - pixels, True
     return pixels, False

@@ -8,6 +8,8 @@ import numpy as np
 
 from adam_mp.data.reading.samples import Samples
 
+_CLEARLY = 64  # of 255, by which a background is nearer to the opposite of the usual one
+_FEW_OTHERS = 0.01  # share of images that may have the opposite background
 _COLOUR_SAMPLES = 1000  # images; as many are enough to measure the directions of the colours
 
 
@@ -31,6 +33,20 @@ class Normalization:
         if self.directions:
             directions[...] = self.directions
         return np.array(self.mean, np.float32), np.array(self.deviation, np.float32), directions
+
+
+def looks_inverted(background: float, fill: float) -> bool:
+    """Tell whether a grey image with this background, from 0 to 255, has light and dark the other way round.
+
+    `fill` is the usual background of the training images.
+    """
+    return abs(background - fill) > abs(255 - background - fill) + _CLEARLY
+
+
+def even_background(images: np.ndarray, fill: float) -> bool:
+    """Tell whether grey images [n, h, w, 1] all have the same kind of background, `fill`, light or dark."""
+    corners = np.median(images[:, [0, 0, -1, -1], [0, -1, 0, -1]].reshape(len(images), -1), axis=1)
+    return sum(looks_inverted(float(corner), fill) for corner in corners) <= _FEW_OTHERS * len(images)
 
 
 def colour_row(image: np.ndarray) -> np.ndarray:

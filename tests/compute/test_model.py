@@ -51,6 +51,12 @@ def test_labels_must_match():
         make().evaluate(np.zeros((2, 4, 4)), [1])
 
 
+@pytest.mark.parametrize("labels", [[5, 1], [-1, 0], [0.5, 1], [b"red", b"blue"], [np.nan, 0]])
+def test_labels_must_be_classes(labels):
+    with pytest.raises(DataError, match="none of the model's"):
+        make().evaluate(np.zeros((2, 4, 4)), labels)
+
+
 def test_features_are_taken_as_rows():
     assert make((1, 1, 6)).predict(np.zeros((3, 6))).shape == (3, 3)
 

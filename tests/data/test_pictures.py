@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adam_mp.data.augmentation import parse_augmentation
-from adam_mp.data.normalization import Normalization
+from adam_mp.data.normalization import Normalization, even_background, looks_inverted
 from adam_mp.data.pictures import PictureSpec, open_pictures, picture_of
 from adam_mp.data.reading.dataset import epoch_order
 from adam_mp.data.reading.faults import Fault
@@ -164,3 +164,14 @@ def test_the_next_batch_is_read_ahead_and_given_back_by_a_new_epoch(make_servers
     while server.fill_rings():
         pass
     assert memory.ledger.statistics().held == 4
+
+
+def test_a_background_is_even_only_if_no_image_has_the_opposite():
+    dark = np.random.default_rng(0).integers(0, 60, (100, 8, 8, 1)).astype(np.uint8)
+    assert even_background(dark, 20.0)
+    assert even_background(255 - dark, 235.0)
+    mixed = dark.copy()
+    mixed[::20] += 180
+    assert not even_background(mixed, 20.0)
+    assert looks_inverted(235.0, 20.0)
+    assert not looks_inverted(120.0, 20.0)

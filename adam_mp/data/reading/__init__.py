@@ -14,8 +14,9 @@ The modules of this folder:
     items         one kind of part: the items of a Python object
     idx           format: IDX files, as MNIST has them
     array_files   format: .npz and .npy files
-    image_folder  format: a folder for each class; its part_folders and class_folders
+    image_folder  format: a folder for each class; its part_folders and class_folders, and what cannot be meant_classes
     shards        format: tar shards (WebDataset); shard_samples finds the samples of one
+    beside        what lies beside the data in their folder: a second kind of data is refused
     decoding      from the bytes of an image file to pixels
     sources       where a process gets the pixels of a sample: from records or items
     faults        what can be wrong with a sample

@@ -43,8 +43,11 @@ class ArrayNames:
     parts_named: bool
 
 
-def assign_arrays(names: Iterable[str], place: str) -> ArrayNames:
-    """Return which arrays are which; raises DataError, which names their file or folder `place`, if it is not clear."""
+def assign_arrays(names: Iterable[str], place: str, only_test: bool = False) -> ArrayNames:
+    """Return which arrays are which; raises DataError, which names their file or folder `place`, if it is not clear.
+
+    With `only_test` there need be none to train on if there are some to test on.
+    """
     names = sorted(set(names))
     said = {name: meaning_of(name) for name in names}
     pairs: dict[str, tuple[str, str]] = {}
@@ -65,13 +68,13 @@ def assign_arrays(names: Iterable[str], place: str) -> ArrayNames:
     for part, pair in ((TRAIN, _UNNAMED[:2]), (TEST, _UNNAMED[2:])):
         if part not in pairs and (part == TRAIN or pairs.get(TRAIN) == _UNNAMED[:2]) and set(pair) <= set(names):
             pairs[part] = (pair[0], pair[1])
-    if TRAIN not in pairs:
+    if TRAIN not in pairs and not (only_test and TEST in pairs):
         why = f"; {notes[0]}" if notes else ""
         raise DataError(f"{place} has the arrays {some(names) or 'none'}; expected {WANTED}{why}")
     used = {name for pair in pairs.values() for name in pair}
     if spare := [name for name in names if name not in used and not any(f" {name}," in note for note in notes)]:
         notes.append(f"not used in {place}: the arrays {some(spare)}")
-    named = any(part_of_word(piece) for name in pairs[TRAIN] for piece in _pieces(name)) or len(pairs) > 1
+    named = any(part_of_word(piece) for name in next(iter(pairs.values())) for piece in _pieces(name)) or len(pairs) > 1
     return ArrayNames(pairs, tuple(notes), named)
 
 

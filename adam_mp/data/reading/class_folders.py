@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,10 +63,11 @@ def find_classes(folder: Path, root: Path, follow_links: bool) -> PartFound:
     Links to folders, and links that lead out of `root`, are followed only with `follow_links`. Raises DataError if
     `folder` cannot be read, or if one of its folders is such a link.
     """
-    links = _Links(root.resolve(), follow_links)
+    links = _Links(root.resolve(), follow_links, folder.resolve())
     classes: dict[str, ClassFound] = {}
     folders: set[str] = set()
     places: dict[tuple[int, int], str] = {}
+    linked: Counter[str] = Counter()  # images of a class folder to which links in others lead
     loose: list[str] = []
     rejected: list[BadSample] = []
     for entry in _entries(folder):
@@ -79,7 +81,7 @@ def find_classes(folder: Path, root: Path, follow_links: bool) -> PartFound:
             if (same := places.setdefault(_identity(Path(entry.path)), entry.path)) != entry.path:
                 raise DataError(f"{entry.path} and {same} are one folder by two names; remove the link")
             folders.add(name)
-            found = _images_below(folder, entry.name, links, rejected)
+            found = _images_below(folder, entry.name, links, rejected, linked)
             if found.images and name in classes:  # two folders whose names are the same but for their encoding
                 images = sorted(classes[name].images + found.images)
                 classes[name] = ClassFound(images, classes[name].direct + found.direct)
@@ -89,6 +91,14 @@ def find_classes(folder: Path, root: Path, follow_links: bool) -> PartFound:
                 rejected.append(BadSample(entry.path, Fault.NO_IMAGE))
         elif has_image_ending(entry.name):
             loose.append(entry.path)
+    store = next(
+        (name for name, count in linked.items() if name in classes and 2 * count >= len(classes[name].images)), None
+    )
+    if store is not None:
+        raise DataError(
+            f"{linked[store]:,} of {len(classes[store].images):,} images of {folder / store} are in other class "
+            f"folders too, by links: {store} seems to be a store of images, and no class; move it out of {folder}"
+        )
     if classes:
         rejected += [BadSample(path, Fault.NO_CLASS) for path in loose]
     return PartFound(folder, classes, frozenset(folders), len(loose), rejected)
@@ -96,10 +106,11 @@ def find_classes(folder: Path, root: Path, follow_links: bool) -> PartFound:
 
 @dataclasses.dataclass(frozen=True)
 class _Links:
-    """Which links are followed: all with `follow`, otherwise only links to files below `root`."""
+    """Which links are followed: all with `follow`, otherwise only links to files below `root`. `part` is resolved."""
 
     root: Path
     follow: bool
+    part: Path
 
     def kind(self, entry: os.DirEntry[str]) -> str | Fault:
         """Return "folder" or "file", or the fault for which the entry is left out."""
@@ -118,8 +129,13 @@ class _Links:
         return Fault.MISSING if link else Fault.UNREADABLE
 
 
-def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample]) -> ClassFound:
-    """Return the images in a class folder and the folders below it, as names below `root`."""
+def _images_below(
+    root: Path, name: str, links: _Links, rejected: list[BadSample], linked: Counter[str]
+) -> ClassFound:  # fmt: skip
+    """Return the images in a class folder and the folders below it, as names below `root`.
+
+    `linked` counts links to images in other class folders, by these.
+    """
     found: list[str] = []
     direct = 0
     waiting = [name]
@@ -152,11 +168,20 @@ def _images_below(root: Path, name: str, links: _Links, rejected: list[BadSample
                     waiting.append(f"{here}/{entry.name}")
             elif image or (bad := judge_other(entry.path)) is None:
                 found.append(f"{here}/{entry.name}")
+                other = _class_of_target(entry, links.part) if entry.is_symlink() else name
+                linked[other] += other != name
             else:
                 rejected.append(bad)
         if here == name:
             direct = len(found)
     return ClassFound(sorted(found), direct)
+
+
+def _class_of_target(link: os.DirEntry[str], part: Path) -> str:
+    """Return the class folder below `part` in which the target of a link lies; an empty text if it lies elsewhere."""
+    target = os.path.realpath(link.path)
+    prefix = f"{part}{os.sep}"
+    return target[len(prefix) :].partition(os.sep)[0] if target.startswith(prefix) else ""
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -16,18 +16,12 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from PIL import Image
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
 from adam_mp.data.reading.containers import is_deep_grey, is_rare_jpeg, is_webp, orientation, webp_size, without_notes
 from adam_mp.data.reading.faults import Fault, SampleError
 from adam_mp.data.reading.options import WHITE, LoadOptions
 from adam_mp.kernels.shrink import shrink
 
-# Readers of Pillow by the bytes with which their files begin; WebP has its own in bytes 8 to 12 too.
-_READERS = ((b"\x89PNG", PngImageFile), (b"\xff\xd8\xff", JpegImageFile), (b"BM", BmpImageFile))
 _WORTH_SHRINKING = 1.25  # images are shrunk by this factor or more, not by less
 _LONGEST = 4.0  # an image's ratio of sides is at most so many times the pictures'; longer ends would fill the cache
 _FASTER_BY = 2.0  # smallest factor by which JPEG decodes faster; it does so to a half, quarter or eighth alone
@@ -129,7 +123,7 @@ def _decode_other(content: bytes, channels: int, options: LoadOptions) -> np.nda
                 if not options.clipped and values.max(initial=0) > white:
                     raise SampleError(Fault.ABOVE_WHITE)
                 image = Image.fromarray(_to_bytes(values, white))  # noqa: PLW2901
-            pixels = np.asarray(_opaque(image).convert(_MODES[channels]), np.uint8)
+            pixels = np.asarray(opaque(image).convert(_MODES[channels]), np.uint8)
         except (MemoryError, SampleError):
             raise
         except Exception as error:
@@ -140,12 +134,10 @@ def _decode_other(content: bytes, channels: int, options: LoadOptions) -> np.nda
 
 def _opened(content: bytes, limit: int) -> Image.Image:
     """Return the image in a file, whose header is read and whose pixels are not; raises SampleError."""
-    reader: Any = WebPImageFile if is_webp(content) else None
-    for begin, each in _READERS:
-        reader = each if content.startswith(begin) else reader
+    reader = _reader_of(content)
     if reader is None:
         raise SampleError(Fault.NOT_AN_IMAGE)
-    if reader is WebPImageFile and (size := webp_size(content)) is not None:
+    if is_webp(content) and (size := webp_size(content)) is not None:
         _check_size(*size, limit)  # Pillow takes memory for the pixels as it reads the header
     try:
         with warnings.catch_warnings():
@@ -159,9 +151,32 @@ def _opened(content: bytes, limit: int) -> Image.Image:
     except Exception as error:
         fault = _fault(error, content)
         # Only two letters say that a file is BMP: a text may begin with them.
-        raise SampleError(Fault.NOT_AN_IMAGE if reader is BmpImageFile and fault is Fault.DAMAGED else fault) from None
+        unsure = content.startswith(b"BM") and fault is Fault.DAMAGED
+        raise SampleError(Fault.NOT_AN_IMAGE if unsure else fault) from None
     _check_size(image.height, image.width, limit)
     return image
+
+
+def _reader_of(content: bytes) -> Any:
+    """Return Pillow's reader of a file, by the bytes with which it begins; None if there is none."""
+    # Imported here: to start on data that are no images does not need them.
+    if content.startswith(b"\x89PNG"):
+        from PIL.PngImagePlugin import PngImageFile
+
+        return PngImageFile
+    if content.startswith(b"\xff\xd8\xff"):
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        return JpegImageFile
+    if content.startswith(b"BM"):
+        from PIL.BmpImagePlugin import BmpImageFile
+
+        return BmpImageFile
+    if is_webp(content):
+        from PIL.WebPImagePlugin import WebPImageFile
+
+        return WebPImageFile
+    return None
 
 
 def _large_webp(content: bytes) -> Image.Image:
@@ -197,7 +212,7 @@ def _to_bytes(values: np.ndarray, white: float) -> np.ndarray:
     return out
 
 
-def _opaque(image: Image.Image) -> Image.Image:
+def opaque(image: Image.Image) -> Image.Image:
     """Return an image without transparency, on white."""
     if image.has_transparency_data:
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

@@ -13,7 +13,7 @@ from adam_mp.data.reading.account import Account, some, why_nothing
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.faults import BadSample
 from adam_mp.data.reading.image_kinds import ENDINGS
-from adam_mp.data.reading.labels import alike
+from adam_mp.data.reading.labels import alike, single_images
 from adam_mp.data.reading.meant_classes import check_meant, check_no_parts, folders_inside
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
@@ -66,6 +66,8 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     elsewhere = {name for each in usable.values() for name in each.classes}
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
     notes += alike(classes)
+    if not only_test:
+        notes += single_images(len(each.images) for each in train.classes.values())
     _tell_empty(train, set(classes), notes)
     parts = {part: _records(each, classes) for part, each in ((TRAIN, train), *usable.items())}
     spelled = {part: place.name + "/" for part, place in places.items() if part in parts}

@@ -54,6 +54,11 @@ def has_image_ending(name: str) -> bool:
     return name.lower().endswith(ENDINGS)
 
 
+def is_image_within(path: str) -> bool:
+    """Tell whether a file whose ending is not an image's has an image's first bytes."""
+    return os.path.isfile(path) and judge_other(path) is None
+
+
 def judge_other(path: str) -> BadSample | None:
     """Return None if a file whose ending is not an image's has an image's first bytes, else why it is left out."""
     ending = os.path.splitext(path)[1].lower()

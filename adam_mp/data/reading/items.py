@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from adam_mp.data.reading.labels import Classes, find_classes, most_alike, plain
 from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
+_ASKED = 16  # items whose labels are compared with those that the object lists
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,8 @@ class Items:
 
 def is_item_source(source: Any) -> bool:
     """Tell whether `source` is an object with a length and items by index."""
-    return hasattr(source, "__len__") and hasattr(source, "__getitem__") and not isinstance(source, (str, bytes, dict))
+    has_items = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+    return has_items and not isinstance(source, (str, bytes, dict, type))
 
 
 def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tuple[list[Items], Classes]:
@@ -91,12 +93,13 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     for name in _LABELS:
         given: Any = getattr(dataset, name, None)
         if hasattr(given, "__len__") and len(given) == count:
-            return np.arange(count), plain_labels(given, count, what), ()
+            labels = plain_labels(given, count, what)
+            if _are_of_items(labels, dataset):
+                return np.arange(count), labels, ()
     found, numbers, failures = [], [], []
     for number in range(count):
         try:
-            _, label = dataset[number]
-            found.append(plain_label(label))
+            found.append(_label_of(dataset[number]))
             numbers.append(number)
         except Exception as error:
             failures.append((number, f"{type(error).__name__}: {error}"))
@@ -120,10 +123,42 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     return np.array(kept, np.int64), plain, rejected
 
 
+def _are_of_items(labels: np.ndarray, dataset: Any) -> bool:
+    """Tell whether these labels are those of the items, of which some are asked: objects may transform or reorder."""
+    for number in np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int).tolist():
+        try:
+            label = _label_of(dataset[number])
+        except Exception:
+            continue  # the item is bad: it is reported when it is to be trained
+        if label != labels[number]:
+            return False
+    return True
+
+
+def _label_of(item: Any) -> int | bool | str:
+    """Return the label of an item (image, label) as `plain_label` does; raises ValueError or TypeError."""
+    if isinstance(item, (str, bytes, Mapping)):  # which could be taken apart too
+        raise ValueError(f"the item is a {type(item).__name__}; expected (image, label)")
+    _, label = item
+    return plain_label(label)
+
+
+def _pixels_of(image: Any) -> np.ndarray:
+    """Return the image of an item as an array; an image of Pillow in grey or in red, green and blue.
+
+    Of an image with a palette, Pillow's own array would have the numbers of the palette's entries.
+    """
+    if hasattr(image, "getpalette") and image.mode not in ("L", "RGB", "I;16", "I", "F"):
+        from adam_mp.data.reading.decoding import opaque  # brings the image libraries
+
+        image = opaque(image).convert("L" if image.mode in ("1", "LA") else "RGB")
+    return np.asarray(image)
+
+
 def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:
     """Return the image of an item as uint8 [h, w, channels]; raises SampleError if the item has no such image."""
     try:
-        pixels = np.asarray(dataset[index][0])
+        pixels = _pixels_of(dataset[index][0])
     except Exception:
         raise SampleError(Fault.BAD_ITEM) from None
     if pixels.ndim == 2:
@@ -164,7 +199,7 @@ def look_at_items(part: Items, chosen: np.ndarray, twice: int) -> tuple[list[tup
 def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
     """Return ((height, width, channels), checksum) of an item's image; raises DataError if there is no usable image."""
     try:
-        pixels = np.asarray(dataset[index][0])
+        pixels = _pixels_of(dataset[index][0])
     except Exception as error:
         raise DataError(f"item {index} of the data set cannot be read: {type(error).__name__}: {error}") from None
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape

@@ -12,7 +12,8 @@ import dataclasses
 import math
 import numbers
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _FEW = 1000  # classes; so many may be without images whatever the number of ima
 _SPARSE = 4  # beyond `_FEW`, there may be so many times more classes than classes with images
 _LISTED = 6  # numbers that a line names
 _LARGEST = 2**31 - 1
+_SINGLE = 0.9  # share of the classes that may have a single image
 _STRAY, _MOST_STRAY = 0.05, 2  # share of labels that may be damaged, and their number in a small set
 _MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null"))
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
@@ -184,9 +186,10 @@ def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_tr
     """
     named = tuple(class_name(str(name)) for name in names)
     if labels.dtype.kind in "UO":
-        present = set(labels.tolist())
-        classes = named if present <= set(named) else tuple(sorted(present))
-        found = Classes(len(classes), classes, True, (*alike(classes), *_missing_in_words(labels)))
+        present = Counter(labels.tolist())
+        classes = named if present.keys() <= set(named) else tuple(sorted(present))
+        notices = (*alike(classes), *_missing_in_words(labels), *(single_images(present.values()) if to_train else ()))
+        found = Classes(len(classes), classes, True, notices)
     elif labels.dtype.kind == "b":
         found = Classes(2, named if len(named) == 2 else ("False", "True"))
     else:
@@ -199,8 +202,11 @@ def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_tr
 
 
 def _of_numbers(labels: np.ndarray, what: str, named: tuple[str, ...], to_train: bool) -> Classes:
-    present = np.unique(labels)
-    least, most, count = int(present[0]), int(present[-1]), int(present[-1]) + 1
+    least, most = int(labels.min()), int(labels.max())
+    count = most + 1
+    # Counting is ten times as fast as sorting, as long as numbers are small.
+    small = least >= 0 and count <= max(_FEW, len(labels))
+    present = np.flatnonzero(np.bincount(labels)) if small else np.unique(labels)
     if least < 0:
         unknown = "; if -1 says that there is none, leave these images out" if least == -1 else ""
         raise DataError(
@@ -224,6 +230,14 @@ def _of_numbers(labels: np.ndarray, what: str, named: tuple[str, ...], to_train:
             "adam_mp cannot be trained on them; if they are classes, give them as text, labels.astype(str)"
         )
     return Classes(count, notices=tuple(_gaps(count, present)))
+
+
+def single_images(counts: Iterable[int]) -> list[str]:
+    """Return a line if nearly all classes, which have these `counts` of images, have just one, as file names would."""
+    found = list(counts)
+    if sum(found) <= _FEW // 10 or found.count(1) <= _SINGLE * len(found):
+        return []
+    return [f"{found.count(1):,} of {len(found):,} classes have a single image; expected several images of each class"]
 
 
 def _missing_in_words(labels: np.ndarray) -> list[str]:

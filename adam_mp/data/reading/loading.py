@@ -122,6 +122,8 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         raise DataError(f"data is {source!r}; expected a folder, a file or {EMBEDDED!r}")
     if source == EMBEDDED:
         return _load_idx(_EMBEDDED_FOLDER, source, options)
+    if "://" in source:
+        raise DataError(f"{source} is an address; fetch it first, and give the folder or file")
     path = Path(source)
     if is_shard_name(source) and not path.is_dir():
         return _load_shards(source, {TRAIN: [Path(name) for name in expand_braces(source)]}, False, options)
@@ -149,7 +151,7 @@ def _loader(path: Path) -> Callable[[Path, LoadOptions], DataSet] | None:
     if shards := shards_by_part(path):
         named = len(shards) > 1 or TRAIN not in shards
         return lambda path, options: _load_shards(str(path), shards, named, options, path)
-    if has_array_files(path):
+    if has_array_files(path) or has_array_files(path, TEST):
         return _load_arrays
     if has_idx(path):
         return lambda path, options: _load_idx(path, str(path), options)
@@ -224,10 +226,13 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
 
 
 def _load_arrays(path: Path, options: LoadOptions) -> DataSet:
-    found = read_array_files(path)
+    found = read_array_files(path, options.only_test)
     parts = {part: (f"{part} set of {path}", *pair) for part, pair in found.pairs.items()}
+    if TEST in parts and TRAIN not in parts:
+        parts = {TRAIN: parts[TEST]}  # what is tested is the only part
     account = found.account.with_notes(notes_beside(path, "arrays") if path.is_dir() else ())
-    return _tested(_with_arrays(str(path), parts, account, options), options)
+    dataset = _with_arrays(str(path), parts, account, options)
+    return dataset if TEST in found.pairs and options.only_test else _tested(dataset, options)
 
 
 def _with_arrays(
@@ -326,15 +331,16 @@ def _with_form(
 ) -> DataSet:  # fmt: skip
     """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
     train = parts[TRAIN]
-    sizes, faults, depths = [], [], Depths()
+    sizes, faults, failed, depths = [], [], [], Depths()
     spread = np.arange(0, len(train), max(1, len(train) // _LOOKED_AT))
-    seen = set(_looked_at(train.labels, spread, _MORE_FILES).tolist())
-    for sample in sorted(seen):
+    looked = sorted(_looked_at(train.labels, spread, _MORE_FILES).tolist())
+    for sample in looked:
         try:
             content = train.table.read(sample, options.byte_limit)
             sizes.append(image_size(content, options))
         except SampleError as error:  # the sample is bad: it is reported when it is to be trained
             faults.append((train.table.place(sample), error))
+            failed.append(sample)
         else:
             depths.look(content, options)
     if not sizes:
@@ -343,12 +349,11 @@ def _with_form(
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
     if depths.measures(options):
         more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
-        depths.look_at_more([sample for sample in more.tolist() if sample not in seen], train.table, options)
+        depths.look_at_more([sample for sample in more.tolist() if sample not in looked], train.table, options)
     clipped = options.clipped and options.white is not None  # a white that nobody chose hides nothing
     options = dataclasses.replace(options, white=depths.white(options), clipped=clipped or not depths.deep)
     notices = (*notices, *depths.notices(options))
-    if faults:
-        notices = (*notices, f"of the images looked at first, {len(faults):,} cannot be read: {summary_of(faults)}")
+    notices = (*notices, *_unreadable(train.labels, looked, failed, faults, classes))
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
 
 
@@ -362,6 +367,20 @@ def _looked_at(labels: np.ndarray, some: np.ndarray, more: int) -> np.ndarray:
     first[labels[::-1]] = np.arange(len(labels) - 1, -1, -1)
     first[labels[some]] = -1
     return np.concatenate([some, first[first >= 0][:more]])
+
+
+def _unreadable(
+    labels: np.ndarray, looked: Sequence[int], failed: Sequence[int], faults: Sequence[tuple[str, SampleError]],
+    classes: Sequence[str],
+) -> list[str]:  # fmt: skip
+    """Return a line if of some class several images were looked at, and none of them can be read."""
+    seen, bad = np.bincount(labels[np.array(looked)]), np.bincount(labels[np.array(failed, np.int64)])
+    lost = np.flatnonzero((bad > 1) & (bad == seen[: len(bad)])).tolist()
+    if not lost:
+        return []
+    names = some(classes[label] if classes else label for label in lost)
+    of_them = [fault for sample, fault in zip(failed, faults, strict=True) if labels[sample] in lost]
+    return [f"no image looked at first of the class {names} can be read: {summary_of(of_them)}"]
 
 
 def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:

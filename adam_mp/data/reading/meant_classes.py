@@ -1,4 +1,4 @@
-"""What cannot be meant as classes: parts inside class folders, one folder too deep beside others, images and masks.
+"""What cannot be meant as classes: parts and pieces of a data set, one folder too deep beside others, images and masks.
 
 Such folders would train to a perfect accuracy that means nothing, so they are refused, with what to do.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
-from adam_mp.data.reading.part_names import TRAIN, part_of, pieces_of
+from adam_mp.data.reading.part_names import TRAIN, WANTED, part_of, part_with_number, pieces_of, spelling
 from adam_mp.errors import DataError
 
 _MOST = 0.8  # share of all images from which one folder of folders is taken for the data folder itself
@@ -17,6 +17,10 @@ _HELD_ALIKE = (
     0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
 )
 _IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "frames", "rgb", "input"))
+_PIECES = frozenset((word,) for word in (
+    "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
+    "data", "volume", "vol",
+))  # fmt: skip
 _ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
     "groundtruth", "seg", "target", "targets",
@@ -30,6 +34,7 @@ def check_meant(part: PartFound) -> None:
     _check_roles(part)
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
+    _check_pieces(part)
 
 
 def folders_inside(name: str, found: ClassFound) -> dict[str, int]:
@@ -104,3 +109,23 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
         f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
         f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
     )
+
+
+def _check_pieces(part: PartFound) -> None:
+    """Raise DataError if the folders are parts with a number or a letter, `train2017`, or pieces of a set, `fold1`."""
+    names = some(f"{name}/" for name in part.classes)
+    parts = {part_with_number(name) for name in part.classes} - {None}
+    if len(parts) > 1:
+        wanted = spelling([each for each in WANTED if each in parts])
+        raise DataError(
+            f"the folders {names} of {part.folder} look like parts, not classes; call them {wanted}, with a folder for "
+            "each class in them; if they are classes, rename them"
+        )
+    split = [pieces_of(name) for name in part.classes]
+    words = {tuple(piece for piece in pieces if not piece.isdecimal()) for pieces in split}
+    numbered = all(any(piece.isdecimal() for piece in pieces) for pieces in split)
+    if len(words) == 1 and numbered and words & _PIECES and part.inner_classes() is None:
+        raise DataError(
+            f"the folders {names} of {part.folder} are no classes, but pieces of one data set; put the images of each "
+            "class into a folder of its name"
+        )

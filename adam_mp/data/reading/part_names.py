@@ -62,6 +62,12 @@ def part_meant(name: str) -> str | None:
     return _WORDS[close[0]] if close else None
 
 
+def part_with_number(name: str) -> str | None:
+    """Return the part that a folder's name says with a number or a single letter behind it: `train2017`, `testA`."""
+    first, *rest = pieces_of(name) or [""]
+    return part_of_word(first) if rest and all(each.isdecimal() or len(each) == 1 for each in rest) else None
+
+
 def part_within(name: str) -> tuple[str | None, bool]:
     """Return the part that any word of a file's name says, and whether several words say different parts.
 

@@ -186,7 +186,9 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def _pack(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    encoded = [os.fsencode(name) for name in names]
-    starts: np.ndarray = np.zeros(len(encoded) + 1, np.int64)
-    starts[1:] = np.cumsum([len(name) for name in encoded])
-    return np.frombuffer(b"".join(encoded), np.uint8), starts
+    joined = "".join(names)
+    # A million encoded names take 80 MB; in plain letters each is as long as before.
+    encoded = names if joined.isascii() else [os.fsencode(name) for name in names]
+    starts: np.ndarray = np.zeros(len(names) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, encoded), np.int64, len(names)), out=starts[1:])
+    return np.frombuffer(os.fsencode(joined), np.uint8), starts

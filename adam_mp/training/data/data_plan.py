@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.data.augmentation import Augmentation, parse_augmentation
-from adam_mp.data.normalization import Normalization
+from adam_mp.data.normalization import Normalization, even_background
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.reading.dataset import DataSet, split, split_by_class
 from adam_mp.data.reading.items import Items
@@ -31,6 +31,7 @@ from adam_mp.training.settings.events import Listener, Notice
 from adam_mp.training.settings.settings import FIELDS, TrainSettings, parse_cache
 
 BY_CLASS, DRAWN = "by class", "drawn"  # ways to divide the training images, see `divide`
+_LOOKED_AT = 1000  # images
 _KEPT = 7 / 8  # share of an image's side that evaluation looks at if training crops: the edges are seen in crops alone
 
 
@@ -70,6 +71,14 @@ class DataPlan:
     def normalization(self) -> Normalization:
         """The mean, deviation and colours by which stored values are normalised."""
         return self.survey.normalization
+
+    @property
+    def even_background(self) -> bool:
+        """Whether the training images have one kind of background; if not, light and dark may be what tells classes."""
+        train = self.dataset.train
+        step = max(1, len(self.training) // _LOOKED_AT)
+        images = train.images[self.training[::step]] if isinstance(train, Samples) else self.survey.examples
+        return self.dataset.image_shape[2] != 1 or even_background(images, self.normalization.fill)
 
     @property
     def fields(self) -> dict[str, Field]:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from adam_mp.data.reading.items import item_pixels
 from adam_mp.data.reading.labels import Classes, find_classes, most_alike, plain_label, plain_labels
 from adam_mp.data.reading.loading import load_data
 from adam_mp.errors import DataError
@@ -228,3 +230,61 @@ def test_what_stands_for_a_missing_label_is_named():
         load_data((IMAGES, np.eye(3)[Y].T))
     notices = load_data((IMAGES, np.array(["cat", "dog", "nan"])[Y])).notices
     assert "images have the label 'nan'; if they have none, leave them out" in notices[0]
+
+
+class Listing:
+    """A data set object with a list of labels; its items have others if `change` changes them."""
+
+    def __init__(self, targets, change=lambda label: label):
+        self.targets, self.change = list(targets), change
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        return np.zeros((4, 4), np.uint8), self.change(index % 3)
+
+
+def test_labels_that_an_object_lists_must_be_those_of_its_items():
+    assert load_data(Listing(Y)).train.labels.tolist() == Y.tolist()
+    assert load_data(Listing(Y[::-1])).train.labels.tolist() == Y.tolist()  # listed in another order
+    data = load_data(Listing(Y, lambda label: "abc"[label]))  # transformed as they are asked for
+    assert (data.train.labels.tolist(), data.class_names) == (Y.tolist(), ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("item", [{"image": 1, "label": 2}, "ab", b"ab"])
+def test_what_only_looks_like_an_image_and_a_label_is_none(item):
+    class Others(Listing):
+        targets = None
+
+        def __getitem__(self, index):
+            return item
+
+    others = Others(Y)
+    del others.__dict__["targets"]
+    others.__class__.__len__ = lambda self: 60
+    with pytest.raises(DataError, match=f"the item is a {type(item).__name__}; expected .image, label."):
+        load_data(others)
+    with pytest.raises(DataError, match="data is type"):
+        load_data(Others)
+
+
+def test_classes_of_one_image_each_are_named(tmp_path):
+    texts = np.array([f"id{number}" for number in range(200)])
+    said = "200 of 200 classes have a single image; expected several images of each class"
+    assert load_data((np.zeros((200, 5)), texts)).notices == (said,)
+    for name in texts:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(encode(np.zeros((9, 9, 3), np.uint8)))
+    assert load_data(tmp_path).account.notes == (said,)
+
+
+def test_an_image_with_a_palette_has_its_colours():
+    colours = np.random.default_rng(0).choice([0, 80, 240], (60, 6, 6, 3)).astype(np.uint8)
+    pictures = [Image.fromarray(pixels).convert("P", palette=Image.Palette.ADAPTIVE) for pixels in colours]
+    data = load_data(list(zip(pictures, Y.tolist(), strict=True)))
+    assert data.image_shape == (6, 6, 3)
+    found = np.stack([item_pixels(data.train.dataset, index, 3) for index in range(60)])
+    np.testing.assert_array_equal(found, np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
+    half = [(Image.fromarray(pixels).convert("RGBA"), label) for pixels, label in zip(colours, Y.tolist(), strict=True)]
+    assert load_data(half).image_shape == (6, 6, 3)

@@ -418,3 +418,26 @@ def test_items_of_which_most_fail_are_refused():
     image = np.zeros((4, 4), np.uint8)
     with pytest.raises(DataError, match=r"38 of 40 items cannot be used; .* item 1: ValueError: label is 0.02"):
         load_data([(image, value) for value in np.linspace(0, 1, 40)])
+
+
+def test_files_of_arrays_that_are_none_or_damaged_are_told_as_that(tmp_path):
+    for name in ("images.npy", "labels.npy", "a.npz"):
+        (tmp_path / name).write_bytes(b"no file of numpy's")
+    for place in (tmp_path, tmp_path / "a.npz"):
+        with pytest.raises(DataError, match=r"it is no file of numpy's, or a damaged one"):
+            load_data(place)
+    np.savez_compressed(tmp_path / "B.npz", images=np.zeros((10, 4, 4)), labels=np.arange(10) % 2)
+    content = (tmp_path / "B.npz").read_bytes()
+    (tmp_path / "B.NPZ").write_bytes(content)
+    assert len(load_data(tmp_path / "B.NPZ").train) == 10
+    (tmp_path / "c.npz").write_bytes(content[:60] + bytes(20) + content[80:])
+    with pytest.raises(DataError, match="cannot be read as arrays"):
+        load_data(tmp_path / "c.npz")
+    with pytest.raises(DataError, match="is an address; fetch it first"):
+        load_data("https://example.org/a.tar")
+
+
+def test_a_part_of_almost_its_name_is_seen_by_the_first_bytes_of_its_images(tmp_path):
+    write(tmp_path, *classes("train/"), "seg_test/red/1", "seg_test/blue/1.tif")
+    with pytest.raises(DataError, match=r"seg_test is no part.*call it test/"):
+        load_data(tmp_path)

@@ -236,6 +236,21 @@ def test_array_files(tmp_path):
         load_data(tmp_path / "d.npz")
 
 
+@pytest.mark.parametrize("names", [("x_test", "y_test"), ("x_train", "y_train", "x_test", "y_test")])
+def test_arrays_of_a_test_part_alone_can_be_evaluated(tmp_path, names):
+    arrays = {name: np.zeros((6, 5, 4), np.uint8) if name[0] == "x" else np.arange(6) % 3 for name in names}
+    np.savez(tmp_path / "a.npz", **arrays)
+    (tmp_path / "folder").mkdir()
+    for name, array in arrays.items():
+        np.save(tmp_path / "folder" / f"{name}.npy", array)
+    for place in ("a.npz", "folder"):
+        data = load_data(tmp_path / place, LoadOptions(only_test=True))
+        assert (len(data.train), data.test, data.account.parts_named) == (6, None, True)
+        if len(names) == 2:
+            with pytest.raises(DataError, match="expected x_train and y_train"):
+                load_data(tmp_path / place)
+
+
 class Items:
     """A data set as PyTorch's users write them."""
 

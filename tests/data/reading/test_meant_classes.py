@@ -21,6 +21,10 @@ REFUSED = {
     "parts in classes of a part": (
         {"train/red": 3, "train/blue": 3, "test/red/test": 3}, "hold parts .red/test/.; move .* to test/red/$"),
     "one too deep": ({"pets/red": 30, "pets/blue": 30, "shots": 1}, "60 of 61 images .* if these are .*, give"),
+    "parts of a year": ({"train2017": 3, "val2017": 3, "annotations": 1}, "look like parts.* call them train/ and val"),
+    "parts of two sides": ({"trainA": 3, "trainB": 3, "testA": 1, "testB": 1}, "look like parts.* train/ and test/"),
+    "pieces": ({"images_001/images": 3, "images_002/images": 3}, "are no classes, but pieces of one data set"),
+    "folds": ({"Fold1": 3, "Fold2": 3, "Fold3": 3}, "are no classes, but pieces of one data set"),
     "folds of which one lacks a class": (
         {"fold1/red": 3, "fold1/blue": 3, "fold2/red": 3}, r"not clear.*fold1/ blue, red; fold2/ red"),
 }  # fmt: skip
@@ -40,6 +44,9 @@ READ = {
     "cameras of their own": ({"cat/1": 3, "dog/2": 3}, ("cat", "dog")),
     "only the training part in each": ({"cat/train": 3, "dog/train": 3}, ("cat", "dog")),
     "masks as a class among others": ({"masks": 3, "hats": 3}, ("hats", "masks")),
+    "numbers": ({"1": 3, "2": 3}, ("1", "2")),
+    "numbered classes": ({"class1": 3, "class2": 3}, ("class1", "class2")),
+    "one class with a part's word and a number": ({"test1": 3, "cat": 3}, ("cat", "test1")),
     "a part's word in a class": ({"test_tube/a": 3, "beaker/a": 3}, ("beaker", "test_tube")),
 }
 
@@ -57,6 +64,19 @@ def test_two_names_of_one_folder_are_not_two_classes(tmp_path):
     (tmp_path / "rot").symlink_to("red")
     with pytest.raises(DataError, match=r"rot and .*red are one folder by two names"):
         load_data(tmp_path, LoadOptions(follow_links=True))
+
+
+def test_a_store_to_which_links_of_classes_lead_is_no_class(tmp_path):
+    fill(tmp_path, {"all": 6, "red": 0, "blue": 0})
+    for number in range(6):
+        folder = tmp_path / ("red", "blue")[number % 2]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.jpg").symlink_to(tmp_path / "all" / f"{number}.jpg")
+    with pytest.raises(DataError, match=r"6 of 6 images of .*all are in other class folders too, by links: .* move it"):
+        load_data(tmp_path)
+    for number in range(1, 5):
+        (tmp_path / ("red", "blue")[number % 2] / f"{number}.jpg").unlink()
+    assert load_data(tmp_path).class_names == ("all", "blue", "red")
 
 
 def test_an_accent_is_one_letter_however_it_is_stored(tmp_path):

@@ -132,7 +132,7 @@ def test_a_class_that_cannot_be_read_is_told_and_one_class_alone_refused(tmp_pat
         if path.parent.name in lost:
             path.write_bytes(b"GIF89a")
     data = load_data(tmp_path, LoadOptions("32"))
-    assert any("cannot be read: " in notice for notice in data.notices)
+    assert any("no image looked at first of the class blue" in notice for notice in data.notices)
     told = []
     source, training = SourceSpec(3, (37, 37)), np.arange(9)
 
