@@ -38,7 +38,8 @@ _BATCH = 64
 class EvaluationResult:
     """Accuracy and mean loss of a model on the test images; `images` counts those that could not be read too.
 
-    `classes` has the number of images of each of the model's classes, by its name, or its number if it has none.
+    `seconds` are those of the whole evaluation, reading the data included. `classes` has the number of images of each
+    of the model's classes, by its name, or its number if it has none.
     """
 
     accuracy: float

@@ -1,7 +1,7 @@
 """Matrices whose updates go as activations: which shards of a round go as products, and which as deltas after all.
 
 All these matrices are pushed together. The synchronizer sends all activations that lie in the outboxes at one moment,
-and the servers multiply them. At the same time it sets `sent` to the weights with exactly these updates (`cut`). So
+and the parameter servers multiply them. At the same time it sets `sent` to the weights with exactly these updates (`cut`). So
 `sent - base` is the same update as the product, and the delta can always replace it: if outboxes overflowed, if a
 server has lost its weights, or if the synchronizer dies.
 
