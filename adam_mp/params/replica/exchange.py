@@ -119,7 +119,7 @@ class Exchange:
         memory, place = self._memory, self._memory.layout.shards[number].place
         state = int(memory.states[number])
         # PULL where there is no delta to send: there is no valid base (UNSEEN, APPLYING), the server has applied the
-        # update as a product (`multiplied`), or there is no update (`still`). A PUSHED one in `still` is sent again below.
+        # update as a product (`multiplied`), or there is no update (`still`). A PUSHED shard is sent again below.
         if (
             state in (UNSEEN, APPLYING)
             or number in self.matrices.multiplied
