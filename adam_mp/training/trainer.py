@@ -45,8 +45,9 @@ class TrainResult:
     machines, these two rates, `updates` and the images trained, skipped and failed are of all machines, all else of
     this one. `images_failed` counts images of trained batches that could not be read, once per epoch; `bad_samples`
     counts the files that were left out. `decodes_per_second` and `augments_per_second` are those of one core that does
-    nothing else; `bottleneck` is "data" or "training". `stopped_by` says what ended the run before its last epoch: a
-    signal or the target accuracy, else None.
+    nothing else; `bottleneck` is "data" or "training". `data_wait_fraction` is the share of the workers' time in which
+    they waited for data; `staleness` has how many updates were of each range of staleness. `best_epoch` counts from 1.
+    `stopped_by` says what ended the run before its last epoch: a signal or the target accuracy, else None.
     """
 
     test_accuracy: float | None
