@@ -91,7 +91,10 @@ class DecodedPictures:
         self._warp = PictureWarp(self._channels)
 
     def prepare(self, *batches: np.ndarray, key: int | None = None) -> None:
-        """Begin to read the files of these batches' samples ahead, and forget what was read ahead for other batches."""
+        """Begin to read the files of these batches' samples ahead, and forget what was read ahead for other batches.
+
+        `key` is not used here: `PicturesOfServers`, which has the same methods, asks other machines with it.
+        """
         find, bad = self._cache.find, self._bad
         samples = itertools.chain.from_iterable(batch.tolist() for batch in batches)
         self._source.prepare(sample for sample in samples if not bad[sample] and find(sample) is None)
@@ -137,7 +140,7 @@ class DecodedPictures:
 
     def _decoded(self, sample: int, key: int | None) -> tuple[np.ndarray, int, int]:
         """Return (flat pixels, height, width) of a sample's image, decoded now and put into the cache."""
-        # If the decoder kills this process, its supervisor reads here which sample it decoded.
+        # If the decoder kills this process, the process that watches it reads here which sample is to blame (`Blame`).
         self._counters.publish("decoding", sample + 1)
         began = time.perf_counter_ns()
         try:

@@ -161,7 +161,11 @@ def survey(spec: SurveySpec) -> None:
 
 
 def survey_arrays(samples: Samples, training: np.ndarray, normalization: Normalization) -> Survey:
-    """Return the survey of images that are arrays: examples of them, and the normalisation measured on all."""
+    """Return the survey of images that are arrays.
+
+    `training` are the sample numbers to train on; the first of them are the examples. `normalization` was measured on
+    all of them, or comes from the checkpoint of a resumed run.
+    """
     few = training[:EXAMPLES]
     return Survey(normalization, samples.images[few].astype(np.float32), samples.labels[few])
 

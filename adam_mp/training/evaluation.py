@@ -46,7 +46,8 @@ _SCALED, _SHOWN = 1000, 8  # images whose scale is compared with that of the mod
 class EvaluationResult:
     """Accuracy and mean loss of a model on the test images; `images` counts those that could not be read too.
 
-    `classes` has the number of images of each of the model's classes, by its name, or its number if it has none.
+    `seconds` are those of the whole evaluation, reading the data included. `classes` has the number of images of each
+    of the model's classes, by its name, or its number if it has none.
     """
 
     accuracy: float

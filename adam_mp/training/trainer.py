@@ -39,16 +39,18 @@ class TrainResult:
     """The result of a run. All figures are counted over the whole run, the parts before a resume included.
 
     `model` has the weights of the best epoch by validation (of the last epoch if no images are held out), and
-    `test_accuracy` is its accuracy; None if there is no test set or the run was interrupted. `images_per_second` is
-    what all machines of the run trained while this one did, over the time that this one spent training.
-    `connections_per_second` is images per second times connections of one forward pass. In a run of many machines,
-    these two rates, `updates` and the images trained, skipped and failed are of all machines, all else of this one.
-    `images_failed` counts images of trained batches that could not be read, once per epoch; `bad_samples` counts the
-    files that were left out. `decodes_per_second` and `augments_per_second` are those of one core that does nothing
-    else; `bottleneck` is "training", or what the workers waited for more than a tenth of their time: "data", "leases",
-    "exchange" or "others", other workers. `of_many` tells whether it was a run of many machines or
-    replicas, `data_from_elsewhere` whether data servers of other machines made its pictures. `stopped_by` says what
-    ended the run before its last epoch: a signal or the target accuracy, else None.
+    `test_accuracy` is its accuracy; None if there is no test set, the run was interrupted, or another replica leads.
+    `images_per_second` is what all machines of the run trained while this one did, over the time that this one spent
+    training. `connections_per_second` is images per second times connections of one forward pass. In a run of many
+    machines, these two rates, `updates` and the images trained, skipped and failed are of all machines, all else of
+    this one. `images_failed` counts images of trained batches that could not be read, once per epoch; `bad_samples`
+    counts the files that were left out. `decodes_per_second` and `augments_per_second` are those of one core that does
+    nothing else; `bottleneck` is "training", or what the workers waited for more than a tenth of their time: "data",
+    "leases", "exchange" or "others", other workers. `of_many` tells whether it was a run of many machines or replicas,
+    `data_from_elsewhere` whether data servers of other machines made its pictures. `data_wait_fraction` is the share of
+    the workers' time in which they waited for data; `staleness` has how many updates were of each range of staleness.
+    `best_epoch` counts from 1. `stopped_by` says what ended the run before its last epoch: a signal or the target
+    accuracy, else None.
     """
 
     test_accuracy: float | None
@@ -140,12 +142,14 @@ def _teller(listeners: list[Listener]) -> Listener:
 
 
 def _take_folder(plan: RunPlan) -> RunFolder:
+    """Return the run's folder, locked by this process: that of the resumed run, or a new one."""
     settings = plan.settings
     if plan.resumed is not None:
         assert settings.folder is not None
         folder = RunFolder.reopen(settings.folder)
         newest = find_checkpoints(folder.path)[-1:]
-        if newest != [checkpoint_path(folder.path, plan.resumed.number)]:  # the plan read it before this lock was taken
+        # The plan read its checkpoint before `reopen` took the lock.
+        if newest != [checkpoint_path(folder.path, plan.resumed.number)]:
             folder.close()
             raise RunFolderError(f"another run went on in {folder.path} just now; give --resume again")
         return folder

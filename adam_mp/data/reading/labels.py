@@ -320,16 +320,17 @@ def _texts(values: list[str], what: str) -> np.ndarray:
 
 
 def _whole(labels: np.ndarray, what: str) -> np.ndarray:
+    """Return floating-point labels as int64; raises DataError if one is nan, not whole or out of range."""
     missing = np.flatnonzero(np.isnan(labels))
     if missing.size:
         raise _missing(int(missing[0]), what, "nan", missing.size)
-    broken = np.flatnonzero(labels != np.floor(labels))  # infinity is the same, and out of range
+    broken = np.flatnonzero(labels != np.floor(labels))  # infinity equals its own floor; `_in_range` refuses it
     if broken.size:
         raise DataError(
             f"{what} image {broken[0]} has label {_short(labels[broken[0]].item())}; expected whole numbers from 0, "
             "one for each class (adam_mp trains classes, not measured values)"
         )
-    return _in_range(labels.astype(np.float64), what)  # half precision has no number so large as the limit
+    return _in_range(labels.astype(np.float64), what)  # float16 cannot hold the limit to compare with
 
 
 def _in_range(labels: np.ndarray, what: str) -> np.ndarray:

@@ -47,7 +47,10 @@ class RecordTable:
 
     @classmethod
     def of_parts(cls, root: Path, names: Sequence[str], parts: Sequence[tuple[int, int, int]]) -> RecordTable:
-        """Return a table of samples that are parts of files: (index in `names`, offset, length) each."""
+        """Return a table of samples that lie inside of files, as in tar shards.
+
+        `parts` has for each sample: the index of its file in `names`, the offset of its first byte, its bytes.
+        """
         columns = np.array(parts, np.int64).reshape(-1, 3)
         file, offset, length = columns[:, 0].astype(np.int32), columns[:, 1].copy(), columns[:, 2].copy()
         return cls(os.path.abspath(root), *_pack(names), file, offset, length)

@@ -82,7 +82,7 @@ class Makers:
     """`count` picture makers for `served`, whose data set is in `memory`. A context manager, for one thread.
 
     Entering starts them, leaving ends them. `place` says where a sample is, `notice` takes lines for the user,
-    `function` is what the processes run. `look` raises ProcessError when a picture maker and its successors have died
+    `function` is what the processes run. `step` raises ProcessError when a picture maker and its successors have died
     `restarts` + 1 times in a row, each soon after its start, and not because of a sample. `cache`, the data set's, is
     made smaller when a picture maker is killed for want of memory.
 
@@ -283,7 +283,7 @@ class Makers:
         try:
             self._open(maker, job)
             maker.pipe.send_bytes(pickle.dumps(task))
-        except OSError:  # the picture maker died: `look` gives its tasks to others
+        except OSError:  # the picture maker died: `step` gives its tasks to others
             maker.hung_up, self._looked = True, 0.0
 
     def _open(self, maker: _Maker, job: Job) -> None:

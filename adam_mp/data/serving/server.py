@@ -68,10 +68,10 @@ class DataServer:
         pace = Pace()
         self.counters.publish("ready", 1)
         while self.memory.board.order().kind != STOP:
-            used = self.room()
+            free = self.room()  # before the rings are filled: what workers have used up since the last filling
             while self.fill_rings() and self.memory.board.order().kind != STOP:
                 pass
-            pace.pause(used)
+            pace.pause(free)
 
     def room(self) -> float:
         """Return which share of the slots is free in the emptiest ring of this data server, 0 to 1."""

@@ -118,6 +118,8 @@ class Exchange:
         """Make the request that the shard's state calls for, PULL or DELTA; None if no buffer is free."""
         memory, place = self._memory, self._memory.layout.shards[number].place
         state = int(memory.states[number])
+        # PULL where there is no delta to send: there is no valid base (UNSEEN, APPLYING), the server has applied the
+        # update as a product (`multiplied`), or there is no update (`still`). A PUSHED shard is sent again below.
         if (
             state in (UNSEEN, APPLYING)
             or number in self.matrices.multiplied
@@ -129,8 +131,8 @@ class Exchange:
             return None
         base, sent = memory.base[place], memory.sent[place]
         local = self._weights[place]
-        # A matrix's shard is pushed before its delta is made; a predecessor that died leaves others so. Either way the
-        # delta is the one to `sent`, under the sequence that is noted.
+        # The shard may be PUSHED already: its matrix was pushed earlier in this round, or a synchronizer that died has
+        # pushed it. Then the delta is the one from `base` to `sent` again, under the sequence noted at that push.
         if state == PUSHED:
             local = sent
         payload, changed = self._maker.make(self._encoding_of(number), local, base, sent, buffer)

@@ -1,4 +1,4 @@
-"""Activations and errors on their way from workers to servers (paper, section 3.3: dense layers).
+"""Activations and errors on their way from workers to parameter servers (paper, section 3.3: dense layers).
 
 After each update, for each layer with the protocol *activations*, a worker puts the layer's inputs and its errors times
 the learning rate into its outbox, a local channel to the synchronizer. The synchronizer gathers what has come since the

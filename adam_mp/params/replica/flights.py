@@ -1,4 +1,4 @@
-"""A replica's requests to servers: those on their way (flights), and those that wait for their turn.
+"""A replica's requests to parameter servers: those on their way (flights), and those that wait for their turn.
 
 Each server has up to `WINDOW` unanswered requests at once. An unanswered request is sent again under the same sequence.
 """
@@ -150,13 +150,13 @@ class Flights:
     def _send(self, flight: Flight, now: float) -> None:
         sent = self._endpoint.send(flight.peer, flight.message)
         if sent is None:
-            return  # the server cannot be reached or the queue is full: the next turn tries again
+            return  # the server cannot be reached or the queue is full: the next `send_due` tries again
         self.resent += len(flight.copies) > 0
         flight.asked = now
         flight.copies.append(sent)
 
     def _count_silence(self, now: float) -> None:
-        """Add the time since the last turn to the silence of each server that owes an answer."""
+        """Add the time since the last `send_due` to the silence of each server that owes an answer."""
         before = self._listening.seconds
         passed = self._listening.step(now) - before
         for peer in {flight.peer for flight in self._flying.values()}:

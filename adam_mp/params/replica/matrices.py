@@ -1,9 +1,9 @@
 """Matrices whose updates go as activations: which shards of a round go as products, and which as deltas after all.
 
 All these matrices are pushed together. The synchronizer sends all activations that lie in the outboxes at one moment,
-and the servers multiply them. At the same time it sets `sent` to the weights with exactly these updates (`cut`). So
-`sent - base` is the same update as the product, and the delta can always replace it: if outboxes overflowed, if a
-server has lost its weights, or if the synchronizer dies.
+and the parameter servers multiply them. At the same time it sets `sent` to the weights with exactly these updates
+(`cut`). So `sent - base` is the same update as the product, and the delta can always replace it: if outboxes
+overflowed, if a server has lost its weights, or if the synchronizer dies.
 
 An update that a worker is making at the moment of the cut is in `sent` in part. That matters only if the delta replaces
 the product; otherwise the servers have what they multiplied.

@@ -1,4 +1,4 @@
-"""How a layer's updates reach the servers, chosen by bytes (paper, section 3.3; Poseidon's rule).
+"""How a layer's updates reach the parameter servers, chosen by bytes (paper, section 3.3; Poseidon's rule).
 
 For a dense layer with M inputs and N outputs, and `k` images between two exchanges:
 

@@ -32,10 +32,10 @@ _PAUSE = 0.002  # seconds between two looks at the board, the map and the messag
 
 @dataclasses.dataclass(frozen=True)
 class SynchronizerSpec:
-    """The settings of a synchronizer.
+    """What a synchronizer is told.
 
-    `process` is its number among the run's processes. `images` trained images begin a round; `wire` is the encoding of
-    deltas. `factors` and `outboxes` are None and () if no layer uses activations.
+    `process` is its row on the board, `run` the run's number, `identity` the replica's. `images` trained images begin a
+    round; `wire` is the encoding of deltas. `factors` and `outboxes` are None and () if no layer uses activations.
     """
 
     process: int

@@ -1,4 +1,4 @@
-"""Who is a member of a run of many machines, which server owns which bucket, and who trains which batch.
+"""Who is a member of a run of many machines, which parameter server owns which bucket, and who trains which batch.
 
 - `coordinator`: the state machine that decides all of this; its parts are `roster` (the members, each a `member`),
   `course` (epochs), `epoch_batches` (leases), `server_places`, `leadership`, `update_counts` and `listening`.

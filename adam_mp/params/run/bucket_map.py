@@ -1,4 +1,4 @@
-"""Which server has which shard: shards are hashed into buckets, buckets are spread equally over the servers.
+"""Which parameter server has which shard: shards are hashed into buckets, and these spread equally over the servers.
 
 Every member computes the same owners from the layout and the order of the servers. So a map needs little in a message:
 the list of servers, and the map epoch, which grows with each change.
@@ -55,7 +55,10 @@ class BucketMap:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> BucketMap:
-        """Rebuild a map from `as_dict`; raises ValueError, KeyError or TypeError if the facts are malformed."""
+        """Rebuild a map from `as_dict`.
+
+        Raises ValueError, KeyError, TypeError or OverflowError if the values are malformed.
+        """
         servers = tuple(ServerPlace(int(identity), str(address)) for identity, address in facts["servers"])
         return cls(int(facts["epoch"]), servers)
 

@@ -1,4 +1,4 @@
-"""What members are told: the coordinator's WELCOME and ORDERS hold `News`, a server's MOVED holds a bucket map."""
+"""What members are told: the coordinator's WELCOME and ORDERS hold `News`, a parameter server's MOVED a bucket map."""
 
 from __future__ import annotations
 
@@ -125,6 +125,6 @@ class News:
 
 @dataclasses.dataclass(frozen=True)
 class Moved:
-    """What MOVED holds: the bucket map that the server knows."""
+    """What MOVED holds: the bucket map of the parameter server that answers; one of map epoch 0 means: ask again."""
 
     map: BucketMap = entry(ANY_BUCKET_MAP)

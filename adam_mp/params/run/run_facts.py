@@ -127,7 +127,10 @@ class RunFacts:
             )
 
     def difference(self, other: RunFacts) -> str | None:
-        """Name the first thing in which two replicas differ, with both values; None if they agree."""
+        """Name the first thing in which `other`, the facts of a replica, differ from these facts of the run.
+
+        The text has both values; None if they agree.
+        """
         if self.layout != other.layout:
             return f"another network: {self.layout.difference(other.layout)}"
         for name in ("images", "batch_size", "epochs", "quorum"):

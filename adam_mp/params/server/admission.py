@@ -1,4 +1,4 @@
-"""Whether a server takes a message about a shard. It depends on the sender, the run, and the bucket map.
+"""Whether a parameter server takes a message about a shard. It depends on the sender, the run, and the bucket map.
 
 Only replicas that are members of the run may read and change weights. The coordinator tells the servers who they are.
 These functions only decide; the caller answers.

@@ -1,4 +1,4 @@
-"""A server's answers about shards: the server owes each answer until the transport takes it.
+"""A parameter server's answers about shards: the server owes each answer until the transport takes it.
 
 The server applies an update at once. The answer may have to wait for a free buffer that holds the weights on their way,
 or for room in the transport's queue to the peer. An owed answer has no payload: the server copies the weights when it

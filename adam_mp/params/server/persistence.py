@@ -1,9 +1,9 @@
 """Delayed persistence: dirty shards go to a snapshot folder in the background (paper, section 3.3.3).
 
-A shard's file holds its weights and the last sequence of each sender, so that a restarted server knows which updates it
-has applied. A file is whole or absent. A shard is written at most once in `seconds`, however many updates came
-meanwhile. If the process is killed, the updates since the last writing are lost, which training tolerates; at a clean
-stop all are written.
+A shard's file holds its weights and the last sequence of each sender, so that a restarted parameter server knows which
+updates it has applied. A file is whole or absent. A shard is written at most once in `seconds`, however many updates
+came meanwhile. If the process is killed, the updates since the last writing are lost, which training tolerates; at a
+clean stop all are written.
 
 `identity.json` holds the server's identity and, for the first server, the coordinator's state. Each shard's file names
 its run; the server does not use files of another run, and writes over them in time.
@@ -41,7 +41,8 @@ _CLOSING = 60.0  # seconds
 class PersistenceStatistics:
     """Counters: shards `written`, writings that `failed`, and `dirty` shards, which changed since they were written.
 
-    `window` is how many seconds of updates would be lost if the server were killed now.
+    `window` is the age, in seconds, of the oldest change that is not copied for the writer yet. If the server is
+    killed, the changes since then are lost, and those in copies that the disk has not taken.
     """
 
     written: int
@@ -60,7 +61,7 @@ class _Copy:
 
 
 class SnapshotFolder:
-    """A server's snapshot in `folder`. The server's loop calls `look`; a thread of this object writes.
+    """A parameter server's snapshot in `folder`. The server's loop calls `step`; a thread of this object writes.
 
     A shard is written at most once in `seconds`. `trouble` is a line for the user; the caller sets it to None once it
     is shown. `outdated` says that writing the last `identity.json` failed.

@@ -194,16 +194,20 @@ class ParameterServer:
         self._announcements.say(f"{several(len(numbers), 'shard')}, {size / 1e6:,.1f} MB{snapshot}")
 
     def figures(self, now: float) -> dict[str, Any]:
-        """Return the statistics that `status` shows of this server; rates are those since the last report."""
+        """Return the statistics that `status` shows of this server; rates are those since the last report.
+
+        `queue` counts the messages that the last turn took, `unsent` the answers that were given up, `owed` those that
+        wait for the transport.
+        """
         replies = self._replies
-        facts: dict[str, Any] = {"queue": self._waited, "refused": replies.refused}
-        facts["unsent"] = replies.dropped + self.forgotten
-        facts["owed"] = self._answers.count if self._answers is not None else 0
-        facts.update(self._traffic.figures(now, self.endpoint, self.table))
+        statistics: dict[str, Any] = {"queue": self._waited, "refused": replies.refused}
+        statistics["unsent"] = replies.dropped + self.forgotten
+        statistics["owed"] = self._answers.count if self._answers is not None else 0
+        statistics.update(self._traffic.figures(now, self.endpoint, self.table))
         if self.snapshots is not None:
             written = self.snapshots.statistics(now)
-            facts.update({"snapshot_window": round(written.window, 3), "snapshots": written.written})
-        return facts
+            statistics.update({"snapshot_window": round(written.window, 3), "snapshots": written.written})
+        return statistics
 
     def _tell_trouble(self, snapshots: SnapshotFolder) -> None:
         if snapshots.trouble:

@@ -1,4 +1,4 @@
-"""A server's shards: their weights in a parameter store, and updates applied to them once each.
+"""A parameter server's shards: their weights in a parameter store, and updates applied to them once each.
 
 A sender numbers its updates to a shard by growing sequences. An update whose sequence is not above the last applied one
 has been applied already, and is skipped. Each update makes a new version of the shard. The first version is a random
@@ -56,7 +56,7 @@ class FactorProduct:
     def __init__(self) -> None:
         self._panel = product_panel(np.float32)
         self._numbers = np.zeros(len(ALWAYS))
-        self._numbers[LR] = 1.0
+        self._numbers[LR] = 1.0  # errors are multiplied by the learning rate already
 
     def apply(
         self, weight: np.ndarray, activations: np.ndarray, own: slice, errors: np.ndarray, decay: float
@@ -116,7 +116,10 @@ class ShardTable:
         return True
 
     def restore(self, number: int, weights: np.ndarray, applied: dict[int, int]) -> None:
-        """Take a shard's weights and its senders' sequences from a snapshot."""
+        """Take the weights of a shard that has none yet, and its senders' sequences, from a snapshot.
+
+        The shard does not count as changed: the snapshot has it already.
+        """
         self.fill(number, weights)
         self.entries[number].applied = dict(applied)
         self.changed.discard(number)

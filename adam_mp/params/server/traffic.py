@@ -21,7 +21,7 @@ class Traffic:
         updates = table.store.read_updates() if table is not None else 0
         size = carried.bytes_sent + carried.bytes_received
         seconds, began = max(now - self._then, 1e-9), self._then > 0
-        facts: dict[str, Any] = {
+        statistics: dict[str, Any] = {
             "shards": len(table.numbers) if table is not None else 0,
             "bytes": 4 * table.store.layout.size if table is not None else 0,
             "applied": updates,
@@ -34,6 +34,6 @@ class Traffic:
             "connections_lost": carried.lost,
         }
         if table is not None:
-            facts.update(dataclasses.asdict(table.statistics()))
+            statistics.update(dataclasses.asdict(table.statistics()))
         self._then, self._updates, self._bytes = now, updates, size
-        return facts
+        return statistics

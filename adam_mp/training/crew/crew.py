@@ -93,7 +93,7 @@ class Crew:
     def wait_ready(self, tend: Callable[[], None]) -> None:
         """Wait until one worker, one data server and the synchronizer are at work, of each kind that the crew has.
 
-        Calls `tend`, which must call `watch`, at short intervals. Raises ProcessError.
+        Calls `tend`, which must call `step`, at short intervals. Raises ProcessError.
         """
         deadline = time.monotonic() + _START_DEADLINE
         while missing := self._missing():

@@ -159,7 +159,7 @@ class Session:
     # Epochs.
 
     def deal(self, epoch: int, states: np.ndarray) -> np.ndarray:
-        """Write the order of an epoch's samples; where all workers make each update together, deal the batches too.
+        """Write the epoch's `sample_order`; where all workers make each update together, deal the batches too.
 
         `states` [batches] are the ledger's states of the epoch; returns those with which to open the ledger. To be
         called while workers are idle.

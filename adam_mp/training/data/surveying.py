@@ -46,7 +46,8 @@ def survey_data(
 ) -> Survey:  # fmt: skip
     """Measure the normalisation, unless it is `known`, and what decoding costs; put decoded images into `cache`.
 
-    Raises DataError if no image can be read, StalledError if none is read for `stall_seconds`, ProcessError.
+    Raises DataError if no image can be read, StalledError if none is read for `stall_seconds`,
+    ProcessError if surveyors cannot be started or keep dying.
     """
     if isinstance(data.train, Samples):
         return survey_arrays(data.train, training, known or measure_normalization(data.train, training))

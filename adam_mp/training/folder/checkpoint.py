@@ -34,9 +34,9 @@ _KEPT = 2
 class RunState:
     """The state of a run between two updates, without its weights and optimizer state.
 
-    `ledger` uint8 [batches] are the states of the batches of `epoch`; `updates` is how many updates the whole run has
-    made. `identity` has the values that must be the same when the run is resumed (see `RunPlan.identity`), `progress`
-    the figures of the run so far, as plain values.
+    `ledger` uint8 [batches] are the states of the batches of `epoch` (from 0); `updates` is how many updates the whole
+    run has made. `identity` has the values that must be the same when the run is resumed (see
+    `RunPlan.identity`), `progress` the figures of the run so far (`Figures`), as plain values.
     """
 
     network: Network

@@ -89,7 +89,7 @@ class Figures:
     staleness: float = 0.0
     updates: float = 0.0
     epochs_done: int = 0
-    best_epoch: int | None = None
+    best_epoch: int | None = None  # counted from 1, as users read it; all other epochs in a checkpoint from 0
     validation_accuracy: float | None = None
     last_validation_accuracy: float | None = None
     # Sums of an interrupted epoch's first part: the resumed run adds them to the rest, so the record covers all of it.
@@ -137,7 +137,10 @@ class Figures:
         return True
 
     def close_part(self, following: int) -> None:
-        """Add what this machine did of an epoch that an interruption cut here and that other replicas ended."""
+        """Add what this machine did of an epoch that an interruption cut here and that other replicas ended.
+
+        Images are not added: `count` gets those of all machines, this one's included.
+        """
         part = {name: self.epoch_part.get(name, 0.0) for name in (*_SUMMED, "seconds")}
         self.end_epoch(following, Sums(), part["seconds"], part)
 

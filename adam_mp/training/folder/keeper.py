@@ -132,7 +132,7 @@ class Keeper:
         return path
 
     def close(self) -> None:
-        """Wait until everything is written, and end the thread."""
+        """Wait until everything is written, ten minutes at most, and end the thread."""
         self._writer.close(_DISK_DEADLINE)
         self._forget()
 

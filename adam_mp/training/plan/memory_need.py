@@ -132,7 +132,10 @@ def plan_outbox_slots(plan: RunPlan) -> int:
 
 
 def gradient_bytes(network: Network, layout: Layout, plain: bool) -> int:
-    """Return the bytes of its gradient that a worker writes: with `plain` descent, dense weights need no gradient."""
+    """Return the bytes of a worker's gradient that take memory, because the worker writes them.
+
+    With `plain` descent, the weights of dense layers are updated without a gradient, so their part is never written.
+    """
     dense = [name for name, layer in zip(network.names, network.layers, strict=True) if isinstance(layer, Dense)]
     direct = sum(tensor.size for tensor in layout.tensors if plain and tensor.name.removesuffix(".weight") in dense)
     return 4 * (layout.size - direct)

@@ -99,7 +99,7 @@ def _drop_other_machines(stored: dict[str, Any], settings: TrainSettings, explic
 
 @dataclasses.dataclass(frozen=True)
 class BestModel:
-    """The best model of a run that is resumed: its epoch and validation accuracy, None if not known.
+    """The best model of a run that is resumed: its epoch (from 1) and validation accuracy, None if not known.
 
     `in_checkpoint` says that its weights are those of the checkpoint, and that the model's file does not have them yet.
     """

@@ -13,8 +13,8 @@ from adam_mp.training.folder.figures import Sums
 class News:
     """The coordinator's last answer, as plain values (the fields of `params.run.news.News`).
 
-    The coordinator names an ended epoch in `finished` only as long as it expects that a replica needs that, and has
-    forgotten it after a restart. So a replica keeps the entries of earlier answers, from its own epoch on.
+    The coordinator names an ended epoch in `finished` only while it expects that a replica needs that entry, and after
+    a restart it may have lost the entry. So a replica keeps the entries of earlier answers, from its own epoch on.
     """
 
     answer: Mapping[str, Any]

@@ -93,10 +93,9 @@ class DataSurveyed:
 class EpochProgress:
     """How far the current epoch is: `done` of `images` by all machines, after `seconds` of training here.
 
-    Rates are those of all machines, `loss` and `wait_fraction` (of all waits together) this machine's. Rates and
-    `wait_fraction` are over the last ten seconds, or over five updates if those take longer; `loss` is the mean over
-    the epoch so far.
-    `seconds_left` is None if no image was done in that time.
+    `epoch` counts from 1. Rates are those of all machines, `loss` and `wait_fraction` (of all waits together) this
+    machine's. Rates and `wait_fraction` are over the last ten seconds, or over five updates if those take longer;
+    `loss` is the mean over the epoch so far. `seconds_left` is None if no image was done in that time.
     """
 
     epoch: int
@@ -115,6 +114,7 @@ class EpochProgress:
 class EpochEnded:
     """The figures of a finished epoch; `as_dict` is one object of metrics.jsonl.
 
+    `epoch` counts from 1. `updates` counts all updates of the run so far, `lr` is the learning rate at that point.
     Images trained, skipped and failed, the two rates and `updates` are those of all machines of the run; all other
     figures are this machine's.
     """
