@@ -141,7 +141,10 @@ def _memory_folder(settings: TrainSettings) -> Path | None:
 
 @contextlib.contextmanager
 def _served(data: DataPlan, settings: TrainSettings, processes: int) -> Iterator[tuple[RunMemory, Served]]:
-    """Hold the data set in shared memory, with a cache if images must be decoded, while the context is open."""
+    """Hold the data set in shared memory, with a cache if images must be decoded, while the context is open.
+
+    Yields the memory, and what the picture makers need to find the data set in it.
+    """
     folder, dataset = _memory_folder(settings), data.dataset
     shape = RunShape(processes, 0, 0, 0, 0, RingShape(1, 1, dataset.image_shape), data.fields)
     check_space(shape.offsets()[1], "the data set", folder)
