@@ -40,17 +40,19 @@ class Progress:
 
     Of a worker: `acknowledged` is the sequence of the newest order that it acts on (the synchronizer has this word
     too). `images` and `updates` count the images that it trained and the updates that it made. `loss` is the sum over
-    the images trained. `staleness` is the sum over the worker's updates. `busy_ns` is all of a worker's time with a batch; `forward_ns`, `backward_ns` and
-    `update_ns` are the large parts of it. `waited_ns` is the time without a batch, `held_ns` the time with a batch that
-    had to wait for other workers. `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and
-    `fault_step` name the last. `clock` and `lead` belong to bounded staleness: the worker's clock (see
-    `training.worker.bounded`), and the most updates that it was ahead of the slowest worker.
+    the images trained. `staleness` is the sum over the worker's updates.
+
+    `busy_ns` is all of a worker's time with a batch; `forward_ns`, `backward_ns` and `update_ns` are the large parts of
+    it. `waited_ns` is the time without a batch, `held_ns` the time with a batch that had to wait for other workers.
+    `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and `fault_step` name the last. `clock`
+    and `lead` belong to bounded staleness: the worker's clock (see `training.worker.bounded`), and the most updates
+    that it was ahead of the slowest worker.
 
     `augmented` are the pictures that a data server made. `hits` are the images that a process found in the cache,
-    `decoded` those that it decoded, `bad` the
-    samples that it could not read or decode. `decoding` is one more than the number of the sample that the process
-    decodes now, or 0. With --data-from, `made_by` is ELSEWHERE while other machines make a
-    data server's pictures, HERE while it makes them itself; else it is 0.
+    `decoded` those that it decoded, `bad` the samples that it could not read or decode. `decode_ns` and `augment_ns`
+    are the times of decoding and augmenting. `decoding` is one more than the number of the sample that the process
+    decodes now, or 0. `made_by` is 0 at first. With --data-from it becomes HERE when no other machine answers and the
+    data server makes its pictures itself, and ELSEWHERE when another machine makes them again.
     """
 
     ready: int
