@@ -98,19 +98,22 @@ class TransportError(AdamError):
 
 
 class PlaceError(TransportError):
-    """A process cannot listen on the given address or socket file, or cannot dial it, whoever else runs."""
+    """A process cannot listen on an address or socket file, or cannot dial it: the given address itself is the cause.
+
+    It would fail in the same way whichever other processes run.
+    """
 
     exit_code = 2
 
 
 class DivergenceError(AdamError):
-    """The loss became NaN, infinite or far too large, and the run has used all the rollbacks that it may."""
+    """The loss became NaN, infinite or far too large, and the run may not (again) go back to its last good state."""
 
     exit_code = 3
 
 
 class StalledError(AdamError):
-    """No counter of the run moved for longer than the documented deadline."""
+    """Nothing moved until the deadline: no counter of the run changed, or the survey before it read no image."""
 
     exit_code = 4
 

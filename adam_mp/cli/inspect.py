@@ -18,11 +18,11 @@ from adam_mp.report.metrics import read_metrics
 from adam_mp.report.text import count, data_lines, kernels_text, network_table, percent
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
-_FEW_CLASSES = 12  # that are named before a line says how many more there are
+_FEW_CLASSES = 12  # classes that a line names; then it says how many more there are
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Show layers, counts, settings, epochs and files of a run folder or model file."""
+    """Show layers, counts, settings, epochs and files of a run folder or model file; what is understood of --data."""
     parser = Parser(prog="adam-mp inspect", description="Show what a run folder or a model file holds.")
     parser.add_argument("run", metavar="RUN", help="run folder or model file")
     parser.add_argument("--data", metavar="DIR", help="say too what is understood of this data, and train nothing")
@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _understood(data: str) -> dict[str, Any]:
-    from adam_mp.training.data.understanding import check_data  # loads kernels, which other runs of this do not need
+    from adam_mp.training.data.understanding import check_data  # loads kernels, which are needed for --data alone
 
     return check_data({"data": data}, lambda event: None).as_dict()
 

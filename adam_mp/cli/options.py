@@ -117,7 +117,7 @@ def reading_of(path: Path, model: Model, values: argparse.Namespace) -> LoadOpti
 
 
 def _recorded(path: Path, model: Model) -> dict[str, Any]:
-    """Return the options in a run's settings, if its model was written by a version whose models had none."""
+    """Return options of reading from the record of a run folder, if its model has none. Earlier versions wrote such."""
     from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
     if model.reading or not (path / RUN_FILE).is_file():

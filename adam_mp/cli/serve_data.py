@@ -143,7 +143,10 @@ def _memory_folder(settings: TrainSettings) -> Path | None:
 def _served(
     data: DataPlan, settings: TrainSettings, processes: int
 ) -> Iterator[tuple[RunMemory, Served, ImageCache | None]]:
-    """Hold the data set in shared memory, with a cache if images must be decoded, while the context is open."""
+    """Hold the data set in shared memory, with a cache if images must be decoded, while the context is open.
+
+    Yields the memory, what the picture makers need to find the data set in it, and the cache.
+    """
     folder, dataset = _memory_folder(settings), data.dataset
     shape = RunShape(processes, 0, 0, 0, 0, RingShape(1, 1, dataset.image_shape), data.fields)
     check_space(shape.offsets()[1], "the data set", folder)

@@ -1,4 +1,4 @@
-"""`adam-mp status`."""
+"""`adam-mp status`: asks the coordinator of a run of many machines for the run's state, and shows it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _find(text: str) -> str:
 
 
 def _rest(seconds: float, stop: Callable[[], bool]) -> None:
-    """Sleep, but not on after `stop`: Python's own sleep goes on after a signal."""
+    """Sleep for `seconds`, or until `stop` returns True. (time.sleep alone would go on after a signal.)"""
     deadline = time.monotonic() + seconds
     while not stop() and (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, _LOOK))

@@ -64,6 +64,7 @@ class TrainingContext:
         if gradient is None:
             gradient = np.zeros(self.layout.size if backward else 0, real)
         self.gradient: np.ndarray = gradient
+        # Without a backward pass nothing writes gradients: the weights stand in, as arrays of these names and shapes.
         self.gradients = self.layout.views(self.gradient) if backward else dict(weights)
         self.choices = choices or likely_choices(network)
         # Blocks of nearly equal size: a small last block would take more time an image than the others.

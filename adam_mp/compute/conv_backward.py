@@ -62,16 +62,17 @@ class Tiled:
         self.panel = product_panel(bound.real)
 
     def calls(self, patches: Patches, error: np.ndarray, span: Span) -> list[Call]:
-        """Return the kernel calls for the output's `error` [n, h, w, c]; they write the input's into `span.x_error`.
+        """Return the kernel calls that compute the weight's gradient from the output's `error` [n, h, w, c].
 
-        Copies of the weight (flipped, transposed) are made again for the first span of each batch.
+        The other ways also compute the input's error, into `span.x_error`. They copy the weight (flipped or transposed)
+        again for the first span of each batch.
         """
         gradient = (rows(error), self.bound.gradient, self.panel, self.panel.dtype.type(span.accumulate))
         return [(conv.conv_backward_weight, (*patches, *gradient))]
 
 
 class Flipped(Tiled):
-    """Also the input's error, as a convolution; for stride 1."""
+    """The weight's gradient as `Tiled`, and the input's error as a convolution; for stride 1."""
 
     def __init__(self, bound: BoundLayer) -> None:
         super().__init__(bound)
@@ -98,7 +99,10 @@ class Flipped(Tiled):
 
 
 class Scattered(Tiled):
-    """Also the input's error, as a product whose rows are added up at the places of their patches."""
+    """The weight's gradient as `Tiled`, and the input's error as a product.
+
+    The rows of that product are added up at the places of their patches.
+    """
 
     def __init__(self, bound: BoundLayer) -> None:
         super().__init__(bound)
@@ -127,9 +131,12 @@ class Sparse:
         self.bound = bound
         taps, filters = bound.weight.shape
         outputs = bound.block * bound.pixels
+        # The most elements of a list: no error is 0, and every row's and column's part is padded by up to a group.
         room = outputs * (filters + sparse.GROUP) + filters * sparse.GROUP
+        # The list of `compress_rows`: the begin of each row, then columns and values.
         self.starts = np.zeros(outputs + 1, np.int64)
         self.listed = np.zeros(room, np.int32), np.zeros(room, bound.real)
+        # The same list, sorted by `group_by_column`: the begin of each column, its scratch, then rows and values.
         self.begins, self.filled = np.zeros(filters + 2, np.int64), np.zeros(filters + 2, np.int64)
         self.sorted = np.zeros(room, np.int32), np.zeros(room, bound.real)
         self.transposed_gradient: np.ndarray = np.zeros((filters, taps), bound.real)

@@ -75,7 +75,11 @@ def _density(behind: tuple[Layer, ...]) -> float:
 
 
 def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
-    """Return the block with the shortest time per image of the image layers, forward and backward."""
+    """Return the block with the shortest time per image of the image layers, forward and backward.
+
+    `start` has the backward ways to use. Without a convolution, or with batches of one image, nothing is measured: the
+    block is that of `start`, at most `batch`.
+    """
     part = _image_part(network)
     if part is None or batch == 1:
         return min(start.block, batch)

@@ -137,7 +137,10 @@ class Activation(Operation):
 
 
 class DropoutMask(Operation):
-    """Dropout. The context writes the batch's key into `key` before each forward pass in training."""
+    """Dropout. The worker sets `key` for each batch, by `TrainingContext.set_dropout_key`, before the forward pass.
+
+    `mask` keeps the factor of each value of the batch, 0 or `1 / (1 - rate)`, for the backward pass.
+    """
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
@@ -148,11 +151,12 @@ class DropoutMask(Operation):
         if not training:
             return [(np.copyto, (span.out, span.x))]
         mask = self.mask[span.first : span.first + len(span.x)].reshape(-1)
+        # The draws depend on a value's position in the batch, so they are the same however the batch is cut into spans.
         start = np.uint64(span.first * math.prod(self.group.output_shape))
-        layer = np.uint64(self.group.position)
+        place = np.uint64(self.group.position)
         rate = mask.dtype.type(self.layer.rate)
         return [
-            (dropout.dropout_forward, (span.x.reshape(-1), span.out.reshape(-1), mask, rate, self.key, layer, start))
+            (dropout.dropout_forward, (span.x.reshape(-1), span.out.reshape(-1), mask, rate, self.key, place, start))
         ]
 
     def backward(self, span: Span) -> list[Call]:
@@ -163,7 +167,7 @@ class DropoutMask(Operation):
 
 
 class LocalResponse(Operation):
-    """Local response normalisation. `scale` keeps the forward pass's divisors for the backward pass."""
+    """Local response normalisation: `out = x / scale ** beta`. The backward pass reads the forward pass's `scale`."""
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)

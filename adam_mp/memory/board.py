@@ -38,19 +38,26 @@ _INDEX = {name: position for position, name in enumerate(_FIELDS)}
 class Progress:
     """One process's counters since it started; times are in nanoseconds.
 
-    All: `heartbeat` grows with each piece of work. `loss` is the sum over the images trained. `staleness` is the sum
-    over the worker's updates. `busy_ns` is all of a worker's time with a batch; `forward_ns`, `backward_ns` and
-    `update_ns` are the large parts of it. A worker's waits are of four kinds: `waited_ns` for data (a batch of this
-    machine that no data server has made yet), `leases_ns` for batches that other machines have or that the coordinator
-    has not leased yet, `exchange_ns` for the exchange with the parameter servers, `held_ns` for other workers.
+    Of every process: `ready` is 1 once it has started, and `heartbeat` grows with each piece of work.
 
-    `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and `fault_step` name the last.
-    `clock` and `lead` belong to bounded staleness: the worker's clock (see `training.worker.bounded`), and the most
-    updates that it was ahead of the slowest worker.
+    Of a worker: `acknowledged` is the sequence of the newest order that it acts on (the synchronizer has this word
+    too). `images` and `updates` count the images that it trained and the updates that it made. `loss` is the sum over
+    the images trained. `staleness` is the sum over the worker's updates.
 
-    `augmented` are the pictures that a data server made, `hits` the images that it found in the cache, `bad` the
-    samples that it could not read or decode. `decoding` is one more than the number of the sample that the process
-    decodes now, or 0. `made_by` is ELSEWHERE or HERE if other machines shall make a data server's pictures, else 0.
+    `busy_ns` is all of a worker's time with a batch; `forward_ns`, `backward_ns` and `update_ns` are the large parts of
+    it. Its waits are of four kinds: `waited_ns` for data (a batch of this machine that no data server has made yet),
+    `leases_ns` for batches that other machines have or that the coordinator has not leased yet, `exchange_ns` for the
+    exchange with the parameter servers, `held_ns` for other workers.
+
+    `faults` counts the worker's losses that were NaN or infinite; `fault_epoch` and `fault_step` name the last. `clock`
+    and `lead` belong to bounded staleness: the worker's clock (see `training.worker.bounded`), and the most updates
+    that it was ahead of the slowest worker.
+
+    `augmented` are the pictures that a data server made. `hits` are the images that a process found in the cache,
+    `decoded` those that it decoded, `bad` the samples that it could not read or decode. `decode_ns` and `augment_ns`
+    are the times of decoding and augmenting. `decoding` is one more than the number of the sample that the process
+    decodes now, or 0. `made_by` is 0 at first. With --data-from it becomes HERE when no other machine answers and the
+    data server makes its pictures itself, and ELSEWHERE when another machine makes them again.
     """
 
     ready: int

@@ -2,7 +2,7 @@
 
 The layout follows from the parameters' names and shapes alone, so every process and every machine computes the same.
 Tensors begin at multiples of 64 bytes (a cache line, a vector register). *Shards* are the unit in which replicas
-exchange weights with parameter servers and servers save them; they are hashed into *buckets*, the unit of ownership
+exchange weights with parameter servers, which save them; they are hashed into *buckets*, the unit of ownership
 (paper, section 3.3). A matrix has shards of its own, of whole rows, so that a parameter server can multiply activations
 and errors straight into the shards it owns.
 
@@ -23,8 +23,9 @@ import numpy as np
 
 ALIGNMENT = 16  # float32 numbers in 64 bytes
 SHARD = (1 << 20) // 4  # float32 values in 1 MB: the most that a shard has
-_LEAST = (64 << 10) // 4  # float32 values: shards are never cut finer than this for the sake of several servers
-_PARTS = 6  # shards in a parameter server's share, if _LEAST allows: of four servers, the largest has 1.1 of the mean
+_LEAST = (64 << 10) // 4  # float32 values: shards for several parameter servers are not cut finer than this
+# Shards in a parameter server's share, if _LEAST allows. With six, the largest of four shares is 1.1 times the mean.
+_PARTS = 6
 BUCKETS = 64
 
 
@@ -93,7 +94,7 @@ class Layout:
 
     @property
     def digest(self) -> int:
-        """A 63-bit fingerprint, equal for equal layouts: by it arenas and other machines are checked."""
+        """A 63-bit digest, equal for equal layouts; arenas and snapshots of parameter servers are checked by it."""
         text = repr([(tensor.name, tensor.offset, tensor.shape) for tensor in self.tensors] + [self.servers])
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1
 
@@ -136,9 +137,9 @@ def _pieces(start: int, stop: int, largest: int) -> list[Shard]:
 
 
 def _equal_parts(count: int, most: int) -> list[tuple[int, int]]:
-    """Cut 0 to `count` into as few parts of at most `most` as possible; return (begin, end) of each.
+    """Cut the range from 0 up to, not including, `count` into parts; return (begin, end) of each, without its end.
 
-    The sizes of the parts differ by one at most.
+    A part has at most `most` numbers. There are as few parts as possible, and their sizes differ by one at most.
     """
     parts = -(-count // most)
     return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]

@@ -137,7 +137,10 @@ def check_space(
 
 
 def _named(parts: Mapping[str, int], size: int) -> str:
-    """Return the parts of `size` in brackets, the largest first; parts below a fiftieth are summed up as the rest."""
+    """Return the parts of `size` in brackets, the largest first; "" unless two or more are a fiftieth of it or larger.
+
+    Smaller parts are summed up as the rest.
+    """
     large = {name: part for name, part in parts.items() if part >= size / 50}
     if len(large) < 2:
         return ""

@@ -98,9 +98,9 @@ def _weights(source: Any) -> str:
 
 
 def read_toml(path: Path) -> tuple[list[Layer], str]:
-    """Return (layers, name) of a TOML file with a table in `layers` for each layer, and a `name` if it likes.
+    """Return (layers, name) of a TOML file, which has a table in `layers` for each layer and may have a `name`.
 
-    The file's name is the default. Raises NetworkError.
+    Without it the name is the file's, without its ending. Raises NetworkError.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -117,7 +117,7 @@ class _Pool(Layer):
         _positive(self, size=self.size)
         if self.stride is not None:
             _positive(self, stride=self.stride)
-        if self.size > 16:
+        if self.size > 16:  # the kernel notes the largest value's position in the window as one byte
             raise NetworkError(f"{self.kind}: size is {self.size}; expected at most 16")
 
     @property

@@ -36,7 +36,7 @@ class Network:
         for name, layer in zip(self.names[:-1], self.layers[:-1], strict=True):
             if isinstance(layer, Softmax):
                 raise NetworkError(f"{name} stands inside network {self.name!r}; only the last layer may be softmax")
-        if self.classes < 2:
+        if self.classes < 2:  # `classes` computes all shapes, and raises here if two layers do not fit
             raise NetworkError(f"network {self.name!r} ends with {self.classes} score; expected at least 2 classes")
 
     @classmethod

@@ -64,7 +64,9 @@ class Forked:
 
 
 class ForkServer:
-    """A fork server that this process has started. Only the thread that made it may use it; children end with it.
+    """A fork server that this process has started. Only the thread that made it may use it.
+
+    The fork server and its children end when that thread ends. If only the fork server ends, its children go on.
 
     Before it forks, the fork server has imported `preload`: names of modules, or "module:function" for a function that
     it also calls.

@@ -12,7 +12,7 @@ import psutil
 from adam_mp.process.child import Child, anonymous_file
 from adam_mp.process.entry import STACKS_SIGNAL
 
-# Seconds for all to answer: for a crew, and where there are others, which may first ask children of their own.
+# Seconds within which all should answer: a crew alone, and a crew with `others`, which first ask their own crews.
 _DEADLINE, _DEADLINE_OF_OTHERS = 1.0, 2.5
 _LOOK, _QUIET = 0.02, 0.06  # seconds between two looks at the answers; seconds without new output after the last answer
 

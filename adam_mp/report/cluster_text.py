@@ -10,7 +10,7 @@ from adam_mp.memory.segment import megabytes
 from adam_mp.report.text import count, duration, percent, table
 from adam_mp.transport.messages import shown
 
-_LONGEST = 120  # letters of a cell
+_LONGEST = 120  # characters of a cell
 
 
 def cluster_text(state: Mapping[str, Any]) -> str:

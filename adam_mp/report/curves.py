@@ -60,7 +60,7 @@ def draw_curves(folder: Path, test_accuracy: float | None) -> None:
 
 
 def _draw_staleness(axes: Any, rows: list[dict[str, Any]]) -> None:
-    """Draw a bar for each staleness: its share of all updates of the run."""
+    """Draw a bar for each column of the histogram of staleness, in percent of all updates of the run."""
     counts = [sum(row["staleness"].get(label, 0) for row in rows) for label in LABELS]
     shown = max((place for place, count in enumerate(counts) if count), default=0) + 1
     total = max(sum(counts), 1)

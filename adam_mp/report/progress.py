@@ -27,7 +27,9 @@ _BAR = "{desc} {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt}{postfix}"
 
 
 class ProgressDisplay:
-    """Listens to a run and shows it: text on `out`, bars on `bars`, or plain lines if `bars` is no terminal.
+    """Listens to a run and shows it: plan and summary on `out`, notices on standard error.
+
+    The progress and the line of each epoch go to `bars`: as a bar, or as plain lines if `bars` is no terminal.
 
     Both may be any object with `write`, or None. What they do not take is dropped.
     """

@@ -89,7 +89,7 @@ def kernels_text(choices: KernelChoices) -> str:
     return f"images in blocks of {choices.block}" + (f"; backward: {ways}" if ways else "")
 
 
-_FEW_CLASSES = 12  # that are named before a line says how many more there are
+_FEW_CLASSES = 12  # classes that a line names; then it says how many more there are
 
 
 def data_text(data: DataUnderstood) -> str:

@@ -240,7 +240,7 @@ class ListOf:
 class Wholes:
     """A list of whole numbers from `least` to `most`, read as a tuple; faster than `ListOf` for thousands of them.
 
-    `what` names them in errors.
+    `what` names them in errors. `most` may be a function of what was seen before.
     """
 
     what: str

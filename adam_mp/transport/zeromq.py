@@ -208,7 +208,7 @@ class SocketDialer:
         self._ready: list[Place] = []
 
     def dial(self, address: Place) -> None:
-        """Connect to `address` in the background, now and again whenever the connection is lost.
+        """Connect to `address` in the background: once now, and anew each time the connection is lost.
 
         Raises SettingsError as `way_to_dial` does, TransportError if ZeroMQ cannot use the address.
         """
@@ -360,7 +360,8 @@ def _send_payload(socket: zmq.Socket[bytes], message: Message, tally: _Tally) ->
 def _receive_parts(socket: zmq.Socket[bytes], addressed: int) -> tuple[bytes, list[Any]]:
     """Return (routing identity of the sender, frames) of the next message; raises zmq.Again if there is none.
 
-    A ROUTER socket is `addressed`: its messages begin with the identity. For others the identity is b"".
+    `addressed` is 1 for a ROUTER socket, whose messages begin with the identity, and 0 for others: then the identity is
+    b"". Frames beyond `_MOST_PARTS` are read and thrown away.
     """
     peer = socket.recv(zmq.DONTWAIT) if addressed else b""
     parts: list[Any] = []
