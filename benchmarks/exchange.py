@@ -57,7 +57,7 @@ class Replica:
                  "quorum": 1.0, "agreed": {}}  # fmt: skip
         self._joining = {"role": REPLICA, "facts": facts}
         self.map = self.link.join(self._joining, 60).map
-        self.header = {"run": self.link.run, "sender": self.link.identity, "epoch": self.map.epoch}
+        self.header = {"run": self.link.run, "sender": self.link.identity, "map_epoch": self.map.epoch}
 
     def stay(self) -> None:
         """Say that it lives, where that is due."""
@@ -260,7 +260,7 @@ def wire_rows() -> Iterator[Row]:
 def _exchange(exchange: Exchange, gathered: dict[int, Gathered] | None) -> None:
     exchange.begin(gathered)
     while not exchange.done:
-        exchange.turn(time.monotonic(), 0.01)
+        exchange.step(time.monotonic(), 0.01)
 
 
 def training_rows() -> Iterator[Row]:

@@ -95,7 +95,7 @@ class Stranger:
         deadline = time.monotonic() + _DEADLINE
         self.exchange.begin()
         while not self.exchange.done:
-            self.exchange.turn(time.monotonic(), 0.01)
+            self.exchange.step(time.monotonic(), 0.01)
             self.report()
             if time.monotonic() > deadline:
                 raise SystemExit(f"no exchange within {_DEADLINE:g} s: {self.exchange.unanswered()}")

@@ -36,7 +36,7 @@ if way == "fresh interpreters":
 with fork_server(OF_A_RUN):
     from adam_mp.api import train_with
     from adam_mp.training.crew.crew import Crew
-    watch, killed, began = Crew.watch, 0.0, 0.0
+    step_of_crew, killed, began = Crew.step, 0.0, 0.0
     def end(found):
         print(json.dumps(found), flush=True)
         os._exit(0)
@@ -44,9 +44,9 @@ with fork_server(OF_A_RUN):
         text = open(f"/proc/{process}/smaps_rollup").read()
         return {name: 1024 * int(re.search(rf"^{name}: +(\\d+)", text, re.MULTILINE)[1])
                 for name in ("Pss_Anon", "Private_Dirty")}
-    def look(crew):
+    def step(crew):
         global killed, began
-        watch(crew)
+        step_of_crew(crew)
         now, rows = time.monotonic(), crew.rows()
         trained = [row.images for row in rows[:2]]
         if deed == "first" and any(trained):
@@ -61,7 +61,7 @@ with fork_server(OF_A_RUN):
             os.kill(crew.pids()["worker 0"], signal.SIGKILL)
         elif trained[0] and crew.members[0].child.started > killed:
             end({"seconds": now - killed})
-    Crew.watch = look
+    Crew.step = step
     train_with([], {"cores": 2, "epochs": 50, "run_dir": folder + "/run"})
 """
 

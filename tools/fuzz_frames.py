@@ -32,7 +32,7 @@ BATCH = 100  # frames between looks at the answers
 PATIENCE = 30.0  # seconds that anything may take
 NUMBERS = (16, 17, 18, 20)  # kinds whose payload is numbers
 FIELDS = {  # name: offset in the header, bytes
-    "magic": (0, 4), "version": (4, 2), "kind": (6, 2), "run": (8, 8), "sender": (16, 8), "epoch": (24, 4),
+    "magic": (0, 4), "version": (4, 2), "kind": (6, 2), "run": (8, 8), "sender": (16, 8), "map epoch": (24, 4),
     "shard": (28, 4), "sequence": (32, 8), "shard version": (40, 8), "length": (48, 8), "encoding": (56, 2),
     "padding": (58, 2), "crc32c": (60, 4),
 }  # fmt: skip

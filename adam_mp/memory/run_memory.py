@@ -73,7 +73,7 @@ class RunShape:
             "ledger": Ledger.bytes_needed(self.batches),
             "evaluation": Ledger.bytes_needed(self.chunks),
             "results": 24 * self.chunks,
-            "order": 8 * self.samples,
+            "sample_order": 8 * self.samples,
             "turns": Turns.bytes_needed(self.batches if self.in_turns else 0),
             "staleness": 8 * COLUMNS * self.workers,
             **{f"ring{index}": self.ring.bytes for index in range(len(self.rings))},
@@ -101,9 +101,9 @@ class RunMemory:
     """Views of the parts of a run's memory; each part's class says which process may do what with it.
 
     `ledger` leases training batches, `evaluation` the chunks of an evaluation. `results` float64 [chunks, 3] holds each
-    chunk's sum of losses, number of images classified correctly, and number of images. `order` int64 [samples] is the
-    epoch's order of samples. `turns` says which worker trains which batch, if the shape is `in_turns`. `staleness`
-    int64 [workers, COLUMNS] is each worker's histogram since the start. `arrays` is the data set.
+    chunk's sum of losses, number of images classified correctly, and number of images. `sample_order` int64 [samples]
+    is the epoch's order of samples. `turns` says which worker trains which batch, if the shape is `in_turns`.
+    `staleness` int64 [workers, COLUMNS] is each worker's histogram since the start. `arrays` is the data set.
     """
 
     def __init__(self, segment: Segment, shape: RunShape) -> None:
@@ -113,7 +113,7 @@ class RunMemory:
         self.ledger = Ledger(segment, offsets["ledger"], shape.batches)
         self.evaluation = Ledger(segment, offsets["evaluation"], shape.chunks)
         self.results = segment.array(np.float64, (shape.chunks, 3), offsets["results"])
-        self.order = segment.array(np.int64, (shape.samples,), offsets["order"])
+        self.sample_order = segment.array(np.int64, (shape.samples,), offsets["sample_order"])
         self.turns = Turns(segment, offsets["turns"], shape.batches if shape.in_turns else 0, shape.workers)
         self.staleness = segment.array(np.int64, (shape.workers, COLUMNS), offsets["staleness"])
         self.rings = [Ring(segment, offsets[f"ring{index}"], shape.ring) for index in range(len(shape.rings))]
@@ -147,6 +147,6 @@ class RunMemory:
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self.board, self.ledger, self.evaluation, self.results, self.order, self.turns, self.staleness
+        del self.board, self.ledger, self.evaluation, self.results, self.sample_order, self.turns, self.staleness
         del self.rings, self.arrays
         self.segment.close()

@@ -78,14 +78,14 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
     ):
         session.open_epoch(0, np.zeros(plan.batches, np.uint8))
         session.start()
-        session.crew.wait_ready(session.watch)
+        session.crew.wait_ready(session.step_while_starting)
         session.order(TRAIN)
 
         def rows() -> list[Progress]:
             return session.crew.rows()[:workers]
 
         def look() -> None:
-            session.tick()  # ends the run, with an error, when nothing moves
+            session.step()  # ends the run, with an error, when nothing moves
             _check_loss(guard, rows(), session.totals())
             if interruption.requested:
                 raise KeyboardInterrupt
@@ -104,7 +104,7 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
 
 def _check_loss(guard: DivergenceGuard, workers: list[Progress], totals: Mapping[str, float]) -> None:
     try:
-        guard.look(workers, totals["images"], totals["loss"])
+        guard.check(workers, totals["images"], totals["loss"])
     except DivergedError as diverged:
         raise DivergenceError(f"{diverged}; use a lower --lr") from None
 

@@ -198,7 +198,7 @@ def _run_replica(
 
     def stop() -> bool:
         if launch is not None:
-            launch.watch()
+            launch.step()
         return interruption.requested is not None
 
     def say(text: str) -> None:

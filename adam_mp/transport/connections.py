@@ -26,7 +26,7 @@ _DEAF = 3.0  # seconds without any answer of the peer's kernel
 _ATTEMPTS = 3  # unanswered attempts to send the same bytes
 _PROBES = 2  # unanswered probes of a peer that had no room for more bytes
 _LOOK = 0.5  # seconds between looks at the connections
-_SELDOM = 0.02  # seconds between looks at the monitor by `look_if_due`
+_SELDOM = 0.02  # seconds between looks at the monitor by `step_if_due`
 # Offsets in the kernel's struct tcp_info: probes without an answer; milliseconds since an answer; segments sent again.
 _PROBES_AT, _HEARD_AT, _RESENT_AT, _INFO_BYTES = 3, 56, 100, 104
 # (event, whether this side has keys) -> what a failed handshake means.
@@ -59,7 +59,7 @@ class Connections:
     `failed` counts failed handshakes. `lost` counts connections that ended after a good handshake, whichever side ended
     them. `trouble` says what was wrong with the last handshake, "" if nothing, or if nobody was there for one.
     `reached`, of a socket that dials, is whether its connection is open and had a good handshake. The thread calls
-    `look_if_due` whenever it uses the socket, and `look` when `monitor` has something to receive: reports that nobody
+    `step_if_due` whenever it uses the socket, and `step` when `monitor` has something to receive: reports that nobody
     takes would at some point stop all traffic of the socket.
     """
 
@@ -77,12 +77,12 @@ class Connections:
         """Whether a connection is open, with or without its handshake done."""
         return bool(self._open)
 
-    def look_if_due(self) -> None:
-        """Call `look`, unless that was done in the last 20 ms: a look takes longer than sending a small message."""
+    def step_if_due(self) -> None:
+        """Call `step`, unless that was done in the last 20 ms: a look takes longer than sending a small message."""
         if time.monotonic() - self._taken >= _SELDOM:
-            self.look()
+            self.step()
 
-    def look(self) -> None:
+    def step(self) -> None:
         """Take what the monitor reports; twice a second, also end the connections that are dead."""
         while not self.monitor.closed and int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._take(recv_monitor_message(self.monitor))

@@ -1,9 +1,10 @@
 """All messages, in one page: a fixed header of 64 bytes and a payload of raw bytes.
 
-    magic "AdMP" | version | kind | run | sender | epoch | shard | sequence | shard version | length | encoding | crc32c
+    magic "AdMP" | version | kind | run | sender | map epoch | shard | sequence | shard version | length | encoding
+    | crc32c
 
 `run` is the run's id (0 before the sender knows it). `sender` is the number that the coordinator gave the sending
-member. `epoch` is the map epoch, the version of the bucket map that the sender has. `shard` is the number of a shard
+member. `map_epoch` is the version of the bucket map that the sender has. `shard` is the number of a shard
 (in FACTORS the index of a tensor, in FETCH and PICTURES the number of a session). `sequence` numbers the messages of a
 sender about a shard, so that the receiver applies a message once even if it arrives twice. `shard version` counts the
 changes of the shard's weights. The crc32c covers header and payload. Numbers are little-endian. Payloads of control
@@ -77,15 +78,15 @@ class WrongVersion(FrameError):  # noqa: N818, the name says what is wrong
 class Message:
     """A message; its fields are those of the header.
 
-    `payload` is any contiguous buffer, `epoch` the map epoch, `version` the version of the shard's weights, `encoding`
-    an index into ENCODINGS for payloads that are arrays.
+    `payload` is any contiguous buffer, `map_epoch` the version of the sender's bucket map, `version` that of the
+    shard's weights, `encoding` an index into ENCODINGS for payloads that are arrays.
     """
 
     kind: Kind
     payload: Any = dataclasses.field(default=b"", repr=False)
     run: int = 0
     sender: int = 0
-    epoch: int = 0
+    map_epoch: int = 0
     shard: int = 0
     sequence: int = 0
     version: int = 0
@@ -115,7 +116,7 @@ class Message:
     def __str__(self) -> str:
         return (
             f"{self.kind.name} from {self.sender} of run {self.run:x}: shard {self.shard} at version {self.version}, "
-            f"sequence {self.sequence}, map {self.epoch}, {self.length} bytes"
+            f"sequence {self.sequence}, map {self.map_epoch}, {self.length} bytes"
         )
 
 
@@ -143,8 +144,8 @@ def encode(message: Message) -> bytes:
         raise FrameError(f"{message.kind.name} has {message.length} bytes; expected at most {LONGEST}")
     header = bytearray(
         _HEADER.pack(
-            MAGIC, VERSION, message.kind, message.run, message.sender, message.epoch, message.shard, message.sequence,
-            message.version, message.length, message.encoding, 0, 0,
+            MAGIC, VERSION, message.kind, message.run, message.sender, message.map_epoch, message.shard,
+            message.sequence, message.version, message.length, message.encoding, 0, 0,
         )
     )  # fmt: skip
     header[_CRC_AT:] = _checksum(header, message.payload).to_bytes(4, "little")
@@ -176,8 +177,8 @@ def decode(header: Any, payload: Any) -> Message:
         raise FrameError(f"message is in unknown encoding {fields[10]}")
     if length % (4 if fields[10] == 0 else 2) and kind in (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.FRESH):
         raise FrameError(f"{kind.name} has {length} bytes, which is no whole number of numbers")
-    run, sender, epoch, shard, sequence, version = fields[3:9]
-    return Message(kind, payload, run, sender, epoch, shard, sequence, version, fields[10])
+    run, sender, map_epoch, shard, sequence, version = fields[3:9]
+    return Message(kind, payload, run, sender, map_epoch, shard, sequence, version, fields[10])
 
 
 def _checksum(header: Any, payload: Any) -> int:

@@ -80,7 +80,7 @@ class _Tally:
         total = _Tally()
         total.values.update(self.values)
         for connections in present:
-            connections.look()
+            connections.step()
             total.end(connections)
         return TransportStatistics(**total.values)
 
@@ -127,7 +127,7 @@ class SocketListener:
     def send(self, peer: bytes, message: Message) -> Sent | None:
         """See `Endpoint.send`."""
         header = encode(message)  # before the first frame is sent: an error after that would leave half a message
-        self._connections.look_if_due()
+        self._connections.step_if_due()
         try:
             self._socket.send(peer, zmq.SNDMORE | zmq.DONTWAIT)
         except zmq.ZMQError:  # the peer's queue is full, or the peer is gone
@@ -145,7 +145,7 @@ class SocketListener:
         for each in (self._socket, self._connections.monitor, *files):
             poller.register(each, zmq.POLLIN)
         found = {each for each, _ in poller.poll(round(seconds * 1000)) if isinstance(each, int)}
-        self._connections.look()
+        self._connections.step()
         return found
 
     def receive(self, seconds: float) -> tuple[bytes, Message] | None:
@@ -237,7 +237,7 @@ class SocketDialer:
         if socket is not None and connections is not None:
             self._poller.unregister(socket)
             self._poller.unregister(connections.monitor)
-            connections.look()
+            connections.step()
             self._tally.end(connections)
             connections.close()
             socket.close(_LINGER)
@@ -248,7 +248,7 @@ class SocketDialer:
         socket = self._sockets.get(peer)
         if socket is None:  # `dial` failed
             return None
-        self._connections[peer].look_if_due()
+        self._connections[peer].step_if_due()
         try:
             socket.send(encode(message), zmq.SNDMORE | zmq.DONTWAIT)
         except zmq.ZMQError:
@@ -287,7 +287,7 @@ class SocketDialer:
         connections = self._connections.get(address)
         if connections is None:
             return NOBODY
-        connections.look()
+        connections.step()
         if connections.trouble:
             return connections.trouble
         if connections.reached:
@@ -300,7 +300,7 @@ class SocketDialer:
         """Return whether the connection to a peer is open and had a good handshake."""
         connections = self._connections.get(address)
         if connections is not None:
-            connections.look()
+            connections.step()
         return connections is not None and connections.reached
 
     def statistics(self) -> TransportStatistics:
@@ -320,9 +320,9 @@ class SocketDialer:
 def _look(connections: Connections, found: Collection[Any]) -> None:
     """Look at a socket's connections; `found` are the sockets and monitors that have something to receive."""
     if connections.monitor in found:
-        connections.look()
+        connections.step()
     else:
-        connections.look_if_due()
+        connections.step_if_due()
 
 
 def _reason(error: zmq.ZMQError) -> str:

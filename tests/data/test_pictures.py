@@ -51,7 +51,7 @@ def make_servers(monkeypatch):
         memory.arrays["labels"][...] = np.arange(count)
         for name, array in table.arrays().items() if table else ():
             memory.arrays[name][...] = array
-        memory.order[...] = epoch_order(np.arange(count), 1, epoch)
+        memory.sample_order[...] = epoch_order(np.arange(count), 1, epoch)
         memory.ledger.open(epoch, np.zeros(batches, np.uint8))
         kept = ImageCache.create(cache, 1000, memory.arrays["cache_places"])
         made.extend((kept, memory))

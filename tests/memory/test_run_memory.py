@@ -40,7 +40,7 @@ def test_parts_do_not_overlap_and_attaching_sees_them(workers, servers):
     memory.ledger.open(4, np.zeros(7, np.uint8))
     memory.evaluation.open(9, np.zeros(2, np.uint8))
     memory.results[:] = 1.5
-    memory.order[:] = range(13)
+    memory.sample_order[:] = range(13)
     for number, ring in enumerate(memory.rings):
         for slot in ring.slots:
             for field in dataclasses.fields(slot):
@@ -53,7 +53,7 @@ def test_parts_do_not_overlap_and_attaching_sees_them(workers, servers):
     assert other.evaluation.round == 9
     assert other.ledger.statistics().free == 7
     assert (other.results == 1.5).all()
-    assert other.order.tolist() == list(range(13))
+    assert other.sample_order.tolist() == list(range(13))
     for number, (ring, (server, worker)) in enumerate(zip(other.rings, other.shape.rings, strict=True)):
         assert ring.producer == server
         assert ring.statistics().published == 0

@@ -81,7 +81,7 @@ def test_a_replica_that_left_or_is_said_to_be_dead_is_not_waited_for(run, who, w
 
 def test_after_a_restart_replicas_of_before_may_be_cut_off_too():
     again = restored(begin(servers=2, replicas=3, epochs=1))
-    again.tick(0.0)
+    again.step(0.0)
     for identity in (100, 101):
         again.join(identity, {"role": "params", "address": f"127.0.0.1:{6900 + identity}"}, 0.0, 1)
     again.join(1, {**facts(epochs=1), "run": 5}, 0.0, 1)

@@ -245,7 +245,7 @@ def test_all_parts_say_what_they_are_doing(begin, tmp_path):
     for words in ("supervisor (", "synchronizer (", "parameter server 0 (", "parameter server 1 (", "in serve"):
         assert words in own, said
     assert "does not answer: stopped" in own
-    for words in ("supervisor (", "worker 0 (", "data server 0 (", "synchronizer (", "in tick"):
+    for words in ("supervisor (", "worker 0 (", "data server 0 (", "synchronizer (", "in step"):
         assert words in other, said
     os.kill(own_child(run, "worker 0"), signal.SIGCONT)
     run.signal(signal.SIGTERM)

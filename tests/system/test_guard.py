@@ -64,7 +64,7 @@ def test_processes_say_what_they_are_doing(train, tmp_path):
     os.kill(stopped, signal.SIGSTOP)
     run.signal(signal.SIGUSR1)
     said = wait_until(lambda: (text := run.read(run.err)) and "data server 0 (" in text and text, "the stacks")
-    for words in ("supervisor (", "in tick", "worker 0 (", "worker 1 (", "in run\n", "does not answer: stopped"):
+    for words in ("supervisor (", "in step", "worker 0 (", "worker 1 (", "in run\n", "does not answer: stopped"):
         assert words in said, said
     os.kill(stopped, signal.SIGCONT)
     run.signal(signal.SIGTERM)

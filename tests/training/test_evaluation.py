@@ -20,10 +20,10 @@ from tests.data.pictures_on_disk import write_folder
 def test_a_finished_model_is_tested_whatever_its_training_met(monkeypatch):
     """What a worker met after the last checkpoint ends no test: there is nothing to go back for."""
 
-    def look(*_):
+    def check(*_):
         raise DivergedError("the loss became NaN")
 
-    monkeypatch.setattr(DivergenceGuard, "look", look)
+    monkeypatch.setattr(DivergenceGuard, "check", check)
     network = load_network("lenet", (28, 28, 1), 10)
     model = Model(network, initial_weights(network, 0), (30.0,), (70.0,), 0.0)
     images = np.random.default_rng(0).integers(0, 256, (80, 28, 28), dtype=np.uint8)

@@ -51,7 +51,7 @@ def any_message(draw) -> Message:
 def framed(payload: bytes = b"", **changed) -> bytes:
     """A header with other fields than `encode` would write, and the right checksum."""
     fields = {
-        "magic": b"AdMP", "version": messages.VERSION, "kind": Kind.STATUS, "run": 0, "sender": 0, "epoch": 0,
+        "magic": b"AdMP", "version": messages.VERSION, "kind": Kind.STATUS, "run": 0, "sender": 0, "map_epoch": 0,
         "shard": 0, "sequence": 0, "shard_version": 0, "length": len(payload), "encoding": 0, "pad": 0,
     } | changed  # fmt: skip
     header = HEADER.pack(*fields.values(), 0)
@@ -85,7 +85,7 @@ def test_every_kind_comes_back(kind):
 def test_the_bytes_are_those_that_other_versions_expect():
     message = Message(Kind.DELTA, b"abcdefgh", 1, 2, 3, 4, 5, 6, 2)
     expected = framed(
-        b"abcdefgh", kind=17, run=1, sender=2, epoch=3, shard=4, sequence=5, shard_version=6, encoding=2
+        b"abcdefgh", kind=17, run=1, sender=2, map_epoch=3, shard=4, sequence=5, shard_version=6, encoding=2
     )  # fmt: skip
     assert encode(message) == expected
 
@@ -188,7 +188,7 @@ def test_an_oversized_payload_is_refused_on_both_sides():
         encode(Message(Kind.DELTA, payload))
 
 
-@pytest.mark.parametrize("field", ["run", "sender", "epoch", "shard", "sequence", "version", "encoding"])
+@pytest.mark.parametrize("field", ["run", "sender", "map_epoch", "shard", "sequence", "version", "encoding"])
 @pytest.mark.parametrize("number", [-1, 1 << 64])
 def test_numbers_that_fit_no_header_are_an_error_of_the_sender(field, number):
     with pytest.raises(struct.error):

@@ -127,7 +127,7 @@ class Makers:
         """
         deadline = time.monotonic() + _START_DEADLINE
         while not any(row.read().ready for row in self._memory.board.counters[: self._count]) and not stop():
-            self.look()
+            self.step()
             if time.monotonic() > deadline:
                 raise ProcessError(
                     f"no picture maker was ready {_START_DEADLINE:g} s after its start; see if the machine is "
@@ -192,7 +192,7 @@ class Makers:
         self._hand_out()
         return finished
 
-    def look(self) -> None:
+    def step(self) -> None:
         """Replace the picture makers that died, and end those that hang; their tasks go to others.
 
         Does nothing if it was called just before. Raises ProcessError if one has died too often in a row.

@@ -130,7 +130,7 @@ class PictureServer:
             self._take_requests()
             for finished in self._makers.collect(ready):
                 self._answer(finished)
-            self._makers.look()
+            self._makers.step()
 
     def statistics(self) -> ServingStatistics:
         """Return the counters as of now."""

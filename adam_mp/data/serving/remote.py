@@ -100,7 +100,7 @@ class RemotePictures:
         try:
             while not self._link.ready() and not self.silent:
                 self._receive(_RETRY)
-                self._link.look()
+                self._link.step()
         except BaseException:
             self._link.close()
             raise
@@ -126,7 +126,7 @@ class RemotePictures:
         """
         before = self._answers
         self._receive_all()
-        self._link.look()
+        self._link.step()
         if not self._waiting:
             self.prepare(*batches, key=key)
         self._send_due()
@@ -157,7 +157,7 @@ class RemotePictures:
         self._link.begin()
         while any(request.answer is None for request in requests):
             self._receive(_LOOK if self._send_due() else _RETRY)
-            self._link.look()
+            self._link.step()
             if self.silent:
                 return None
         kept = 0
@@ -365,7 +365,7 @@ class _Link:
         last = self._deadline if self.session is not None else min(self._deadline, _SILENCE)
         return time.monotonic() - self._progress > self._others + last
 
-    def look(self) -> None:
+    def step(self) -> None:
         """If the data server that is asked is silent, ask the next from now on."""
         now = time.monotonic()
         if now - self._heard > _SILENCE and len(self._addresses) > 1:

@@ -125,7 +125,7 @@ class DataServer:
 
     def samples(self, batch: int) -> np.ndarray:
         """Return the sample numbers of a batch of the open epoch."""
-        return self.memory.order[batch * self.spec.batch_size : (batch + 1) * self.spec.batch_size]
+        return self.memory.sample_order[batch * self.spec.batch_size : (batch + 1) * self.spec.batch_size]
 
     def write_batch(self, ring: Ring, epoch: int, batch: int) -> None:
         """Make the pictures of batch number `batch` of `epoch` in the ring's next slot, and publish it."""

@@ -49,7 +49,7 @@ class Exchange:
                 "start it again"
             )
         self._memory, self._weights = memory, weights
-        self._header = {"run": run, "sender": identity, "epoch": bucket_map.epoch}
+        self._header = {"run": run, "sender": identity, "map_epoch": bucket_map.epoch}
         self._owners = [peers[owner] for owner in bucket_map.owners(memory.layout)]
         self._encoding = ENCODINGS.index(wire)
         largest = max(shard.size for shard in memory.layout.shards)
@@ -95,7 +95,7 @@ class Exchange:
         """Whether the round is over: everything is asked and answered."""
         return self.flights.done
 
-    def turn(self, now: float, seconds: float) -> None:
+    def step(self, now: float, seconds: float) -> None:
         """Send the requests that it is time for, and take one answer, waiting up to `seconds`.
 
         `now` is time.monotonic().

@@ -158,6 +158,6 @@ class Flights:
     def _count_silence(self, now: float) -> None:
         """Add the time since the last turn to the silence of each server that owes an answer."""
         before = self._listening.seconds
-        passed = self._listening.look(now) - before
+        passed = self._listening.step(now) - before
         for peer in {flight.peer for flight in self._flying.values()}:
             self.silences[peer] += passed

@@ -117,7 +117,7 @@ class Synchronizer:
                 self.round(self.allowed)
             else:
                 time.sleep(_PAUSE)
-                self.heard = self.listening.look(time.monotonic())
+                self.heard = self.listening.step(time.monotonic())
 
     def due(self, order: int) -> bool:
         """Whether a round should begin: enough images are trained, or the supervisor wants one."""
@@ -172,11 +172,11 @@ class Synchronizer:
                 return None
             if not allowed():
                 time.sleep(_PAUSE)
-                self.heard = self.listening.look(time.monotonic())
+                self.heard = self.listening.step(time.monotonic())
                 continue
             now = time.monotonic()
-            listened = self.listening.look(now)
-            self.exchange.turn(now, _PAUSE)
+            listened = self.listening.step(now)
+            self.exchange.step(now, _PAUSE)
             self.tell_silences()
             if self.exchange.answered != answered:
                 answered, self.heard = self.exchange.answered, listened

@@ -137,16 +137,16 @@ class Coordinator:
         member = self.roster.members.get(identity)
         return member is not None and member.role == REPLICA
 
-    def tick(self, now: float, behind: bool = False) -> list[Member]:
+    def step(self, now: float, behind: bool = False) -> list[Member]:
         """Remove the members that have been silent too long; return them. Silent servers keep their buckets.
 
         The caller calls it each time it has read messages; `behind` says that it left some unread.
         """
-        listened = self._listening.look(now, behind)
+        listened = self._listening.step(now, behind)
         if self.roster.replicas() or self.phase == "done":
             self._accompanied = listened
         self.roster.give_up_replicas(listened)
-        self.changed |= self.leadership.look(self.roster.replicas(), listened)
+        self.changed |= self.leadership.step(self.roster.replicas(), listened)
         silent = self.roster.silent(listened)
         for member in silent:
             self._part_with(member.identity)

@@ -79,13 +79,13 @@ class CoordinatorService:
         coordinator.leave(message.sender, facts, message.sequence)
         return None
 
-    def tend(self, now: float, behind: bool) -> None:
+    def step(self, now: float, behind: bool) -> None:
         """Remove silent members, show the coordinator's notices, and have the state written if it is time to.
 
         The loop calls it each time it has read messages; `behind` says that it left some unread.
         """
         coordinator = self.coordinator
-        coordinator.tick(now, behind)
+        coordinator.step(now, behind)
         while coordinator.notices:
             self._announcements.say(coordinator.notices.popleft())
         self._announcements.say_awaited(coordinator.awaited)
@@ -117,7 +117,7 @@ class CoordinatorService:
     def _header(self) -> dict[str, int]:
         bucket_map = self.coordinator.map
         return {
-            "run": self.coordinator.run, "sender": self._identity, "epoch": bucket_map.epoch if bucket_map else 0,
+            "run": self.coordinator.run, "sender": self._identity, "map_epoch": bucket_map.epoch if bucket_map else 0,
         }  # fmt: skip
 
     def _name_of(self, message: Message) -> str:

@@ -34,7 +34,7 @@ class Leadership:
             return True
         return False
 
-    def look(self, replicas: Sequence[Member], listened: float) -> bool:
+    def step(self, replicas: Sequence[Member], listened: float) -> bool:
         """Choose another leader if the former one has not joined again in time; return whether one was chosen."""
         if self._awaited_until is None or listened <= self._awaited_until:
             return False

@@ -22,7 +22,7 @@ class Listening:
         self.seconds = 0.0
         self._looked: float | None = None
 
-    def look(self, now: float, behind: bool = False) -> float:
+    def step(self, now: float, behind: bool = False) -> float:
         """Count the time since the last look; `behind` says that this one left messages unread. Return `seconds`."""
         if self._looked is not None:
             self.seconds += min(max(0.0, now - self._looked), _LONGEST_BEHIND if behind else _LONGEST)

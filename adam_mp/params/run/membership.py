@@ -175,7 +175,7 @@ class CoordinatorLink:
             time.sleep(_LOOK / 5)
 
     def _listened(self) -> float:
-        return self._listening.look(time.monotonic())
+        return self._listening.step(time.monotonic())
 
     def _begin(self, kind: Kind, facts: _Facts) -> None:
         self._sequence += 1

@@ -17,7 +17,7 @@ class SilenceNotices:
         self._enough, self._wait, self._notice = min(_SILENT, patience / 2), f"{patience:g} s at most", notice
         self._silent: dict[str, float] = {}  # peer that the user knows to be silent -> seconds, as of the last look
 
-    def look(self, silences: Mapping[str, float]) -> None:
+    def step(self, silences: Mapping[str, float]) -> None:
         """Take peer -> seconds for which it has owed an answer; to be called at short intervals."""
         for who, seconds in silences.items():
             if seconds >= self._enough:

@@ -49,7 +49,7 @@ def find_obstacle(
         return Obstacle(Kind.EMPTY)
     of_matrix = message.kind == Kind.FACTORS
     known = table.parts_of(message.shard) if of_matrix else message.shard in table.entries
-    if message.epoch != bucket_map.epoch or not known:
+    if message.map_epoch != bucket_map.epoch or not known:
         return Obstacle(Kind.MOVED, bucket_map)
     entries = table.parts_of(message.shard) if of_matrix else [table.entries[message.shard]]
     filled = message.kind == Kind.FIRST or all(entry.version for entry in entries)

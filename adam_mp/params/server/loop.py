@@ -54,7 +54,7 @@ class ServerLoop:
             self.server.learn(news)
         outcome = ""
         while not outcome:
-            self.turn(_IDLE)
+            self.step(_IDLE)
             if view.over and (self.service is None or self.service.ended):
                 outcome = DONE
             elif stop():
@@ -64,7 +64,7 @@ class ServerLoop:
         view.leave()
         return outcome
 
-    def turn(self, seconds: float) -> int:
+    def step(self, seconds: float) -> int:
         """Wait up to `seconds` for a first message, take all that have arrived, do regular work; return how many."""
         arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
         now = self._clock()
@@ -76,10 +76,10 @@ class ServerLoop:
             else:
                 reason = f"the coordinator of this run is at {self.server.view.coordinator}"
                 self._replies.refuse(each, self.server.header, reason)
-        self.server.settle(now)
+        self.server.apply_deltas(now)
         if self.service is not None:
-            self.service.tend(now, behind)
-        self.server.tend(now, len(arrived))
+            self.service.step(now, behind)
+        self.server.step(now, len(arrived))
         return len(arrived)
 
     def _receive(self, seconds: float) -> tuple[list[Arrived], bool]:

@@ -120,7 +120,7 @@ class SnapshotFolder:
             self.trouble = f"{self._folder}: {several(others, 'shard')} of another run: not used, but written over"
         return loaded
 
-    def look(self, table: ShardTable, now: float, all_of_it: bool = False) -> None:
+    def step(self, table: ShardTable, now: float, all_of_it: bool = False) -> None:
         """Copy shards that should be written now and hand the copies to the writer, as many as it has room for.
 
         `all_of_it` hands over all changed shards, waiting for room. `now` is time.monotonic().
@@ -184,7 +184,7 @@ class SnapshotFolder:
         """Queue all changed shards, each after its older copy is written; False if the disk takes too long."""
         while True:
             self._progress.clear()
-            self.look(table, time.monotonic(), all_of_it=True)
+            self.step(table, time.monotonic(), all_of_it=True)
             if not self._since:
                 return True
             if not self._progress.wait(_CLOSING):

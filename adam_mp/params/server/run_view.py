@@ -184,7 +184,7 @@ class RemoteRun:
         coordinator, silence = f"the coordinator at {self._link.address}", self._link.silence
         if silence > _LOST:
             raise TransportError(f"{coordinator} is silent for {_LOST:g} s: {self._link.trouble()}")
-        self._silences.look({coordinator: silence})
+        self._silences.step({coordinator: silence})
         return None if news is None else self._take(news)
 
     def leave(self) -> None:

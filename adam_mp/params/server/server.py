@@ -34,8 +34,8 @@ _PARAMS = (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.PULL)
 class ParameterServer:
     """Answers replicas' messages about one server's shards. The clock is an argument; one thread may use it.
 
-    In each turn the loop calls `take` for each message, then `settle`, then `tend`. `view` is the server's membership
-    of the run. `snapshots` may be None: then a restarted server gets its weights from the replicas.
+    In each turn the loop calls `take` for each message, then `apply_deltas`, then `step`. `view` is the server's
+    membership of the run. `snapshots` may be None: then a restarted server gets its weights from the replicas.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ParameterServer:
         return self._answers is not None and self._answers.count > 0
 
     def take(self, each: Arrived, now: float) -> None:
-        """Take a message about a shard. A delta waits for `settle`; any other message takes effect at once."""
+        """Take a message about a shard. A delta waits for `apply_deltas`; any other message takes effect at once."""
         kind = each.message.kind
         if kind not in _PARAMS:
             self._replies.refuse(each, self.header, f"a parameter server does not take {kind.name}")
@@ -74,14 +74,14 @@ class ParameterServer:
             except TransportError as error:
                 self._replies.refuse(each, self.header, str(error))
 
-    def settle(self, now: float) -> None:
+    def apply_deltas(self, now: float) -> None:
         """Apply this turn's deltas, and send the answers that the transport takes now."""
         deltas, self._deltas = self._deltas, {}
         for number, some in deltas.items():
             self._apply(number, some, now)
         self._send_owed()
 
-    def tend(self, now: float, waited: int = 0) -> None:
+    def step(self, now: float, waited: int = 0) -> None:
         """Report to the coordinator, and have snapshots written, when it is time; this turn took `waited` messages."""
         self._waited = waited
         if self._answers is not None:
@@ -91,7 +91,7 @@ class ParameterServer:
             self.learn(news)
         if self.snapshots is not None:
             if self.table is not None:
-                self.snapshots.look(self.table, now)
+                self.snapshots.step(self.table, now)
             self._tell_trouble(self.snapshots)
 
     def close(self, facts: dict[str, Any] | None = None) -> None:
@@ -114,7 +114,7 @@ class ParameterServer:
         if obstacle.kind == Kind.REFUSED:
             self._replies.refuse(each, self.header, obstacle.reason)
         elif obstacle.kind == Kind.MOVED:
-            header = {**self.header, "epoch": obstacle.map.epoch}
+            header = {**self.header, "map_epoch": obstacle.map.epoch}
             self._replies.answer(each, Kind.MOVED, header, write(Moved(obstacle.map)))
         else:
             self._replies.answer(each, obstacle.kind, self.header)
@@ -213,5 +213,5 @@ class ParameterServer:
     @property
     def header(self) -> dict[str, int]:
         """The header fields that all answers of this server share."""
-        epoch = self.map.epoch if self.map is not None else 0
-        return {"run": self.view.run, "sender": self.identity, "epoch": epoch}
+        map_epoch = self.map.epoch if self.map is not None else 0
+        return {"run": self.view.run, "sender": self.identity, "map_epoch": map_epoch}

@@ -116,7 +116,7 @@ class Crew:
         except OSError as error:
             raise ProcessError(f"cannot start {member.name}: {refusal(error)}") from None
 
-    def watch(self) -> None:
+    def step(self) -> None:
         """Replace processes that died; raises ProcessError, which names the first failure, if the run cannot go on."""
         for number, member in enumerate(self.members):
             if member.child is not None and member.child.exit_code is not None:

@@ -110,18 +110,18 @@ class Session:
 
     # Looking after the processes.
 
-    def watch(self) -> None:
+    def step_while_starting(self) -> None:
         """Replace processes that died, and print the stacks of all if the user asked for them. Raises ProcessError."""
-        self.crew.watch()
+        self.crew.step()
         self._watchdog.answer()
 
     def check_moving(self, moved: bool = False) -> None:
         """Raise StalledError if nothing has moved for too long; `moved` says that something did on other machines."""
-        self._watchdog.look(moved)
+        self._watchdog.step(moved)
 
-    def tick(self) -> None:
-        """Do `watch` and `check_moving`. To be called at short intervals."""
-        self.watch()
+    def step(self) -> None:
+        """Replace processes that died, print stacks if asked, end a stalled run. To be called at short intervals."""
+        self.step_while_starting()
         self.check_moving()
 
     def totals(self) -> Mapping[str, float]:
@@ -147,11 +147,11 @@ class Session:
         rows = self.crew.rows()
         return frozenset(number for number in self.crew.obeying() if rows[number].acknowledged < self._sequence)
 
-    def pause(self, tick: Callable[[], None]) -> None:
-        """Order IDLE and wait, calling `tick`, until all have acknowledged it: then none touches weights or leases."""
+    def pause(self, step: Callable[[], None]) -> None:
+        """Order IDLE and wait, calling `step`, until all have acknowledged it: then none touches weights or leases."""
         self.order(IDLE)
         while True:
-            tick()
+            step()
             if not self.behind():
                 return
             time.sleep(PAUSE_LOOK)
@@ -165,7 +165,7 @@ class Session:
         called while workers are idle.
         """
         plan, steps = self.plan, self.shared.steps
-        self.memory.order[...] = epoch_order(plan.data.training, plan.settings.seed, epoch)
+        self.memory.sample_order[...] = epoch_order(plan.data.training, plan.settings.seed, epoch)
         if steps is not None:  # choose the quorum's batches now: it must not depend on which worker is quicker
             states = within_quorum(states, plan.settings.quorum, plan.settings.batch_size, len(plan.data.training))
             steps.reset()
@@ -178,21 +178,21 @@ class Session:
 
     # Evaluation.
 
-    def evaluate(self, part: str, tick: Callable[[], None] | None = None) -> tuple[float, float]:
+    def evaluate(self, part: str, step: Callable[[], None] | None = None) -> tuple[float, float]:
         """Evaluate the "validation" or "test" samples on all workers; return (mean loss, accuracy).
 
-        Samples that cannot be read are left out. Calls `tick` at short intervals, the session's own if it is None.
+        Samples that cannot be read are left out. Calls `step` at short intervals, the session's own if it is None.
         Raises DataError if no sample can be read.
         """
-        tick = tick or self.tick
+        step = step or self.step
         self.open_evaluation(part)
         self.order(VALIDATE if part == "validation" else TEST)
         while True:
-            tick()
+            step()
             if self.is_evaluated():
                 break
             time.sleep(EVALUATION_LOOK)
-        self.pause(tick)
+        self.pause(step)
         return self.evaluated(part)
 
     def open_evaluation(self, part: str) -> None:

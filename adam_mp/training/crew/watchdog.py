@@ -35,9 +35,9 @@ class Watchdog:
             self._interruption.asked = False
             self._notice("asked by SIGUSR1 what the processes are doing", "", self._stacks())
 
-    def look(self, moved: bool) -> None:
+    def step(self, moved: bool) -> None:
         """Look for a new heartbeat; `moved` says that something else went on. Raises StalledError after `seconds`."""
-        heartbeats, now = self._crew.totals()["heartbeat"], self._listening.look(time.monotonic())
+        heartbeats, now = self._crew.totals()["heartbeat"], self._listening.step(time.monotonic())
         if moved or heartbeats != self._heartbeats:
             self._heartbeats, self._moved_at = heartbeats, now
         elif now - self._moved_at > self._seconds:

@@ -88,7 +88,7 @@ class _Surveyors:
             for spec in self.specs:
                 self._start(spec)
             while self.children:
-                self._watch()
+                self._step()
                 now, before = time.monotonic(), done
                 done = self.memory.done
                 if done != before:
@@ -112,7 +112,7 @@ class _Surveyors:
         except OSError as error:
             raise ProcessError(f"cannot start surveyor {spec.process}: {refusal(error)}") from None
 
-    def _watch(self) -> None:
+    def _step(self) -> None:
         """Close the surveyors that are done, and replace those that died."""
         for number, child in list(self.children.items()):
             if child.exit_code is None:

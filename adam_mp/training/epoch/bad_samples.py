@@ -56,7 +56,7 @@ class BadSamples:
 
     def forgive(self) -> None:
         """Have the samples tried again whose files were missing or unreadable. To be called between two epochs."""
-        self.look()  # names them before their flags are cleared
+        self.step()  # names them before their flags are cleared
         passing = np.isin(self._flags, _PASSING)
         self._flags[passing] = self._seen[passing] = Fault.GOOD
 
@@ -72,7 +72,7 @@ class BadSamples:
         counts = np.count_nonzero(bad & (places < len(sample_order)), axis=1)
         return dict(zip(batches[counts > 0].tolist(), counts[counts > 0].tolist(), strict=True))
 
-    def look(self) -> None:
+    def step(self) -> None:
         """Name the samples that processes have flagged since the last look. With `strict`, raises DataError instead."""
         numbers = np.flatnonzero(self._flags != self._seen)
         if not numbers.size:

@@ -34,18 +34,18 @@ _SHORTEST_LOOK, _LONGEST_LOOK = 0.0025, 0.05  # seconds between looks at workers
 class Driver:
     """Trains the epochs of a session whose processes are at work, as `machine` says.
 
-    `tick` is `Supervisor.tick`: it does what is due at short intervals and, called with True, raises DivergedError if
-    the run has diverged. `tell` gets the run's events.
+    `step_run` is `Supervisor.step`: it does what is due at short intervals and, called with True, raises DivergedError
+    if the run has diverged. `tell` gets the run's events.
     """
 
     def __init__(
         self, plan: RunPlan, session: Session, leases: Leases, account: RunAccount, keeper: Keeper,
         guard: DivergenceGuard, bad_samples: BadSamples, interruption: Interruption, tell: Listener,
-        tick: Callable[[bool], None],
+        step_run: Callable[[bool], None],
     ) -> None:  # fmt: skip
         self.plan, self.session, self.leases, self.account, self.keeper = plan, session, leases, account, keeper
         self.guard, self.bad_samples, self.interruption, self.tell = guard, bad_samples, interruption, tell
-        self._tick = tick
+        self._step_run = step_run
         self._notice = notices_to(tell)
         self._hints = ServingHints(plan, self._notice)
         self._leads = True  # whether this replica led when the user was told last
@@ -90,7 +90,7 @@ class Driver:
         try:
             if state.phase is Phase.TRAINING:
                 return self._look_at_training()
-            self._tick(not state.goes_back)
+            self._step_run(not state.goes_back)
             if state.phase is Phase.PAUSING:
                 return machine.Looked(behind=self.session.behind())
             return machine.Looked(evaluated=self.session.is_evaluated())
@@ -101,7 +101,7 @@ class Driver:
         self._states = self.session.memory.ledger.states()
         if self.leases.over(self._states):
             return machine.Looked(over=True)
-        self._tick(True)
+        self._step_run(True)
         return machine.Looked(interrupted=self.interruption.requested is not None, leads=self.leases.leads)
 
     def _time_to_look(self, phase: Phase) -> float:
@@ -111,8 +111,8 @@ class Driver:
             return _time_to_look(self.account.epoch.here, share)
         return PAUSE_LOOK if phase is Phase.PAUSING else EVALUATION_LOOK
 
-    def _guarded_tick(self) -> None:
-        self._tick(True)
+    def _guarded_step(self) -> None:
+        self._step_run(True)
 
     # Doing.
 
@@ -146,7 +146,7 @@ class Driver:
             case machine.CloseRound(idle):
                 ledger.close_round(idle)
             case machine.Settle():
-                self.leases.settle(self._guarded_tick)
+                self.leases.settle(self._guarded_step)
             case machine.CloseEpoch(epoch):
                 return self._close_epoch(epoch)
             case machine.OpenEpoch(epoch):
@@ -196,7 +196,7 @@ class Driver:
         plan, account, figures, sums = self.plan, self.account, self.figures, self._sums
         loss, accuracy = self.session.evaluated("validation") if closed.validated else (None, None)
         measured = account.end_epoch(closed.following, sums)
-        self._hints.look(
+        self._hints.check(
             measured, account.epoch.seconds, self.session.crew.disturbances, self.leases.seconds_without_batches
         )  # fmt: skip
         best = figures.note_validation(closed.epoch, accuracy)
@@ -226,7 +226,7 @@ class Driver:
         """Take a checkpoint within an epoch. If it is the run's `final` one, leave the epoch's part in the figures."""
         if final:
             self.account.epoch.end()
-        states = self.leases.resumable(self.session.memory.ledger.states(), self._guarded_tick)
+        states = self.leases.resumable(self.session.memory.ledger.states(), self._guarded_step)
         failed = sorted(self.leases.failed_in(states).items())
         if not final:
             return self._save(lambda: self.account.with_part(failed), epoch, states)

@@ -35,7 +35,7 @@ class DivergenceGuard:
         self._begin = (0.0, 0.0)  # images and sum of losses when the window began
         self.times = 0
 
-    def look(self, workers: Sequence[Progress], images: float, loss: float) -> None:
+    def check(self, workers: Sequence[Progress], images: float, loss: float) -> None:
         """Raise DivergedError if a worker met a bad loss since the last look, or the window's mean loss is too high.
 
         `workers` are the workers' counters, `images` and `loss` the sums of all workers since the start.

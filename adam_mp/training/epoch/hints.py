@@ -22,7 +22,7 @@ class ServingHints:
         self._said = False
         self._disturbances, self._without_batches = 0, 0.0  # at the previous look
 
-    def look(self, measured: Mapping[str, float], seconds: float, disturbances: int, without_batches: float) -> None:
+    def check(self, measured: Mapping[str, float], seconds: float, disturbances: int, without_batches: float) -> None:
         """Look at the counters of an epoch of `seconds` of training, summed over all processes.
 
         `disturbances` counts, since the start, processes that died and changes of who makes the pictures. An epoch with

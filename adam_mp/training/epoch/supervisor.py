@@ -75,7 +75,7 @@ class Supervisor:
         self.leases = lease_batches(plan, self.cluster, session.shared, session.totals, self._failed_in)
         self.driver = Driver(
             plan, session, self.leases, self.account, self.keeper, self.guard, self.bad_samples, self.interruption,
-            self.tell, self.tick,
+            self.tell, self.step,
         )  # fmt: skip
         ends.push(self._leave)
         ends.callback(session.stop)
@@ -97,7 +97,7 @@ class Supervisor:
         self._find_best()
         self.driver.open_epoch(first, states)
         self.session.start()
-        self.session.crew.wait_ready(self.tend)
+        self.session.crew.wait_ready(self.step_while_starting)
         if self._rollbacks:
             self.driver.remember(first, states)
         return self.driver.train(first)
@@ -131,22 +131,22 @@ class Supervisor:
 
     # What is due at short intervals.
 
-    def tick(self, guarded: bool = True) -> None:
-        """Do what `tend` does, name bad samples, end a stalled run; if `guarded`, raise DivergedError on divergence."""
-        self.tend()
-        self.bad_samples.look()
+    def step(self, guarded: bool = True) -> None:
+        """Do all that is due; raise StalledError if nothing moves, and DivergedError on divergence if `guarded`."""
+        self.step_while_starting()
+        self.bad_samples.step()
         if guarded:
             totals = self.session.totals()
-            self.guard.look(self.session.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
+            self.guard.check(self.session.crew.rows()[: self.plan.split.workers], totals["images"], totals["loss"])
         self.session.check_moving(self.leases.moved())
 
-    def tend(self) -> None:
+    def step_while_starting(self) -> None:
         """Replace dead processes, print stacks if asked, keep in touch with other machines: while starting, too."""
         if self.launch is not None:
-            self.launch.watch()
-        self.session.watch()
-        self.leases.tick()
-        self._silences.look(self.leases.silences())
+            self.launch.step()
+        self.session.step_while_starting()
+        self.leases.step()
+        self._silences.step(self.leases.silences())
 
     def _totals(self) -> dict[str, float]:
         """Return the sums of all processes' counters since the start, as `EpochAccount` wants them."""
@@ -156,13 +156,13 @@ class Supervisor:
 
     def _failed_in(self, batches: np.ndarray) -> dict[int, int]:
         """Return batch -> images that could not be read, of these batches of the epoch that is open."""
-        return self.bad_samples.failed_in(batches, self.session.memory.order, self.plan.settings.batch_size)
+        return self.bad_samples.failed_in(batches, self.session.memory.sample_order, self.plan.settings.batch_size)
 
     # After training.
 
     def test(self) -> tuple[float, float]:
         """Evaluate the test samples; return (mean loss, accuracy). Training is over, so the guard does not look."""
-        return self.session.evaluate("test", lambda: self.tick(guarded=False))
+        return self.session.evaluate("test", lambda: self.step(guarded=False))
 
     def sums_of_epoch(self) -> Sums:
         """Return the images of the epoch that is open, by all machines, up to now or up to its interruption."""

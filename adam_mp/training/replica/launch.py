@@ -132,12 +132,12 @@ class Launch:
             self._start(part)
 
     def _wait_for(self, part: _Part, path: Path) -> None:
-        """Wait until a parameter server listens and has written `path`; `watch` meanwhile. Raises ProcessError."""
+        """Wait until a parameter server listens and has written `path`; `step` meanwhile. Raises ProcessError."""
         deadline = time.monotonic() + _STARTING
         while not path.exists():
             if time.monotonic() > deadline:
                 raise ProcessError(f"{part.name} was not ready {_STARTING:g} s after its start")
-            self.watch()
+            self.step()
             time.sleep(_LOOK)
 
     def _say_dead(self, process: int) -> None:
@@ -155,7 +155,7 @@ class Launch:
         """Return name -> child of the living parts."""
         return {part.name: part.child for part in self._parts if part.child is not None}
 
-    def watch(self) -> None:
+    def step(self) -> None:
         """Start parts that died again; raises ProcessError once a parameter server has died too often.
 
         A further replica that has died too often is given up, and the run goes on without it.

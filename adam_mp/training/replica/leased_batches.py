@@ -62,7 +62,7 @@ class LeasedBatches:
         self._count_at_report = 0
         self._hungry = True
 
-    def look(self, states: np.ndarray, next_round: int, is_done: Callable[[int], bool], failed_in: FailedIn) -> None:
+    def step(self, states: np.ndarray, next_round: int, is_done: Callable[[int], bool], failed_in: FailedIn) -> None:
         """Find the batches trained since the last look, and those whose updates the parameter servers have by now.
 
         `next_round` is the number of the exchange's next round, read after `states`; `is_done` tells whether a round is

@@ -58,7 +58,7 @@ class Leases(Protocol):
     def missed(self) -> list[tuple[int, Sums]]:
         """Return (epoch, its images) for the epochs that other replicas began and ended since this one."""
 
-    def tick(self) -> None:
+    def step(self) -> None:
         """Keep in touch with the coordinator; called at short intervals, whatever else goes on."""
 
     def moved(self) -> bool:
@@ -67,16 +67,16 @@ class Leases(Protocol):
     def silences(self) -> dict[str, float]:
         """Return coordinator and parameter servers -> seconds for which each has owed an answer, 0 if it owes none."""
 
-    def settle(self, tick: Callable[[], None]) -> None:
-        """Wait, calling `tick`, until the parameter servers have every update made here. Workers are idle.
+    def settle(self, step: Callable[[], None]) -> None:
+        """Wait, calling `step`, until the parameter servers have every update made here. Workers are idle.
 
         Raises TransportError if no weights are exchanged for too long.
         """
 
-    def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
+    def resumable(self, states: np.ndarray, step: Callable[[], None]) -> np.ndarray:
         """Return the states to keep in a checkpoint; the weights here then have the update of every TRAINED batch.
 
-        Waits for that, calls `tick` meanwhile and raises as `settle` does. Workers are idle.
+        Waits for that, calls `step` meanwhile and raises as `settle` does. Workers are idle.
         """
 
     def leave(self) -> None:
@@ -143,8 +143,8 @@ class OwnLeases:
         """See `Leases.missed`."""
         return []
 
-    def tick(self) -> None:
-        """See `Leases.tick`."""
+    def step(self) -> None:
+        """See `Leases.step`."""
 
     def moved(self) -> bool:
         """See `Leases.moved`."""
@@ -154,10 +154,10 @@ class OwnLeases:
         """See `Leases.silences`."""
         return {}
 
-    def settle(self, tick: Callable[[], None]) -> None:
+    def settle(self, step: Callable[[], None]) -> None:
         """See `Leases.settle`."""
 
-    def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
+    def resumable(self, states: np.ndarray, step: Callable[[], None]) -> np.ndarray:
         """See `Leases.resumable`."""
         return states
 

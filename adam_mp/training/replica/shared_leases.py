@@ -120,8 +120,8 @@ class SharedLeases:
         """See `Leases.missed`. A replica misses epochs while it validates, or does not reach the coordinator."""
         return self._news.missed(self._epoch)
 
-    def tick(self) -> None:
-        """See `Leases.tick`. Raises TransportError if the coordinator is silent for too long."""
+    def step(self) -> None:
+        """See `Leases.step`. Raises TransportError if the coordinator is silent for too long."""
         if not self._left:
             self._report(None, _QUIET_REPORT)
 
@@ -142,13 +142,13 @@ class SharedLeases:
         coordinator = next(iter(silences))
         return {**silences, coordinator: max(silences[coordinator], self._link.silence)}
 
-    def settle(self, tick: Callable[[], None]) -> None:
+    def settle(self, step: Callable[[], None]) -> None:
         """See `Leases.settle`. Raises TransportError once no shard was exchanged for `patience` seconds."""
         round_number = self._exchange.want_round()
         exchanged, since, listening = self._exchanged(), 0.0, Listening()
         while not self._exchange.is_done(round_number):
-            tick()
-            listened = listening.look(time.monotonic())
+            step()
+            listened = listening.step(time.monotonic())
             if (now_exchanged := self._exchanged()) != exchanged:
                 exchanged, since = now_exchanged, listened
             elif listened - since > self._patience:
@@ -159,17 +159,17 @@ class SharedLeases:
                 )
             time.sleep(_REPORT / 10)
 
-    def resumable(self, states: np.ndarray, tick: Callable[[], None]) -> np.ndarray:
+    def resumable(self, states: np.ndarray, step: Callable[[], None]) -> np.ndarray:
         """See `Leases.resumable`. Asks which batches are trained, then settles: the weights have all of these then."""
         self._done, self._asks_for_done = None, True
         listening = Listening()
         while self._done is None and self._news.epoch == self._epoch:
-            tick()
-            if listening.look(time.monotonic()) > self._patience:
+            step()
+            if listening.step(time.monotonic()) > self._patience:
                 raise TransportError(f"the coordinator at {self._link.address} does not say what is trained")
             time.sleep(_REPORT / 10)
         self._asks_for_done = False
-        self.settle(tick)
+        self.settle(step)
         if self._done is None:  # the epoch ended before the coordinator said which batches are trained
             return np.full(len(states), TRAINED, np.uint8)
         return np.where(self._done | (states == TRAINED), TRAINED, FREE).astype(np.uint8)
@@ -191,7 +191,7 @@ class SharedLeases:
         return self._exchange.read("rounds"), self._exchange.read("sequence")
 
     def _look_for_trained(self, states: np.ndarray) -> None:
-        self._batches.look(states, self._exchange.next_round(), self._exchange.is_done, self._find_failed)
+        self._batches.step(states, self._exchange.next_round(), self._exchange.is_done, self._find_failed)
 
     def _report(self, states: np.ndarray | None, interval: float) -> None:
         """Report if `interval` seconds have passed, and take an answer that has come.

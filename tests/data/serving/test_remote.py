@@ -154,7 +154,7 @@ def test_a_data_server_process_fills_its_rings_from_remote(make_side, monkeypatc
     with serving(there) as (address, _):
         for far in (False, True):
             here = make_side(arrays_data(), workers=1, servers=1)
-            here.memory.order[...] = epoch_order(np.arange(COUNT), 1, 0)
+            here.memory.sample_order[...] = epoch_order(np.arange(COUNT), 1, 0)
             here.memory.ledger.open(0, np.zeros(COUNT // 4, np.uint8))
             here.memory.arrays["labels"][...] = there.memory.arrays["labels"][...] = np.arange(COUNT)
             monkeypatch.setattr(RunMemory, "attach", lambda handle, here=here: here.memory)

@@ -29,7 +29,7 @@ def make_servers(monkeypatch):
         memory = RunMemory.create(shape)
         memory.arrays["images"][...] = IMAGES
         memory.arrays["labels"][...] = range(COUNT)
-        memory.order[...] = epoch_order(np.arange(COUNT), 1, epoch)
+        memory.sample_order[...] = epoch_order(np.arange(COUNT), 1, epoch)
         memory.ledger.open(epoch, np.zeros(6, np.uint8))
         made.append(memory)
         monkeypatch.setattr(RunMemory, "attach", lambda handle: memory)
@@ -84,7 +84,7 @@ def test_a_batch_whose_round_ended_while_it_was_made_is_dropped(make_servers):
     memory, (server,) = make_servers(1)
     batch = server.take_batch(3, 0)
     memory.ledger.close_round()
-    memory.order[...] = epoch_order(np.arange(COUNT), 1, 2)  # back to the epoch before
+    memory.sample_order[...] = epoch_order(np.arange(COUNT), 1, 2)  # back to the epoch before
     memory.ledger.open(2, np.zeros(6, np.uint8))
     server.write_batch(memory.rings[0], 3, batch)
     assert memory.rings[0].peek() is None

@@ -82,7 +82,7 @@ class Cluster:
         self.servers[index].table.close()
         self.identities[index] = max(self.identities) + 1
         for number in range(8):  # until the one before is silent for long enough
-            self.coordinator.tick(self.network.now + number / 2)
+            self.coordinator.step(self.network.now + number / 2)
         self.coordinator.join(self.identities[index], self.joining(index), self.network.now)
         self.map = self.coordinator.map
         assert self.map.servers[index].identity == self.identities[index]
@@ -104,10 +104,10 @@ class Cluster:
             if self.known[index] != self.map and self.random.random() < 0.3:  # it learns of the map after a while
                 self.succeed(index)
             elif not exchange.done:
-                exchange.turn(self.network.now, 0)
+                exchange.step(self.network.now, 0)
         self.network.advance(seconds)
         for loop in self.loops.values():
-            loop.turn(0)
+            loop.step(0)
         self.network.advance(seconds)
 
     def round(self, turns=4000):
@@ -224,7 +224,7 @@ def test_a_delta_to_a_server_that_lost_its_weights_is_not_lost(cluster):
     run.round()
     run.weights[0] += 5
     run.exchanges[0].begin()
-    run.exchanges[0].turn(run.network.now, 0)
+    run.exchanges[0].step(run.network.now, 0)
     assert PUSHED in run.memories[0].states
     for index in (0, 1):
         run.restart_server(index)
@@ -322,7 +322,7 @@ def test_weights_and_activations_in_16_bits_are_refused(cluster, kind):
     run.round()
     stranger = run.network.endpoint("stranger")
     payload = np.ones(16 + 700 + 900, np.uint16)
-    stranger.send("server0", Message(kind, payload, run=77, sender=1005, epoch=1, shard=1, sequence=1, encoding=2))
+    stranger.send("server0", Message(kind, payload, run=77, sender=1005, map_epoch=1, shard=1, sequence=1, encoding=2))
     for _ in range(3):
         run.turn()
     assert "expected float32" in stranger.receive(0)[1].facts()["reason"]
@@ -336,7 +336,7 @@ def test_who_is_no_replica_reads_nothing_and_changes_nothing(cluster, kind):
     stranger = run.network.endpoint("stranger")
     for shard in range(len(run.layout.shards)):
         payload = b"" if kind == Kind.PULL else np.ones(run.layout.shards[shard].size, np.float32)
-        stranger.send("server0", Message(kind, payload, run=77, sender=5, epoch=1, shard=shard, sequence=1))
+        stranger.send("server0", Message(kind, payload, run=77, sender=5, map_epoch=1, shard=shard, sequence=1))
     for _ in range(9):
         run.turn()
     answers = [stranger.receive(0)[1] for _ in run.layout.shards]
@@ -400,7 +400,7 @@ def test_answers_that_are_not_expected_change_nothing(cluster):
     exchange.begin()
     told, answered = [], exchange.answered
     for _ in answers:
-        exchange.turn(run.network.now, 0)
+        exchange.step(run.network.now, 0)
         told += exchange.unanswered().values()
         assert exchange.answered == answered
     for text in ("refuses: not? today", "refuses, and does not say why", "answers FRESH with 20 bytes", "PICTURES"):

@@ -71,19 +71,19 @@ def test_a_dead_server_does_not_hold_up_the_exchange_with_the_others(memory):
     assert min(collections.Counter(OWNERS).values()) > 2 * WINDOW
     exchange = exchange_with(dead, memory, weights)
     for _ in range(100):
-        exchange.turn(0.0, 0)
+        exchange.step(0.0, 0)
     assert [states_of(memory, server) for server in SERVERS] == [{UNSEEN}, {SEEN}, {SEEN}]
     assert not exchange.done
     assert exchange.unanswered() == {"server0": ""}
     assert len(dead.asked["server0"]) == WINDOW
     exchange = exchange_with(Servers(), memory, weights)
     while not exchange.done:
-        exchange.turn(0.0, 0)
+        exchange.step(0.0, 0)
     weights += 1  # now with payloads in buffers, which a dead server's queue does not let go of
     exchange = exchange_with(dead, memory, weights)
     before = memory.read("pushes")
     for _ in range(100):
-        exchange.turn(0.0, 0)
+        exchange.step(0.0, 0)
     assert exchange.unanswered() == {"server0": ""}
     assert memory.read("pushes") - before == len(OWNERS) - OWNERS.count("server0") + WINDOW
 
@@ -99,7 +99,7 @@ def test_each_server_is_asked_in_turn(memory):
     order, send = [], servers.send
     servers.send = lambda peer, message: order.append(peer) or send(peer, message)
     exchange = exchange_with(servers, memory, np.zeros(LAYOUT.size, np.float32))
-    exchange.turn(0.0, 0)
+    exchange.step(0.0, 0)
     assert order == list(SERVERS) * WINDOW
 
 
@@ -107,12 +107,12 @@ def test_a_question_that_has_not_left_is_not_sent_again(memory):
     servers = Servers(dead=["server1"])
     exchange = exchange_with(servers, memory, np.zeros(LAYOUT.size, np.float32))
     for now in np.arange(0.0, 5.0, 0.25):
-        exchange.turn(float(now), 0)
+        exchange.step(float(now), 0)
     assert len(servers.asked["server1"]) == WINDOW
     for copy in servers.asked["server1"]:
         copy.done = True
     asked = []
     for now in (5.0, 5.25, 5.5, 5.75, 6.0):  # a second from when it was last seen waiting
-        exchange.turn(now, 0)
+        exchange.step(now, 0)
         asked.append(len(servers.asked["server1"]))
     assert asked == [WINDOW, WINDOW, WINDOW, 2 * WINDOW, 2 * WINDOW]

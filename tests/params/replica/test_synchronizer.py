@@ -45,7 +45,7 @@ class Exchange:
     def done(self):
         return self.answered == self.turns and not self.owing
 
-    def turn(self, now, seconds):
+    def step(self, now, seconds):
         self.touched.append(self.board.orders[0][1])
         if self.answered < self.turns:
             self.answered += 1
@@ -67,8 +67,8 @@ class Rounds(Exchange):
     def begin(self):
         self.begun, self.answered = self.begun + 1, 0
 
-    def turn(self, now, seconds):
-        super().turn(now, 0)
+    def step(self, now, seconds):
+        super().step(now, 0)
         if self.begun == self.death:
             raise KeyError("it dies")
         self.words.states[:] = SEEN

@@ -28,7 +28,7 @@ def facts(**more):
 
 def begin(servers=1, replicas=2, **more):
     coordinator = Coordinator(run=5, expected=servers)
-    coordinator.tick(0.0)
+    coordinator.step(0.0)
     for number in range(servers):
         coordinator.join(100 + number, {"role": "params", "address": f"127.0.0.1:{7000 + number}"}, 0.0)
     for number in range(replicas):
@@ -48,7 +48,7 @@ def listen(coordinator, since, until, heard=()):
     """
     silent = []
     for now in np.arange(since, until + 0.25, 0.5):
-        silent += [member.identity for member in coordinator.tick(float(now))]
+        silent += [member.identity for member in coordinator.step(float(now))]
         for identity in heard:
             member = coordinator.roster.members[identity]
             coordinator.report(identity, member.sequence + 1, {"epoch": member.epoch}, float(now))
@@ -231,7 +231,7 @@ def test_a_second_server_with_the_identity_of_a_living_one_is_refused():
         second = {"role": "params", "address": "127.0.0.1:9999"}
         assert "waiting" in coordinator.join(101, second, 0.5, 9)
         assert "waiting" in coordinator.join(101, second, 0.6, 10)
-        coordinator.tick(0.65)
+        coordinator.step(0.65)
         coordinator.report(101, 1, {}, 0.7)
         with pytest.raises(RefusedError, match=r"127\.0\.0\.1:9999 has the identity of the one at 127\.0\.0\.1:7001"):
             coordinator.join(101, second, 0.8, 11)
@@ -403,11 +403,11 @@ def test_a_replica_that_was_away_learns_of_every_epoch_that_ended():
 def test_a_leader_keeps_its_place_while_the_coordinator_is_restarted():
     coordinator = begin()
     again = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
-    again.tick(50.0)
+    again.step(50.0)
     assert not again.join(2, {**facts(), "run": 5, "epoch": 0}, 51.0)["leader"]  # first, but it did not lead
     assert again.join(1, {**facts(), "run": 5, "epoch": 0}, 52.0)["leader"]
     lost = Coordinator.restored(json.loads(json.dumps(coordinator.snapshot())))
-    lost.tick(50.0)
+    lost.step(50.0)
     lost.join(2, {**facts(), "run": 5, "epoch": 0}, 51.0)
     listen(lost, 51.0, 50.5 + MEMBER_DEADLINE, heard=(2,))
     assert lost.report(2, 1, {"epoch": 0}, 66.0)["leader"]
@@ -431,7 +431,7 @@ def test_every_image_is_counted_once_whatever_happens(seed, quorum):
             held[identity], sequences[identity] = [], 0
             epochs[identity] = coordinator.join(identity, facts(quorum=quorum), now)["epoch"]
             continue
-        coordinator.tick(now)
+        coordinator.step(now)
         trained = [batch for batch in held[identity] if random.random() < 0.5]
         report = {"epoch": epochs[identity], "trained": trained, "wanted": int(random.integers(0, 4))}
         sequences[identity] += 1
@@ -630,17 +630,17 @@ def test_a_coordinator_that_was_stopped_takes_nobody_for_dead_whose_words_it_has
     coordinator = begin()
     granted = coordinator.report(1, 1, {"epoch": 0, "wanted": 2}, 0.0)["granted"]
     assert listen(coordinator, 0.0, 5.0, heard=(1, 2, 100)) == []
-    assert not coordinator.tick(65.0)  # it was stopped for a minute
+    assert not coordinator.step(65.0)  # it was stopped for a minute
     for number in range(100):  # and has much to read
-        assert not coordinator.tick(65.0 + number, behind=True)
+        assert not coordinator.step(65.0 + number, behind=True)
     assert coordinator.report(1, 99, {"epoch": 0, "trained": granted}, 165.0)["trained"] == 20
     assert sorted(listen(coordinator, 165.0, 182.0, heard=(1,))) == [2, 100]  # those that are silent for it
 
 
 def test_a_restarted_coordinator_that_is_stopped_keeps_places_for_those_who_come_back():
     again = restored(begin(servers=2))
-    again.tick(0.0)
-    again.tick(600.0)
+    again.step(0.0)
+    again.step(600.0)
     assert "waiting" in again.join(201, {"role": "params", "address": "127.0.0.1:7001"}, 600.0, 1)
     assert not again.join(2, {**facts(), "run": 5}, 600.0, 1)["leader"]
     assert "waiting" not in again.join(101, {"role": "params", "address": "127.0.0.1:7001"}, 600.0, 1)
@@ -673,7 +673,7 @@ def test_a_restarted_coordinator_knows_the_lives_of_those_that_leave_before_they
     coordinator.join(1, facts(), 0.0, LIFE)
     coordinator.report(1, LIFE + 1, {"epoch": 0}, 0.0)
     again = restored(coordinator)
-    again.tick(0.0)
+    again.step(0.0)
     with pytest.raises(RefusedError, match="is no member itself"):
         again.leave(1, None, 3)
     again.leave(1, None, LIFE + 2)
@@ -701,7 +701,7 @@ def test_what_cannot_be_an_address_is_refused(address):
 
 def test_the_maps_epoch_does_not_go_back_for_anybody_when_the_coordinator_lost_its_snapshot():
     lost = Coordinator(run=6, expected=1)
-    lost.tick(0.0)
+    lost.step(0.0)
     lost.join(100, {"role": "params", "address": "127.0.0.1:7000"}, 0.0)
     older = {"epoch": 3, "servers": [[90, "127.0.0.1:7000"]]}
     newer = {"epoch": 5, "servers": [[99, "127.0.0.1:7000"]]}
@@ -725,7 +725,7 @@ def test_a_coordinator_that_is_restarted_for_another_number_of_servers_says_whic
 
 def test_servers_without_a_place_are_not_missed():
     coordinator = Coordinator(run=5, expected=3)
-    coordinator.tick(0.0)
+    coordinator.step(0.0)
     coordinator.join(100, {"role": "params", "address": "127.0.0.1:7000"}, 0.0)
     assert listen(coordinator, 0.0, 20.0) == [100]
     assert coordinator.state(20.0)["missing"] == []

@@ -41,8 +41,8 @@ def clock(monkeypatch):
 
 def test_time_between_two_looks_counts_as_far_as_a_look_explains_it():
     listening = Listening()
-    assert [listening.look(now) for now in (50.0, 50.5, 51.0, 111.0, 111.0, 110.0)] == [0.0, 0.5, 1.0, 2.0, 2.0, 2.0]
-    assert listening.look(200.0, behind=True) == pytest.approx(2.1)
+    assert [listening.step(now) for now in (50.0, 50.5, 51.0, 111.0, 111.0, 110.0)] == [0.0, 0.5, 1.0, 2.0, 2.0, 2.0]
+    assert listening.step(200.0, behind=True) == pytest.approx(2.1)
 
 
 def test_a_member_that_was_stopped_does_not_take_the_coordinator_for_silent(clock):
@@ -74,13 +74,13 @@ def test_a_member_that_is_stopped_while_it_asks_listens_afterwards(clock):
 def test_a_run_that_was_stopped_has_not_stalled(clock):
     crew = types.SimpleNamespace(totals=lambda: {"heartbeat": 5.0}, children=dict, first_failure="")
     dog = Watchdog(60.0, crew, dict, types.SimpleNamespace(asked=False), lambda text: None)
-    dog.look(moved=True)
+    dog.step(moved=True)
     for _ in range(20):
         clock.now += 3600.0
-        dog.look(moved=False)
+        dog.step(moved=False)
     for _ in range(80):
         clock.now += 0.5
-        dog.look(moved=False)
+        dog.step(moved=False)
     clock.now += 0.5
     with pytest.raises(StalledError, match="nothing moved for 60 s"):
-        dog.look(moved=False)
+        dog.step(moved=False)

@@ -90,7 +90,7 @@ def test_a_server_that_was_replaced_is_refused_for_good(run, port, again):
     run.join(201, server(1, port), BEFORE + 16, 9)
     if again:  # the coordinator has another life
         run = restored(run)
-        run.tick(0.0)
+        run.step(0.0)
         for identity, number in ((100, 0), (201, port - 7000)):
             run.join(identity, server(number), BEFORE + 17, 10)
     with pytest.raises(RefusedError) as refused:
@@ -126,7 +126,7 @@ def test_a_server_with_its_identity_comes_back_to_its_place_whenever_nobody_took
 
 def test_a_coordinator_with_its_snapshot_gives_servers_the_time_to_come_back(run):
     again = restored(run)
-    again.tick(500.0)
+    again.step(500.0)
     assert "waiting" not in again.join(100, server(0), 500.0, 9)
     assert "waiting" in again.join(201, server(1), 500.0, 9)
     assert "waiting" in again.join(203, server(3), 500.0, 9)
@@ -140,7 +140,7 @@ def test_a_coordinator_with_its_snapshot_gives_servers_the_time_to_come_back(run
 def test_a_coordinator_without_its_snapshot_learns_who_had_which_place():
     told = {"epoch": 4, "servers": [[100, "127.0.0.1:7000"], [101, "127.0.0.1:7001"], [102, "127.0.0.1:7002"]]}
     again = Coordinator(run=8, expected=3)
-    again.tick(0.0)
+    again.step(0.0)
     again.join(200, server(0), 0.0, 1)  # the first server is another one at the same address
     again.join(102, server(2), 0.0, 1)
     assert "2 of 3" in again.join(1, {**facts(), "run": 5, "map": told}, 0.0, 1)["waiting"]
@@ -196,7 +196,7 @@ def test_whoever_is_killed_and_started_again_the_map_ends_with_the_living(seed):
     living = {0: (100, 7000), 1: (101, 7001), 2: (102, 7002)}  # place in the test's mind -> identity, port
     ended, replaced, refused, sequence, fresh = set(), set(), [], 10, 200
     for now in np.arange(0, 240, 0.5):
-        coordinator.tick(float(now))
+        coordinator.step(float(now))
         if now < 150 and random.random() < 0.08:  # killed, and started again: with its identity, or as another
             victim = int(random.integers(1, 3))
             identity, port = living[victim]

@@ -86,20 +86,20 @@ class Run:
     def report(self):
         """Let the server hear the coordinator's news."""
         self.time += 1.0
-        self.server.tend(self.time)
+        self.server.step(self.time)
 
     def ask(self, kind, peer, shard, sequence, version=0):
         payload = np.ones(SIZE, np.float32) if kind == Kind.DELTA else b""
         sender = 1000 + int(peer[7:])
         if not self.host.is_replica(sender):
             self.host.join(sender, {"role": "replica", "facts": FACTS}, self.time)
-        message = Message(kind, payload, run=5, sender=sender, epoch=self.host.map.epoch, shard=shard,
+        message = Message(kind, payload, run=5, sender=sender, map_epoch=self.host.map.epoch, shard=shard,
                           sequence=sequence, version=version)  # fmt: skip
         self.endpoint.arrived.append((peer, message))
 
     def turns(self):
-        while self.endpoint.arrived or self.loop.turn(0):
-            self.loop.turn(0)
+        while self.endpoint.arrived or self.loop.step(0):
+            self.loop.step(0)
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ class Clock:
 def ask(network, peer, loop, message):
     peer.send("server", message)
     network.advance(0.1)
-    loop.turn(0)
+    loop.step(0)
     network.advance(0.1)
     return peer.receive(0)[1]
 
@@ -71,11 +71,11 @@ def test_a_join_and_what_follows_it_in_one_turn_are_taken_in_their_order():
     loop = make_loop(network.endpoint("server"), "s", 9, Coordinator(5, 1), None, lambda text: None, Clock())
     loop.server.view.join(0.0)
     peer, kinds = network.endpoint("peer"), []
-    peer.send("server", Message(Kind.PULL, run=5, sender=3, epoch=1, sequence=1))
+    peer.send("server", Message(Kind.PULL, run=5, sender=3, map_epoch=1, sequence=1))
     peer.send("server", with_facts(Kind.JOIN, JOIN, sender=3, sequence=2))
-    peer.send("server", Message(Kind.PULL, run=5, sender=3, epoch=1, sequence=3))
+    peer.send("server", Message(Kind.PULL, run=5, sender=3, map_epoch=1, sequence=3))
     network.advance(0.1)
-    assert loop.turn(0) == 3
+    assert loop.step(0) == 3
     network.advance(0.1)
     while received := peer.receive(0):
         kinds.append((received[1].sequence, received[1].kind))
@@ -129,13 +129,13 @@ def test_a_disk_that_is_full_is_tried_again():
     loop.server.view.join(0.0)
     coordinator.join(7, JOIN, 0.0)
     for _ in range(30):
-        loop.turn(0)
+        loop.step(0)
     assert folder.noted == 3
     assert folder.facts["identity"] == 9
     assert Coordinator.restored(folder.facts["coordinator"]).course.facts == coordinator.course.facts
     folder.outdated = True  # the disk refused what was noted
     for _ in range(10):
-        loop.turn(0)
+        loop.step(0)
     assert folder.noted > 4
     loop.close()
 

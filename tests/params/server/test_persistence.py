@@ -38,7 +38,7 @@ def test_a_restarted_server_has_weights_and_sequences_of_the_snapshot(table, tmp
     for number in NUMBERS:
         first.fill(number, ones(number))
         first.apply_deltas(number, [Delta(7, 3, ones(number))])
-    folder.look(first, time.monotonic(), all_of_it=True)
+    folder.step(first, time.monotonic(), all_of_it=True)
     folder.close(first)
     second, again = table(), SnapshotFolder(tmp_path, 0.0)
     assert again.load(second, 0) == len(NUMBERS)
@@ -56,10 +56,10 @@ def test_several_updates_fold_into_one_writing(table, tmp_path):
     now = time.monotonic()
     for sequence in range(1, 50):
         first.apply_deltas(0, [Delta(1, sequence, ones(0))])
-        folder.look(first, now + sequence / 1000)
+        folder.step(first, now + sequence / 1000)
     assert folder.statistics(time.monotonic()).written == 0
     assert folder.statistics(time.monotonic()).dirty == 1
-    folder.look(first, now + 6)
+    folder.step(first, now + 6)
     folder.close(None)
     assert folder.statistics(time.monotonic()).written == 1
 
@@ -147,7 +147,7 @@ def test_what_the_disk_refused_is_written_once_it_does_not(table, tmp_path):
     folder.note({"identity": 5})
     told = []
     for tries in (1, 2, 3):
-        folder.look(first, time.monotonic())
+        folder.step(first, time.monotonic())
         wait_until(lambda tries=tries: folder.statistics(time.monotonic()).failed > tries and not folder._busy)
         told.append(folder.trouble)
         folder.trouble = None
@@ -155,7 +155,7 @@ def test_what_the_disk_refused_is_written_once_it_does_not(table, tmp_path):
     assert folder.outdated
     place.unlink()
     folder.note({"identity": 5})
-    folder.look(first, time.monotonic())
+    folder.step(first, time.monotonic())
     folder.close(first)
     assert (folder.statistics(time.monotonic()).dirty, folder.outdated) == (0, False)
     second, again = table(), SnapshotFolder(place, 0.0)
@@ -183,11 +183,11 @@ class HeldDisk:
         """Have one shard being written and two waiting, all of which change once more."""
         for number in range(3):
             table.fill(number, ones(number))
-            folder.look(table, time.monotonic())
+            folder.step(table, time.monotonic())
             wait_until(self.writing.is_set)
         for number in range(3):
             table.apply_deltas(number, [Delta(7, 3, ones(number))])
-            folder.look(table, time.monotonic())
+            folder.step(table, time.monotonic())
         assert folder.statistics(time.monotonic()).dirty == 3
 
 
@@ -248,10 +248,10 @@ def test_a_look_costs_what_changed(table, tmp_path, monkeypatch):
         first.fill(number, ones(number))
     entries, now = first.entries, time.monotonic()
     first.entries = Unwalked(entries)
-    folder.look(first, now)
-    folder.look(first, now + 1)
+    folder.step(first, now)
+    folder.step(first, now + 1)
     assert folder.statistics(time.monotonic()).dirty == len(NUMBERS)
-    folder.look(first, now + 6)
+    folder.step(first, now + 6)
     wait_until(lambda: folder.statistics(time.monotonic()).written > 0)
     first.apply_factors(0, 1, 1, np.ones(16 + 600 + 700, np.float32))
     first.entries = entries
@@ -263,12 +263,12 @@ def test_a_shard_of_another_table_that_the_disk_refused_is_not_written(table, tm
     first, folder = table(), SnapshotFolder(tmp_path / "gone", 0.0)
     (tmp_path / "gone").rmdir()
     first.fill(0, ones(0))
-    folder.look(first, time.monotonic())
+    folder.step(first, time.monotonic())
     wait_until(lambda: folder.statistics(time.monotonic()).failed and not folder._busy)
     (tmp_path / "gone").mkdir()
     second = table()
     folder.load(second, 0)
-    folder.look(second, time.monotonic())
+    folder.step(second, time.monotonic())
     folder.close(second)
     assert list((tmp_path / "gone").iterdir()) == []
 

@@ -89,7 +89,7 @@ def test_a_server_that_took_leave_of_itself_joins_again():
     view = HostedRun(coordinator, 100, "here:1")
     view.join(0.0)
     for number in range(round(MEMBER_DEADLINE) + 2):
-        coordinator.tick(float(number))
+        coordinator.step(float(number))
     assert 100 not in coordinator.roster.members
     assert view.report(dict, 0.5, 20.0) is None
     assert coordinator.roster.members[100].address == "here:1"

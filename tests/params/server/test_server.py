@@ -60,7 +60,7 @@ class Served:
         self.peer.send("server", message)
         self.network.advance(0.1)
         self.time += 0.5  # a report of the server itself is due
-        self.loop.turn(0)
+        self.loop.step(0)
         self.network.advance(0.1)
         return [received[1] for received in iter(lambda: self.peer.receive(0), None)]
 
@@ -122,7 +122,7 @@ def test_statistics_that_are_none_are_left_out(served, updates):
 def test_a_name_is_one_that_every_terminal_shows(served):
     served.ask(with_facts(Kind.JOIN, {**JOIN, "name": "\ud800\x1b[2J" + 1000 * "x"}, sender=7, sequence=1))
     served.host.roster.members[7].seen = -MEMBER_DEADLINE - 1
-    served.loop.turn(0)
+    served.loop.step(0)
     silent = next(line for line in served.told if "is silent" in line)
     assert silent.startswith("??[2Jxxx")
     assert len(silent) < 200
@@ -131,8 +131,8 @@ def test_a_name_is_one_that_every_terminal_shows(served):
 
 def test_who_comes_goes_and_is_refused_is_said_once(served):
     replica = {**JOIN, "name": "replica a"}
-    served.loop.turn(0)
-    served.loop.turn(0)
+    served.loop.step(0)
+    served.loop.step(0)
     served.ask(with_facts(Kind.JOIN, replica, sender=7, sequence=1))
     for sequence in (1, 2):
         served.ask(with_facts(Kind.JOIN, {**joining(epochs=9), "name": "\x1b b"}, sender=8, sequence=sequence))
@@ -188,13 +188,13 @@ def test_a_server_reports_only_numbers_that_the_coordinator_keeps(served, tmp_pa
 
 def test_a_message_of_another_run_is_not_refused_before_the_run_is_known():
     restarted = Served()
-    push = Message(Kind.PULL, b"", run=77, sender=7, epoch=1, shard=0, sequence=4)
+    push = Message(Kind.PULL, b"", run=77, sender=7, map_epoch=1, shard=0, sequence=4)
     (answer,) = restarted.ask(push)
-    assert (answer.kind, answer.epoch, answer.shard, answer.sequence) == (Kind.MOVED, 0, 0, 4)
+    assert (answer.kind, answer.map_epoch, answer.shard, answer.sequence) == (Kind.MOVED, 0, 0, 4)
     assert answer.facts()["map"]["epoch"] == 0
     restarted.ask(with_facts(Kind.JOIN, {**JOIN, "run": 77, "epoch": 1}, sender=7, sequence=1))
     assert restarted.ask(push)[0].kind == Kind.EMPTY
-    stranger = Message(Kind.PULL, b"", run=78, sender=7, epoch=1, shard=0, sequence=4)
+    stranger = Message(Kind.PULL, b"", run=78, sender=7, map_epoch=1, shard=0, sequence=4)
     assert restarted.ask(stranger)[0].kind == Kind.REFUSED
     restarted.server.close()
 

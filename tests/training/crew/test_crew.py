@@ -78,7 +78,7 @@ def test_what_a_dead_worker_leased_is_free_again_and_its_counters_stay(make_crew
     memory.board.counters[1].add("images", 40)
     memory.board.counters[1].publish("acknowledged", 7)
     started[1].exit_code = 3
-    crew.watch()
+    crew.step()
     assert memory.ledger.statistics().free == 6
     assert memory.evaluation.statistics().free == 2
     assert crew.totals()["images"] == 40
@@ -97,10 +97,10 @@ def test_who_did_not_get_ready_is_named(make_crew, monkeypatch, ready, missing):
     for number in ready:
         memory.board.counters[number].publish("ready", 1)
     with pytest.raises(ProcessError, match=f"no {missing} was ready 0 s after its start"):
-        crew.wait_ready(crew.watch)
+        crew.wait_ready(crew.step)
     for number in range(3):
         memory.board.counters[number].publish("ready", 1)
-    crew.wait_ready(crew.watch)
+    crew.wait_ready(crew.step)
 
 
 def test_what_needs_care_is_tended_while_processes_start(make_crew):
@@ -119,7 +119,7 @@ def test_what_a_dead_data_server_held_is_free_again(make_crew):
     crew, memory, started, _ = make_crew(1, 2)
     mine, other = memory.ledger.claim(0, 1), memory.ledger.claim(0, 2)
     started[1].exit_code = -9
-    crew.watch()
+    crew.step()
     states = memory.ledger.states()
     assert states[mine] == 0
     assert states[other] == HELD
@@ -131,13 +131,13 @@ def test_a_ring_without_its_consumer_is_emptied(make_crew):
     for _ in range(2):
         publish(memory, lost, memory.ledger.claim(0, 2), 2)
     started[1].exit_code = 1
-    crew.watch()
+    crew.step()
     assert "given up" in notices[0][0]
     assert lost.producer == NO_PRODUCER
     assert lost.statistics().waiting == 0
     assert memory.ledger.statistics().free == 6
     publish(memory, lost, memory.ledger.claim(0, 2), 2)  # it was writing when the supervisor closed the ring
-    crew.watch()
+    crew.step()
     assert memory.ledger.statistics().free == 6
     assert crew.obeying() == [0]
 
@@ -146,11 +146,11 @@ def test_a_ring_without_its_producer_is_given_to_another(make_crew):
     crew, memory, started, _ = make_crew(2, 2, restarts=0)
     assert [ring.producer for ring in memory.rings] == [2, 3]
     started[3].exit_code = 1
-    crew.watch()
+    crew.step()
     assert [ring.producer for ring in memory.rings] == [2, 2]
     started[2].exit_code = 1
     with pytest.raises(ProcessError, match=r"data server 1 ended with exit code 1 \(first failure\)"):
-        crew.watch()
+        crew.step()
 
 
 def test_a_sample_that_kills_two_processes_is_left_out(make_crew):
@@ -158,7 +158,7 @@ def test_a_sample_that_kills_two_processes_is_left_out(make_crew):
     for deaths in (1, 2):
         memory.board.counters[1].publish("decoding", 5)
         next(child for child in started if child.exit_code is None and child.name == "data server 0").exit_code = -11
-        crew.watch()
+        crew.step()
         assert memory.arrays["bad"][4] == (Fault.CRASHED if deaths == 2 else 0)
     assert memory.board.counters[1].read().decoding == 0
     assert crew.totals()["bad"] == 1
@@ -167,7 +167,7 @@ def test_a_sample_that_kills_two_processes_is_left_out(make_crew):
         child.started -= 3600
         memory.board.counters[1].publish("decoding", 7)
         child.exit_code = -9
-        crew.watch()
+        crew.step()
     assert np.flatnonzero(memory.arrays["bad"]).tolist() == [4]
 
 
@@ -178,14 +178,14 @@ def test_who_makes_the_pictures_is_said_once_for_all_data_servers(make_crew, mon
 
     def publish(row, made_by):
         row.publish("made_by", made_by)
-        crew.watch()
+        crew.step()
         return [text for text, _ in notices]
 
     assert publish(first, ELSEWHERE) == publish(second, ELSEWHERE) == []
     assert publish(second, HERE) == publish(first, HERE) == ["data server 1 says"]
     assert len(publish(second, ELSEWHERE)) == 1  # the other still makes its own
     started[1].exit_code = 1
-    crew.watch()
+    crew.step()
     assert "data server 0 ended with exit code 1" in notices[1][0]
     assert notices[2][0] == "data server 1 says"
     notices.clear()
@@ -202,11 +202,11 @@ def test_late_deaths_do_not_add_up(make_crew):
     for _ in range(4):
         worker().started -= 3600
         worker().exit_code = 1
-        crew.watch()
+        crew.step()
     assert crew.obeying() == [0]
     worker().exit_code = 1
     with pytest.raises(ProcessError, match="cannot go on"):
-        crew.watch()
+        crew.step()
 
 
 def test_stopping_tells_all(make_crew):

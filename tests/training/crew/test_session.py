@@ -66,7 +66,7 @@ def acknowledge(session, *workers):
 
 def die(session, number):
     session.crew.members[number].child.exit_code = 1
-    session.watch()
+    session.step_while_starting()
 
 
 def test_the_successor_of_one_that_had_acknowledged_is_behind(make):
@@ -100,7 +100,7 @@ def test_who_is_given_up_is_waited_for_no_more(make):
 def test_a_pause_looks_until_all_are_idle(make):
     session, ticks = make().session, []
 
-    def tick():
+    def step():
         ticks.append(session.memory.board.order()[1])
         if len(ticks) == 3:
             acknowledge(session, 0)
@@ -111,14 +111,14 @@ def test_a_pause_looks_until_all_are_idle(make):
         if len(ticks) == 6:
             acknowledge(session, 0)
 
-    session.pause(tick)
+    session.pause(step)
     assert ticks == [IDLE] * 6
 
 
 def play_workers(session, images, orders):
-    """Return a tick in which one worker evaluates a chunk, or acknowledges."""
+    """Return a step in which one worker evaluates a chunk, or acknowledges."""
 
-    def tick():
+    def step():
         order = session.memory.board.order()[1]
         orders.append(order)
         ledger = session.memory.evaluation
@@ -127,7 +127,7 @@ def play_workers(session, images, orders):
             ledger.finish(ledger.round, chunk, 0)
         acknowledge(session, 0, 1)
 
-    return tick
+    return step
 
 
 @pytest.mark.parametrize(("part", "kind"), [("validation", VALIDATE), ("test", TEST)])
@@ -159,7 +159,7 @@ def test_an_epoch_in_steps_deals_what_its_quorum_needs(make):
     session.open_epoch(0, np.zeros(session.plan.batches, np.uint8))
     states = session.memory.ledger.states()
     assert states.tolist() == [FREE] * 4 + [SKIPPED] * 3  # 50 of 100 images
-    assert sorted(session.memory.order.tolist()) == sorted(session.plan.data.training.tolist())
+    assert sorted(session.memory.sample_order.tolist()) == sorted(session.plan.data.training.tolist())
 
 
 def test_without_steps_all_batches_are_free(make):

@@ -28,10 +28,10 @@ def test_each_is_named_once(tmp_path, data):
     bad = BadSamples(data, flags, tmp_path, False, pytest.fail)
     assert bad.count == 1
     flags[[2, 5]] = Fault.DAMAGED, Fault.CRASHED
-    bad.look()
-    bad.look()
+    bad.step()
+    bad.step()
     flags[7] = Fault.MISSING
-    bad.look()
+    bad.step()
     assert bad.count == 4
     assert [(line["fault"], line["number"]) for line in lines(tmp_path)] == [
         ("NOT_AN_IMAGE", None), ("DAMAGED", 2), ("CRASHED", 5), ("MISSING", 7),
@@ -47,7 +47,7 @@ def test_each_is_named_once(tmp_path, data):
 def test_a_resumed_run_knows_them_and_tries_again_what_may_have_come_back(tmp_path, data):
     flags = np.zeros(9, np.uint8)
     flags[[2, 5, 6]] = Fault.DAMAGED, Fault.CRASHED, Fault.MISSING
-    BadSamples(data, flags, tmp_path, False, pytest.fail).look()
+    BadSamples(data, flags, tmp_path, False, pytest.fail).step()
     with open(tmp_path / "bad_samples.jsonl", "a") as file:
         file.write('{"sample": "half a li')
     again = np.zeros(9, np.uint8)
@@ -56,7 +56,7 @@ def test_a_resumed_run_knows_them_and_tries_again_what_may_have_come_back(tmp_pa
     bad.forgive()
     assert np.flatnonzero(again).tolist() == [2, 5]
     again[6] = Fault.UNREADABLE
-    bad.look()
+    bad.step()
     assert (tmp_path / "bad_samples.jsonl").read_text().count("\n") == 4
     assert bad.count == 4
 
@@ -64,10 +64,10 @@ def test_a_resumed_run_knows_them_and_tries_again_what_may_have_come_back(tmp_pa
 def test_strict_ends_with_the_first(tmp_path, data):
     flags = np.zeros(9, np.uint8)
     bad = BadSamples(data, flags, tmp_path, True, pytest.fail)
-    bad.look()
+    bad.step()
     flags[4] = Fault.EMPTY
     with pytest.raises(DataError, match=r"green/0001.jpg: the file is empty; .* --strict"):
-        bad.look()
+        bad.step()
 
 
 def test_a_disk_that_does_not_take_it_is_told(tmp_path, data):

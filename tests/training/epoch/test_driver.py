@@ -67,7 +67,7 @@ def made(monkeypatch):
     interruption, told = SimpleNamespace(requested=None), []
     driver = Driver(
         plan, session, leases, account, Recorder(log), Recorder(log), Recorder(log), interruption, told.append,
-        lambda guarded: log.append(("tick", guarded)),
+        lambda guarded: log.append(("step", guarded)),
     )  # fmt: skip
     return SimpleNamespace(
         driver=driver, log=log, session=session, leases=leases, interruption=interruption, told=told, plan=plan
@@ -81,7 +81,7 @@ def test_while_training_the_leases_are_asked_before_anything_else_is_seen_to(mad
     state = State(RULES, Phase.TRAINING)
     made.interruption.requested = "SIGTERM"
     assert made.driver._look(state) == Looked(interrupted=True, leads=True)
-    assert [name for name, *_ in made.log] == ["states", "over", "tick"]
+    assert [name for name, *_ in made.log] == ["states", "over", "step"]
     made.log.clear()
     made.leases._returned["over"] = True
     assert made.driver._look(state) == Looked(over=True)
@@ -91,7 +91,7 @@ def test_while_training_the_leases_are_asked_before_anything_else_is_seen_to(mad
 @pytest.mark.parametrize("purpose", [*Purpose])
 def test_a_run_that_goes_back_is_not_guarded(made, purpose):
     assert made.driver._look(State(RULES, Phase.PAUSING, purpose)) == Looked(behind=frozenset())
-    assert made.log == [("tick", purpose is not Purpose.RETURN), ("behind",)]
+    assert made.log == [("step", purpose is not Purpose.RETURN), ("behind",)]
 
 
 def test_what_is_validated_is_looked_at(made):
@@ -103,19 +103,19 @@ def test_a_look_may_see_that_the_run_diverged(made, phase):
     def diverge(guarded):
         raise DivergedError("the loss became NaN")
 
-    made.driver._tick = diverge
+    made.driver._step_run = diverge
     assert made.driver._look(State(RULES, phase)) == Diverged("the loss became NaN")
 
 
 def test_an_action_that_finds_the_run_diverged_is_the_last(made):
-    def diverge(tick):
-        tick()
+    def diverge(step):
+        step()
         raise DivergedError("it did")
 
     made.leases._returned["settle"] = diverge
     outcome = made.driver._do((CloseRound(idle=True), Settle(), CloseEpoch(0), Order(TRAIN)))
     assert outcome == Diverged("it did")
-    assert [entry[0] for entry in made.log] == ["close_round", "settle", "tick"]
+    assert [entry[0] for entry in made.log] == ["close_round", "settle", "step"]
 
 
 def test_weights_that_are_not_finite_close_no_epoch(made):

@@ -18,27 +18,27 @@ FAULTY = dataclasses.replace(FRESH, faults=1, fault_epoch=3, fault_step=77)
 
 def test_a_fault_is_seen_once_and_that_of_a_successor_again():
     guard = DivergenceGuard(10, 16, 3)
-    guard.look([FRESH, FRESH], 0, 0)
+    guard.check([FRESH, FRESH], 0, 0)
     with pytest.raises(DivergedError, match="NaN or infinite in epoch 3, update 77"):
-        guard.look([FRESH, FAULTY], 0, 0)
-    guard.look([FRESH, FAULTY], 0, 0)
-    guard.look([FRESH, FRESH], 0, 0)  # it died, and its successor has met none
+        guard.check([FRESH, FAULTY], 0, 0)
+    guard.check([FRESH, FAULTY], 0, 0)
+    guard.check([FRESH, FRESH], 0, 0)  # it died, and its successor has met none
     with pytest.raises(DivergedError):
-        guard.look([FRESH, FAULTY], 0, 0)
+        guard.check([FRESH, FAULTY], 0, 0)
     guard.begin_again([FAULTY, FAULTY], 0, 0)
-    guard.look([FAULTY, FAULTY], 0, 0)
+    guard.check([FAULTY, FAULTY], 0, 0)
 
 
 def test_the_mean_loss_of_a_window_is_bounded():
     guard = DivergenceGuard(10, 16, 3)
     bound = 2 * math.log(10)
-    guard.look([], 1000, 1000 * 9.0)  # too few to tell
-    guard.look([], 1600, 1600 * bound)
-    guard.look([], 3200, 3200 * bound)
+    guard.check([], 1000, 1000 * 9.0)  # too few to tell
+    guard.check([], 1600, 1600 * bound)
+    guard.check([], 3200, 3200 * bound)
     with pytest.raises(DivergedError, match=r"mean loss of 1,600 images is 4\.7"):
-        guard.look([], 4800, 3200 * bound + 1600 * 4.7)
+        guard.check([], 4800, 3200 * bound + 1600 * 4.7)
     guard.begin_again([], 9600, 1e6)
-    guard.look([], 11_200, 1e6 + 1600 * 2.0)
+    guard.check([], 11_200, 1e6 + 1600 * 2.0)
 
 
 def test_it_gives_up_after_so_many_times():

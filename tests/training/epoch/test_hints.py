@@ -28,8 +28,8 @@ def hint(seconds=10.0, cached=1.0, waited=10.0, busy=20.0, decode=0.0, augment=9
         "waited_ns": waited * SECOND, "busy_ns": busy * SECOND, "decode_ns": decode * SECOND,
         "augment_ns": augment * SECOND, "hits": hits, "decoded": 50,
     }  # fmt: skip
-    hints.look(measured, seconds, deaths, without)
-    hints.look(measured, seconds, deaths, 2 * without)  # said once
+    hints.check(measured, seconds, deaths, without)
+    hints.check(measured, seconds, deaths, 2 * without)  # said once
     assert len(notices) <= 1
     return notices[0] if notices else ""
 
@@ -54,9 +54,9 @@ def test_an_epoch_in_which_a_process_died_tells_nothing_of_data_servers():
     hints = ServingHints(plan(), notices.append)
     measured = {"waited_ns": 9 * SECOND, "busy_ns": 20 * SECOND, "decode_ns": 0, "augment_ns": SECOND, "hits": 0,
                 "decoded": 0}  # fmt: skip
-    hints.look(measured, 10.0, 2, 0.0)
+    hints.check(measured, 10.0, 2, 0.0)
     assert notices == []
-    hints.look(measured, 10.0, 2, 0.0)
+    hints.check(measured, 10.0, 2, 0.0)
     assert len(notices) == 1
 
 

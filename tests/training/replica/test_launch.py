@@ -52,24 +52,24 @@ def launched(tmp_path, monkeypatch):
 @pytest.mark.parametrize("code", [143, 130, 1, -signal.SIGTERM, -signal.SIGKILL])
 def test_a_replica_that_did_not_finish_is_announced_and_replaced(launched, code):
     launch = launched(train, code)
-    launch.watch()
+    launch.step()
     assert launch.told == [f"part ended with {code}; started again"]
     assert (launch.started, launch.dead) == (["part"], [4711])
 
 
 def test_a_replica_whose_part_of_the_run_is_done_is_not_replaced(launched):
     launch = launched(train, 0)
-    launch.watch()
+    launch.step()
     assert (launch.told, launch.started, launch.dead) == ([], [], [])
 
 
 def test_what_stops_the_whole_run_may_stop_a_replica_too_which_is_not_replaced(launched):
     launch = launched(train, 143, stops=True)
-    launch.watch()
+    launch.step()
     assert (launch.told, launch.started, launch.dead) == ([], [], [4711])
 
 
 def test_a_server_is_replaced_while_the_run_stops_since_it_takes_the_last_updates(launched):
     launch = launched(serve_for_supervisor, -signal.SIGTERM, stops=True)
-    launch.watch()
+    launch.step()
     assert launch.started == ["part"]

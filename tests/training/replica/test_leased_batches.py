@@ -21,7 +21,7 @@ def begun(count, *trained, round_number=1, done=0, failed_in=no_failures):
     batches.begin(count)
     states = np.full(count, ELSEWHERE, np.uint8)
     states[list(trained)] = TRAINED
-    batches.look(states, round_number, lambda number: number <= done, failed_in)
+    batches.step(states, round_number, lambda number: number <= done, failed_in)
     return batches, states
 
 
@@ -51,7 +51,7 @@ class Told:
             self.heard |= bool(self.on_its_way)
             self.on_its_way = None
             self.batches.heard()
-        self.batches.look(self.states, self.done + 1, lambda number: number <= self.done, no_failures)
+        self.batches.step(self.states, self.done + 1, lambda number: number <= self.done, no_failures)
 
 
 def test_a_batch_is_told_once_the_servers_have_it_and_until_it_is_heard_in_whatever_order():
@@ -68,11 +68,11 @@ def test_what_is_trained_during_a_round_waits_for_the_next():
     assert batches.waits_for_exchange
     assert batches.tell() == []
     states[1] = TRAINED  # round 5 has begun
-    batches.look(states, 6, lambda number: number <= 5, no_failures)
+    batches.step(states, 6, lambda number: number <= 5, no_failures)
     assert batches.tell() == [0]
     assert batches.tell_last() == [0]  # nobody answered that report
     batches.heard()
-    batches.look(states, 7, lambda number: number <= 6, no_failures)
+    batches.step(states, 7, lambda number: number <= 6, no_failures)
     assert batches.tell() == [1]
     assert not batches.waits_for_exchange
 
@@ -80,7 +80,7 @@ def test_what_is_trained_during_a_round_waits_for_the_next():
 def test_a_replica_that_joins_again_tells_what_the_servers_have_and_keeps_the_rest():
     batches, states = begun(6, 0, 1, done=1)
     states[[2, 3, 4]] = TRAINED, HELD, FREE
-    batches.look(states, 2, lambda number: number <= 1, no_failures)
+    batches.step(states, 2, lambda number: number <= 1, no_failures)
     again = batches.rejoin(states, same_epoch=True)
     assert (again.trained, sorted(again.leased)) == ([0, 1], [2, 3, 4])
     assert batches.tell() == []  # what was ready is told by joining
@@ -92,7 +92,7 @@ def test_it_asks_for_as_many_as_are_trained_in_four_reports_less_what_is_here():
     assert batches.want(states, 2) == 8
     assert batches.has_to_tell
     states[:100] = TRAINED
-    batches.look(states, 1, lambda number: False, no_failures)
+    batches.step(states, 1, lambda number: False, no_failures)
     assert batches.want(states, 2) == 400
     states[100:350] = FREE
     states[350:360] = HELD

@@ -106,14 +106,14 @@ def test_an_epochs_figures_outlive_a_coordinator_that_is_lost_while_it_is_closed
     leases, link = replica.leases, replica.link
     link.said = [{**NEWS, "epoch": 1, "finished": [ENDED]}, "rejoin", {**NEWS, "epoch": 1}, {**NEWS, "epoch": 1}]
     for _ in range(4):
-        leases.tick()
+        leases.step()
     assert link.joins[0]["epoch"] == 1
     assert link.joins[0]["finished"] == [ENDED]
     assert leases.sums(replica.ledger.states()) == Sums(87, 5, 3)
     assert leases.missed() == []
     leases.open(1, np.zeros(BATCHES, np.uint8))
     link.said = [{**NEWS, "epoch": 3, "finished": [{**ENDED, "epoch": 1}, {**ENDED, "epoch": 2}]}]
-    leases.tick()
+    leases.step()
     assert leases.missed() == [(2, Sums(87, 5, 3))]
 
 
@@ -121,10 +121,10 @@ def test_images_of_all_count_once_though_a_restarted_coordinator_is_told_them_ag
     counted = []
     for trained in (10, 30, 5, 20, 45):
         replica.link.said = [{**NEWS, "trained": trained}]
-        replica.leases.tick()
+        replica.leases.step()
         counted.append(replica.leases.images_of_all(7))
     replica.link.said = [{**NEWS, "epoch": 1, "trained": 8, "finished": [ENDED]}]
-    replica.leases.tick()
+    replica.leases.step()
     assert [*counted, replica.leases.images_of_all(7)] == [10, 30, 30, 30, 45, 45 + (87 - 45) + 8]
 
 
@@ -144,7 +144,7 @@ def test_the_time_without_a_batch_to_train_is_counted_while_an_epoch_goes_on(rep
 def test_updates_that_a_checkpoint_brings_are_the_runs_already(replica):
     for updates, elsewhere in ((130, 30), (120, 30), (160, 60)):  # a restarted coordinator may know of fewer
         replica.link.said = [{**NEWS, "updates": updates}]
-        replica.leases.tick()
+        replica.leases.step()
         assert replica.store.elsewhere == elsewhere
 
 
@@ -156,7 +156,7 @@ def test_a_replica_that_never_opened_an_epoch_leaves_without_a_report(replica):
     )
     leases.leave()
     assert replica.link.left == 1
-    leases.tick()
+    leases.step()
     assert not replica.link.reports
 
 
@@ -164,7 +164,7 @@ def test_the_synchronizer_is_told_each_newer_map_once(replica):
     newer = {"epoch": 2, "servers": [[8, "127.0.0.1:7701"]]}
     for bucket_map in (MAP, newer, newer):
         replica.link.said = [{**NEWS, "map": bucket_map}]
-        replica.leases.tick()
+        replica.leases.step()
     assert replica.exchange.maps == [MAP, newer]
 
 
@@ -173,13 +173,13 @@ def test_answers_without_news_are_no_progress(replica):
     moves = []
     for news in (NEWS, NEWS, {**NEWS, "trained": 16}, {**NEWS, "trained": 16}, {**NEWS, "trained": 16, "updates": 1}):
         link.said = [news]
-        leases.tick()
+        leases.step()
         moves.append(leases.moved())
     assert moves == [True, False, True, False, True]
     granted = {**NEWS, "trained": 16, "updates": 1, "granted": [2]}
     for expected in (True, False):  # the second time it is here already
         link.said = [granted]
-        leases.tick()
+        leases.step()
         assert leases.moved() == expected
     assert replica.ledger.states()[2] == FREE
     replica.exchange.words["sequence"] += 1
@@ -190,31 +190,31 @@ def test_another_number_of_servers_than_the_run_began_with_is_told(replica):
     servers = [*MAP["servers"], [8, "127.0.0.1:7701"]]
     replica.link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
     with pytest.raises(TransportError, match="the run began with 1 parameter server and has 2 now; start it again"):
-        replica.leases.tick()
+        replica.leases.step()
 
 
 @pytest.mark.parametrize("granted", [[BATCHES], [-1], ["x"], [10**30], [1.5]])
 def test_batches_that_the_epoch_does_not_have_are_not_admitted(replica, granted):
     replica.link.said = [{**NEWS, "granted": [0, *granted]}]
     with pytest.raises(TransportError, match=r"leases batches beyond the 6|granted are no batches"):
-        replica.leases.tick()
+        replica.leases.step()
     assert not (replica.ledger.states() == FREE).any()
 
 
 def test_what_is_never_exchanged_is_not_waited_for_without_end(replica):
     with pytest.raises(TransportError, match=r"no weights were exchanged for 0\.1 s.*127\.0\.0\.1:7700"):
-        replica.leases.settle(replica.leases.tick)
+        replica.leases.settle(replica.leases.step)
 
 
 def test_a_slow_exchange_is_waited_for(replica):
     words, ticks = replica.exchange.words, []
 
-    def tick():
+    def step():
         ticks.append(1)
         words["sequence"] += len(ticks) % 5 == 0
         words["round_done"] = len(ticks) // 100
 
-    replica.leases.settle(tick)
+    replica.leases.settle(step)
     assert len(ticks) == 100
 
 
@@ -257,7 +257,7 @@ def test_images_that_could_not_be_had_are_told_with_their_batches(replica):
     link.said = ["rejoin", {**NEWS, "trained": 48, "failed": 7, "done": "e0", "failed_in": [[1, 1], [2, 2], [5, 4]]}]
     leases.over(ledger.states())
     assert (link.joins[0]["trained"], link.joins[0]["failed"]) == ([0, 1, 2], [[1, 1], [2, 2]])
-    leases.tick()
+    leases.step()
     assert leases.failed_in(ledger.states()) == {1: 1, 2: 2, 3: 3, 5: 4}
     assert leases.sums(ledger.states()) == Sums(41, 0, 7)
 
@@ -291,7 +291,7 @@ def test_the_first_server_is_the_coordinator_too_and_silent_as_whichever_is(repl
     servers = [[7, "127.0.0.1:7700"], [8, "127.0.0.1:7701"]]
     link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
     exchange.silences = np.array([1500, 2500])
-    leases.tick()
+    leases.step()
     link.silence = 0.05
     one, other = "the coordinator at 127.0.0.1:7700", "the parameter server at 127.0.0.1:7701"
     assert leases.silences() == {one: 1.5, other: 2.5}
@@ -305,11 +305,11 @@ def test_a_replica_that_was_stopped_gives_up_on_nobody(replica, monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     looks = []
 
-    def tick():
+    def step():
         looks.append(1)
         clock[0] += 60.0 if len(looks) == 2 else 0.01
         words["round_done"] = len(looks) // 4
 
     leases._patience = 2.0
-    leases.settle(tick)
+    leases.settle(step)
     assert len(looks) == 4

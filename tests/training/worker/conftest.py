@@ -56,7 +56,7 @@ class World:
 
     def numbers(self, batch):
         """The samples of a batch."""
-        return self.memory.order[batch * BATCH : (batch + 1) * BATCH]
+        return self.memory.sample_order[batch * BATCH : (batch + 1) * BATCH]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def make_world(monkeypatch):
         memory.arrays["images"][...] = generator.integers(0, 256, (COUNT, *IMAGE))
         memory.arrays["labels"][...] = generator.integers(0, 3, COUNT)
         memory.arrays["validation"][...], memory.arrays["test"][...] = range(10), range(COUNT)
-        memory.order[...] = generator.permutation(COUNT)
+        memory.sample_order[...] = generator.permutation(COUNT)
         if in_steps:
             memory.turns.deal(np.arange(BATCHES), 0)
         memory.ledger.open(EPOCH, np.zeros(BATCHES, np.uint8))
