@@ -33,7 +33,7 @@ from typing import Any
 from adam_mp.errors import OutputError, ReaderGoneError
 from adam_mp.machine import as_text
 
-_PATIENCE = 10.0  # seconds that a remark waits for a reader
+_PATIENCE = 3.0  # seconds that a remark waits for a reader
 _PIECE = select.PIPE_BUF  # bytes that a pipe takes without waiting once `poll` calls it writable
 _PAUSE = 0.01  # seconds until a stream that was writable, and took nothing, is asked again
 _STREAMS = {0: "stdin", 1: "stdout", 2: "stderr"}
