@@ -107,7 +107,7 @@ class Units(enum.IntEnum):
     [
         (OwnReLU(), "is of the class OwnReLU, which is none of adam_mp's"),
         (Dense, r"is the class Dense; expected a layer: write Dense\(...\)"),
-        (object(), "is of type object; expected a layer"),
+        (object(), "is an object; expected a layer"),
         (Dense(Units.FEW), "units is of type Units; expected a plain number"),
     ],
 )

@@ -142,6 +142,12 @@ def test_any_text_can_be_said_and_is_one_line(text, encoding):
     assert one_line(one_line(text)) == one_line(text)
 
 
+BESIDE = {  # what may use a stream itself: before anything of adam_mp can be imported, and as a process ends
+    ("clash.py", "print"), ("clash.py", "sys.stderr"), ("__main__.py", "print"), ("__main__.py", "sys.stderr"),
+    ("process/entry.py", "sys.stdout"), ("process/entry.py", "sys.stderr"),
+}  # fmt: skip
+
+
 def test_nothing_else_prints():
     wrong = []
     for path in ROOT.rglob("*.py"):
@@ -152,7 +158,8 @@ def test_nothing_else_prints():
             if name in ("print", "sys.stdout", "sys.stderr", "warnings.warn") or name.endswith(
                 (".print_exc", "getLogger")
             ):
-                wrong.append(f"{path.relative_to(ROOT)}:{node.lineno} {name}")
+                place = str(path.relative_to(ROOT))
+                wrong += [] if (place, name) in BESIDE else [f"{place}:{node.lineno} {name}"]
     assert not wrong
 
 

@@ -32,7 +32,7 @@ def test_rates():
 @pytest.mark.parametrize(
     ("rate", "epochs", "message"),
     [
-        ("1 / 0", 2, r"--lr '1 / 0' in epoch 0 \(from 0\) fails: division by zero; expected a learning rate"),
+        ("1 / 0", 2, r"lr '1 / 0' in epoch 0 \(from 0\) fails: division by zero; expected a learning rate"),
         ("epoch / (epoch - 2)", 3, r"in epoch 1 \(from 0\) is -1; expected"),
         ("where(epoch == 701, -1, 1)", 1000, "in epoch 701"),
         ("abs(progress - 0.5) - 0.2", 1, r"in epoch 0 \(from 0\), update 4 is -0.1; expected"),

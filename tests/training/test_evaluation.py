@@ -75,7 +75,7 @@ def test_classes_are_matched_by_their_names(tmp_path):
     told.clear()
     evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=TrainedOn(identity, False))
     assert "was trained on images of" in told[0]
-    with pytest.raises(DataError, match="no part of test images, and the model was trained on the others; give --data"):
+    with pytest.raises(DataError, match="no part of test images, and the model was trained on the others; give data"):
         evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=TrainedOn(identity, False), own=True)
     told.clear()
     run = TrainedOn(identity, True, 0.4, 3)

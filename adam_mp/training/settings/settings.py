@@ -35,6 +35,10 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
 _LARGEST = 2**63 - 1
 _OF_ANY_KIND = ("model", "data", "augment", "cache")  # whose readers check what they are
+_FORMULAS = {  # setting that may be a formula: what is expected of it
+    "lr": "a number, or a formula as text over epoch, epochs, step, progress and warmup, such as '0.1 * 0.9 ** epoch'",
+    "optimizer": "a name, or a formula as text for the new w, such as 'w - lr * g'",
+}
 _KINDS: dict[str, Any] = {"bool": bool, "int": int, "float": (int, float), "str": str, "Path": Path, "None": type(None)}
 _KIND_NAMES = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text", "Path": "a path"}
 _LEAST_EPSILON = 1e-30  # a smaller one can become 0 in float32, and a gradient of 0 would then be divided by 0
@@ -252,22 +256,8 @@ class TrainSettings:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
                 raise SettingsError("--target-accuracy needs validation images; give --validation more than 0")
-        if callable(self.optimizer):
-            raise SettingsError(
-                "--optimizer is a function, which other processes cannot have; expected a name, or a formula as text "
-                "for the new w, such as 'w - lr * g'"
-            )
-        if not isinstance(self.optimizer, str):
-            raise SettingsError(f"--optimizer is {shown(self.optimizer)}; expected text")
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
-        elif callable(self.lr):
-            from adam_mp.training.settings.schedule import NAMES
-
-            raise SettingsError(
-                "--lr is a function, which other processes cannot have; expected a number, or a formula as text over "
-                f"{', '.join(NAMES)}, such as '0.1 * 0.9 ** epoch'"
-            )
         elif isinstance(self.lr, str):
             from adam_mp.compute.expression import check_expression
             from adam_mp.training.settings.schedule import NAMES
@@ -309,6 +299,10 @@ class TrainSettings:
             value, kinds = getattr(self, name), str(field.type).split(" | ")
             if name in _OF_ANY_KIND or any(isinstance(value, _KINDS[kind]) for kind in kinds):
                 continue
+            if callable(value) and name in _FORMULAS:
+                raise SettingsError(
+                    f"{flag_of(name)} is a function, which other processes cannot have; expected {_FORMULAS[name]}"
+                )
             expected = " or ".join(_KIND_NAMES[kind] for kind in kinds if kind in _KIND_NAMES)
             raise SettingsError(f"{flag_of(name)} is {shown(value)}; expected {expected}")
 

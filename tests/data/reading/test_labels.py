@@ -265,7 +265,7 @@ def test_what_only_looks_like_an_image_and_a_label_is_none(item):
     others.__class__.__len__ = lambda self: 60
     with pytest.raises(DataError, match=f"the item is a {type(item).__name__}; expected .image, label."):
         load_data(others)
-    with pytest.raises(DataError, match="data is type"):
+    with pytest.raises(DataError, match="data is "):
         load_data(Others)
 
 

@@ -73,7 +73,7 @@ def test_a_member_that_is_stopped_while_it_asks_listens_afterwards(clock):
 
 def test_a_run_that_was_stopped_has_not_stalled(clock):
     crew = types.SimpleNamespace(totals=lambda: {"heartbeat": 5.0}, children=dict, first_failure="")
-    dog = Watchdog(60.0, crew, dict, types.SimpleNamespace(asked=False), lambda text: None)
+    dog = Watchdog(60.0, crew, dict, types.SimpleNamespace(asked=False), lambda *_: None)
     dog.step(moved=True)
     for _ in range(20):
         clock.now += 3600.0

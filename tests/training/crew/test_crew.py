@@ -112,22 +112,22 @@ def test_a_cache_for_which_processes_die_is_made_smaller_before_they_start_again
 
     def die(wanted):
         started[-1].exit_code, started[-1].wanted_memory = -9, wanted
-        crew.watch()
+        crew.step()
         return notices[-1][0].partition(" code -9; ")[2]
 
     assert die(True) == "the cache is made smaller, to 4.0 MB; started again"
     assert die(None) == "the cache is made smaller, to 0.0 MB; started again"  # and no death of these counts
     assert die(True) == "given up after 1 early death"  # the cache has nothing left to give
     started[0].exit_code = -9
-    with pytest.raises(ProcessError, match=r"\(first failure\); give the run more memory, fewer --cores or a smaller"):
-        crew.watch()
+    with pytest.raises(ProcessError, match=r"\(first failure\); give the run more memory, fewer cores or a smaller"):
+        crew.step()
 
 
 def test_other_deaths_leave_the_cache_as_it_is(make_crew):
     cache = FakeCache(4_000_000)
     crew, _, started, notices = make_crew(1, 1, cache=cache)
     started[-1].exit_code = -9
-    crew.watch()
+    crew.step()
     assert cache.left == [4_000_000]
     assert notices[-1][0].endswith("; started again")
 
@@ -260,7 +260,7 @@ def test_who_dies_twice_of_the_same_before_it_was_ready_is_given_up(make_crew, r
         child = next(child for child in started if child.exit_code is None and child.name == "worker 0")
         memory.board.counters[0].publish("ready", ready)
         child.exit_code, child.fault = 1, "AttributeError: module 'json' has no attribute 'loads'"
-        crew.watch()
+        crew.step()
         assert ("given up" in notices[-1][0]) == (number == deaths)
     assert notices[-1][0].endswith("; its last lines:\n    Traceback" if deaths == 2 else "6 early deaths")
 

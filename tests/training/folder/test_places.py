@@ -51,7 +51,7 @@ def test_an_earlier_versions_record_tells_where_it_began(project, monkeypatch):
         record = {"settings": {"data": "c", "run_dir": run}}
         assert find_path(project / folder, record, "data") == str(project / "c")
     for run in ("/abs/one", "../one", "two"):
-        with pytest.raises(RunFolderError, match="give --data with their place"):
+        with pytest.raises(RunFolderError, match="give data with their place"):
             find_path(project / "runs/one", {"settings": {"data": "c", "run_dir": run}}, "data")
 
 
@@ -60,7 +60,7 @@ def test_data_that_are_gone_are_asked_for(project):
     with pytest.raises(RunFolderError) as caught:
         find_path(project / "runs/one", record, "data")
     assert str(caught.value) == (
-        f"the data of the run in {project}/runs/one (gone) are not at {project}/gone; give --data with their place"
+        f"the data of the run in {project}/runs/one (gone) are not at {project}/gone; give data with their place"
     )
 
 
