@@ -164,6 +164,7 @@ def test_an_answer_is_given_or_told_to_be_lost(place, name, kind):
         assert (place / f"läufe/{kind}.png").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", WORK)
 @pytest.mark.parametrize(("kind", "both"), [("ascii", False), ("full", False), ("gone", True)])
 def test_work_is_done_whatever_the_streams_take(place, name, kind, both):
@@ -177,6 +178,7 @@ def test_work_is_done_whatever_the_streams_take(place, name, kind, both):
         assert err.count("adam_mp: cannot write to standard output: No space left on device; ") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["ascii", "full", "gone", "closed"])
 @pytest.mark.parametrize("name", SERVING)
 def test_servers_serve_whatever_the_streams_take(place, name, kind):
