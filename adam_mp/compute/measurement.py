@@ -1,10 +1,16 @@
-"""Times a network's alternative kernels on this machine, and chooses the fastest."""
+"""Times a network's alternative kernels on this machine, and chooses the fastest.
+
+Choices are kept for later runs, so a moment in which the machine is busy must not decide them. Time is processor time
+of this thread, candidates take turns, and each counts with its shortest time. What was measured while other processes
+took the core away is used for one run, and not kept.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,7 +23,9 @@ from adam_mp.network.layers import Conv, Dense, Flatten, Layer, MaxPool, ReLU, S
 from adam_mp.network.network import Network
 
 _BLOCKS = (1, 2, 4, 8, 16, 32)
-_ENOUGH_SECONDS = 0.1  # of timing one candidate
+_ENOUGH_SECONDS = 0.05  # of timing one candidate in one of its turns
+_TURNS = 2
+_UNDISTURBED = 0.9  # share of the measurement's duration that this thread had a core
 _CLEARLY_WORSE = 1.1  # times the best: then larger blocks are not tried
 _SCRATCH_LIMIT = 64 << 20  # bytes of a candidate's buffers
 
@@ -26,8 +34,10 @@ def choose_kernels(network: Network, batch: int) -> KernelChoices:
     """Return the choices for training `network` with batches of `batch` images; measure them if none are noted."""
     known = read_choices(network, batch)
     if known is None:
+        began, worked = time.perf_counter(), time.thread_time()
         known = measure_choices(network, batch)
-        keep_choices(network, batch, known)
+        if time.thread_time() - worked >= _UNDISTURBED * (time.perf_counter() - began):
+            keep_choices(network, batch, known)
     return known
 
 
@@ -38,7 +48,8 @@ def measure_choices(network: Network, batch: int) -> KernelChoices:
     ways = {}
     for name, position, layer in convolutions(network):
         candidates = {way: _way_calls(network, position, layer, way, block) for way in ways_back(layer, position)}
-        ways[name] = min(candidates, key=lambda way: _seconds(_runner(candidates[way])))
+        seconds = _in_turns({way: _runner(calls) for way, calls in candidates.items()})
+        ways[name] = min(seconds, key=seconds.__getitem__)
     return KernelChoices(_measure_block(network, batch, KernelChoices(block, ways)), ways)
 
 
@@ -83,7 +94,8 @@ def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
     part = _image_part(network)
     if part is None or batch == 1:
         return min(start.block, batch)
-    best, best_block = math.inf, start.block
+    tried: dict[int, Callable[[], None]] = {}  # block: runs it
+    counts, best = {}, math.inf
     images = min(batch, 2 * max(_BLOCKS))
     x: np.ndarray = np.random.default_rng(0).random((images, *part.input_shape), dtype=np.float32)
     labels: np.ndarray = np.zeros(images, np.int32)
@@ -95,12 +107,15 @@ def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
         if block > 1 and context.nbytes > _SCRATCH_LIMIT:
             break
         program = context.program(x[:count], labels[:count])
-        seconds = _seconds(_runner([*program.forward, *program.backward])) / count
-        if seconds < best:
-            best, best_block = seconds, block
-        elif seconds > _CLEARLY_WORSE * best:
+        counts[block], tried[block] = count, _runner([*program.forward, *program.backward])
+        seconds = _seconds(tried[block]) / count
+        if seconds > _CLEARLY_WORSE * best:
             break
-    return best_block
+        best = min(best, seconds)
+    if not tried:
+        return start.block
+    seconds_of = _in_turns(tried)
+    return min(tried, key=lambda block: seconds_of[block] / counts[block])
 
 
 def _image_part(network: Network) -> Network | None:
@@ -128,17 +143,29 @@ def _runner(calls: Sequence[Call]) -> Callable[[], None]:
     return run
 
 
+_Name = TypeVar("_Name", bound=Hashable)
+
+
+def _in_turns(actions: Mapping[_Name, Callable[[], object]]) -> dict[_Name, float]:
+    """Return the shortest time of each action; they take turns, so that a busy moment does not meet one alone."""
+    seconds = dict.fromkeys(actions, math.inf)
+    for _ in range(_TURNS):
+        for name, action in actions.items():
+            seconds[name] = min(seconds[name], _seconds(action))
+    return seconds
+
+
 def _seconds(action: Callable[[], object]) -> float:
-    """Return the shortest time of a run, after a first one that does not count.
+    """Return the shortest processor time of a run, after a first one that does not count.
 
     There are at least three runs and at most 20; more than three only within `_ENOUGH_SECONDS` in all.
     """
     action()
     best, spent, rounds = math.inf, 0.0, 0
     while rounds < 3 or (spent < _ENOUGH_SECONDS and rounds < 20):
-        start = time.perf_counter()
+        start = time.thread_time()
         action()
-        seconds = time.perf_counter() - start
+        seconds = time.thread_time() - start
         best, spent, rounds = min(best, seconds), spent + seconds, rounds + 1
         if spent > 5 * _ENOUGH_SECONDS:
             break

@@ -22,6 +22,7 @@ def network(filters=3):
 
 
 def test_choices_are_measured_once(monkeypatch):
+    monkeypatch.setattr(measurement, "_UNDISTURBED", 0.0)
     first = measurement.choose_kernels(network(), 8)
     assert 1 <= first.block <= 8
     assert first.ways_back["conv1"] == "tiled"
@@ -47,6 +48,30 @@ def test_a_folder_that_cannot_be_written_is_no_failure(monkeypatch, tmp_path):
     monkeypatch.setattr(compilation, "cache_folder", lambda: tmp_path / "missing")
     choice.keep_choices(network(), 8, KernelChoices(2))
     assert choice.read_choices(network(), 8) is None
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1.0, True), (0.5, False)])
+def test_what_was_measured_on_a_busy_core_is_not_kept(monkeypatch, folder, share, kept):
+    clock, own = iter(range(100)), iter(range(100))
+    monkeypatch.setattr(measurement, "measure_choices", lambda *_: KernelChoices(4, {"conv1": "tiled"}))
+    monkeypatch.setattr(measurement.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measurement.time, "thread_time", lambda: share * next(own))
+    assert measurement.choose_kernels(network(), 31).block == 4
+    assert (choice.read_choices(network(), 31) is not None) == kept
+
+
+def test_a_busy_moment_meets_all_candidates(monkeypatch):
+    """The first is the faster one, and the machine is busy for the time of its first turn."""
+    spent, runs = [0.0], {"fast": 0, "slow": 0}
+
+    def run(name):
+        runs[name] += 1
+        busy = name == "fast" and runs[name] <= 4  # one that does not count, and three
+        spent[0] += 0.05 if busy else {"fast": 0.01, "slow": 0.02}[name]
+
+    monkeypatch.setattr(measurement.time, "thread_time", lambda: spent[0])
+    seconds = measurement._in_turns({name: lambda name=name: run(name) for name in runs})
+    assert seconds == pytest.approx({"fast": 0.01, "slow": 0.02})
 
 
 def test_choices_survive_json():
