@@ -12,6 +12,7 @@ import functools
 import math
 import os
 import platform
+import stat
 from pathlib import Path
 
 import psutil
@@ -152,3 +153,26 @@ def pin_to(core: int | None) -> None:
     if core is not None and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, {core})
+
+
+def private_folder(purpose: str) -> Path | None:
+    """Return a folder among the temporary files that only this user can write; None if there can be none.
+
+    Its name has the user's number, because a user need not have a name. A folder that belongs to another user, or that
+    others can write, is not used. Python takes the present folder for temporary files if no other can be written; that
+    is used only if a variable such as TMPDIR names it.
+    """
+    import tempfile  # short commands need none
+
+    try:
+        place = Path(tempfile.gettempdir())
+        named = [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)]
+        if place == Path.cwd() and place not in map(Path, map(os.path.abspath, named)):
+            return None
+        folder = place / f"adam_mp-{purpose}-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return None
+    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if own and os.access(folder, os.W_OK | os.X_OK) else None

@@ -69,7 +69,6 @@ TESTED_BY = {
     "kernels.sampling": "kernels/test_warp.py",
     "kernels.tile": "kernels/test_product.py",
     "kernels.vector": "kernels/test_widths.py",
-    "machine": "cli/test_doctor.py",
     "network.initialization": "network/test_network.py",
     "network.layers": "network/test_description.py",
     "network.zoo": "network/test_network.py",

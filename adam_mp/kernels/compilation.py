@@ -20,9 +20,7 @@ import importlib
 import json
 import os
 import pkgutil
-import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,14 +31,14 @@ import numba
 from numba.core import sigutils
 from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
 
-from adam_mp.machine import usable_cores
+from adam_mp.machine import private_folder, usable_cores
 from adam_mp.process.child import Child, start_child
 
 # Sums may be reordered, so that they vectorise. NaN and infinity stay exact: divergence is detected by them.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 _REAL = {"float32": "f4", "float64": "f8"}
 _MOST_PROCESSES = 8  # that compile at once; each takes 200 MB
-_LOOK = 0.1  # seconds between two looks at what they have compiled
+_LOOK = 0.5  # seconds between two looks at what they have compiled
 _PATIENCE = 300.0  # seconds in which they must have compiled a kernel; the slowest takes ten
 _NUMBER = 2  # bytes of a kernel's number in the pipe that they take their work from
 
@@ -299,24 +297,8 @@ def _find_place() -> bool:
     # Without a home, numba's path still begins with "~": numba would make a folder of that name in the current one.
     if os.path.isabs(wide(function, __file__).get_cache_path()) and wide.from_function(function, __file__):
         return True
-    folder = _private_folder()
+    folder = private_folder("kernels")  # numba runs the code in it
     if folder is None:
         return False
     setattr(numba.config, "CACHE_DIR", str(folder))  # noqa: B010, a module made at run time
     return True
-
-
-def _private_folder() -> Path | None:
-    """Return a folder among the temporary files that only this user can write; None if there can be none.
-
-    Its name has the user's number, because a user need not have a name. numba runs the code in the folder, so one that
-    belongs to another user, or that others can write, is not used.
-    """
-    try:
-        folder = Path(tempfile.gettempdir()) / f"adam_mp-kernels-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-    except OSError:
-        return None
-    own = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
-    return folder if own and os.access(folder, os.W_OK | os.X_OK) else None

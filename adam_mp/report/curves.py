@@ -8,6 +8,7 @@ from typing import Any
 from adam_mp.errors import refusal
 from adam_mp.memory.staleness import LABELS
 from adam_mp.process.output import notice
+from adam_mp.report.drawing import new_figure
 from adam_mp.report.metrics import read_metrics
 from adam_mp.training.folder.run_folder import CURVES_FILE
 from adam_mp.training.settings.events import RunEnded
@@ -32,10 +33,8 @@ def draw_curves(folder: Path, test_accuracy: float | None) -> None:
     rows = read_metrics(folder)
     if not rows:
         return
-    from matplotlib.figure import Figure  # takes half a second to import, and only this needs it
-
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(16, 3.6), layout="constrained")
+    figure = new_figure(16, 3.6)
     loss, accuracy, speed, staleness = figure.subplots(1, 4)
     loss.plot(epochs, [row["loss"] for row in rows], "o-", label="training")
     validated = [row for row in rows if row["validation_loss"] is not None]  # one replica of many validates

@@ -11,6 +11,7 @@ from typing import Any
 from adam_mp.errors import several
 from adam_mp.machine import cpu_name
 from adam_mp.memory.segment import megabytes
+from adam_mp.report.drawing import new_figure
 from adam_mp.report.text import count
 from adam_mp.training.benchmark import PHASES, Speed
 
@@ -102,9 +103,7 @@ def speed_text(table: SpeedTable) -> str:
 
 def draw_speed(table: SpeedTable, path: Path) -> None:
     """Draw images per second beside the line of perfect scaling, and how workers divide their time over phases."""
-    from matplotlib.figure import Figure  # takes half a second to import, and only this needs it
-
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    figure = new_figure(10, 3.8)
     speed, time = figure.subplots(1, 2)
     workers = table.workers
     speed.plot(workers, [table.rate(number) for number in workers], "o-", label="measured")
