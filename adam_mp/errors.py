@@ -32,6 +32,8 @@ _COMMANDS_ONLY = (
     "address-file",
     "listen",
     "top",
+    "dereference",  # these two are of tar
+    "sparse",
 )
 
 

@@ -158,6 +158,7 @@ def test_the_command_line_names_flags(arguments, said, capsys):
         ("give --join none", "give join='none'"),
         ("--epochs is 0; expected", "epochs is 0; expected"),
         ("see adam-mp train --help", "see adam-mp train --help"),
+        ("pack the files: tar --dereference", "pack the files: tar --dereference"),
         ("a--b, -- and ---c", "a--b, -- and ---c"),
         ("use --lr '0.1 * warmup'", "use lr '0.1 * warmup'"),
         ("share of --cache 60% is", "share of cache 60% is"),

@@ -4,6 +4,6 @@
 `evaluate`, `predict`, `inspect`, `bench`, `show_data`, `serve_params`, `serve_data`, `status`, `keygen`, `doctor`.
 
 May import everything. Exit codes: 0 done, 1 processes died or an internal error, 2 wrong input, 3 the loss diverged,
-4 nothing moved, 5 the answer could not be written, 130 and 143 stopped by SIGINT and SIGTERM, 141 nobody reads the
+4 nothing moved, 5 the answer could not be written, 128 plus its number stopped by a signal, 141 nobody reads the
 answer. Commands print by `adam_mp.process.output` alone.
 """

@@ -43,7 +43,8 @@ def _run_and_tell(arguments: list[str]) -> int:
         return error.exit_code
     except AdamError as error:
         _show_trace(arguments)
-        notice(f"error: {error}")
+        text, _, below = str(error).partition("\n")  # below: the last lines of a process, in a ProcessError
+        notice(f"error: {text}", below)
         return error.exit_code
     except Stopped as stopped:
         notice(f"stopped by {stopped.name}")

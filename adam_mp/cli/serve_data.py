@@ -56,7 +56,7 @@ _LOOKED_AT = {  # replicas ask for samples by number, so here these settings dec
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Make pictures for machines that train, until SIGINT or SIGTERM, which end it in order whenever they come."""
+    """Make pictures for machines that train, until a signal that ends processes, which ends it in order at any time."""
     parser = Parser(
         prog="adam-mp serve-data",
         description="Decode, augment and normalise images for machines that train on the same data set.",

@@ -14,7 +14,7 @@ from adam_mp.transport.keys import read_keys
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Serve until the run is done, and return 0; return 130 or 143 if a signal stops it earlier."""
+    """Serve until the run is done, and return 0; return 128 plus its number if a signal stops it."""
     parser = Parser(
         prog="adam-mp serve-params",
         description="Run a parameter server. The first of a run is also its coordinator: further servers join it with "

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, add_settings, given_settings, parse
+from adam_mp.errors import SettingsError
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES
 from adam_mp.process.output import standard_error, standard_output
@@ -15,7 +16,7 @@ from adam_mp.training.preloading import OF_A_RUN
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train with the settings of the flags, and return 0; return 130 or 143 if a signal ended the run early.
+    """Train with the settings of the flags, and return 0; return 128 plus its number if a signal ended the run.
 
     With --check, only say what is understood of the data.
     """
@@ -40,6 +41,8 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments)
     given = given_settings(values)
     if values.check:
+        if given.get("resume"):
+            raise SettingsError("--check reads the data of a new run; those of an earlier run: adam-mp inspect DIR")
         return _check(given, values.json, values.quiet)
     with fork_server(OF_A_RUN):  # the fork server imports modules and loads kernels while this process imports
         gc.disable()  # imported modules stay, so a collection would find nothing

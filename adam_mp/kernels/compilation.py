@@ -157,7 +157,8 @@ def _wait_for(children: Sequence[Child], lacking: Sequence[_Variant], tell: Call
         now_left = _lacking(left)
         if len(now_left) < len(left):
             left, moved = now_left, time.monotonic()
-            tell(len(left))
+            if left:  # the caller tells the end, once
+                tell(len(left))
 
 
 def _compile_some(task: tuple[str, int]) -> None:

@@ -9,10 +9,10 @@ In this package the *supervisor* is the process that started a child. Read `chil
     interpreter    the command line of a Python that looks for modules where its parent does
     entry          what every child does first: tie its life to the supervisor's, then run its task
     early_deaths   how many early deaths of a process in a row are too many
-    interruption   SIGINT, SIGTERM and SIGUSR1 noted as requests that the supervisor looks at
+    interruption   signals noted as requests that the supervisor looks at
     stacks         the Python stacks of the supervisor and all of its children, on demand
     folder_lock    a lock on a folder that ends with the process that has it
     output         all that a process prints: text that a stream does not take is dropped, and the process goes on
 
-May import: `clash`, `errors`, `machine`.
+May import: `clash`, `errors`, `control_groups`, `machine`.
 """

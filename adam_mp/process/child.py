@@ -19,6 +19,7 @@ import os
 import pickle
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -99,8 +100,9 @@ class Child:
         """
         code = self.exit_code
         exception = _exception_in(self.last_words()) if code is not None and code > 0 else ""
-        kind = getattr(builtins, exception.partition(":")[0], Exception)
-        outside = exception.startswith(f"{AdamError.__module__}.") or issubclass(kind, (OSError, MemoryError))
+        module, _, name = exception.partition(":")[0].rpartition(".")
+        kind = getattr(sys.modules.get(module, builtins), name, Exception)
+        outside = isinstance(kind, type) and issubclass(kind, (AdamError, OSError, MemoryError))
         return "" if outside else exception
 
     def last_lines(self) -> str:

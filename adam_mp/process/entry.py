@@ -78,6 +78,8 @@ def _end(code: object) -> NoReturn:
     The clean-up of a forked child writes to nearly all objects that it shares with its siblings. So each of them would
     take 70 MB in the moment in which it ends.
     """
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)  # as Python's own end does
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from adam_mp.errors import spoken
 from adam_mp.process.output import Output, notice
 from adam_mp.report.text import count, data_text, duration, epoch_line, percent, plan_text, summary_text
 from adam_mp.training.settings.events import (
@@ -52,7 +53,7 @@ class ProgressDisplay:
             case DataUnderstood():
                 self._out.say(data_text(event))
                 for note in event.notes:
-                    self._notice(note)
+                    self._notice(spoken(note))
             case RunPlanned():
                 self._epochs = event.settings.epochs
                 self._out.say(plan_text(event))
@@ -126,4 +127,4 @@ def notices_only(event: Any) -> None:
         notice(event.text, event.below)
     elif isinstance(event, DataUnderstood):
         for note in event.notes:
-            notice(note)
+            notice(spoken(note))

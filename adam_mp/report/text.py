@@ -94,7 +94,7 @@ _FEW_CLASSES = 12  # classes that a line names; then it says how many more there
 
 def data_text(data: DataUnderstood) -> str:
     """Return the lines that say what was understood of the data, as `data_lines` does, for a run."""
-    return data_lines(data.as_dict())
+    return spoken(data_lines(data.as_dict()))
 
 
 def data_lines(data: Mapping[str, Any]) -> str:

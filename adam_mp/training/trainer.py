@@ -28,7 +28,7 @@ from adam_mp.training.plan.plan import RunPlan, make_plan
 from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.replica.joining import Cluster, join_cluster, plan_factors, plan_protocols
 from adam_mp.training.replica.launch import Launch, ReplicaTask
-from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned
+from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned, notices_to
 from adam_mp.training.settings.settings import FIELDS, TrainSettings
 
 _CHECKPOINTS_ON_DISK = 3  # two kept, one being written
@@ -97,8 +97,9 @@ def run_training(
 ) -> TrainResult:  # fmt: skip
     """Train with the settings in `explicit` and defaults for the others; `listeners` get the run's events.
 
-    Ctrl-C and SIGTERM finish the batches and write a checkpoint; a second one raises KeyboardInterrupt at once. Raises
-    children of AdamError, those that can be known early before any process starts. `share` is that of `RunPlan`.
+    Ctrl-C and other signals that end processes finish the batches and write a checkpoint; a second one raises
+    KeyboardInterrupt at once (see `process.interruption`). Raises children of AdamError, those that can be known early
+    before any process starts. `share` is that of `RunPlan`.
     """
     tell = _teller(listeners)
     if (trouble := cache_trouble()) is not None:
@@ -197,7 +198,7 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
         for_replicas["white"] = None  # they measure it as this one did
     with Launch(
         folder.path, settings.servers, settings.replicas, for_replicas, settings.restarts, train_replica,
-        lambda: interruption.requested is not None, lambda text, details: tell(Notice(text, details)),
+        lambda: interruption.requested is not None, notices_to(tell),
     ) as launch:  # fmt: skip
         own = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
         joined = dataclasses.replace(plan, settings=own, share=(0, settings.replicas))

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from adam_mp.cli.main import COMMANDS, main
+from adam_mp.errors import ProcessError
 from adam_mp.training.settings.settings import FIELDS
 from tests.data.pictures_on_disk import write_folder
 
@@ -225,6 +226,7 @@ def test_check_says_what_is_understood_and_trains_nothing(capsys, tmp_path, monk
     assert not (tmp_path / "runs").exists()
     assert "no image to train on of the class" not in err
     expect_error(capsys, "does not exist", "train", "--data", "nowhere", "--check")
+    expect_error(capsys, "those of an earlier run: adam-mp inspect", "train", "--resume", "runs/a", "--check")
 
 
 def test_a_few_images_are_trained_with_none_held_out(capsys, tmp_path):
@@ -256,6 +258,16 @@ def test_doctor(capsys):
     assert facts["usable_cores"] >= 1
     assert facts["swept"] == []
     assert facts["left"] == {}
+
+
+def test_the_last_lines_of_a_process_stand_below_the_error(capsys, monkeypatch):
+    text = "it died; its last lines:\n    Traceback\n    ValueError: no"
+
+    def fail():
+        raise ProcessError(text)
+
+    monkeypatch.setattr("adam_mp.cli.doctor.live_segments", fail)
+    assert run(capsys, "doctor") == (1, "", f"adam_mp: error: {text}\n")
 
 
 def test_tracebacks_only_with_debug(capsys, monkeypatch):

@@ -12,8 +12,10 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 from adam_mp.process import fork_server
+from adam_mp.process.folder_lock import FolderHeldError
 
 
 def write(path: str) -> None:
@@ -32,6 +34,14 @@ def fail(text: str) -> None:
 
 def refuse(text: str) -> None:
     raise ConnectionRefusedError(text)
+
+
+def find_held(folder: str) -> None:
+    raise FolderHeldError(Path(folder), "process 1")
+
+
+def end(text: str) -> None:
+    sys.exit(text)
 
 
 def print_in_vain(word: str) -> None:

@@ -208,8 +208,14 @@ def test_what_it_is_to_do_needs_no_standard_streams(tmp_path):
 def test_what_it_died_of_is_its_own_fault_unless_it_came_from_outside(run_child):
     assert ended(run_child(tasks.fail, "no")).own_fault() == "ValueError: no"
     assert ended(run_child(tasks.refuse, "no")).own_fault() == ""
+    assert ended(run_child(tasks.find_held, "no")).own_fault() == ""
     assert ended(run_child(tasks.leave, 3)).own_fault() == ""
     assert ended(run_child(tasks.fail, "no")).last_lines().endswith("\n    ValueError: no")
+
+
+def test_the_last_word_of_one_that_ends_itself_is_kept(run_child):
+    child = ended(run_child(tasks.end, "no licence"))
+    assert (child.exit_code, child.last_words()) == (1, "no licence\n")
 
 
 def test_it_is_in_a_session_of_its_own_on_a_thread_of_its_own(run_child, tmp_path):

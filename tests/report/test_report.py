@@ -10,7 +10,7 @@ from PIL import Image
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.tensor_file import write_file
-from adam_mp.errors import RunFolderError
+from adam_mp.errors import RunFolderError, speaking_flags
 from adam_mp.network.description import load_network
 from adam_mp.report import curves, metrics, progress
 from adam_mp.report.cluster_text import cluster_text
@@ -81,6 +81,19 @@ def test_what_was_understood_of_the_data_is_shown(quiet, capsys):
             f"classes    14: {', '.join(f'c{number} 40' for number in range(12))} and 2 more to train",
             "left out   2 files: 2: a link out of the data folder",
         ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "cache", "limit"), [(True, "--cache 0", "--pixel-limit"), (False, "cache=0", "pixel_limit")]
+)
+def test_what_was_understood_names_settings_as_its_reader_knows_them(flags, cache, limit, capsys):
+    out = io.StringIO()
+    data = dataclasses.replace(understood(2), layout="items (--cache 0 asks anew)", notes=("see --pixel-limit",))
+    with speaking_flags(flags):
+        ProgressDisplay(out, io.StringIO())(data)
+        notices_only(data)
+    assert f"({cache} asks anew)" in out.getvalue()
+    assert capsys.readouterr().err == f"adam_mp: see {limit}\n" * 2
 
 
 class Terminal(io.StringIO):

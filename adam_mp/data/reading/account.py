@@ -6,7 +6,6 @@ Every loader fills one. It is shown before a run, and kept in run.json.
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -74,11 +73,6 @@ def why_nothing(rejected: Sequence[BadSample], most: int = 3) -> str:
         for each in found[:most]
     )
     return words + (f"; and {len(found) - most} more reasons" if len(found) > most else "")
-
-
-def ending_of(name: str) -> str:
-    """Return the ending of a file's name in lower case, such as `.gif`; an empty text if it has none."""
-    return os.path.splitext(name)[1].lower()
 
 
 def some(names: Iterable[Any], most: int = FEW) -> str:

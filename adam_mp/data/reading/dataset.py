@@ -277,10 +277,12 @@ def _check_share(count: int, validation: float) -> int:
     held_out = round(count * validation)
     if validation > 0 and held_out == 0:
         raise SettingsError(
-            f"validation is {validation:g}, which is less than one of {several(count, 'image')}; give more, or 0"
+            f"--validation is {validation:g}, which is less than one of {several(count, 'image')}; give more, or 0"
         )
     if held_out >= count:
-        raise SettingsError(f"validation is {validation:g}, which leaves none of {several(count, 'image')} to train on")
+        raise SettingsError(
+            f"--validation is {validation:g}, which leaves none of {several(count, 'image')} to train on"
+        )
     return held_out
 
 
@@ -314,7 +316,7 @@ def split_by_class(labels: np.ndarray, validation: float, seed: int) -> tuple[np
     place[by_class] = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     out = place < quota[in_order]
     if validation > 0 and not out.any():
-        raise SettingsError(f"validation is {validation:g}, but each class has only one image; give 0")
+        raise SettingsError(f"--validation is {validation:g}, but each class has only one image; give 0")
     return np.sort(order[~out]), np.sort(order[out])
 
 

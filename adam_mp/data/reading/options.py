@@ -40,9 +40,9 @@ class LoadOptions:
 
     def __post_init__(self) -> None:
         if self.pixel_limit < 1:
-            raise SettingsError(f"pixel_limit is {self.pixel_limit}; expected at least 1")
+            raise SettingsError(f"--pixel-limit is {self.pixel_limit}; expected at least 1")
         if self.white is not None and not 0 < self.white < math.inf:
-            raise SettingsError(f"white is {self.white}; expected a number above 0, such as 4095")
+            raise SettingsError(f"--white is {self.white}; expected a number above 0, such as 4095")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options that a model keeps, as plain values; its network has size and channels."""

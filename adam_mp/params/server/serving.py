@@ -66,7 +66,10 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
         _check_other(first, address, spec.advertise)
     with contextlib.ExitStack() as held:
         if spec.snapshots is not None:
-            held.callback(_hold(spec.snapshots).close)
+            lock = _hold(spec.snapshots)
+            held.callback(lock.close)
+            if lock.trouble is not None:
+                tell(lock.trouble)
         return _serve(spec, address, first, stop, tell)
 
 

@@ -57,12 +57,12 @@ class Crew:
     machine, which all have as many workers. `on_failure` says what to do after a worker's death: "restart" it,
     "continue" without it, or "stop" the run. `steps` is the memory of the steps that all workers make together, if they
     do. `cache` has the decoded images, and is made smaller when a process is killed for want of memory. `on_notice`
-    takes a line for the user and details.
+    takes a line for the user, details, and perhaps lines to show below that line.
     """
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], data_servers: list[DataServerSpec],
-        restarts: int, on_notice: Callable[[str, str], None], synchronizer: SynchronizerSpec | None = None,
+        restarts: int, on_notice: Callable[..., None], synchronizer: SynchronizerSpec | None = None,
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
         cache: ImageCache | None = None,
     ) -> None:  # fmt: skip
@@ -192,8 +192,8 @@ class Crew:
             self._start(member)
             return
         deaths = several(member.deaths.in_a_row, "early death")
-        shown = f"; its last lines:{last_lines}" if member.deaths.hopeless else ""
-        self.on_notice(f"{member.name} {how}; given up after {deaths}{shown}", last_words)
+        shown, below = ("; its last lines:", last_lines.removeprefix("\n")) if member.deaths.hopeless else ("", "")
+        self.on_notice(f"{member.name} {how}; given up after {deaths}{shown}", last_words, below)
         self._give_up(number)
 
     def _retire(self, number: int) -> None:

@@ -149,7 +149,7 @@ def load_dataset(settings: TrainSettings, white_measured: bool = False) -> DataS
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
         height, width, _ = dataset.image_shape
         raise SettingsError(
-            f"image_size is {size}, but {dataset.name} has arrays of {height}x{width}; it is for images in files"
+            f"--image-size is {size}, but {dataset.name} has arrays of {height}x{width}; it is for images in files"
         )
     if settings.strict and dataset.rejected:
         bad = dataset.rejected[0]

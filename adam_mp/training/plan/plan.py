@@ -239,9 +239,9 @@ def _check_before_reading(settings: TrainSettings) -> None:
         if text:
             way_to_dial(parse_place(text, "the address"), settings.key_file is not None).close()
     if isinstance(settings.data, str) and not settings.data:
-        raise SettingsError("data is empty; expected a folder, or 'mnist'")
+        raise SettingsError("--data is empty; expected a folder, or 'mnist'")
     if settings.batch_size > _BATCH_LIMIT:
-        raise SettingsError(f"batch_size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
+        raise SettingsError(f"--batch-size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
 
 
 def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer) -> None:

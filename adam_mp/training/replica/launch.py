@@ -71,7 +71,7 @@ class Launch:
 
     def __init__(
         self, folder: Path, servers: int, replicas: int, settings: Mapping[str, Any], restarts: int,
-        replica: Callable[[Any], None], stopping: Callable[[], bool], notice: Callable[[str, str], None],
+        replica: Callable[[Any], None], stopping: Callable[[], bool], notice: Callable[..., None],
     ) -> None:  # fmt: skip
         self._folder, self._settings = folder, settings
         self._restarts, self._notice, self._replica, self._stopping = restarts, notice, replica, stopping
@@ -173,7 +173,8 @@ class Launch:
             part.deaths.note(
                 time.monotonic() - part.child.started, words="" if _planned(part) else part.child.own_fault()
             )
-            lines = f"; its last lines:{part.child.last_lines()}" if part.deaths.hopeless else ""
+            lines = part.child.last_lines() if part.deaths.hopeless else ""
+            shown = "; its last lines:" if lines else ""
             process = part.child.pid
             part.child.close()
             part.child = None
@@ -185,9 +186,9 @@ class Launch:
                     continue
             if part.deaths.too_many:
                 if part.function is serve_for_supervisor:
-                    raise ProcessError(f"the run cannot go on: {part.name} {how}{lines}")
+                    raise ProcessError(f"the run cannot go on: {part.name} {how}{shown}{lines}")
                 deaths = several(part.deaths.in_a_row, "early death")
-                self._notice(f"{part.name} {how}; given up after {deaths}{lines}", words)
+                self._notice(f"{part.name} {how}; given up after {deaths}{shown}", words, lines.removeprefix("\n"))
                 continue
             self._notice(f"{part.name} {how}; started again", words)
             if part.function is not serve_for_supervisor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import socket
@@ -25,7 +26,7 @@ from adam_mp.params.run.news import News
 from adam_mp.params.run.statements import STATISTICS
 from adam_mp.params.server.loop import ALONE, DONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, write_facts
-from adam_mp.params.server.serving import ServerSpec, how_it_ends, serve_for_supervisor
+from adam_mp.params.server.serving import ServerSpec, how_it_ends, serve_for_supervisor, serve_parameters
 from adam_mp.process.folder_lock import FolderLock
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, Message, with_facts
@@ -306,6 +307,16 @@ def test_a_folder_whose_run_is_done_is_an_error(capsys, tmp_path):
     assert main(["serve-params", "--listen", "127.0.0.1:0", "--snapshots", str(tmp_path)]) == 2
     assert f"{tmp_path} holds a run that is done; name another folder" in capsys.readouterr().err
     serve_for_supervisor(ServerSpec("127.0.0.1:0", snapshots=tmp_path))  # it was killed at the end: nothing to do
+
+
+def test_a_snapshot_folder_that_cannot_be_locked_is_told(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("adam_mp.process.folder_lock.fcntl.flock", refuse)
+    told = []
+    serve_parameters(ServerSpec("127.0.0.1:0", snapshots=tmp_path), lambda: True, told.append)
+    assert told[0].startswith(f"the file system of {tmp_path} has no locks")
 
 
 @pytest.fixture
