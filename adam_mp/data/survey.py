@@ -105,13 +105,16 @@ class SurveyMemory:
         """A copy of the images' faults, int64 [n]; every image must have been looked at."""
         return self.status - 1
 
-    def mark_crashed(self, process: int) -> bool:
-        """Mark the image that the dead process `process` was decoding as CRASHED; False if it was decoding none."""
+    def bury(self, process: int, to_blame: bool) -> bool:
+        """Note that `process` has died; tell whether the image that it was decoding is left out, as CRASHED.
+
+        That image is left out if it is `to_blame`; otherwise the successor decodes it again.
+        """
         word = int(observe(self.decoding, process))
-        if word:
+        publish(self.decoding, process, 0)
+        if word and to_blame:
             self.status[word - 1] = Fault.CRASHED + 1
-            publish(self.decoding, process, 0)
-        return word > 0
+        return word > 0 and to_blame
 
     def result(self, samples: np.ndarray, labels: np.ndarray) -> Survey | None:
         """Return the survey of `samples` [n], which have these `labels` [n]; None if no image was good."""

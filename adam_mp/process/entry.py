@@ -22,7 +22,7 @@ from typing import NoReturn
 from adam_mp.clash import named_clash
 from adam_mp.errors import speaking_flags
 from adam_mp.machine import pin_to
-from adam_mp.process.output import guard_streams
+from adam_mp.process.output import guard_streams, standard_error
 
 STACKS_SIGNAL = signal.SIGUSR1  # every process of a run prints its stacks when it gets this signal
 # Signals that someone sends who stops all processes of a job at once. Children pass them over: the supervisor gets them
@@ -79,7 +79,7 @@ def _end(code: object) -> NoReturn:
     take 70 MB in the moment in which it ends.
     """
     if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)  # as Python's own end does
+        standard_error().say(str(code))  # as Python's own end does
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -350,8 +350,8 @@ def _with_form(
     if depths.measures(options):
         more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
         depths.look_at_more([sample for sample in more.tolist() if sample not in looked], train.table, options)
-    clipped = options.clipped and options.white is not None  # a white that nobody chose hides nothing
-    options = dataclasses.replace(options, white=depths.white(options), clipped=clipped or not depths.deep)
+    clipped = not depths.deep if options.white is None else options.clipped  # a white that nobody chose hides nothing
+    options = dataclasses.replace(options, white=depths.white(options), clipped=clipped)
     notices = (*notices, *depths.notices(options))
     notices = (*notices, *_unreadable(train.labels, looked, failed, faults, classes))
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)

@@ -8,7 +8,7 @@ from adam_mp.data.reading.faults import Fault
 from adam_mp.memory.run_memory import RunMemory
 
 # Exit codes of deaths that a decoder may have caused; SIGKILL comes from outside.
-_CRASHES = [-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)]
+CRASHES = [-number for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)]
 _DEATHS_OF_A_SAMPLE = 2
 
 
@@ -28,7 +28,7 @@ class Blame:
         The dead process's row of counters on the board must not have been cleared yet.
         """
         sample = self._memory.board.counters[process].read().decoding - 1
-        if sample < 0 or exit_code not in _CRASHES:
+        if sample < 0 or exit_code not in CRASHES:
             return None, False
         self._deaths[sample] = self._deaths.get(sample, 0) + 1
         left_out = self._deaths[sample] >= _DEATHS_OF_A_SAMPLE

@@ -15,6 +15,7 @@ from adam_mp.data.reading.dataset import DataSet
 from adam_mp.data.reading.faults import Fault
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec
+from adam_mp.data.serving.blame import CRASHES
 from adam_mp.data.survey import (
     MOST_IMAGES,
     Survey,
@@ -152,10 +153,11 @@ class _Surveyors:
             how, failed, lived = child.describe_end(), child.exit_code != 0, time.monotonic() - child.started
             fault, lines = child.own_fault(), child.last_lines()
             made_room = shrink_after_death(self._cache, child.wanted_memory) if failed else ""
+            left_out = self.memory.bury(number, child.exit_code in CRASHES)
             child.close()
             if not failed:
                 continue
-            if not made_room and not self.memory.mark_crashed(number):  # it was not decoding: no image is to blame
+            if not made_room and not left_out:
                 self.deaths.note(lived, words=fault)
                 if self.deaths.too_many:
                     shown = f"; its last lines:{lines}" if self.deaths.hopeless else ""

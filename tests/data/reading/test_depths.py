@@ -103,6 +103,15 @@ def test_an_image_above_a_white_that_nobody_chose_is_refused(tmp_path, monkeypat
     assert not again.clipped
 
 
+def test_a_kept_white_cuts_nothing_off_though_the_first_images_are_not_deep(tmp_path):
+    for name in ("red", "green"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.fromarray(np.full((8, 8), 50, np.uint8)).save(tmp_path / name / f"{number}.png")
+    assert not load_data(tmp_path, LoadOptions(white=511, clipped=False)).options.clipped
+    assert load_data(tmp_path, LoadOptions(white=511)).options.clipped
+
+
 def test_a_run_leaves_out_what_is_above_its_white(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loading, "_MORE_DEEP", 10)
     levels = [200 * (number % 2) + 9 for number in range(300)]

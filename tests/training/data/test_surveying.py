@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -80,6 +81,21 @@ def test_an_image_that_kills_its_process_is_left_out():
     assert sorted(found.kept.tolist()) == [sample for sample in range(100) if sample != 80]
     assert found.normalization.mean == pytest.approx([80.0] * 3)
     assert len(found.examples) == surveys.EXAMPLES - (80 in surveys.surveyed_samples(np.arange(100), 100, 1)[:32])
+
+
+def test_no_image_is_blamed_for_a_kill_from_outside(tmp_path):
+    class Once(Items):
+        def __getitem__(self, index):
+            if index == 80 and not (tmp_path / "killed").exists():
+                (tmp_path / "killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return np.full(self.shape, 80, np.uint8), self.targets[index]
+
+    data = load_data(Once(100), LoadOptions("32"))
+    (tmp_path / "killed").unlink(missing_ok=True)
+    with KeptImages() as kept:
+        found = survey(data, items=pickle_items(data.parts), cache=kept.make(1 << 20, 3 * 37 * 37, None, 0))
+    assert len(found.kept) == 100
 
 
 @pytest.mark.parametrize("room", [1 << 20, 20_000, 0])
