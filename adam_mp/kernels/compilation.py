@@ -31,13 +31,14 @@ import numba
 from numba.core import sigutils
 from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
 
-from adam_mp.machine import private_folder, usable_cores
+from adam_mp.machine import free_memory, private_folder, usable_cores
 from adam_mp.process.child import Child, start_child
 
 # Sums may be reordered, so that they vectorise. NaN and infinity stay exact: divergence is detected by them.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 _REAL = {"float32": "f4", "float64": "f8"}
-_MOST_PROCESSES = 8  # that compile at once; each takes 200 MB
+_MOST_PROCESSES = 8  # that compile at once
+_BYTES_OF_ONE = 300 << 20  # of memory that a process which compiles may take
 _LOOK = 0.5  # seconds between two looks at what they have compiled
 _PATIENCE = 300.0  # seconds in which they must have compiled a kernel; the slowest takes ten
 _NUMBER = 2  # bytes of a kernel's number in the pipe that they take their work from
@@ -127,7 +128,7 @@ def _compile_in_children(real: str, lacking: Sequence[_Variant], tell: Callable[
     """
     dispatchers = {id(dispatcher) for dispatcher, _ in lacking}
     numbers = [number for number, each in enumerate(_in_order()) if id(each.dispatcher) in dispatchers]
-    processes = min(usable_cores(), _MOST_PROCESSES, len(numbers))
+    processes = min(usable_cores(), _MOST_PROCESSES, len(numbers), free_memory() // _BYTES_OF_ONE)
     if processes < 2:
         return
     children: list[Child] = []
