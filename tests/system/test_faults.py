@@ -13,6 +13,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 
 from adam_mp.training.folder.checkpoint import read_checkpoint
@@ -28,9 +29,9 @@ RAISING = """
 import signal
 
 def fail(number, frame):
-    raise RuntimeError("raised by SIGUSR2")
+    raise RuntimeError("raised by a signal")
 
-signal.signal(signal.SIGUSR2, fail)
+signal.signal(signal.SIGRTMIN, fail)  # one that no process of a run takes
 """
 EPOCHS = 4
 ATTEMPTS = 5  # a run may end before it is disturbed
@@ -91,6 +92,13 @@ CHOSEN = {
     ("made to raise", "supervisor", "a checkpoint", 1),
     ("killed", "supervisor", "steady state", 2),
 }
+
+
+def has_ended(process):
+    try:
+        return psutil.Process(process).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @pytest.mark.parametrize("case", matrix(), ids=lambda case: f"{case.part}-{case.deed}-{case.phase}-{case.times}")
@@ -179,7 +187,8 @@ def do(case, run):
         if case.deed == "killed":
             os.kill(process, signal.SIGKILL)
         elif case.deed == "made to raise":
-            os.kill(process, signal.SIGUSR2)
+            os.kill(process, signal.SIGRTMIN)
+            wait_until(lambda: has_ended(process), "the end of the part that was made to raise")
         else:
             os.kill(process, signal.SIGSTOP)
             time.sleep(STOPPED)

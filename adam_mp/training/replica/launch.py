@@ -53,9 +53,14 @@ class ReplicaTask:
     share: tuple[int, int]
 
 
-def _planned(part: _Part) -> bool:
-    """Tell whether a part is a replica that has planned its run, and so has loaded what it needs."""
-    return isinstance(part.argument, ReplicaTask) and (Path(part.argument.settings["run_dir"]) / RUN_FILE).exists()
+def _sign_of_life(part: _Part) -> Path:
+    """Return the file that a part's process writes once it has loaded what it needs.
+
+    A replica has planned its run then, a parameter server listens.
+    """
+    if isinstance(part.argument, ReplicaTask):
+        return Path(part.argument.settings["run_dir"]) / RUN_FILE
+    return Path(part.argument.address_file)
 
 
 class Launch:
@@ -152,6 +157,7 @@ class Launch:
             say_dead(self.link, process)
 
     def _start(self, part: _Part) -> None:
+        _sign_of_life(part).unlink(missing_ok=True)  # that of a process which died is none of its successor
         try:
             part.child = start_child(part.name, part.function, part.argument, [], None)
         except OSError as error:
@@ -171,7 +177,8 @@ class Launch:
                 continue
             code, how, words = part.child.exit_code, part.child.describe_end(), part.child.last_words()
             part.deaths.note(
-                time.monotonic() - part.child.started, words="" if _planned(part) else part.child.own_fault()
+                time.monotonic() - part.child.started,
+                words="" if _sign_of_life(part).exists() else part.child.own_fault(),
             )
             lines = part.child.last_lines() if part.deaths.hopeless else ""
             shown = "; its last lines:" if lines else ""
