@@ -131,8 +131,8 @@ def keep_freed_memory() -> None:
 def as_text(name: str) -> str:
     """Return the name of a file or folder as text, which is the same in the environment of every process.
 
-    Names are bytes, nearly always UTF-8. Where a process's locale does not have UTF-8 (LC_ALL=C), Python keeps each
-    byte as a surrogate. Bytes that are no UTF-8 stay surrogates.
+    Names are bytes, nearly always UTF-8. A process whose locale is not UTF-8 (LC_ALL=C) gets each byte as a surrogate
+    from Python. This function decodes them as UTF-8; bytes that are no UTF-8 stay surrogates.
     """
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")

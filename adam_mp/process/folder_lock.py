@@ -12,7 +12,7 @@ from adam_mp.errors import RunFolderError
 
 LOCK_FILE = ".lock"
 _HOLDER = "process "  # a signed lock file holds this and the process id of its holder
-# What the system says where a file system has no locks, such as some network and FUSE mounts.
+# Errors of the system for a file system that has no locks, such as some network and FUSE mounts.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 _LONGEST = 100  # bytes that are read of a lock file
 

@@ -1,8 +1,8 @@
 """Signals as requests that the supervisor looks at, in place of signals that end it.
 
-Whoever ends processes does it by a signal first: a terminal, a batch system, a container, a limit of processor time.
-The system's default for nearly all of them is to end the process at once. Here each has a decision (docs/schedulers.md
-has the table for users):
+A terminal, a batch system, a container or a limit of processor time sends a signal before it ends a process. The
+system's default for nearly all signals is to end the process at once. This module decides about each of them
+(docs/schedulers.md has the table for users):
 
     ENDING        the first asks a run to stop in good order, a second one at once
     CHECKPOINT    asks for a checkpoint; the run goes on

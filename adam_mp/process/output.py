@@ -276,7 +276,7 @@ def guard_streams() -> None:
 def guarded_streams() -> Iterator[None]:
     """Guard the streams of a command: `hold_descriptors` and `guard_streams`, until the context ends.
 
-    What other code has left in the buffers of a stream that cannot be written is thrown away at the end: otherwise
+    Other code may leave text in the buffer of a stream that cannot be written. It is thrown away at the end: otherwise
     Python would fail to flush it at its exit, and replace the exit code.
     """
     before = sys.stdout, sys.stderr

@@ -302,7 +302,8 @@ def split_by_class(labels: np.ndarray, validation: float, seed: int) -> tuple[np
     _, of_class, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     wanted = sizes * validation
     quota = np.minimum(np.floor(wanted), sizes - 1).astype(np.int64)
-    # What rounding down has left goes first to the classes that lost most by it, equal ones in drawn order.
+    # Rounding down leaves some images to give out. The class that lost most by it gets one first; classes that lost the
+    # same get theirs in the order in which they were drawn.
     drawn_first = np.unique(of_class[order], return_index=True)[1]
     by_loss = np.lexsort((drawn_first, quota - wanted))
     while (left := held_out - int(quota.sum())) > 0:

@@ -58,7 +58,7 @@ REASONS = {
     Fault.DUPLICATE: "the sample has such a member already",
 }
 
-# What a user can do about it, where the reason itself does not say it.
+# Advice to the user, for faults whose reason does not already say what to do.
 REMEDIES = {
     Fault.UNREADABLE: "look at its permissions",
     Fault.HIDDEN: "rename it",

@@ -93,7 +93,7 @@ def _check_one_too_deep(part: PartFound, inside: Mapping[str, Mapping[str, int]]
 def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
     """Raise DataError if all folders hold folders of partly the same names: either may be the classes.
 
-    Where all hold the same ones, these are the classes (`PartFound.inner_classes`).
+    If all folders hold folders of the same names, these are the classes (`PartFound.inner_classes`).
     """
     if len(part.classes) < 2 or any(each.direct for each in part.classes.values()):
         return
