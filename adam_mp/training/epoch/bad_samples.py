@@ -50,7 +50,7 @@ class BadSamples:
             number, fault = line.get("number"), Fault.__members__.get(str(line.get("fault")))
             if isinstance(number, int) and 0 <= number < len(self._flags) and fault is not None:
                 self._flags[number] = self._seen[number] = fault
-        # If the data have moved since, the files that were left out have other paths now: their last names are compared.
+        # If the data have moved since, files that were left out have other paths now, so their last names count.
         before = {(line.get("fault"), os.path.basename(line["sample"])) for line in known if line.get("number") is None}
         new = [bad for bad in dataset.rejected if (bad.fault.name, os.path.basename(bad.path)) not in before]
         self._write([(bad, None) for bad in new])

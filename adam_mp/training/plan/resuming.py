@@ -21,7 +21,7 @@ from adam_mp.training.settings.settings import FIELDS, OF_MANY, TrainSettings, m
 # `model` and `data` are not among them: they are compared by what they are, wherever their files lie now.
 _FIXED = ("image_size", "ignore_orientation", "white", "validation", "batch_size", "seed", "optimizer")
 _OF_DATA = ("data", "data_digest")  # values of a checkpoint's identity that `check_same_data` compares
-# Earlier versions did not have these settings, and their runs noted nothing of them. Such a run did what stands here.
+# Earlier versions lacked these settings, so their runs noted nothing of them. Such a run did what stands here.
 _BEFORE = {"ignore_orientation": True, "white": WHITE}
 
 
