@@ -58,6 +58,11 @@ def test_what_a_command_does_not_need_it_does_not_load(command, absent):
     subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
 
 
+def test_a_run_of_one_machine_loads_no_zeromq():
+    program = "import sys, adam_mp.api\nassert not {'zmq', 'asyncio'} & set(sys.modules)\n"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
+
+
 def test_help_tells_every_setting_with_its_default(capsys):
     _, out, _ = run(capsys, "train", "--help")
     flat = " ".join(out.split())

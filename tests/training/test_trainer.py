@@ -8,6 +8,7 @@ import pytest
 
 from adam_mp.errors import RunFolderError, TransportError
 from adam_mp.training import trainer
+from adam_mp.training.replica import joining
 from adam_mp.training.settings.events import Notice
 
 
@@ -24,7 +25,7 @@ def test_what_is_waited_for_is_a_notice(monkeypatch, share, launch, told):
         say("waiting for 1 more")
         raise TransportError("enough")
 
-    monkeypatch.setattr(trainer, "join_cluster", join_cluster)
+    monkeypatch.setattr(joining, "join_cluster", join_cluster)
     events = []
     with pytest.raises(TransportError, match="enough"):
         trainer._run_replica(SimpleNamespace(share=share, resumed=None), None, None, events.append, launch)
@@ -38,7 +39,7 @@ def test_going_on_alone_is_advised_where_there_is_a_run_to_go_on_with(monkeypatc
     def join_cluster(plan, stop, say):
         raise TransportError("a:1 does not answer")
 
-    monkeypatch.setattr(trainer, "join_cluster", join_cluster)
+    monkeypatch.setattr(joining, "join_cluster", join_cluster)
     with pytest.raises(TransportError) as caught:
         trainer._run_replica(SimpleNamespace(share=(0, 1), resumed=resumed), None, None, None, launch)
     assert ("; to go on without that run, give join='none'" in str(caught.value)) == advised
