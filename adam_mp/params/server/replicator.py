@@ -1,0 +1,157 @@
+"""Copying a group of shards to other servers: decisions alone, no socket, no clock, no weights.
+
+    primary (`Leader`)                     copies (`Follower`)
+      a shard changed ──▶ due
+      COPY epoch, shard, version, applied ──▶ an older epoch than known? refuse : take
+      ◀──────────────────────── COPIED epoch, shard, version
+      in all in-sync copies: its updates are stable
+
+A primary that applies an update answers it at once. The update is *stable* once all in-sync copies have it: then it
+outlives the primary. Senders keep an update until it is stable, and send it again to a new primary. A copy of a shard
+holds, with the weights, which updates are in them (`applied`: sender -> sequence), so none is lost and none counts
+twice.
+
+Safe without clocks: the map epoch is in each COPY. A copy that has become primary knows a newer epoch and refuses the
+COPYs of the old primary, which so can make nothing stable any more, however late it wakes up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from adam_mp.params.run.copy_groups import CopyGroup
+
+_WINDOW = 4  # copies on their way to one follower at once
+_AGAIN = 1.0  # seconds after which a COPY without an answer is sent again
+
+
+@dataclasses.dataclass
+class _Shard:
+    """What a follower has of a shard: the updates that it acknowledged; and what is on its way to it."""
+
+    applied: Mapping[int, int] | None = None  # None: nothing under this epoch yet
+    flying: int | None = None  # the version of the COPY on its way
+    carries: Mapping[int, int] = dataclasses.field(default_factory=dict)  # the updates in it
+    sent: float = float("-inf")
+    dirty: bool = True
+
+
+class Leader:
+    """The primary's side of one group, from the moment in which it learns of the group's map epoch.
+
+    `shards` are the group's. A shard is copied at most every `interval` seconds to each follower. Under a new epoch the
+    primary copies all shards once more, because it does not know what other copies got from the primary before it.
+    """
+
+    def __init__(self, group: CopyGroup, shards: Sequence[int], interval: float) -> None:
+        self.group, self._interval = group, interval
+        self._shards = tuple(shards)
+        self._followers: dict[int, dict[int, _Shard]] = {}
+        self._wanted: int | None = None  # a joining copy that counts as if it were in sync
+        self._bar: dict[int, dict[int, int]] = {}  # shard -> what was stable when that began
+        self._follow(group)
+
+    def regroup(self, group: CopyGroup) -> None:
+        """Take a newer map epoch under which this server still is the primary."""
+        self.group, self._wanted = group, None
+        self._follow(group)
+
+    def _follow(self, group: CopyGroup) -> None:
+        followers = (*group.in_sync, *group.joining)
+        self._followers = {each: self._followers.get(each) or self._nothing() for each in followers}
+
+    def _nothing(self) -> dict[int, _Shard]:
+        return {shard: _Shard() for shard in self._shards}
+
+    def changed(self, shard: int) -> None:
+        """Note that an update was applied to a shard."""
+        for shards in self._followers.values():
+            shards[shard].dirty = True
+
+    def due(self, now: float) -> list[tuple[int, int]]:
+        """Return (follower, shard) of the COPYs to send now; the caller calls `sent` for each that it could send."""
+        found = []
+        for follower, shards in self._followers.items():
+            room = _WINDOW - sum(each.flying is not None and now - each.sent < _AGAIN for each in shards.values())
+            waiting = (shard for shard, each in shards.items() if self._is_due(each, now))
+            found += [(follower, shard) for shard, _ in zip(waiting, range(room), strict=False)]
+        return found
+
+    def _is_due(self, shard: _Shard, now: float) -> bool:
+        if shard.flying is not None:
+            return now - shard.sent >= _AGAIN
+        return shard.dirty and now - shard.sent >= self._interval
+
+    def sent(self, follower: int, shard: int, version: int, applied: Mapping[int, int], now: float) -> None:
+        """Note a COPY on its way: the shard's version and the updates in it, as they are now."""
+        there = self._followers[follower]
+        there[shard] = dataclasses.replace(there[shard], flying=version, carries=dict(applied), sent=now, dirty=False)
+        # So that shards take turns: those sent last stand last.
+        there[shard] = there.pop(shard)
+
+    def copied(self, follower: int, epoch: int, shard: int, version: int) -> bool:
+        """Take a COPIED; return whether it tells of a COPY that was on its way."""
+        each = self._followers.get(follower, {}).get(shard)
+        if each is None or epoch > self.group.epoch or each.flying != version:
+            return False
+        each.applied, each.flying = each.carries, None
+        return True
+
+    def stable(self, shard: int, sender: int, applied: int) -> int:
+        """Return the newest update of a sender that is stable in a shard; `applied` is the newest in the primary's."""
+        found = applied
+        for follower in self._counted():
+            there = self._followers[follower][shard].applied
+            found = min(found, 0 if there is None else there.get(sender, 0))
+        return found
+
+    def _counted(self) -> Iterable[int]:
+        """The copies that must have an update before it is stable."""
+        return self.group.in_sync if self._wanted is None else (*self.group.in_sync, self._wanted)
+
+    def ready(self, applied: Callable[[int], Mapping[int, int]]) -> int | None:
+        """Return a joining copy that may be called in sync now; None if there is none. `applied` is the primary's.
+
+        Once such a copy has each shard, updates are stable only when it has them too. It is ready when it also has all
+        that was stable before that. So nothing that is stable when the controller calls it in sync is missing there.
+        """
+        if self._wanted is None:
+            for follower in self.group.joining:
+                if all(each.applied is not None for each in self._followers[follower].values()):
+                    self._bar = {shard: self._stable_now(shard, applied(shard)) for shard in self._shards}
+                    self._wanted = follower
+                    break
+        return self._wanted if self._wanted is not None and self._caught_up(self._wanted) else None
+
+    def _stable_now(self, shard: int, applied: Mapping[int, int]) -> dict[int, int]:
+        return {sender: self.stable(shard, sender, sequence) for sender, sequence in applied.items()}
+
+    def _caught_up(self, follower: int) -> bool:
+        return all(
+            (each.applied or {}).get(sender, 0) >= sequence
+            for shard, each in self._followers[follower].items()
+            for sender, sequence in self._bar[shard].items()
+        )
+
+
+class Follower:
+    """A copy's side of one group: the newest map epoch that it knows, and which state of each shard it has."""
+
+    def __init__(self, epoch: int = 0) -> None:
+        self.epoch = epoch
+        self._has: dict[int, tuple[int, int]] = {}  # shard -> map epoch and version
+
+    def learn(self, epoch: int) -> None:
+        """Note a map epoch that this server heard of: no COPY of an older one is taken any more."""
+        self.epoch = max(self.epoch, epoch)
+
+    def takes(self, epoch: int, shard: int, version: int) -> bool | None:
+        """Tell what to do with a COPY: take it (True), only acknowledge it (False), or refuse it (None)."""
+        if epoch < self.epoch:
+            return None
+        self.learn(epoch)
+        if self._has.get(shard, (0, 0)) >= (epoch, version):
+            return False
+        self._has[shard] = (epoch, version)
+        return True

@@ -1,0 +1,257 @@
+"""Copies of shards under a simulated network: every update counts once, whichever servers die, stop or are cut off."""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+import random
+
+import pytest
+
+from adam_mp.params.run.copy_groups import Swap, admitted, first_groups, grant, promoted, with_joining, without
+from adam_mp.params.server.replicator import Follower, Leader
+
+SHARDS, SENDERS, SERVERS = range(3), range(100, 103), range(4)
+BEAT, DEAD = 0.1, 0.5
+
+
+@dataclasses.dataclass
+class State:
+    """A shard's weight, a sum of integers, and the updates in it."""
+
+    weight: int = 0
+    applied: dict = dataclasses.field(default_factory=dict)
+    version: int = 1
+
+
+class Server:
+    def __init__(self, world, name):
+        self.world, self.name = world, name
+        self.group = world.groups[0] if world.born else None  # one that was started again asks the controller
+        self.state = {shard: State() for shard in SHARDS}
+        self.leader, self.follower, self.heard = None, Follower(), dict.fromkeys(SERVERS, world.now)
+        self.asked = -1.0
+        self.learn(world.groups[0])
+
+    def learn(self, group):
+        if self.group is not None and group.epoch < self.group.epoch:
+            return
+        self.follower.learn(group.epoch)
+        leads = group.primary == self.name
+        if leads and self.leader is not None:
+            if group != self.group:
+                self.leader.regroup(group)
+        elif leads:
+            self.leader = Leader(group, SHARDS, 0.05)
+            self.heard = dict.fromkeys(SERVERS, self.world.now)
+        else:
+            self.leader = None
+        self.group = group
+
+    def take(self, source, kind, *fields):
+        world = self.world
+        self.heard[source] = world.now
+        if kind == "map":
+            self.learn(fields[0])
+        elif kind in ("delta", "ask") and (self.leader is None or fields[0] != self.group.epoch):
+            world.post(self.name, source, "map", self.group)
+        elif kind == "delta":
+            _, sequence, shard, amount = fields
+            state = self.state[shard]
+            if sequence > state.applied.get(source, 0):
+                state.applied[source], state.weight, state.version = sequence, state.weight + amount, state.version + 1
+                self.leader.changed(shard)
+            self.answer(source, shard)
+        elif kind == "ask":
+            self.answer(source, fields[1])
+        elif kind == "copy":
+            epoch, shard, version, weight, applied = fields
+            taken = self.follower.takes(epoch, shard, version)
+            if taken is None or (self.leader is not None and epoch <= self.group.epoch):
+                world.post(self.name, source, "map", self.group)
+                return
+            if taken:
+                self.state[shard] = State(weight, dict(applied), version)
+            world.post(self.name, source, "copied", epoch, shard, version)
+        elif kind == "copied" and self.leader is not None:
+            self.leader.copied(source, *fields)
+
+    def answer(self, sender, shard):
+        applied = self.state[shard].applied.get(sender, 0)
+        stable = self.leader.stable(shard, sender, applied)
+        self.world.post(self.name, sender, "fresh", self.group.epoch, shard, applied, stable)
+
+    def step(self):
+        world, group = self.world, self.group
+        if self.leader is not None:
+            for follower, shard in self.leader.due(world.now):
+                state = self.state[shard]
+                content = (group.epoch, shard, state.version, state.weight, dict(state.applied))
+                self.leader.sent(follower, shard, state.version, state.applied, world.now)
+                world.post(self.name, follower, "copy", *content)
+            silent = [each for each in group.in_sync + group.joining if world.now - self.heard[each] > DEAD]
+            if silent:
+                self.ask(without(group, silent[0]))
+            elif (ready := self.leader.ready(lambda shard: self.state[shard].applied)) is not None:
+                self.ask(admitted(group, ready))
+            elif len(group.holders) < 3 and (spare := world.spare(group)):
+                self.ask(with_joining(group, spare[0]))
+        elif self.name in group.in_sync:
+            patience = DEAD + 0.1 * group.in_sync.index(self.name)
+            if world.now - self.heard[group.primary] > patience:
+                self.ask(promoted(group, self.name))
+
+    def ask(self, wanted):
+        if self.world.now - self.asked > 0.1:
+            self.asked = self.world.now
+            self.world.post(self.name, "controller", "swap", Swap(0, wanted.epoch - 1, self.name, wanted))
+
+    def beat(self):
+        for other in SERVERS:
+            if other != self.name:
+                self.world.post(self.name, other, "beat")
+
+
+class Sender:
+    """Sends integers to each shard, at most two that are not stable, one on its way; sends them again after a loss."""
+
+    def __init__(self, world, name):
+        self.world, self.name = world, name
+        self.group, self.sequence = world.groups[0], 0
+        self.kept = {shard: [] for shard in SHARDS}  # (sequence, amount) that are not stable
+        self.next = dict.fromkeys(SHARDS, 0)  # how many of them the present primary has
+        self.asked = dict.fromkeys(SHARDS, -9.0)
+        self.total, self.known, self.turn = dict.fromkeys(SHARDS, 0), 0, 0
+
+    def take(self, source, kind, *fields):
+        if kind == "map" and fields[0].epoch > self.group.epoch:
+            self.group = fields[0]
+            self.next = dict.fromkeys(SHARDS, 0)
+        elif kind == "fresh":
+            epoch, shard, applied, stable = fields
+            if epoch != self.group.epoch or source != self.group.primary:
+                return
+            kept = self.kept[shard]
+            while kept and kept[0][0] <= stable:
+                kept.pop(0)
+            self.next[shard] = sum(sequence <= applied for sequence, _ in kept)
+
+    def step(self, more):
+        for shard in SHARDS:
+            kept = self.kept[shard]
+            if more and len(kept) < 2 and self.world.random.random() < 0.1:
+                self.sequence += 1
+                amount = self.world.random.randrange(1, 1000)
+                self.total[shard] += amount
+                kept.append((self.sequence, amount))
+            if kept and self.world.now - self.asked[shard] > 0.1:
+                self.asked[shard] = self.world.now
+                holders = (self.group.primary, *self.group.in_sync)
+                self.turn += 1
+                target = holders[0] if self.turn % 3 else holders[self.turn // 3 % len(holders)]
+                if self.next[shard] < len(kept):
+                    sequence, amount = kept[self.next[shard]]
+                    self.world.post(self.name, target, "delta", self.group.epoch, sequence, shard, amount)
+                else:
+                    self.world.post(self.name, target, "ask", self.group.epoch, shard)
+
+
+class World:
+    def __init__(self, seed):
+        self.random, self.now, self.count = random.Random(seed), 0.0, 0
+        self.groups = list(first_groups("abcd", 3)[:1])
+        self.born = False
+        self.loss, self.doubling = self.random.choice([0, 0, 0.1, 0.3]), self.random.choice([0, 0.2])
+        self.delay = self.random.choice([0.002, 0.02, 0.1])
+        self.mail, self.stopped, self.cut = [], {}, set()
+        self.servers = {name: Server(self, name) for name in SERVERS}
+        self.born = True
+        self.senders = {name: Sender(self, name) for name in SENDERS}
+        self.epochs = [self.groups[0].epoch]
+
+    def spare(self, group):
+        return [each for each in SERVERS if each not in group.holders and each not in self.stopped]
+
+    def post(self, source, target, *message):
+        for _ in range(1 + (self.random.random() < self.doubling)):
+            if self.random.random() >= self.loss:
+                self.count += 1
+                heapq.heappush(
+                    self.mail, (self.now + self.random.uniform(0, self.delay), self.count, source, target, message)
+                )
+
+    def swap(self, source, swap):
+        granted = grant(self.groups, swap)
+        if granted is not None:
+            self.groups[0] = granted
+            self.epochs.append(granted.epoch)
+        for each in (source, *self.groups[0].holders):
+            self.post("controller", each, "map", self.groups[0])
+
+    def fault(self):
+        """Kill, stop or cut off a server; at most one at a time, and never the last that has all that is stable."""
+        group = self.groups[0]
+        server, kind = self.random.choice(SERVERS), self.random.choice(["kill", "stop", "cut"])
+        last = not group.in_sync and server == group.primary
+        if self.stopped or self.cut or last:
+            return
+        if kind == "kill" and (server not in group.holders or group.in_sync):
+            # What it had is gone. It may come back at once, as a new server: the controller removes it first.
+            if server == group.primary:
+                self.groups[0] = promoted(group, group.in_sync[0])
+            elif server in group.holders:
+                self.groups[0] = without(group, server)
+            if self.groups[0] != group:
+                self.epochs.append(self.groups[0].epoch)
+            self.servers[server] = Server(self, server)
+            for each in self.groups[0].holders:
+                self.post("controller", each, "map", self.groups[0])
+        elif kind == "stop":
+            self.stopped[server] = self.now + self.random.choice([0.3, 0.8, 2.0])
+        elif kind == "cut":
+            self.cut = {server}
+            self.stopped[-1] = self.now + self.random.choice([0.3, 0.8, 2.0])
+
+    def run(self, seconds, faults):
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.01
+            for server, until in list(self.stopped.items()):
+                if self.now > until:
+                    del self.stopped[server]
+                    if server == -1:
+                        self.cut = set()
+            if faults and self.random.random() < 0.01:
+                self.fault()
+            while self.mail and self.mail[0][0] <= self.now:
+                _, _, source, target, message = heapq.heappop(self.mail)
+                if target in self.stopped or (source in self.cut) != (target in self.cut):
+                    continue
+                if target == "controller":
+                    self.swap(source, message[1])
+                else:
+                    {**self.servers, **self.senders}[target].take(source, *message)
+            if round(self.now * 100) % 50 == 0:  # the news that follow each report
+                for name in SERVERS:
+                    self.post("controller", name, "map", self.groups[0])
+            for name, server in self.servers.items():
+                if name not in self.stopped:
+                    server.step()
+                    if round(self.now * 100) % 10 == 0:
+                        server.beat()
+            for sender in self.senders.values():
+                sender.step(faults)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_every_update_counts_once_whatever_happens_to_servers(seed):
+    world = World(seed)
+    world.run(8.0, faults=True)
+    world.run(8.0, faults=False)
+    assert world.epochs == sorted(set(world.epochs))
+    group = world.groups[0]
+    assert not any(sender.kept[shard] for sender in world.senders.values() for shard in SHARDS), "all is stable"
+    for shard in SHARDS:
+        total = sum(sender.total[shard] for sender in world.senders.values())
+        for holder in (group.primary, *group.in_sync):
+            assert world.servers[holder].state[shard].weight == total
