@@ -35,13 +35,9 @@ class CopyGroup:
 
 @dataclasses.dataclass(frozen=True)
 class Swap:
-    """A wish to change who has a group: server `by` knows the group as it was at `epoch`, and wants `wanted`.
-
-    `wanted.epoch` is one more than `epoch`.
-    """
+    """A wish to change who has a group: server `by` wants `wanted`; `wanted.epoch` is the map epoch that it knows."""
 
     group: int
-    epoch: int
     by: int
     wanted: CopyGroup
 
@@ -83,12 +79,10 @@ def choose_copies(hosts: Sequence[str], holders: Sequence[int], order: Sequence[
     return chosen
 
 
-def grant(groups: Sequence[CopyGroup], swap: Swap) -> CopyGroup | None:
-    """Return the group as it is after a swap; None if the controller refuses it."""
-    if not 0 <= swap.group < len(groups):
-        return None
-    now, wanted = groups[swap.group], swap.wanted
-    if swap.epoch != now.epoch or wanted.epoch != now.epoch + 1 or swap.by != wanted.primary:
+def grant(now: CopyGroup, swap: Swap, epoch: int) -> CopyGroup | None:
+    """Return the group `now` as it is after a swap, under the map epoch `epoch`; None if the controller refuses it."""
+    wanted = swap.wanted
+    if wanted.epoch != now.epoch or swap.by != wanted.primary:
         return None
     if len(set(wanted.holders)) != len(wanted.holders):
         return None
@@ -97,27 +91,27 @@ def grant(groups: Sequence[CopyGroup], swap: Swap) -> CopyGroup | None:
         return None
     # A copy that takes over vouches for the copies that were in sync with the old primary, and for no others.
     vouched = {*now.in_sync, *(() if deposes else now.joining)}
-    return wanted if set(wanted.in_sync) <= vouched else None
+    return dataclasses.replace(wanted, epoch=epoch) if set(wanted.in_sync) <= vouched else None
 
 
 def promoted(group: CopyGroup, server: int) -> CopyGroup:
     """Return the group with an in-sync copy as primary and without the old primary."""
     in_sync = tuple(each for each in group.in_sync if each != server)
-    return CopyGroup(group.epoch + 1, server, in_sync, group.joining)
+    return CopyGroup(group.epoch, server, in_sync, group.joining)
 
 
 def without(group: CopyGroup, server: int) -> CopyGroup:
     """Return the group without the copy on `server`."""
     in_sync, joining = (tuple(each for each in some if each != server) for some in (group.in_sync, group.joining))
-    return CopyGroup(group.epoch + 1, group.primary, in_sync, joining)
+    return CopyGroup(group.epoch, group.primary, in_sync, joining)
 
 
 def with_joining(group: CopyGroup, server: int) -> CopyGroup:
     """Return the group with a new copy on `server`, which is not in sync yet."""
-    return CopyGroup(group.epoch + 1, group.primary, group.in_sync, (*group.joining, server))
+    return CopyGroup(group.epoch, group.primary, group.in_sync, (*group.joining, server))
 
 
 def admitted(group: CopyGroup, server: int) -> CopyGroup:
     """Return the group with the joining copy on `server` in sync."""
     joining = tuple(each for each in group.joining if each != server)
-    return CopyGroup(group.epoch + 1, group.primary, (*group.in_sync, server), joining)
+    return CopyGroup(group.epoch, group.primary, (*group.in_sync, server), joining)

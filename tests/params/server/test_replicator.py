@@ -104,7 +104,7 @@ class Server:
     def ask(self, wanted):
         if self.world.now - self.asked > 0.1:
             self.asked = self.world.now
-            self.world.post(self.name, "controller", "swap", Swap(0, wanted.epoch - 1, self.name, wanted))
+            self.world.post(self.name, "controller", "swap", Swap(0, self.name, wanted))
 
     def beat(self):
         for other in SERVERS:
@@ -181,7 +181,7 @@ class World:
                 )
 
     def swap(self, source, swap):
-        granted = grant(self.groups, swap)
+        granted = grant(self.groups[0], swap, self.groups[0].epoch + 1)
         if granted is not None:
             self.groups[0] = granted
             self.epochs.append(granted.epoch)
@@ -198,9 +198,9 @@ class World:
         if kind == "kill" and (server not in group.holders or group.in_sync):
             # What it had is gone. It may come back at once, as a new server: the controller removes it first.
             if server == group.primary:
-                self.groups[0] = promoted(group, group.in_sync[0])
+                self.groups[0] = dataclasses.replace(promoted(group, group.in_sync[0]), epoch=group.epoch + 1)
             elif server in group.holders:
-                self.groups[0] = without(group, server)
+                self.groups[0] = dataclasses.replace(without(group, server), epoch=group.epoch + 1)
             if self.groups[0] != group:
                 self.epochs.append(self.groups[0].epoch)
             self.servers[server] = Server(self, server)
