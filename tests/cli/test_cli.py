@@ -77,6 +77,11 @@ def test_help_of_serve_data_tells_what_its_settings_decide_there(capsys):
     assert "seed of weights" not in flat
 
 
+def test_help_of_evaluate_names_every_kind_of_data(capsys):
+    flat = " ".join(run(capsys, "evaluate", "--help")[1].split())
+    assert "class folders, IDX files, tar shards, .npy or .npz files, or 'mnist'; its test part is used" in flat
+
+
 def test_keygen_into_a_folder_says_what_to_write(capsys, tmp_path):
     expect_error(capsys, f"is a folder; name the file in it, such as {tmp_path}/run.key", "keygen", str(tmp_path))
     expect_error(capsys, "Is a directory; name the file in it, such as", "status", "a:1", "--key-file", str(tmp_path))
