@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from adam_mp.cli.main import COMMANDS, main
+from adam_mp.cli.status import _counted
 from adam_mp.errors import ProcessError
 from adam_mp.training.settings.settings import FIELDS
 from tests.data.pictures_on_disk import write_folder
@@ -252,6 +253,13 @@ def test_show_data(capsys, tmp_path):
     expect_error(capsys, "--count is 0", "show-data", "--count", "0")
     expect_error(capsys, "cannot write", "show-data", "--output", str(tmp_path / "no" / "sheet.png"))
     expect_error(capsys, "did you mean '--augment'", "show-data", "--augmen", "none")
+
+
+def test_status_counts_epochs_from_1_as_everything_else():
+    state = {"epoch": 1, "epochs": 3, "images": 60, "finished": [{"epoch": 0, "trained": 60}]}
+    assert _counted(state) == {"epoch": 2, "epochs": 3, "images": 60, "finished": [{"epoch": 1, "trained": 60}]}
+    assert _counted({**state, "epoch": 3})["epoch"] == 3  # the run is over
+    assert _counted({**state, "epoch": 0, "images": 0, "finished": []})["epoch"] == 0  # nobody has joined
 
 
 def test_doctor(capsys):
