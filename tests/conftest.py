@@ -12,16 +12,34 @@ import pytest
 from hypothesis import settings
 
 import adam_mp
+from adam_mp.compute.choice import keep_choices, read_choices
+from adam_mp.compute.measurement import measure_choices
 from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.network.description import load_network
+from adam_mp.process import forking
+from adam_mp.training.preloading import OF_A_RUN
 
 settings.register_profile("adam_mp", max_examples=40, deadline=None)
 settings.load_profile("adam_mp")
 
 
+NETWORKS = (  # that many tests train: name, shape of images, classes, batch size
+    ("mnist", (28, 28, 1), 10, 16), ("lenet", (28, 28, 1), 10, 16), ("mnist", (28, 28, 3), 3, 8),
+    ("lenet", (32, 32, 3), 2, 8),
+)  # fmt: skip
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile the kernels once where pytest-xdist will start several processes, each of which would compile its own."""
+    """Do once what each process that pytest-xdist will start would do for itself: compile kernels, choose between them.
+
+    A run keeps the choices that it measured only if nothing disturbed it, and the tests disturb each other.
+    """
     if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
         compile_kernels()
+        for name, shape, classes, batch in NETWORKS:
+            network = load_network(name, shape, classes)
+            if read_choices(network, batch) is None:
+                keep_choices(network, batch, measure_choices(network, batch))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,6 +60,20 @@ def make_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     for image, label in zip(images, labels, strict=True):
         image[4 * label : 4 * label + 2, 2:10] += 150
     return images, labels
+
+
+@pytest.fixture(scope="session")
+def fork_server_of_tests() -> Iterator[forking.ForkServer]:
+    with contextlib.closing(forking.ForkServer(OF_A_RUN)) as server:
+        yield server
+
+
+@pytest.fixture
+def forks(fork_server_of_tests: forking.ForkServer) -> Iterator[None]:
+    """Let runs in this process fork from one fork server, which has the environment and folder of the whole session."""
+    token = forking._current.set(fork_server_of_tests)
+    yield
+    forking._current.reset(token)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,8 @@
-"""A run of the command line as a real process, and what may be asked of it while it goes and after it ended."""
+"""The command line as a real process, or as a call in this one where the command's own process is not what is tested.
+
+A real process may be asked of things while it goes. A call is much quicker: it imports nothing, and its run forks from
+the fork server of the tests.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from adam_mp.cli.main import main
 from adam_mp.data.reading.loading import load_data
 from adam_mp.memory.segment import live_segments
 
@@ -131,6 +136,27 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
     yield begin
     for command in commands:
         command.close()
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forks: None
+) -> Callable[..., Ended]:
+    """Run commands in this process, and check that nothing of them is left."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: str) -> Ended:
+        capsys.readouterr()
+        others = psutil.Process().children(recursive=True)
+        code = main(arguments)
+        told = capsys.readouterr()
+        assert psutil.Process().children(recursive=True) == others
+        segments = [segment for segment in live_segments() if segment.owner == os.getpid()]
+        assert not [segment for segment in segments if segment.purpose in ("run", "store")]
+        return Ended(code, told.out, told.err)
+
+    return run
 
 
 @pytest.fixture(scope="session")
