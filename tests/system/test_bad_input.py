@@ -6,6 +6,7 @@ What is said is seen by calls in this process; `test_a_process_that_is_refused` 
 from __future__ import annotations
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -92,9 +93,11 @@ def test_wrong_flags(here, arguments, message):
 
 def test_a_process_that_is_refused(start, small_data):
     run = start("train", "--data", str(small_data), "--model", "alexnet")
-    run.wait_for_child("fork server")
+    while run.process.poll() is None:
+        run.see_children()
+        time.sleep(0.02)
     expect_one_line(run.finish(), "at least 64x64")
-    assert set(run.children.values()) == {"fork server"}
+    assert set(run.children.values()) <= {"fork server"}  # which imports while the command looks at its arguments
 
 
 @pytest.mark.parametrize(

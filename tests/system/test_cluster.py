@@ -18,6 +18,7 @@ from adam_mp.cli.main import main
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.training.replica import joining as cluster
 from adam_mp.training.replica.launched import find_launched
+from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.socket_files import SocketFolder
@@ -118,7 +119,7 @@ class ByHand:
         def both():
             for replica in replicas:
                 assert replica.process.poll() is None, replica.read(replica.err)
-            state = self.status()
+            state = ask_status(self.first, self.keys)
             return state if len(replicas_at_work(state)) == 2 else None
 
         return wait_until(both, "two replicas that train")
@@ -142,9 +143,9 @@ def begin(start, small_data, tmp_path):
     return begin
 
 
-def ask_status(address):
-    """Return what `adam-mp status --json` shows, asked from here, which is quicker."""
-    dialer = SocketDialer(None)
+def ask_status(address, keys=()):
+    """Return what `adam-mp status --json` shows, asked from here, which is quicker; `keys` is --key-file with a path."""
+    dialer = SocketDialer(read_keys(keys[1]) if keys else None)
     try:
         return CoordinatorLink(dialer, parse_place(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
     finally:
@@ -574,18 +575,18 @@ def nobody():
 
 
 @pytest.mark.parametrize("command", ["serve-params", "serve-data"])
-def test_a_port_in_use(start, small_data, taken, command):
+def test_a_port_in_use(here, small_data, taken, command):
     data = ("--data", str(small_data)) if command == "serve-data" else ()
-    refused_at_once(start(command, "--listen", taken, *data).finish(), 1, taken, "Address already in use")
+    refused_at_once(here(command, "--listen", taken, *data), 1, taken, "Address already in use")
 
 
 @pytest.mark.parametrize("listen", [("0.0.0.0:0", "--advertise", "10.0.0.5"), ("10.0.0.5:7700",)])
-def test_listening_beyond_this_machine_needs_keys(start, listen):
-    refused_at_once(start("serve-params", "--listen", *listen).finish(), 2, "keygen")
+def test_listening_beyond_this_machine_needs_keys(here, listen):
+    refused_at_once(here("serve-params", "--listen", *listen), 2, "keygen")
 
 
 @pytest.mark.parametrize("command", ["serve-params", "serve-data"])
-def test_what_cannot_be_listened_on_is_wrong_input(start, by_hand, small_data, tmp_path, command):
+def test_what_cannot_be_listened_on_is_wrong_input(here, by_hand, small_data, tmp_path, command):
     data = ("--data", str(small_data)) if command == "serve-data" else ()
     folder = tmp_path / "sockets"
     folder.mkdir(mode=0o700)
@@ -594,12 +595,12 @@ def test_what_cannot_be_listened_on_is_wrong_input(start, by_hand, small_data, t
     expected = {f"unix:{folder}/file": "a file has that name", f"unix:{folder}/{'x' * 300}": "File name too long",
                 "192.0.2.1:0": "annot assign requested address"}  # fmt: skip
     for listen, message in expected.items():
-        ended = start(command, "--listen", listen, *data, *(keys if listen[0] == "1" else ())).finish()
+        ended = here(command, "--listen", listen, *data, *(keys if listen[0] == "1" else ()))
         expect_one_line(ended, 2, "cannot listen on", message, "choose another --listen")
 
 
-def test_listening_everywhere_needs_an_address_for_others(start):
-    refused_at_once(start("serve-params", "--listen", "0.0.0.0:0").finish(), 2, "--advertise")
+def test_listening_everywhere_needs_an_address_for_others(here):
+    refused_at_once(here("serve-params", "--listen", "0.0.0.0:0"), 2, "--advertise")
 
 
 @pytest.mark.parametrize(
@@ -615,21 +616,21 @@ def test_listening_everywhere_needs_an_address_for_others(start):
         (("status", "127.0.0.1:99999"), "with a port from 1 to 65535"),
     ],
 )
-def test_wrong_flags(start, arguments, message):
-    refused_at_once(start(*arguments).finish(), 2, message)
+def test_wrong_flags(here, arguments, message):
+    refused_at_once(here(*arguments), 2, message)
 
 
 @pytest.mark.parametrize(
     "arguments", [("status", "127.0.0.1:7700"), ("serve-params", "--listen", "127.0.0.1:0")], ids=lambda a: a[0]
 )
-def test_bad_key_files(start, tmp_path, arguments):
+def test_bad_key_files(here, tmp_path, arguments):
     path = tmp_path / "key"
-    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, str(path), "cannot read key file")
+    refused_at_once(here(*arguments, "--key-file", str(path)), 2, str(path), "cannot read key file")
     path.write_text("no key")
     path.chmod(0o644)
-    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, f"chmod 600 {path}")
+    refused_at_once(here(*arguments, "--key-file", str(path)), 2, f"chmod 600 {path}")
     path.chmod(0o600)
-    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, "is not a key file")
+    refused_at_once(here(*arguments, "--key-file", str(path)), 2, "is not a key file")
 
 
 def test_status_where_nobody_answers(start, nobody, taken):
