@@ -104,13 +104,13 @@ def test_children_die_with_a_killed_supervisor(long_run, stopped):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
 )
-def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, start, tmp_path, number, code):
+def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, here, tmp_path, number, code):
     run = long_run()
     run.signal(number)
     ended = run.finish()
     assert ended.code == code, ended.err
     assert ended.summary["stopped_by"] == number.name
-    resumed = start("train", "--resume", "--run-dir", str(tmp_path / "run"), "--json").finish()
+    resumed = here("train", "--resume", "--run-dir", str(tmp_path / "run"), "--json")
     assert resumed.code == 0, resumed.err
     assert resumed.summary["images_trained"] == EPOCHS * 1900
     assert resumed.summary["updates"] == EPOCHS * BATCHES  # none of the interrupted epoch was trained again
@@ -120,12 +120,12 @@ def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, s
     assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [1900] * EPOCHS
 
 
-def test_a_run_whose_supervisor_was_killed_is_resumed(long_run, start, tmp_path):
+def test_a_run_whose_supervisor_was_killed_is_resumed(long_run, here, tmp_path):
     run = long_run()
     wait_until(lambda: list((tmp_path / "run").glob("checkpoint-*")), "the first checkpoint")
     run.signal(signal.SIGKILL)
     run.finish()
-    resumed = start("train", "--resume", str(tmp_path / "run"), "--cores", "1", "--json").finish()
+    resumed = here("train", "--resume", str(tmp_path / "run"), "--cores", "1", "--json")
     assert resumed.code == 0, resumed.err
     assert resumed.summary["images_trained"] == EPOCHS * 1900
 
@@ -141,18 +141,18 @@ def test_a_second_signal_stops_at_once(long_run):
 
 
 @pytest.mark.long
-def test_two_runs_at_once_do_not_meet(long_run, start, small_data, tmp_path):
+def test_two_runs_at_once_do_not_meet(long_run, here, small_data, tmp_path):
     first = long_run()
     stopped = [first.wait_for_child(name) for name in ("worker 0", "worker 1")]
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)  # so that it is still there when the other comes
-    intruder = start("train", "--resume", str(tmp_path / "run")).finish()
+    intruder = here("train", "--resume", str(tmp_path / "run"))
     assert intruder.code == 2
     assert "in use by process" in intruder.err
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
-    other = start("train", "--data", str(small_data), "--epochs", "1", "--run-dir", str(tmp_path / "other"))
-    assert other.finish().code == 0
+    other = here("train", "--data", str(small_data), "--epochs", "1", "--run-dir", str(tmp_path / "other"))
+    assert other.code == 0
     ended = first.finish()
     assert ended.code == 0
     assert ended.summary["images_trained"] == EPOCHS * 1900
