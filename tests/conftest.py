@@ -68,21 +68,31 @@ def fork_server_of_tests() -> Iterator[forking.ForkServer]:
         yield server
 
 
+@contextlib.contextmanager
+def forking_from(server: forking.ForkServer) -> Iterator[None]:
+    token = forking._current.set(server)
+    try:
+        yield
+    finally:
+        forking._current.reset(token)
+
+
 @pytest.fixture
 def forks(fork_server_of_tests: forking.ForkServer) -> Iterator[None]:
     """Let runs in this process fork from one fork server, which has the environment and folder of the whole session."""
-    token = forking._current.set(fork_server_of_tests)
-    yield
-    forking._current.reset(token)
+    with forking_from(fork_server_of_tests):
+        yield
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> adam_mp.TrainResult:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, fork_server_of_tests: forking.ForkServer
+) -> adam_mp.TrainResult:  # fmt: skip
     """A tiny run that is over; its folder is `trained.run_dir`."""
     folder: Path = tmp_path_factory.mktemp("trained") / "run"
-    return adam_mp.train(
-        list(LAYERS), (*make_images(400, 1), *make_images(100, 2)), cores=1, epochs=2, run_dir=str(folder), quiet=True
-    )
+    data = (*make_images(400, 1), *make_images(100, 2))
+    with forking_from(fork_server_of_tests):
+        return adam_mp.train(list(LAYERS), data, cores=1, epochs=2, run_dir=str(folder), quiet=True)
 
 
 @contextlib.contextmanager

@@ -144,7 +144,7 @@ def begin(start, small_data, tmp_path):
 
 
 def ask_status(address, keys=()):
-    """Return what `adam-mp status --json` shows, asked from here, which is quicker; `keys` is --key-file with a path."""
+    """Return what `adam-mp status --json` shows, asked from here, which is quicker; `keys` are flag and file."""
     dialer = SocketDialer(read_keys(keys[1]) if keys else None)
     try:
         return CoordinatorLink(dialer, parse_place(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
@@ -668,7 +668,7 @@ def test_status_with_other_keys(by_hand, start):
     assert "stopped: the run has not begun; the same command starts" in server.read(server.out)
 
 
-def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch, capsys):
+def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch, capsys, forks):
     monkeypatch.setattr(cluster, "_JOINING", 1.0)
     folder = tmp_path / "run"
     code = main(["train", "--join", nobody, "--data", str(small_data), "--cores", "1", "--run-dir", str(folder)])
@@ -714,7 +714,7 @@ def test_who_waits_to_join_says_whom_it_waits_for_what_it_sees_and_how_long(by_h
     server.finish()
 
 
-def test_going_on_alone_is_advised_to_a_run_that_is_resumed(small_data, tmp_path, nobody, monkeypatch, capsys):
+def test_going_on_alone_is_advised_to_a_run_that_is_resumed(small_data, tmp_path, nobody, monkeypatch, capsys, forks):
     monkeypatch.setattr(cluster, "_JOINING", 1.0)
     folder = str(tmp_path / "run")
     train = ["train", "--data", str(small_data), "--cores", "1", "--model", "mlp", "--quiet"]

@@ -19,8 +19,8 @@ def long_run(start, small_data, tmp_path):
 
     def begin(*more):
         run = start(
-            "train", "--cores", "2", "--data", str(small_data), "--epochs", str(EPOCHS), "--json", "--run-dir",
-            str(tmp_path / "run"), *more,
+            "train", "--model", "lenet", "--cores", "2", "--data", str(small_data), "--epochs", str(EPOCHS), "--json",
+            "--run-dir", str(tmp_path / "run"), *more,
         )  # fmt: skip
         wait_until(lambda: metrics(tmp_path / "run"), "the first epoch")
         run.see_children()

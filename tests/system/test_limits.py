@@ -182,7 +182,7 @@ def test_the_disk_is_full_from_the_start(begin, disk):
 
 
 @pytest.mark.parametrize("count", range(1, 2 + FULL * 8))
-def test_torn_checkpoints(begin, tmp_path, count):
+def test_torn_checkpoints(begin, here, tmp_path, count):
     with recorded(Row("newest checkpoint cut or changed in any block of 4 KB", "a line; the one before is resumed")):
         folder = tmp_path / "run"
         run = begin("--run-dir", folder, "--checkpoint-seconds", "0.2")
@@ -202,9 +202,9 @@ def test_torn_checkpoints(begin, tmp_path, count):
             check_torn(folder, older)
         for length in (len(whole) // BLOCK * BLOCK, *[0, BLOCK] * FULL):
             newest.write_bytes(whole[:length])
-            check_refused(begin("--resume", folder).finish(DEADLINE), newest.name, f"remove it.*{older.name}")
+            check_refused(here("train", "--resume", str(folder)), newest.name, f"remove it.*{older.name}")
         newest.unlink()
-        resumed = begin("--resume", folder, "--epochs", EPOCHS + 1).finish(DEADLINE)
+        resumed = here("train", "--resume", str(folder), "--epochs", str(EPOCHS + 1), "--json")
         check_done(resumed, (EPOCHS + 1) * IMAGES)
 
 
@@ -293,7 +293,7 @@ def test_the_clock_jumps(begin, tmp_path):
 # One folder, two runs.
 
 
-def test_a_second_run_wants_the_folder(begin, tmp_path):
+def test_a_second_run_wants_the_folder(begin, here, small_data, tmp_path):
     with recorded(Row("a second run started in the folder of one that goes", f"refused by a line; the first: {EVERY}")):
         folder = tmp_path / "run"
         run = begin("--run-dir", folder)
@@ -301,7 +301,9 @@ def test_a_second_run_wants_the_folder(begin, tmp_path):
         stopped = [run.wait_for_child(name) for name in ("worker 0", "worker 1")]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)  # so that it is still there when the other comes
-        check_refused(begin("--run-dir", folder).finish(DEADLINE), f"in use by process {run.process.pid}")
+        check_refused(
+            here("train", "--data", str(small_data), "--run-dir", str(folder)), f"in use by process {run.process.pid}"
+        )
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
         check_done(run.finish(DEADLINE))

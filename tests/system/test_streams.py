@@ -263,7 +263,7 @@ def train(folder, **settings):
         for kind in (Failing, FailingTerminal)
     ],
 )
-def test_a_run_outlives_its_streams(word, kind, error, tmp_path, monkeypatch):
+def test_a_run_outlives_its_streams(word, kind, error, tmp_path, monkeypatch, forks):
     monkeypatch.setattr(progress, "_PLAIN_SECONDS", -1.0)
     stream = kind(word, error)
     monkeypatch.setattr(sys, "stdout", stream)
@@ -277,7 +277,7 @@ def test_a_run_outlives_its_streams(word, kind, error, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("replaced", ["tee", "none", "closed", "nothing"])
-def test_the_library_needs_no_streams(replaced, tmp_path, monkeypatch):
+def test_the_library_needs_no_streams(replaced, tmp_path, monkeypatch, forks):
     closed = io.StringIO()
     closed.close()
     stream = {"tee": Failing("\0", ValueError()), "none": None, "closed": closed, "nothing": object()}[replaced]
