@@ -1,11 +1,12 @@
-"""The command line as a real process, or as a call in this one where the command's own process is not what is tested.
+"""The command line as a process of its own, or as a call in this one where nothing is done to that process.
 
-A real process may be asked of things while it goes. A call is much quicker: it imports nothing, and its run forks from
-the fork server of the tests.
+A process may be asked of things while it goes; a launcher forks it, or it is a fresh interpreter. A call is quicker
+still: its run forks from the fork server of the tests.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -24,6 +25,7 @@ import pytest
 from adam_mp.cli.main import main
 from adam_mp.data.reading.loading import load_data
 from adam_mp.memory.segment import live_segments
+from tests.system.launcher import Launched, Launcher
 
 DEADLINE = 180.0  # seconds; much more than anything takes, even where ten other processes compute
 TRAIN_IMAGES, TEST_IMAGES = 2000, 300
@@ -55,12 +57,13 @@ class Ended:
 
 
 class Command:
-    """`python -m adam_mp ...` as a process of its own."""
+    """`python -m adam_mp ...` as a process of its own, forked by a launcher if one is given and may do that."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, launcher: Launcher | None = None) -> None:
         self.out = open(folder / "out.txt", "w+b")  # noqa: SIM115, closed by close
         self.err = open(folder / "err.txt", "w+b")  # noqa: SIM115
-        self.process = subprocess.Popen(
+        launched = None if launcher is None else launcher.start(arguments, folder, self.out, self.err)
+        self.process: Launched | subprocess.Popen[bytes] = launched or subprocess.Popen(
             [sys.executable, "-m", "adam_mp", *arguments], stdout=self.out, stderr=self.err, cwd=folder
         )
         self.children: dict[int, str] = {}
@@ -122,15 +125,21 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    with contextlib.closing(Launcher()) as launcher:
+        yield launcher
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Start commands that are ended with the test."""
+def start(tmp_path: Path, launcher: Launcher) -> Iterator[Callable[..., Command]]:
+    """Start commands that are ended with the test; `fresh` ones as interpreters of their own."""
     commands: list[Command] = []
 
-    def begin(*arguments: str) -> Command:
+    def begin(*arguments: str, fresh: bool = False) -> Command:
         folder = tmp_path / f"command-{len(commands)}"
         folder.mkdir()
-        commands.append(Command(folder, *arguments))
+        commands.append(Command(folder, *arguments, launcher=None if fresh else launcher))
         return commands[-1]
 
     yield begin

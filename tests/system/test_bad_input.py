@@ -92,7 +92,7 @@ def test_wrong_flags(here, arguments, message):
 
 
 def test_a_process_that_is_refused(start, small_data):
-    run = start("train", "--data", str(small_data), "--model", "alexnet")
+    run = start("train", "--data", str(small_data), "--model", "alexnet", fresh=True)
     while run.process.poll() is None:
         run.see_children()
         time.sleep(0.02)

@@ -17,7 +17,19 @@ KEYS = {
 
 
 def test_one_epoch_of_mnist_reaches_its_accuracy(start, here, tmp_path):
-    run = start("train", "--cores", "2", "--epochs", "1", "--seed", "1", "--json", "--run-dir", str(tmp_path / "run"))
+    run = start(
+        "train",
+        "--cores",
+        "2",
+        "--epochs",
+        "1",
+        "--seed",
+        "1",
+        "--json",
+        "--run-dir",
+        str(tmp_path / "run"),
+        fresh=True,
+    )
     run.wait_for_child("worker 1")
     ended = run.finish(120)
     assert ended.code == 0, ended.err
