@@ -25,6 +25,7 @@ import pytest
 from adam_mp.cli.main import main
 from adam_mp.data.reading.loading import load_data
 from adam_mp.memory.segment import live_segments
+from tests.conftest import made_once
 from tests.system.launcher import Launched, Launcher
 
 DEADLINE = 180.0  # seconds; much more than anything takes, even where ten other processes compute
@@ -169,15 +170,17 @@ def here(
 
 
 @pytest.fixture(scope="session")
-def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_data(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder of IDX files with the first few MNIST digits."""
-    folder = tmp_path_factory.mktemp("digits")
+    return made_once(tmp_path_factory, worker_id, "digits", _write_digits)
+
+
+def _write_digits(folder: Path) -> None:
     data = load_data()
     for part, count, samples in (("train", TRAIN_IMAGES, data.train), ("t10k", TEST_IMAGES, data.test)):
         assert samples is not None
         write_idx(folder / f"{part}-images-idx3-ubyte.gz", samples.images[:count, :, :, 0])
         write_idx(folder / f"{part}-labels-idx1-ubyte.gz", samples.labels[:count].astype("u1"))
-    return folder
 
 
 def write_idx(path: Path, array: Any) -> None:

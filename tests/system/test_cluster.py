@@ -27,6 +27,7 @@ from tests.system.conftest import metrics, wait_until
 
 IMAGES, BATCHES = 1900, 119  # of an epoch
 KILLED = 4  # epochs of a run that is killed in part
+SNAPSHOTS = 8  # epochs of a run that has written a snapshot before it is
 QUICK = ("--exchange-images", "64", "--json")
 
 
@@ -180,11 +181,32 @@ def own_child(run, name):
     return None
 
 
-def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
-    """Who finds its address, in a folder that all can read, comes to a folder that nobody else can enter."""
+def test_what_a_launched_run_shows_to_whom_and_what_is_done_to_its_replica(begin, start, tmp_path):
     folder = tmp_path / "run"
     run = begin(2000)
     both_train(run, folder)
+    sockets = expect_no_other_user(run, folder)
+    owner = start("status", str(folder), "--json").finish()
+    assert owner.code == 0, owner.err
+    assert len(owner.summary["members"]) == 4
+    expect_all_parts_say_what_they_do(run)
+
+    stopped = run.wait_for_child("replica 1")
+    os.kill(stopped, signal.SIGTERM)
+    says(run, ["replica 1 was stopped by SIGTERM; started again"])
+    successor = wait_until(lambda: (found := run.see_children().get("replica 1")) != stopped and found, "a successor")
+    run.signal(signal.SIGTERM)
+    os.kill(successor, signal.SIGTERM)  # as one does who stops a group of processes
+    ended = run.finish()
+    assert ended.code == 143, ended.err
+    assert ended.err.count("started again") == 1, ended.err
+    assert not sockets.exists()
+    late = start("status", str(folder), "--deadline", "1").finish()
+    refused_at_once(late, 2, f"no run with parameter servers goes on in {folder}: it has ended; see: adam-mp inspect")
+
+
+def expect_no_other_user(run, folder):
+    """Who finds its address, in a folder that all can read, comes to a folder that nobody else can enter: return it."""
     path = parse_place(find_launched(folder), "address").path
     sockets = path.parent
     assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
@@ -197,14 +219,20 @@ def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
                 stranger.connect(str(path))
         finally:
             os.seteuid(0)
-    owner = start("status", str(folder), "--json").finish()
-    assert owner.code == 0, owner.err
-    assert len(owner.summary["members"]) == 4
-    run.signal(signal.SIGTERM)
-    assert run.finish().code == 143
-    assert not sockets.exists()
-    late = start("status", str(folder), "--deadline", "1").finish()
-    refused_at_once(late, 2, f"no run with parameter servers goes on in {folder}: it has ended; see: adam-mp inspect")
+    return sockets
+
+
+def expect_all_parts_say_what_they_do(run):
+    os.kill(own_child(run, "worker 0"), signal.SIGSTOP)  # whose silence the others' answers wait for
+    run.signal(signal.SIGUSR1)
+    said = wait_until(lambda: (text := run.read(run.err)) and "replica 1 (" in text and text, "the stacks")
+    own, other = said.split("\nreplica 1 (")
+    for words in ("supervisor (", "synchronizer (", "parameter server 0 (", "parameter server 1 (", "in serve"):
+        assert words in own, said
+    assert "does not answer: stopped" in own
+    for words in ("supervisor (", "worker 0 (", "data server 0 (", "synchronizer (", "in step"):
+        assert words in other, said
+    os.kill(own_child(run, "worker 0"), signal.SIGCONT)
 
 
 def test_what_a_killed_run_leaves_among_temporary_files_the_next_removes(begin, start, tmp_path):
@@ -234,23 +262,6 @@ def test_parts_by_hand_with_keys_are_open_to_nobody(by_hand):
     server = by_hand.params(0)
     by_hand.status()
     assert "is open to" not in server.read(server.out)
-
-
-def test_all_parts_say_what_they_are_doing(begin, tmp_path):
-    run = begin(2000)
-    both_train(run, tmp_path / "run")
-    os.kill(own_child(run, "worker 0"), signal.SIGSTOP)  # whose silence the others' answers wait for
-    run.signal(signal.SIGUSR1)
-    said = wait_until(lambda: (text := run.read(run.err)) and "replica 1 (" in text and text, "the stacks")
-    own, other = said.split("\nreplica 1 (")
-    for words in ("supervisor (", "synchronizer (", "parameter server 0 (", "parameter server 1 (", "in serve"):
-        assert words in own, said
-    assert "does not answer: stopped" in own
-    for words in ("supervisor (", "worker 0 (", "data server 0 (", "synchronizer (", "in step"):
-        assert words in other, said
-    os.kill(own_child(run, "worker 0"), signal.SIGCONT)
-    run.signal(signal.SIGTERM)
-    assert run.finish().code == 143
 
 
 def test_two_replicas_train_every_batch_once(begin, tmp_path):
@@ -313,23 +324,9 @@ def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, na
     assert f"{names[0]} was killed by SIGKILL" in ended.err
 
 
-def test_a_replica_that_is_stopped_is_announced_and_gets_a_successor(begin, tmp_path):
-    run = begin(2000)
-    both_train(run, tmp_path / "run")
-    stopped = run.wait_for_child("replica 1")
-    os.kill(stopped, signal.SIGTERM)
-    says(run, ["replica 1 was stopped by SIGTERM; started again"])
-    successor = wait_until(lambda: (found := run.see_children().get("replica 1")) != stopped and found, "a successor")
-    run.signal(signal.SIGTERM)
-    os.kill(successor, signal.SIGTERM)  # as one does who stops a group of processes
-    ended = run.finish()
-    assert ended.code == 143, ended.err
-    assert ended.err.count("started again") == 1, ended.err
-
-
 def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
     first, second = by_hand.params(0), by_hand.params(1)
-    replicas = [by_hand.replica(number, 12) for number in range(2)]
+    replicas = [by_hand.replica(number, SNAPSHOTS) for number in range(2)]
     by_hand.wait_for_both(replicas)
     wait_until(lambda: list((by_hand.folder / "snapshots-0").glob("shard-*")), "a snapshot")
     first.signal(signal.SIGKILL)
@@ -341,7 +338,7 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
         ended = server.finish()
         assert ended.code == 0, ended.err
     assert "from the snapshot" in first.read(first.out)
-    assert covered(12, by_hand.run_dir(0), by_hand.run_dir(1))
+    assert covered(SNAPSHOTS, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
 @pytest.mark.parametrize("number", [pytest.param(1, id="second", marks=pytest.mark.long), pytest.param(0, id="first")])

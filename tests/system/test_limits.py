@@ -121,7 +121,7 @@ def test_memory_dir_is_full_when_a_successor_starts(begin, disk, tmp_path, part)
         write_folder(tmp_path / "pictures", 200)  # of three classes; their cache grows as they are decoded
         small, folder = disk("size=128m"), tmp_path / "run"
         run = begin(
-            "--data", tmp_path / "pictures", "--image-size", "28", "--model", "mnist", "--validation", "0",
+            "--data", tmp_path / "pictures", "--image-size", "28", "--model", "lenet", "--validation", "0",
             "--epochs", 16, "--memory-dir", small.path, "--run-dir", folder,
             before=(*small.before, "env", f"TMPDIR={small.path}"),
         )  # fmt: skip
@@ -157,7 +157,7 @@ def test_the_disk_of_checkpoints_is_full(begin, disk, freed):
         while not over(run) and not (freed and ("metrics.jsonl: No space" in run.read(run.err) or metrics(inside))):
             small.fill()
             assert read_checkpoint(inside).updates  # whole, whatever happens
-            time.sleep(0.01)
+            time.sleep(0.05)
         small.free()
         ended = run.finish(DEADLINE)
         assert "cannot write checkpoint: No space left on device; free some" in ended.err
