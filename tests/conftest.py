@@ -45,8 +45,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what waits before what computes, so that several of the first run beside each other, and short tests last."""
-    items.sort(key=lambda item: "system" not in item.path.parts)
+    """Put first what compiles kernels, which others need; then what waits, so that several run beside each other."""
+    items.sort(key=lambda item: (item.get_closest_marker("compiles") is None, "system" not in item.path.parts))
 
 
 LAYERS = (

@@ -16,6 +16,7 @@ def _features_without(*prefixes: str) -> str:
     return ",".join(name for name in present if not name[1:].startswith(prefixes))
 
 
+@pytest.mark.compiles
 @pytest.mark.timeout(600)  # compiles most kernels, twice where doubles are tested
 @pytest.mark.parametrize(
     ("width", "features"),

@@ -341,7 +341,8 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
     assert covered(SNAPSHOTS, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
-@pytest.mark.parametrize("number", [pytest.param(1, id="second", marks=pytest.mark.long), pytest.param(0, id="first")])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [pytest.param(1, id="second"), pytest.param(0, id="first")])
 def test_a_server_without_snapshots_is_started_again_and_no_image_is_lost(by_hand, number):
     epochs = 6
     servers = [by_hand.params(each, snapshots=False) for each in range(2)]
