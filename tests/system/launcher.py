@@ -65,7 +65,8 @@ class Launcher:
         """Return the command's process; None if the launcher must not start it."""
         if not self._can or _environment() != self._environment:
             return None
-        request = json.dumps([[str(each) for each in arguments], str(folder), dict(os.environ)]).encode()
+        threads = {name: os.environ.get(name) for name in ONE_THREAD}
+        request = json.dumps([[str(each) for each in arguments], str(folder), threads]).encode()
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [out.fileno(), err.fileno()]))
         self._connection.sendmsg([request], [rights])
         return Launched(json.loads(self._connection.recv(LONGEST)))
@@ -93,13 +94,15 @@ def serve(connection: socket.socket) -> None:
             os.close(file)
         connection.send(json.dumps(process).encode())
     connection.close()
-    arguments, folder, environment = json.loads(content)
+    arguments, folder, threads = json.loads(content)
     for file, place in zip(files, (1, 2), strict=True):
         os.dup2(file, place)
         os.close(file)
     os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
+    for name, value in threads.items():  # one thread was for the launcher
+        os.environ.pop(name)
+        if value is not None:
+            os.environ[name] = value
     sys.path[0] = folder  # as `python -m` has it
     sys.argv[1:] = arguments
     with contextlib.suppress(KeyError):
