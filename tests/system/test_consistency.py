@@ -166,12 +166,12 @@ def test_the_histogram_of_staleness_has_every_update(trained, tmp_path):
     [("async", "2", "1"), pytest.param("async", "1", "4", marks=pytest.mark.long), ("deterministic", "2", "3")],
 )
 def test_a_run_is_resumed_with_another_number_of_cores(train, trained, tmp_path, mode, before, after):
-    modes = ("--epochs", "8", "--consistency", mode)
+    modes = ("--epochs", "6", "--consistency", mode)
     run = train("run", *modes, "--cores", before, "--checkpoint-seconds", "0.1")
     wait_until(lambda: list((tmp_path / "run").glob("checkpoint-*")), "a checkpoint")
     run.signal(signal.SIGINT)
     assert run.finish().code == 130
-    done(trained("run", *modes, "--cores", after, "--resume"), 8 * IMAGES)
+    done(trained("run", *modes, "--cores", after, "--resume"), 6 * IMAGES)
 
 
 @pytest.mark.parametrize(("what", "code"), [("stop", 1), ("continue", 0)])

@@ -121,8 +121,8 @@ def test_memory_dir_is_full_when_a_successor_starts(begin, disk, tmp_path, part)
         write_folder(tmp_path / "pictures", 200)  # of three classes; their cache grows as they are decoded
         small, folder = disk("size=128m"), tmp_path / "run"
         run = begin(
-            "--data", tmp_path / "pictures", "--image-size", "28", "--model", "lenet", "--validation", "0",
-            "--epochs", 16, "--memory-dir", small.path, "--run-dir", folder,
+            "--data", tmp_path / "pictures", "--image-size", "28", "--model", "mnist", "--batch-size", "8",
+            "--validation", "0", "--epochs", 16, "--memory-dir", small.path, "--run-dir", folder,
             before=(*small.before, "env", f"TMPDIR={small.path}"),
         )  # fmt: skip
         run.wait_for_child(part)
