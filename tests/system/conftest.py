@@ -158,10 +158,10 @@ def here(
 
     def run(*arguments: str) -> Ended:
         capsys.readouterr()
-        others = psutil.Process().children(recursive=True)
+        others = set(psutil.Process().children())
         code = main(arguments)
         told = capsys.readouterr()
-        assert psutil.Process().children(recursive=True) == others
+        assert not set(psutil.Process().children()) - others
         segments = [segment for segment in live_segments() if segment.owner == os.getpid()]
         assert not [segment for segment in segments if segment.purpose in ("run", "store")]
         return Ended(code, told.out, told.err)
