@@ -13,6 +13,8 @@ from adam_mp.compute.scale import BYTES, ValueScale, other_scale
 from adam_mp.errors import DataError
 from tests.compute.test_model import make
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 DIGITS = adam_mp.load_data("mnist").test.images[:50]
 SHARES = DIGITS.astype(np.float32) / 255
 SCALES = {

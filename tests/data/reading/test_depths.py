@@ -20,6 +20,8 @@ from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from tests.data.pictures_on_disk import encode
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 def deep(level, height=20, width=20):
     buffer = io.BytesIO()

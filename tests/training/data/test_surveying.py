@@ -19,6 +19,8 @@ from adam_mp.training.data.surveying import survey_data
 from tests.data.pictures_on_disk import write_folder
 from tests.data.reading.test_loading import Items
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 def own_segments():
     gc.collect()  # an earlier test may have left a segment in a circle of references, and a dying child may hold one
