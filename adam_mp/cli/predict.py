@@ -42,6 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     if values.top < 1:
         raise SettingsError(f"--top is {values.top}; expected at least 1")
     model = load(values.run)
+    model.check_files()
     options = reading_of(Path(values.run), model, values)
     code = 0
 

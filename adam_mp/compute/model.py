@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.scale import BYTES, ValueScale, other_scale
+from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.errors import CheckpointError, DataError, several, shown
 from adam_mp.machine import as_text
@@ -85,6 +85,11 @@ class Model:
             raise DataError("the images have values that are NaN or infinite; mend or remove these images")
         scale = self.values or (BYTES if max(self.deviation) > _OF_BYTES else None)
         if scale is not None and (why := other_scale(images, scale)) is not None:
+            raise DataError(why)
+
+    def check_files(self) -> None:
+        """Raise DataError if no image in a file can have the scale of the training images."""
+        if self.values is not None and (why := not_of_files(self.values)) is not None:
             raise DataError(why)
 
     def evaluate(self, images: Any, labels: Any) -> float:

@@ -154,6 +154,7 @@ def _check_scale(model: Model, data: DataSet) -> None:
     if isinstance(data.train, Samples):
         model.check_scale(data.train.images[:_SCALED])
         return
+    model.check_files()
     source, shown = make_source(data, model.keep), []
     assert source is not None
     opened = open_source(source, join_records(data))
