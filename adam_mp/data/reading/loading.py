@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -347,6 +348,9 @@ def _with_form(
         raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
     shape = _shape(sizes, options)
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
+    for part in (validation, test):
+        if part is not None:
+            _look_at_depths(part, depths, options)
     if depths.measures(options):
         more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
         depths.look_at_more([sample for sample in more.tolist() if sample not in looked], train.table, options)
@@ -355,6 +359,13 @@ def _with_form(
     notices = (*notices, *depths.notices(options))
     notices = (*notices, *_unreadable(train.labels, looked, failed, faults, classes))
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
+
+
+def _look_at_depths(part: Records, depths: Depths, options: LoadOptions) -> None:
+    """Look how deep some images of a part are that is not trained on; bad ones are reported when they are used."""
+    for sample in range(0, len(part), max(1, len(part) // _LOOKED_AT)):
+        with contextlib.suppress(SampleError):
+            depths.look(part.table.read(sample, options.byte_limit), options)
 
 
 def _looked_at(labels: np.ndarray, some: np.ndarray, more: int) -> np.ndarray:
