@@ -73,11 +73,11 @@ def find_idx(folder: Path, name: str) -> Path:
     wanted = _slot(name)
     alike = {entry: slot for entry in sorted(folder.iterdir()) if (slot := _slot(entry.name)) is not None}
     if wanted is not None:
-        prefixes = sorted({slot[0] for slot in alike.values()})
-        if len(prefixes) > 1 and wanted[0] not in prefixes:
+        if len(prefixes := sorted({slot[0] for slot in alike.values()})) > 1:
+            names = ", ".join(prefix or "without a prefix" for prefix in prefixes)
             raise DataError(
-                f"data folder {folder} has IDX files of several data sets: {', '.join(prefixes)}; move the four files "
-                "of one into a folder of their own"
+                f"data folder {folder} has IDX files of several data sets: {names}; move the four files of one into a "
+                "folder of their own"
             )
         found = [file for entry, slot in alike.items() if slot[1:] == wanted[1:] for file in _files_in(entry)]
         if found:
