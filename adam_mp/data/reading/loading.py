@@ -56,7 +56,7 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
 
     `source` is one of
 
-    - "mnist", the embedded data set;
+    - "mnist", the embedded data set, also if there is such a folder, which "./mnist" names;
     - a folder with the four IDX files, with class folders of images, with tar shards, or with .npy files;
     - tar shards by name, `name.tar` or `name-{00..31}.tar`; or an .npz file;
     - arrays: `(images, labels)`, `(images, labels, test_images, test_labels)` or `((images, labels), (test_images,
@@ -67,6 +67,8 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     options = options or LoadOptions()
     if isinstance(source, DataSet):
         return source
+    if isinstance(source, os.PathLike) and os.fsdecode(source) == EMBEDDED:
+        source = os.path.join(os.curdir, EMBEDDED)
     if isinstance(source, (str, bytes, os.PathLike)):
         return _load_path(os.fsdecode(source), options)
     if isinstance(source, Sequence) and not _has_items(source):
@@ -216,7 +218,9 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         used += files
         places[part] = " and ".join(file.relative_to(folder).as_posix() for file in files)
     account = Account("IDX files", places, True)
-    if name != EMBEDDED:
+    if name == EMBEDDED:
+        account = account.with_notes(_not_the_folder())
+    else:
         account = account.with_notes(unused_idx(folder, used))
         account = account.with_notes(
             notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used])
@@ -224,6 +228,14 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
     if options.only_test:
         parts = {TRAIN: parts[TEST]}
     return _with_arrays(name, parts, account, options)
+
+
+def _not_the_folder() -> list[str]:
+    """Return a line if the present folder has an entry of the embedded data set's name, which may have been meant."""
+    if not os.path.isdir(EMBEDDED):
+        return []
+    here = os.path.join(os.curdir, EMBEDDED)
+    return [f"{EMBEDDED} is the embedded data set; the folder {EMBEDDED}/ here is not used: to use it, give {here}"]
 
 
 def _load_arrays(path: Path, options: LoadOptions) -> DataSet:

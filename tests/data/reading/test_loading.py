@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from adam_mp.data.reading.records import RecordTable
 from adam_mp.data.reading.shards import expand_braces
 from adam_mp.data.reading.sources import SourceSpec, open_source, pickle_items
 from adam_mp.errors import DataError, SettingsError
+from adam_mp.training.settings.settings import make_settings
 from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
 
 LIMIT = 10**6
@@ -334,3 +336,17 @@ def test_sizes_of_pictures():
     for text in ("0", "5000", "3x", "x", "-1", "2.5", ""):
         with pytest.raises(SettingsError, match="expected pixels such as 224"):
             parse_image_size(text)
+
+
+def test_a_folder_with_the_name_of_the_embedded_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_data("mnist").account.notes == ()
+    write_folder(tmp_path / "mnist", 2)
+    assert len(load_data("mnist").train) == 60_000
+    assert load_data("mnist").account.notes == (
+        "mnist is the embedded data set; the folder mnist/ here is not used: to use it, give ./mnist",
+    )
+    for given in ("./mnist", Path("mnist"), "mnist/"):
+        assert len(load_data(given).train) == 6
+    assert make_settings({"data": Path("mnist")}).data == "./mnist"
+    assert make_settings({"data": Path("other")}).data == Path("other")
