@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.data.reading.account import some
 from adam_mp.data.reading.axes import order_of_image
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault, SampleError
-from adam_mp.data.reading.labels import Classes, find_classes, most_alike, plain_label, plain_labels, plain_of
+from adam_mp.data.reading.labels import Classes, class_name, find_classes, most_alike, plain_label, plain_labels, plain_of
 from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
@@ -74,15 +75,35 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     what, dataset, _, plain, _ = found[0]
     classes = find_classes(plain, what, _names_of(dataset), to_train)
     parts = [
-        Items(dataset, numbers, classes.number(plain, what), rejected)
+        Items(dataset, numbers, classes.number(_by_name(plain, _names_of(dataset), classes, what), what), rejected)
         for what, dataset, numbers, plain, rejected in found
     ]
     return parts, classes
 
 
-def _names_of(dataset: Any) -> Sequence[str]:
-    names = getattr(dataset, "classes", ())
-    return tuple(map(str, names)) if isinstance(names, (list, tuple, np.ndarray)) else ()
+def _names_of(dataset: Any) -> tuple[str, ...]:
+    """Return the names that an object gives to its classes, each once; none if it lists one for each item."""
+    given = getattr(dataset, "classes", ())
+    names = tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
+    if len(set(names)) == len(names):
+        return names
+    if len(names) == len(dataset):
+        return ()
+    return tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names))
+
+
+def _by_name(plain: np.ndarray, names: Sequence[str], classes: Classes, what: str) -> np.ndarray:
+    """Return plain labels as names if they are numbers among `names` that are not those of `classes`, in their order.
+
+    Each object numbers the classes that it has: in another object, the same number may be another class.
+    """
+    if plain.dtype.kind in "UO" or not (names and classes.names) or tuple(names) == tuple(classes.names):
+        return plain
+    if plain.min() < 0 or plain.max() >= len(names):
+        raise DataError(
+            f"the {what} data have labels from {plain.min()} to {plain.max()}, but {len(names)} classes ({some(names)})"
+        )
+    return np.array([names[label] for label in plain.astype(np.int64).tolist()], object)
 
 
 def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[BadSample, ...]]:

@@ -350,3 +350,31 @@ def test_a_folder_with_the_name_of_the_embedded_data_set(tmp_path, monkeypatch):
         assert len(load_data(given).train) == 6
     assert make_settings({"data": Path("mnist")}).data == "./mnist"
     assert make_settings({"data": Path("other")}).data == Path("other")
+
+
+def named_items(names, labels):
+    items = Items(len(labels))
+    items.targets, items.classes = list(labels), names
+    return items
+
+
+def test_classes_of_a_second_object_are_found_by_their_names():
+    train = named_items(["cat", "dog", "eel"], [0, 1, 2, 0, 1, 2])
+    for names, labels in ((["cat", "eel"], [0, 1, 1]), (["eel", "cat"], [1, 0, 0]), (["cat", "dog", "eel"], [0, 2, 2])):
+        data = load_data((train, named_items(names, labels)))
+        assert data.test.labels.tolist() == [0, 2, 2]
+        assert data.class_names == ("cat", "dog", "eel")
+    assert load_data((train, named_items(None, [0, 2]))).test.labels.tolist() == [0, 2]
+    assert load_data((named_items(None, [0, 1, 2]), named_items(["a"], [0, 2]))).test.labels.tolist() == [0, 2]
+    with pytest.raises(DataError, match="test image 1 has label 'fox', which is none of the 3 classes"):
+        load_data((train, named_items(["cat", "fox"], [0, 1])))
+    with pytest.raises(DataError, match="the test data have labels from 0 to 2, but 2 classes .cat, eel."):
+        load_data((train, named_items(["cat", "eel"], [0, 2])))
+
+
+def test_names_of_classes_that_come_twice():
+    names = ["cat", "dog", "eel"]
+    labels = [0, 1, 2, 0, 1, 2]
+    assert load_data(named_items([names[label] for label in labels], labels)).class_names == ()
+    assert load_data(named_items([names[n] for n in labels], [names[n] for n in labels])).class_names == tuple(names)
+    assert load_data(named_items(["crane", "dog", "crane"], labels)).class_names == ("crane (0)", "dog", "crane (2)")
