@@ -205,8 +205,12 @@ def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataS
     """
     assert dataset.parts == [dataset.train], "only one part is matched"
     own, known = _known_by(dataset.class_names, dataset.classes), _known_by(names, classes)
+    part = dataset.train
+    counts = np.bincount(part.labels, minlength=len(own))
+    present = [name for name, count in zip(own, counts, strict=True) if count]
+    numbers = all(name.isdecimal() for name in (*dataset.class_names, *names))
     notes: tuple[str, ...] = ()
-    if (own.keys() <= known.keys()) or (dataset.class_names and names):
+    if numbers or known.keys() >= set(present) or (dataset.class_names and names):
         index = known
     elif len(own) > len(known) or (dataset.class_names and len(own) != len(known)):
         raise DataError(
@@ -219,9 +223,7 @@ def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataS
             f"classes are matched by their order, since one side has no names: the data have {_shown(own)}, the model "
             f"{_shown(names)}",
         )
-    part = dataset.train
-    counts = np.bincount(part.labels, minlength=len(own))
-    unknown = [name for name, count in zip(own, counts, strict=True) if count and name not in index]
+    unknown = [name for name in present if name not in index]
     if unknown:
         raise DataError(
             f"{dataset.name} has the class {some(map(repr, unknown))}, which the model does not know; the data have "
