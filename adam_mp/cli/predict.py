@@ -143,6 +143,6 @@ def _check_depth(path: Path, content: bytes, options: LoadOptions) -> None:
     if largest and largest <= WHITE / 2:
         bits = (1 << largest.bit_length()) - 1
         raise DataError(
-            f"{path}: a grey image of 16 bits whose largest value is {largest:,}; the model was trained on none, so which "
-            f"value is white is not known: give --white, such as --white {bits} or --white {WHITE:.0f}"
+            f"{path}: a grey image of 16 bits whose largest value is {largest:,}; the model was trained on none, so "
+            f"which value is white is not known: give --white, such as --white {bits} or --white {WHITE:.0f}"
         )

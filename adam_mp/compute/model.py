@@ -12,6 +12,7 @@ import numpy as np
 
 from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
+from adam_mp.compute.unclear import is_masked, unclear_images
 from adam_mp.errors import CheckpointError, DataError, several, shown
 from adam_mp.machine import as_text
 from adam_mp.network.description import from_json, to_json
@@ -61,6 +62,8 @@ class Model:
         Raises DataError, with both shapes, if the images do not fit, and if they have another scale than the training
         images, such as values from 0 to 1 where those were bytes.
         """
+        if (why := unclear_images(images)) is not None:
+            raise DataError(why)
         x = self._as_batch(np.asarray(images))
         self.check_scale(x)
         return self.probabilities(x)
@@ -95,6 +98,8 @@ class Model:
     def evaluate(self, images: Any, labels: Any) -> float:
         """Return the fraction of `images` whose most probable class is their label, a number or a name."""
         probabilities = self.predict(images)
+        if is_masked(labels):
+            raise DataError("labels are masked; leave out the images without a label")
         labels = self._class_numbers(np.asarray(labels), len(probabilities))
         return float(np.mean(probabilities.argmax(axis=1) == labels)) if len(labels) else 0.0
 
@@ -111,6 +116,8 @@ class Model:
                 f"{several(count, 'image')}, but labels of shape {labels.shape}; expected one label an image{advice}"
             )
         labels = labels.reshape(-1)
+        if labels.dtype.kind not in "biufOSUT":
+            raise DataError(f"labels are of type {labels.dtype}; expected whole numbers from 0, or names of classes")
         if labels.dtype.kind == "S":
             labels = labels.astype(str)
         if not any(isinstance(label, str) for label in labels.tolist()):

@@ -16,7 +16,15 @@ import numpy as np
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.axes import order_of_image
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault, SampleError
-from adam_mp.data.reading.labels import Classes, class_name, find_classes, most_alike, plain_label, plain_labels, plain_of
+from adam_mp.data.reading.labels import (
+    Classes,
+    class_name,
+    find_classes,
+    most_alike,
+    plain_label,
+    plain_labels,
+    plain_of,
+)
 from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")

@@ -368,7 +368,7 @@ def test_classes_of_a_second_object_are_found_by_their_names():
     assert load_data((named_items(None, [0, 1, 2]), named_items(["a"], [0, 2]))).test.labels.tolist() == [0, 2]
     with pytest.raises(DataError, match="test image 1 has label 'fox', which is none of the 3 classes"):
         load_data((train, named_items(["cat", "fox"], [0, 1])))
-    with pytest.raises(DataError, match="the test data have labels from 0 to 2, but 2 classes .cat, eel."):
+    with pytest.raises(DataError, match=r"the test data have labels from 0 to 2, but 2 classes .cat, eel."):
         load_data((train, named_items(["cat", "eel"], [0, 2])))
 
 
