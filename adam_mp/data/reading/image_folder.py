@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from adam_mp.data.reading.account import Account, some, why_nothing
+from adam_mp.data.reading.beside import unread_files
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.faults import BadSample
 from adam_mp.data.reading.image_kinds import ENDINGS
 from adam_mp.data.reading.labels import alike, single_images
-from adam_mp.data.reading.meant_classes import check_meant, check_no_parts, folders_inside
+from adam_mp.data.reading.meant_classes import check_inner, check_meant, check_no_parts, folders_inside
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
@@ -65,6 +66,7 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
         _check_classes(each, train)
     elsewhere = {name for each in usable.values() for name in each.classes}
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
+    notes += unread_files(dict.fromkeys([folder, *places.values()]))
     notes += alike(classes)
     if not only_test:
         notes += single_images(len(each.images) for each in train.classes.values())
@@ -137,6 +139,7 @@ def _regrouped(part: PartFound, notes: list[str]) -> PartFound:
     inner = part.inner_classes()
     if inner is None:
         return part
+    check_inner(part, inner)
     notes.append(
         f"the folders {some(f'{name}/' for name in part.classes)} of {part.folder} hold the same folders, "
         f"{some(inner)}: these are the classes"

@@ -15,7 +15,7 @@ import numpy as np
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
-from adam_mp.data.reading.beside import notes_beside
+from adam_mp.data.reading.beside import notes_beside, unread_files
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
 from adam_mp.data.reading.decoding import image_size
 from adam_mp.data.reading.depths import Depths
@@ -301,6 +301,11 @@ def _load_shards(
     if folder is not None:
         used = {path.relative_to(folder).parts[0] for paths in shards.values() for path in paths}
         notes = notes_beside(folder, "tar shards", used)
+        read = [path for paths in shards.values() for path in paths]
+        inside = sorted({path.parent for path in read} - {folder})
+        for place in inside:
+            notes += notes_beside(place, "tar shards", [path.name for path in read if path.parent == place])
+        notes += unread_files([folder, *inside], read)
     found = read_shard_set(shards, parts_named, options.only_test)
     account = found.account.with_notes(notes)
     return _with_form(source, found.parts, found.classes, options, account, found.notices)

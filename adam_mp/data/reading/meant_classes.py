@@ -5,6 +5,7 @@ Such folders would train to a perfect accuracy that means nothing, so they are r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from adam_mp.data.reading.account import some
@@ -25,6 +26,16 @@ _ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
     "groundtruth", "seg", "target", "targets",
 ))  # fmt: skip
+_KINDS = _IMAGES | _ANSWERS | frozenset((
+    "depth", "ir", "infrared", "nir", "thermal", "original", "originals", "orig", "augmented", "aug", "augmentation",
+    "raw", "processed", "preprocessed", "cropped", "crop", "crops", "resized", "gray", "grey", "grayscale", "greyscale",
+    "color", "colour", "segmented", "edges", "flow", "thumbs", "thumbnails", "hires", "lowres",
+))  # fmt: skip
+_HELD_OUT = frozenset((
+    "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout", "query", "gallery", "probe", "unlabeled",
+    "unlabelled",
+))  # fmt: skip
+_TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 
 
 def check_meant(part: PartFound) -> None:
@@ -61,6 +72,24 @@ def check_no_parts(part: PartFound) -> None:
     deeper = any(image.count("/") > 2 for image in part.classes[name].images)  # parts/part/class/image
     todo = f"give {part.folder / name}" if deeper and len(holders) == 1 else f"move the images to {parts[0]}/{name}/"
     raise DataError(f"the folders of {part.folder} are no classes: they hold parts ({spelled}); {todo}")
+
+
+def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
+    """Raise DataError if folders that all class folders of a part hold cannot be the classes in place of these."""
+    roles = ["".join(pieces_of(name)) for name in inner]
+    words = {tuple(piece for piece in pieces_of(name) if not piece.isdecimal()) for name in inner}
+    kinds = all(role in _KINDS for role in roles) or all(_TIME.fullmatch(name) for name in inner)
+    if kinds or (words <= _PIECES and all(any(map(str.isdecimal, pieces_of(name))) for name in inner)):
+        raise DataError(
+            f"the folders {some(f'{name}/' for name in inner)} in {some(f'{name}/' for name in part.classes)} of "
+            f"{part.folder} are no classes, but kinds or pieces of the same images; if the outer folders are the "
+            "classes, move their images out of the inner ones"
+        )
+    if held_out := [name for name in part.classes if "".join(pieces_of(name)) in _HELD_OUT]:
+        raise DataError(
+            f"the folders {some(f'{name}/' for name in part.classes)} of {part.folder} hold the same classes, and "
+            f"{held_out[0]}/ is not to be trained on: call the folders train/, val/ and test/, or move it away"
+        )
 
 
 def _check_roles(part: PartFound) -> None:

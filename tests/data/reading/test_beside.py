@@ -83,3 +83,48 @@ def test_nothing_waits_for_named_pipes(tmp_path):
             os.mkfifo(tmp_path / folder / name)
         with pytest.raises(DataError):
             load_data(tmp_path / folder)
+
+
+def test_packed_files_beside_class_folders_are_named(tmp_path):
+    for name in ("train/red/1.jpg", "train/blue/1.jpg", "test/red/1.jpg"):
+        write(tmp_path / name, JPEG)
+    for name in ("train.zip", f"{tmp_path.name}.tar.gz", "train/red.zip", "._val.zip", "notes.txt"):
+        write(tmp_path / name, b"PK")  # unpacked, or no data
+    assert load_data(tmp_path).account.notes == ()
+    for name in ("val.zip", "extra.npz", "train/green.tar.gz", "test/blue.7z"):
+        write(tmp_path / name, b"PK")
+    assert load_data(tmp_path).account.notes == (
+        f"not read in {tmp_path}: extra.npz, val.zip; unpack what belongs to the data",
+        f"not read in {tmp_path}/train: green.tar.gz; unpack what belongs to the data",
+        f"not read in {tmp_path}/test: blue.7z; unpack what belongs to the data",
+    )
+
+
+@pytest.mark.parametrize("name", ["test-0.tar.gz", "train/1.tar.gz", "train/val.zip"])
+def test_packed_files_beside_tar_shards_are_named(tmp_path, name):
+    pack(tmp_path / "train" / "0.tar", SAMPLES)
+    assert load_data(tmp_path).account.notes == ()
+    write(tmp_path / name, b"PK")
+    place = (tmp_path / name).parent
+    assert load_data(tmp_path).account.notes == (
+        f"not read in {place}: {name.split('/')[-1]}; unpack what belongs to the data",
+    )
+
+
+@pytest.mark.parametrize("name", ["test/0.tar.gz", "test/more/0.tar", "val/red/1.jpg"])
+def test_parts_of_another_kind_than_tar_shards_are_refused(tmp_path, name):
+    pack(tmp_path / "train" / "0.tar", SAMPLES)
+    write(tmp_path / name, JPEG if name.endswith(".jpg") else b"PK")
+    with pytest.raises(DataError, match=f"beside them, data in the folders {name[:3]}"):
+        load_data(tmp_path)
+
+
+def test_folders_beside_the_tar_shards_of_a_part(tmp_path):
+    pack(tmp_path / "train" / "0.tar", SAMPLES)
+    write(tmp_path / "train" / "more" / "1.tar", b"")
+    assert load_data(tmp_path).account.notes == (
+        f"not used beside the tar shards in {tmp_path}/train: the folder more/",
+    )
+    write(tmp_path / "train" / "red" / "1.jpg", JPEG)
+    with pytest.raises(DataError, match="train has tar shards and, beside them, data in the folders more/, red/"):
+        load_data(tmp_path)

@@ -25,6 +25,19 @@ REFUSED = {
     "parts of two sides": ({"trainA": 3, "trainB": 3, "testA": 1, "testB": 1}, "look like parts.* train/ and test/"),
     "pieces": ({"images_001/images": 3, "images_002/images": 3}, "are no classes, but pieces of one data set"),
     "folds": ({"Fold1": 3, "Fold2": 3, "Fold3": 3}, "are no classes, but pieces of one data set"),
+    "images and masks in classes": (
+        {"cat/images": 3, "cat/masks": 3, "dog/images": 3, "dog/masks": 3},
+        "images/, masks/ in cat/, dog/ .* are no classes, but kinds .* move their images out of the inner ones"),
+    "an image and its masks in each": (
+        {"train/a1/images": 1, "train/a1/masks": 3, "train/b2/images": 1, "train/b2/masks": 1}, "train are no classes"),
+    "kinds of pictures": (
+        {"cat/rgb": 3, "cat/Depth": 3, "dog/rgb": 3, "dog/Depth": 3}, "Depth/, rgb/ in cat/, dog/ .* are no classes"),
+    "copies": ({"cat/original": 3, "cat/augmented": 3, "dog/original": 3, "dog/augmented": 3}, "are no classes"),
+    "years": ({"cat/2019": 3, "cat/2020-01": 3, "dog/2019": 3, "dog/2020-01": 3}, "2019/, 2020-01/ .* are no classes"),
+    "pieces of classes": ({"a/batch1": 3, "a/batch_2": 3, "b/batch1": 3, "b/batch_2": 3}, "kinds or pieces"),
+    "a part by another word": (
+        {"fit/red": 3, "fit/blue": 3, "hold_out/red": 3, "hold_out/blue": 3},
+        "fit/, hold_out/ .* hold the same classes, and hold_out/ is not to be trained on: call the folders train/"),
     "folds of which one lacks a class": (
         {"fold1/red": 3, "fold1/blue": 3, "fold2/red": 3}, r"not clear.*fold1/ blue, red; fold2/ red"),
 }  # fmt: skip
@@ -44,6 +57,9 @@ READ = {
     "cameras of their own": ({"cat/1": 3, "dog/2": 3}, ("cat", "dog")),
     "only the training part in each": ({"cat/train": 3, "dog/train": 3}, ("cat", "dog")),
     "masks as a class among others": ({"masks": 3, "hats": 3}, ("hats", "masks")),
+    "writers": ({"ann/1": 3, "ann/2": 3, "bob/1": 3, "bob/2": 3}, ("1", "2")),
+    "places": ({"web/cat": 3, "web/raw": 3, "shop/cat": 3, "shop/raw": 3}, ("cat", "raw")),
+    "years of fashion": ({"2019": 3, "2020": 3}, ("2019", "2020")),
     "numbers": ({"1": 3, "2": 3}, ("1", "2")),
     "numbered classes": ({"class1": 3, "class2": 3}, ("class1", "class2")),
     "one class with a part's word and a number": ({"test1": 3, "cat": 3}, ("cat", "test1")),
