@@ -91,7 +91,7 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
 
 def _names_of(dataset: Any) -> tuple[str, ...]:
     """Return the names that an object gives to its classes, each once; none if it lists one for each item."""
-    given = getattr(dataset, "classes", ())
+    given = _listed(dataset, "classes")
     names = tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
     if len(set(names)) == len(names):
         return names
@@ -120,7 +120,7 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     if count == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     for name in _LABELS:
-        given: Any = getattr(dataset, name, None)
+        given = _listed(dataset, name)
         if hasattr(given, "__len__") and len(given) == count:
             labels = plain_labels(given, count, what)
             if _are_of_items(labels, dataset):
@@ -150,6 +150,14 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
         for number, why in sorted(failures)
     )
     return np.array(kept, np.int64), plain, rejected
+
+
+def _listed(dataset: Any, name: str) -> Any:
+    """Return an attribute of a user's object, None if it has none or the object cannot give it."""
+    try:
+        return getattr(dataset, name, None)
+    except Exception:  # of a property
+        return None
 
 
 def _are_of_items(labels: np.ndarray, dataset: Any) -> bool:

@@ -26,7 +26,8 @@ _LISTED = 6  # numbers that a line names
 _LARGEST = 2**31 - 1
 _SINGLE = 0.9  # share of the classes that may have a single image
 _STRAY, _MOST_STRAY = 0.05, 2  # share of labels that may be damaged, and their number in a small set
-_MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null"))
+_MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null", "NULL", "None", "N/A", "n/a", "#N/A"))
+_UNSEEN = frozenset(("Cf", "Cn", "Co", "Cs"))  # categories of characters without a width
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
 
 
@@ -119,7 +120,7 @@ def plain_label(value: Any) -> int | bool | str:
     if isinstance(value, str):
         if not value.strip():
             raise MissingLabelError("empty text")
-        return class_name(value)
+        return class_name(str.__str__(value))  # plain text of an Enum's too
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, numbers.Integral):
@@ -145,13 +146,32 @@ def class_name(name: str) -> str:
 
 
 def alike(names: Sequence[str]) -> list[str]:
-    """Return a line if two names of classes are the same but for spaces, or upper and lower case."""
+    """Return a line if two names of classes are the same but for what the eye passes over.
+
+    That is spaces, upper and lower case, quotes, characters without a width, and ways to write a number: 1, 01, 1.0.
+    """
     folded: dict[str, str] = {}
     for name in names:
-        other = folded.setdefault(" ".join(name.split()).casefold(), name)
+        other = folded.setdefault(_folded(name), name)
         if other != name:
-            return [f"classes {_short(other)} and {_short(name)} differ only in spaces or in upper and lower case"]
+            return [
+                f"classes {_short(other)} and {_short(name)} differ only in spaces, in upper and lower case, or in "
+                "other ways to write the same"
+            ]
     return []
+
+
+def _folded(name: str) -> str:
+    if name.isascii() and name.isalpha():
+        return name.casefold()
+    seen = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) not in _UNSEEN)
+    text = " ".join(seen.split()).strip("\"'` ").casefold()
+    if not any(map(str.isdecimal, text)):
+        return text
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
 
 
 def names_among(found: Sequence[int | bool | str]) -> list[int | bool | str]:

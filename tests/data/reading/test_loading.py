@@ -378,3 +378,13 @@ def test_names_of_classes_that_come_twice():
     assert load_data(named_items([names[label] for label in labels], labels)).class_names == ()
     assert load_data(named_items([names[n] for n in labels], [names[n] for n in labels])).class_names == tuple(names)
     assert load_data(named_items(["crane", "dog", "crane"], labels)).class_names == ("crane (0)", "dog", "crane (2)")
+
+
+def test_an_attribute_that_an_object_cannot_give_is_none():
+    class Without(Items):
+        targets = property(lambda _: (_ for _ in ()).throw(RuntimeError("not loaded")), lambda *_: None)
+        classes = property(lambda _: {}["x"], lambda *_: None)
+        __len__ = lambda _: 6  # noqa: E731
+        __getitem__ = lambda _, index: (np.full((4, 4), index, np.uint8), index % 2)  # noqa: E731
+
+    assert load_data(Without(6)).train.labels.tolist() == [0, 1] * 3
