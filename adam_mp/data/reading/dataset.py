@@ -189,11 +189,33 @@ def make_dataset(
         if isinstance(train, Samples):
             assert isinstance(part, Samples), "all parts are of one kind"
             _check_same_form(name, what, train.images, part.images)
+        notices = (*notices, *_without_training(name, what, train.labels, part.labels, class_names))
     shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
     return DataSet(
         name, train, validation, test, shape, classes, tuple(map(as_text, class_names)), account or Account(),
         options or LoadOptions(), tuple(notices),
     )  # fmt: skip
+
+
+def _without_training(
+    name: str, what: str, train: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> list[str]:  # fmt: skip
+    """Return a line if labels of a part are of classes without an image to train on.
+
+    Raises DataError if they are those of the training part, counted from one less.
+    """
+    trained, present = np.unique(train), np.unique(labels)
+    lacking = np.setdiff1d(present, trained)
+    if not lacking.size:
+        return []
+    if trained[0] > 0 and not names and (present[0], present[-1]) == (trained[0] - 1, trained[-1] - 1):
+        raise DataError(
+            f"{what} labels of {name} go from {present[0]} to {present[-1]}, but those to train on from {trained[0]} "
+            f"to {trained[-1]}; count both from 0: write labels - 1"
+        )
+    count = int(np.isin(labels, lacking).sum())
+    listed = some(names[label] if names else label for label in lacking.tolist())
+    return [f"{several(count, f'{what} image')} of {name} are of classes without an image to train on: {listed}"]
 
 
 def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataSet:
@@ -259,7 +281,8 @@ def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray
             f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
             f"training images {train.dtype} {train.shape[1:]}; expected the same"
         )
-    if what != "training" and train.dtype != np.uint8 and (why := other_scale(images[:_FEW], ValueScale.of(train))):
+    whole = train.dtype == np.uint8 and images[:_FEW].max(initial=0) > 1  # bytes of any brightness are bytes
+    if what != "training" and not whole and (why := other_scale(images[:_FEW], ValueScale.of(train))):
         raise DataError(f"{what} images of {name}: {why}")
 
 

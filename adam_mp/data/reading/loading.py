@@ -193,7 +193,9 @@ def _why_no_data(path: Path) -> str:
         known = [f"{name} alone, which is not enough" for name in arrays if meaning_of(name[:-4])]
         return f"{said}; it has {' and '.join((known + unknown)[:2])}"
     if files := [name for name in names if name.lower().endswith((".npz", ".zip", ".h5", ".parquet", ".csv"))]:
-        use = f"; give {path / files[0]}" if files[0].lower().endswith(".npz") else ""
+        archives = [name for name in files if name.lower().endswith(".npz")]
+        use = f"; give {path / archives[0]}" if len(archives) == 1 else ""
+        use = use or ("; put the arrays of all parts into one .npz file, as x_train, y_train, ..." if archives else "")
         return f"{said}; it has {some(files, 3)}{use}"
     return f"{said}; it has {some(names, 5) or 'nothing at all'}"
 

@@ -170,3 +170,23 @@ def test_data_is_known_again_by_its_digest():
     other = IMAGES.copy()
     other[3, 2, 1] = 1
     assert load_data((IMAGES, LABELS)).digest != load_data((other, LABELS)).digest
+
+
+def test_parts_with_classes_that_are_not_trained():
+    images = np.zeros((6, 4, 4), np.uint8)
+    ones = np.array([1, 2, 3, 1, 2, 3])
+    with pytest.raises(
+        DataError, match=r"test labels of arrays go from 0 to 2, but those to train on from 1 to 3; count"
+    ):
+        load_data((images, ones, images, ones - 1))
+    for labels, said in (([1, 1, 1, 1, 3, 3], ()), ([0, 0, 1, 1, 3, 3], ("2 test images of arrays are of classes",))):
+        notices = load_data((images, ones, images, np.array(labels))).notices
+        assert [line.split(" without an")[0] for line in notices[1:]] == list(said)
+    assert notices[1].endswith("without an image to train on: 0")
+
+
+def test_masks_are_no_test_images_for_bytes():
+    images = np.arange(6 * 16, dtype=np.uint8).reshape(6, 4, 4) * 2
+    load_data((images, np.arange(6) % 2, images // 9, np.arange(6) % 2))
+    with pytest.raises(DataError, match=r"test images of arrays: .* were bytes from 0 to 255; write 255 \* images"):
+        load_data((images, np.arange(6) % 2, (images > 90).astype(np.uint8), np.arange(6) % 2))

@@ -388,3 +388,16 @@ def test_an_attribute_that_an_object_cannot_give_is_none():
         __getitem__ = lambda _, index: (np.full((4, 4), index, np.uint8), index % 2)  # noqa: E731
 
     assert load_data(Without(6)).train.labels.tolist() == [0, 1] * 3
+
+
+def test_archives_of_other_forms(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((4, 3, 3)))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(DataError, match=r"one\.npz is one array"):
+        load_data(tmp_path / "one.npz")
+    with pytest.raises(DataError, match=r"give .*one\.npz$"):
+        load_data(tmp_path)
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", x=np.zeros((4, 3, 3)), y=[0, 1, 0, 1])
+    with pytest.raises(DataError, match=r"put the arrays of all parts into one \.npz file"):
+        load_data(tmp_path)
