@@ -123,7 +123,7 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
         given = _listed(dataset, name)
         if hasattr(given, "__len__") and len(given) == count:
             labels = plain_labels(given, count, what)
-            if _are_of_items(labels, dataset):
+            if _other_label(labels, np.arange(count), dataset) is None:
                 return np.arange(count), labels, ()
     found, numbers, failures = [], [], []
     for number in range(count):
@@ -145,6 +145,11 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
             failures.append((number, f"its label is {label!r}, of another kind than most"))
     kept = [number for number, same in zip(numbers, alike, strict=True) if same]
     plain = plain_of([label for label, same in zip(found, alike, strict=True) if same], what)
+    if (changed := _other_label(plain, kept, dataset)) is not None:
+        raise DataError(
+            f"{what}: item {changed} had another label when it was asked again; expected an object whose items are the "
+            "same whatever their order and however often they are asked"
+        )
     rejected = tuple(
         BadSample(f"item {number} of the {what} data", Fault.BAD_ITEM, f"{REASONS[Fault.BAD_ITEM]}: {why}")
         for number, why in sorted(failures)
@@ -160,16 +165,20 @@ def _listed(dataset: Any, name: str) -> Any:
         return None
 
 
-def _are_of_items(labels: np.ndarray, dataset: Any) -> bool:
-    """Tell whether these labels are those of the items, of which some are asked: objects may transform or reorder."""
-    for number in np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int).tolist():
+def _other_label(labels: np.ndarray, numbers: Sequence[int] | np.ndarray, dataset: Any) -> int | None:
+    """Return the number of an item whose label is another than in `labels`, None if there is none.
+
+    `labels` are those of the items `numbers`, of which some are asked: objects may transform or reorder.
+    """
+    for place in np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int).tolist():
+        number = int(numbers[place])
         try:
             label = _label_of(dataset[number])
         except Exception:
             continue  # the item is bad: it is reported when it is to be trained
-        if label != labels[number]:
-            return False
-    return True
+        if label != labels[place]:
+            return number
+    return None
 
 
 def _label_of(item: Any) -> int | bool | str:

@@ -401,3 +401,17 @@ def test_archives_of_other_forms(tmp_path):
         np.savez(tmp_path / f"{part}.npz", x=np.zeros((4, 3, 3)), y=[0, 1, 0, 1])
     with pytest.raises(DataError, match=r"put the arrays of all parts into one \.npz file"):
         load_data(tmp_path)
+
+
+def test_labels_that_change_are_refused():
+    class Stepping(Items):  # gives the items in turn, whatever is asked for
+        turn = -1
+
+        def __getitem__(self, _):
+            self.turn = (self.turn + 1) % len(self.targets)
+            return np.full((4, 4), self.turn, np.uint8), self.labelled[self.turn]
+
+    stepping = Stepping(40)
+    stepping.labelled, stepping.targets = stepping.targets, range(40)
+    with pytest.raises(DataError, match=r"training: item \d+ had another label when it was asked again"):
+        load_data(stepping)
