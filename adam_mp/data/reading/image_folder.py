@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.data.reading.account import Account, some, why_nothing
+from adam_mp.data.reading.account import Account, copies, some, why_nothing
 from adam_mp.data.reading.beside import unread_files
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.faults import BadSample
@@ -21,7 +21,6 @@ from adam_mp.data.reading.meant_classes import (
     check_meant,
     check_no_part_inside,
     check_no_parts,
-    copies,
     folders_inside,
 )
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
@@ -75,7 +74,8 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     elsewhere = {name for each in usable.values() for name in each.classes}
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
     notes += unread_files(dict.fromkeys([folder, *places.values()]))
-    notes += [*alike(classes), *copies(classes)]
+    notes += alike(classes)
+    notes += [f"the class folder {copy}/ may be a copy of {base}/" for copy, base in copies(classes)]
     if not only_test:
         notes += single_images(len(each.images) for each in train.classes.values())
     _tell_empty(train, set(classes), notes)

@@ -6,7 +6,7 @@ Such folders would train to a perfect accuracy that means nothing, so they are r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
@@ -44,9 +44,6 @@ _HELD_OUT = frozenset((
     "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout", "query", "gallery", "probe", "unlabeled",
     "unlabelled", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung", "测试", "验证", "テスト", "тест",
 ))  # fmt: skip
-_COPY = re.compile(
-    r"(?:copy of )?(.+?)(?:[ _]*\(\d+\)|[ _]*\(copy\)|[ _]-?[ _]?copy|[._](?:bak|old|backup|orig)|~)*", re.I
-)
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 
 
@@ -133,12 +130,6 @@ def check_no_part_inside(part: PartFound) -> None:
                 f"{part.folder / name} has the name of a part, and lies in another; move it to "
                 f"{part.folder.parent / name}; if it is a class, rename it"
             )
-
-
-def copies(names: Sequence[str]) -> list[str]:
-    """Return a line if a class folder is named as programs name copies of another: `cat (copy)`, `cat.bak`."""
-    found = [(match[1], name) for name in names if (match := _COPY.fullmatch(name)) and match[1] != name]
-    return [f"the class folder {name}/ may be a copy of {base}/" for base, name in found if base in names][:1]
 
 
 def _check_roles(part: PartFound) -> None:

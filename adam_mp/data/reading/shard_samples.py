@@ -57,12 +57,16 @@ class ShardSample:
 
 @dataclasses.dataclass
 class ShardAccount:
-    """What all shards of a part have: members of each kind, other endings with counts, folders with images."""
+    """What all shards of a part have: members of each kind, other endings with counts, folders with images.
+
+    `again` counts images and labels that have the name of an earlier member of their tar file.
+    """
 
     images: int = 0
     labels: int = 0
     others: Counter[str] = dataclasses.field(default_factory=Counter)
     folders: set[str] = dataclasses.field(default_factory=set)
+    again: int = 0
 
 
 def read_samples(
@@ -102,6 +106,7 @@ def _group(path: Path, account: ShardAccount, rejected: list[BadSample]) -> list
     newest: dict[str, ShardSample] = {}  # by key
     others: list[tuple[str, Member]] = []
     before = ""
+    names: set[str] = set()
     for member in _members(path, rejected):
         folder, _, name = member.name.rpartition("/")
         if is_dropping(name):
@@ -112,6 +117,8 @@ def _group(path: Path, account: ShardAccount, rejected: list[BadSample]) -> list
             account.others[f".{ending}" if stem else "no ending"] += 1
             others.append((f"{folder}/{name.partition('.')[0]}", member))
             continue
+        account.again += member.name in names
+        names.add(member.name)
         sample = newest.get(key)
         # A whole sample is followed by another of its key, unless this member stands right behind it.
         if sample is None or (sample.whole and before != key and (is_image or ending in sample.labels)):

@@ -128,3 +128,21 @@ def test_folders_beside_the_tar_shards_of_a_part(tmp_path):
     write(tmp_path / "train" / "red" / "1.jpg", JPEG)
     with pytest.raises(DataError, match="train has tar shards and, beside them, data in the folders more/, red/"):
         load_data(tmp_path)
+
+
+def test_what_is_odd_in_tar_shards_is_told(tmp_path):
+    pack(tmp_path / "train-0.tar", [*SAMPLES, *SAMPLES[:2]])
+    assert load_data(tmp_path).account.notes == (
+        f"2 images and labels in {tmp_path}/train-0.tar have the name of an earlier one: all are used, though "
+        "unpacking would keep the last alone",
+    )
+    pack(tmp_path / "train-0.tar", SAMPLES)
+    pack(tmp_path / "train-0 (1).tar", SAMPLES)
+    assert load_data(tmp_path).account.notes == ("the tar shard train-0 (1).tar may be a copy of train-0.tar",)
+    (tmp_path / "train-0 (1).tar").unlink()
+    named = [(name, content if name[-1] == "g" else b"red") for name, content in SAMPLES]
+    pack(tmp_path / "train-1.tar", named)
+    assert load_data(tmp_path).account.notes == (
+        f"the labels in {tmp_path}/train-0.tar are numbers, and those in {tmp_path}/train-1.tar names: numbers are "
+        "taken as names of further classes",
+    )
