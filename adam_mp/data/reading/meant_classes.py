@@ -42,7 +42,8 @@ _KINDS = _IMAGES | _ANSWERS | frozenset((
 ))  # fmt: skip
 _HELD_OUT = frozenset((
     "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout", "query", "gallery", "probe", "unlabeled",
-    "unlabelled", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung", "测试", "验证", "テスト", "тест",
+    "unlabelled", "te", "exam", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung",
+    "测试", "验证", "テスト", "тест",
 ))  # fmt: skip
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 

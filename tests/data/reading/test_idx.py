@@ -76,3 +76,13 @@ def test_files_of_two_prefixes_are_not_mixed(tmp_path, prefixed):
     if prefixed != "train":  # the files to test on are of one
         with pytest.raises(DataError, match="several data sets"):
             load_data(tmp_path, LoadOptions(only_test=True))
+
+
+def test_a_packed_file_beside_a_plain_one_must_be_the_same(tmp_path):
+    write_idx(tmp_path / "labels", np.arange(4, dtype=np.uint8))
+    content = (tmp_path / "labels").read_bytes()
+    (tmp_path / "labels.gz").write_bytes(gzip.compress(content))
+    assert find_idx(tmp_path, "labels").name == "labels"
+    (tmp_path / "labels.gz").write_bytes(gzip.compress(content[:-1] + b"9"))
+    with pytest.raises(DataError, match=r"labels and .*labels.gz are not the same; remove the one"):
+        find_idx(tmp_path, "labels")

@@ -151,6 +151,15 @@ def test_copies_of_class_folders_are_told(tmp_path, copy):
     assert load_data(tmp_path).account.notes == (f"the class folder {copy}/ may be a copy of cat/",)
 
 
+def test_runs_in_the_data_folder_are_no_class(tmp_path):
+    fill(tmp_path, {"red": 3, "blue": 3, "red/shots": 1})
+    for name in ("run.json", "metrics.jsonl", "curves.png"):
+        write(tmp_path / "runs" / "first" / name, JPEG)
+    data = load_data(tmp_path)
+    assert (data.class_names, len(data.train)) == (("blue", "red"), 7)
+    assert "runs/" in data.account.notes[0]
+
+
 def fill(root, folders):
     for name, count in folders.items():
         for number in range(count):
