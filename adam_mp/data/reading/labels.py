@@ -174,15 +174,31 @@ def _folded(name: str) -> str:
         return text
 
 
+class Spelled(int):
+    """A number that was read from text which spells it in another way than Python does, such as 007."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> int:
+        """Return the number that `text` spells, as a `Spelled` only where that is needed."""
+        number = cls(text)
+        number.text = text
+        return number if text != repr(int(number)) else int(number)
+
+
 def names_among(found: Sequence[int | bool | str]) -> list[int | bool | str]:
     """Return labels that were read from text; if some of them are names, numbers are names too, such as 7 beside A.
 
-    A few names among numbers may be damaged labels: they stay as they are, and `most_alike` finds them.
+    They are the names that the text had: 007 is not 7. A few names among numbers may be damaged labels: they stay as
+    they are, and `most_alike` finds them.
     """
     names = sum(isinstance(label, str) for label in found)
     if names <= max(_STRAY * len(found), _MOST_STRAY):
-        return list(found)
-    return [str(label) if type(label) is int else label for label in found]
+        return [int(label) if isinstance(label, Spelled) else label for label in found]
+    return [
+        label.text if isinstance(label, Spelled) else str(label) if type(label) is int else label for label in found
+    ]
 
 
 def most_alike(found: Sequence[int | bool | str]) -> list[bool]:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
-from adam_mp.data.reading.labels import class_name, plain_label
+from adam_mp.data.reading.labels import Spelled, class_name, plain_label
 from adam_mp.errors import DataError
 
 _LABEL_LIMIT = 1 << 20  # bytes of a label file
@@ -248,5 +248,5 @@ def _number_or_text(content: bytes) -> int | str | None:
     except UnicodeDecodeError:
         return None
     if _NUMBER.fullmatch(text):
-        return int(text) if text[0] != "-" else None
+        return Spelled.of(text) if text[0] != "-" else None
     return class_name(text) if text and text.isprintable() and len(text) <= _LONGEST_NAME else None

@@ -17,7 +17,7 @@ import numpy as np
 from adam_mp.data.reading.account import Account, copies, some, why_nothing
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import is_dropping
-from adam_mp.data.reading.labels import find_classes, most_alike, names_among, plain_of
+from adam_mp.data.reading.labels import Spelled, find_classes, most_alike, names_among, plain_of
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of, part_within
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.shard_samples import ShardAccount, read_samples
@@ -172,7 +172,7 @@ class _PartRead:
             )
         kinds: dict[int, set[type]] = {}
         for (file, _, _), label in zip(self.spots, self.labels, strict=True):
-            kinds.setdefault(file, set()).add(type(label))
+            kinds.setdefault(file, set()).add(int if isinstance(label, Spelled) else type(label))
         numbers = next((file for file, found in kinds.items() if found == {int}), None)
         names = next((file for file, found in kinds.items() if found == {str}), None)
         if numbers is not None and names is not None:

@@ -146,3 +146,16 @@ def test_what_is_odd_in_tar_shards_is_told(tmp_path):
         f"the labels in {tmp_path}/train-0.tar are numbers, and those in {tmp_path}/train-1.tar names: numbers are "
         "taken as names of further classes",
     )
+
+
+def test_numbers_among_names_are_the_names_that_they_are(tmp_path):
+    labels = ["007", "7", "A", "+7", "B", "A"] * 4
+    pack(tmp_path / "train.tar", labelled(labels))
+    assert load_data(tmp_path).class_names == ("+7", "007", "7", "A", "B")
+    labels = ["007", "1", "7", "01"] * 4
+    pack(tmp_path / "train.tar", labelled(labels))
+    assert load_data(tmp_path).train.labels.tolist() == [7, 1, 7, 1] * 4
+
+
+def labelled(labels):
+    return [each for n, name in enumerate(labels) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", name.encode()))]
