@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,10 @@ class Model:
         if labels.dtype.kind not in "biufOSUT":
             raise DataError(f"labels are of type {labels.dtype}; expected whole numbers from 0, or names of classes")
         if labels.dtype.kind == "S":
-            labels = labels.astype(str)
+            try:
+                labels = np.char.decode(labels, "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"labels are bytes that are no text: {error}") from None
         if not any(isinstance(label, str) for label in labels.tolist()):
             numbers = labels.astype(np.float64)
             if (wrong := np.flatnonzero((numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= classes))).size:
@@ -127,11 +131,12 @@ class Model:
                     f"label {labels[wrong[0]]} of image {wrong[0]} is none of the model's classes, 0 to {classes - 1}"
                 )
             return numbers.astype(np.int64)
-        known = {name: number for number, name in enumerate(self.class_names)}
-        strange = next((label for label in labels.tolist() if label not in known), None)
+        known = {_one_form(name): number for number, name in enumerate(self.class_names)}
+        names = [_one_form(label) for label in labels.tolist()]
+        strange = next((name for name in names if name not in known), None)
         if strange is not None:
             raise DataError(f"label {shown(strange)} is none of the model's {len(known)} names of classes")
-        return np.array([known[label] for label in labels.tolist()])
+        return np.array([known[name] for name in names])
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:
         shape = self.network.input_shape
@@ -148,6 +153,11 @@ class Model:
         raise DataError(
             f"images have shape {images.shape}; this network takes [n, {', '.join(map(str, shape))}]{advice}"
         )
+
+
+def _one_form(name: Any) -> Any:
+    """Return a name in the one form, of those that Unicode has for it, by which names are compared."""
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
 
 
 def write_model(path: Path, model: Model) -> None:

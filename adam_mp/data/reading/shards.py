@@ -103,15 +103,18 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
     With `only_test`, the test part is read alone, as "train". Raises DataError if a tar shard is missing or damaged, or
     if no image to train on has a label.
     """
+    notes: list[str] = []
     if only_test:
         if TEST not in shards and parts_named:
             raise DataError(f"there are no test shards to evaluate on, only shards to {' and '.join(shards)}")
+        to_train = [] if parts_named else [path for path in shards[TRAIN] if part_within(path.name)[0] == TRAIN]
+        if to_train:
+            notes.append(f"the tar shards {some((path.name for path in to_train), 3)} are named as those to train on")
         shards = {TRAIN: shards[TEST] if parts_named else shards[TRAIN]}
     elif TRAIN not in shards:
         names = some(path.name for paths in shards.values() for path in paths)
         raise DataError(f"there are no training images: the tar shards are {names}; expected one named train-...")
     found = {part: _read_part(shards[part]) for part in (TRAIN, VALIDATION, TEST) if part in shards}
-    notes = []
     for part, each in list(found.items()):
         if not each.labels:
             if part == TRAIN:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.errors import DataError
 from tests.data.reading.odd_data import JPEG, pack, write
 from tests.system.conftest import write_idx
@@ -159,3 +160,13 @@ def test_numbers_among_names_are_the_names_that_they_are(tmp_path):
 
 def labelled(labels):
     return [each for n, name in enumerate(labels) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", name.encode()))]
+
+
+def test_shards_to_train_on_that_are_tested_are_told(tmp_path):
+    pack(tmp_path / "train-0.tar", SAMPLES)
+    told = load_data(tmp_path, LoadOptions(only_test=True))
+    assert (len(told.train), told.account.notes) == (
+        6, ("the tar shards train-0.tar are named as those to train on",)
+    )  # fmt: skip
+    (tmp_path / "train-0.tar").rename(tmp_path / "a.tar")
+    assert load_data(tmp_path, LoadOptions(only_test=True)).account.notes == ()
