@@ -81,12 +81,13 @@ def not_of_files(trained: ValueScale) -> str | None:
 def _other_pictures(images: np.ndarray, low: float, high: float, trained: ValueScale) -> bool:
     """Tell whether several pictures lie in a part of the training images' range where pictures alone never lie.
 
-    That is bytes where those had 16 bits; values never below 0 where those were normalised; or the other way round.
+    That is bytes where those had 16 bits; 0 to 1 where those were normalised; or normalised values where those had none
+    below 0.
     """
     if trained.high > _DEEP and low >= 0:
         return high <= BYTES.high
     if low >= 0:
-        return -trained.low > _BELOW * trained.high > 0
+        return low <= _BELOW * high <= _BELOW and -trained.low > _BELOW * trained.high > 0
     return trained.low >= 0 and float(np.mean(images < 0)) > _SOME_BEYOND
 
 

@@ -119,3 +119,10 @@ def test_test_images_of_another_scale_are_refused():
         with pytest.raises(DataError, match="test images of arrays: the images are float32"):
             adam_mp.load_data((train, labels, test, labels))
     adam_mp.load_data((SHARES, labels, SHARES[:5], labels[:5]))
+
+
+def test_bright_pictures_are_normalised_pictures():
+    trained = ValueScale.of(SCALES["normalised"])
+    bright = (np.maximum(SHARES, 0.5) - 0.13) / 0.31
+    assert bright.min() > 0
+    assert other_scale(bright, trained) is None

@@ -262,5 +262,8 @@ def _advice(pixels: np.ndarray) -> str:
     order = order_of_image(pixels.shape)
     if pixels.dtype == np.uint8 or not np.issubdtype(pixels.dtype, np.number):
         return f"; write image{order}" if order else ""
-    scale = "(255 * image)" if np.issubdtype(pixels.dtype, np.floating) and pixels.max(initial=0) <= 1 else "image"
+    low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
+    if low < 0 or high > np.iinfo(np.uint8).max:  # which would be cut to 8 bits
+        return "; scale its values to 0 to 255 before it becomes uint8"
+    scale = "(255 * image)" if np.issubdtype(pixels.dtype, np.floating) and high <= 1 else "image"
     return f"; write {scale}{order}.astype(numpy.uint8)"

@@ -415,3 +415,21 @@ def test_labels_that_change_are_refused():
     stepping.labelled, stepping.targets = stepping.targets, range(40)
     with pytest.raises(DataError, match=r"training: item \d+ had another label when it was asked again"):
         load_data(stepping)
+
+
+@pytest.mark.parametrize(
+    ("image", "advice"),
+    [
+        (np.full((4, 4), 9), r"write image.astype\(numpy.uint8\)"),
+        (np.full((4, 4), 0.5), r"write \(255 \* image\).astype"),
+        (np.full((4, 4), 4000, np.uint16), "scale its values to 0 to 255 before"),
+        (np.full((4, 4), -0.5), "scale its values to 0 to 255 before"),
+    ],
+)
+def test_images_of_another_type_are_refused_with_what_keeps_their_values(image, advice):
+    class Given(Items):
+        def __getitem__(self, index):
+            return image, self.targets[index]
+
+    with pytest.raises(DataError, match=advice):
+        load_data(Given(6))
