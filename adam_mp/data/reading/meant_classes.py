@@ -137,7 +137,7 @@ def _check_roles(part: PartFound) -> None:
     """Raise DataError if the folders are images and what belongs to them, or kinds of the same images."""
     roles = {name: "".join(pieces_of(name)) for name in part.classes}
     answers = [name for name in roles if not _ANSWERS.isdisjoint(pieces_of(name)) or roles[name] in _ANSWERS]
-    images = [name for name, role in roles.items() if role in _IMAGES]
+    images = [name for name, role in roles.items() if role.rstrip("0123456789") in _IMAGES]
     kinds = len(roles) > 1 and all(role in _KINDS for role in roles.values())
     if kinds or (answers and images and len({*answers, *images}) == len(roles)):
         raise DataError(

@@ -39,6 +39,7 @@ REFUSED = {
     "sizes": ({"HR": 3, "LR": 3, "thumbs": 3}, "are no classes"),
     "images and two kinds of masks": (
         {"JPEGImages": 3, "SegmentationClass": 3, "SegmentationObject": 3}, "are no classes, but images and what"),
+    "images and labels of one camera": ({"image_2": 3, "label_2": 3}, "are no classes, but images and what belongs"),
     "masks of each class": (
         {"cat": 3, "cat_masks": 3, "dog": 3}, "cat_masks seems to hold what belongs to the images of cat/, and is no"),
     "a part in a part": (
