@@ -54,6 +54,7 @@ def check_meant(part: PartFound) -> None:
     inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
     _check_roles(part)
     _check_belonging(part)
+    _check_holds_classes(part, inside)
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
     _check_pieces(part)
@@ -142,7 +143,12 @@ def _check_roles(part: PartFound) -> None:
     if kinds or (answers and images and len({*answers, *images}) == len(roles)):
         raise DataError(
             f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but images and what "
-            "belongs to them; adam_mp trains classes: put the images of each class into a folder of its name"
+            "belongs to them; "
+            + (
+                "adam_mp trains classes: put the images of each class into a folder of its name"
+                if part.inner_classes() is None
+                else f"give one of them, such as {part.folder / next(iter(roles))}"
+            )
         )
 
 
@@ -155,6 +161,17 @@ def _check_belonging(part: PartFound) -> None:
             raise DataError(
                 f"{part.folder / name} seems to hold what belongs to the images of {base}/, and is no class; move it "
                 f"out of {part.folder}"
+            )
+
+
+def _check_holds_classes(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise DataError if a class folder holds folders with the names of class folders beside it: `red/`, `all/red/`."""
+    for name, inner in inside.items():
+        again = [each for each in inner if each in part.classes and each != name]
+        if len(again) > 1:
+            raise DataError(
+                f"{part.folder / name} holds folders with the names of classes beside it ({some(sorted(again))}), so "
+                f"it is no class; move it out of {part.folder}"
             )
 
 
@@ -208,7 +225,8 @@ def _check_pieces(part: PartFound) -> None:
     split = [pieces_of(name) for name in part.classes]
     words = {tuple(piece for piece in pieces if not piece.isdecimal()) for pieces in split}
     numbered = all(any(piece.isdecimal() for piece in pieces) for pieces in split)
-    if len(words) == 1 and numbered and words & _PIECES and part.inner_classes() is None:
+    pieces_alone = any((word,) in _PIECES for each in words for word in each)
+    if len(words) == 1 and numbered and pieces_alone and part.inner_classes() is None:
         raise DataError(
             f"the folders {names} of {part.folder} are no classes, but pieces of one data set; put the images of each "
             "class into a folder of its name"

@@ -40,6 +40,11 @@ REFUSED = {
     "images and two kinds of masks": (
         {"JPEGImages": 3, "SegmentationClass": 3, "SegmentationObject": 3}, "are no classes, but images and what"),
     "images and labels of one camera": ({"image_2": 3, "label_2": 3}, "are no classes, but images and what belongs"),
+    "pieces with a name": ({"HAM_images_part_1": 3, "HAM_images_part_2": 3}, "are no classes, but pieces of one data"),
+    "the same images three times": (
+        {f"{kind}/{name}": 3 for kind in ("color", "segmented") for name in ("apple", "corn")}, "give one .*/color$"),
+    "a second copy inside": (
+        {"red": 3, "blue": 3, "all/red": 3, "all/blue": 3}, "all holds folders with the names of classes"),
     "masks of each class": (
         {"cat": 3, "cat_masks": 3, "dog": 3}, "cat_masks seems to hold what belongs to the images of cat/, and is no"),
     "a part in a part": (
@@ -76,6 +81,7 @@ READ = {
     "cameras of their own": ({"cat/1": 3, "dog/2": 3}, ("cat", "dog")),
     "only the training part in each": ({"cat/train": 3, "dog/train": 3}, ("cat", "dog")),
     "masks as a class among others": ({"masks": 3, "hats": 3}, ("hats", "masks")),
+    "kinds with a class's name": ({"cat/dog": 3, "cat/wild": 3, "dog/1": 3, "dog/2": 3}, ("cat", "dog")),
     "a vehicle": ({"train/train": 3, "train/bus": 3, "test/train": 1}, ("bus", "train")),
     "views of single things": (
         {f"{a}/{b}/{c}": 2 for a, b in (("cat", "tom"), ("dog", "rex")) for c in ("rgb", "depth")},
