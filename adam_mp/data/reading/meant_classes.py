@@ -26,6 +26,7 @@ _HELD_ALIKE = (
     0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
 )
 _IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "frames", "rgb", "input"))
+_SURELY = frozenset(("image", "images", "img", "imgs", "jpegimages"))  # beside answers, whatever else there is
 _PIECES = frozenset((word,) for word in (
     "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
     "data", "volume", "vol",
@@ -140,7 +141,8 @@ def _check_roles(part: PartFound) -> None:
     answers = [name for name in roles if not _ANSWERS.isdisjoint(pieces_of(name)) or roles[name] in _ANSWERS]
     images = [name for name, role in roles.items() if role.rstrip("0123456789") in _IMAGES]
     kinds = len(roles) > 1 and all(role in _KINDS for role in roles.values())
-    if kinds or (answers and images and len({*answers, *images}) == len(roles)):
+    surely = any(roles[name] in _ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
+    if kinds or surely or (answers and images and len({*answers, *images}) == len(roles)):
         raise DataError(
             f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but images and what "
             "belongs to them; "

@@ -39,6 +39,7 @@ REFUSED = {
     "sizes": ({"HR": 3, "LR": 3, "thumbs": 3}, "are no classes"),
     "images and two kinds of masks": (
         {"JPEGImages": 3, "SegmentationClass": 3, "SegmentationObject": 3}, "are no classes, but images and what"),
+    "images, masks and one more": ({"train/images": 3, "train/mask": 3, "train/1st_manual": 3}, "are no classes, but"),
     "images and labels of one camera": ({"image_2": 3, "label_2": 3}, "are no classes, but images and what belongs"),
     "pieces with a name": ({"HAM_images_part_1": 3, "HAM_images_part_2": 3}, "are no classes, but pieces of one data"),
     "the same images three times": (
@@ -82,6 +83,7 @@ READ = {
     "only the training part in each": ({"cat/train": 3, "dog/train": 3}, ("cat", "dog")),
     "masks as a class among others": ({"masks": 3, "hats": 3}, ("hats", "masks")),
     "kinds with a class's name": ({"cat/dog": 3, "cat/wild": 3, "dog/1": 3, "dog/2": 3}, ("cat", "dog")),
+    "kinds of documents": ({"label": 3, "photos": 3, "letter": 3}, ("label", "letter", "photos")),
     "a vehicle": ({"train/train": 3, "train/bus": 3, "test/train": 1}, ("bus", "train")),
     "views of single things": (
         {f"{a}/{b}/{c}": 2 for a, b in (("cat", "tom"), ("dog", "rex")) for c in ("rgb", "depth")},
