@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -14,7 +15,7 @@ import numpy as np
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
-from adam_mp.data.reading.beside import notes_beside
+from adam_mp.data.reading.beside import notes_beside, unread_files
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
 from adam_mp.data.reading.decoding import image_size
 from adam_mp.data.reading.depths import Depths
@@ -55,7 +56,7 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
 
     `source` is one of
 
-    - "mnist", the embedded data set;
+    - "mnist", the embedded data set, also if there is such a folder, which "./mnist" names;
     - a folder with the four IDX files, with class folders of images, with tar shards, or with .npy files;
     - tar shards by name, `name.tar` or `name-{00..31}.tar`; or an .npz file;
     - arrays: `(images, labels)`, `(images, labels, test_images, test_labels)` or `((images, labels), (test_images,
@@ -66,6 +67,8 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     options = options or LoadOptions()
     if isinstance(source, DataSet):
         return source
+    if isinstance(source, os.PathLike) and os.fsdecode(source) == EMBEDDED:
+        source = os.path.join(os.curdir, EMBEDDED)
     if isinstance(source, (str, bytes, os.PathLike)):
         return _load_path(os.fsdecode(source), options)
     if isinstance(source, Sequence) and not _has_items(source):
@@ -190,7 +193,9 @@ def _why_no_data(path: Path) -> str:
         known = [f"{name} alone, which is not enough" for name in arrays if meaning_of(name[:-4])]
         return f"{said}; it has {' and '.join((known + unknown)[:2])}"
     if files := [name for name in names if name.lower().endswith((".npz", ".zip", ".h5", ".parquet", ".csv"))]:
-        use = f"; give {path / files[0]}" if files[0].lower().endswith(".npz") else ""
+        archives = [name for name in files if name.lower().endswith(".npz")]
+        use = f"; give {path / archives[0]}" if len(archives) == 1 else ""
+        use = use or ("; put the arrays of all parts into one .npz file, as x_train, y_train, ..." if archives else "")
         return f"{said}; it has {some(files, 3)}{use}"
     return f"{said}; it has {some(names, 5) or 'nothing at all'}"
 
@@ -215,7 +220,9 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         used += files
         places[part] = " and ".join(file.relative_to(folder).as_posix() for file in files)
     account = Account("IDX files", places, True)
-    if name != EMBEDDED:
+    if name == EMBEDDED:
+        account = account.with_notes(_not_the_folder())
+    else:
         account = account.with_notes(unused_idx(folder, used))
         account = account.with_notes(
             notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used])
@@ -223,6 +230,14 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
     if options.only_test:
         parts = {TRAIN: parts[TEST]}
     return _with_arrays(name, parts, account, options)
+
+
+def _not_the_folder() -> list[str]:
+    """Return a line if the present folder has an entry of the embedded data set's name, which may have been meant."""
+    if not os.path.isdir(EMBEDDED):
+        return []
+    here = os.path.join(os.curdir, EMBEDDED)
+    return [f"{EMBEDDED} is the embedded data set; the folder {EMBEDDED}/ here is not used: to use it, give {here}"]
 
 
 def _load_arrays(path: Path, options: LoadOptions) -> DataSet:
@@ -288,6 +303,11 @@ def _load_shards(
     if folder is not None:
         used = {path.relative_to(folder).parts[0] for paths in shards.values() for path in paths}
         notes = notes_beside(folder, "tar shards", used)
+        read = [path for paths in shards.values() for path in paths]
+        inside = sorted({path.parent for path in read} - {folder})
+        for place in inside:
+            notes += notes_beside(place, "tar shards", [path.name for path in read if path.parent == place])
+        notes += unread_files([folder, *inside], read)
     found = read_shard_set(shards, parts_named, options.only_test)
     account = found.account.with_notes(notes)
     return _with_form(source, found.parts, found.classes, options, account, found.notices)
@@ -347,6 +367,9 @@ def _with_form(
         raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
     shape = _shape(sizes, options)
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
+    for part in (validation, test):
+        if part is not None:
+            _look_at_depths(part, depths, options)
     if depths.measures(options):
         more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
         depths.look_at_more([sample for sample in more.tolist() if sample not in looked], train.table, options)
@@ -355,6 +378,13 @@ def _with_form(
     notices = (*notices, *depths.notices(options))
     notices = (*notices, *_unreadable(train.labels, looked, failed, faults, classes))
     return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
+
+
+def _look_at_depths(part: Records, depths: Depths, options: LoadOptions) -> None:
+    """Look how deep some images of a part are that is not trained on; bad ones are reported when they are used."""
+    for sample in range(0, len(part), max(1, len(part) // _LOOKED_AT)):
+        with contextlib.suppress(SampleError):
+            depths.look(part.table.read(sample, options.byte_limit), options)
 
 
 def _looked_at(labels: np.ndarray, some: np.ndarray, more: int) -> np.ndarray:

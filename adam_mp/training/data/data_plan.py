@@ -223,6 +223,8 @@ def plan_data(
         dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener,
         cache,
     )  # fmt: skip
+    if len(shown := survey.examples) > 1 and (shown == shown[0]).all():
+        listener(Notice(f"{several(len(shown), 'image')} of {dataset.name} that were looked at are all the same"))
     if source is not None:
         cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
         if cache is not None:
