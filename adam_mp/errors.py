@@ -108,6 +108,16 @@ class PlaceError(TransportError):
     exit_code = 2
 
 
+class JoinError(TransportError):
+    """The coordinator refused this member's JOIN, for example because its settings differ from the run's."""
+
+    exit_code = 2
+
+
+class StoppedError(TransportError):
+    """The caller's `stop` ended the wait for an answer."""
+
+
 class DivergenceError(AdamError):
     """The loss became NaN, infinite or far too large, and the run may not (again) go back to its last good state."""
 

@@ -1,6 +1,6 @@
 """How fast a run starts, and a process's successor, with children forked and with fresh interpreters.
 
-    python -m benchmarks.startup              all rows, about two minutes
+    python -m benchmarks.startup              all rows, about three minutes
     python -m benchmarks.startup --only first
 
 Both ways take turns. Kernels are compiled before; a run on MNIST with two cores, the network and batch of the defaults.
@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from adam_mp.kernels.compilation import compile_kernels
@@ -22,6 +23,7 @@ from benchmarks.goals import Row, ratio_row, run_groups
 from benchmarks.timing import spread
 
 _ROUNDS = 7
+_COMMAND = (sys.executable, "-m", "adam_mp")
 _FRESH, _FORKED = "fresh interpreters", "forked"
 # What `adam-mp train` does, with a look at the workers' counters whenever the supervisor looks after them.
 _RUN = """
@@ -112,7 +114,47 @@ def memory_rows() -> Iterator[Row]:
     )  # fmt: skip
 
 
-GROUPS = {"first": first_rows, "successor": successor_rows, "memory": memory_rows}
+def command_rows() -> Iterator[Row]:
+    """Commands that do little: help, a key file, a model's layers, a run's state."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        network = "[adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax()]"
+        made = f"import adam_mp; adam_mp.train({network}, quiet=True, epochs=1, run_dir={name + '/run'!r})"
+        subprocess.run([sys.executable, "-c", made], check=True, timeout=120)
+        server = subprocess.Popen(
+            [*_COMMAND, "serve-params", "--listen", "127.0.0.1:0", "--address-file", str(folder / "address")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            _wait_for(folder / "address")
+            yield _command_row("--help", 0.1)
+            yield _command_row("keygen", 0.3, lambda turn: [str(folder / f"{turn}.key")])
+            yield _command_row("inspect", 0.3, lambda _: [str(folder / "run")])
+            yield _command_row("status", 0.3, lambda _: [(folder / "address").read_text().strip()])
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def _wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{file} was not written")
+        time.sleep(0.02)
+
+
+def _command_row(command: str, goal: float, arguments: Callable[[int], list[str]] = lambda _: []) -> Row:
+    taken = []
+    for turn in range(2 * _ROUNDS):
+        start = time.perf_counter()
+        subprocess.run([*_COMMAND, command, *arguments(turn)], stdout=subprocess.DEVNULL, timeout=60, check=True)
+        taken.append(time.perf_counter() - start)
+    low, middle, high = spread(sorted(taken))
+    return Row(f"adam-mp {command}", "", f"< {goal:g} s", middle, low, high, middle < goal)
+
+
+GROUPS = {"first": first_rows, "successor": successor_rows, "memory": memory_rows, "commands": command_rows}
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.cli.options import Parser, add_common, parse
-from adam_mp.errors import SettingsError
-from adam_mp.params.run.membership import CoordinatorLink, StoppedError, new_identity
+from adam_mp.errors import SettingsError, StoppedError
+from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.process.interruption import Interruption
 from adam_mp.process.output import standard_output
 from adam_mp.report.cluster_text import cluster_text

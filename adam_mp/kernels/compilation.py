@@ -9,11 +9,13 @@ sources; the user's cache folder; a private folder among the temporary files. So
 home. If no folder can be written, each process compiles the kernels that it calls.
 
 In the cache each kernel has an index file. Reading all of them takes 25 ms. So a *stamp*, one more file, says that all
-kernels are in the cache: in which files, and for which sources, versions and processor.
+kernels are in the cache: in which files, and for which sources, versions and processor. It also says whether this numba
+can load them *at once*, without first loading all that it can compile, which takes a quarter of a second.
 """
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import hashlib
 import importlib
@@ -29,7 +31,8 @@ from typing import Any, NamedTuple
 import llvmlite
 import numba
 from numba.core import sigutils
-from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
+from numba.core.caching import FunctionCache, InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
+from numba.core.runtime import rtsys  # type: ignore[attr-defined]
 
 from adam_mp.machine import free_memory, private_folder, usable_cores
 from adam_mp.process.child import Child, start_child
@@ -64,13 +67,30 @@ _Variant = tuple[Any, tuple[Any, ...]]  # dispatcher, argument types
 _kernels: list[_Kernel] = []
 
 
+class _KernelCache(FunctionCache):  # type: ignore[misc]
+    """numba's cache of a kernel, except that the kernel is loaded at once where the stamp says that this works."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        if not _loads_at_once():
+            return super().load_overload(sig, target_context)
+        return self.load_at_once(sig, target_context)
+
+    def load_at_once(self, sig: Any, target_context: Any) -> Any:
+        """Load the kernel with the runtime alone; numba ends the process if the kernel needs more."""
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
 def kernel(*signatures: str) -> Callable[[Callable[..., Any]], Any]:
     """Declare a kernel with its accepted types; `R` in a signature is the real type."""
 
     def declare(function: Callable[..., Any]) -> Any:
         kept = _find_place()
         dispatcher: Any = numba.njit(cache=kept, nogil=True, error_model="numpy", fastmath=_FASTMATH)(function)
-        if kept:  # numba's stamp is of the kernel's own file alone, but helpers of other files are compiled into it
+        if kept:
+            dispatcher._cache = _KernelCache(function)
+            # numba's stamp is of the kernel's own file alone, but helpers of other files are compiled into it.
             dispatcher._cache._cache_file._source_stamp = sources_stamp()
         _kernels.append(_Kernel(dispatcher, signatures))
         return dispatcher
@@ -258,13 +278,25 @@ def _stamp_key() -> str:
 def _is_stamped(real: str) -> bool:
     """Return whether the stamp says that all kernels are cached, and all their files still exist."""
     file = _stamp_file(real)
-    if file is None:
-        return False
+    stamp = _read_stamp(file)
     try:
-        stamp = json.loads(file.read_text(encoding="utf-8"))
-        return bool(stamp["key"] == _stamp_key() and set(stamp["files"]) <= set(os.listdir(file.parent)))
-    except (OSError, ValueError, KeyError, TypeError):
+        return file is not None and bool(stamp) and set(stamp["files"]) <= set(os.listdir(file.parent))
+    except (OSError, KeyError, TypeError):
         return False
+
+
+@functools.cache
+def _loads_at_once() -> bool:
+    return _read_stamp(_stamp_file("float32")).get("at_once") is True
+
+
+def _read_stamp(file: Path | None) -> dict[str, Any]:
+    """Return the stamp; an empty one if there is none of these sources, versions and processor."""
+    try:
+        stamp = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        return stamp if stamp["key"] == _stamp_key() else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _write_stamp(real: str, variants: Sequence[_Variant]) -> None:
@@ -277,12 +309,34 @@ def _write_stamp(real: str, variants: Sequence[_Variant]) -> None:
         if not found:
             return
         files |= found
+    stamp = {"key": _stamp_key(), "files": sorted(files), "at_once": _try_at_once(real)}
     beside = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        beside.write_text(json.dumps({"key": _stamp_key(), "files": sorted(files)}), encoding="utf-8")
+        beside.write_text(json.dumps(stamp), encoding="utf-8")
         os.replace(beside, file)
     except OSError:
         pass
+
+
+def _try_at_once(real: str) -> bool:
+    """Return whether a process could load all kernels at once."""
+    try:  # in an empty context, so as a fresh interpreter: a forked process may have loaded what it tries to do without
+        child = contextvars.Context().run(start_child, "trial of the kernels", _load_at_once, real, [], None)
+    except OSError:
+        return False
+    try:
+        child.wait(time.monotonic() + _PATIENCE)
+        return child.exit_code == 0
+    finally:
+        child.kill()
+        child.close()
+
+
+def _load_at_once(real: str) -> None:
+    """Load all kernels at once; run in a child, because numba ends the process if that does not work."""
+    for dispatcher, types in _variants(real):
+        if dispatcher._cache.load_at_once(types, dispatcher.targetctx) is None:
+            raise LookupError(f"{dispatcher} is not cached")
 
 
 @functools.cache

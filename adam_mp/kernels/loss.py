@@ -13,7 +13,9 @@ from adam_mp.kernels.compilation import kernel
 def softmax(scores, probabilities):
     """`probabilities = exp(scores) / sum(exp(scores))` along each row; both [n, classes]."""
     for i in range(scores.shape[0]):
-        top = scores[i].max()
+        top = scores[i, 0]
+        for j in range(scores.shape[1]):
+            top = max(top, scores[i, j])
         total = scores.dtype.type(0)
         for j in range(scores.shape[1]):
             probabilities[i, j] = math.exp(scores[i, j] - top)

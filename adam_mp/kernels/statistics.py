@@ -17,14 +17,18 @@ def channel_moments(images, samples, moments):
     moments[:] = 0
     for k in range(samples.size):
         image = images[samples[k]]
-        for y in range(height):
-            for x in range(width):
-                for c in range(channels):
+        for c in range(channels):
+            total = 0.0
+            squares = 0.0
+            for y in range(height):
+                for x in range(width):
                     value = np.float64(image[y, x, c])
-                    moments[0, c] += value
-                    moments[1, c] += value * value
-    total = max(1, samples.size * height * width)
+                    total += value
+                    squares += value * value
+            moments[0, c] += total
+            moments[1, c] += squares
+    pixels = max(1, samples.size * height * width)
     for c in range(channels):
-        mean = moments[0, c] / total
+        mean = moments[0, c] / pixels
         moments[0, c] = mean
-        moments[1, c] = np.sqrt(max(moments[1, c] / total - mean * mean, 0.0))
+        moments[1, c] = np.sqrt(max(moments[1, c] / pixels - mean * mean, 0.0))

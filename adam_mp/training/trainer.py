@@ -6,14 +6,13 @@ import dataclasses
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adam_mp.compute.model import Model, load, read_weights
-from adam_mp.errors import AdamError, RunFolderError, TransportError, refusal
+from adam_mp.errors import AdamError, JoinError, RunFolderError, StoppedError, TransportError, refusal
 from adam_mp.kernels.compilation import cache_trouble
 from adam_mp.machine import usable_cores
 from adam_mp.memory.staleness import labelled
-from adam_mp.params.run.membership import JoinError, StoppedError
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES, Interruption, stacks_when_asked
 from adam_mp.process.output import notice, one_line, standard_error
@@ -26,10 +25,12 @@ from adam_mp.training.folder.run_folder import RunFolder, write_record
 from adam_mp.training.plan.memory_need import launch_need
 from adam_mp.training.plan.plan import RunPlan, make_plan
 from adam_mp.training.preloading import OF_A_RUN
-from adam_mp.training.replica.joining import Cluster, join_cluster, plan_factors, plan_protocols
-from adam_mp.training.replica.launch import Launch, ReplicaTask
 from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned, notices_to
 from adam_mp.training.settings.settings import FIELDS, TrainSettings
+
+if TYPE_CHECKING:  # a run of one machine does not import what runs of many need
+    from adam_mp.training.replica.joining import Cluster
+    from adam_mp.training.replica.launch import Launch, ReplicaTask
 
 _CHECKPOINTS_ON_DISK = 3  # two kept, one being written
 
@@ -186,6 +187,16 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
         return _run_in(dataclasses.replace(plan, settings=settings.alone()), folder, interruption, tell, asked=settings)
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
+    return _run_launch(plan, folder, interruption, tell)
+
+
+def _run_launch(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
+    """Run the plan as the first replica of a launch, whose parameter servers and replicas are children."""
+    from adam_mp.training.replica.joining import plan_factors, plan_protocols
+    from adam_mp.training.replica.launch import Launch
+
+    settings = plan.settings
+    assert settings.servers is not None
     launch_need(plan, plan_factors(plan, plan_protocols(plan, settings.servers))).check(
         "the run", None if settings.memory_dir is None else Path(settings.memory_dir), plan.data.kept_images
     )
@@ -212,6 +223,7 @@ def _run_replica(
     asked: TrainSettings | None = None,
 ) -> TrainResult:  # fmt: skip
     """Join the run that the plan's settings name, and run the plan; `launch` has the parts that are children here."""
+    from adam_mp.training.replica.joining import join_cluster
 
     def stop() -> bool:
         if launch is not None:

@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 _DEAF = 3.0  # seconds without any answer of the peer's kernel
 _ATTEMPTS = 3  # unanswered attempts to send the same bytes
@@ -85,6 +84,8 @@ class Connections:
     def step(self) -> None:
         """Take what the monitor reports; twice a second, also end the connections that are dead."""
         while not self.monitor.closed and int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            from zmq.utils.monitor import recv_monitor_message  # imports asyncio, so not before there is a connection
+
             self._take(recv_monitor_message(self.monitor))
         now = self._taken = time.monotonic()
         if now - self._looked >= _LOOK:

@@ -13,8 +13,6 @@ import os
 import stat
 from pathlib import Path
 
-import zmq
-
 from adam_mp.errors import SettingsError
 
 _FIRST_LINE = "adam_mp key 1"
@@ -33,6 +31,8 @@ def make_key_file(path: Path) -> Keys:
 
     Raises SettingsError if `path` exists or cannot be written.
     """
+    import zmq  # here, since a process that finds no key file named needs no ZeroMQ
+
     public, secret = zmq.curve_keypair()
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -80,6 +80,8 @@ def read_keys(path: str | Path | None) -> Keys | None:
         ) from None
     fields = dict(line.split(" ", 1) for line in lines[1:] if " " in line)
     public, secret = (fields.get(name, "").encode() for name in ("public", "secret"))
+    import zmq
+
     try:
         fits = lines[:1] == [_FIRST_LINE] and zmq.curve_public(secret) == public
     except (ValueError, zmq.ZMQError):

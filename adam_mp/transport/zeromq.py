@@ -22,7 +22,6 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import zmq
-import zmq.auth.thread
 
 from adam_mp.errors import PlaceError, TransportError
 from adam_mp.machine import keep_freed_memory
@@ -99,9 +98,13 @@ class SocketListener:
         keep_freed_memory()
         self._tally = _Tally()
         self._context = zmq.Context()
-        self._guard: zmq.auth.thread.ThreadAuthenticator | None = None
+        self._guard: Any = None
         if keys is not None:
-            self._guard = zmq.auth.thread.ThreadAuthenticator(self._context)
+            from zmq.auth.thread import (
+                ThreadAuthenticator,  # imports asyncio, for which runs without keys need not wait
+            )
+
+            self._guard = ThreadAuthenticator(self._context)
             self._guard.start()
             self._guard.configure_curve_callback("*", credentials_provider=_Allowed(keys))
         self._socket = _socket(self._context, zmq.ROUTER, keys, way)

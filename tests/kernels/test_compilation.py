@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -37,12 +38,14 @@ def test_a_change_of_any_source_makes_the_cache_stale(monkeypatch, tmp_path):
 
 @pytest.fixture
 def stamp():
-    """The stamp of the kernels, which are compiled; it is whole again afterwards."""
+    """The stamp of the kernels, which are compiled; it is whole again afterwards. One test at a time has it."""
     compilation.compile_kernels()
     file = compilation._stamp_file("float32")
-    before = file.read_text()
-    yield file
-    file.write_text(before)
+    with open(file.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = file.read_text()
+        yield file
+        file.write_text(before)
 
 
 def test_a_stamp_says_that_all_are_compiled(stamp, monkeypatch):
@@ -89,6 +92,26 @@ def test_what_is_compiled_is_loaded_before_it_is_called(stamp):
         "assert all(types in dispatcher.overloads for dispatcher, types in compilation._variants('float32'))\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_kernels_are_loaded_without_all_that_numba_can_compile_where_that_was_tried(stamp, at_once):
+    assert json.loads(stamp.read_text())["at_once"] is True
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "at_once": at_once}))
+    program = (
+        "import sys, numpy as np\nfrom adam_mp.kernels.loss import softmax\n"
+        "from adam_mp.kernels import compilation\ncompilation.load_kernels()\n"
+        "scores, shares = np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32)\nsoftmax(scores, shares)\n"
+        f"assert (shares == 0.25).all()\nassert ('numba.np.linalg' in sys.modules) is {not at_once}\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
+
+
+def test_where_numba_ends_the_trial_kernels_are_loaded_as_numba_does_it(stamp, monkeypatch):
+    stamp.unlink()
+    monkeypatch.setattr(compilation, "_load_at_once", os.abort)  # the child runs os.abort
+    compilation._write_stamp("float32", compilation._variants("float32"))
+    assert json.loads(stamp.read_text())["at_once"] is False
 
 
 SOME = """

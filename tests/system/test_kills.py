@@ -97,7 +97,14 @@ def test_children_die_with_a_killed_supervisor(long_run, stopped):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+        pytest.param(signal.SIGQUIT, 131, marks=pytest.mark.long),
+        pytest.param(signal.SIGXCPU, 152, marks=pytest.mark.long),
+    ],
 )
 def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, here, tmp_path, number, code):
     run = long_run()
@@ -113,6 +120,26 @@ def test_an_interrupted_run_is_resumed_with_every_image_trained_once(long_run, h
     assert [sum(row["staleness"].values()) for row in rows] == [BATCHES] * EPOCHS
     assert [row["epoch"] for row in metrics(tmp_path / "run")] == list(range(1, EPOCHS + 1))
     assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [1900] * EPOCHS
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGUSR2, "adam_mp: SIGUSR2: writing a checkpoint; the run goes on"),
+        pytest.param(signal.SIGALRM, "adam_mp: SIGALRM came; it changes nothing", marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_that_warns_is_told_and_the_run_goes_on(long_run, number, said):
+    """Batch systems send it to the command alone, or to each process of the job."""
+    run = long_run()
+    for process in run.see_children().values():
+        os.kill(process, number)
+    run.signal(number)
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    assert ended.err.splitlines().count(said) == 1
+    assert "started again" not in ended.err
+    assert ended.summary["images_trained"] == EPOCHS * 1900
 
 
 def test_a_run_whose_supervisor_was_killed_is_resumed(long_run, here, tmp_path):

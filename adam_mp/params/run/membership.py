@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import JoinError, StoppedError, TransportError
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.member import LIFE
 from adam_mp.params.run.news import News
@@ -37,16 +37,6 @@ _Answer = TypeVar("_Answer")
 
 class RejoinError(TransportError):
     """The coordinator does not know this member (any more): it must join again."""
-
-
-class StoppedError(TransportError):
-    """The caller's `stop` ended the wait for an answer."""
-
-
-class JoinError(TransportError):
-    """The coordinator refused this member's JOIN, for example because its settings differ from the run's."""
-
-    exit_code = 2
 
 
 def new_identity() -> int:

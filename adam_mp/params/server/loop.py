@@ -10,10 +10,11 @@ import math
 import time
 from collections.abc import Callable
 
+from adam_mp.errors import StoppedError
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.coordinator_service import CONTROL, CoordinatorService
-from adam_mp.params.run.membership import CoordinatorLink, StoppedError
+from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.run.replies import Arrived, Replies
 from adam_mp.params.server.persistence import SnapshotFolder
 from adam_mp.params.server.run_view import HostedRun, RemoteRun, RunView

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adam_mp.data.serving.blame import Blame
 from adam_mp.data.serving.server import DataServerSpec, serve
@@ -23,12 +23,14 @@ from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.steps import StepMemory
-from adam_mp.params.replica.synchronizer import SynchronizerSpec, synchronize
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.folder.figures import WorkerFigures
 from adam_mp.training.worker.synchronous import left_to_a_successor
 from adam_mp.training.worker.worker import WorkerSpec, work
+
+if TYPE_CHECKING:
+    from adam_mp.params.replica.synchronizer import SynchronizerSpec
 
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
@@ -74,6 +76,8 @@ class Crew:
         ]
         tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(data_servers)]
         if synchronizer is not None:
+            from adam_mp.params.replica.synchronizer import synchronize
+
             tasks.append(("synchronizer", synchronize, synchronizer, None))
         self.members = [_Member(*task, EarlyDeaths(restarts)) for task in tasks]
         self.workers, self.data_servers = len(workers), len(data_servers)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adam_mp.data.serving.remote import RemoteSource
 from adam_mp.data.serving.server import DataServerSpec
 from adam_mp.memory.cache import LEFT_FREE, ImageCache
 from adam_mp.memory.exchange import ExchangeMemory
@@ -26,6 +26,9 @@ from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.worker.worker import WorkerSpec
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.local import ChannelHandle
+
+if TYPE_CHECKING:
+    from adam_mp.data.serving.remote import RemoteSource
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +181,8 @@ def _remote_source(plan: RunPlan) -> RemoteSource | None:
     settings, dataset = plan.settings, plan.data.dataset
     if settings.data_from is None:
         return None
+    from adam_mp.data.serving.remote import RemoteSource
+
     addresses = tuple(settings.data_from.split(","))
     return RemoteSource(
         addresses, read_keys(settings.key_file), dataset.digest, dataset.image_shape, dataset.count,

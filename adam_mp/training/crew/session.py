@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +21,6 @@ from adam_mp.memory.board import IDLE, TEST, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
-from adam_mp.params.replica.factors import FactorShape
-from adam_mp.params.replica.synchronizer import SynchronizerSpec
 from adam_mp.process.child import Child
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.crew import Crew
@@ -30,6 +28,10 @@ from adam_mp.training.crew.preparation import Shared, make_specs, prepare_memory
 from adam_mp.training.crew.watchdog import Watchdog
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import within_quorum
+
+if TYPE_CHECKING:  # a run of one machine does not import what runs of many need
+    from adam_mp.params.replica.factors import FactorShape
+    from adam_mp.params.replica.synchronizer import SynchronizerSpec
 
 PAUSE_LOOK, EVALUATION_LOOK = 0.001, 0.01  # seconds between two looks: at who is idle, at what is evaluated
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,9 +24,12 @@ from adam_mp.training.folder.keeper import Keeper
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import reopened
 from adam_mp.training.plan.resuming import find_best
-from adam_mp.training.replica.joining import Cluster, exchanging_of, lease_batches
-from adam_mp.training.replica.launch import Launch
+from adam_mp.training.replica.leases import Leases, OwnLeases
 from adam_mp.training.settings.events import Listener, notices_to
+
+if TYPE_CHECKING:  # a run of one machine does not import what runs of many need
+    from adam_mp.training.replica.joining import Cluster
+    from adam_mp.training.replica.launch import Launch
 
 
 class Supervisor:
@@ -44,7 +47,7 @@ class Supervisor:
         self.cluster, self.launch = cluster, launch
         self._notice = notices_to(listener)
         self.session = Session(
-            plan, interruption, self._notice, True, None if cluster is None else exchanging_of(plan, cluster),
+            plan, interruption, self._notice, True, None if cluster is None else cluster.exchanging(plan),
             launch.children if launch is not None else dict,
         )  # fmt: skip
         progress = plan.resumed.progress if plan.resumed else None
@@ -75,13 +78,22 @@ class Supervisor:
         self.bad_samples = BadSamples(
             plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice, plan.data.training
         )
-        self.leases = lease_batches(plan, self.cluster, session.shared, session.totals, self._failed_in)
+        self.leases = self._lease_batches()
         self.driver = Driver(
             plan, session, self.leases, self.account, self.keeper, self.guard, self.bad_samples, self.interruption,
             self.tell, self.step,
         )  # fmt: skip
         ends.push(self._leave)
         ends.callback(session.stop)
+
+    def _lease_batches(self) -> Leases:
+        """Return this machine's leases: of all batches if it is alone, else of those that the coordinator leases."""
+        plan, session = self.plan, self.session
+        if self.cluster is not None:
+            return self.cluster.lease_batches(plan, session.shared, session.totals, self._failed_in)
+        part: dict[int, int] = dict(plan.resumed.progress.get("part_failed", [])) if plan.resumed is not None else {}
+        settings, images = plan.settings, len(plan.data.training)
+        return OwnLeases(session.memory, settings.batch_size, images, settings.quorum, self._failed_in, part)
 
     def _leave(self, kind: type[BaseException] | None, *_: Any) -> None:
         if kind is not None:

@@ -28,7 +28,7 @@ from adam_mp.training.crew.preparation import Shared
 from adam_mp.training.crew.session import Exchanging
 from adam_mp.training.folder.figures import Waits
 from adam_mp.training.plan.plan import RunPlan
-from adam_mp.training.replica.leases import FailedIn, Leases, OwnLeases
+from adam_mp.training.replica.leases import FailedIn, Leases
 from adam_mp.training.replica.shared_leases import SharedLeases
 from adam_mp.transport.forms import write
 from adam_mp.transport.keys import Keys, read_keys
@@ -58,6 +58,25 @@ class Cluster:
     keys: Keys | None
     protocols: tuple[LayerProtocol, ...]
     factors: FactorShape | None
+
+    def exchanging(self, plan: RunPlan) -> Exchanging:
+        """Return what the session of this replica needs to exchange weights with the parameter servers."""
+        return Exchanging(len(self.map.servers), self.factors, lambda shared: synchronizer_spec(plan, self, shared))
+
+    def lease_batches(
+        self, plan: RunPlan, shared: Shared, totals: Callable[[], Mapping[str, float]], failed_in: FailedIn
+    ) -> Leases:  # fmt: skip
+        """Return the leases of this replica: of the batches that the coordinator leases to it.
+
+        `totals` returns the sums of its processes' counters; `failed_in` finds images that could not be read.
+        """
+        exchange, memory, store = shared.exchange, shared.memory, shared.store
+        assert exchange is not None, "the session made it, since it got what `exchanging` returns"
+        brought = store.read_updates()
+        return SharedLeases(
+            memory, store, exchange, self.link, write(self.joining), write(self.news), plan.settings.stall_seconds,
+            lambda: replica_figures(exchange, store, memory, totals(), brought), brought, failed_in,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close the line to the coordinator."""
@@ -129,34 +148,6 @@ def replica_figures(
         **{f"waited_for_{name}": round(share, 4) for name, share in dataclasses.asdict(Waits.of(totals)).items()},
         "queue": sum(ring.statistics().waiting for ring in memory.rings),
     }
-
-
-def exchanging_of(plan: RunPlan, cluster: Cluster) -> Exchanging:
-    """Return what a replica's session needs to exchange weights with the parameter servers."""
-    return Exchanging(
-        len(cluster.map.servers), cluster.factors, lambda shared: synchronizer_spec(plan, cluster, shared)
-    )
-
-
-def lease_batches(
-    plan: RunPlan, cluster: Cluster | None, shared: Shared, totals: Callable[[], Mapping[str, float]],
-    failed_in: FailedIn,
-) -> Leases:  # fmt: skip
-    """Return this machine's leases: of all batches if it is alone, else of those that the coordinator leases to it.
-
-    `totals` returns the sums of its processes' counters; `failed_in` finds images that could not be read.
-    """
-    settings, exchange, memory, store = plan.settings, shared.exchange, shared.memory, shared.store
-    if cluster is None or exchange is None:
-        part: dict[int, int] = dict(plan.resumed.progress.get("part_failed", [])) if plan.resumed is not None else {}
-        images = len(plan.data.training)
-        return OwnLeases(memory, settings.batch_size, images, settings.quorum, failed_in, part)
-    brought = store.read_updates()
-    return SharedLeases(
-        memory, store, exchange, cluster.link, write(cluster.joining), write(cluster.news), settings.stall_seconds,
-        lambda: replica_figures(exchange, store, memory, totals(), brought), brought,
-        failed_in,
-    )  # fmt: skip
 
 
 def replica_name(process: int) -> str:

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from adam_mp.errors import TransportError
+from adam_mp.errors import StoppedError, TransportError
 from adam_mp.params.run import membership
-from adam_mp.params.run.membership import CoordinatorLink, StoppedError
+from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.run.news import News
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, with_facts
