@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import fcntl
-import fcntl
 import json
 import os
 import shutil
@@ -38,13 +37,12 @@ def test_a_change_of_any_source_makes_the_cache_stale(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def stamp(tmp_path_factory, worker_id):
-    """The stamp of the kernels, which are compiled, for one test at a time; it is whole again afterwards."""
-    base = tmp_path_factory.getbasetemp()
-    with open((base if worker_id == "master" else base.parent) / "stamping", "w") as lock:
+def stamp():
+    """The stamp of the kernels, which are compiled; it is whole again afterwards. One test at a time has it."""
+    compilation.compile_kernels()
+    file = compilation._stamp_file("float32")
+    with open(file.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        compilation.compile_kernels()
-        file = compilation._stamp_file("float32")
         before = file.read_text()
         yield file
         file.write_text(before)
