@@ -15,8 +15,9 @@ from adam_mp.data.normalization import Normalization, even_background
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.reading.dataset import DataSet, split, split_by_class
 from adam_mp.data.reading.items import Items
-from adam_mp.data.reading.loading import load_data, parse_image_size
+from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
+from adam_mp.data.reading.picture_form import parse_image_size
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec, pickle_items

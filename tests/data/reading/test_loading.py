@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from adam_mp.data.reading.faults import Fault, SampleError
-from adam_mp.data.reading.loading import LoadOptions, load_data, parse_image_size
+from adam_mp.data.reading.loading import LoadOptions, load_data
+from adam_mp.data.reading.picture_form import parse_image_size
 from adam_mp.data.reading.records import RecordTable
 from adam_mp.data.reading.shards import expand_braces
 from adam_mp.data.reading.sources import SourceSpec, open_source, pickle_items
