@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.util
+import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ import pytest
 from hypothesis import settings
 
 import adam_mp
+from adam_mp.compute import choice
 from adam_mp.compute.choice import keep_choices, read_choices
 from adam_mp.compute.measurement import measure_choices
-from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.kernels.compilation import cache_folder, compile_kernels
 from adam_mp.network.description import load_network
 from adam_mp.process import forking
 from adam_mp.training.preloading import OF_A_RUN
@@ -42,6 +44,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             network = load_network(name, shape, classes)
             if read_choices(network, batch) is None:
                 keep_choices(network, batch, measure_choices(network, batch))
+                _measured.append(choice._key(network, batch))
+
+
+def pytest_sessionfinish() -> None:
+    """Forget the choices that `pytest_sessionstart` measured: other programs may have disturbed it."""
+    if _measured and (folder := cache_folder()) is not None:
+        known = choice._read_file(folder)
+        left = {key: value for key, value in known.items() if key not in _measured}
+        (folder / choice._FILE).write_text(json.dumps(left))
+
+
+_measured: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import adam_mp
 from adam_mp.cli.main import main
-from adam_mp.data.reading import loading
+from adam_mp.data.reading import picture_form
 from adam_mp.data.reading.decoding import brightest, decode
 from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
@@ -88,7 +88,7 @@ def test_deeper_images_that_come_later_are_seen(tmp_path):
 
 
 def test_an_image_above_a_white_that_nobody_chose_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "_MORE_DEEP", 10)
+    monkeypatch.setattr(picture_form, "_MORE_DEEP", 10)
     levels = [90 + number for number in range(300)]
     levels[171] = 5000
     data = load_data(write(tmp_path, levels))
@@ -115,7 +115,7 @@ def test_a_kept_white_cuts_nothing_off_though_the_first_images_are_not_deep(tmp_
 
 
 def test_a_run_leaves_out_what_is_above_its_white(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loading, "_MORE_DEEP", 10)
+    monkeypatch.setattr(picture_form, "_MORE_DEEP", 10)
     levels = [200 * (number % 2) + 9 for number in range(300)]
     levels[171] = 5000
     write(tmp_path / "c", levels)
