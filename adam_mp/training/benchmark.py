@@ -102,7 +102,7 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
     speed = _speed(plan, before, after, end - start, memory)
     if not speed.images:
         raise SettingsError(
-            f"the epoch of {several(plan.batches, 'batch', 'batches')} was over before anything could be measured; give "
+            f"the epoch of {several(plan.batches, 'batch', 'batches')} was over before anything was measured; give "
             "more data or a smaller --batch-size"
         )
     return speed
