@@ -15,20 +15,26 @@ PARALLEL := -n $(JOBS) --dist load --maxschedchunk 1
 
 .PHONY: train test check reliability bench peers clean
 
+# Without its compiled modules, each of the thousand processes that the tests start would compile a hundred of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Each stamp is renewed only when what it depends on changes, so that a second `make` is quick.
-$(VENV)/installed: setup.cfg pyproject.toml
+# What installs more has installed less: then one `pip install` is enough.
+$(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("adam_mp needs Python 3.10 or newer; give one with: make PYTHON=python3.12 ...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
+$(VENV)/installed-test: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	touch $@
+	touch $(VENV)/installed $@
 
-$(VENV)/installed-check: $(VENV)/installed-test
+$(VENV)/installed-check: setup.cfg pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
-	touch $@
+	touch $(VENV)/installed $(VENV)/installed-test $@
 
 train: $(VENV)/installed
 	$(BIN)/python -m adam_mp train $(ARGS)

@@ -19,6 +19,14 @@ with named_clash():
     from typing import TYPE_CHECKING, Any
 
     from adam_mp.errors import AdamError
+    from adam_mp.proposals import LAYERS, bare
+
+if TYPE_CHECKING:
+    from adam_mp.api import train
+    from adam_mp.compute.model import Model, load
+    from adam_mp.data.reading.dataset import DataSet
+    from adam_mp.data.reading.loading import load_data
+    from adam_mp.data.reading.options import LoadOptions
     from adam_mp.network import (
         AveragePool,
         Conv,
@@ -33,20 +41,28 @@ with named_clash():
         Softmax,
         Tanh,
     )
-    from adam_mp.network.layers import KINDS
-    from adam_mp.proposals import LAYERS, bare
-
-if TYPE_CHECKING:
-    from adam_mp.api import train
-    from adam_mp.compute.model import Model, load
-    from adam_mp.data.reading.dataset import DataSet
-    from adam_mp.data.reading.loading import load_data
-    from adam_mp.data.reading.options import LoadOptions
     from adam_mp.training.settings.settings import TrainSettings
     from adam_mp.training.trainer import TrainResult
 
-# Imported when first used: these modules import numba, which takes a quarter of a second that `--help` need not wait.
+# Imported when first used: many of these modules import numba, for which `--help` need not wait a quarter of a second.
 _LAZY = {
+    **dict.fromkeys(
+        (
+            "AveragePool",
+            "Conv",
+            "Dense",
+            "Dropout",
+            "Flatten",
+            "LocalResponseNorm",
+            "MaxPool",
+            "Network",
+            "ReLU",
+            "Sigmoid",
+            "Softmax",
+            "Tanh",
+        ),
+        "adam_mp.network",
+    ),
     "train": "adam_mp.api",
     "Model": "adam_mp.compute.model",
     "load": "adam_mp.compute.model",
@@ -88,6 +104,8 @@ def __getattr__(name: str) -> Any:
             return getattr(importlib.import_module(_LAZY[name]), name)
     message = f"module 'adam_mp' has no attribute {name!r}"
     if (layer := LAYERS.get(bare(name))) is not None:
+        from adam_mp.network.layers import KINDS
+
         message += f"; the layer of that meaning is {KINDS[layer].__name__}"
     raise AttributeError(message)
 

@@ -52,6 +52,7 @@ TESTED_BY = {
     "data.reading.image_folder": "data/reading/test_loading.py",
     "data.reading.image_kinds": "data/reading/test_layouts.py",
     "data.reading.items": "data/reading/test_loading.py",
+    "data.reading.picture_form": "data/reading/test_loading.py",
     "data.reading.part_folders": "data/reading/test_layouts.py",
     "data.reading.records": "data/reading/test_loading.py",
     "data.reading.samples": "data/reading/test_dataset.py",

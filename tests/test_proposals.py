@@ -19,6 +19,8 @@ from adam_mp.proposals import _OF_OTHERS, _SETTINGS, near, nearest
 from adam_mp.proposals import COMMANDS as COMMANDS_OF_OTHERS
 from adam_mp.training.settings.settings import FIELDS, make_settings, read_settings_file
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 # A word of other tools -> the settings of that meaning, or words of the sentence that says there is none.
 WORDS = {
     "batch": ("batch_size",), "workers": ("cores", "data_servers"), "num_workers": ("cores", "data_servers"),

@@ -13,9 +13,10 @@ from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_
 from adam_mp.compute.model import Model, load
 from adam_mp.data.normalization import looks_inverted
 from adam_mp.data.pictures import picture_of
+from adam_mp.data.reading.decoding import brightest
 from adam_mp.data.reading.faults import REASONS, Fault, SampleError
 from adam_mp.data.reading.image_kinds import is_dropping
-from adam_mp.data.reading.options import LoadOptions
+from adam_mp.data.reading.options import WHITE, LoadOptions
 from adam_mp.data.reading.records import WHOLE_FILE, read_part
 from adam_mp.errors import DataError, NetworkError, SettingsError, refusal
 from adam_mp.process.output import notice, one_line, standard_output
@@ -42,6 +43,7 @@ def run(arguments: Sequence[str]) -> int:
     if values.top < 1:
         raise SettingsError(f"--top is {values.top}; expected at least 1")
     model = load(values.run)
+    model.check_files()
     options = reading_of(Path(values.run), model, values)
     code = 0
 
@@ -117,6 +119,7 @@ def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> t
         )
     try:
         content = read_part(path, 0, WHOLE_FILE, options.byte_limit)
+        _check_depth(path, content, options)
         pixels = picture_of(content, (height, width, channels), model.keep, options)
     except SampleError as error:
         raise DataError(f"{path}: {error}") from None
@@ -129,3 +132,17 @@ def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> t
     if invert == "yes" or (invert == "auto" and opposite):
         return 255 - pixels, True
     return pixels, False
+
+
+def _check_depth(path: Path, content: bytes, options: LoadOptions) -> None:
+    """Raise DataError for a grey image of 16 bits that may use fewer, if no such images were trained on.
+
+    Nothing says then which value is white; one image alone may be a dark one.
+    """
+    largest = brightest(content, options) if options.white is None else None
+    if largest and largest <= WHITE / 2:
+        bits = (1 << largest.bit_length()) - 1
+        raise DataError(
+            f"{path}: a grey image of 16 bits whose largest value is {largest:,}; the model was trained on none, so "
+            f"which value is white is not known: give --white, such as --white {bits} or --white {WHITE:.0f}"
+        )

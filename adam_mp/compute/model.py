@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.scale import BYTES, ValueScale, other_scale
+from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
+from adam_mp.compute.unclear import is_masked, unclear_images
 from adam_mp.errors import CheckpointError, DataError, several, shown
 from adam_mp.machine import as_text
 from adam_mp.network.description import from_json, to_json
@@ -61,6 +63,8 @@ class Model:
         Raises DataError, with both shapes, if the images do not fit, and if they have another scale than the training
         images, such as values from 0 to 1 where those were bytes.
         """
+        if (why := unclear_images(images)) is not None:
+            raise DataError(why)
         x = self._as_batch(np.asarray(images))
         self.check_scale(x)
         return self.probabilities(x)
@@ -87,9 +91,16 @@ class Model:
         if scale is not None and (why := other_scale(images, scale)) is not None:
             raise DataError(why)
 
+    def check_files(self) -> None:
+        """Raise DataError if no image in a file can have the scale of the training images."""
+        if self.values is not None and (why := not_of_files(self.values)) is not None:
+            raise DataError(why)
+
     def evaluate(self, images: Any, labels: Any) -> float:
         """Return the fraction of `images` whose most probable class is their label, a number or a name."""
         probabilities = self.predict(images)
+        if is_masked(labels):
+            raise DataError("labels are masked; leave out the images without a label")
         labels = self._class_numbers(np.asarray(labels), len(probabilities))
         return float(np.mean(probabilities.argmax(axis=1) == labels)) if len(labels) else 0.0
 
@@ -106,8 +117,13 @@ class Model:
                 f"{several(count, 'image')}, but labels of shape {labels.shape}; expected one label an image{advice}"
             )
         labels = labels.reshape(-1)
+        if labels.dtype.kind not in "biufOSUT":
+            raise DataError(f"labels are of type {labels.dtype}; expected whole numbers from 0, or names of classes")
         if labels.dtype.kind == "S":
-            labels = labels.astype(str)
+            try:
+                labels = np.char.decode(labels, "utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"labels are bytes that are no text: {error}") from None
         if not any(isinstance(label, str) for label in labels.tolist()):
             numbers = labels.astype(np.float64)
             if (wrong := np.flatnonzero((numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= classes))).size:
@@ -115,11 +131,12 @@ class Model:
                     f"label {labels[wrong[0]]} of image {wrong[0]} is none of the model's classes, 0 to {classes - 1}"
                 )
             return numbers.astype(np.int64)
-        known = {name: number for number, name in enumerate(self.class_names)}
-        strange = next((label for label in labels.tolist() if label not in known), None)
+        known = {_one_form(name): number for number, name in enumerate(self.class_names)}
+        names = [_one_form(label) for label in labels.tolist()]
+        strange = next((name for name in names if name not in known), None)
         if strange is not None:
             raise DataError(f"label {shown(strange)} is none of the model's {len(known)} names of classes")
-        return np.array([known[label] for label in labels.tolist()])
+        return np.array([known[name] for name in names])
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:
         shape = self.network.input_shape
@@ -136,6 +153,11 @@ class Model:
         raise DataError(
             f"images have shape {images.shape}; this network takes [n, {', '.join(map(str, shape))}]{advice}"
         )
+
+
+def _one_form(name: Any) -> Any:
+    """Return a name in the one form, of those that Unicode has for it, by which names are compared."""
+    return unicodedata.normalize("NFC", name) if isinstance(name, str) else name
 
 
 def write_model(path: Path, model: Model) -> None:

@@ -16,6 +16,9 @@ _MARGIN = 0.25  # of the range of the training images, by which values may lie b
 _MOST_BEYOND = 0.5  # share of the values that may lie further out
 _TIMES, _SOME_BEYOND = 50, 0.05  # or this share, where the largest value is so many times the largest to train on
 _LARGE = 100.0  # a range up to so much cannot be one from 0 to 1
+_SOME = 8  # images of which at least one has the dark pixels, or the light ones, that images of their kind have
+_BELOW = 0.1  # the lowest normalised value is at least this share of the highest below 0
+_DEEP = 1000.0  # largest value of images of more than 8 bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,35 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
     if _is_share(low, high) and trained.high > _LARGE:
         return f"{given}, {range_of}; write 255 * images if they were divided by 255"
+    if len(images) >= _SOME and images.shape[1:3] != (1, 1) and _other_pictures(images, low, high, trained):
+        return f"{given}, {range_of}; scale the images as those to train on were scaled"
     return None
+
+
+def not_of_files(trained: ValueScale) -> str | None:
+    """Say in words that images in files, whose values go from 0 to 255, have another scale than the training images.
+
+    None if they have the same, or if it depends on the image: bytes in an array may be from 0 to 1, as in a file.
+    """
+    if trained.kind == _BYTES or (trained.low >= 0 and _LARGE < trained.high <= (1 + _MARGIN) * BYTES.high):
+        return None
+    return (
+        f"images in files have values from 0 to 255, those to train on had {trained.low:,.5g} to {trained.high:,.5g}; "
+        "give arrays that are scaled as those were: adam_mp.load(RUN).predict(images)"
+    )
+
+
+def _other_pictures(images: np.ndarray, low: float, high: float, trained: ValueScale) -> bool:
+    """Tell whether several pictures lie in a part of the training images' range where pictures alone never lie.
+
+    That is bytes where those had 16 bits; 0 to 1 where those were normalised; or normalised values where those had none
+    below 0.
+    """
+    if trained.high > _DEEP and low >= 0:
+        return high <= BYTES.high
+    if low >= 0:
+        return low <= _BELOW * high <= _BELOW and -trained.low > _BELOW * trained.high > 0
+    return trained.low >= 0 and float(np.mean(images < 0)) > _SOME_BEYOND
 
 
 def _not_bytes(images: np.ndarray, low: float, high: float, given: str) -> str | None:

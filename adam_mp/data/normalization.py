@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.data.reading.samples import Samples
 
 _CLEARLY = 64  # of 255, by which a background is nearer to the opposite of the usual one
@@ -92,7 +93,7 @@ def measure_normalization(samples: Samples, indices: np.ndarray) -> Normalizatio
 
     channels = samples.images.shape[3]
     moments = np.zeros((2, channels))
-    channel_moments(samples.images, indices, moments)
+    channel_moments(for_kernels(samples.images), indices, moments)
     corners = samples.images[indices[:1000]][:, [0, 0, -1, -1], [0, -1, 0, -1]]
     deviation = np.where(moments[1] > 0, moments[1], 1.0)
     directions: tuple[tuple[float, ...], ...] = ()

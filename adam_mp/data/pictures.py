@@ -19,6 +19,7 @@ from adam_mp.data.normalization import Normalization
 from adam_mp.data.reading.decoding import decode
 from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.options import LoadOptions
+from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.data.reading.records import RecordTable
 from adam_mp.data.reading.sources import SourceSpec, open_source
 from adam_mp.kernels.warp import frame_room, warp_batch, warp_picture
@@ -170,8 +171,9 @@ class PictureWarp:
         if len(self._frame) < room:
             self._frame, self._reals = np.zeros(room, np.uint8), np.zeros(room, np.float32)
         warp_picture(
-            flat, height, width, out, ranges, keep, np.uint64(key), sample, *colours, fill, self._frame, self._reals
-        )
+            for_kernels(flat), height, width, out, ranges, keep, np.uint64(key), sample, *colours, fill, self._frame,
+            self._reals,
+        )  # fmt: skip
 
 
 Pictures = ArrayPictures | DecodedPictures

@@ -119,7 +119,7 @@ def claim_first(words, start, expected, value):
     return -1
 
 
-@kernel("i8(i8[::1], i8[:], i8, i8)")
+@kernel("i8(i8[::1], i8[::1], i8, i8)")
 def claim_listed(words, indices, expected, value):
     """Replace the first of the words at `indices` that is `expected` by `value`; return its index, -1 if none is."""
     for position in range(indices.size):

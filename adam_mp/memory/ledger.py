@@ -149,7 +149,7 @@ class Ledger:
     def claim_of(self, round_number: int, holder: int, batches: np.ndarray) -> int | None:
         """Take the first of `batches`, in the order given, that is free in the round; None when there is none now."""
         free, held = (round_number << 20) | FREE, (round_number << 20) | holder << 4 | HELD
-        found = claim_listed(self._current_words(), batches, free, held)
+        found = claim_listed(self._current_words(), np.ascontiguousarray(batches), free, held)
         return None if found < 0 else int(found)
 
     def lease(self, round_number: int, batch: int, server: int, worker: int) -> bool:

@@ -99,7 +99,13 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
         after, end = rows(), time.monotonic()
         pids = list(session.crew.pids().values())[:workers]
         memory = max(psutil.Process(pid).memory_full_info().uss for pid in pids)
-    return _speed(plan, before, after, end - start, memory)
+    speed = _speed(plan, before, after, end - start, memory)
+    if not speed.images:
+        raise SettingsError(
+            f"the epoch of {several(plan.batches, 'batch', 'batches')} was over before anything was measured; give "
+            "more data or a smaller --batch-size"
+        )
+    return speed
 
 
 def _check_loss(guard: DivergenceGuard, workers: list[Progress], totals: Mapping[str, float]) -> None:

@@ -104,7 +104,7 @@ def evaluate_model(
     data = match_classes(data, model.class_names, model.network.classes)
     names = data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()
-    for note in data.account.notes:
+    for note in (*data.account.notes, *data.notices):
         tell(note)
     if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
         tell(f"{data.name} has no image of {some(lacking)}, of {len(names)} classes that the model knows")
@@ -154,6 +154,7 @@ def _check_scale(model: Model, data: DataSet) -> None:
     if isinstance(data.train, Samples):
         model.check_scale(data.train.images[:_SCALED])
         return
+    model.check_files()
     source, shown = make_source(data, model.keep), []
     assert source is not None
     opened = open_source(source, join_records(data))

@@ -16,11 +16,10 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import zmq
 
+_EVENT = struct.Struct("=Hi")  # the first frame of what a monitor reports: the event, and its value
 _DEAF = 3.0  # seconds without any answer of the peer's kernel
 _ATTEMPTS = 3  # unanswered attempts to send the same bytes
 _PROBES = 2  # unanswered probes of a peer that had no room for more bytes
@@ -84,9 +83,7 @@ class Connections:
     def step(self) -> None:
         """Take what the monitor reports; twice a second, also end the connections that are dead."""
         while not self.monitor.closed and int(self.monitor.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
-            from zmq.utils.monitor import recv_monitor_message  # imports asyncio, so not before there is a connection
-
-            self._take(recv_monitor_message(self.monitor))
+            self._take(*_EVENT.unpack(self.monitor.recv_multipart()[0]))
         now = self._taken = time.monotonic()
         if now - self._looked >= _LOOK:
             self._looked = now
@@ -99,8 +96,7 @@ class Connections:
             self._socket.disable_monitor()
             self.monitor.close(0)
 
-    def _take(self, told: Mapping[str, Any]) -> None:
-        event, value = int(told["event"]), int(told["value"])
+    def _take(self, event: int, value: int) -> None:
         if event & _OPENED:
             self._open[value] = _Heard(time.monotonic(), 0)
         elif event == zmq.EVENT_DISCONNECTED:

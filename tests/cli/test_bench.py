@@ -9,6 +9,8 @@ from adam_mp.network.description import load_network
 from adam_mp.report.speed import SpeedTable, speed_text, worker_counts
 from adam_mp.training.benchmark import PHASES, Speed, training_flops
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 @pytest.mark.timeout(300)  # nearly a minute where nothing else runs
 def test_speed_is_measured_for_each_number_of_workers(capsys, tmp_path):

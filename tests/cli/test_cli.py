@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from adam_mp.cli.main import COMMANDS, main
+from adam_mp.cli.status import _counted
 from adam_mp.errors import ProcessError
 from adam_mp.training.settings.settings import FIELDS
 from tests.data.pictures_on_disk import write_folder
@@ -80,6 +81,11 @@ def test_help_of_serve_data_tells_what_its_settings_decide_there(capsys):
     assert "--validation FRACTION share of the training images that are left out when images are looked at" in flat
     assert "give that of the run" in flat
     assert "seed of weights" not in flat
+
+
+def test_help_of_evaluate_names_every_kind_of_data(capsys):
+    flat = " ".join(run(capsys, "evaluate", "--help")[1].split())
+    assert "class folders, IDX files, tar shards, .npy or .npz files, or 'mnist'; its test part is used" in flat
 
 
 def test_keygen_into_a_folder_says_what_to_write(capsys, tmp_path):
@@ -252,6 +258,13 @@ def test_show_data(capsys, tmp_path):
     expect_error(capsys, "--count is 0", "show-data", "--count", "0")
     expect_error(capsys, "cannot write", "show-data", "--output", str(tmp_path / "no" / "sheet.png"))
     expect_error(capsys, "did you mean '--augment'", "show-data", "--augmen", "none")
+
+
+def test_status_counts_epochs_from_1_as_everything_else():
+    state = {"epoch": 1, "epochs": 3, "images": 60, "finished": [{"epoch": 0, "trained": 60}]}
+    assert _counted(state) == {"epoch": 2, "epochs": 3, "images": 60, "finished": [{"epoch": 1, "trained": 60}]}
+    assert _counted({**state, "epoch": 3})["epoch"] == 3  # the run is over
+    assert _counted({**state, "epoch": 0, "images": 0, "finished": []})["epoch"] == 0  # nobody has joined
 
 
 def test_doctor(capsys):

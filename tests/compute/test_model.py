@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -133,3 +134,14 @@ def test_labels_that_are_no_classes_are_refused(labels):
     model = make()
     with pytest.raises(DataError, match="none of the model's"):
         model.evaluate(np.zeros((4, *model.network.input_shape), np.uint8), labels)
+
+
+def test_names_are_labels_in_whatever_form_they_are_stored():
+    model = dataclasses.replace(make(), class_names=("caf\u00e9", "tea", "x"))
+    images = np.zeros((2, 4, 4))
+    for labels in (["caf\u00e9", "tea"], ["cafe\u0301", "tea"], ["caf\u00e9".encode(), b"tea"]):
+        assert model.evaluate(images, labels) == model.evaluate(images, [0, 1])
+    with pytest.raises(DataError, match="bytes that are no text"):
+        model.evaluate(images, [b"caf\xe9", b"tea"])
+    with pytest.raises(DataError, match="'cafe' is none of the model's 3 names"):
+        model.evaluate(images, ["cafe", "tea"])

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import adam_mp
+from adam_mp.cli.main import main
 from adam_mp.compute.model import load, write_model
 from adam_mp.compute.scale import BYTES, ValueScale, other_scale
 from adam_mp.errors import DataError
 from tests.compute.test_model import make
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 DIGITS = adam_mp.load_data("mnist").test.images[:50]
 SHARES = DIGITS.astype(np.float32) / 255
@@ -24,20 +29,37 @@ OF_BYTES = {"bytes", "floats of bytes", "whole numbers"}
 
 
 @pytest.mark.parametrize("given_as", SCALES)
-@pytest.mark.parametrize("trained_as", ["bytes", "floats of bytes", "shares", "normalised"])
+@pytest.mark.parametrize("trained_as", ["bytes", "floats of bytes", "shares", "normalised", "16 bits"])
 def test_only_the_same_scale_is_taken(trained_as, given_as):
     why = other_scale(SCALES[given_as], ValueScale.of(SCALES[trained_as]))
     same = given_as == trained_as or {trained_as, given_as} <= OF_BYTES
     if trained_as == "shares":
         same = same or "masks" in given_as
-    if trained_as == "normalised":
-        return  # shares lie within it: it cannot be told
-    if trained_as == "floats of bytes" and given_as in ("-1 to 1", "normalised"):
-        return  # likewise: as dark images
+    if trained_as == "normalised" and given_as == "-1 to 1":
+        return  # both have values on both sides of 0
     assert (why is None) == same, why
     if why is not None:
         assert why.startswith("the images are ")
         assert "those to train on" in why
+
+
+@pytest.mark.parametrize("trained_as", SCALES)
+def test_a_model_of_other_values_takes_no_files(capsys, trained_as, tmp_path):
+    model = dataclasses.replace(make(), values=ValueScale.of(np.asarray(SCALES[trained_as], np.float32)))
+    write_model(tmp_path / "m.safetensors", model)
+    if trained_as in OF_BYTES:
+        model.check_files()
+        return
+    assert main(["predict", str(tmp_path / "m.safetensors"), "x.png"]) == 2
+    assert "images in files have values from 0 to 255, those to train on had" in capsys.readouterr().err
+
+
+def test_one_picture_may_be_dark_or_light():
+    for trained_as in ("normalised", "16 bits"):
+        trained = ValueScale.of(SCALES[trained_as])
+        for part in (0, 0.2):
+            dark = np.full((7, 4, 4, 1), trained.low + part * (255 / 65535) * (trained.high - trained.low), np.float32)
+            assert other_scale(dark, trained) is None
 
 
 @given(st.integers(0, 255), st.integers(1, 4))
@@ -99,3 +121,10 @@ def test_test_images_of_another_scale_are_refused():
         with pytest.raises(DataError, match="test images of arrays: the images are float32"):
             adam_mp.load_data((train, labels, test, labels))
     adam_mp.load_data((SHARES, labels, SHARES[:5], labels[:5]))
+
+
+def test_bright_pictures_are_normalised_pictures():
+    trained = ValueScale.of(SCALES["normalised"])
+    bright = (np.maximum(SHARES, 0.5) - 0.13) / 0.31
+    assert bright.min() > 0
+    assert other_scale(bright, trained) is None

@@ -8,7 +8,7 @@ from tests.data.sides import Side
 
 
 @pytest.fixture
-def make_side():
+def make_side(forks):
     made = []
 
     def make(*arguments, **options):

@@ -16,9 +16,14 @@ def _features_without(*prefixes: str) -> str:
     return ",".join(name for name in present if not name[1:].startswith(prefixes))
 
 
+@pytest.mark.compiles
 @pytest.mark.timeout(600)  # compiles most kernels, twice where doubles are tested
 @pytest.mark.parametrize(
-    ("width", "features"), [(32, _features_without("avx512", "avx10")), (16, _features_without("avx", "fma", "vaes"))]
+    ("width", "features"),
+    [
+        (32, _features_without("avx512", "avx10")),
+        pytest.param(16, _features_without("avx", "fma", "vaes"), marks=pytest.mark.long),
+    ],
 )
 def test_kernels_agree_with_numpy_on_narrower_vectors(width: int, features: str) -> None:
     # "generic" is numba's name for no processor in particular: no tuning for the one that runs the test.

@@ -1,7 +1,12 @@
-"""A run of the command line as a real process, and what may be asked of it while it goes and after it ended."""
+"""The command line as a process of its own, or as a call in this one where nothing is done to that process.
+
+A process may be asked of things while it goes; a launcher forks it, or it is a fresh interpreter. A call is quicker
+still: its run forks from the fork server of the tests.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import gzip
 import json
@@ -17,8 +22,11 @@ from typing import Any
 import psutil
 import pytest
 
+from adam_mp.cli.main import main
 from adam_mp.data.reading.loading import load_data
 from adam_mp.memory.segment import live_segments
+from tests.conftest import made_once
+from tests.system.launcher import Launched, Launcher
 
 DEADLINE = 180.0  # seconds; much more than anything takes, even where ten other processes compute
 TRAIN_IMAGES, TEST_IMAGES = 2000, 300
@@ -50,12 +58,13 @@ class Ended:
 
 
 class Command:
-    """`python -m adam_mp ...` as a process of its own."""
+    """`python -m adam_mp ...` as a process of its own, forked by a launcher if one is given and may do that."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, launcher: Launcher | None = None) -> None:
         self.out = open(folder / "out.txt", "w+b")  # noqa: SIM115, closed by close
         self.err = open(folder / "err.txt", "w+b")  # noqa: SIM115
-        self.process = subprocess.Popen(
+        launched = None if launcher is None else launcher.start(arguments, folder, self.out, self.err)
+        self.process: Launched | subprocess.Popen[bytes] = launched or subprocess.Popen(
             [sys.executable, "-m", "adam_mp", *arguments], stdout=self.out, stderr=self.err, cwd=folder
         )
         self.children: dict[int, str] = {}
@@ -117,15 +126,21 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    with contextlib.closing(Launcher()) as launcher:
+        yield launcher
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
-    """Start commands that are ended with the test."""
+def start(tmp_path: Path, launcher: Launcher) -> Iterator[Callable[..., Command]]:
+    """Start commands that are ended with the test; `fresh` ones as interpreters of their own."""
     commands: list[Command] = []
 
-    def begin(*arguments: str) -> Command:
+    def begin(*arguments: str, fresh: bool = False) -> Command:
         folder = tmp_path / f"command-{len(commands)}"
         folder.mkdir()
-        commands.append(Command(folder, *arguments))
+        commands.append(Command(folder, *arguments, launcher=None if fresh else launcher))
         return commands[-1]
 
     yield begin
@@ -133,16 +148,39 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         command.close()
 
 
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], forks: None
+) -> Callable[..., Ended]:
+    """Run commands in this process, and check that nothing of them is left."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: str) -> Ended:
+        capsys.readouterr()
+        others = set(psutil.Process().children())
+        code = main(arguments)
+        told = capsys.readouterr()
+        assert not set(psutil.Process().children()) - others
+        segments = [segment for segment in live_segments() if segment.owner == os.getpid()]
+        assert not [segment for segment in segments if segment.purpose in ("run", "store")]
+        return Ended(code, told.out, told.err)
+
+    return run
+
+
 @pytest.fixture(scope="session")
-def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_data(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A folder of IDX files with the first few MNIST digits."""
-    folder = tmp_path_factory.mktemp("digits")
+    return made_once(tmp_path_factory, worker_id, "digits", _write_digits)
+
+
+def _write_digits(folder: Path) -> None:
     data = load_data()
     for part, count, samples in (("train", TRAIN_IMAGES, data.train), ("t10k", TEST_IMAGES, data.test)):
         assert samples is not None
         write_idx(folder / f"{part}-images-idx3-ubyte.gz", samples.images[:count, :, :, 0])
         write_idx(folder / f"{part}-labels-idx1-ubyte.gz", samples.labels[:count].astype("u1"))
-    return folder
 
 
 def write_idx(path: Path, array: Any) -> None:

@@ -1,8 +1,12 @@
-"""Bad input: one clear line, exit code 2, before any process starts."""
+"""Bad input: one clear line, exit code 2, before any process of a run starts.
+
+What is said is seen by calls in this process; `test_a_process_that_is_refused` has the command itself.
+"""
 
 from __future__ import annotations
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -41,11 +45,11 @@ def damage(folder, name):
         ("label outside", "outside the classes 0 to 9"),
     ],
 )
-def test_damaged_data(start, small_data, tmp_path, name, message):
+def test_damaged_data(here, small_data, tmp_path, name, message):
     folder = tmp_path / "data"
     shutil.copytree(small_data, folder)
     damage(folder, name)
-    expect_one_line(start("train", "--data", str(folder)), message)
+    expect_one_line(here("train", "--data", str(folder)), message)
 
 
 TOO_BIG = '[[layers]]\ntype = "flatten"\n' + '[[layers]]\ntype = "dense"\nunits = 1000000\n' * 2
@@ -83,8 +87,17 @@ END = '[[layers]]\ntype = "dense"\n[[layers]]\ntype = "softmax"\n'
         (["surplus"], "unexpected argument"),
     ],
 )
-def test_wrong_flags(start, arguments, message):
-    expect_one_line(start("train", *arguments), message)
+def test_wrong_flags(here, arguments, message):
+    expect_one_line(here("train", *arguments), message)
+
+
+def test_a_process_that_is_refused(start, small_data):
+    run = start("train", "--data", str(small_data), "--model", "alexnet", fresh=True)
+    while run.process.poll() is None:
+        run.see_children()
+        time.sleep(0.02)
+    expect_one_line(run.finish(), "at least 64x64")
+    assert set(run.children.values()) <= {"fork server"}  # which imports while the command looks at its arguments
 
 
 @pytest.mark.parametrize(
@@ -99,59 +112,55 @@ def test_wrong_flags(start, arguments, message):
         ("nonsense", "is not TOML"),
     ],
 )
-def test_networks_that_cannot_be(start, tmp_path, text, message):
+def test_networks_that_cannot_be(here, tmp_path, text, message):
     path = tmp_path / "network.toml"
     path.write_text(text)
-    expect_one_line(start("train", "--model", str(path)), message)
+    expect_one_line(here("train", "--model", str(path)), message)
 
 
-def test_unknown_settings_key(start, tmp_path):
+def test_unknown_settings_key(here, tmp_path):
     path = tmp_path / "settings.toml"
     path.write_text("epoch = 3\n")
-    expect_one_line(start("train", "--config", str(path)), "did you mean 'epochs'?")
+    expect_one_line(here("train", "--config", str(path)), "did you mean 'epochs'?")
 
 
-def test_run_folders_that_cannot_be_used(start, small_data, tmp_path):
+def test_run_folders_that_cannot_be_used(here, small_data, tmp_path):
     occupied = tmp_path / "occupied"
     occupied.mkdir()
     (occupied / "thesis.txt").write_text("mine")
-    expect_one_line(start("train", "--run-dir", str(occupied)), "not empty")
-    expect_one_line(start("train", "--resume", str(occupied)), "not a run folder")
+    expect_one_line(here("train", "--run-dir", str(occupied)), "not empty")
+    expect_one_line(here("train", "--resume", str(occupied)), "not a run folder")
     assert [path.name for path in occupied.iterdir() if path.name != ".lock"] == ["thesis.txt"]
 
     run = tmp_path / "run"
-    assert start("train", "--data", str(small_data), "--epochs", "1", "--run-dir", str(run)).finish().code == 0
-    expect_one_line(start("train", "--resume", str(run)), "has done its 1 epoch; give --epochs more than that")
+    trained = here("train", "--data", str(small_data), "--model", "lenet", "--epochs", "1", "--run-dir", str(run))
+    assert trained.code == 0, trained.err
+    expect_one_line(here("train", "--resume", str(run)), "has done its 1 epoch; give --epochs more than that")
+    resume = ("train", "--resume", str(run), "--epochs", "2")
+    expect_one_line(here(*resume, "--model", "mlp"), "belongs to another network, 'lenet': its conv1 is")
     expect_one_line(
-        start("train", "--resume", str(run), "--epochs", "2", "--model", "mlp"),
-        "belongs to another network, 'mnist': its conv1 is",
-    )
-    expect_one_line(
-        start("train", "--resume", str(run), "--epochs", "2", "--data", "mnist"),
+        here(*resume, "--data", "mnist"),
         "was trained on other data than mnist: they have 60,000 images to train on, and had",
     )
     checkpoint = next(run.glob("checkpoint-*.safetensors"))
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 255
     checkpoint.write_bytes(content)
-    expect_one_line(start("train", "--resume", str(run), "--epochs", "2"), "damaged")
+    expect_one_line(here(*resume), "damaged")
     checkpoint.write_bytes(content[:5000])
-    expect_one_line(start("train", "--resume", str(run), "--epochs", "2"), "damaged")
+    expect_one_line(here(*resume), "damaged")
 
 
-def test_a_diverging_run_stops_and_says_where(start, small_data, tmp_path):
-    run = start("train", "--data", str(small_data), "--lr", "1e6", "--run-dir", str(tmp_path / "run"))
-    ended = run.finish()
+def test_a_diverging_run_stops_and_says_where(here, small_data, tmp_path):
+    ended = here("train", "--data", str(small_data), "--lr", "1e6", "--run-dir", str(tmp_path / "run"))
     assert ended.code == 3
     assert "in epoch 1" in ended.err
     assert "use a lower --lr" in ended.err
     assert "Traceback" not in ended.err
 
 
-def expect_one_line(command, message):
-    ended = command.finish()
+def expect_one_line(ended, message):
     assert ended.code == 2, ended.err
     lines = [line for line in ended.err.splitlines() if not line.startswith("compiling kernels")]
     assert len(lines) == 1, ended.err
     assert message in lines[0]
-    assert not command.children

@@ -18,6 +18,7 @@ from adam_mp.cli.main import main
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.training.replica import joining as cluster
 from adam_mp.training.replica.launched import find_launched
+from adam_mp.transport.keys import read_keys
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.socket_files import SocketFolder
@@ -26,6 +27,7 @@ from tests.system.conftest import metrics, wait_until
 
 IMAGES, BATCHES = 1900, 119  # of an epoch
 KILLED = 4  # epochs of a run that is killed in part
+SNAPSHOTS = 8  # epochs of a run that has written a snapshot before it is
 QUICK = ("--exchange-images", "64", "--json")
 
 
@@ -118,7 +120,7 @@ class ByHand:
         def both():
             for replica in replicas:
                 assert replica.process.poll() is None, replica.read(replica.err)
-            state = self.status()
+            state = ask_status(self.first, self.keys)
             return state if len(replicas_at_work(state)) == 2 else None
 
         return wait_until(both, "two replicas that train")
@@ -142,9 +144,9 @@ def begin(start, small_data, tmp_path):
     return begin
 
 
-def ask_status(address):
-    """Return what `adam-mp status --json` shows, asked from here, which is quicker."""
-    dialer = SocketDialer(None)
+def ask_status(address, keys=()):
+    """Return what `adam-mp status --json` shows, asked from here, which is quicker; `keys` are flag and file."""
+    dialer = SocketDialer(read_keys(keys[1]) if keys else None)
     try:
         return CoordinatorLink(dialer, parse_place(address, "address"), new_identity()).ask(Kind.STATUS, {}, 20)
     finally:
@@ -179,11 +181,32 @@ def own_child(run, name):
     return None
 
 
-def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
-    """Who finds its address, in a folder that all can read, comes to a folder that nobody else can enter."""
+def test_what_a_launched_run_shows_to_whom_and_what_is_done_to_its_replica(begin, start, tmp_path):
     folder = tmp_path / "run"
     run = begin(2000)
     both_train(run, folder)
+    sockets = expect_no_other_user(run, folder)
+    owner = start("status", str(folder), "--json").finish()
+    assert owner.code == 0, owner.err
+    assert len(owner.summary["members"]) == 4
+    expect_all_parts_say_what_they_do(run)
+
+    stopped = run.wait_for_child("replica 1")
+    os.kill(stopped, signal.SIGTERM)
+    says(run, ["replica 1 was stopped by SIGTERM; started again"])
+    successor = wait_until(lambda: (found := run.see_children().get("replica 1")) != stopped and found, "a successor")
+    run.signal(signal.SIGTERM)
+    os.kill(successor, signal.SIGTERM)  # as one does who stops a group of processes
+    ended = run.finish()
+    assert ended.code == 143, ended.err
+    assert ended.err.count("started again") == 1, ended.err
+    assert not sockets.exists()
+    late = start("status", str(folder), "--deadline", "1").finish()
+    refused_at_once(late, 2, f"no run with parameter servers goes on in {folder}: it has ended; see: adam-mp inspect")
+
+
+def expect_no_other_user(run, folder):
+    """Who finds its address, in a folder that all can read, comes to a folder that nobody else can enter: return it."""
     path = parse_place(find_launched(folder), "address").path
     sockets = path.parent
     assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
@@ -196,14 +219,20 @@ def test_a_launched_run_lets_no_other_user_in(begin, start, tmp_path):
                 stranger.connect(str(path))
         finally:
             os.seteuid(0)
-    owner = start("status", str(folder), "--json").finish()
-    assert owner.code == 0, owner.err
-    assert len(owner.summary["members"]) == 4
-    run.signal(signal.SIGTERM)
-    assert run.finish().code == 143
-    assert not sockets.exists()
-    late = start("status", str(folder), "--deadline", "1").finish()
-    refused_at_once(late, 2, f"no run with parameter servers goes on in {folder}: it has ended; see: adam-mp inspect")
+    return sockets
+
+
+def expect_all_parts_say_what_they_do(run):
+    os.kill(own_child(run, "worker 0"), signal.SIGSTOP)  # whose silence the others' answers wait for
+    run.signal(signal.SIGUSR1)
+    said = wait_until(lambda: (text := run.read(run.err)) and "replica 1 (" in text and text, "the stacks")
+    own, other = said.split("\nreplica 1 (")
+    for words in ("supervisor (", "synchronizer (", "parameter server 0 (", "parameter server 1 (", "in serve"):
+        assert words in own, said
+    assert "does not answer: stopped" in own
+    for words in ("supervisor (", "worker 0 (", "data server 0 (", "synchronizer (", "in step"):
+        assert words in other, said
+    os.kill(own_child(run, "worker 0"), signal.SIGCONT)
 
 
 def test_what_a_killed_run_leaves_among_temporary_files_the_next_removes(begin, start, tmp_path):
@@ -233,23 +262,6 @@ def test_parts_by_hand_with_keys_are_open_to_nobody(by_hand):
     server = by_hand.params(0)
     by_hand.status()
     assert "is open to" not in server.read(server.out)
-
-
-def test_all_parts_say_what_they_are_doing(begin, tmp_path):
-    run = begin(2000)
-    both_train(run, tmp_path / "run")
-    os.kill(own_child(run, "worker 0"), signal.SIGSTOP)  # whose silence the others' answers wait for
-    run.signal(signal.SIGUSR1)
-    said = wait_until(lambda: (text := run.read(run.err)) and "replica 1 (" in text and text, "the stacks")
-    own, other = said.split("\nreplica 1 (")
-    for words in ("supervisor (", "synchronizer (", "parameter server 0 (", "parameter server 1 (", "in serve"):
-        assert words in own, said
-    assert "does not answer: stopped" in own
-    for words in ("supervisor (", "worker 0 (", "data server 0 (", "synchronizer (", "in step"):
-        assert words in other, said
-    os.kill(own_child(run, "worker 0"), signal.SIGCONT)
-    run.signal(signal.SIGTERM)
-    assert run.finish().code == 143
 
 
 def test_two_replicas_train_every_batch_once(begin, tmp_path):
@@ -312,23 +324,9 @@ def test_a_killed_part_is_started_again_and_no_image_is_lost(begin, tmp_path, na
     assert f"{names[0]} was killed by SIGKILL" in ended.err
 
 
-def test_a_replica_that_is_stopped_is_announced_and_gets_a_successor(begin, tmp_path):
-    run = begin(2000)
-    both_train(run, tmp_path / "run")
-    stopped = run.wait_for_child("replica 1")
-    os.kill(stopped, signal.SIGTERM)
-    says(run, ["replica 1 was stopped by SIGTERM; started again"])
-    successor = wait_until(lambda: (found := run.see_children().get("replica 1")) != stopped and found, "a successor")
-    run.signal(signal.SIGTERM)
-    os.kill(successor, signal.SIGTERM)  # as one does who stops a group of processes
-    ended = run.finish()
-    assert ended.code == 143, ended.err
-    assert ended.err.count("started again") == 1, ended.err
-
-
 def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
     first, second = by_hand.params(0), by_hand.params(1)
-    replicas = [by_hand.replica(number, 12) for number in range(2)]
+    replicas = [by_hand.replica(number, SNAPSHOTS) for number in range(2)]
     by_hand.wait_for_both(replicas)
     wait_until(lambda: list((by_hand.folder / "snapshots-0").glob("shard-*")), "a snapshot")
     first.signal(signal.SIGKILL)
@@ -340,10 +338,11 @@ def test_the_coordinator_comes_back_with_its_snapshot(by_hand):
         ended = server.finish()
         assert ended.code == 0, ended.err
     assert "from the snapshot" in first.read(first.out)
-    assert covered(12, by_hand.run_dir(0), by_hand.run_dir(1))
+    assert covered(SNAPSHOTS, by_hand.run_dir(0), by_hand.run_dir(1))
 
 
-@pytest.mark.parametrize("number", [pytest.param(1, id="second", marks=pytest.mark.long), pytest.param(0, id="first")])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [pytest.param(1, id="second"), pytest.param(0, id="first")])
 def test_a_server_without_snapshots_is_started_again_and_no_image_is_lost(by_hand, number):
     epochs = 6
     servers = [by_hand.params(each, snapshots=False) for each in range(2)]
@@ -574,18 +573,18 @@ def nobody():
 
 
 @pytest.mark.parametrize("command", ["serve-params", "serve-data"])
-def test_a_port_in_use(start, small_data, taken, command):
+def test_a_port_in_use(here, small_data, taken, command):
     data = ("--data", str(small_data)) if command == "serve-data" else ()
-    refused_at_once(start(command, "--listen", taken, *data).finish(), 1, taken, "Address already in use")
+    refused_at_once(here(command, "--listen", taken, *data), 1, taken, "Address already in use")
 
 
 @pytest.mark.parametrize("listen", [("0.0.0.0:0", "--advertise", "10.0.0.5"), ("10.0.0.5:7700",)])
-def test_listening_beyond_this_machine_needs_keys(start, listen):
-    refused_at_once(start("serve-params", "--listen", *listen).finish(), 2, "keygen")
+def test_listening_beyond_this_machine_needs_keys(here, listen):
+    refused_at_once(here("serve-params", "--listen", *listen), 2, "keygen")
 
 
 @pytest.mark.parametrize("command", ["serve-params", "serve-data"])
-def test_what_cannot_be_listened_on_is_wrong_input(start, by_hand, small_data, tmp_path, command):
+def test_what_cannot_be_listened_on_is_wrong_input(here, by_hand, small_data, tmp_path, command):
     data = ("--data", str(small_data)) if command == "serve-data" else ()
     folder = tmp_path / "sockets"
     folder.mkdir(mode=0o700)
@@ -594,12 +593,12 @@ def test_what_cannot_be_listened_on_is_wrong_input(start, by_hand, small_data, t
     expected = {f"unix:{folder}/file": "a file has that name", f"unix:{folder}/{'x' * 300}": "File name too long",
                 "192.0.2.1:0": "annot assign requested address"}  # fmt: skip
     for listen, message in expected.items():
-        ended = start(command, "--listen", listen, *data, *(keys if listen[0] == "1" else ())).finish()
+        ended = here(command, "--listen", listen, *data, *(keys if listen[0] == "1" else ()))
         expect_one_line(ended, 2, "cannot listen on", message, "choose another --listen")
 
 
-def test_listening_everywhere_needs_an_address_for_others(start):
-    refused_at_once(start("serve-params", "--listen", "0.0.0.0:0").finish(), 2, "--advertise")
+def test_listening_everywhere_needs_an_address_for_others(here):
+    refused_at_once(here("serve-params", "--listen", "0.0.0.0:0"), 2, "--advertise")
 
 
 @pytest.mark.parametrize(
@@ -615,21 +614,21 @@ def test_listening_everywhere_needs_an_address_for_others(start):
         (("status", "127.0.0.1:99999"), "with a port from 1 to 65535"),
     ],
 )
-def test_wrong_flags(start, arguments, message):
-    refused_at_once(start(*arguments).finish(), 2, message)
+def test_wrong_flags(here, arguments, message):
+    refused_at_once(here(*arguments), 2, message)
 
 
 @pytest.mark.parametrize(
     "arguments", [("status", "127.0.0.1:7700"), ("serve-params", "--listen", "127.0.0.1:0")], ids=lambda a: a[0]
 )
-def test_bad_key_files(start, tmp_path, arguments):
+def test_bad_key_files(here, tmp_path, arguments):
     path = tmp_path / "key"
-    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, str(path), "cannot read key file")
+    refused_at_once(here(*arguments, "--key-file", str(path)), 2, str(path), "cannot read key file")
     path.write_text("no key")
     path.chmod(0o644)
-    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, f"chmod 600 {path}")
+    refused_at_once(here(*arguments, "--key-file", str(path)), 2, f"chmod 600 {path}")
     path.chmod(0o600)
-    refused_at_once(start(*arguments, "--key-file", str(path)).finish(), 2, "is not a key file")
+    refused_at_once(here(*arguments, "--key-file", str(path)), 2, "is not a key file")
 
 
 def test_status_where_nobody_answers(start, nobody, taken):
@@ -667,7 +666,7 @@ def test_status_with_other_keys(by_hand, start):
     assert "stopped: the run has not begun; the same command starts" in server.read(server.out)
 
 
-def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch, capsys):
+def test_joining_where_nobody_answers(small_data, tmp_path, nobody, monkeypatch, capsys, forks):
     monkeypatch.setattr(cluster, "_JOINING", 1.0)
     folder = tmp_path / "run"
     code = main(["train", "--join", nobody, "--data", str(small_data), "--cores", "1", "--run-dir", str(folder)])
@@ -713,7 +712,7 @@ def test_who_waits_to_join_says_whom_it_waits_for_what_it_sees_and_how_long(by_h
     server.finish()
 
 
-def test_going_on_alone_is_advised_to_a_run_that_is_resumed(small_data, tmp_path, nobody, monkeypatch, capsys):
+def test_going_on_alone_is_advised_to_a_run_that_is_resumed(small_data, tmp_path, nobody, monkeypatch, capsys, forks):
     monkeypatch.setattr(cluster, "_JOINING", 1.0)
     folder = str(tmp_path / "run")
     train = ["train", "--data", str(small_data), "--cores", "1", "--model", "mlp", "--quiet"]

@@ -15,21 +15,19 @@ IMAGES = 1900
 
 
 @pytest.fixture
-def train(start, small_data, tmp_path):
-    def begin(*more):
-        return start(
-            "train", "--data", str(small_data), "--model", "lenet", "--cores", "2", "--json", "--run-dir",
-            str(tmp_path / "run"), *more,
-        )  # fmt: skip
-
-    return begin
+def command(small_data, tmp_path):
+    """A command line, to which a test adds."""
+    return (
+        "train", "--data", str(small_data), "--model", "lenet", "--cores", "2", "--json", "--run-dir",
+        str(tmp_path / "run"),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("mode", ["async", "sync"])
-def test_a_run_that_diverges_goes_back_with_half_the_rate(train, tmp_path, mode):
+def test_a_run_that_diverges_goes_back_with_half_the_rate(here, command, tmp_path, mode):
     # In the second epoch the rate is more than a network bears for a while.
     rate = f"0.1 + 40 * exp(-abs(step - {170 if mode == 'async' else 85}))"
-    ended = train("--epochs", "3", "--lr", rate, "--rollbacks", "20", "--consistency", mode).finish()
+    ended = here(*command, "--epochs", "3", "--lr", rate, "--rollbacks", "20", "--consistency", mode)
     assert ended.code == 0, ended.err
     assert "with 0.5 of the learning rate from here on" in ended.err
     assert ended.summary["images_trained"] == 3 * IMAGES
@@ -47,8 +45,8 @@ def test_a_run_that_diverges_goes_back_with_half_the_rate(train, tmp_path, mode)
     assert worker["images"] / worker["images_per_second"] > sum(row["seconds"] for row in rows)
 
 
-def test_a_run_that_diverges_again_and_again_is_given_up(train, tmp_path):
-    ended = train("--epochs", "3", "--lr", "1e6 * 1e30", "--rollbacks", "2").finish()
+def test_a_run_that_diverges_again_and_again_is_given_up(here, command, tmp_path):
+    ended = here(*command, "--epochs", "3", "--lr", "1e6 * 1e30", "--rollbacks", "2")
     assert ended.code == 3
     assert ended.err.count("went back to update") == 2
     assert "though the learning rate was halved 2 times; use a lower --lr" in ended.err
@@ -57,8 +55,8 @@ def test_a_run_that_diverges_again_and_again_is_given_up(train, tmp_path):
     assert (kept.progress["rollbacks"], kept.progress["rate_share"]) == (2, 0.25)
 
 
-def test_processes_say_what_they_are_doing(train, tmp_path):
-    run = train("--epochs", "300")
+def test_processes_say_what_they_are_doing(start, command, tmp_path):
+    run = start(*command, "--epochs", "300")
     wait_until(lambda: metrics(tmp_path / "run"), "the first epoch")
     stopped = run.wait_for_child("data server 0")
     os.kill(stopped, signal.SIGSTOP)
@@ -71,8 +69,8 @@ def test_processes_say_what_they_are_doing(train, tmp_path):
     assert run.finish().code == 143
 
 
-def test_a_run_that_stalls_says_what_its_processes_are_doing(train, tmp_path):
-    run = train("--epochs", "300", "--stall-seconds", "1")
+def test_a_run_that_stalls_says_what_its_processes_are_doing(start, command, tmp_path):
+    run = start(*command, "--epochs", "300", "--stall-seconds", "1")
     wait_until(lambda: metrics(tmp_path / "run"), "the first epoch")
     os.kill(run.wait_for_child("data server 0"), signal.SIGSTOP)
     ended = run.finish()

@@ -53,11 +53,10 @@ def spoiled(tmp_path):
     return place, paths
 
 
-def test_bad_images_are_left_out_counted_and_named(start, tmp_path, spoiled):
+def test_bad_images_are_left_out_counted_and_named(here, tmp_path, spoiled):
     place, _ = spoiled
-    run = start("train", "--data", str(place), *SIZE, "--epochs", "2", "--validation", "0", "--cores", "2",
-                "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
-    ended = run.finish()
+    ended = here("train", "--data", str(place), *SIZE, "--epochs", "2", "--validation", "0", "--cores", "2",
+                 "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
     assert ended.code == 0, ended.err
     summary = ended.summary
     lines = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
@@ -75,7 +74,7 @@ def test_bad_images_are_left_out_counted_and_named(start, tmp_path, spoiled):
     assert "10 failed (7 bad files, see bad_samples.jsonl)" in ended.err
 
 
-def test_shards_train(start, tmp_path):
+def test_shards_train(here, tmp_path):
     samples = [
         {"jpg": encode(pixels(name, number)), "cls": str(label).encode()}
         for number in range(30)
@@ -83,22 +82,21 @@ def test_shards_train(start, tmp_path):
     ]
     for part in range(3):
         write_shard(tmp_path / f"photos-{part}.tar", samples[30 * part : 30 * part + 30])
-    run = start("train", "--data", str(tmp_path / "photos-{0..2}.tar"), *SIZE, "--epochs", "2",
-                "--validation", "0.1", "--cores", "2", "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
-    ended = run.finish()
+    ended = here("train", "--data", str(tmp_path / "photos-{0..2}.tar"), *SIZE, "--epochs", "2",
+                 "--validation", "0.1", "--cores", "2", "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
     assert ended.code == 0, ended.err
     assert ended.summary["images_trained"] == 2 * 81
     assert ended.summary["bad_samples"] == 0
 
 
-def test_strict_stops_at_the_first(start, tmp_path, spoiled):
+def test_strict_stops_at_the_first(here, tmp_path, spoiled):
     place, _ = spoiled
-    ended = start("train", "--data", str(place), *SIZE, "--strict", "--run-dir", str(tmp_path / "run")).finish()
+    ended = here("train", "--data", str(place), *SIZE, "--strict", "--run-dir", str(tmp_path / "run"))
     assert ended.code == 2
     assert "without --strict it is left out" in ended.err
     (place / "red" / "notes.txt").unlink()
     (place / "red" / "0005.jpg").unlink()
-    ended = start("train", "--data", str(place), *SIZE, "--strict", "--run-dir", str(tmp_path / "run")).finish()
+    ended = here("train", "--data", str(place), *SIZE, "--strict", "--run-dir", str(tmp_path / "run"))
     assert ended.code == 2
     assert "mend or remove it, or leave out --strict" in ended.err
     assert ended.err.count("\n") == 1
@@ -154,18 +152,18 @@ def test_the_figures_of_an_epoch_are_of_all_machines(start, tmp_path, spoiled):
     assert {(row["images_trained"], row["images_failed"]) for row in helper} <= {(173, 5)}
 
 
-def test_a_model_of_photographs_is_evaluated_and_predicts_names(start, tmp_path, folder):
-    ended = start("train", "--data", str(folder), *SIZE, "--augment", "crop=0.5,reflect=0.5,colour=0.05",
-                  "--epochs", "3", "--run-dir", str(tmp_path / "run"), "--json").finish()  # fmt: skip
+def test_a_model_of_photographs_is_evaluated_and_predicts_names(here, tmp_path, folder):
+    ended = here("train", "--data", str(folder), *SIZE, "--augment", "crop=0.5,reflect=0.5,colour=0.05",
+                 "--epochs", "3", "--run-dir", str(tmp_path / "run"), "--json")  # fmt: skip
     assert ended.code == 0, ended.err
     assert ended.summary["test_accuracy"] > 0.9
-    evaluated = start("evaluate", str(tmp_path / "run"), "--data", str(folder), "--json").finish()
+    evaluated = here("evaluate", str(tmp_path / "run"), "--data", str(folder), "--json")
     assert evaluated.summary["accuracy"] == pytest.approx(ended.summary["test_accuracy"])
-    predicted = start("predict", str(tmp_path / "run"), str(folder / "test" / "green" / "0003.jpg"), "--json").finish()
+    predicted = here("predict", str(tmp_path / "run"), str(folder / "test" / "green" / "0003.jpg"), "--json")
     assert predicted.summary["top"][0]["name"] == "green"
 
 
-def test_photographs_are_trained_and_predicted_as_viewers_show_them(start, tmp_path):
+def test_photographs_are_trained_and_predicted_as_viewers_show_them(here, tmp_path):
     """Half of the images are stored on their side, with the mark that has viewers turn them."""
     place = tmp_path / "phone"
     for kind, name in enumerate(("above", "below")):
@@ -179,40 +177,40 @@ def test_photographs_are_trained_and_predicted_as_viewers_show_them(start, tmp_p
             image.save(place / name / f"{number:02}.jpg", quality=95, exif=exif)
     command = ("train", "--data", str(place), "--image-size", "32", "--model", "lenet", "--batch-size", "8", "--lr",
                "0.05", "--augment", "none", "--validation", "0.2", "--epochs", "6", "--json")  # fmt: skip
-    ended = start(*command, "--run-dir", str(tmp_path / "run")).finish()
+    ended = here(*command, "--run-dir", str(tmp_path / "run"))
     assert ended.code == 0, ended.err
     assert ended.summary["validation_accuracy"] == 1
     files = [str(place / name / f"{number:02}.jpg") for name in ("above", "below") for number in (0, 1)]
-    predicted = start("predict", str(tmp_path / "run"), *files, "--top", "1").finish()
+    predicted = here("predict", str(tmp_path / "run"), *files, "--top", "1")
     assert [line.split(": ")[1].split()[0] for line in predicted.out.splitlines()] == ["above"] * 2 + ["below"] * 2
-    shown = start("show-data", "--data", str(place), "--image-size", "32", "--augment", "none", "--count", "8",
-                  "--output", str(tmp_path / "seen.png")).finish()  # fmt: skip
+    shown = here("show-data", "--data", str(place), "--image-size", "32", "--augment", "none", "--count", "8",
+                 "--output", str(tmp_path / "seen.png"))  # fmt: skip
     assert shown.code == 0, shown.err
-    stored = start(*command, "--ignore-orientation", "--run-dir", str(tmp_path / "stored")).finish()
+    stored = here(*command, "--ignore-orientation", "--run-dir", str(tmp_path / "stored"))
     assert stored.code == 0, stored.err
     assert load(tmp_path / "stored").reading["turned"] is False
 
 
-def test_what_decided_how_training_read_decides_it_afterwards(start, tmp_path):
+def test_what_decided_how_training_read_decides_it_afterwards(here, tmp_path):
     for part, count in (("train", 30), ("test", 6)):
         for path in write_folder(tmp_path / "away" / part, count):
             linked = tmp_path / "linked" / path.relative_to(tmp_path / "away")
             linked.parent.mkdir(parents=True, exist_ok=True)
             linked.symlink_to(path)
     run = str(tmp_path / "run")
-    ended = start("train", "--data", str(tmp_path / "linked"), *SIZE, "--epochs", "1", "--follow-links",
-                  "--pixel-limit", "5000", "--validation", "0", "--run-dir", run, "--json").finish()  # fmt: skip
+    ended = here("train", "--data", str(tmp_path / "linked"), *SIZE, "--epochs", "1", "--follow-links",
+                 "--pixel-limit", "5000", "--validation", "0", "--run-dir", run, "--json")  # fmt: skip
     assert ended.code == 0, ended.err
-    evaluated = start("evaluate", run, "--json").finish()
+    evaluated = here("evaluate", run, "--json")
     assert evaluated.code == 0, evaluated.err
     assert evaluated.summary["images"] == 18
     large = tmp_path / "large.png"
     large.write_bytes(encode(pixels("red", 1, 100, 100), "PNG"))
-    refused = start("predict", run, str(large)).finish()
+    refused = here("predict", run, str(large))
     assert refused.code == 2
     assert "100x100 = 10,000 pixels, more pixels than the limit of 5,000; --pixel-limit raises it" in refused.err
-    assert start("predict", run, str(large), "--pixel-limit", "10000").finish().code == 0
-    none = start("evaluate", run, "--pixel-limit", "100").finish()
+    assert here("predict", run, str(large), "--pixel-limit", "10000").code == 0
+    none = here("evaluate", run, "--pixel-limit", "100")
     assert none.code == 2
     assert "48x40 = 1,920 pixels, more pixels than the limit of 100" in none.err
 
@@ -234,10 +232,9 @@ def test_what_goes_during_the_run_is_left_out(start, tmp_path):
 
 
 @pytest.mark.parametrize("cache", ["60%", "0"])
-def test_what_the_survey_decodes_is_not_decoded_again(start, tmp_path, folder, cache):
-    run = start("train", "--data", str(folder), *SIZE, "--epochs", "2", "--cores", "2", "--cache", cache, "--run-dir",
-                str(tmp_path / "run"), "--json")  # fmt: skip
-    ended = run.finish()
+def test_what_the_survey_decodes_is_not_decoded_again(here, tmp_path, folder, cache):
+    ended = here("train", "--data", str(folder), *SIZE, "--epochs", "2", "--cores", "2", "--cache", cache, "--run-dir",
+                 str(tmp_path / "run"), "--json")  # fmt: skip
     assert ended.code == 0, ended.err
     rows = metrics(tmp_path / "run")
     decoded, hits = (sum(row[name] for row in rows) for name in ("images_decoded", "cache_hits"))
@@ -246,7 +243,7 @@ def test_what_the_survey_decodes_is_not_decoded_again(start, tmp_path, folder, c
     assert decoded == (VALIDATION if cache == "60%" else wanted)  # all training images are surveyed
 
 
-def test_an_object_that_draws_is_asked_anew_in_each_epoch(tmp_path):
+def test_an_object_that_draws_is_asked_anew_in_each_epoch(tmp_path, forks):
     """Its draws depend on seed, epoch and sample alone, so that a deterministic run can be repeated."""
 
     class Drawing:

@@ -121,8 +121,8 @@ def test_memory_dir_is_full_when_a_successor_starts(begin, disk, tmp_path, part)
         write_folder(tmp_path / "pictures", 200)  # of three classes; their cache grows as they are decoded
         small, folder = disk("size=128m"), tmp_path / "run"
         run = begin(
-            "--data", tmp_path / "pictures", "--image-size", "28", "--model", "mnist", "--validation", "0",
-            "--epochs", 16, "--memory-dir", small.path, "--run-dir", folder,
+            "--data", tmp_path / "pictures", "--image-size", "28", "--model", "mnist", "--batch-size", "8",
+            "--validation", "0", "--epochs", 16, "--memory-dir", small.path, "--run-dir", folder,
             before=(*small.before, "env", f"TMPDIR={small.path}"),
         )  # fmt: skip
         run.wait_for_child(part)
@@ -157,7 +157,7 @@ def test_the_disk_of_checkpoints_is_full(begin, disk, freed):
         while not over(run) and not (freed and ("metrics.jsonl: No space" in run.read(run.err) or metrics(inside))):
             small.fill()
             assert read_checkpoint(inside).updates  # whole, whatever happens
-            time.sleep(0.01)
+            time.sleep(0.05)
         small.free()
         ended = run.finish(DEADLINE)
         assert "cannot write checkpoint: No space left on device; free some" in ended.err
@@ -182,7 +182,7 @@ def test_the_disk_is_full_from_the_start(begin, disk):
 
 
 @pytest.mark.parametrize("count", range(1, 2 + FULL * 8))
-def test_torn_checkpoints(begin, tmp_path, count):
+def test_torn_checkpoints(begin, here, tmp_path, count):
     with recorded(Row("newest checkpoint cut or changed in any block of 4 KB", "a line; the one before is resumed")):
         folder = tmp_path / "run"
         run = begin("--run-dir", folder, "--checkpoint-seconds", "0.2")
@@ -202,9 +202,9 @@ def test_torn_checkpoints(begin, tmp_path, count):
             check_torn(folder, older)
         for length in (len(whole) // BLOCK * BLOCK, *[0, BLOCK] * FULL):
             newest.write_bytes(whole[:length])
-            check_refused(begin("--resume", folder).finish(DEADLINE), newest.name, f"remove it.*{older.name}")
+            check_refused(here("train", "--resume", str(folder)), newest.name, f"remove it.*{older.name}")
         newest.unlink()
-        resumed = begin("--resume", folder, "--epochs", EPOCHS + 1).finish(DEADLINE)
+        resumed = here("train", "--resume", str(folder), "--epochs", str(EPOCHS + 1), "--json")
         check_done(resumed, (EPOCHS + 1) * IMAGES)
 
 
@@ -293,7 +293,7 @@ def test_the_clock_jumps(begin, tmp_path):
 # One folder, two runs.
 
 
-def test_a_second_run_wants_the_folder(begin, tmp_path):
+def test_a_second_run_wants_the_folder(begin, here, small_data, tmp_path):
     with recorded(Row("a second run started in the folder of one that goes", f"refused by a line; the first: {EVERY}")):
         folder = tmp_path / "run"
         run = begin("--run-dir", folder)
@@ -301,7 +301,9 @@ def test_a_second_run_wants_the_folder(begin, tmp_path):
         stopped = [run.wait_for_child(name) for name in ("worker 0", "worker 1")]
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)  # so that it is still there when the other comes
-        check_refused(begin("--run-dir", folder).finish(DEADLINE), f"in use by process {run.process.pid}")
+        check_refused(
+            here("train", "--data", str(small_data), "--run-dir", str(folder)), f"in use by process {run.process.pid}"
+        )
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
         check_done(run.finish(DEADLINE))

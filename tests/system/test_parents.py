@@ -54,7 +54,7 @@ def test_a_thread(tmp_path):
     )
 
 
-def test_the_library_in_this_process(tmp_path):
+def test_the_library_in_this_process(tmp_path, forks):
     generator = np.random.default_rng(1)
     labels = generator.integers(4, size=400)
     images = generator.random((400, 10, 10)).astype(np.float32) * 0.3

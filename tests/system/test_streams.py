@@ -26,6 +26,7 @@ from adam_mp import Dense, Flatten, ReLU, Softmax
 from adam_mp.cli.main import COMMANDS
 from adam_mp.report import progress
 from adam_mp.report.metrics import read_metrics
+from tests.conftest import made_once
 from tests.system.conftest import wait_until
 
 SMALL = ("--model", "lenet", "--image-size", "32", "--batch-size", "8", "--cores", "1")
@@ -72,12 +73,16 @@ SERVING = {  # name -> (command that serves until a signal, its exit code then)
 }  # fmt: skip
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 FEW = ("predict", "help", "train")  # whose answers are lost in every way; of the others those to a full disk
+LONG = [("bench", "ascii"), ("train", "gone"), ("train", "closed")]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
+@pytest.fixture(scope="session")
+def place(tmp_path_factory, worker_id):
     """A folder with data `ünï` of classes čert and 日本, and a model of them in läufe/first."""
-    folder = tmp_path_factory.mktemp("orte-ü")
+    return made_once(tmp_path_factory, worker_id, "orte-ü", make_place)
+
+
+def make_place(folder):
     for k, name in enumerate(("čert", "日本")):
         for part, count in (("ünï", 30), ("prüfung/test", 10)):
             (folder / part / name).mkdir(parents=True)
@@ -86,7 +91,6 @@ def place(tmp_path_factory):
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{i:02d}é.png")
     command = [sys.executable, "-m", "adam_mp", *WORK["train"][0], "--quiet"]
     subprocess.run([each.format("first") for each in command], cwd=folder, check=True, timeout=300)
-    return folder
 
 
 @contextlib.contextmanager
@@ -135,9 +139,9 @@ def test_every_command_is_tried():
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [(name, kind) for name in ANSWERS for kind in ("ascii", "full")]
-    + [(name, kind) for name in FEW for kind in ("gone", "closed")]
-    + [("predict", "latin-1")],
+    [(name, kind) for name in ANSWERS for kind in ("ascii", "full") if (name, kind) not in LONG]
+    + [(name, kind) for name in FEW for kind in ("gone", "closed") if (name, kind) not in LONG]
+    + [("predict", "latin-1"), *(pytest.param(*each, marks=pytest.mark.long) for each in LONG)],
 )
 def test_an_answer_is_given_or_told_to_be_lost(place, name, kind):
     code, out, err = run(kind, ANSWERS[name], place)
@@ -263,7 +267,7 @@ def train(folder, **settings):
         for kind in (Failing, FailingTerminal)
     ],
 )
-def test_a_run_outlives_its_streams(word, kind, error, tmp_path, monkeypatch):
+def test_a_run_outlives_its_streams(word, kind, error, tmp_path, monkeypatch, forks):
     monkeypatch.setattr(progress, "_PLAIN_SECONDS", -1.0)
     stream = kind(word, error)
     monkeypatch.setattr(sys, "stdout", stream)
@@ -277,7 +281,7 @@ def test_a_run_outlives_its_streams(word, kind, error, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("replaced", ["tee", "none", "closed", "nothing"])
-def test_the_library_needs_no_streams(replaced, tmp_path, monkeypatch):
+def test_the_library_needs_no_streams(replaced, tmp_path, monkeypatch, forks):
     closed = io.StringIO()
     closed.close()
     stream = {"tee": Failing("\0", ValueError()), "none": None, "closed": closed, "nothing": object()}[replaced]

@@ -19,6 +19,8 @@ from adam_mp.training.evaluation import TrainedOn, evaluate_model
 from adam_mp.training.plan.same_data import data_identity
 from tests.data.pictures_on_disk import write_folder
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 def test_a_finished_model_is_tested_whatever_its_training_met(monkeypatch):
     """What a worker met after the last checkpoint ends no test: there is nothing to go back for."""

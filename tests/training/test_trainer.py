@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import adam_mp
 from adam_mp.errors import RunFolderError, TransportError
+from adam_mp.process import folder_lock
 from adam_mp.training import trainer
 from adam_mp.training.replica import joining
 from adam_mp.training.settings.events import Notice
@@ -66,3 +71,19 @@ def test_a_listener_may_refuse_a_run():
 
     with pytest.raises(RunFolderError, match="damaged"):
         trainer._teller([damaged])(Notice("one"))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_run_trains_where_its_file_system_has_no_locks(tmp_path, monkeypatch, capfd, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
+    labels = np.arange(60) % 2
+    images = labels[:, None] + np.zeros((60, 4), np.float32)
+    layers = [adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax()]
+    result = adam_mp.train(layers, (images, labels), cores=1, epochs=1, quiet=True, run_dir=tmp_path / "run")
+    assert result.images_trained == 57
+    told = [line for line in capfd.readouterr().err.splitlines() if "locks" in line]
+    assert len(told) == 1
+    assert told[0].startswith(f"adam_mp: the file system of {tmp_path / 'run'} has no locks ({os.strerror(number)})")

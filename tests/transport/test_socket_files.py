@@ -132,6 +132,8 @@ def test_a_listener_that_comes_back_is_dialled_again(ends, file):  # noqa: F811
     met(dialer, first)
     first.close()
     assert not file.path.exists()
+    # What is sent into a connection before its end is noticed goes with it.
+    wait_until(lambda: dialer.receive(0.05) is None and dialer.statistics().lost == 1, "the dialer to see the end")
     second = ends.listen(None, file)
     met(dialer, second)
     assert dialer.statistics().lost == 1

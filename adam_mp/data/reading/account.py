@@ -6,6 +6,7 @@ Every loader fills one. It is shown before a run, and kept in run.json.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 from adam_mp.data.reading.faults import REMEDIES, BadSample, Fault
 
 FEW = 12  # names that a line has before it says how many more there are
+_COPY = re.compile(
+    r"(?:copy of )?(.+?)(?:[ _]*\(\d+\)|[ _]*\(copy\)|[ _]-?[ _]?copy|[._](?:bak|old|backup|orig)|~)*", re.I
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,3 +83,13 @@ def some(names: Iterable[Any], most: int = FEW) -> str:
     """Return names as a list in words, at most `most` of them and then how many more there are."""
     names = [str(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def copies(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return names that programs give to copies of others among `names`, such as `cat (copy)`, each with the other.
+
+    Only the first is returned.
+    """
+    known = set(names)
+    found = ((name, match[1]) for name in names if (match := _COPY.fullmatch(name)) and match[1] != name)
+    return [(name, base) for name, base in found if base in known][:1]

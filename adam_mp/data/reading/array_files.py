@@ -42,8 +42,12 @@ def read_array_files(path: Path, only_test: bool = False) -> ArrayParts:
             return _parts(path, names, lambda name: _load(path / f"{name}.npy"), only_test)
         if path.suffix.lower() == ".npz":
             # numpy would open the file itself, and leave it open if it is not an archive.
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-                return _parts(path, archive.files, archive.__getitem__, only_test)
+            with open(path, "rb") as file:
+                found = np.load(file, allow_pickle=False)
+                if isinstance(found, np.ndarray):
+                    raise DataError(f"{path} is one array, as .npy files are, and no archive of images and labels")
+                with found as archive:
+                    return _parts(path, archive.files, archive.__getitem__, only_test)
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         if "Object arrays" in str(error):
             raise DataError(

@@ -1,17 +1,34 @@
-"""What lies beside the data of a data folder: data of a second kind are refused, other folders are named."""
+"""What lies beside the data of a data folder: data of a second kind are refused, other folders and files are named."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.image_kinds import is_dropping
 from adam_mp.data.reading.part_folders import has_image
 from adam_mp.data.reading.part_names import part_of
+from adam_mp.data.reading.shards import PACKED
 from adam_mp.errors import DataError
 
-_DATA = (".tar", ".npy", ".npz")
+_DATA = (".tar", ".npy", ".npz", ".zip", *PACKED)
+_UNREAD = (
+    *PACKED,
+    ".tar",
+    ".npz",
+    ".npy",
+    ".zip",
+    ".rar",
+    ".7z",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".tfrecord",
+    ".parquet",
+)
 
 
 def notes_beside(folder: Path, kind: str, used: Collection[str] = ()) -> list[str]:
@@ -31,5 +48,22 @@ def notes_beside(folder: Path, kind: str, used: Collection[str] = ()) -> list[st
     return [f"not used beside the {kind} in {folder}: the folder {path.name}/" for path in folders]
 
 
+def unread_files(folders: Iterable[Path], used: Collection[Path] = ()) -> list[str]:
+    """Return lines about files of data folders that hold data and are not read, such as `test.zip` beside `train/`.
+
+    A packed file is passed over if a folder beside it, or the data folder itself, has its name: it was unpacked.
+    """
+    lines = []
+    for folder in folders:
+        entries = sorted(folder.iterdir())
+        unpacked = {path.name for path in entries if path.is_dir()} | {folder.resolve().name}
+        found = [path for path in entries if path.name.lower().endswith(_UNREAD) and not is_dropping(path.name)]
+        spare = [path.name for path in found if path.name.partition(".")[0] not in unpacked and path not in used]
+        if spare:
+            lines.append(f"not read in {folder}: {some(spare)}; unpack what belongs to the data")
+    return lines
+
+
 def _has_data(folder: Path) -> bool:
-    return has_image(folder) or any(path.suffix.lower() in _DATA for path in folder.iterdir())
+    named = (name.lower() for _, _, names in os.walk(folder) for name in names if not is_dropping(name))
+    return has_image(folder) or any(name.endswith(_DATA) for name in named)

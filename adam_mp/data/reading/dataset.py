@@ -189,11 +189,34 @@ def make_dataset(
         if isinstance(train, Samples):
             assert isinstance(part, Samples), "all parts are of one kind"
             _check_same_form(name, what, train.images, part.images)
+        if part is not train:
+            notices = (*notices, *_without_training(name, what, train.labels, part.labels, class_names))
     shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
     return DataSet(
         name, train, validation, test, shape, classes, tuple(map(as_text, class_names)), account or Account(),
         options or LoadOptions(), tuple(notices),
     )  # fmt: skip
+
+
+def _without_training(
+    name: str, what: str, train: np.ndarray, labels: np.ndarray, names: Sequence[str]
+) -> list[str]:  # fmt: skip
+    """Return a line if labels of a part are of classes without an image to train on.
+
+    Raises DataError if they are those of the training part, counted from one less.
+    """
+    trained, present = (np.flatnonzero(np.bincount(each)) for each in (train, labels))  # faster than sorting
+    lacking = np.setdiff1d(present, trained)
+    if not lacking.size:
+        return []
+    if trained[0] > 0 and not names and (present[0], present[-1]) == (trained[0] - 1, trained[-1] - 1):
+        raise DataError(
+            f"{what} labels of {name} go from {present[0]} to {present[-1]}, but those to train on from {trained[0]} "
+            f"to {trained[-1]}; count both from 0: write labels - 1"
+        )
+    count = int(np.isin(labels, lacking).sum())
+    listed = some(names[label] if names else label for label in lacking.tolist())
+    return [f"{several(count, f'{what} image')} of {name} are of classes without an image to train on: {listed}"]
 
 
 def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataSet:
@@ -205,8 +228,12 @@ def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataS
     """
     assert dataset.parts == [dataset.train], "only one part is matched"
     own, known = _known_by(dataset.class_names, dataset.classes), _known_by(names, classes)
+    part = dataset.train
+    counts = np.bincount(part.labels, minlength=len(own))
+    present = [name for name, count in zip(own, counts, strict=True) if count]
+    numbers = all(name.isdecimal() for name in (*dataset.class_names, *names))
     notes: tuple[str, ...] = ()
-    if (own.keys() <= known.keys()) or (dataset.class_names and names):
+    if numbers or known.keys() >= set(present) or (dataset.class_names and names):
         index = known
     elif len(own) > len(known) or (dataset.class_names and len(own) != len(known)):
         raise DataError(
@@ -219,9 +246,7 @@ def match_classes(dataset: DataSet, names: Sequence[str], classes: int) -> DataS
             f"classes are matched by their order, since one side has no names: the data have {_shown(own)}, the model "
             f"{_shown(names)}",
         )
-    part = dataset.train
-    counts = np.bincount(part.labels, minlength=len(own))
-    unknown = [name for name, count in zip(own, counts, strict=True) if count and name not in index]
+    unknown = [name for name in present if name not in index]
     if unknown:
         raise DataError(
             f"{dataset.name} has the class {some(map(repr, unknown))}, which the model does not know; the data have "
@@ -257,7 +282,8 @@ def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray
             f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
             f"training images {train.dtype} {train.shape[1:]}; expected the same"
         )
-    if what != "training" and train.dtype != np.uint8 and (why := other_scale(images[:_FEW], ValueScale.of(train))):
+    whole = train.dtype == np.uint8 and images[:_FEW].max(initial=0) > 1  # bytes of any brightness are bytes
+    if what != "training" and not whole and (why := other_scale(images[:_FEW], ValueScale.of(train))):
         raise DataError(f"{what} images of {name}: {why}")
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from adam_mp.data.reading.containers import is_deep_grey, is_rare_jpeg, is_webp, orientation, webp_size, without_notes
 from adam_mp.data.reading.faults import Fault, SampleError
 from adam_mp.data.reading.options import WHITE, LoadOptions
+from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.kernels.shrink import shrink
 
 _WORTH_SHRINKING = 1.25  # images are shrunk by this factor or more, not by less
@@ -238,5 +239,5 @@ def _fit(pixels: np.ndarray, least: tuple[int, int]) -> np.ndarray:
     if ratio < _WORTH_SHRINKING:
         return pixels
     out = np.empty((max(round(height / ratio), least[0]), max(round(width / ratio), least[1]), channels), np.uint8)
-    shrink(np.ascontiguousarray(pixels), out, np.empty(width * channels, np.float32))
+    shrink(for_kernels(np.ascontiguousarray(pixels)), out, np.empty(width * channels, np.float32))
     return out

@@ -20,6 +20,7 @@ from adam_mp.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 _LARGEST = 1 << 40  # bytes that a header may announce
+_GZIP_LEAST = 18  # bytes
 _MOST_ZIPPED = 3  # times that a file may be gzipped, one inside the other
 # MNIST's four names with the points, prefixes and endings that mirrors and unpackers give them.
 _NAME = re.compile(
@@ -67,17 +68,20 @@ def find_idx(folder: Path, name: str) -> Path:
     (`emnist-letters-train-...`), or of a folder that holds the file. Raises DataError if there is none, or if there are
     files of several prefixes.
     """
-    for path in (folder / name, folder / f"{name}.gz"):
+    plain, packed = folder / name, folder / f"{name}.gz"
+    if plain.is_file() and packed.is_file():
+        _check_same(plain, packed)
+    for path in (plain, packed):
         if path.is_file():
             return path
     wanted = _slot(name)
     alike = {entry: slot for entry in sorted(folder.iterdir()) if (slot := _slot(entry.name)) is not None}
     if wanted is not None:
-        prefixes = sorted({slot[0] for slot in alike.values()})
-        if len(prefixes) > 1 and wanted[0] not in prefixes:
+        if len(prefixes := sorted({slot[0] for slot in alike.values()})) > 1:
+            names = ", ".join(prefix or "without a prefix" for prefix in prefixes)
             raise DataError(
-                f"data folder {folder} has IDX files of several data sets: {', '.join(prefixes)}; move the four files "
-                "of one into a folder of their own"
+                f"data folder {folder} has IDX files of several data sets: {names}; move the four files of one into a "
+                "folder of their own"
             )
         found = [file for entry, slot in alike.items() if slot[1:] == wanted[1:] for file in _files_in(entry)]
         if found:
@@ -87,6 +91,17 @@ def find_idx(folder: Path, name: str) -> Path:
     raise DataError(
         f"data folder {folder} has no {name} (or {name}.gz); expected the four IDX files of MNIST's names{has}"
     )
+
+
+def _check_same(plain: Path, packed: Path) -> None:
+    """Raise DataError if a file is not what its gzipped neighbour holds, by the checksum at the end of that."""
+    try:
+        if packed.stat().st_size >= _GZIP_LEAST and packed.read_bytes()[-8:-4] != struct.pack(
+            "<I", zlib.crc32(plain.read_bytes())
+        ):
+            raise DataError(f"{plain} and {packed} are not the same; remove the one that is not meant")
+    except OSError:
+        pass  # it is told when the file is read
 
 
 def unused_idx(folder: Path, used: Sequence[Path]) -> list[str]:

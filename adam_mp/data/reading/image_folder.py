@@ -9,12 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.data.reading.account import Account, some, why_nothing
+from adam_mp.data.reading.account import Account, copies, some, why_nothing
+from adam_mp.data.reading.beside import unread_files
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.faults import BadSample
 from adam_mp.data.reading.image_kinds import ENDINGS
 from adam_mp.data.reading.labels import alike, single_images
-from adam_mp.data.reading.meant_classes import check_meant, check_no_parts, folders_inside
+from adam_mp.data.reading.meant_classes import (
+    check_below,
+    check_inner,
+    check_meant,
+    check_no_part_inside,
+    check_no_parts,
+    folders_inside,
+)
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
@@ -65,7 +73,9 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
         _check_classes(each, train)
     elsewhere = {name for each in usable.values() for name in each.classes}
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
+    notes += unread_files(dict.fromkeys([folder, *places.values()]))
     notes += alike(classes)
+    notes += [f"the class folder {copy}/ may be a copy of {base}/" for copy, base in copies(classes)]
     if not only_test:
         notes += single_images(len(each.images) for each in train.classes.values())
     _tell_empty(train, set(classes), notes)
@@ -103,8 +113,10 @@ def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]
     deeper = all(not each.direct for each in part.classes.values())
     if len(part.classes) == 1 and deeper:
         _refuse_deep(part, named)
+    if named:
+        check_no_part_inside(part)
     check_meant(part)
-    part = _regrouped(part, notes) if deeper else part
+    part = _told_or_regrouped(part, notes) if deeper else part
     if len(part.classes) < least:
         (name, only), others = next(iter(part.classes.items())), sorted(part.folders - set(part.classes))
         found = f"{part.folder} has only one class folder with images: {name} ({len(only.images):,})"
@@ -132,11 +144,25 @@ def _refuse_deep(part: PartFound, named: bool) -> None:
     )
 
 
+def _told_or_regrouped(part: PartFound, notes: list[str]) -> PartFound:
+    """Return the part as `_regrouped` does; if it is the same, add a note about folders below the classes."""
+    made = _regrouped(part, notes)
+    inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
+    if made is part and any(len(each) > 1 for each in inside.values()):
+        below = some(sorted({inner for each in inside.values() for inner in each}), 6)
+        notes.append(
+            f"the images of the classes {some(inside)} lie in folders below them, which are no classes: {below}"
+        )
+    return made
+
+
 def _regrouped(part: PartFound, notes: list[str]) -> PartFound:
     """Return the part with the folders inside its folders as classes, where all of its folders hold the same ones."""
     inner = part.inner_classes()
     if inner is None:
         return part
+    check_inner(part, inner)
+    check_below(part, inner)
     notes.append(
         f"the folders {some(f'{name}/' for name in part.classes)} of {part.folder} hold the same folders, "
         f"{some(inner)}: these are the classes"

@@ -13,9 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.data.reading.account import some
 from adam_mp.data.reading.axes import order_of_image
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault, SampleError
-from adam_mp.data.reading.labels import Classes, find_classes, most_alike, plain_label, plain_labels, plain_of
+from adam_mp.data.reading.labels import (
+    Classes,
+    class_name,
+    find_classes,
+    most_alike,
+    plain_label,
+    plain_labels,
+    plain_of,
+)
 from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
@@ -74,15 +83,35 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     what, dataset, _, plain, _ = found[0]
     classes = find_classes(plain, what, _names_of(dataset), to_train)
     parts = [
-        Items(dataset, numbers, classes.number(plain, what), rejected)
+        Items(dataset, numbers, classes.number(_by_name(plain, _names_of(dataset), classes, what), what), rejected)
         for what, dataset, numbers, plain, rejected in found
     ]
     return parts, classes
 
 
-def _names_of(dataset: Any) -> Sequence[str]:
-    names = getattr(dataset, "classes", ())
-    return tuple(map(str, names)) if isinstance(names, (list, tuple, np.ndarray)) else ()
+def _names_of(dataset: Any) -> tuple[str, ...]:
+    """Return the names that an object gives to its classes, each once; none if it lists one for each item."""
+    given = _listed(dataset, "classes")
+    names = tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
+    if len(set(names)) == len(names):
+        return names
+    if len(names) == len(dataset):
+        return ()
+    return tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names))
+
+
+def _by_name(plain: np.ndarray, names: Sequence[str], classes: Classes, what: str) -> np.ndarray:
+    """Return plain labels as names if they are numbers among `names` that are not those of `classes`, in their order.
+
+    Each object numbers the classes that it has: in another object, the same number may be another class.
+    """
+    if plain.dtype.kind in "UO" or not (names and classes.names) or tuple(names) == tuple(classes.names):
+        return plain
+    if plain.min() < 0 or plain.max() >= len(names):
+        raise DataError(
+            f"the {what} data have labels from {plain.min()} to {plain.max()}, but {len(names)} classes ({some(names)})"
+        )
+    return np.array([names[label] for label in plain.astype(np.int64).tolist()], object)
 
 
 def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[BadSample, ...]]:
@@ -91,10 +120,10 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     if count == 0:
         raise DataError(f"{what} is empty; expected at least one image")
     for name in _LABELS:
-        given: Any = getattr(dataset, name, None)
+        given = _listed(dataset, name)
         if hasattr(given, "__len__") and len(given) == count:
             labels = plain_labels(given, count, what)
-            if _are_of_items(labels, dataset):
+            if _other_label(labels, np.arange(count), dataset) is None:
                 return np.arange(count), labels, ()
     found, numbers, failures = [], [], []
     for number in range(count):
@@ -116,6 +145,11 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
             failures.append((number, f"its label is {label!r}, of another kind than most"))
     kept = [number for number, same in zip(numbers, alike, strict=True) if same]
     plain = plain_of([label for label, same in zip(found, alike, strict=True) if same], what)
+    if (changed := _other_label(plain, kept, dataset)) is not None:
+        raise DataError(
+            f"{what}: item {changed} had another label when it was asked again; expected an object whose items are the "
+            "same whatever their order and however often they are asked"
+        )
     rejected = tuple(
         BadSample(f"item {number} of the {what} data", Fault.BAD_ITEM, f"{REASONS[Fault.BAD_ITEM]}: {why}")
         for number, why in sorted(failures)
@@ -123,16 +157,28 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     return np.array(kept, np.int64), plain, rejected
 
 
-def _are_of_items(labels: np.ndarray, dataset: Any) -> bool:
-    """Tell whether these labels are those of the items, of which some are asked: objects may transform or reorder."""
-    for number in np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int).tolist():
+def _listed(dataset: Any, name: str) -> Any:
+    """Return an attribute of a user's object, None if it has none or the object cannot give it."""
+    try:
+        return getattr(dataset, name, None)
+    except Exception:  # of a property
+        return None
+
+
+def _other_label(labels: np.ndarray, numbers: Sequence[int] | np.ndarray, dataset: Any) -> int | None:
+    """Return the number of an item whose label is another than in `labels`, None if there is none.
+
+    `labels` are those of the items `numbers`, of which some are asked: objects may transform or reorder.
+    """
+    for place in np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int).tolist():
+        number = int(numbers[place])
         try:
             label = _label_of(dataset[number])
         except Exception:
             continue  # the item is bad: it is reported when it is to be trained
-        if label != labels[number]:
-            return False
-    return True
+        if label != labels[place]:
+            return number
+    return None
 
 
 def _label_of(item: Any) -> int | bool | str:
@@ -216,5 +262,8 @@ def _advice(pixels: np.ndarray) -> str:
     order = order_of_image(pixels.shape)
     if pixels.dtype == np.uint8 or not np.issubdtype(pixels.dtype, np.number):
         return f"; write image{order}" if order else ""
-    scale = "(255 * image)" if np.issubdtype(pixels.dtype, np.floating) and pixels.max(initial=0) <= 1 else "image"
+    low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
+    if low < 0 or high > np.iinfo(np.uint8).max:  # which would be cut to 8 bits
+        return "; scale its values to 0 to 255 before it becomes uint8"
+    scale = "(255 * image)" if np.issubdtype(pixels.dtype, np.floating) and high <= 1 else "image"
     return f"; write {scale}{order}.astype(numpy.uint8)"

@@ -26,7 +26,8 @@ _LISTED = 6  # numbers that a line names
 _LARGEST = 2**31 - 1
 _SINGLE = 0.9  # share of the classes that may have a single image
 _STRAY, _MOST_STRAY = 0.05, 2  # share of labels that may be damaged, and their number in a small set
-_MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null"))
+_MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null", "NULL", "None", "N/A", "n/a", "#N/A"))
+_UNSEEN = frozenset(("Cf", "Cn", "Co", "Cs"))  # categories of characters without a width
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
 
 
@@ -119,7 +120,7 @@ def plain_label(value: Any) -> int | bool | str:
     if isinstance(value, str):
         if not value.strip():
             raise MissingLabelError("empty text")
-        return class_name(value)
+        return class_name(str.__str__(value))  # plain text of an Enum's too
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     if isinstance(value, numbers.Integral):
@@ -145,24 +146,59 @@ def class_name(name: str) -> str:
 
 
 def alike(names: Sequence[str]) -> list[str]:
-    """Return a line if two names of classes are the same but for spaces, or upper and lower case."""
+    """Return a line if two names of classes are the same but for what the eye passes over.
+
+    That is spaces, upper and lower case, quotes, characters without a width, and ways to write a number: 1, 01, 1.0.
+    """
     folded: dict[str, str] = {}
     for name in names:
-        other = folded.setdefault(" ".join(name.split()).casefold(), name)
+        other = folded.setdefault(_folded(name), name)
         if other != name:
-            return [f"classes {_short(other)} and {_short(name)} differ only in spaces or in upper and lower case"]
+            return [
+                f"classes {_short(other)} and {_short(name)} differ only in spaces, in upper and lower case, or in "
+                "other ways to write the same"
+            ]
     return []
+
+
+def _folded(name: str) -> str:
+    if name.isascii() and name.isalpha():
+        return name.casefold()
+    seen = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) not in _UNSEEN)
+    text = " ".join(seen.split()).strip("\"'` ").casefold()
+    if not any(map(str.isdecimal, text)):
+        return text
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
+
+
+class Spelled(int):
+    """A number that was read from text which spells it in another way than Python does, such as 007."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> int:
+        """Return the number that `text` spells, as a `Spelled` only where that is needed."""
+        number = cls(text)
+        number.text = text
+        return number if text != repr(int(number)) else int(number)
 
 
 def names_among(found: Sequence[int | bool | str]) -> list[int | bool | str]:
     """Return labels that were read from text; if some of them are names, numbers are names too, such as 7 beside A.
 
-    A few names among numbers may be damaged labels: they stay as they are, and `most_alike` finds them.
+    They are the names that the text had: 007 is not 7. A few names among numbers may be damaged labels: they stay as
+    they are, and `most_alike` finds them.
     """
     names = sum(isinstance(label, str) for label in found)
     if names <= max(_STRAY * len(found), _MOST_STRAY):
-        return list(found)
-    return [str(label) if type(label) is int else label for label in found]
+        return [int(label) if isinstance(label, Spelled) else label for label in found]
+    return [
+        label.text if isinstance(label, Spelled) else str(label) if type(label) is int else label for label in found
+    ]
 
 
 def most_alike(found: Sequence[int | bool | str]) -> list[bool]:

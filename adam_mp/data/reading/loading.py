@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,15 @@ import numpy as np
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
-from adam_mp.data.reading.beside import notes_beside
+from adam_mp.data.reading.beside import notes_beside, unread_files
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
-from adam_mp.data.reading.decoding import image_size
-from adam_mp.data.reading.depths import Depths
-from adam_mp.data.reading.faults import SampleError, summary_of
 from adam_mp.data.reading.idx import find_idx, has_idx, read_idx, unused_idx
 from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
-from adam_mp.data.reading.records import Records
+from adam_mp.data.reading.picture_form import LOOKED_AT, least_images, looked_at, picture_shape, with_form
 from adam_mp.data.reading.samples import make_samples
 from adam_mp.data.reading.shards import (
     PACKED,
@@ -35,19 +31,15 @@ from adam_mp.data.reading.shards import (
     read_shard_set,
     shards_by_part,
 )
-from adam_mp.errors import DataError, SettingsError, refusal, several, shown
+from adam_mp.errors import DataError, refusal, several, shown
 from adam_mp.proposals import nearest
 
 EMBEDDED = "mnist"
 _EMBEDDED_FOLDER = Path(__file__).parents[1] / "mnist"
 _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
           "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
-_USUAL_SIDE = 224
-_LOOKED_AT = 64  # images whose headers decide the size and colours of all pictures
-_MORE_FILES, _MORE_ITEMS = 192, 64  # and at most so many more, to have one of each class
-_MORE_DEEP = 500  # images that are decoded to see their largest value, if the first have grey values of 16 bits
+_MORE_ITEMS = 64  # items that are looked at beyond the first, to have one of each class
 _ASKED_TWICE = 32  # items that are asked a second time, to see whether the object draws at random
-_LARGEST_SIDE = 4096  # pixels
 
 
 def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> DataSet:
@@ -55,7 +47,7 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
 
     `source` is one of
 
-    - "mnist", the embedded data set;
+    - "mnist", the embedded data set, also if there is such a folder, which "./mnist" names;
     - a folder with the four IDX files, with class folders of images, with tar shards, or with .npy files;
     - tar shards by name, `name.tar` or `name-{00..31}.tar`; or an .npz file;
     - arrays: `(images, labels)`, `(images, labels, test_images, test_labels)` or `((images, labels), (test_images,
@@ -66,6 +58,8 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     options = options or LoadOptions()
     if isinstance(source, DataSet):
         return source
+    if isinstance(source, os.PathLike) and os.fsdecode(source) == EMBEDDED:
+        source = os.path.join(os.curdir, EMBEDDED)
     if isinstance(source, (str, bytes, os.PathLike)):
         return _load_path(os.fsdecode(source), options)
     if isinstance(source, Sequence) and not _has_items(source):
@@ -190,7 +184,9 @@ def _why_no_data(path: Path) -> str:
         known = [f"{name} alone, which is not enough" for name in arrays if meaning_of(name[:-4])]
         return f"{said}; it has {' and '.join((known + unknown)[:2])}"
     if files := [name for name in names if name.lower().endswith((".npz", ".zip", ".h5", ".parquet", ".csv"))]:
-        use = f"; give {path / files[0]}" if files[0].lower().endswith(".npz") else ""
+        archives = [name for name in files if name.lower().endswith(".npz")]
+        use = f"; give {path / archives[0]}" if len(archives) == 1 else ""
+        use = use or ("; put the arrays of all parts into one .npz file, as x_train, y_train, ..." if archives else "")
         return f"{said}; it has {some(files, 3)}{use}"
     return f"{said}; it has {some(names, 5) or 'nothing at all'}"
 
@@ -215,7 +211,9 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         used += files
         places[part] = " and ".join(file.relative_to(folder).as_posix() for file in files)
     account = Account("IDX files", places, True)
-    if name != EMBEDDED:
+    if name == EMBEDDED:
+        account = account.with_notes(_not_the_folder())
+    else:
         account = account.with_notes(unused_idx(folder, used))
         account = account.with_notes(
             notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used])
@@ -223,6 +221,14 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
     if options.only_test:
         parts = {TRAIN: parts[TEST]}
     return _with_arrays(name, parts, account, options)
+
+
+def _not_the_folder() -> list[str]:
+    """Return a line if the present folder has an entry of the embedded data set's name, which may have been meant."""
+    if not os.path.isdir(EMBEDDED):
+        return []
+    here = os.path.join(os.curdir, EMBEDDED)
+    return [f"{EMBEDDED} is the embedded data set; the folder {EMBEDDED}/ here is not used: to use it, give {here}"]
 
 
 def _load_arrays(path: Path, options: LoadOptions) -> DataSet:
@@ -244,13 +250,8 @@ def _with_arrays(
     made = dict(zip(order, samples, strict=True))
     return make_dataset(
         name, made[TRAIN], made.get(VALIDATION), made.get(TEST), class_names=classes.names, account=account,
-        least=_least(options), options=options, notices=classes.notices,
+        least=least_images(options), options=options, notices=classes.notices,
     )  # fmt: skip
-
-
-def _least(options: LoadOptions) -> int:
-    """Return how many classes there must be: one may be all that is tested."""
-    return 1 if options.only_test else 2
 
 
 def _load_folder(path: Path, options: LoadOptions) -> DataSet:
@@ -261,7 +262,7 @@ def _load_folder(path: Path, options: LoadOptions) -> DataSet:
         if inside is not None:
             raise DataError(f"{error}; {inside} has data: give that folder") from None
         raise
-    return _with_form(str(path), found.parts, found.classes, options, found.account)
+    return with_form(str(path), found.parts, found.classes, options, found.account)
 
 
 def _other_data_below(path: Path, deepest: int = 3) -> Path | None:
@@ -288,9 +289,14 @@ def _load_shards(
     if folder is not None:
         used = {path.relative_to(folder).parts[0] for paths in shards.values() for path in paths}
         notes = notes_beside(folder, "tar shards", used)
+        read = [path for paths in shards.values() for path in paths]
+        inside = sorted({path.parent for path in read} - {folder})
+        for place in inside:
+            notes += notes_beside(place, "tar shards", [path.name for path in read if path.parent == place])
+        notes += unread_files([folder, *inside], read)
     found = read_shard_set(shards, parts_named, options.only_test)
     account = found.account.with_notes(notes)
-    return _with_form(source, found.parts, found.classes, options, account, found.notices)
+    return with_form(source, found.parts, found.classes, options, account, found.notices)
 
 
 def _tested(dataset: DataSet, options: LoadOptions) -> DataSet:
@@ -306,10 +312,10 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts, classes = make_items(
         list(zip(("training", "test"), datasets, strict=False)), to_train=not options.only_test
     )  # fmt: skip
-    chosen = _looked_at(parts[0].labels, np.arange(min(_LOOKED_AT, len(parts[0]))), _MORE_ITEMS)
+    chosen = looked_at(parts[0].labels, np.arange(min(LOOKED_AT, len(parts[0]))), _MORE_ITEMS)
     sizes, look = look_at_items(parts[0], chosen, _ASKED_TWICE)
     parts[0] = dataclasses.replace(parts[0], look=look)
-    shape = _shape(sizes, options)
+    shape = picture_shape(sizes, options)
     test: Part | None = parts[1] if len(parts) > 1 else None
     asked = (
         "items, asked for anew in each epoch: the object draws at random"
@@ -319,86 +325,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     account, name = Account(asked, {}, test is not None), type(datasets[0]).__name__
     return _tested(
         make_dataset(
-            name, parts[0], None, test, shape, classes.names, account, _least(options), options, classes.notices
+            name, parts[0], None, test, shape, classes.names, account, least_images(options), options, classes.notices
         ),
         options,
     )
-
-
-def _with_form(
-    name: str, parts: Mapping[str, Records], classes: Sequence[str], options: LoadOptions, account: Account,
-    notices: Sequence[str] = (),
-) -> DataSet:  # fmt: skip
-    """Return the data set of these parts; the first images decide the size, colours and depth of pictures."""
-    train = parts[TRAIN]
-    sizes, faults, failed, depths = [], [], [], Depths()
-    spread = np.arange(0, len(train), max(1, len(train) // _LOOKED_AT))
-    looked = sorted(_looked_at(train.labels, spread, _MORE_FILES).tolist())
-    for sample in looked:
-        try:
-            content = train.table.read(sample, options.byte_limit)
-            sizes.append(image_size(content, options))
-        except SampleError as error:  # the sample is bad: it is reported when it is to be trained
-            faults.append((train.table.place(sample), error))
-            failed.append(sample)
-        else:
-            depths.look(content, options)
-    if not sizes:
-        raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
-    shape = _shape(sizes, options)
-    validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
-    if depths.measures(options):
-        more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
-        depths.look_at_more([sample for sample in more.tolist() if sample not in looked], train.table, options)
-    clipped = not depths.deep if options.white is None else options.clipped  # a white that nobody chose hides nothing
-    options = dataclasses.replace(options, white=depths.white(options), clipped=clipped)
-    notices = (*notices, *depths.notices(options))
-    notices = (*notices, *_unreadable(train.labels, looked, failed, faults, classes))
-    return make_dataset(name, train, validation, test, shape, classes, account, _least(options), options, notices)
-
-
-def _looked_at(labels: np.ndarray, some: np.ndarray, more: int) -> np.ndarray:
-    """Return the samples that are looked at before a run: `some`, and one of each class.
-
-    At most `more` are added for classes that have none among the others: so a small class can tell that images are
-    larger, in colour or deep.
-    """
-    first: np.ndarray = np.full(int(labels.max(initial=0)) + 1, -1, np.int64)
-    first[labels[::-1]] = np.arange(len(labels) - 1, -1, -1)
-    first[labels[some]] = -1
-    return np.concatenate([some, first[first >= 0][:more]])
-
-
-def _unreadable(
-    labels: np.ndarray, looked: Sequence[int], failed: Sequence[int], faults: Sequence[tuple[str, SampleError]],
-    classes: Sequence[str],
-) -> list[str]:  # fmt: skip
-    """Return a line if of some class several images were looked at, and none of them can be read."""
-    seen, bad = np.bincount(labels[np.array(looked)]), np.bincount(labels[np.array(failed, np.int64)])
-    lost = np.flatnonzero((bad > 1) & (bad == seen[: len(bad)])).tolist()
-    if not lost:
-        return []
-    names = some(classes[label] if classes else label for label in lost)
-    of_them = [fault for sample, fault in zip(failed, faults, strict=True) if labels[sample] in lost]
-    return [f"no image looked at first of the class {names} can be read: {summary_of(of_them)}"]
-
-
-def _shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -> tuple[int, int, int]:
-    """Return height, width and channels of pictures: as `options` asks, or as all images are, or 224x224."""
-    channels = options.channels or max(size[2] for size in sizes)
-    if options.image_size is not None:
-        return (*parse_image_size(options.image_size), channels)
-    same = {size[:2] for size in sizes}
-    if len(same) == 1 and max(sizes[0][:2]) <= _USUAL_SIDE:
-        return (*sizes[0][:2], channels)
-    return _USUAL_SIDE, _USUAL_SIDE, channels
-
-
-def parse_image_size(text: str) -> tuple[int, int]:
-    """Return the (height, width) that "224" or "192x256" stands for; raises SettingsError for other texts."""
-    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(text).strip())
-    if match is None or not all(1 <= int(side) <= _LARGEST_SIDE for side in match.groups() if side is not None):
-        raise SettingsError(
-            f"--image-size is {shown(text)}; expected pixels such as 224, or HEIGHTxWIDTH such as 192x256"
-        )
-    return int(match[1]), int(match[2] or match[1])

@@ -5,11 +5,20 @@ Such folders would train to a perfect accuracy that means nothing, so they are r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
-from adam_mp.data.reading.part_names import TRAIN, WANTED, part_of, part_with_number, pieces_of, spelling
+from adam_mp.data.reading.part_names import (
+    TRAIN,
+    WANTED,
+    part_of,
+    part_of_word,
+    part_with_number,
+    pieces_of,
+    spelling,
+)
 from adam_mp.errors import DataError
 
 _MOST = 0.8  # share of all images from which one folder of folders is taken for the data folder itself
@@ -17,6 +26,7 @@ _HELD_ALIKE = (
     0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
 )
 _IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "frames", "rgb", "input"))
+_SURELY = frozenset(("image", "images", "img", "imgs", "jpegimages"))  # beside answers, whatever else there is
 _PIECES = frozenset((word,) for word in (
     "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
     "data", "volume", "vol",
@@ -25,6 +35,18 @@ _ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
     "groundtruth", "seg", "target", "targets",
 ))  # fmt: skip
+_KINDS = _IMAGES | _ANSWERS | frozenset((
+    "depth", "ir", "infrared", "nir", "thermal", "original", "originals", "orig", "augmented", "aug", "augmentation",
+    "raw", "processed", "preprocessed", "cropped", "crop", "crops", "resized", "gray", "grey", "grayscale", "greyscale",
+    "color", "colour", "segmented", "edges", "flow", "thumbs", "thumbnails", "hires", "lowres", "hr", "lr", "noisy",
+    "clean",
+))  # fmt: skip
+_HELD_OUT = frozenset((
+    "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout", "query", "gallery", "probe", "unlabeled",
+    "unlabelled", "te", "exam", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung",
+    "测试", "验证", "テスト", "тест",
+))  # fmt: skip
+_TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 
 
 def check_meant(part: PartFound) -> None:
@@ -32,9 +54,13 @@ def check_meant(part: PartFound) -> None:
     check_no_parts(part)
     inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
     _check_roles(part)
+    _check_belonging(part)
+    _check_holds_classes(part, inside)
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
     _check_pieces(part)
+    if all(len(each) == 1 for each in inside.values()):
+        check_below(part, part.classes)
 
 
 def folders_inside(name: str, found: ClassFound) -> dict[str, int]:
@@ -63,16 +89,92 @@ def check_no_parts(part: PartFound) -> None:
     raise DataError(f"the folders of {part.folder} are no classes: they hold parts ({spelled}); {todo}")
 
 
+def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
+    """Raise DataError if folders that all class folders of a part hold cannot be the classes in place of these."""
+    roles = ["".join(pieces_of(name)) for name in inner]
+    words = {tuple(piece for piece in pieces_of(name) if not piece.isdecimal()) for name in inner}
+    kinds = all(role in _KINDS for role in roles) or all(_TIME.fullmatch(name) for name in inner)
+    if kinds or (words <= _PIECES and all(any(map(str.isdecimal, pieces_of(name))) for name in inner)):
+        raise DataError(
+            f"the folders {some(f'{name}/' for name in inner)} in {some(f'{name}/' for name in part.classes)} of "
+            f"{part.folder} are no classes, but kinds or pieces of the same images; if the outer folders are the "
+            "classes, move their images out of the inner ones"
+        )
+    if held_out := [name for name in part.classes if {"".join(pieces_of(name)), name.casefold()} & _HELD_OUT]:
+        raise DataError(
+            f"the folders {some(f'{name}/' for name in part.classes)} of {part.folder} hold the same classes, and "
+            f"{held_out[0]}/ is not to be trained on: call the folders train/, val/ and test/, or move it away"
+        )
+
+
+def check_below(part: PartFound, classes: Mapping[str, ClassFound]) -> None:
+    """Raise DataError if all `classes` hold the same folders two levels below the part: these may be the classes."""
+    below = [{name.split("/")[2] for name in each.images if name.count("/") > 2} for each in classes.values()]
+    names = below[0]
+    kinds = all("".join(pieces_of(name)) in _KINDS or _TIME.fullmatch(name) for name in names)
+    if len(classes) < 2 or len(names) < 2 or kinds or any(each != names for each in below):
+        return
+    raise DataError(
+        f"the classes of {part.folder} are not clear: the folders {some(f'{name}/' for name in classes)} all hold the "
+        f"folders {some(f'{name}/' for name in sorted(names))}; if these are the classes, move their images up to "
+        f"{part.folder}/NAME; if not, move the images out of them"
+    )
+
+
+def check_no_part_inside(part: PartFound) -> None:
+    """Raise DataError if a part's class folders have the name of another part, such as `train/val/`.
+
+    A class `train` may be meant, as long as it does not hold the classes.
+    """
+    for name, each in part.classes.items():
+        inner = set(folders_inside(name, each)) & set(part.classes)
+        if (meant := part_of(name)) is not None and (meant != TRAIN or inner):
+            raise DataError(
+                f"{part.folder / name} has the name of a part, and lies in another; move it to "
+                f"{part.folder.parent / name}; if it is a class, rename it"
+            )
+
+
 def _check_roles(part: PartFound) -> None:
-    """Raise DataError if the folders are images and what belongs to them, such as masks."""
+    """Raise DataError if the folders are images and what belongs to them, or kinds of the same images."""
     roles = {name: "".join(pieces_of(name)) for name in part.classes}
-    answers = [name for name, role in roles.items() if role in _ANSWERS]
-    images = [name for name, role in roles.items() if role in _IMAGES]
-    if answers and images and len(answers) + len(images) == len(roles):
+    answers = [name for name in roles if not _ANSWERS.isdisjoint(pieces_of(name)) or roles[name] in _ANSWERS]
+    images = [name for name, role in roles.items() if role.rstrip("0123456789") in _IMAGES]
+    kinds = len(roles) > 1 and all(role in _KINDS for role in roles.values())
+    surely = any(roles[name] in _ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
+    if kinds or surely or (answers and images and len({*answers, *images}) == len(roles)):
         raise DataError(
             f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but images and what "
-            "belongs to them; adam_mp trains classes: put the images of each class into a folder of its name"
+            "belongs to them; "
+            + (
+                "adam_mp trains classes: put the images of each class into a folder of its name"
+                if part.inner_classes() is None
+                else f"give one of them, such as {part.folder / next(iter(roles))}"
+            )
         )
+
+
+def _check_belonging(part: PartFound) -> None:
+    """Raise DataError if a folder has the name of another and a word such as masks: `cat/` and `cat_masks/`."""
+    split = {tuple(pieces_of(name)): name for name in part.classes}
+    for pieces, name in split.items():
+        rest = tuple(piece for piece in pieces if piece not in _ANSWERS)
+        if rest and rest != pieces and (base := split.get(rest)) is not None:
+            raise DataError(
+                f"{part.folder / name} seems to hold what belongs to the images of {base}/, and is no class; move it "
+                f"out of {part.folder}"
+            )
+
+
+def _check_holds_classes(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise DataError if a class folder holds folders with the names of class folders beside it: `red/`, `all/red/`."""
+    for name, inner in inside.items():
+        again = [each for each in inner if each in part.classes and each != name]
+        if len(again) > 1:
+            raise DataError(
+                f"{part.folder / name} holds folders with the names of classes beside it ({some(sorted(again))}), so "
+                f"it is no class; move it out of {part.folder}"
+            )
 
 
 def _check_one_too_deep(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
@@ -114,8 +216,9 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
 def _check_pieces(part: PartFound) -> None:
     """Raise DataError if the folders are parts with a number or a letter, `train2017`, or pieces of a set, `fold1`."""
     names = some(f"{name}/" for name in part.classes)
-    parts = {part_with_number(name) for name in part.classes} - {None}
-    if len(parts) > 1:
+    numbered_parts = [part_with_number(name) for name in part.classes]
+    parts = {*numbered_parts, *_parts_beside_the_same(part)} - {None}
+    if len(parts) > 1 or (len(numbered_parts) > 1 and None not in numbered_parts):
         wanted = spelling([each for each in WANTED if each in parts])
         raise DataError(
             f"the folders {names} of {part.folder} look like parts, not classes; call them {wanted}, with a folder for "
@@ -124,8 +227,20 @@ def _check_pieces(part: PartFound) -> None:
     split = [pieces_of(name) for name in part.classes]
     words = {tuple(piece for piece in pieces if not piece.isdecimal()) for pieces in split}
     numbered = all(any(piece.isdecimal() for piece in pieces) for pieces in split)
-    if len(words) == 1 and numbered and words & _PIECES and part.inner_classes() is None:
+    pieces_alone = any((word,) in _PIECES for each in words for word in each)
+    if len(words) == 1 and numbered and pieces_alone and part.inner_classes() is None:
         raise DataError(
             f"the folders {names} of {part.folder} are no classes, but pieces of one data set; put the images of each "
             "class into a folder of its name"
         )
+
+
+def _parts_beside_the_same(part: PartFound) -> set[str | None]:
+    """Return the parts that names say which are the same but for it: `box_train/`, `box_test/`; none if it is one."""
+    found: dict[tuple[str, ...], set[str | None]] = {}
+    for name in part.classes:
+        pieces = pieces_of(name)
+        rest = tuple(piece for piece in pieces if part_of_word(piece) is None)
+        if len(rest) == len(pieces) - 1:
+            found.setdefault(rest, set()).update(part_of_word(piece) for piece in pieces)
+    return next((parts - {None} for parts in found.values() if len(parts - {None}) > 1), set())

@@ -40,6 +40,7 @@ def find_part_folders(folder: Path, train_wanted: bool = True) -> PartFolders:
         return PartFolders({})
     order = (TRAIN, VALIDATION, TEST)
     places = {part: places[part] for part in order if part in places}
+    _check_apart(places)
     beside = [name for name in names if part_of(name) is None]
     for name in beside:
         meant = part_meant(name)
@@ -94,6 +95,15 @@ def _only(folder: Path, part: str, spelled: list[str]) -> str:
             "put the images of the others into it or move them away"
         )
     return (full or spelled)[0]
+
+
+def _check_apart(places: Mapping[str, Path]) -> None:
+    """Raise DataError if a part is a link to another: images to train on would be tested."""
+    seen: dict[tuple[int, int], Path] = {}
+    for place in places.values():
+        status = place.stat()
+        if (other := seen.setdefault((status.st_dev, status.st_ino), place)) is not place:
+            raise DataError(f"{place} and {other} are two parts, but one folder by two names; give each its own images")
 
 
 def _check_no_part_alone(folder: Path, places: Mapping[str, Path], names: list[str]) -> None:

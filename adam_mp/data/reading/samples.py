@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.unclear import unclear_images
 from adam_mp.data.reading.axes import UNKNOWN, odd_channels, order_of_images
 from adam_mp.data.reading.labels import Classes, find_classes, plain_labels
 from adam_mp.errors import DataError
@@ -50,12 +51,12 @@ def make_samples(parts: Sequence[tuple[str, Any, Any]], to_train: bool = True) -
 
 def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
     """Return images as [n, h, w, c], of whatever type of number they are; raises DataError."""
+    if (why := unclear_images(given)) is not None:
+        raise DataError(f"{what}: {why}")
     try:
         images: np.ndarray = np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
         raise DataError(f"{what}: images are no array: {error}; expected images of one shape") from None
-    if isinstance(given, np.ma.MaskedArray) and np.ma.getmaskarray(given).any():
-        raise DataError(f"{what}: images are masked, which adam_mp does not know; write images.filled(0)")
     if images.dtype == object:
         raise DataError(
             f"{what}: images are an array of objects of shape {images.shape}; expected numbers of one shape, such as "

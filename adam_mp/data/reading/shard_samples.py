@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
-from adam_mp.data.reading.labels import class_name, plain_label
+from adam_mp.data.reading.labels import Spelled, class_name, plain_label
 from adam_mp.errors import DataError
 
 _LABEL_LIMIT = 1 << 20  # bytes of a label file
@@ -57,12 +57,16 @@ class ShardSample:
 
 @dataclasses.dataclass
 class ShardAccount:
-    """What all shards of a part have: members of each kind, other endings with counts, folders with images."""
+    """What all shards of a part have: members of each kind, other endings with counts, folders with images.
+
+    `again` counts images and labels that have the name of an earlier member of their tar file.
+    """
 
     images: int = 0
     labels: int = 0
     others: Counter[str] = dataclasses.field(default_factory=Counter)
     folders: set[str] = dataclasses.field(default_factory=set)
+    again: int = 0
 
 
 def read_samples(
@@ -102,6 +106,7 @@ def _group(path: Path, account: ShardAccount, rejected: list[BadSample]) -> list
     newest: dict[str, ShardSample] = {}  # by key
     others: list[tuple[str, Member]] = []
     before = ""
+    names: set[str] = set()
     for member in _members(path, rejected):
         folder, _, name = member.name.rpartition("/")
         if is_dropping(name):
@@ -112,6 +117,8 @@ def _group(path: Path, account: ShardAccount, rejected: list[BadSample]) -> list
             account.others[f".{ending}" if stem else "no ending"] += 1
             others.append((f"{folder}/{name.partition('.')[0]}", member))
             continue
+        account.again += member.name in names
+        names.add(member.name)
         sample = newest.get(key)
         # A whole sample is followed by another of its key, unless this member stands right behind it.
         if sample is None or (sample.whole and before != key and (is_image or ending in sample.labels)):
@@ -241,5 +248,5 @@ def _number_or_text(content: bytes) -> int | str | None:
     except UnicodeDecodeError:
         return None
     if _NUMBER.fullmatch(text):
-        return int(text) if text[0] != "-" else None
+        return Spelled.of(text) if text[0] != "-" else None
     return class_name(text) if text and text.isprintable() and len(text) <= _LONGEST_NAME else None

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.data.reading.account import Account, some, why_nothing
+from adam_mp.data.reading.account import Account, copies, some, why_nothing
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import is_dropping
-from adam_mp.data.reading.labels import find_classes, most_alike, names_among, plain_of
+from adam_mp.data.reading.labels import Spelled, find_classes, most_alike, names_among, plain_of
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of, part_within
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.shard_samples import ShardAccount, read_samples
@@ -103,15 +103,18 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
     With `only_test`, the test part is read alone, as "train". Raises DataError if a tar shard is missing or damaged, or
     if no image to train on has a label.
     """
+    notes: list[str] = []
     if only_test:
         if TEST not in shards and parts_named:
             raise DataError(f"there are no test shards to evaluate on, only shards to {' and '.join(shards)}")
+        to_train = [] if parts_named else [path for path in shards[TRAIN] if part_within(path.name)[0] == TRAIN]
+        if to_train:
+            notes.append(f"the tar shards {some((path.name for path in to_train), 3)} are named as those to train on")
         shards = {TRAIN: shards[TEST] if parts_named else shards[TRAIN]}
     elif TRAIN not in shards:
         names = some(path.name for paths in shards.values() for path in paths)
         raise DataError(f"there are no training images: the tar shards are {names}; expected one named train-...")
     found = {part: _read_part(shards[part]) for part in (TRAIN, VALIDATION, TEST) if part in shards}
-    notes = []
     for part, each in list(found.items()):
         if not each.labels:
             if part == TRAIN:
@@ -119,6 +122,8 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
             use = "nothing is tested" if part == TEST else "it is not validated on"
             notes.append(f"{each.why_empty()}; so {use}")
             del found[part]
+    for each in found.values():
+        notes += each.notes()
     plain = {part: each.plain_labels() for part, each in found.items()}
     try:
         classes = find_classes(plain[TRAIN], f"tar shard {found[TRAIN].paths[0]}", to_train=not only_test)
@@ -159,6 +164,27 @@ class _PartRead:
         self.spots[:] = [spot for spot, same in zip(self.spots, alike, strict=True) if same]
         self.labels[:] = [label for label, same in zip(self.labels, alike, strict=True) if same]
         return plain_of(self.labels, f"tar shard {self.paths[0]}")
+
+    def notes(self) -> list[str]:
+        """Return lines about what is odd in these tar shards; called before `plain_labels`."""
+        lines = []
+        if self.account.again:
+            lines.append(
+                f"{self.account.again:,} images and labels in {some(self.paths, 1)} have the name of an earlier one: "
+                "all are used, though unpacking would keep the last alone"
+            )
+        kinds: dict[int, set[type]] = {}
+        for (file, _, _), label in zip(self.spots, self.labels, strict=True):
+            kinds.setdefault(file, set()).add(int if isinstance(label, Spelled) else type(label))
+        numbers = next((file for file, found in kinds.items() if found == {int}), None)
+        names = next((file for file, found in kinds.items() if found == {str}), None)
+        if numbers is not None and names is not None:
+            lines.append(
+                f"the labels in {self.paths[numbers]} are numbers, and those in {self.paths[names]} names: numbers are "
+                "taken as names of further classes"
+            )
+        stems = [path.stem for path in self.paths]
+        return lines + [f"the tar shard {copy}.tar may be a copy of {base}.tar" for copy, base in copies(stems)]
 
     def records(self, numbers: np.ndarray) -> Records:
         """Return the records with these class numbers, int32 [n]."""

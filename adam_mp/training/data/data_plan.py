@@ -15,8 +15,9 @@ from adam_mp.data.normalization import Normalization, even_background
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.reading.dataset import DataSet, split, split_by_class
 from adam_mp.data.reading.items import Items
-from adam_mp.data.reading.loading import load_data, parse_image_size
+from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
+from adam_mp.data.reading.picture_form import parse_image_size
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec, pickle_items
@@ -223,6 +224,8 @@ def plan_data(
         dataset, training, source, keep, known, cores, settings.seed, settings.stall_seconds, listener,
         cache,
     )  # fmt: skip
+    if len(shown := survey.examples) > 1 and (shown == shown[0]).all():
+        listener(Notice(f"{several(len(shown), 'image')} of {dataset.name} that were looked at are all the same"))
     if source is not None:
         cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
         if cache is not None:

@@ -9,6 +9,7 @@ import numpy as np
 from adam_mp.data.augmentation import draw_key
 from adam_mp.data.pictures import PictureWarp
 from adam_mp.data.reading.faults import SampleError
+from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import open_source
@@ -45,8 +46,9 @@ def _preview(data: DataPlan, sample: int, key: int) -> Preview:
     if isinstance(dataset.train, Samples):
         original = dataset.train.images[sample]
         warp_batch(
-            dataset.train.images, np.array([sample]), picture, ranges, np.uint64(key), mean, deviation, directions, fill
-        )
+            for_kernels(dataset.train.images), np.array([sample]), picture, ranges, np.uint64(key), mean, deviation,
+            directions, fill,
+        )  # fmt: skip
     else:
         assert data.source is not None
         table: RecordTable | None = dataset.train.table if isinstance(dataset.train, Records) else None

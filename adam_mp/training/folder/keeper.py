@@ -128,9 +128,7 @@ class Keeper:
             try:
                 self._write(self._unsaved)
             except OSError as error:
-                raise DiskError(
-                    f"cannot write {path}: {refusal(error)}; once it can be written, use --resume"
-                ) from None
+                raise DiskError(f"cannot write {path}: {refusal(error)}; once it works, use --resume") from None
         return path
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.data.pictures import PictureWarp
+from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.data.reading.samples import Samples
 from adam_mp.kernels.warp import warp_batch
 from adam_mp.network.network import Network
@@ -80,12 +81,13 @@ def _warp_seconds(data: DataPlan, count: int) -> float:
     samples = data.dataset.train
     assert isinstance(samples, Samples)
     out = np.zeros((count, *data.dataset.image_shape), np.float32)
-    indices, colours = np.ascontiguousarray(data.training[:count]), data.normalization.arrays()
+    images, indices = for_kernels(samples.images), np.ascontiguousarray(data.training[:count])
+    colours = data.normalization.arrays()
     count = len(indices)
 
     def augment() -> None:
         warp_batch(
-            samples.images, indices, out[:count], data.augmentation.ranges, np.uint64(0), *colours, np.float32(0)
+            images, indices, out[:count], data.augmentation.ranges, np.uint64(0), *colours, np.float32(0)
         )  # fmt: skip
 
     return _best_time(augment) / count

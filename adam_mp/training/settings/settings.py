@@ -7,6 +7,7 @@ should answer quickly.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -394,6 +395,9 @@ def make_settings(values: Mapping[str, Any]) -> TrainSettings:
     for name in values:
         if name not in FIELDS:
             raise SettingsError(unknown("setting", name, [*FIELDS, "quiet"]))
+    data = values.get("data")
+    if isinstance(data, os.PathLike) and os.fsdecode(data) == FIELDS["data"].default:
+        values = {**values, "data": os.path.join(os.curdir, os.fsdecode(data))}  # a path is never the embedded data set
     return TrainSettings(**values)
 
 

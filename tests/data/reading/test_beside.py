@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.errors import DataError
 from tests.data.reading.odd_data import JPEG, pack, write
 from tests.system.conftest import write_idx
@@ -83,3 +84,89 @@ def test_nothing_waits_for_named_pipes(tmp_path):
             os.mkfifo(tmp_path / folder / name)
         with pytest.raises(DataError):
             load_data(tmp_path / folder)
+
+
+def test_packed_files_beside_class_folders_are_named(tmp_path):
+    for name in ("train/red/1.jpg", "train/blue/1.jpg", "test/red/1.jpg"):
+        write(tmp_path / name, JPEG)
+    for name in ("train.zip", f"{tmp_path.name}.tar.gz", "train/red.zip", "._val.zip", "notes.txt"):
+        write(tmp_path / name, b"PK")  # unpacked, or no data
+    assert load_data(tmp_path).account.notes == ()
+    for name in ("val.zip", "extra.npz", "train/green.tar.gz", "test/blue.7z"):
+        write(tmp_path / name, b"PK")
+    assert load_data(tmp_path).account.notes == (
+        f"not read in {tmp_path}: extra.npz, val.zip; unpack what belongs to the data",
+        f"not read in {tmp_path}/train: green.tar.gz; unpack what belongs to the data",
+        f"not read in {tmp_path}/test: blue.7z; unpack what belongs to the data",
+    )
+
+
+@pytest.mark.parametrize("name", ["test-0.tar.gz", "train/1.tar.gz", "train/val.zip"])
+def test_packed_files_beside_tar_shards_are_named(tmp_path, name):
+    pack(tmp_path / "train" / "0.tar", SAMPLES)
+    assert load_data(tmp_path).account.notes == ()
+    write(tmp_path / name, b"PK")
+    place = (tmp_path / name).parent
+    assert load_data(tmp_path).account.notes == (
+        f"not read in {place}: {name.split('/')[-1]}; unpack what belongs to the data",
+    )
+
+
+@pytest.mark.parametrize("name", ["test/0.tar.gz", "test/more/0.tar", "val/red/1.jpg"])
+def test_parts_of_another_kind_than_tar_shards_are_refused(tmp_path, name):
+    pack(tmp_path / "train" / "0.tar", SAMPLES)
+    write(tmp_path / name, JPEG if name.endswith(".jpg") else b"PK")
+    with pytest.raises(DataError, match=f"beside them, data in the folders {name[:3]}"):
+        load_data(tmp_path)
+
+
+def test_folders_beside_the_tar_shards_of_a_part(tmp_path):
+    pack(tmp_path / "train" / "0.tar", SAMPLES)
+    write(tmp_path / "train" / "more" / "1.tar", b"")
+    assert load_data(tmp_path).account.notes == (
+        f"not used beside the tar shards in {tmp_path}/train: the folder more/",
+    )
+    write(tmp_path / "train" / "red" / "1.jpg", JPEG)
+    with pytest.raises(DataError, match="train has tar shards and, beside them, data in the folders more/, red/"):
+        load_data(tmp_path)
+
+
+def test_what_is_odd_in_tar_shards_is_told(tmp_path):
+    pack(tmp_path / "train-0.tar", [*SAMPLES, *SAMPLES[:2]])
+    assert load_data(tmp_path).account.notes == (
+        f"2 images and labels in {tmp_path}/train-0.tar have the name of an earlier one: all are used, though "
+        "unpacking would keep the last alone",
+    )
+    pack(tmp_path / "train-0.tar", SAMPLES)
+    pack(tmp_path / "train-0 (1).tar", SAMPLES)
+    assert load_data(tmp_path).account.notes == ("the tar shard train-0 (1).tar may be a copy of train-0.tar",)
+    (tmp_path / "train-0 (1).tar").unlink()
+    named = [(name, content if name[-1] == "g" else b"red") for name, content in SAMPLES]
+    pack(tmp_path / "train-1.tar", named)
+    assert load_data(tmp_path).account.notes == (
+        f"the labels in {tmp_path}/train-0.tar are numbers, and those in {tmp_path}/train-1.tar names: numbers are "
+        "taken as names of further classes",
+    )
+
+
+def test_numbers_among_names_are_the_names_that_they_are(tmp_path):
+    labels = ["007", "7", "A", "+7", "B", "A"] * 4
+    pack(tmp_path / "train.tar", labelled(labels))
+    assert load_data(tmp_path).class_names == ("+7", "007", "7", "A", "B")
+    labels = ["007", "1", "7", "01"] * 4
+    pack(tmp_path / "train.tar", labelled(labels))
+    assert load_data(tmp_path).train.labels.tolist() == [7, 1, 7, 1] * 4
+
+
+def labelled(labels):
+    return [each for n, name in enumerate(labels) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", name.encode()))]
+
+
+def test_shards_to_train_on_that_are_tested_are_told(tmp_path):
+    pack(tmp_path / "train-0.tar", SAMPLES)
+    told = load_data(tmp_path, LoadOptions(only_test=True))
+    assert (len(told.train), told.account.notes) == (
+        6, ("the tar shards train-0.tar are named as those to train on",)
+    )  # fmt: skip
+    (tmp_path / "train-0.tar").rename(tmp_path / "a.tar")
+    assert load_data(tmp_path, LoadOptions(only_test=True)).account.notes == ()

@@ -134,6 +134,11 @@ def test_classes_are_matched_by_name():
         found = match_classes(dataclasses.replace(data, class_names=numbers), names, 11 if numbers else 3)
         assert found.train.labels.tolist() == [wanted[label] for label in LABELS]  # by number, not by order
         assert not found.account.notes
+    ones = dataclasses.replace(unnamed, train=dataclasses.replace(data.train, labels=np.array([1, 2, 1, 2], np.int32)))
+    for names in (("1", "2", "3"), ("01", "02")):  # not by order: no image has label 0
+        assert match_classes(ones, names, len(names)).train.labels.tolist() == [0, 1, 0, 1]
+    with pytest.raises(DataError, match=r"class .0., which the model does not know; the data have 0, 1, 2, the"):
+        match_classes(unnamed, ("1", "2", "3"), 3)
     assert "matched by their order" in match_classes(unnamed, ("x", "y", "z"), 3).account.notes[0]
     for given_names, names, count in ((("c", "d", "z"), (), 4), ((), ("x", "y"), 2)):
         with pytest.raises(DataError, match=r"has 3 classes .*, but the model has"):
@@ -165,3 +170,23 @@ def test_data_is_known_again_by_its_digest():
     other = IMAGES.copy()
     other[3, 2, 1] = 1
     assert load_data((IMAGES, LABELS)).digest != load_data((other, LABELS)).digest
+
+
+def test_parts_with_classes_that_are_not_trained():
+    images = np.zeros((6, 4, 4), np.uint8)
+    ones = np.array([1, 2, 3, 1, 2, 3])
+    with pytest.raises(
+        DataError, match=r"test labels of arrays go from 0 to 2, but those to train on from 1 to 3; count"
+    ):
+        load_data((images, ones, images, ones - 1))
+    for labels, said in (([1, 1, 1, 1, 3, 3], ()), ([0, 0, 1, 1, 3, 3], ("2 test images of arrays are of classes",))):
+        notices = load_data((images, ones, images, np.array(labels))).notices
+        assert [line.split(" without an")[0] for line in notices[1:]] == list(said)
+    assert notices[1].endswith("without an image to train on: 0")
+
+
+def test_masks_are_no_test_images_for_bytes():
+    images = np.arange(6 * 16, dtype=np.uint8).reshape(6, 4, 4) * 2
+    load_data((images, np.arange(6) % 2, images // 9, np.arange(6) % 2))
+    with pytest.raises(DataError, match=r"test images of arrays: .* were bytes from 0 to 255; write 255 \* images"):
+        load_data((images, np.arange(6) % 2, (images > 90).astype(np.uint8), np.arange(6) % 2))

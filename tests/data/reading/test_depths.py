@@ -13,12 +13,14 @@ from PIL import Image
 
 import adam_mp
 from adam_mp.cli.main import main
-from adam_mp.data.reading import loading
+from adam_mp.data.reading import picture_form
 from adam_mp.data.reading.decoding import brightest, decode
 from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from tests.data.pictures_on_disk import encode
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 
 def deep(level, height=20, width=20):
@@ -86,7 +88,7 @@ def test_deeper_images_that_come_later_are_seen(tmp_path):
 
 
 def test_an_image_above_a_white_that_nobody_chose_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "_MORE_DEEP", 10)
+    monkeypatch.setattr(picture_form, "_MORE_DEEP", 10)
     levels = [90 + number for number in range(300)]
     levels[171] = 5000
     data = load_data(write(tmp_path, levels))
@@ -113,7 +115,7 @@ def test_a_kept_white_cuts_nothing_off_though_the_first_images_are_not_deep(tmp_
 
 
 def test_a_run_leaves_out_what_is_above_its_white(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loading, "_MORE_DEEP", 10)
+    monkeypatch.setattr(picture_form, "_MORE_DEEP", 10)
     levels = [200 * (number % 2) + 9 for number in range(300)]
     levels[171] = 5000
     write(tmp_path / "c", levels)
@@ -130,3 +132,31 @@ def test_a_run_leaves_out_what_is_above_its_white(tmp_path, monkeypatch, capsys)
     assert main(["predict", str(run), bright]) == 2
     assert "has values above white" in capsys.readouterr().err
     assert main(["predict", str(run), bright, "--white", "511"]) == 0
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_parts_that_are_not_trained_on_say_what_is_white_too(tmp_path, part):
+    write(tmp_path / part, (90, 4000))
+    for name in "ab":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "x.png").write_bytes(encode(np.full((20, 20), 9, np.uint8), "PNG"))
+    data = load_data(tmp_path)
+    assert data.options.white == 4095
+    assert "values 0 to 4,095 become 0 to 255" in data.notices[0]
+
+
+def test_a_model_without_deep_images_does_not_guess_what_is_white(capsys, trained, tmp_path):
+    for level in (0, 3000, 60_000):
+        (tmp_path / f"{level}.png").write_bytes(deep(level))
+    assert main(["predict", str(trained.run_dir), str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert [line.split("/")[-1].split(":")[0] for line in captured.out.splitlines()] == ["0.png", "60000.png"]
+    assert "whose largest value is 3,000" in captured.err
+    assert "--white 4095 or --white 65535" in captured.err
+    assert main(["predict", str(trained.run_dir), str(tmp_path), "--white", "4095"]) == 0
+    for digit in range(3):
+        (tmp_path / "digits" / str(digit)).mkdir(parents=True)
+        (tmp_path / "digits" / str(digit) / "x.png").write_bytes(deep(2000 * digit))
+    capsys.readouterr()
+    assert main(["evaluate", str(trained.run_dir), "--data", str(tmp_path / "digits")]) == 0
+    assert "values 0 to 4,095 become 0 to 255" in capsys.readouterr().err

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_mp.data.reading.idx import find_idx, read_idx
+from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.errors import DataError
 from tests.system.conftest import write_idx
 
@@ -60,3 +62,27 @@ def test_files_are_found_plain_or_zipped(tmp_path):
     assert find_idx(tmp_path, "labels").name == "labels"
     with pytest.raises(DataError, match="cannot read"):
         read_idx(tmp_path / "nothing", 1)
+
+
+@pytest.mark.parametrize("prefixed", ["t10k", "train", "images", "labels"])
+def test_files_of_two_prefixes_are_not_mixed(tmp_path, prefixed):
+    for part in ("train", "t10k"):
+        for kind, shape in (("images-idx3-ubyte", (4, 2, 2)), ("labels-idx1-ubyte", (4,))):
+            name = f"{part}-{kind}"
+            write_idx(tmp_path / (f"fashion-{name}" if prefixed in name else name), np.arange(4).repeat(
+                int(np.prod(shape)) // 4).reshape(shape).astype(np.uint8))  # fmt: skip
+    with pytest.raises(DataError, match="IDX files of several data sets: without a prefix, fashion; move"):
+        load_data(tmp_path)
+    if prefixed != "train":  # the files to test on are of one
+        with pytest.raises(DataError, match="several data sets"):
+            load_data(tmp_path, LoadOptions(only_test=True))
+
+
+def test_a_packed_file_beside_a_plain_one_must_be_the_same(tmp_path):
+    write_idx(tmp_path / "labels", np.arange(4, dtype=np.uint8))
+    content = (tmp_path / "labels").read_bytes()
+    (tmp_path / "labels.gz").write_bytes(gzip.compress(content))
+    assert find_idx(tmp_path, "labels").name == "labels"
+    (tmp_path / "labels.gz").write_bytes(gzip.compress(content[:-1] + b"9"))
+    with pytest.raises(DataError, match=r"labels and .*labels.gz are not the same; remove the one"):
+        find_idx(tmp_path, "labels")

@@ -288,3 +288,35 @@ def test_an_image_with_a_palette_has_its_colours():
     np.testing.assert_array_equal(found, np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
     half = [(Image.fromarray(pixels).convert("RGBA"), label) for pixels, label in zip(colours, Y.tolist(), strict=True)]
     assert load_data(half).image_shape == (6, 6, 3)
+
+
+SAME_TO_THE_EYE = [
+    ("cat", "\ufeffcat"), ("cat", "cat\u200b"), ("cat", "c\u00adat"), ("cat", "\uff43\uff41\uff54"), ("cat", "Cat "),
+    ("cat", "'cat'"), ("1", "01"), ("1", "1.0"), ("1", "\u0661"), ("cat", '"cat"'), ("a b", "a\u00a0b"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("first", "second"), SAME_TO_THE_EYE)
+def test_classes_that_look_the_same_are_told(first, second):
+    labels = [(first, second, "other")[y] for y in Y]
+    (line,) = find_classes(plain_labels(labels, 60, "set"), "set").notices
+    assert repr(first) in line
+    assert repr(second) in line
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "b"), ("cat-1", "cat-2"), ("1", "2"), ("10", "1"), ("1a", "01a"), ("c++", "c#")]
+)
+def test_classes_that_look_different_are_not(names):
+    assert find_classes(plain_labels([*names] * 9, 18, "set"), "set").notices == ()
+
+
+@pytest.mark.parametrize("missing", ["nan", "None", "N/A", "NULL"])
+def test_words_for_a_missing_label_are_told(missing):
+    (line,) = find_classes(plain_labels([missing, "cat", "dog"] * 9, 27, "set"), "set").notices
+    assert f"9 images have the label {missing!r}; if they have none, leave them out" in line
+
+
+def test_text_of_an_enum_is_text():
+    kind = enum.Enum("Kind", {"CAT": "cat", "DOG": "dog"}, type=str)
+    assert load_data((IMAGES, [(kind.CAT, kind.DOG)[y % 2] for y in Y])).class_names == ("cat", "dog")

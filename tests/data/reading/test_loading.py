@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from adam_mp.data.reading.faults import Fault, SampleError
-from adam_mp.data.reading.loading import LoadOptions, load_data, parse_image_size
+from adam_mp.data.reading.loading import LoadOptions, load_data
+from adam_mp.data.reading.picture_form import parse_image_size
 from adam_mp.data.reading.records import RecordTable
 from adam_mp.data.reading.shards import expand_braces
 from adam_mp.data.reading.sources import SourceSpec, open_source, pickle_items
 from adam_mp.errors import DataError, SettingsError
+from adam_mp.training.settings.settings import make_settings
 from tests.data.pictures_on_disk import COLOURS, encode, pixels, write_folder, write_shard
 
 LIMIT = 10**6
@@ -334,3 +337,100 @@ def test_sizes_of_pictures():
     for text in ("0", "5000", "3x", "x", "-1", "2.5", ""):
         with pytest.raises(SettingsError, match="expected pixels such as 224"):
             parse_image_size(text)
+
+
+def test_a_folder_with_the_name_of_the_embedded_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_data("mnist").account.notes == ()
+    write_folder(tmp_path / "mnist", 2)
+    assert len(load_data("mnist").train) == 60_000
+    assert load_data("mnist").account.notes == (
+        "mnist is the embedded data set; the folder mnist/ here is not used: to use it, give ./mnist",
+    )
+    for given in ("./mnist", Path("mnist"), "mnist/"):
+        assert len(load_data(given).train) == 6
+    assert make_settings({"data": Path("mnist")}).data == "./mnist"
+    assert make_settings({"data": Path("other")}).data == Path("other")
+
+
+def named_items(names, labels):
+    items = Items(len(labels))
+    items.targets, items.classes = list(labels), names
+    return items
+
+
+def test_classes_of_a_second_object_are_found_by_their_names():
+    train = named_items(["cat", "dog", "eel"], [0, 1, 2, 0, 1, 2])
+    for names, labels in ((["cat", "eel"], [0, 1, 1]), (["eel", "cat"], [1, 0, 0]), (["cat", "dog", "eel"], [0, 2, 2])):
+        data = load_data((train, named_items(names, labels)))
+        assert data.test.labels.tolist() == [0, 2, 2]
+        assert data.class_names == ("cat", "dog", "eel")
+    assert load_data((train, named_items(None, [0, 2]))).test.labels.tolist() == [0, 2]
+    assert load_data((named_items(None, [0, 1, 2]), named_items(["a"], [0, 2]))).test.labels.tolist() == [0, 2]
+    with pytest.raises(DataError, match="test image 1 has label 'fox', which is none of the 3 classes"):
+        load_data((train, named_items(["cat", "fox"], [0, 1])))
+    with pytest.raises(DataError, match=r"the test data have labels from 0 to 2, but 2 classes .cat, eel."):
+        load_data((train, named_items(["cat", "eel"], [0, 2])))
+
+
+def test_names_of_classes_that_come_twice():
+    names = ["cat", "dog", "eel"]
+    labels = [0, 1, 2, 0, 1, 2]
+    assert load_data(named_items([names[label] for label in labels], labels)).class_names == ()
+    assert load_data(named_items([names[n] for n in labels], [names[n] for n in labels])).class_names == tuple(names)
+    assert load_data(named_items(["crane", "dog", "crane"], labels)).class_names == ("crane (0)", "dog", "crane (2)")
+
+
+def test_an_attribute_that_an_object_cannot_give_is_none():
+    class Without(Items):
+        targets = property(lambda _: (_ for _ in ()).throw(RuntimeError("not loaded")), lambda *_: None)
+        classes = property(lambda _: {}["x"], lambda *_: None)
+        __len__ = lambda _: 6  # noqa: E731
+        __getitem__ = lambda _, index: (np.full((4, 4), index, np.uint8), index % 2)  # noqa: E731
+
+    assert load_data(Without(6)).train.labels.tolist() == [0, 1] * 3
+
+
+def test_archives_of_other_forms(tmp_path):
+    np.save(tmp_path / "one.npy", np.zeros((4, 3, 3)))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(DataError, match=r"one\.npz is one array"):
+        load_data(tmp_path / "one.npz")
+    with pytest.raises(DataError, match=r"give .*one\.npz$"):
+        load_data(tmp_path)
+    for part in ("train", "test"):
+        np.savez(tmp_path / f"{part}.npz", x=np.zeros((4, 3, 3)), y=[0, 1, 0, 1])
+    with pytest.raises(DataError, match=r"put the arrays of all parts into one \.npz file"):
+        load_data(tmp_path)
+
+
+def test_labels_that_change_are_refused():
+    class Stepping(Items):  # gives the items in turn, whatever is asked for
+        turn = -1
+
+        def __getitem__(self, _):
+            self.turn = (self.turn + 1) % len(self.targets)
+            return np.full((4, 4), self.turn, np.uint8), self.labelled[self.turn]
+
+    stepping = Stepping(40)
+    stepping.labelled, stepping.targets = stepping.targets, range(40)
+    with pytest.raises(DataError, match=r"training: item \d+ had another label when it was asked again"):
+        load_data(stepping)
+
+
+@pytest.mark.parametrize(
+    ("image", "advice"),
+    [
+        (np.full((4, 4), 9), r"write image.astype\(numpy.uint8\)"),
+        (np.full((4, 4), 0.5), r"write \(255 \* image\).astype"),
+        (np.full((4, 4), 4000, np.uint16), "scale its values to 0 to 255 before"),
+        (np.full((4, 4), -0.5), "scale its values to 0 to 255 before"),
+    ],
+)
+def test_images_of_another_type_are_refused_with_what_keeps_their_values(image, advice):
+    class Given(Items):
+        def __getitem__(self, index):
+            return image, self.targets[index]
+
+    with pytest.raises(DataError, match=advice):
+        load_data(Given(6))

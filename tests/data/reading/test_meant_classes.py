@@ -25,6 +25,44 @@ REFUSED = {
     "parts of two sides": ({"trainA": 3, "trainB": 3, "testA": 1, "testB": 1}, "look like parts.* train/ and test/"),
     "pieces": ({"images_001/images": 3, "images_002/images": 3}, "are no classes, but pieces of one data set"),
     "folds": ({"Fold1": 3, "Fold2": 3, "Fold3": 3}, "are no classes, but pieces of one data set"),
+    "images and masks in classes": (
+        {"cat/images": 3, "cat/masks": 3, "dog/images": 3, "dog/masks": 3},
+        "images/, masks/ in cat/, dog/ .* are no classes, but kinds .* move their images out of the inner ones"),
+    "an image and its masks in each": (
+        {"train/a1/images": 1, "train/a1/masks": 3, "train/b2/images": 1, "train/b2/masks": 1}, "train are no classes"),
+    "kinds of pictures": (
+        {"cat/rgb": 3, "cat/Depth": 3, "dog/rgb": 3, "dog/Depth": 3}, "Depth/, rgb/ in cat/, dog/ .* are no classes"),
+    "copies": ({"cat/original": 3, "cat/augmented": 3, "dog/original": 3, "dog/augmented": 3}, "are no classes"),
+    "years": ({"cat/2019": 3, "cat/2020-01": 3, "dog/2019": 3, "dog/2020-01": 3}, "2019/, 2020-01/ .* are no classes"),
+    "pieces of classes": ({"a/batch1": 3, "a/batch_2": 3, "b/batch1": 3, "b/batch_2": 3}, "kinds or pieces"),
+    "kinds alone": ({"rgb": 3, "depth": 3}, "depth/, rgb/ .* are no classes"),
+    "sizes": ({"HR": 3, "LR": 3, "thumbs": 3}, "are no classes"),
+    "images and two kinds of masks": (
+        {"JPEGImages": 3, "SegmentationClass": 3, "SegmentationObject": 3}, "are no classes, but images and what"),
+    "images, masks and one more": ({"train/images": 3, "train/mask": 3, "train/1st_manual": 3}, "are no classes, but"),
+    "images and labels of one camera": ({"image_2": 3, "label_2": 3}, "are no classes, but images and what belongs"),
+    "pieces with a name": ({"HAM_images_part_1": 3, "HAM_images_part_2": 3}, "are no classes, but pieces of one data"),
+    "the same images three times": (
+        {f"{kind}/{name}": 3 for kind in ("color", "segmented") for name in ("apple", "corn")}, "give one .*/color$"),
+    "a second copy inside": (
+        {"red": 3, "blue": 3, "all/red": 3, "all/blue": 3}, "all holds folders with the names of classes"),
+    "masks of each class": (
+        {"cat": 3, "cat_masks": 3, "dog": 3}, "cat_masks seems to hold what belongs to the images of cat/, and is no"),
+    "a part in a part": (
+        {"train/a": 3, "train/b": 3, "train/val/a": 1, "train/val/b": 1}, "train/val has the name of a part.* move it"),
+    "images of a part in a part": ({"train/a": 3, "train/b": 3, "train/test": 1}, "train/test has the name of a part"),
+    "parts and a word": ({"box_train": 3, "box_test": 3, "query": 3}, "look like parts.* call them train/ and test/"),
+    "one part with letters": ({"trainA": 3, "trainB": 3}, "look like parts"),
+    "the same folders below one": (
+        {"amazon/images/mug": 3, "amazon/images/pen": 3, "dslr/images/mug": 3, "dslr/images/pen": 3},
+        "are not clear: the folders amazon/, dslr/ all hold the folders mug/, pen/; if these are"),
+    "the same folders in all of the same": (
+        {f"{a}/{b}/{c}": 2 for a in "ab" for b in ("x", "y") for c in ("mug", "pen")}, "not clear: the folders x/, y/"),
+    "a part in Spanish": (
+        {"entrenamiento/a": 3, "entrenamiento/b": 3, "prueba/a": 3, "prueba/b": 3}, "prueba/ is not to be trained on"),
+    "a part by another word": (
+        {"fit/red": 3, "fit/blue": 3, "hold_out/red": 3, "hold_out/blue": 3},
+        "fit/, hold_out/ .* hold the same classes, and hold_out/ is not to be trained on: call the folders train/"),
     "folds of which one lacks a class": (
         {"fold1/red": 3, "fold1/blue": 3, "fold2/red": 3}, r"not clear.*fold1/ blue, red; fold2/ red"),
 }  # fmt: skip
@@ -44,6 +82,21 @@ READ = {
     "cameras of their own": ({"cat/1": 3, "dog/2": 3}, ("cat", "dog")),
     "only the training part in each": ({"cat/train": 3, "dog/train": 3}, ("cat", "dog")),
     "masks as a class among others": ({"masks": 3, "hats": 3}, ("hats", "masks")),
+    "kinds with a class's name": ({"cat/dog": 3, "cat/wild": 3, "dog/1": 3, "dog/2": 3}, ("cat", "dog")),
+    "kinds of documents": ({"label": 3, "photos": 3, "letter": 3}, ("label", "letter", "photos")),
+    "a vehicle": ({"train/train": 3, "train/bus": 3, "test/train": 1}, ("bus", "train")),
+    "views of single things": (
+        {f"{a}/{b}/{c}": 2 for a, b in (("cat", "tom"), ("dog", "rex")) for c in ("rgb", "depth")},
+        ("cat", "dog"),
+    ),
+    "a word among classes": (
+        {"test_tube": 3, "train_station": 3, "target": 3},
+        ("target", "test_tube", "train_station"),
+    ),
+    "raw fish": ({"raw": 3, "fried": 3}, ("fried", "raw")),
+    "writers": ({"ann/1": 3, "ann/2": 3, "bob/1": 3, "bob/2": 3}, ("1", "2")),
+    "places": ({"web/cat": 3, "web/raw": 3, "shop/cat": 3, "shop/raw": 3}, ("cat", "raw")),
+    "years of fashion": ({"2019": 3, "2020": 3}, ("2019", "2020")),
     "numbers": ({"1": 3, "2": 3}, ("1", "2")),
     "numbered classes": ({"class1": 3, "class2": 3}, ("class1", "class2")),
     "one class with a part's word and a number": ({"test1": 3, "cat": 3}, ("cat", "test1")),
@@ -56,7 +109,7 @@ def test_what_can_be_classes(tmp_path, kind):
     folders, names = READ[kind]
     data = load_data(fill(tmp_path, folders))
     assert data.class_names == names
-    assert len(data.train) == sum(folders.values())
+    assert sum(map(len, data.parts)) == sum(folders.values())
 
 
 def test_two_names_of_one_folder_are_not_two_classes(tmp_path):
@@ -83,6 +136,37 @@ def test_an_accent_is_one_letter_however_it_is_stored(tmp_path):
     fill(tmp_path, {"train/caf\u00e9": 3, "train/tea": 3, "test/cafe\u0301": 2})
     data = load_data(tmp_path)
     assert (data.class_names, data.test.labels.tolist()) == (("caf\u00e9", "tea"), [0, 0])
+
+
+def test_two_parts_are_not_one_folder(tmp_path):
+    fill(tmp_path, {"train/red": 3, "train/blue": 3})
+    (tmp_path / "test").symlink_to("train")
+    for options in (LoadOptions(), LoadOptions(follow_links=True)):
+        with pytest.raises(DataError, match=r"test and .*train are two parts, but one folder by two names"):
+            load_data(tmp_path, options)
+
+
+def test_folders_below_all_classes_are_told(tmp_path):
+    fill(tmp_path, {"animals/cat": 3, "animals/dog": 3, "vehicles/car": 3, "vehicles/bus": 3})
+    assert load_data(tmp_path).account.notes == (
+        "the images of the classes animals, vehicles lie in folders below them, which are no classes: bus, car, cat, "
+        "dog",
+    )
+
+
+@pytest.mark.parametrize("copy", ["cat (copy)", "cat - Copy", "Copy of cat", "cat.bak", "cat~", "cat_old", "cat (2)"])
+def test_copies_of_class_folders_are_told(tmp_path, copy):
+    fill(tmp_path, {"cat": 3, "dog": 3, copy: 3, "fox (2)": 3})
+    assert load_data(tmp_path).account.notes == (f"the class folder {copy}/ may be a copy of cat/",)
+
+
+def test_runs_in_the_data_folder_are_no_class(tmp_path):
+    fill(tmp_path, {"red": 3, "blue": 3, "red/shots": 1})
+    for name in ("run.json", "metrics.jsonl", "curves.png"):
+        write(tmp_path / "runs" / "first" / name, JPEG)
+    data = load_data(tmp_path)
+    assert (data.class_names, len(data.train)) == (("blue", "red"), 7)
+    assert "runs/" in data.account.notes[0]
 
 
 def fill(root, folders):

@@ -55,7 +55,7 @@ class Deadly(Items):
 
 
 @pytest.fixture
-def deadly():
+def deadly(forks):
     """Two machines' copies of a data set with a deadly item."""
     made = []
     for _ in range(2):

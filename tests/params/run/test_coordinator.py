@@ -593,7 +593,7 @@ SEQUENCES = st.integers(0, 5) | st.just(2**64 - 1)
 
 
 @given(st.lists(st.tuples(SENDERS, SEQUENCES, MESSAGES), min_size=1, max_size=30), st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_is_said_is_answered_or_refused(messages, began):
     coordinator = begin(replicas=2 if began else 0)
     for now, (sender, sequence, (kind, facts_given)) in enumerate(messages):

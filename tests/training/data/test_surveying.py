@@ -6,6 +6,7 @@ import signal
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adam_mp.data import survey as surveys
 from adam_mp.data.normalization import Normalization, colour_row, combine_rows
@@ -14,10 +15,15 @@ from adam_mp.data.reading.sources import RecordSource, SourceSpec, pickle_items
 from adam_mp.errors import DataError
 from adam_mp.memory.segment import live_segments
 from adam_mp.training.data import surveying
+from adam_mp.training.data.data_plan import plan_data
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.data.surveying import survey_data
+from adam_mp.training.settings.events import Notice
+from adam_mp.training.settings.settings import make_settings
 from tests.data.pictures_on_disk import write_folder
 from tests.data.reading.test_loading import Items
+
+pytestmark = pytest.mark.usefixtures("forks")
 
 
 def own_segments():
@@ -161,3 +167,20 @@ def test_a_class_that_cannot_be_read_is_told_and_one_class_alone_refused(tmp_pat
     else:
         with pytest.raises(DataError, match=r"images of one class alone .*: none of 6 images of the class blue, green"):
             look()
+
+
+def test_images_that_are_all_the_same_are_told(tmp_path):
+    sheet = Image.new("RGBA", (16, 16), (200, 0, 0, 0))  # transparent: white, whatever its colour
+    for name, colour in (("a", (200, 0, 0, 0)), ("b", (0, 0, 200, 0))):
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            sheet.paste(colour, (0, 0, 16, 16))
+            sheet.save(tmp_path / name / f"{number}.png")
+    varied = np.random.default_rng(0).integers(0, 9, (6, 4, 4)).astype(np.uint8)
+    same = (tmp_path, (np.full((6, 4, 4), 7, np.uint8), [0, 1] * 3))
+    for source, told in ((same[0], 4), (same[1], 6), ((varied, [0, 1] * 3), 0)):
+        events = []
+        plan_data(load_data(source), make_settings({"validation": 0}), None, 1, events.append)
+        lines = [event.text for event in events if isinstance(event, Notice)]
+        assert [line.split(" of ")[0] for line in lines] == ([f"{told} images"] if told else [])
+        assert all(line.endswith("that were looked at are all the same") for line in lines)

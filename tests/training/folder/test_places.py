@@ -16,6 +16,8 @@ from adam_mp.training.folder.run_folder import read_record
 from tests.conftest import LAYERS
 from tests.data.pictures_on_disk import write_folder
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):

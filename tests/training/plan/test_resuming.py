@@ -22,6 +22,8 @@ from tests.compute.test_model import make
 from tests.conftest import LAYERS, make_images
 from tests.training.folder.test_checkpoint import make as make_checkpoint
 
+pytestmark = pytest.mark.usefixtures("forks")
+
 EPOCHS = 3
 
 
