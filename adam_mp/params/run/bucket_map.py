@@ -1,7 +1,7 @@
-"""Which parameter server has which shard: shards are hashed into buckets, and these spread equally over the servers.
+"""Which parameter server has which shard: shards are hashed into buckets, and buckets spread equally over groups.
 
-Every member computes the same owners from the layout and the order of the servers. So a map needs little in a message:
-the list of servers, and the map epoch, which grows with each change.
+Every member computes the same groups of shards from the layout and the number of groups. So a map needs little in a
+message: the list of servers, who has which group (`copy_groups`), and the map epoch, which grows with each change.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from adam_mp.errors import SettingsError
 from adam_mp.memory.layout import BUCKETS, Layout
+from adam_mp.params.run.copy_groups import CopyGroup
 
 _LONGEST_NAME = 100  # letters of a tensor's name in a message
 
@@ -29,29 +30,51 @@ class ServerPlace:
 
 @dataclasses.dataclass(frozen=True)
 class BucketMap:
-    """The servers of a run, in the order in which they get their buckets. `epoch` is the map epoch, from 1."""
+    """The servers of a run, in the order in which they get their buckets. `epoch` is the map epoch, from 1.
+
+    `copied` are the groups of buckets of a run with copies. In a run without, it is empty, and each server has a group
+    of its own.
+    """
 
     epoch: int
     servers: tuple[ServerPlace, ...]
+    copied: tuple[CopyGroup, ...] = ()
+
+    @property
+    def groups(self) -> tuple[CopyGroup, ...]:
+        """Who has each group of buckets."""
+        return self.copied or tuple(CopyGroup(self.epoch, place) for place in range(len(self.servers)))
+
+    def groups_of(self, layout: Layout) -> tuple[int, ...]:
+        """Return, for each shard of `cut(layout)`, the number of its group."""
+        layout = self.cut(layout)
+        buckets = spread_buckets(layout, len(self.groups))
+        return tuple(buckets[layout.bucket(shard)] for shard in range(len(layout.shards)))
 
     def cut(self, layout: Layout) -> Layout:
         """Return the layout divided into shards for this number of servers; all members number the shards by it."""
         return layout.for_servers(len(self.servers))
 
     def owners(self, layout: Layout) -> tuple[int, ...]:
-        """Return, for each shard of `cut(layout)`, the index in `servers` of the server that has it."""
-        layout = self.cut(layout)
-        buckets = spread_buckets(layout, len(self.servers))
-        return tuple(buckets[layout.bucket(shard)] for shard in range(len(layout.shards)))
+        """Return, for each shard of `cut(layout)`, the index in `servers` of the server that is its primary."""
+        groups = self.groups
+        return tuple(groups[group].primary for group in self.groups_of(layout))
 
     def shards_of(self, layout: Layout, identity: int) -> tuple[int, ...]:
-        """Return the numbers of one server's shards of `cut(layout)`, ascending; none if it is not in the map."""
+        """Return the shards of `cut(layout)` of which one server is primary, ascending; none if it is not in the map."""
         places = [index for index, server in enumerate(self.servers) if server.identity == identity]
         return tuple(shard for shard, owner in enumerate(self.owners(layout)) if owner in places)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return {"epoch": self.epoch, "servers": [[server.identity, server.address] for server in self.servers]}
+        values: dict[str, Any] = {
+            "epoch": self.epoch, "servers": [[server.identity, server.address] for server in self.servers]
+        }  # fmt: skip
+        if self.copied:
+            values["groups"] = [
+                [group.epoch, group.primary, list(group.in_sync), list(group.joining)] for group in self.copied
+            ]
+        return values
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> BucketMap:
@@ -60,17 +83,23 @@ class BucketMap:
         Raises ValueError, KeyError, TypeError or OverflowError if the values are malformed.
         """
         servers = tuple(ServerPlace(int(identity), str(address)) for identity, address in facts["servers"])
-        return cls(int(facts["epoch"]), servers)
+        copied = tuple(
+            CopyGroup(int(epoch), int(primary), tuple(map(int, in_sync)), tuple(map(int, joining)))
+            for epoch, primary, in_sync, joining in facts.get("groups", ())
+        )
+        if any(not 0 <= place < len(servers) for group in copied for place in group.holders):
+            raise ValueError("a group of buckets is on a server that is not in the map")
+        return cls(int(facts["epoch"]), servers, copied)
 
 
-def spread_buckets(layout: Layout, servers: int) -> tuple[int, ...]:
-    """Return, for each bucket, the index of its server: from the largest down, each goes to the least loaded server."""
+def spread_buckets(layout: Layout, groups: int) -> tuple[int, ...]:
+    """Return, for each bucket, the number of its group: from the largest down, each goes to the smallest group."""
     sizes = [0] * BUCKETS
     for number, shard in enumerate(layout.shards):
         sizes[layout.bucket(number)] += shard.size
-    owners, loads, counts = [0] * BUCKETS, [0] * servers, [0] * servers
+    owners, loads, counts = [0] * BUCKETS, [0] * groups, [0] * groups
     for bucket in sorted(range(BUCKETS), key=lambda bucket: (-sizes[bucket], bucket)):
-        owner = min(range(servers), key=lambda index: (loads[index], counts[index], index))
+        owner = min(range(groups), key=lambda index: (loads[index], counts[index], index))
         owners[bucket] = owner
         loads[owner] += sizes[bucket]
         counts[owner] += 1

@@ -14,6 +14,7 @@ from typing import Any
 
 from adam_mp.errors import several
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
+from adam_mp.params.run.copy_roles import with_copies
 from adam_mp.params.run.member import LIVING, MEMBER_DEADLINE, Member
 from adam_mp.transport.refusal import RefusedError
 
@@ -41,12 +42,16 @@ class _Claim:
 
 
 class ServerPlaces:
-    """`expected` places, and the bucket `map`, None until it is made. Servers in `replaced` may not come back."""
+    """`expected` places, and the bucket `map`, None until it is made. Servers in `replaced` may not come back.
+
+    `copies` is on how many servers each bucket is, its primary included.
+    """
 
     def __init__(
-        self, expected: int, bucket_map: BucketMap | None = None, replaced: Mapping[int, str] | None = None
-    ) -> None:
-        self.expected, self.map = expected, bucket_map
+        self, expected: int, bucket_map: BucketMap | None = None, replaced: Mapping[int, str] | None = None,
+        copies: int = 1,
+    ) -> None:  # fmt: skip
+        self.expected, self.copies, self.map = expected, copies, bucket_map
         self.replaced = dict(replaced or {})  # identity -> the address of the server that has its place
         self._claims: dict[tuple[int, str], _Claim] = {}
 
@@ -98,7 +103,11 @@ class ServerPlaces:
                         places[index] = found
                         left.remove(found)
         servers_now = tuple(place or left.pop(0) for place in places)
-        self.map = BucketMap(1 + (told.epoch if told is not None else 0), servers_now)
+        epoch = 1 + (told.epoch if told is not None else 0)
+        if told is not None and told.copied and len(told.servers) == len(servers_now):
+            self.map = BucketMap(epoch, servers_now, told.copied)
+        else:
+            self.map = with_copies(BucketMap(epoch, servers_now), self.copies)
         return self.map
 
     def outgrow(self, told: BucketMap | None) -> bool:
@@ -108,13 +117,14 @@ class ServerPlaces:
         """
         if told is None or self.map is None or told.epoch < self.map.epoch or told == self.map:
             return False
-        self.map = BucketMap(told.epoch + 1, self.map.servers)
+        self.map = dataclasses.replace(self.map, epoch=told.epoch + 1)
         return True
 
     def snapshot(self) -> dict[str, Any]:
         """Return what must outlive the process, as plain values."""
         return {
             "expected": self.expected,
+            "copies": self.copies,
             "map": self.map.as_dict() if self.map else None,
             "replaced": {str(identity): address for identity, address in self.replaced.items()},
         }
@@ -123,13 +133,14 @@ class ServerPlaces:
     def restored(cls, facts: Mapping[str, Any]) -> ServerPlaces:
         """Rebuild the places; raises KeyError, TypeError, ValueError or AttributeError if the snapshot is malformed."""
         replaced = {int(identity): str(address) for identity, address in facts.get("replaced", {}).items()}
-        return cls(int(facts["expected"]), BucketMap.from_dict(facts["map"]) if facts["map"] else None, replaced)
+        bucket_map = BucketMap.from_dict(facts["map"]) if facts["map"] else None
+        return cls(int(facts["expected"]), bucket_map, replaced, int(facts.get("copies", 1)))
 
     def _write(self, identity: int, place: ServerPlace) -> None:
         """Put `place` into the map where the server `identity` is, and raise the map epoch."""
         if self.map is not None:
             servers = tuple(place if server.identity == identity else server for server in self.map.servers)
-            self.map = BucketMap(self.map.epoch + 1, servers)
+            self.map = dataclasses.replace(self.map, epoch=self.map.epoch + 1, servers=servers)
 
     def _claim(self, identity: int, address: str, holder: Member, now: float) -> None:
         """Note that a joining server wants the place of `holder`.

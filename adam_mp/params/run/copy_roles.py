@@ -1,0 +1,97 @@
+"""What the controller does to a bucket map with copies: swap roles, take them from a server, make new copies.
+
+Each function returns the map as it is then, under the next map epoch, which the changed groups get too. The other
+groups keep theirs, so nobody has to learn anything about them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+
+from adam_mp.params.run.bucket_map import BucketMap
+from adam_mp.params.run.copy_groups import CopyGroup, Swap, choose_copies, first_groups, grant, promoted, with_joining
+from adam_mp.params.run.copy_groups import without as without_copy
+
+
+def with_copies(bucket_map: BucketMap, copies: int) -> BucketMap:
+    """Return a new run's map with so many copies of each bucket; with one, the map itself."""
+    if copies == 1:
+        return bucket_map
+    groups = first_groups(_hosts(bucket_map), copies)
+    return dataclasses.replace(
+        bucket_map, copied=tuple(dataclasses.replace(group, epoch=bucket_map.epoch) for group in groups)
+    )
+
+
+def swapped(bucket_map: BucketMap, swap: Swap) -> BucketMap | None:
+    """Return the map after a swap, None if the controller refuses it."""
+    if not 0 <= swap.group < len(bucket_map.copied):
+        return None
+    if any(not 0 <= place < len(bucket_map.servers) for place in swap.wanted.holders):
+        return None
+    granted = grant(bucket_map.copied[swap.group], swap, bucket_map.epoch + 1)
+    if granted is None:
+        return None
+    groups = list(bucket_map.copied)
+    groups[swap.group] = granted
+    return dataclasses.replace(bucket_map, epoch=bucket_map.epoch + 1, copied=tuple(groups))
+
+
+def without_memory(bucket_map: BucketMap, place: int, kept: Collection[int] = ()) -> BucketMap:
+    """Return the map after the server at `place` was started again: of the groups that it had, it has `kept` alone.
+
+    Where it was primary, the first in-sync copy takes over. If there is none, it stays primary: then the weights of that
+    group are lost, and replicas offer theirs.
+    """
+
+    def bereft(number: int, group: CopyGroup) -> CopyGroup:
+        if place not in group.holders or number in kept:
+            return group
+        if place != group.primary:
+            return without_copy(group, place)
+        return promoted(group, group.in_sync[0]) if group.in_sync else group
+
+    return _changed(bucket_map, bereft)
+
+
+def with_new_copies(bucket_map: BucketMap, copies: int, living: Collection[int]) -> BucketMap:
+    """Return the map with a new joining copy for each group that lacks one and for which a living server is free.
+
+    Servers that hold few groups come first.
+    """
+    hosts = _hosts(bucket_map)
+    load = [0] * len(hosts)
+    for group in bucket_map.copied:
+        for place in group.holders:
+            load[place] += 1
+
+    def completed(_: int, group: CopyGroup) -> CopyGroup:
+        lacking = min(copies, len(hosts)) - len(group.holders)
+        if lacking <= 0 or group.joining:  # one at a time: a copy that is being made takes bandwidth
+            return group
+        order = sorted(living, key=lambda place: (load[place], place))
+        for place in choose_copies(hosts, group.holders, order, 1):
+            load[place] += 1
+            group = with_joining(group, place)
+        return group
+
+    return _changed(bucket_map, completed)
+
+
+def _changed(bucket_map: BucketMap, change: Callable[[int, CopyGroup], CopyGroup]) -> BucketMap:
+    """Return the map with each group as `change` makes it of its number and itself; the map itself if none changes."""
+    epoch = bucket_map.epoch + 1
+    groups = [change(number, group) for number, group in enumerate(bucket_map.copied)]
+    if tuple(groups) == bucket_map.copied:
+        return bucket_map
+    renewed = tuple(
+        group if group == before else dataclasses.replace(group, epoch=epoch)
+        for group, before in zip(groups, bucket_map.copied, strict=True)
+    )
+    return dataclasses.replace(bucket_map, epoch=epoch, copied=renewed)
+
+
+def _hosts(bucket_map: BucketMap) -> Sequence[str]:
+    """Return the host of each server, as its address names it; that of a socket file is this machine."""
+    return [server.address.rpartition(":")[0] for server in bucket_map.servers]
