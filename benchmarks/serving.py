@@ -87,7 +87,7 @@ class Serving:
         """Have an epoch served; return images per second."""
         self.epoch += 1
         memory, waiting = self.memory, Backoff()
-        memory.order[...] = epoch_order(self.data.training, 1, self.epoch)
+        memory.sample_order[...] = epoch_order(self.data.training, 1, self.epoch)
         began = time.perf_counter()
         memory.ledger.open(self.epoch, np.zeros(self.batches, np.uint8))
         images = done = 0
