@@ -69,10 +69,9 @@ class Serving:
                 data.cache_bytes, data.survey.stored_pixels * 3, memory.arrays["cache_places"]
             )  # fmt: skip
         pictures = data.pictures(None if self.cache is None else self.cache.handle)
-        segments = [memory.segment, *([] if self.cache is None else [self.cache])]
-        descriptors = [
-            each.handle.descriptor if each is memory.segment else each.handle.segment.descriptor for each in segments
-        ]  # fmt: skip
+        descriptors = [memory.segment.handle.descriptor]
+        if self.cache is not None:
+            descriptors.append(self.cache.handle.segment.descriptor)
         self.children = [
             start_child(
                 f"data server {number}", serve, DataServerSpec(1 + number, memory.handle, batch, 1, pictures),
@@ -87,7 +86,7 @@ class Serving:
         """Have an epoch served; return images per second."""
         self.epoch += 1
         memory, waiting = self.memory, Backoff()
-        memory.order[...] = epoch_order(self.data.training, 1, self.epoch)
+        memory.sample_order[...] = epoch_order(self.data.training, 1, self.epoch)
         began = time.perf_counter()
         memory.ledger.open(self.epoch, np.zeros(self.batches, np.uint8))
         images = done = 0

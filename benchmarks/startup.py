@@ -148,7 +148,7 @@ def _command_row(command: str, goal: float, arguments: Callable[[int], list[str]
     taken = []
     for turn in range(2 * _ROUNDS):
         start = time.perf_counter()
-        # With a timeout, subprocess looks only every 50 ms whether the command has ended; the end of its output is exact.
+        # With a timeout, subprocess looks only every 50 ms whether the command has ended; its output ends at once.
         subprocess.run([*_COMMAND, command, *arguments(turn)], stdout=subprocess.PIPE, timeout=60, check=True)
         taken.append(time.perf_counter() - start)
     low, middle, high = spread(sorted(taken))
