@@ -52,7 +52,8 @@ def pytest_sessionfinish() -> None:
     if _measured and (folder := cache_folder()) is not None:
         known = choice._read_file(folder)
         left = {key: value for key, value in known.items() if key not in _measured}
-        (folder / choice._FILE).write_text(json.dumps(left))
+        with contextlib.suppress(OSError):
+            choice.write_file(folder / choice._FILE, (json.dumps(left, indent=1) + "\n").encode())
 
 
 _measured: list[str] = []

@@ -18,7 +18,8 @@ _TIMES, _SOME_BEYOND = 50, 0.05  # or this share, where the largest value is so 
 _LARGE = 100.0  # a range up to so much cannot be one from 0 to 1
 _SOME = 8  # images of which at least one has the dark pixels, or the light ones, that images of their kind have
 _BELOW = 0.1  # the lowest normalised value is at least this share of the highest below 0
-_DEEP = 1000.0  # largest value of images of more than 8 bits
+_DEEP = 1000.0  # images whose largest value is above this have more than 8 bits
+_DEEPER = 16.0  # times the largest value of bytes, which values of 12 bits or more have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +67,15 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
 
 
 def not_of_files(trained: ValueScale) -> str | None:
-    """Say in words that images in files, whose values go from 0 to 255, have another scale than the training images.
+    """Say in words that images of 8 bits, with values from 0 to 255, have another scale than the training images.
 
     None if they have the same, or if it depends on the image: bytes in an array may be from 0 to 1, as in a file.
     """
-    if trained.kind == _BYTES or (trained.low >= 0 and _LARGE < trained.high <= (1 + _MARGIN) * BYTES.high):
+    room = _MARGIN * BYTES.high
+    if trained.kind == _BYTES or (trained.low >= -room and _LARGE < trained.high <= BYTES.high + room):
         return None
     return (
-        f"images in files have values from 0 to 255, those to train on had {trained.low:,.5g} to {trained.high:,.5g}; "
+        f"images of 8 bits have values from 0 to 255, those to train on had {trained.low:,.5g} to {trained.high:,.5g}; "
         "give arrays that are scaled as those were: adam_mp.load(RUN).predict(images)"
     )
 
@@ -84,8 +86,10 @@ def _other_pictures(images: np.ndarray, low: float, high: float, trained: ValueS
     That is bytes where those had 16 bits; 0 to 1 where those were normalised; or normalised values where those had none
     below 0.
     """
+    if low == high:  # blank images
+        return False
     if trained.high > _DEEP and low >= 0:
-        return high <= BYTES.high
+        return high <= BYTES.high and trained.high >= _DEEPER * high
     if low >= 0:
         return low <= _BELOW * high <= _BELOW and -trained.low > _BELOW * trained.high > 0
     return trained.low >= 0 and float(np.mean(images < 0)) > _SOME_BEYOND

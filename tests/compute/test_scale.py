@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import adam_mp
 from adam_mp.cli.main import main
 from adam_mp.compute.model import load, write_model
-from adam_mp.compute.scale import BYTES, ValueScale, other_scale
+from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
 from adam_mp.errors import DataError
 from tests.compute.test_model import make
 
@@ -51,7 +51,20 @@ def test_a_model_of_other_values_takes_no_files(capsys, trained_as, tmp_path):
         model.check_files()
         return
     assert main(["predict", str(tmp_path / "m.safetensors"), "x.png"]) == 2
-    assert "images in files have values from 0 to 255, those to train on had" in capsys.readouterr().err
+    assert "images of 8 bits have values from 0 to 255, those to train on had" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained", [ValueScale("numbers", -0.42, 2.8), ValueScale("numbers", 0, 65535)])
+def test_blank_images_are_of_every_scale(trained):
+    assert other_scale(np.zeros((9, 28, 28, 1), np.float32), trained) is None
+
+
+def test_dark_images_of_few_more_bits_than_bytes_are_taken():
+    assert other_scale(np.arange(9 * 16, dtype=np.float32).reshape(9, 4, 4, 1), ValueScale("numbers", 0, 1100)) is None
+
+
+def test_bytes_that_a_filter_made_a_little_larger_are_those_of_files():
+    assert not_of_files(ValueScale("numbers", -4.0, 259.0)) is None
 
 
 def test_one_picture_may_be_dark_or_light():

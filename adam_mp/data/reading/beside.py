@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Set
 from pathlib import Path
 
 from adam_mp.data.reading.account import some
-from adam_mp.data.reading.image_kinds import is_dropping
+from adam_mp.data.reading.image_kinds import is_dropping, is_run_folder
 from adam_mp.data.reading.part_folders import has_image
 from adam_mp.data.reading.part_names import part_of
 from adam_mp.data.reading.shards import PACKED
 from adam_mp.errors import DataError
 
-_DATA = (".tar", ".npy", ".npz", ".zip", *PACKED)
+_DATA = (".tar", ".npy", ".npz")
+_PACKED = (".zip", *PACKED)
 _UNREAD = (
     *PACKED,
     ".tar",
@@ -38,7 +39,7 @@ def notes_beside(folder: Path, kind: str, used: Collection[str] = ()) -> list[st
     has the name of a part, or if several have images.
     """
     inside = sorted(path for path in folder.iterdir() if path.name not in used and not is_dropping(path.name))
-    folders = [path for path in inside if path.is_dir() and _has_data(path)]
+    folders = [path for path in inside if path.is_dir() and not is_run_folder(os.listdir(path)) and _has_data(path)]
     parts = [path for path in folders if part_of(path.name) is not None]
     if parts or len(folders) > 1:
         raise DataError(
@@ -48,7 +49,7 @@ def notes_beside(folder: Path, kind: str, used: Collection[str] = ()) -> list[st
     return [f"not used beside the {kind} in {folder}: the folder {path.name}/" for path in folders]
 
 
-def unread_files(folders: Iterable[Path], used: Collection[Path] = ()) -> list[str]:
+def unread_files(folders: Iterable[Path], used: Set[Path] = frozenset()) -> list[str]:
     """Return lines about files of data folders that hold data and are not read, such as `test.zip` beside `train/`.
 
     A packed file is passed over if a folder beside it, or the data folder itself, has its name: it was unpacked.
@@ -60,10 +61,15 @@ def unread_files(folders: Iterable[Path], used: Collection[Path] = ()) -> list[s
         found = [path for path in entries if path.name.lower().endswith(_UNREAD) and not is_dropping(path.name)]
         spare = [path.name for path in found if path.name.partition(".")[0] not in unpacked and path not in used]
         if spare:
-            lines.append(f"not read in {folder}: {some(spare)}; unpack what belongs to the data")
+            lines.append(f"not read in {folder}: {some(spare)}; unpack or convert it if it belongs to the data")
     return lines
 
 
 def _has_data(folder: Path) -> bool:
-    named = (name.lower() for _, _, names in os.walk(folder) for name in names if not is_dropping(name))
-    return has_image(folder) or any(name.endswith(_DATA) for name in named)
+    """Tell whether a folder has images or arrays; in one with the name of a part, packed files count too."""
+    endings = _DATA if part_of(folder.name) is None else (*_DATA, *_PACKED)
+    for _, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_dropping(name)]
+        if any(name.lower().endswith(endings) for name in names if not is_dropping(name)):
+            return True
+    return has_image(folder)

@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault
-from adam_mp.data.reading.image_kinds import has_image_ending, hidden_image, is_dropping, judge_other
+from adam_mp.data.reading.image_kinds import (
+    MOST_IN_RUN,
+    has_image_ending,
+    hidden_image,
+    is_dropping,
+    is_run_folder,
+    judge_other,
+)
 from adam_mp.data.reading.labels import class_name
 from adam_mp.errors import DataError
-
-_MOST_IN_RUN = 100  # files and folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +155,7 @@ def _images_below(
         except DataError as error:
             rejected.append(BadSample(str(root / here), Fault.UNREADABLE, str(error).rpartition(": ")[2].lower()))
             continue
-        if _is_run(entries):
+        if is_run_folder([entry.name for entry in entries[: MOST_IN_RUN + 1]]):
             continue
         for entry in entries:
             image = has_image_ending(entry.name)
@@ -179,13 +184,6 @@ def _images_below(
         if here == name:
             direct = len(found)
     return ClassFound(sorted(found), direct)
-
-
-def _is_run(entries: Sequence[os.DirEntry[str]]) -> bool:
-    """Tell whether a folder is that of a run, whose curves.png is no image of a class: `--data .` finds runs/ too."""
-    if len(entries) > _MOST_IN_RUN:  # of many images: no need to look at all names
-        return False
-    return {entry.name for entry in entries} >= {"run.json", "metrics.jsonl"}
 
 
 def _class_of_target(link: os.DirEntry[str], part: Path) -> str:

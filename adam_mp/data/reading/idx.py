@@ -20,7 +20,6 @@ from adam_mp.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
 _LARGEST = 1 << 40  # bytes that a header may announce
-_GZIP_LEAST = 18  # bytes
 _MOST_ZIPPED = 3  # times that a file may be gzipped, one inside the other
 # MNIST's four names with the points, prefixes and endings that mirrors and unpackers give them.
 _NAME = re.compile(
@@ -32,10 +31,7 @@ _NAME = re.compile(
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
     """Return the uint8 array in an IDX file; raises DataError unless the file holds one of `dimensions` dimensions."""
     try:
-        content = path.read_bytes()
-        for _ in range(_MOST_ZIPPED):
-            if content[:2] == b"\x1f\x8b":
-                content = gzip.decompress(content)
+        content = _unzipped(path.read_bytes())
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path} is truncated or damaged gzip ({error}); fetch it again") from None
     except OSError as error:
@@ -54,6 +50,13 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
         sides = " x ".join(map(str, shape))
         raise DataError(f"{path} is {verb}: its header says {sides} = {size} bytes, it has {len(content) - header}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _unzipped(content: bytes) -> bytes:
+    for _ in range(_MOST_ZIPPED):
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    return content
 
 
 def has_idx(folder: Path) -> bool:
@@ -94,14 +97,13 @@ def find_idx(folder: Path, name: str) -> Path:
 
 
 def _check_same(plain: Path, packed: Path) -> None:
-    """Raise DataError if a file is not what its gzipped neighbour holds, by the checksum at the end of that."""
+    """Raise DataError if a file is not what its gzipped neighbour holds."""
     try:
-        if packed.stat().st_size >= _GZIP_LEAST and packed.read_bytes()[-8:-4] != struct.pack(
-            "<I", zlib.crc32(plain.read_bytes())
-        ):
-            raise DataError(f"{plain} and {packed} are not the same; remove the one that is not meant")
-    except OSError:
-        pass  # it is told when the file is read
+        same = _unzipped(plain.read_bytes()) == _unzipped(packed.read_bytes())
+    except (OSError, EOFError, zlib.error, gzip.BadGzipFile):
+        return  # it is told when the file is read
+    if not same:
+        raise DataError(f"{plain} and {packed} are not the same; remove the one that is not meant")
 
 
 def unused_idx(folder: Path, used: Sequence[Path]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,8 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     train = found.pop(TRAIN)
     if not places:
         refuse_misspelt(folder, list(train.classes), lambda name: _holds_folders(name, train.classes[name]))
-    train = _classes_to_train(train, bool(places), 1 if only_test else 2, notes)
+    elsewhere = {name for each in found.values() for name in each.classes}
+    train = _classes_to_train(train, elsewhere, bool(places), 1 if only_test else 2, notes)
     usable = {part: each for part, each in found.items() if _is_usable(part, each, train, notes)}
     usable = {part: _regrouped(each, notes) if _misses(each, train) else each for part, each in usable.items()}
     for each in usable.values():
@@ -100,7 +101,9 @@ def _records(part: PartFound, classes: Sequence[str]) -> Records:
     return Records(RecordTable.of_files(part.folder, names), np.concatenate(labels), tuple(part.rejected))
 
 
-def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]) -> PartFound:
+def _classes_to_train(
+    part: PartFound, elsewhere: Collection[str], named: bool, least: int, notes: list[str]
+) -> PartFound:  # fmt: skip
     """Return the classes to train on, found below `part`; raises DataError if there are fewer than `least`."""
     if part.loose and not part.classes:
         advice = "put its images into a folder for each class" + (f"; {_AS_CLASS}" if named else "")
@@ -114,7 +117,7 @@ def _classes_to_train(part: PartFound, named: bool, least: int, notes: list[str]
     if len(part.classes) == 1 and deeper:
         _refuse_deep(part, named)
     if named:
-        check_no_part_inside(part)
+        check_no_part_inside(part, elsewhere)
     check_meant(part)
     part = _told_or_regrouped(part, notes) if deeper else part
     if len(part.classes) < least:

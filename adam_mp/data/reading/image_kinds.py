@@ -6,6 +6,7 @@ Also which names computers leave in folders unasked, `.DS_Store` and its like: t
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault
 
@@ -32,6 +33,8 @@ _TEXTS = (
     ".py",
     ".log",
 )
+MOST_IN_RUN = 100  # files and folders of a run; of a folder with more, not all names need to be looked at
+_OF_A_RUN = {"run.json", "metrics.jsonl"}
 _DROPPINGS = frozenset((
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information",
     "lost+found",
@@ -42,6 +45,11 @@ _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 def is_dropping(name: str) -> bool:
     """Tell whether a file or folder is one that computers leave unasked, or is hidden: its name begins with a dot."""
     return name[:1] == "." or name.lower() in _DROPPINGS
+
+
+def is_run_folder(names: Collection[str]) -> bool:
+    """Tell whether a folder with these entries is that of a run: its curves.png is no image of the data."""
+    return len(names) <= MOST_IN_RUN and set(names) >= _OF_A_RUN
 
 
 def hidden_image(name: str) -> bool:

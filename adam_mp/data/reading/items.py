@@ -105,7 +105,7 @@ def _by_name(plain: np.ndarray, names: Sequence[str], classes: Classes, what: st
 
     Each object numbers the classes that it has: in another object, the same number may be another class.
     """
-    if plain.dtype.kind in "UO" or not (names and classes.names) or tuple(names) == tuple(classes.names):
+    if plain.dtype.kind in "UOb" or not (names and classes.names) or tuple(names) == tuple(classes.names):
         return plain
     if plain.min() < 0 or plain.max() >= len(names):
         raise DataError(

@@ -155,8 +155,8 @@ def alike(names: Sequence[str]) -> list[str]:
         other = folded.setdefault(_folded(name), name)
         if other != name:
             return [
-                f"classes {_short(other)} and {_short(name)} differ only in spaces, in upper and lower case, or in "
-                "other ways to write the same"
+                f"classes {_short(other)} and {_short(name)} look the same: they differ only in spaces, case, quotes, "
+                "invisible characters or the form of a number"
             ]
     return []
 

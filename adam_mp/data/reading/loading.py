@@ -289,10 +289,10 @@ def _load_shards(
     if folder is not None:
         used = {path.relative_to(folder).parts[0] for paths in shards.values() for path in paths}
         notes = notes_beside(folder, "tar shards", used)
-        read = [path for paths in shards.values() for path in paths]
+        read = {path for paths in shards.values() for path in paths}
         inside = sorted({path.parent for path in read} - {folder})
         for place in inside:
-            notes += notes_beside(place, "tar shards", [path.name for path in read if path.parent == place])
+            notes += notes_beside(place, "tar shards", {path.name for path in read if path.parent == place})
         notes += unread_files([folder, *inside], read)
     found = read_shard_set(shards, parts_named, options.only_test)
     account = found.account.with_notes(notes)

@@ -6,7 +6,7 @@ Such folders would train to a perfect accuracy that means nothing, so they are r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
@@ -31,6 +31,7 @@ _PIECES = frozenset((word,) for word in (
     "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
     "data", "volume", "vol",
 ))  # fmt: skip
+_OF_CLASSES = frozenset(("class", "category", "grade", "level", "type", "stage"))  # before the number of a class
 _ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
     "groundtruth", "seg", "target", "targets",
@@ -47,6 +48,8 @@ _HELD_OUT = frozenset((
     "测试", "验证", "テスト", "тест",
 ))  # fmt: skip
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
+# One of these, or the number of a folder over which images are spread.
+_NO_CLASS = re.compile(rf"[0-9a-f]+|{_TIME.pattern}", re.IGNORECASE)
 
 
 def check_meant(part: PartFound) -> None:
@@ -103,7 +106,8 @@ def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
     if held_out := [name for name in part.classes if {"".join(pieces_of(name)), name.casefold()} & _HELD_OUT]:
         raise DataError(
             f"the folders {some(f'{name}/' for name in part.classes)} of {part.folder} hold the same classes, and "
-            f"{held_out[0]}/ is not to be trained on: call the folders train/, val/ and test/, or move it away"
+            f"{held_out[0]}/ seems to be held out: call the folders train/, val/ and test/, or move it away; if it "
+            "is a class, rename it"
         )
 
 
@@ -111,7 +115,7 @@ def check_below(part: PartFound, classes: Mapping[str, ClassFound]) -> None:
     """Raise DataError if all `classes` hold the same folders two levels below the part: these may be the classes."""
     below = [{name.split("/")[2] for name in each.images if name.count("/") > 2} for each in classes.values()]
     names = below[0]
-    kinds = all("".join(pieces_of(name)) in _KINDS or _TIME.fullmatch(name) for name in names)
+    kinds = all("".join(pieces_of(name)) in _KINDS or _NO_CLASS.fullmatch(name) for name in names)
     if len(classes) < 2 or len(names) < 2 or kinds or any(each != names for each in below):
         return
     raise DataError(
@@ -121,14 +125,15 @@ def check_below(part: PartFound, classes: Mapping[str, ClassFound]) -> None:
     )
 
 
-def check_no_part_inside(part: PartFound) -> None:
+def check_no_part_inside(part: PartFound, elsewhere: Collection[str]) -> None:
     """Raise DataError if a part's class folders have the name of another part, such as `train/val/`.
 
-    A class `train` may be meant, as long as it does not hold the classes.
+    A class `train` may be meant, as long as it does not hold the classes; so may one of any name that is also
+    among `elsewhere`, the classes of other parts.
     """
     for name, each in part.classes.items():
         inner = set(folders_inside(name, each)) & set(part.classes)
-        if (meant := part_of(name)) is not None and (meant != TRAIN or inner):
+        if (meant := part_of(name)) is not None and (inner or (meant != TRAIN and name not in elsewhere)):
             raise DataError(
                 f"{part.folder / name} has the name of a part, and lies in another; move it to "
                 f"{part.folder.parent / name}; if it is a class, rename it"
@@ -143,14 +148,14 @@ def _check_roles(part: PartFound) -> None:
     kinds = len(roles) > 1 and all(role in _KINDS for role in roles.values())
     surely = any(roles[name] in _ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
     if kinds or surely or (answers and images and len({*answers, *images}) == len(roles)):
+        what = "images and what belongs to them"
+        if not answers:
+            what = "kinds of the same images; if they are classes, rename them"
+        todo = "adam_mp trains classes: put the images of each class into a folder of its name"
+        if part.inner_classes() is not None:
+            todo = f"give one of them, such as {part.folder / next(iter(images), next(iter(roles)))}"
         raise DataError(
-            f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but images and what "
-            "belongs to them; "
-            + (
-                "adam_mp trains classes: put the images of each class into a folder of its name"
-                if part.inner_classes() is None
-                else f"give one of them, such as {part.folder / next(iter(roles))}"
-            )
+            f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but {what}; {todo}"
         )
 
 
@@ -162,7 +167,7 @@ def _check_belonging(part: PartFound) -> None:
         if rest and rest != pieces and (base := split.get(rest)) is not None:
             raise DataError(
                 f"{part.folder / name} seems to hold what belongs to the images of {base}/, and is no class; move it "
-                f"out of {part.folder}"
+                f"out of {part.folder}; if it is a class, rename it"
             )
 
 
@@ -228,10 +233,11 @@ def _check_pieces(part: PartFound) -> None:
     words = {tuple(piece for piece in pieces if not piece.isdecimal()) for pieces in split}
     numbered = all(any(piece.isdecimal() for piece in pieces) for pieces in split)
     pieces_alone = any((word,) in _PIECES for each in words for word in each)
-    if len(words) == 1 and numbered and pieces_alone and part.inner_classes() is None:
+    of_classes = any(word in _OF_CLASSES for each in words for word in each)
+    if len(words) == 1 and numbered and pieces_alone and not of_classes and part.inner_classes() is None:
         raise DataError(
             f"the folders {names} of {part.folder} are no classes, but pieces of one data set; put the images of each "
-            "class into a folder of its name"
+            "class into a folder of its name; if they are classes, rename them"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from adam_mp.data.reading.account import some
-from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping, is_image_within
+from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping, is_image_within, is_run_folder
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, WANTED, part_meant, part_of
 from adam_mp.errors import DataError, several
 
@@ -75,6 +75,9 @@ def refuse_misspelt(folder: Path, names: list[str], holds_folders: Callable[[str
 def has_image(folder: Path) -> bool:
     """Tell whether a folder or one below it has an image, by its ending or its first bytes."""
     for here, folders, files in os.walk(folder):
+        if is_run_folder(files):
+            folders.clear()
+            continue
         folders[:] = [name for name in folders if not is_dropping(name)]
         names = [name for name in files if not is_dropping(name)]
         if any(map(has_image_ending, names)):

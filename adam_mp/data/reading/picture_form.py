@@ -62,7 +62,7 @@ def with_form(
 
 
 def _look_at_depths(part: Records, depths: Depths, options: LoadOptions) -> None:
-    """Look how deep some images of a part are that is not trained on; bad ones are reported when they are used."""
+    """Look at the depth of some images of a part that is not trained on; bad ones are reported when they are used."""
     for sample in range(0, len(part), max(1, len(part) // LOOKED_AT)):
         with contextlib.suppress(SampleError):
             depths.look(part.table.read(sample, options.byte_limit), options)

@@ -109,7 +109,8 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
             raise DataError(f"there are no test shards to evaluate on, only shards to {' and '.join(shards)}")
         to_train = [] if parts_named else [path for path in shards[TRAIN] if part_within(path.name)[0] == TRAIN]
         if to_train:
-            notes.append(f"the tar shards {some((path.name for path in to_train), 3)} are named as those to train on")
+            names = some((path.name for path in to_train), 3)
+            notes.append(f"the tar shards {names} are named as those to train on, and tested: there are no others")
         shards = {TRAIN: shards[TEST] if parts_named else shards[TRAIN]}
     elif TRAIN not in shards:
         names = some(path.name for paths in shards.values() for path in paths)

@@ -128,7 +128,8 @@ class Keeper:
             try:
                 self._write(self._unsaved)
             except OSError as error:
-                raise DiskError(f"cannot write {path}: {refusal(error)}; once it works, use --resume") from None
+                todo = "once it can be written, use --resume"
+                raise DiskError(f"cannot write {path}: {refusal(error)}; {todo}") from None
         return path
 
     def close(self) -> None:

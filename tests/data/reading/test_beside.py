@@ -50,6 +50,16 @@ def test_one_folder_of_no_part_is_named(tmp_path, kind):
     )
 
 
+@pytest.mark.parametrize("kind", ["tar shards", "arrays", "IDX files"])
+def test_runs_and_what_is_hidden_beside_data_are_no_data(tmp_path, kind):
+    write_kind(tmp_path, kind)
+    write(tmp_path / "figures" / "1.jpg", JPEG)
+    for name in ("runs/a/curves.png", "runs/a/run.json", "runs/a/metrics.jsonl", "code/.venv/tests/x.npz"):
+        write(tmp_path / name, JPEG)
+    write(tmp_path / "download" / "raw.zip", b"PK")
+    assert sum("not used beside" in note for note in load_data(tmp_path).account.notes) == 1
+
+
 def test_other_idx_files_are_named(tmp_path):
     write_kind(tmp_path, "IDX files")
     write_idx(tmp_path / "val-images-idx3-ubyte", IMAGES)
@@ -95,9 +105,9 @@ def test_packed_files_beside_class_folders_are_named(tmp_path):
     for name in ("val.zip", "extra.npz", "train/green.tar.gz", "test/blue.7z"):
         write(tmp_path / name, b"PK")
     assert load_data(tmp_path).account.notes == (
-        f"not read in {tmp_path}: extra.npz, val.zip; unpack what belongs to the data",
-        f"not read in {tmp_path}/train: green.tar.gz; unpack what belongs to the data",
-        f"not read in {tmp_path}/test: blue.7z; unpack what belongs to the data",
+        f"not read in {tmp_path}: extra.npz, val.zip; unpack or convert it if it belongs to the data",
+        f"not read in {tmp_path}/train: green.tar.gz; unpack or convert it if it belongs to the data",
+        f"not read in {tmp_path}/test: blue.7z; unpack or convert it if it belongs to the data",
     )
 
 
@@ -108,7 +118,7 @@ def test_packed_files_beside_tar_shards_are_named(tmp_path, name):
     write(tmp_path / name, b"PK")
     place = (tmp_path / name).parent
     assert load_data(tmp_path).account.notes == (
-        f"not read in {place}: {name.split('/')[-1]}; unpack what belongs to the data",
+        f"not read in {place}: {name.split('/')[-1]}; unpack or convert it if it belongs to the data",
     )
 
 
@@ -166,7 +176,7 @@ def test_shards_to_train_on_that_are_tested_are_told(tmp_path):
     pack(tmp_path / "train-0.tar", SAMPLES)
     told = load_data(tmp_path, LoadOptions(only_test=True))
     assert (len(told.train), told.account.notes) == (
-        6, ("the tar shards train-0.tar are named as those to train on",)
+        6, ("the tar shards train-0.tar are named as those to train on, and tested: there are no others",)
     )  # fmt: skip
     (tmp_path / "train-0.tar").rename(tmp_path / "a.tar")
     assert load_data(tmp_path, LoadOptions(only_test=True)).account.notes == ()

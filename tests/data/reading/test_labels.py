@@ -122,7 +122,7 @@ def test_measured_values_are_no_classes():
     [
         (10 * (Y + 1), 31, r"28 of 31 classes have no training image \(0, 1, 2, 3, 4, 5 and 22 more\)"),
         (Y + 1, 4, r"1 of 4 classes has no training image \(0\)"),
-        (np.array(["cat", "Cat"])[Y % 2], 2, "'Cat' and 'cat' differ only"),
+        (np.array(["cat", "Cat"])[Y % 2], 2, "'Cat' and 'cat' look the same: they differ only"),
         (np.array(["cat ", "cat"])[Y % 2], 2, "differ only in spaces"),
     ],
 )

@@ -59,10 +59,10 @@ REFUSED = {
     "the same folders in all of the same": (
         {f"{a}/{b}/{c}": 2 for a in "ab" for b in ("x", "y") for c in ("mug", "pen")}, "not clear: the folders x/, y/"),
     "a part in Spanish": (
-        {"entrenamiento/a": 3, "entrenamiento/b": 3, "prueba/a": 3, "prueba/b": 3}, "prueba/ is not to be trained on"),
+        {"entrenamiento/a": 3, "entrenamiento/b": 3, "prueba/a": 3, "prueba/b": 3}, "prueba/ seems to be held out"),
     "a part by another word": (
         {"fit/red": 3, "fit/blue": 3, "hold_out/red": 3, "hold_out/blue": 3},
-        "fit/, hold_out/ .* hold the same classes, and hold_out/ is not to be trained on: call the folders train/"),
+        "fit/, hold_out/ .* hold the same classes, and hold_out/ seems to be held out: call the folders train/"),
     "folds of which one lacks a class": (
         {"fold1/red": 3, "fold1/blue": 3, "fold2/red": 3}, r"not clear.*fold1/ blue, red; fold2/ red"),
 }  # fmt: skip
@@ -98,6 +98,15 @@ READ = {
     "places": ({"web/cat": 3, "web/raw": 3, "shop/cat": 3, "shop/raw": 3}, ("cat", "raw")),
     "years of fashion": ({"2019": 3, "2020": 3}, ("2019", "2020")),
     "numbers": ({"1": 3, "2": 3}, ("1", "2")),
+    "names of a part as classes of all parts": (
+        {"train/valid": 3, "train/invalid": 3, "test/valid": 1, "test/invalid": 1},
+        ("invalid", "valid"),
+    ),
+    "images over numbered folders": (
+        {f"{a}/images/{b}": 2 for a in ("cat", "dog") for b in ("000", "0a1")},
+        ("cat", "dog"),
+    ),
+    "images of numbered classes": ({"img_class_0": 3, "img_class_1": 3}, ("img_class_0", "img_class_1")),
     "numbered classes": ({"class1": 3, "class2": 3}, ("class1", "class2")),
     "one class with a part's word and a number": ({"test1": 3, "cat": 3}, ("cat", "test1")),
     "a part's word in a class": ({"test_tube/a": 3, "beaker/a": 3}, ("beaker", "test_tube")),

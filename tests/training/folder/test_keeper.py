@@ -102,7 +102,7 @@ def test_a_model_that_is_slow_to_write_is_written_once(keeper, monkeypatch):
 
 
 def test_a_disk_that_does_not_take_the_model_is_no_wrong_input(keeper, refusing):
-    with pytest.raises(DiskError, match=r"model\.safetensors: No space left on device; free some, then use resume"):
+    with pytest.raises(DiskError, match=r"model\.safetensors: No space left on device; free some; once it can"):
         keeper.finish(make)
     assert DiskError.exit_code == 1
 
