@@ -45,24 +45,8 @@ if TYPE_CHECKING:
     from adam_mp.training.trainer import TrainResult
 
 # Imported when first used: many of these modules import numba, for which `--help` need not wait a quarter of a second.
+# All other public names are of `network`.
 _LAZY = {
-    **dict.fromkeys(
-        (
-            "AveragePool",
-            "Conv",
-            "Dense",
-            "Dropout",
-            "Flatten",
-            "LocalResponseNorm",
-            "MaxPool",
-            "Network",
-            "ReLU",
-            "Sigmoid",
-            "Softmax",
-            "Tanh",
-        ),
-        "adam_mp.network",
-    ),
     "train": "adam_mp.api",
     "Model": "adam_mp.compute.model",
     "load": "adam_mp.compute.model",
@@ -99,9 +83,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name in __all__:
         with named_clash():
-            return getattr(importlib.import_module(_LAZY[name]), name)
+            return getattr(importlib.import_module(_LAZY.get(name, "adam_mp.network")), name)
     message = f"module 'adam_mp' has no attribute {name!r}"
     if (layer := LAYERS.get(bare(name))) is not None:
         from adam_mp.network.layers import KINDS

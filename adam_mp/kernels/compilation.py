@@ -287,7 +287,9 @@ def _is_stamped(real: str) -> bool:
 
 @functools.cache
 def _loads_at_once() -> bool:
-    return _read_stamp(_stamp_file("float32")).get("at_once") is True
+    """Return whether every trial of the kernels that are cached, of each real type, has succeeded."""
+    stamps = [stamp for real in _REAL if (stamp := _read_stamp(_stamp_file(real)))]
+    return bool(stamps) and all(stamp.get("at_once") is True for stamp in stamps)
 
 
 def _read_stamp(file: Path | None) -> dict[str, Any]:

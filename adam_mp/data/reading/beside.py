@@ -16,20 +16,8 @@ from adam_mp.errors import DataError
 _DATA = (".tar", ".npy", ".npz")
 _PACKED = (".zip", *PACKED)
 _UNREAD = (
-    *PACKED,
-    ".tar",
-    ".npz",
-    ".npy",
-    ".zip",
-    ".rar",
-    ".7z",
-    ".gz",
-    ".bz2",
-    ".xz",
-    ".zst",
-    ".tfrecord",
-    ".parquet",
-)
+    *_DATA, ".zip", ".rar", ".7z", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".tfrecord", ".parquet",
+)  # fmt: skip
 
 
 def notes_beside(folder: Path, kind: str, used: Collection[str] = ()) -> list[str]:
