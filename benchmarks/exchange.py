@@ -193,7 +193,7 @@ def loopback_rows() -> Iterator[Row]:
 def apply_rows() -> Iterator[Row]:
     """Queued deltas to one shard, folded, beside numpy."""
     layout = Layout.of({"w": (SHARD,)})
-    table = ShardTable(layout, [0])
+    table = ShardTable(layout, {0: [0]})
     table.fill(0, np.zeros(SHARD, np.float32))
     deltas = [np.ones(SHARD, np.float32) for _ in range(4)]
     weights: np.ndarray = np.zeros(SHARD, np.float32)

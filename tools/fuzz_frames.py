@@ -34,7 +34,7 @@ NUMBERS = (16, 17, 18, 20)  # kinds whose payload is numbers
 FIELDS = {  # name: offset in the header, bytes
     "magic": (0, 4), "version": (4, 2), "kind": (6, 2), "run": (8, 8), "sender": (16, 8), "map epoch": (24, 4),
     "shard": (28, 4), "sequence": (32, 8), "shard version": (40, 8), "length": (48, 8), "encoding": (56, 2),
-    "padding": (58, 2), "crc32c": (60, 4),
+    "group": (58, 2), "crc32c": (60, 4),
 }  # fmt: skip
 
 
@@ -200,9 +200,9 @@ def is_message(parts: Frames) -> bool:
     header, payload = parts
     magic, version, kind = struct.unpack_from("<4sHH", header)
     length, encoding = struct.unpack_from("<QH", header, 48)
-    if (magic, version, length) != (b"AdMP", 3, len(payload)) or encoding > 2:
+    if (magic, version, length) != (b"AdMP", 4, len(payload)) or encoding > 2:
         return False
-    if not (1 <= kind <= 10 or 16 <= kind <= 23 or kind in (32, 33)):
+    if not (1 <= kind <= 10 or 16 <= kind <= 28 or kind in (32, 33)):
         return False
     if kind in NUMBERS and length % (2 if encoding else 4):
         return False

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
+from adam_mp.params.run.bucket_map import COMMITS
 from adam_mp.params.server.serving import ServerSpec, serve_parameters
 from adam_mp.process.interruption import EXIT_CODES, Interruption
 from adam_mp.process.output import standard_output
@@ -46,6 +47,30 @@ def run(arguments: Sequence[str]) -> int:
         help="how long the first server waits without any replica before it ends with an error (default: "
         f"{ServerSpec.wait:g})",
     )  # fmt: skip
+    parser.add_argument(
+        "--copies", metavar="N", type=int, default=1,
+        help="keep all weights on N of the run's servers: if one dies or hangs, another takes its place at once; give "
+        "it to all servers (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--commit", metavar="WHEN", choices=COMMITS, default=COMMITS[0],
+        help="when servers with copies answer an update, for the first: copied (at once; replicas keep it until the "
+        "copies have it) or all (when all copies have it) (default: copied)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--copies-listen", metavar="HOST:PORT",
+        help="where to take copies from other servers, on a network of their own if there is one (default: a port that "
+        "the system chooses on the host of --listen)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--beat-seconds", metavar="S", type=float, default=ServerSpec.beat,
+        help=f"time between two beats, by which servers with copies know that they live (default: {ServerSpec.beat:g})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--failover-seconds", metavar="S", type=float, default=ServerSpec.failover,
+        help="how long a server with copies may miss its beats before another takes its place (default: "
+        f"{ServerSpec.failover:g})",
+    )  # fmt: skip
     parser.add_argument("--address-file", metavar="FILE", help="write the server's address here once it listens")
     add_common(parser)
     values = parse(parser, arguments)
@@ -55,6 +80,13 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError(f"--snapshot-seconds is {values.snapshot_seconds:g}; expected more than 0, at most a day")
     if not values.wait_seconds > 0:
         raise SettingsError(f"--wait-seconds is {values.wait_seconds:g}; expected more than 0, or inf for no end")
+    if not 1 <= values.copies <= 64:
+        raise SettingsError(f"--copies is {values.copies}; expected 1 to 64")
+    if values.copies == 1 and values.copies_listen is not None:
+        raise SettingsError("--copies-listen is for servers with copies; give --copies N too")
+    for name in ("beat_seconds", "failover_seconds"):
+        if not 0.01 <= (seconds := getattr(values, name)) <= 3600:
+            raise SettingsError(f"--{name.replace('_', '-')} is {seconds:g}; expected 0.01 to 3600")
     spec = ServerSpec(
         listen=values.listen,
         advertise=values.advertise,
@@ -65,6 +97,11 @@ def run(arguments: Sequence[str]) -> int:
         seconds=values.snapshot_seconds,
         address_file=Path(values.address_file) if values.address_file else None,
         wait=values.wait_seconds,
+        copies=values.copies,
+        commit=values.commit,
+        copies_listen=values.copies_listen,
+        beat=values.beat_seconds,
+        failover=values.failover_seconds,
     )
     with Interruption() as interruption:
         done = serve_parameters(spec, lambda: interruption.requested is not None, standard_output().say)

@@ -8,6 +8,9 @@ APPLYING shard were being corrected when the synchronizer died: the successor ta
 server. The word `agreed` says whether the outboxes hold exactly the updates that the parameter servers do not have yet.
 One more word for each parameter server says how long it has been silent.
 
+In a run with copies of parameter servers there is a third space, `kept`: the update that the replica last pushed to a
+shard, until it is stable. One more word for each shard has its sequence.
+
 The bucket map is here too, as bytes: the supervisor notes each newer map, and the synchronizer, or its successor, reads
 the newest. There are two places for maps. The supervisor writes into the one that does not have the newest map, then
 counts the map in the word `maps`. So a reader never sees half a map, even if the supervisor dies while it writes. If
@@ -36,7 +39,7 @@ _FIELDS = (
 _INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "maps"))}
 DISAGREED = -1  # `agreed` while the outboxes do not hold exactly the updates that the parameter servers lack
 _HEADER_WORDS = 2 * _LINE
-_MAP_HEAD, _MAP_ENTRY = 128, 26 << 10  # most bytes of a bucket map: its fixed part, and its part for a parameter server
+_MAP_HEAD, _MAP_ENTRY = 256, 56 << 10  # most bytes of a bucket map: its fixed part, and its part for a parameter server
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +82,13 @@ class ExchangeHandle:
 class ExchangeMemory:
     """The flat spaces `base` and `sent`, float32 [layout.size], and the words of a replica's exchange.
 
+    `kept`, of the same size, is None in a run without copies.
+
     The synchronizer writes them; the supervisor only asks for rounds and notes maps.
 
-    `states`, `sequences` and `versions` are int64 [shards]. `silences` int64 [layout.servers] are milliseconds: how
-    long each parameter server has owed an answer while the synchronizer listened; 0 if it owes none.
+    `states`, `sequences`, `versions` and `kept_sequences` are int64 [shards]; a kept sequence is 0 if no update is
+    kept. `silences` int64 [layout.servers] are milliseconds: how long each parameter server has owed an answer while
+    the synchronizer listened; 0 if it owes none.
 
     The word `agreed` is how many updates the outboxes had dropped, in total, when the outboxes and the weights last
     agreed. While no more are dropped, the outboxes hold exactly the updates by which a matrix's weights differ from its
@@ -92,25 +98,27 @@ class ExchangeMemory:
     def __init__(self, arena: Arena, words: Segment) -> None:
         self._arena, self._segment = arena, words
         self.layout = arena.layout
-        self.base, self.sent = arena.spaces
+        self.base, self.sent = arena.spaces[:2]
+        self.kept = arena.spaces[2] if len(arena.spaces) > 2 else None
         self._header = words.array(np.int64, (_HEADER_WORDS,), 0)
         shards = len(self.layout.shards)
         self.states = words.array(np.int64, (shards,), 8 * _HEADER_WORDS)
         self.sequences = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + shards))
         self.versions = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + 2 * shards))
+        self.kept_sequences = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + 3 * shards))
         servers = self.layout.servers
-        self.silences = words.array(np.int64, (servers,), 8 * (_HEADER_WORDS + 3 * shards))
-        self._maps = words.array(np.uint8, (2, _map_bytes(servers)), 8 * (_HEADER_WORDS + 3 * shards + servers))
+        self.silences = words.array(np.int64, (servers,), 8 * (_HEADER_WORDS + 4 * shards))
+        self._maps = words.array(np.uint8, (2, _map_bytes(servers)), 8 * (_HEADER_WORDS + 4 * shards + servers))
 
     @staticmethod
-    def bytes_needed(layout: Layout) -> int:
-        """Return the bytes that the memory of an exchange takes."""
-        return Arena.bytes_needed(layout, 2) + _bytes_of_words(layout)
+    def bytes_needed(layout: Layout, keeps: bool = False) -> int:
+        """Return the bytes that the memory of an exchange takes; `keeps` says that it has the space `kept`."""
+        return Arena.bytes_needed(layout, 2 + keeps) + _bytes_of_words(layout)
 
     @classmethod
-    def create(cls, layout: Layout, folder: Path | None = None) -> ExchangeMemory:
+    def create(cls, layout: Layout, folder: Path | None = None, keeps: bool = False) -> ExchangeMemory:
         """Make the memory; the calling process owns it. Raises SpaceError if there is no room."""
-        arena = Arena.create("exchange", layout, 2, folder)
+        arena = Arena.create("exchange", layout, 2 + keeps, folder)
         try:
             return cls(arena, Segment.create("exchange words", _bytes_of_words(layout), folder))
         except BaseException:
@@ -183,13 +191,14 @@ class ExchangeMemory:
 
     def close(self) -> None:
         """Give up this process's mapping."""
-        del self.base, self.sent, self._header, self.states, self.sequences, self.versions, self.silences, self._maps
+        del self.base, self.sent, self.kept, self._header, self._maps
+        del self.states, self.sequences, self.versions, self.kept_sequences, self.silences
         self._arena.close()
         self._segment.close()
 
 
 def _bytes_of_words(layout: Layout) -> int:
-    words = _HEADER_WORDS + 3 * len(layout.shards) + layout.servers
+    words = _HEADER_WORDS + 4 * len(layout.shards) + layout.servers
     return 8 * words + 2 * _map_bytes(layout.servers)
 
 

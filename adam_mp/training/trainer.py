@@ -26,7 +26,7 @@ from adam_mp.training.plan.memory_need import launch_need
 from adam_mp.training.plan.plan import RunPlan, make_plan
 from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned, notices_to
-from adam_mp.training.settings.settings import FIELDS, TrainSettings
+from adam_mp.training.settings.settings import FIELDS, OF_SERVERS, TrainSettings
 
 if TYPE_CHECKING:  # a run of one machine does not import what runs of many need
     from adam_mp.training.replica.joining import Cluster
@@ -192,26 +192,29 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
 
 def _run_launch(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
     """Run the plan as the first replica of a launch, whose parameter servers and replicas are children."""
+    from adam_mp.params.run.copy_groups import count_groups
     from adam_mp.training.replica.joining import plan_factors, plan_protocols
-    from adam_mp.training.replica.launch import Launch
+    from adam_mp.training.replica.launch import Launch, LaunchShape
 
     settings = plan.settings
     assert settings.servers is not None
-    launch_need(plan, plan_factors(plan, plan_protocols(plan, settings.servers))).check(
+    groups = count_groups(settings.servers, settings.copies)
+    launch_need(plan, plan_factors(plan, plan_protocols(plan, groups))).check(
         "the run", None if settings.memory_dir is None else Path(settings.memory_dir), plan.data.kept_images
     )
     # Further replicas get all settings, not only those that were given: a resumed run has taken most from its folder.
     for_replicas = {name: getattr(settings, name) for name in FIELDS}
-    for name in ("servers", "replicas", "resume", "target_accuracy"):
+    for name in ("servers", *OF_SERVERS, "resume", "target_accuracy"):
         for_replicas.pop(name)
     for_replicas["cores"] = plan.cores
     if not plan.data.dataset.options.clipped:
         for_replicas["white"] = None  # they measure it as this one did
+    of_servers: dict[str, Any] = {name: FIELDS[name].default for name in OF_SERVERS}
     with Launch(
-        folder.path, settings.servers, settings.replicas, for_replicas, settings.restarts, train_replica,
+        folder.path, LaunchShape.of(settings), for_replicas, settings.restarts, train_replica,
         lambda: interruption.requested is not None, notices_to(tell),
     ) as launch:  # fmt: skip
-        own = dataclasses.replace(settings, servers=None, join=launch.address, replicas=1)
+        own = dataclasses.replace(settings, servers=None, join=launch.address, **of_servers)
         joined = dataclasses.replace(plan, settings=own, share=(0, settings.replicas))
         result = _run_replica(joined, folder, interruption, tell, launch, settings)
         launch.ending = result.stopped_by is None

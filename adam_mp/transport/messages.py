@@ -1,14 +1,15 @@
 """All messages, in one page: a fixed header of 64 bytes and a payload of raw bytes.
 
     magic "AdMP" | version | kind | run | sender | map epoch | shard | sequence | shard version | length | encoding
-    | crc32c
+    | group | crc32c
 
 `run` is the run's id (0 before the sender knows it). `sender` is the number that the coordinator gave the sending
-member. `map_epoch` is the version of the bucket map that the sender has. `shard` is the number of a shard
-(in FACTORS the index of a tensor, in FETCH and PICTURES the number of a session). `sequence` numbers the messages of a
-sender about a shard, so that the receiver applies a message once even if it arrives twice. `shard version` counts the
-changes of the shard's weights. The crc32c covers header and payload. Numbers are little-endian. Payloads of control
-messages are JSON objects.
+member. `map_epoch` is the version of the bucket map that the sender has; in messages about shards it is the map epoch
+of the shard's group of buckets. `shard` is the number of a shard (in FACTORS the index of a tensor, in FETCH and
+PICTURES the number of a session). `sequence` numbers the messages of a sender about a shard, so that the receiver
+applies a message once even if it arrives twice. `shard version` counts the changes of the shard's weights. `group` is
+the number of a group of buckets, in messages that are about one. The crc32c covers header and payload. Numbers are
+little-endian. Payloads of control messages are JSON objects.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import dataclasses
 import enum
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,10 @@ from crc32c import crc32c
 from adam_mp.errors import AdamError
 
 MAGIC = b"AdMP"
-# Of the messages; a receiver refuses others. In version 2 the coordinator's answers had lists of pairs in place of JSON
-# objects, and empty values; in version 1 small networks were not cut into smaller shards for several parameter servers.
-VERSION = 3
+# Of the messages; a receiver refuses others. In version 3 there were no groups of buckets. In version 2 answers of the
+# coordinator had lists of pairs in place of JSON objects, and empty values. In version 1 small networks were not cut
+# into smaller shards for several parameter servers.
+VERSION = 4
 _HEADER = struct.Struct("<4sHHQQIIQQQHHI")
 HEADER_BYTES = _HEADER.size
 LONGEST = 64 << 20  # bytes of a payload
@@ -61,6 +63,12 @@ class Kind(enum.IntEnum):
     UNCHANGED = 21  # the answer: the replica's base, plus the delta that it pushed, is the shard
     EMPTY = 22  # the answer: the parameter server has no weights for this shard yet; send FIRST
     MOVED = 23  # the answer: the parameter server has another bucket map, or does not own this shard
+    CONFIRM = 24  # a replica asks when some of its updates in a group are stable: pairs of shard and sequence
+    STABLE = 25  # the answer, once they are: all in-sync copies have them
+
+    COPY = 26  # a primary sends a copy of a shard: `sequence` pairs of sender and last update, then the weights
+    COPIED = 27  # the answer: the copy is taken
+    BEAT = 28  # a server tells another that it lives
 
     FETCH = 32  # a replica asks a data server for the pictures of some samples
     PICTURES = 33  # the answer to FETCH
@@ -91,6 +99,7 @@ class Message:
     sequence: int = 0
     version: int = 0
     encoding: int = 0
+    group: int = 0
 
     @property
     def length(self) -> int:
@@ -120,6 +129,18 @@ class Message:
         )
 
 
+def pairs_payload(pairs: Iterable[tuple[int, int]]) -> bytes:
+    """Return pairs of shard and sequence as the payload of CONFIRM."""
+    return np.array(list(pairs), "<u8").tobytes()
+
+
+def read_pairs(message: Message) -> tuple[tuple[int, int], ...]:
+    """Return the pairs in a CONFIRM; raises FrameError if it holds none."""
+    if message.length % 16:
+        raise FrameError(f"{message.kind.name} has {message.length} bytes, which is no whole number of pairs")
+    return tuple((int(a), int(b)) for a, b in np.frombuffer(message.payload, "<u8").reshape(-1, 2))
+
+
 def shown(text: object, longest: int = _LONGEST_SHOWN) -> str:
     """Return a text from a peer as one line of at most `longest` printable ASCII characters.
 
@@ -145,7 +166,7 @@ def encode(message: Message) -> bytes:
     header = bytearray(
         _HEADER.pack(
             MAGIC, VERSION, message.kind, message.run, message.sender, message.map_epoch, message.shard,
-            message.sequence, message.version, message.length, message.encoding, 0, 0,
+            message.sequence, message.version, message.length, message.encoding, message.group, 0,
         )
     )  # fmt: skip
     header[_CRC_AT:] = _checksum(header, message.payload).to_bytes(4, "little")
@@ -178,7 +199,7 @@ def decode(header: Any, payload: Any) -> Message:
     if length % (4 if fields[10] == 0 else 2) and kind in (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.FRESH):
         raise FrameError(f"{kind.name} has {length} bytes, which is no whole number of numbers")
     run, sender, map_epoch, shard, sequence, version = fields[3:9]
-    return Message(kind, payload, run, sender, map_epoch, shard, sequence, version, fields[10])
+    return Message(kind, payload, run, sender, map_epoch, shard, sequence, version, fields[10], fields[11])
 
 
 def _checksum(header: Any, payload: Any) -> int:

@@ -5,6 +5,10 @@
 This happens shard by shard, while workers go on changing `local`. A server answers a push with the fresh weights only
 if other replicas have changed the shard; else the replica has them already. `flights` sends requests until they are
 answered; `matrices` decides which shards go as activations.
+
+In a run with copies a server may die after it has answered an update, and before a copy has it. So the replica keeps
+each update until the server confirms that it is stable, and pushes it again, under the same sequence, if another server
+becomes primary before that. A round is over when all its updates are stable.
 """
 
 from __future__ import annotations
@@ -20,12 +24,17 @@ from adam_mp.params.replica.deltas import DeltaMaker
 from adam_mp.params.replica.factors import Gathered, Inboxes
 from adam_mp.params.replica.flights import Flight, Flights
 from adam_mp.params.replica.matrices import Matrices, note_pushed
-from adam_mp.params.run.bucket_map import BucketMap
+from adam_mp.params.replica.routes import Routes
+from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap
+from adam_mp.params.run.news import Moved
 from adam_mp.transport.endpoint import Endpoint, Peer
-from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message
+from adam_mp.transport.forms import read
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, pairs_payload
 from adam_mp.transport.refusal import read_refusal
 
 _FLOAT32 = ENCODINGS.index("float32")
+_SCOUTING = 0.05  # seconds of a primary's silence after which others are asked about it, and between two such questions
+_UNDER_EPOCH = (Kind.FRESH, Kind.UNCHANGED, Kind.STABLE)  # answers under the map epoch of the request
 _COUNT_BITS = 38  # the lower bits of a version count updates; the bits above are the life of the server
 
 
@@ -35,8 +44,8 @@ class Exchange:
     `weights` is the replica's flat space, shared with its workers; `peers` are the servers in the order of the map, as
     the endpoint knows them; `wire` is the encoding of deltas. `answered` counts the answers that could be used. All
     that must outlive this object is in `memory`: for another map, the synchronizer makes another exchange on the same
-    memory, and a new endpoint, which gets no old answers. Raises TransportError if the number of servers has changed
-    since `memory` was made.
+    memory. An answer to another exchange is known by its map epoch. `moved` is a newer map that a server has told, None
+    if none has. Raises TransportError if the number of servers has changed since `memory` was made.
     """
 
     def __init__(
@@ -48,15 +57,18 @@ class Exchange:
                 f"the run began with {several(memory.layout.servers, 'parameter server')} and has {len(peers)} now; "
                 "start it again"
             )
-        self._memory, self._weights = memory, weights
-        self._header = {"run": run, "sender": identity, "map_epoch": bucket_map.epoch}
-        self._owners = [peers[owner] for owner in bucket_map.owners(memory.layout)]
+        self._memory, self._weights, self._map, self._endpoint = memory, weights, bucket_map, endpoint
+        self._routes = Routes.of(bucket_map, memory.layout, peers, run, identity)
+        self._keeps = memory.kept if bucket_map.copied and bucket_map.commit == COMMIT_COPIED else None
         self._encoding = ENCODINGS.index(wire)
         largest = max(shard.size for shard in memory.layout.shards)
         self.flights = Flights(endpoint, peers, 4 * largest)
-        self.matrices = Matrices(memory, weights, self._owners, self._header)
+        self.matrices = Matrices(memory, weights, self._routes)
         self._maker = DeltaMaker(largest)
         self._trouble: dict[Peer, str] = {}  # servers whose last answer could not be used, and what it was
+        self._scouted: dict[Peer, float] = {}  # silent servers -> when another was last asked about them
+        self._turns = 0
+        self.moved: BucketMap | None = None
         self.answered = 0
 
     def begin(self, gathered: Mapping[int, Gathered] | None = None) -> None:
@@ -86,31 +98,89 @@ class Exchange:
         """Line up a request for each shard that no product is about."""
         lines = self.flights.lines
         done = {number for line in lines.values() for flight in line.products for number in flight.numbers}
-        for number, owner in reversed(list(enumerate(self._owners))):
+        for number, owner in reversed(list(enumerate(self._routes.owners))):
             if number not in done:
                 lines[owner].left.append(number)
 
     @property
     def done(self) -> bool:
-        """Whether the round is over: everything is asked and answered."""
-        return self.flights.done
+        """Whether the round is over: everything is asked and answered, and all updates are stable."""
+        return self.flights.done and not self._has_kept
+
+    @property
+    def _has_kept(self) -> bool:
+        return self._keeps is not None and bool(self._memory.kept_sequences.any())
 
     def step(self, now: float, seconds: float) -> None:
         """Send the requests that it is time for, and take one answer, waiting up to `seconds`.
 
         `now` is time.monotonic().
         """
+        if self.flights.done and self._has_kept:
+            self._confirm()
         before = self.flights.resent
         self.flights.send_due(self._ask, now)
         if self.flights.resent > before:
             self._memory.add("resent", self.flights.resent - before)
+        if self._map.copied:
+            self._scout(now)
         received = self.flights.receive(seconds)
-        if received is not None and received[0] is not None:
+        if received is None:
+            return
+        if received[1].kind == Kind.MOVED:
+            self._take_moved(received[1])
+        if received[0] is not None:
             self._take(received[0], received[1], now)
 
     def unanswered(self) -> dict[Peer, str]:
         """Return the servers that owe an answer, each with its last useless answer in words, "" if there was none."""
         return {peer: self._trouble.get(peer, "") for peer, line in self.flights.lines.items() if not line.done}
+
+    # Copies.
+
+    def _confirm(self) -> None:
+        """Ask the primary of each group when the updates that this replica keeps are stable."""
+        kept: dict[int, list[int]] = {}
+        for number in np.flatnonzero(self._memory.kept_sequences).tolist():
+            kept.setdefault(self._routes.groups[number], []).append(number)
+        for group, numbers in kept.items():
+            pairs = pairs_payload((number, int(self._memory.kept_sequences[number])) for number in numbers)
+            sequence = self._memory.add("sequence")
+            message = Message(Kind.CONFIRM, pairs, sequence=sequence, **self._routes.header(group))
+            self._launch(Flight(tuple(numbers), message, self._routes.owners[numbers[0]], None))
+
+    def _keep(self, number: int) -> None:
+        """Keep the update of a PUSHED shard that a server has answered."""
+        if self._keeps is not None:
+            memory, place = self._memory, self._memory.layout.shards[number].place
+            np.subtract(memory.sent[place], memory.base[place], out=self._keeps[place])
+            memory.kept_sequences[number] = memory.sequences[number]
+
+    def _scout(self, now: float) -> None:
+        """Ask the in-sync copies of a primary that does not answer, one after the other, whether one has replaced it.
+
+        A server that is not primary answers MOVED, with the newest map that it knows.
+        """
+        for peer, silence in self.flights.silences.items():
+            if silence < _SCOUTING or now - self._scouted.get(peer, float("-inf")) < _SCOUTING:
+                continue
+            self._scouted[peer] = now
+            copies = list(self._routes.copies_of(peer).items())
+            if copies:
+                self._turns += 1
+                copy, group = copies[self._turns % len(copies)]
+                header = {**self._routes.header(group), "map_epoch": 0}
+                self._endpoint.send(copy, Message(Kind.CONFIRM, **header))
+
+    def _take_moved(self, message: Message) -> None:
+        """Note the map in a MOVED if it is newer and of the same servers' number."""
+        try:
+            told: BucketMap = read(Moved, message.facts(), FrameError).map
+        except FrameError:
+            return
+        newest = self.moved or self._map
+        if self._map.copied and told.epoch > newest.epoch and len(told.servers) == len(self._map.servers):
+            self.moved = told
 
     # Requests.
 
@@ -118,6 +188,8 @@ class Exchange:
         """Make the request that the shard's state calls for, PULL or DELTA; None if no buffer is free."""
         memory, place = self._memory, self._memory.layout.shards[number].place
         state = int(memory.states[number])
+        if self._keeps is not None and memory.kept_sequences[number]:
+            return self._push_kept(number, self._keeps[place])
         # PULL where there is no delta to send: there is no valid base (UNSEEN, APPLYING), the server has applied the
         # update as a product (`multiplied`), or there is no update (`still`). A PUSHED shard is sent again below.
         if (
@@ -147,6 +219,15 @@ class Exchange:
         memory.add("pushed_bytes", payload.nbytes)
         return self._flight(Kind.DELTA, number, sequence, payload, buffer)
 
+    def _push_kept(self, number: int, kept: np.ndarray) -> Flight | None:
+        """Make the request that pushes again an update that is not known to be stable; None if no buffer is free."""
+        buffer = self.flights.buffers.take()
+        if buffer is None:
+            return None
+        payload = buffer[: kept.nbytes].view(np.float32)
+        payload[...] = kept
+        return self._flight(Kind.DELTA, number, int(self._memory.kept_sequences[number]), payload, buffer, _FLOAT32)
+
     def _encoding_of(self, number: int) -> int:
         """Return the encoding of a shard's deltas."""
         return _FLOAT32 if number in self.matrices.exact else self._encoding
@@ -158,21 +239,23 @@ class Exchange:
         sequence: int,
         payload: np.ndarray | bytes = b"",
         buffer: np.ndarray | None = None,
+        encoding: int | None = None,
     ) -> Flight:
-        encoding = self._encoding_of(number) if kind == Kind.DELTA else _FLOAT32
+        if encoding is None:
+            encoding = self._encoding_of(number) if kind == Kind.DELTA else _FLOAT32
         known = self._memory.states[number] in (SEEN, PUSHED) and number not in self.matrices.multiplied
         version = int(self._memory.versions[number]) if known else 0
-        message = Message(
-            kind, payload, shard=number, sequence=sequence, version=version, encoding=encoding, **self._header
-        )  # fmt: skip
-        return Flight((number,), message, self._owners[number], buffer)
+        header = self._routes.header_of(number)
+        message = Message(kind, payload, sequence=sequence, version=version, encoding=encoding, **header)
+        return Flight((number,), message, self._routes.owners[number], buffer)
 
     # Answers.
 
     def _take(self, flight: Flight, message: Message, now: float) -> None:
         """Take an answer. One that cannot be used changes nothing: the request is sent again.
 
-        MOVED cannot be used: whichever side has the older map will soon get the newer one from the coordinator.
+        MOVED answers no request: whichever side has the older map will soon get the newer one, from the coordinator or
+        from the MOVED.
         """
         if self._use(flight, message, now):
             self._trouble.pop(flight.peer, None)
@@ -183,14 +266,18 @@ class Exchange:
     def _use(self, flight: Flight, message: Message, now: float) -> bool:
         """Do what an answer calls for; return False, and do nothing, if it does not fit the request."""
         asked, number = flight.message.kind, flight.numbers[0]
+        if message.kind in _UNDER_EPOCH and message.map_epoch != flight.message.map_epoch:
+            return False  # it answers the same request to another server, which was primary before
         if asked == Kind.FACTORS:
             return self._take_product(flight, message.kind)
+        if asked == Kind.CONFIRM:
+            return self._take_stable(flight, message.kind)
         if message.kind == Kind.EMPTY and asked != Kind.FIRST:
             self._offer_first(number, flight, now)
             return True
         if message.kind == Kind.FRESH and self._fits(number, message):
-            again = asked == Kind.FIRST and self._memory.states[number] == PUSHED
-            if again:  # the server has the base again: send the delta that it had answered with EMPTY
+            unsent = self._memory.states[number] == PUSHED or bool(self._memory.kept_sequences[number])
+            if asked == Kind.FIRST and unsent:  # the server has a base: send what it had answered with EMPTY
                 self.flights.lines[flight.peer].left.append(number)
             else:
                 self._take_fresh(number, message.array(), message.version)
@@ -214,12 +301,22 @@ class Exchange:
             self.matrices.multiplied.update(flight.numbers)
         return True
 
+    def _take_stable(self, flight: Flight, kind: Kind) -> bool:
+        """Take the answer to CONFIRM: the updates are stable, so nobody needs them any more."""
+        if kind != Kind.STABLE:
+            return False
+        self._memory.kept_sequences[list(flight.numbers)] = 0
+        self.flights.land(flight)
+        return True
+
     def _offer_first(self, number: int, flight: Flight, now: float) -> None:
         """Send FIRST to a server that has no weights for a shard: the base, or at the very start the replica's own."""
         memory, place = self._memory, self._memory.layout.shards[number].place
         self.matrices.multiplied.discard(number)  # the server has lost the product with its weights
         known = memory.states[number] in (SEEN, PUSHED)
         weights = (memory.base if known else self._weights)[place].copy()
+        if known and self._keeps is not None and memory.kept_sequences[number]:
+            weights -= self._keeps[place]  # which is pushed again
         first = self._flight(Kind.FIRST, number, memory.add("sequence"), weights)
         self.flights.land(flight)
         self.flights.begin(first, now)
@@ -228,6 +325,8 @@ class Exchange:
         memory, place = self._memory, self._memory.layout.shards[number].place
         local, base, state = self._weights[place], memory.base[place], int(memory.states[number])
         before = int(memory.versions[number])
+        if state == PUSHED:
+            self._keep(number)
         if state in (SEEN, PUSHED):
             memory.states[number] = APPLYING
             correct(local, fresh, memory.sent[place] if state == PUSHED else base, base)
@@ -244,6 +343,7 @@ class Exchange:
     def _take_unchanged(self, number: int, version: int) -> None:
         memory, place = self._memory, self._memory.layout.shards[number].place
         if memory.states[number] == PUSHED:
+            self._keep(number)
             memory.base[place] = memory.sent[place]
             memory.states[number] = SEEN
         memory.versions[number] = version

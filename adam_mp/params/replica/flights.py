@@ -84,7 +84,12 @@ class Flights:
         self._listening = Listening()
 
     def clear(self) -> None:
-        """Drop the requests that wait for their turn; those on their way stay."""
+        """Drop all requests. An answer to one of them that comes later answers nothing, unless the same is asked again.
+
+        An old answer about a shard must not come after a newer one: it has weights without the newest update.
+        """
+        for flight in list(self._flying.values()):
+            self.land(flight)
         for line in self.lines.values():
             line.products.clear()
             line.left.clear()

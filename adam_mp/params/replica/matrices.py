@@ -19,7 +19,7 @@ from adam_mp.memory.exchange import DISAGREED, PUSHED, SEEN, ExchangeMemory
 from adam_mp.params.replica.cut import Cut
 from adam_mp.params.replica.factors import Gathered, Inboxes
 from adam_mp.params.replica.flights import Flight
-from adam_mp.transport.endpoint import Peer
+from adam_mp.params.replica.routes import Routes
 from adam_mp.transport.messages import Kind, Message
 
 Launch = Callable[[Flight], None]  # adds a product to its server's line
@@ -28,15 +28,15 @@ Launch = Callable[[Flight], None]  # adds a product to its server's line
 class Matrices:
     """Pushes the matrices of a layout. One thread may use it.
 
-    `owners` has the server of each shard of the layout; `header` the header fields of FACTORS messages. Three sets of
-    shards belong to the present round: `still`, which have no update to push; `exact`, whose deltas replace products
-    and so must not be rounded; `multiplied`, to which their server has applied a product.
+    `routes` has the server of each shard of the layout, and `header` makes the header fields of FACTORS messages about
+    a group. Three sets of shards belong to the present round: `still`, which have no update to push; `exact`, whose
+    deltas replace products and so must not be rounded; `multiplied`, to which their server has applied a product.
     """
 
     def __init__(
-        self, memory: ExchangeMemory, weights: np.ndarray, owners: Sequence[Peer], header: Mapping[str, int]
+        self, memory: ExchangeMemory, weights: np.ndarray, routes: Routes
     ) -> None:  # fmt: skip
-        self._memory, self._owners, self._header = memory, owners, header
+        self._memory, self._routes = memory, routes
         self._cut = Cut(memory, weights)
         self.still: set[int] = set()
         self.multiplied: set[int] = set()
@@ -76,7 +76,8 @@ class Matrices:
         return [number for number, shard in enumerate(self._memory.layout.shards) if shard.tensor == tensor]
 
     def _all_seen(self, numbers: Sequence[int]) -> bool:
-        return all(self._memory.states[number] == SEEN for number in numbers)
+        memory = self._memory
+        return all(memory.states[number] == SEEN and not memory.kept_sequences[number] for number in numbers)
 
     def _push_all(self, numbers: Sequence[int], inboxes: Inboxes, launch: Launch) -> None:
         """Push all matrices as products, or as deltas. Afterwards outboxes and weights agree in either case.
@@ -110,24 +111,25 @@ class Matrices:
         memory.note("agreed", lost)
 
     def _multiply(self, tensor: int, factors: Gathered, launch: Launch) -> None:
-        """Launch the FACTORS messages of a matrix, one to each server that has rows of it.
+        """Launch the FACTORS messages of a matrix, one for each group of buckets that has rows of it.
 
         Each shard is noted as PUSHED under its message's sequence. If this process dies, its successor sends the delta
         `sent - base` under the same sequence, and a server that has applied the product skips it.
         """
         memory, shards = self._memory, self._memory.layout.shards
         numbers = self._shards_of(tensor)
-        for peer in dict.fromkeys(self._owners[number] for number in numbers):
-            own = tuple(number for number in numbers if self._owners[number] == peer)
+        groups = self._routes.groups
+        for group in dict.fromkeys(groups[number] for number in numbers):
+            own = tuple(number for number in numbers if groups[number] == group)
             sequence = memory.add("sequence")
             for number in own:
                 note_pushed(memory, number, sequence)
             rows = [slice(shards[n].first_row, shards[n].first_row + shards[n].rows) for n in own]
             payload = factors.payload(rows)
-            message = Message(Kind.FACTORS, payload, shard=tensor, sequence=sequence, **self._header)
+            message = Message(Kind.FACTORS, payload, shard=tensor, sequence=sequence, **self._routes.header(group))
             memory.add("pushes")
             memory.add("pushed_bytes", payload.nbytes)
-            launch(Flight(own, message, peer, None))
+            launch(Flight(own, message, self._routes.owners[own[0]], None))
 
     def _push_deltas(self, numbers: Sequence[int]) -> None:
         """Note these shards as PUSHED where `sent` differs from the base; the exchange makes the deltas later."""

@@ -39,11 +39,11 @@ class LayerProtocol:
 
 
 def choose_protocols(
-    network: Network, images: int, servers: int, wanted: str, plain_descent: bool, delta_number_bytes: int = 4
+    network: Network, images: int, groups: int, wanted: str, plain_descent: bool, delta_number_bytes: int = 4
 ) -> tuple[LayerProtocol, ...]:
     """Choose a protocol for each layer with parameters; `images` is k, `wanted` one of `PROTOCOLS`.
 
-    `servers` counts into the bytes: each server needs all errors, but only the inputs of its own rows. A layer whose
+    `groups` of buckets count into the bytes: each needs all errors, but only the inputs of its own rows. A layer whose
     activations of `images` do not fit a message uses deltas. Raises SettingsError for an unknown name, or for
     activations with an optimizer that keeps state.
     """
@@ -64,7 +64,7 @@ def choose_protocols(
         if isinstance(layer, Dense) and plain_descent and fits_message(images, *sizes["weight"]):
             inputs, outputs = sizes["weight"]
             rest = (delta_number_bytes + 4) * (numbers - inputs * outputs)
-            activations = 4 * images * (inputs + servers * outputs) + 4 * inputs * outputs + rest
+            activations = 4 * images * (inputs + groups * outputs) + 4 * inputs * outputs + rest
         better = activations is not None and activations < deltas
         protocol = (
             ACTIVATIONS

@@ -56,8 +56,9 @@ class SynchronizerSpec:
 class Synchronizer:
     """The process: follows the board's orders, and exchanges while they allow it.
 
-    The bucket map is in shared memory. When the supervisor notes another map, the synchronizer opens new connections
-    and sends all unanswered requests again, as a successor of this process would.
+    The bucket map is in shared memory. When the supervisor notes another map, or a server tells a newer one, the
+    synchronizer sends all unanswered requests again, as a successor of this process would. If servers are at other
+    addresses by the new map, it opens new connections.
     """
 
     def __init__(self, spec: SynchronizerSpec) -> None:
@@ -71,11 +72,12 @@ class Synchronizer:
         self.heard = 0.0  # when a useful answer came last, in seconds of listening
         self.exchanged = self.store.read_updates()
         self.maps, text = self.words.read_map()
+        self.dialer = SocketDialer(spec.keys)
         self.connect(read_map(text))
 
     def connect(self, bucket_map: BucketMap) -> None:
         """Begin the exchange with the servers of a map. Raises TransportError if their number has changed."""
-        self.dialer = SocketDialer(self.spec.keys)
+        self.map = bucket_map
         peers = [parse_place(server.address, "the server's address") for server in bucket_map.servers]
         for peer in peers:
             self.dialer.dial(peer)
@@ -88,12 +90,19 @@ class Synchronizer:
         self.exchange.flights.silences.update(silences)
 
     def follow_map(self) -> bool:
-        """Connect to the servers of a newer bucket map if the supervisor has noted one; return whether it has."""
-        if self.words.read("maps") == self.maps:
+        """Begin the exchange by a newer bucket map, if the supervisor or a server has told one; return whether so."""
+        newer, noted = self.exchange.moved, self.words.read("maps") != self.maps
+        if noted:
+            self.maps, text = self.words.read_map()
+            told = read_map(text)
+            if newer is None or told.epoch >= newer.epoch:
+                newer = told
+        if newer is None or (self.map.copied and newer.epoch <= self.map.epoch):
             return False
-        self.maps, text = self.words.read_map()
-        self.dialer.close()
-        self.connect(read_map(text))
+        if not newer.copied or newer.servers != self.map.servers:
+            self.dialer.close()
+            self.dialer = SocketDialer(self.spec.keys)
+        self.connect(newer)
         return True
 
     def run(self) -> None:
@@ -139,16 +148,16 @@ class Synchronizer:
     def round(self, allowed: Callable[[], bool]) -> None:
         """Exchange all shards; pause while `allowed` returns False, end early on STOP, begin again for another map.
 
-        If deltas were on their way already (from a predecessor that died, or to the servers of the former map), the
-        round sends these again. Updates made since then go with the next round. So such a round is not noted as
-        `round_done`, for which the supervisor waits.
+        If deltas were on their way already (from a predecessor that died, or to the servers of the former map), or not
+        known to be stable, the round sends these again. Updates made since then go with the next round. So such a round
+        is not noted as `round_done`, for which the supervisor waits.
         """
         ended = None
         while ended is None:
             began = time.monotonic_ns()
             self.exchanged = self.store.read_updates()
             number = self.words.add("round_begun")
-            complete = not np.isin(self.words.states, (PUSHED, APPLYING)).any()
+            complete = not (np.isin(self.words.states, (PUSHED, APPLYING)).any() or self.words.kept_sequences.any())
             if self.inboxes is None:
                 self.exchange.begin()
             else:

@@ -17,15 +17,17 @@ from adam_mp.errors import SettingsError
 from adam_mp.memory.layout import BUCKETS, Layout
 from adam_mp.params.run.copy_groups import CopyGroup
 
+COMMIT_COPIED, COMMIT_ALL = COMMITS = "copied", "all"
 _LONGEST_NAME = 100  # letters of a tensor's name in a message
 
 
 @dataclasses.dataclass(frozen=True)
 class ServerPlace:
-    """A parameter server: its identity, and where it listens."""
+    """A parameter server: its identity, where it listens, and where for copies, "" in a run without them."""
 
     identity: int
     address: str
+    copies: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +35,14 @@ class BucketMap:
     """The servers of a run, in the order in which they get their buckets. `epoch` is the map epoch, from 1.
 
     `copied` are the groups of buckets of a run with copies. In a run without, it is empty, and each server has a group
-    of its own.
+    of its own. `commit` says when a server of a run with copies answers an update: at once, while copies are on their
+    way (COMMIT_COPIED), or when all in-sync copies have it (COMMIT_ALL).
     """
 
     epoch: int
     servers: tuple[ServerPlace, ...]
     copied: tuple[CopyGroup, ...] = ()
+    commit: str = COMMIT_COPIED
 
     @property
     def groups(self) -> tuple[CopyGroup, ...]:
@@ -47,9 +51,11 @@ class BucketMap:
 
     def groups_of(self, layout: Layout) -> tuple[int, ...]:
         """Return, for each shard of `cut(layout)`, the number of its group."""
-        layout = self.cut(layout)
-        buckets = spread_buckets(layout, len(self.groups))
-        return tuple(buckets[layout.bucket(shard)] for shard in range(len(layout.shards)))
+        return _spread_shards(self.cut(layout), len(self.copied) or len(self.servers))
+
+    def place_of(self, identity: int) -> int | None:
+        """Return the index in `servers` of the server with this identity, None if it is not in the map."""
+        return next((place for place, server in enumerate(self.servers) if server.identity == identity), None)
 
     def cut(self, layout: Layout) -> Layout:
         """Return the layout divided into shards for this number of servers; all members number the shards by it."""
@@ -61,16 +67,21 @@ class BucketMap:
         return tuple(groups[group].primary for group in self.groups_of(layout))
 
     def shards_of(self, layout: Layout, identity: int) -> tuple[int, ...]:
-        """Return the shards of `cut(layout)` of which one server is primary, ascending; none if it is not in the map."""
+        """Return the shards of `cut(layout)` of which a server is primary, ascending; none if it is not in the map."""
         places = [index for index, server in enumerate(self.servers) if server.identity == identity]
         return tuple(shard for shard, owner in enumerate(self.owners(layout)) if owner in places)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
         values: dict[str, Any] = {
-            "epoch": self.epoch, "servers": [[server.identity, server.address] for server in self.servers]
-        }  # fmt: skip
+            "epoch": self.epoch,
+            "servers": [
+                [server.identity, server.address, *((server.copies,) if server.copies else ())]
+                for server in self.servers
+            ],
+        }
         if self.copied:
+            values["commit"] = self.commit
             values["groups"] = [
                 [group.epoch, group.primary, list(group.in_sync), list(group.joining)] for group in self.copied
             ]
@@ -82,14 +93,20 @@ class BucketMap:
 
         Raises ValueError, KeyError, TypeError or OverflowError if the values are malformed.
         """
-        servers = tuple(ServerPlace(int(identity), str(address)) for identity, address in facts["servers"])
+        servers = tuple(
+            ServerPlace(int(identity), str(address), *map(str, copies))
+            for identity, address, *copies in facts["servers"]
+        )
         copied = tuple(
             CopyGroup(int(epoch), int(primary), tuple(map(int, in_sync)), tuple(map(int, joining)))
             for epoch, primary, in_sync, joining in facts.get("groups", ())
         )
         if any(not 0 <= place < len(servers) for group in copied for place in group.holders):
             raise ValueError("a group of buckets is on a server that is not in the map")
-        return cls(int(facts["epoch"]), servers, copied)
+        commit = facts.get("commit", COMMIT_COPIED)
+        if commit not in COMMITS:
+            raise ValueError("the map has an unknown commit mode")
+        return cls(int(facts["epoch"]), servers, copied, commit)
 
 
 def spread_buckets(layout: Layout, groups: int) -> tuple[int, ...]:
@@ -155,7 +172,19 @@ def _described(tensor: tuple[str, tuple[int, ...]] | None) -> str:
     return f"{tensor[0][:_LONGEST_NAME]} {'x'.join(map(str, tensor[1])) or 'of one number'}" if tensor else "no more"
 
 
-@functools.lru_cache(maxsize=1)
-def own_shards(bucket_map: BucketMap, layout: LayoutFacts, identity: int) -> tuple[int, ...]:
-    """Return the shards of one server. Cached: each news asks for it, and it hashes every shard of the layout."""
-    return bucket_map.shards_of(layout.layout, identity)
+@functools.lru_cache(maxsize=4)
+def shards_of_groups(layout: LayoutFacts, servers: int, groups: int) -> tuple[tuple[int, ...], ...]:
+    """Return the shards of each of `groups` groups, ascending, for a map of `servers` servers.
+
+    Cached, because it hashes every shard of the layout.
+    """
+    found: list[list[int]] = [[] for _ in range(groups)]
+    for shard, group in enumerate(_spread_shards(layout.layout.for_servers(servers), groups)):
+        found[group].append(shard)
+    return tuple(map(tuple, found))
+
+
+def _spread_shards(cut: Layout, groups: int) -> tuple[int, ...]:
+    """Return the number of each shard's group."""
+    buckets = spread_buckets(cut, groups)
+    return tuple(buckets[cut.bucket(shard)] for shard in range(len(cut.shards)))

@@ -17,6 +17,7 @@ state: it takes a message whole or refuses it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,17 +25,19 @@ from typing import Any
 from adam_mp.errors import several
 from adam_mp.machine import free_memory
 from adam_mp.memory.ledger import LEASED
-from adam_mp.params.run.bucket_map import BucketMap
+from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap
+from adam_mp.params.run.copy_roles import newest, with_new_copies, without_memory
 from adam_mp.params.run.course import Course
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
-from adam_mp.params.run.member import LIFE, Member
+from adam_mp.params.run.member import LIFE, LIVING, Member
 from adam_mp.params.run.news import ENDED, News
 from adam_mp.params.run.roster import RETURNING, Roster
 from adam_mp.params.run.run_facts import LARGEST, RunFacts
 from adam_mp.params.run.server_places import ServerPlaces
 from adam_mp.params.run.statements import REPLICA, SERVER, Joining, Leaving, read_joining, read_reporting
 from adam_mp.params.run.update_counts import UpdateCounts
+from adam_mp.params.run.wishes import RoleWish, grant_wishes
 from adam_mp.transport.forms import MalformedError, read, write
 from adam_mp.transport.refusal import RefusedError
 
@@ -45,13 +48,16 @@ _MOST_NOTICES = 1000  # lines for the user that wait to be shown
 class Coordinator:
     """The state of one run. No replica may begin before `expected` parameter servers have joined.
 
-    `room` returns the bytes of memory that a server has for weights. `notices` are lines for the user; the caller
-    removes those that it has shown.
+    Each bucket is on `copies` of them, which commit as `commit` says (`BucketMap`). `room` returns the bytes of memory
+    that a server has for weights. `notices` are lines for the user; the caller removes those that it has shown.
     """
 
-    def __init__(self, run: int, expected: int, room: Callable[[], int] = free_memory) -> None:
+    def __init__(
+        self, run: int, expected: int, room: Callable[[], int] = free_memory, copies: int = 1,
+        commit: str = COMMIT_COPIED,
+    ) -> None:  # fmt: skip
         self.run, self._room = run, room
-        self.places = ServerPlaces(expected)
+        self.places = ServerPlaces(expected, copies=copies, commit=commit)
         self.roster = Roster()
         self.course = Course()
         self.updates = UpdateCounts()
@@ -69,7 +75,7 @@ class Coordinator:
         self._check_place(identity, member, asked)
         if member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence):
             return self._welcome(member)
-        if asked.role == SERVER and (waiting := self._place_server(identity, member, asked.address)):
+        if asked.role == SERVER and (waiting := self._place_server(identity, member, asked)):
             return write(News(waiting=waiting))
         begins = self.course.facts is None
         if asked.facts is not None and (waiting := self._agree(asked, asked.facts, now)):
@@ -78,6 +84,7 @@ class Coordinator:
             member = self.roster.add(identity, asked.role, asked.name, asked.address, self.listened, now)
             self.notices.append(f"{member.name} joined")
         member.seen, member.sequence, member.answer = self.listened, sequence, {}
+        member.joined_with = asked
         if asked.role == REPLICA:
             if (made := self.updates.come_back(identity)) is not None:  # it was presumed dead, and lives
                 member.report = {"updates": made}
@@ -98,6 +105,9 @@ class Coordinator:
         member.seen = self.listened
         member.sequence, member.report = sequence, dict(said.statistics)
         granted: Sequence[int] = ()
+        if member.role == SERVER:
+            member.behind = said.behind
+            self._grant_wishes(identity, said.wishes)
         if member.role == REPLICA:
             member.epoch = said.epoch
             if member.epoch == course.epoch:
@@ -154,6 +164,7 @@ class Coordinator:
                 self.roster.missing[member.identity] = member
             leased = ": what it had leased is free again" if member.role == REPLICA else ""
             self.notices.append(f"{member.name} is silent{leased}")
+        self._make_copies()
         return silent
 
     def state(self, now: float) -> dict[str, Any]:
@@ -169,6 +180,7 @@ class Coordinator:
             "leased": course.batches.images_in(LEASED),
             "finished": ENDED.write(course.finished),
             "map": self.map.as_dict() if self.map else None,
+            "behind": [[lag.group, lag.place, lag.shards] for each in self.roster.servers() for lag in each.behind],
             "members": [
                 {**member.as_dict(now, self.listened), "leader": member is self._leader()}
                 for member in sorted(self.roster.members.values(), key=lambda member: member.number)
@@ -267,7 +279,30 @@ class Coordinator:
         if known is not None and known.role != asked.role:
             raise RefusedError(f"{known.name} has the role {known.role}, and joins as {asked.role}; start it again")
 
-    def _place_server(self, identity: int, member: Member | None, address: str) -> str | None:
+    def _grant_wishes(self, identity: int, wishes: Sequence[RoleWish]) -> None:
+        """Change roles as a server wants, where that is safe."""
+        if self.map is None or not wishes or (place := self.map.place_of(identity)) is None:
+            return
+        bucket_map, lines = grant_wishes(self.map, place, wishes)
+        self._take_map(bucket_map)
+        self.notices.extend(lines)
+
+    def _make_copies(self) -> None:
+        """Have a new copy made where one is missing and a living server has none of that group."""
+        if self.map is None or self.places.copies == 1 or self.phase != "training":
+            return
+        living = [
+            place
+            for place, server in enumerate(self.map.servers)
+            if (member := self.roster.members.get(server.identity)) and self.listened - member.seen < LIVING
+        ]
+        self._take_map(with_new_copies(self.map, self.places.copies, living))
+
+    def _take_map(self, bucket_map: BucketMap) -> None:
+        if bucket_map is not self.map:
+            self.places.map, self.changed = bucket_map, True
+
+    def _place_server(self, identity: int, member: Member | None, asked: Joining) -> str | None:
         """Give a joining server a place, and write it into the map. Raises RefusedError if there is no place for it.
 
         Return what the server has to wait for, in words, if the present holder of the place may still live; else None.
@@ -276,7 +311,8 @@ class Coordinator:
         if self.map is not None:
             known = {**self.roster.missing, **self.roster.members}
             held = [known[server.identity] for server in self.map.servers]
-        entry = self.places.enter(identity, address, held, self.listened)
+        address = asked.address
+        entry = self.places.enter(identity, address, held, self.listened, asked.copies)
         if entry.waiting:
             return entry.waiting
         if entry.moved_from:
@@ -290,6 +326,12 @@ class Coordinator:
             self.notices.append(f"the parameter server at {address} takes the place of {old.name}, {silent}")
         if member is not None:
             member.address, member.name = address, member.name.replace(member.address, address)
+        if self.map is not None and self.map.copied:
+            told = asked.map if asked.run == self.run else None
+            self._take_map(newest(self.map, told))
+            place = self.map.place_of(identity)
+            assert place is not None
+            self._take_map(without_memory(self.map, place, asked.kept))
         return None
 
     def _agree(self, asked: Joining, offered: RunFacts, now: float) -> str | None:
@@ -314,14 +356,26 @@ class Coordinator:
                 )
             if len(servers) < self.places.expected:
                 return f"parameter servers there so far: {len(servers)} of {self.places.expected}"
-            self.places.make_map(servers, asked.map if asked.run else None)
-            self.changed = True
+            self._make_map(servers, asked)
         elif self.places.outgrow(asked.map if asked.run == self.run else None):
             self.changed = True
         if facts is None:
             self.run, self.changed = asked.run or self.run, True
             self.course.begin(offered, asked.epoch, now)
         return None
+
+    def _make_map(self, servers: Sequence[Member], asked: Joining) -> None:
+        """Make the bucket map, like the newest that a replica and the servers were told before, if they were."""
+        self.changed = True
+        if not asked.run or asked.map is None:
+            self.places.make_map(servers, None)
+            return
+        joined = {server.identity: server.joined_with for server in servers}
+        told = [each.map for each in joined.values() if each is not None and each.run == asked.run]
+        made = self.places.make_map(servers, functools.reduce(newest, told, asked.map))
+        for place, server in enumerate(made.servers if made.copied else ()):
+            each = joined[server.identity]
+            self._take_map(without_memory(self.places.map or made, place, each.kept if each is not None else ()))
 
     def _take_up(self, member: Member, asked: Joining, begins: bool, now: float) -> None:
         """Note what a joining replica did before: in this run, until the coordinator restarted, or in a checkpoint.

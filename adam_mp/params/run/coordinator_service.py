@@ -29,6 +29,9 @@ class StateFolder(Protocol):
     def note(self, facts: dict[str, Any]) -> bool:
         """Have this state written in the background; False if the writer has no room for it now."""
 
+    def write_now(self, facts: dict[str, Any]) -> bool:
+        """Write this state at once; False if the disk refuses, which the writer then tells the user."""
+
 
 class CoordinatorService:
     """Serves one coordinator. Used by one thread; the clock is an argument.
@@ -45,6 +48,7 @@ class CoordinatorService:
         self.coordinator, self._identity = coordinator, identity
         self._replies, self._announcements, self._folder = replies, announcements, folder
         self._kept_at = 0.0
+        self._kept_map = 0  # the map epoch that is in `folder`
         self._over_since: float | None = None  # in seconds of listening
 
     def take(self, each: Arrived, now: float) -> None:
@@ -52,6 +56,7 @@ class CoordinatorService:
         message = each.message
         try:
             answer = self._answer(message, now)
+            self.keep_map()
             if answer is not None:
                 self._replies.answer(each, answer[0], self._header, answer[1])
         except RefusedError as error:
@@ -98,6 +103,17 @@ class CoordinatorService:
             facts = self.unwritten()
             if facts is not None and not self._folder.note(facts):
                 coordinator.changed = True  # the writer has no room: try again after the next interval
+
+    def keep_map(self) -> None:
+        """Write the state if roles of copies have changed: before anybody acts by them, and so at once.
+
+        Otherwise a coordinator that is started again could make a server primary that lacks stable updates.
+        """
+        bucket_map = self.coordinator.map
+        if self._folder is None or bucket_map is None or not bucket_map.copied or bucket_map.epoch == self._kept_map:
+            return
+        if self._folder.write_now({"identity": self._identity, "coordinator": self.coordinator.snapshot()}):
+            self._kept_map = bucket_map.epoch
 
     def unwritten(self) -> dict[str, Any] | None:
         """Return the state, None if it has not changed since the last call; from now on it counts as written."""

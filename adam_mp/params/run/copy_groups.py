@@ -50,14 +50,18 @@ def first_groups(hosts: Sequence[str], copies: int) -> tuple[CopyGroup, ...]:
     """
     servers = len(hosts)
     others = min(copies, servers) - 1
+    groups = count_groups(servers, copies)
     if others == 0:
-        return tuple(CopyGroup(1, primary) for primary in range(servers))
-    spread = min(servers - 1, _MOST_SPREAD)
+        return tuple(CopyGroup(1, primary) for primary in range(groups))
     return tuple(
-        CopyGroup(1, primary, _first_copies(hosts, primary, turn, others))
-        for turn in range(spread)
-        for primary in range(servers)
+        CopyGroup(1, group % servers, _first_copies(hosts, group % servers, group // servers, others))
+        for group in range(groups)
     )
+
+
+def count_groups(servers: int, copies: int) -> int:
+    """Return how many groups of buckets a run has."""
+    return servers if min(copies, servers) == 1 else servers * min(servers - 1, _MOST_SPREAD)
 
 
 def _first_copies(hosts: Sequence[str], primary: int, turn: int, count: int) -> tuple[int, ...]:

@@ -38,11 +38,16 @@ def swapped(bucket_map: BucketMap, swap: Swap) -> BucketMap | None:
     return dataclasses.replace(bucket_map, epoch=bucket_map.epoch + 1, copied=tuple(groups))
 
 
+def newest(bucket_map: BucketMap, told: BucketMap | None) -> BucketMap:
+    """Return the newer of two maps of the same run; the first if they are equally old."""
+    return told if told is not None and told.epoch > bucket_map.epoch and told.copied else bucket_map
+
+
 def without_memory(bucket_map: BucketMap, place: int, kept: Collection[int] = ()) -> BucketMap:
     """Return the map after the server at `place` was started again: of the groups that it had, it has `kept` alone.
 
-    Where it was primary, the first in-sync copy takes over. If there is none, it stays primary: then the weights of that
-    group are lost, and replicas offer theirs.
+    Where it was primary, the first in-sync copy takes over. If there is none, it stays primary: then the weights of
+    that group are lost, and replicas offer theirs.
     """
 
     def bereft(number: int, group: CopyGroup) -> CopyGroup:

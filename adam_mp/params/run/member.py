@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
+
+from adam_mp.params.run.statements import Joining
+from adam_mp.params.run.wishes import Lag
 
 MEMBER_DEADLINE = 15.0  # seconds of silence after which the coordinator presumes a member dead
 LIVING = 3.0  # seconds of silence after which a newcomer may have a server's address; servers report twice a second
@@ -16,6 +20,7 @@ class Member:
 
     `seen` is when its last message came, in seconds in which the coordinator listened; `joined` is the time by the
     clock. `sequence` and `answer` are those of its last request; `report` holds the statistics of its last REPORT.
+    A server of a run with copies `joined_with` what it had; `behind` tells how far behind the copies of its groups are.
     """
 
     identity: int
@@ -30,7 +35,14 @@ class Member:
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained: int = 0  # images of this run that it was the first to train
     epoch: int = 0  # the epoch of training that it is in, as it last said
+    joined_with: Joining | None = None
+    behind: Sequence[Lag] = ()
     gone: bool = False  # it was removed, but has a place in the bucket map and may come back
+
+    @property
+    def copies(self) -> str:
+        """Where a server listens for copies; "" in a run without them."""
+        return self.joined_with.copies if self.joined_with is not None else ""
 
     @property
     def updates(self) -> int:

@@ -20,7 +20,7 @@ LARGEST_COUNT = 1 << 48  # ten thousand of them still fit the 63 bits of a repli
 _MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # limits of a layout; sides: of one tensor's shape
 _MOST_AGREED, _LONGEST_VALUE = 100, 10_000
 _LONGEST_ADDRESS = 4200  # letters; a path may have 4095 bytes
-_LATEST_MAP = 1 << 31  # the largest map epoch: a message's header has 32 bits for it
+LATEST_MAP = 1 << 31  # the largest map epoch: a message's header has 32 bits for it
 _WIDEST = LONGEST // 4  # most numbers in a row of a matrix: a shard has whole rows, and must fit one message
 
 
@@ -59,7 +59,7 @@ def _address(told: Any, _: Seen) -> str:
 def _bucket_map(told: Any, seen: Seen) -> BucketMap:
     bucket_map = _any_bucket_map(told, seen)
     if not bucket_map.epoch:
-        raise MalformedError(f"is of epoch 0; expected 1 to {_LATEST_MAP}")
+        raise MalformedError(f"is of epoch 0; expected 1 to {LATEST_MAP}")
     return bucket_map
 
 
@@ -72,8 +72,8 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
         raise MalformedError(f"is malformed: address {error}") from None
     except (KeyError, TypeError, ValueError, OverflowError):
         raise MalformedError("is malformed; expected an epoch, and servers with identity and address") from None
-    if not 0 <= bucket_map.epoch <= _LATEST_MAP:
-        raise MalformedError(f"is of epoch {brief(bucket_map.epoch)}; expected 0 to {_LATEST_MAP}")
+    if not 0 <= bucket_map.epoch <= LATEST_MAP:
+        raise MalformedError(f"is of epoch {brief(bucket_map.epoch)}; expected 0 to {LATEST_MAP}")
     return bucket_map
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adam_mp.errors import several
-from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
+from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap, ServerPlace
 from adam_mp.params.run.copy_roles import with_copies
 from adam_mp.params.run.member import LIVING, MEMBER_DEADLINE, Member
 from adam_mp.transport.refusal import RefusedError
@@ -44,19 +44,21 @@ class _Claim:
 class ServerPlaces:
     """`expected` places, and the bucket `map`, None until it is made. Servers in `replaced` may not come back.
 
-    `copies` is on how many servers each bucket is, its primary included.
+    `copies` is on how many servers each bucket is, its primary included; `commit` goes into the map.
     """
 
     def __init__(
         self, expected: int, bucket_map: BucketMap | None = None, replaced: Mapping[int, str] | None = None,
-        copies: int = 1,
+        copies: int = 1, commit: str = COMMIT_COPIED,
     ) -> None:  # fmt: skip
-        self.expected, self.copies, self.map = expected, copies, bucket_map
+        self.expected, self.copies, self.commit, self.map = expected, min(copies, expected), commit, bucket_map
         self.replaced = dict(replaced or {})  # identity -> the address of the server that has its place
         self._claims: dict[tuple[int, str], _Claim] = {}
 
-    def enter(self, identity: int, address: str, holders: Sequence[Member], now: float) -> Entry:
+    def enter(self, identity: int, address: str, holders: Sequence[Member], now: float, copies: str = "") -> Entry:
         """Find a place for a joining server; `holders` are the servers that have one, silent ones included.
+
+        `copies` is the server's address for copies.
 
         Raises RefusedError if there is no place for it.
         """
@@ -67,6 +69,7 @@ class ServerPlaces:
             )
         own = next((holder for holder in holders if holder.identity == identity), None)
         if own is not None and own.address == address:
+            self._write(identity, ServerPlace(identity, address, copies))
             return Entry()
         there = next((holder for holder in holders if holder.address == address), None)
         if own is None and there is None and self.map is None and len(holders) < self.expected:
@@ -79,7 +82,7 @@ class ServerPlaces:
             self._claim(identity, address, holder, now)
             return Entry(waiting=_waiting(holder, identity, address, silence))
         self._claims.clear()  # the map has changed: the claims of other servers may be for another place now
-        self._write(holder.identity, ServerPlace(identity, address))
+        self._write(holder.identity, ServerPlace(identity, address, copies))
         if own is not None:
             return Entry(moved_from=own.address)
         self.replaced[holder.identity] = address
@@ -93,7 +96,7 @@ class ServerPlaces:
         that map keeps its place, and with it its shards. Any other server takes the place of the one that was at its
         address, or a place that is left.
         """
-        left = [ServerPlace(server.identity, server.address) for server in servers]
+        left = [ServerPlace(server.identity, server.address, server.copies) for server in servers]
         places: list[ServerPlace | None] = [None] * len(left)
         if told is not None and len(told.servers) == len(left):
             for name in ("identity", "address"):
@@ -105,9 +108,9 @@ class ServerPlaces:
         servers_now = tuple(place or left.pop(0) for place in places)
         epoch = 1 + (told.epoch if told is not None else 0)
         if told is not None and told.copied and len(told.servers) == len(servers_now):
-            self.map = BucketMap(epoch, servers_now, told.copied)
+            self.map = BucketMap(epoch, servers_now, told.copied, told.commit)
         else:
-            self.map = with_copies(BucketMap(epoch, servers_now), self.copies)
+            self.map = with_copies(BucketMap(epoch, servers_now, commit=self.commit), self.copies)
         return self.map
 
     def outgrow(self, told: BucketMap | None) -> bool:
@@ -125,6 +128,7 @@ class ServerPlaces:
         return {
             "expected": self.expected,
             "copies": self.copies,
+            "commit": self.commit,
             "map": self.map.as_dict() if self.map else None,
             "replaced": {str(identity): address for identity, address in self.replaced.items()},
         }
@@ -134,13 +138,15 @@ class ServerPlaces:
         """Rebuild the places; raises KeyError, TypeError, ValueError or AttributeError if the snapshot is malformed."""
         replaced = {int(identity): str(address) for identity, address in facts.get("replaced", {}).items()}
         bucket_map = BucketMap.from_dict(facts["map"]) if facts["map"] else None
-        return cls(int(facts["expected"]), bucket_map, replaced, int(facts.get("copies", 1)))
+        copies, commit = int(facts.get("copies", 1)), str(facts.get("commit", COMMIT_COPIED))
+        return cls(int(facts["expected"]), bucket_map, replaced, copies, commit)
 
     def _write(self, identity: int, place: ServerPlace) -> None:
-        """Put `place` into the map where the server `identity` is, and raise the map epoch."""
+        """Put `place` into the map where the server `identity` is, and raise the map epoch if that changes the map."""
         if self.map is not None:
             servers = tuple(place if server.identity == identity else server for server in self.map.servers)
-            self.map = dataclasses.replace(self.map, epoch=self.map.epoch + 1, servers=servers)
+            if servers != self.map.servers:
+                self.map = dataclasses.replace(self.map, epoch=self.map.epoch + 1, servers=servers)
 
     def _claim(self, identity: int, address: str, holder: Member, now: float) -> None:
         """Note that a joining server wants the place of `holder`.

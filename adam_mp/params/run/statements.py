@@ -13,10 +13,12 @@ from typing import Any
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.news import ENDED, FAILED, EndedEpoch
 from adam_mp.params.run.run_facts import ADDRESS, BUCKET_MAP, LARGEST, LARGEST_COUNT, MOST_IMAGES, RunFacts
+from adam_mp.params.run.wishes import MOST_GROUPS, Lag, RoleWish
 from adam_mp.transport.forms import (
     Choice,
     Flag,
     Inner,
+    ListOf,
     Made,
     MalformedError,
     Optional,
@@ -42,6 +44,7 @@ STATISTICS = (
 )  # fmt: skip
 _LONGEST_NAME = 100  # letters
 _WHO = ("role", "name", "address")
+_OF_SERVERS = (*_WHO, "run", "map", "copies", "kept")
 
 
 def _last_epoch(seen: Seen) -> int:
@@ -67,6 +70,9 @@ def _statistics(told: Any, _: Seen) -> dict[str, float]:
 class Joining:
     """What a JOIN says. A server has an `address`. A replica has the run's `facts`, and says what it did before.
 
+    A server of a run with copies has a second address for `copies`. It says which groups of buckets it `kept`: it has
+    had them in memory all the time since it last heard of the bucket `map` of this `run`.
+
     `epoch` is the epoch of training that the replica is in; `trained` and `leased` are its batches of that epoch, and
     `failed` maps a batch to how many of its images could not be read. `updates` of the whole run are those that its
     checkpoint counts. For a coordinator that was restarted, a replica repeats what it was told before: the `run`, the
@@ -85,19 +91,21 @@ class Joining:
     leased: Sequence[int] = entry(Wholes("batches", 0, _last_batch), ())
     finished: Sequence[EndedEpoch] = entry(ENDED, ())
     map: BucketMap | None = entry(Optional(BUCKET_MAP), None)
+    copies: str = entry(ADDRESS, "")
+    kept: Sequence[int] = entry(Wholes("groups", 0, MOST_GROUPS), ())
 
 
 def read_joining(facts: Any) -> Joining:
     """Return what a JOIN says; raises RefusedError if it is malformed.
 
-    For a server, only role, name and address are read; all other fields are a replica's.
+    For a server, only the fields of a server are read.
     """
     who = read(Joining, facts, RefusedError, _WHO)
     who = dataclasses.replace(who, name=who.name or who.role)
     if who.role == SERVER and not who.address:
         raise RefusedError("a parameter server joins without an address; expected where others find it")
     if who.role != REPLICA:
-        return who
+        return dataclasses.replace(read(Joining, facts, RefusedError, _OF_SERVERS), name=who.name)
     if not isinstance(facts.get("facts"), Mapping):  # the limits of the other fields depend on the run's facts
         raise RefusedError(f"facts is malformed: {brief(facts.get('facts'))}; expected a JSON object")
     told = read(Joining, facts, RefusedError)
@@ -107,9 +115,10 @@ def read_joining(facts: Any) -> Joining:
 
 @dataclasses.dataclass(frozen=True)
 class Reporting:
-    """What a REPORT says. A server reports `statistics` alone; all other fields are a replica's.
+    """What a REPORT says. A server reports `statistics`, and in a run with copies `wishes` and `behind`.
 
-    `wanted` is how many batches the replica wants; `states` asks which batches of the epoch are trained.
+    All other fields are a replica's: `wanted` is how many batches the replica wants; `states` asks which batches of the
+    epoch are trained.
     """
 
     statistics: Mapping[str, float] = entry(Made(_statistics, dict), {})
@@ -118,6 +127,8 @@ class Reporting:
     trained: Sequence[int] = entry(Wholes("batches", 0, _last_batch), ())
     failed: Mapping[int, int] = entry(FAILED, {})
     states: bool = entry(Flag(), False)
+    wishes: Sequence[RoleWish] = entry(ListOf(Inner(RoleWish), "wishes"), ())
+    behind: Sequence[Lag] = entry(ListOf(Inner(Lag), "copies that are behind"), ())
 
 
 def read_reporting(facts: Any, run: RunFacts | None) -> Reporting:
@@ -126,7 +137,7 @@ def read_reporting(facts: Any, run: RunFacts | None) -> Reporting:
     `run` has the limits for a replica's report; None if the sender is a server.
     """
     if run is None:
-        return read(Reporting, facts, RefusedError, ("statistics",))
+        return read(Reporting, facts, RefusedError, ("statistics", "wishes", "behind"))
     return read(Reporting, facts, RefusedError, seen={"facts": run})
 
 

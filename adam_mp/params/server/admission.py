@@ -7,7 +7,7 @@ These functions only decide; the caller answers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.server.shard_table import ShardTable
@@ -32,9 +32,12 @@ class Obstacle:
 
 def find_obstacle(
     message: Message, run: int, phase: str, is_replica: Callable[[int], bool], bucket_map: BucketMap | None,
-    table: ShardTable | None,
+    table: ShardTable | None, leads: Mapping[int, int],
 ) -> Obstacle | None:  # fmt: skip
     """Return why a server of `run` does not take a message about a shard, None if it takes it.
+
+    `leads` has the map epoch of each group of which the server is primary. A message must name exactly that epoch: so a
+    server that another has replaced answers nobody who knows its successor.
 
     In the phase "waiting" a message of another run gets MOVED instead of REFUSED, so its sender asks again: a restarted
     coordinator takes a new number for its run until a replica tells it the former one.
@@ -47,10 +50,14 @@ def find_obstacle(
         return Obstacle(Kind.REFUSED, reason="the sender is no replica of this run, or joined just now", stranger=True)
     if table is None or bucket_map is None:
         return Obstacle(Kind.EMPTY)
-    of_matrix = message.kind == Kind.FACTORS
-    known = table.parts_of(message.shard) if of_matrix else message.shard in table.entries
-    if message.map_epoch != bucket_map.epoch or not known:
+    if message.kind == Kind.FACTORS:
+        group, entries = message.group, table.parts_of(message.shard, message.group)
+    elif message.kind == Kind.CONFIRM:
+        return None if leads.get(message.group) == message.map_epoch else Obstacle(Kind.MOVED, bucket_map)
+    else:
+        entries = [table.entries[message.shard]] if message.shard in table.entries else []
+        group = entries[0].group if entries else -1
+    if not entries or leads.get(group) != message.map_epoch:
         return Obstacle(Kind.MOVED, bucket_map)
-    entries = table.parts_of(message.shard) if of_matrix else [table.entries[message.shard]]
     filled = message.kind == Kind.FIRST or all(entry.version for entry in entries)
     return None if filled else Obstacle(Kind.EMPTY)

@@ -32,9 +32,13 @@ _Key = tuple[bool, int]  # (True, matrix) for a request with activations, else (
 
 @dataclasses.dataclass
 class _Owed:
-    """The answer to request `sequence`, last received at `asked`: UNCHANGED with `version`, or, if None, weights."""
+    """The answer to request `sequence`, last received at `asked`: UNCHANGED with `version`, or, if None, weights.
+
+    It is under the map epoch of the request.
+    """
 
     sequence: int
+    map_epoch: int
     version: int | None
     asked: float
 
@@ -51,9 +55,10 @@ class _Leaving:
 class Answers:
     """The answers that a server owes its peers about the shards of `table`. One thread may use it."""
 
-    def __init__(self, endpoint: Endpoint, table: ShardTable) -> None:
+    def __init__(self, endpoint: Endpoint, table: ShardTable, largest: int) -> None:
+        """Make a pool of buffers for shards of at most `largest` bytes."""
         self._endpoint, self._table = endpoint, table
-        self._pool = BufferPool(BUFFERS, max((4 * entry.shard.size for entry in table.entries.values()), default=64))
+        self._pool = BufferPool(BUFFERS, largest)
         self._owed: dict[Peer, dict[_Key, _Owed]] = {}  # the peer whose turn it is stands first
         self._leaving: dict[Peer, list[_Leaving]] = {}
         self._tidied = 0.0
@@ -71,10 +76,13 @@ class Answers:
         if owed is not None and owed.sequence >= request.sequence:
             owed.asked = now
             return
-        self._owed.setdefault(peer, {})[key] = _Owed(request.sequence, version, now)
+        self._owed.setdefault(peer, {})[key] = _Owed(request.sequence, request.map_epoch, version, now)
 
     def settle(self, header: Mapping[str, int]) -> None:
-        """Hand the transport all answers that it takes now; `header` has the fields that all answers share."""
+        """Hand the transport all answers that it takes now; `header` has the fields that all answers share.
+
+        An answer about a shard that the server does not have any more is forgotten: the peer asks the new primary.
+        """
         turns = deque(self._owed)
         while turns:
             peer = turns.popleft()
@@ -110,14 +118,16 @@ class Answers:
 
     def _send(self, peer: Peer, key: _Key, owed: _Owed, header: Mapping[str, int]) -> bool:
         """Hand an answer to the transport; return whether the transport took it."""
-        echo = {**header, "shard": key[1], "sequence": owed.sequence}
+        echo = {**header, "shard": key[1], "sequence": owed.sequence, "map_epoch": owed.map_epoch}
         if owed.version is not None:
             return self._endpoint.send(peer, Message(Kind.UNCHANGED, version=owed.version, **echo)) is not None
+        entry = self._table.entries.get(key[1])
+        if entry is None:
+            return True
         leaving = self._leaving[peer] = _not_done(self._leaving.get(peer, []))
         buffer = self._pool.take(spare=not leaving) if len(leaving) < WINDOW else None
         if buffer is None:
             return False
-        entry = self._table.entries[key[1]]
         payload = buffer[: 4 * entry.shard.size]
         payload.view(np.float32)[...] = entry.weights
         sent = self._endpoint.send(peer, Message(Kind.FRESH, payload, version=entry.version, **echo))

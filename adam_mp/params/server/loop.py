@@ -6,6 +6,7 @@ sees the other's messages. Only this module reads the clock.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.coordinator_service import CONTROL, CoordinatorService
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.run.replies import Arrived, Replies
+from adam_mp.params.server.copy_path import CopyPath
+from adam_mp.params.server.copying import CopySettings
 from adam_mp.params.server.persistence import SnapshotFolder
 from adam_mp.params.server.run_view import HostedRun, RemoteRun, RunView
 from adam_mp.params.server.server import ParameterServer
@@ -27,18 +30,29 @@ _OWING = 0.002  # the same while answers are owed: they may wait for a buffer, a
 DONE, STOPPED, ALONE = "done", "stopped", "alone"  # how a server's work ends
 
 
+@dataclasses.dataclass(frozen=True)
+class CopyPlace:
+    """Where a server takes copies: its address for them, its path to other servers', how to `wait` for a message."""
+
+    address: str
+    path: CopyPath
+    settings: CopySettings
+    wait: Callable[[float], object] | None = None
+
+
 class ServerLoop:
     """Takes messages that arrive at `endpoint`, for `server` and, if this process has the coordinator, for `service`.
 
-    Both answer through `replies`. `clock` returns seconds; tests give a simulated one. A turn is one iteration.
+    Both answer through `replies`. `clock` returns seconds; tests give a simulated one. `wait` waits for so many seconds
+    at most until there is a message at `endpoint` or a copy; None if there are no copies. A turn is one iteration.
     """
 
     def __init__(
         self, endpoint: Endpoint, server: ParameterServer, service: CoordinatorService | None, replies: Replies,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, wait: Callable[[float], object] | None = None,
     ) -> None:  # fmt: skip
         self._endpoint, self.server, self.service = endpoint, server, service
-        self._replies, self._clock = replies, clock
+        self._replies, self._clock, self._wait = replies, clock, wait
 
     def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0, wait: float = math.inf) -> str:
         """Serve until the run ends; return how it ended. Raises AdamError.
@@ -69,6 +83,8 @@ class ServerLoop:
         """Wait up to `seconds` for a first message, take all that have arrived, do regular work; return how many."""
         arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
         now = self._clock()
+        if self.service is not None:
+            self.service.keep_map()
         for each in arrived:
             if each.message.kind not in CONTROL:
                 self.server.take(each, now)
@@ -85,6 +101,9 @@ class ServerLoop:
 
     def _receive(self, seconds: float) -> tuple[list[Arrived], bool]:
         """Return the messages that have arrived, up to a bound, and whether more may be waiting."""
+        if self._wait is not None and seconds:
+            self._wait(seconds)
+            seconds = 0
         arrived: list[Arrived] = []
         size = 0
         while len(arrived) < TURN and size < TURN_BYTES:
@@ -103,17 +122,24 @@ class ServerLoop:
 def make_loop(
     endpoint: Endpoint, address: str, identity: int, coordinator: Coordinator | CoordinatorLink,
     snapshots: SnapshotFolder | None, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic,
+    copies: CopyPlace | None = None,
 ) -> ServerLoop:  # fmt: skip
     """Return the loop of a server process that other members find at `address`.
 
     `coordinator` is the coordinator itself in the first server's process, else a link to it. `snapshots` is None if the
-    server keeps none. `tell` gets the lines for the user.
+    server keeps none. `tell` gets the lines for the user. `copies` is None in a run without copies.
     """
     announcements, replies, service = Announcements(tell), Replies(endpoint), None
+    at = copies.address if copies is not None else ""
     if isinstance(coordinator, Coordinator):
-        view: RunView = HostedRun(coordinator, identity, address)
+        view: RunView = HostedRun(coordinator, identity, address, at)
         service = CoordinatorService(coordinator, identity, replies, announcements, snapshots)
     else:
-        view = RemoteRun(coordinator, address, announcements)
-    server = ParameterServer(endpoint, identity, view, replies, snapshots, announcements)
-    return ServerLoop(endpoint, server, service, replies, clock)
+        view = RemoteRun(coordinator, address, announcements, at)
+    if copies is None:
+        server = ParameterServer(endpoint, identity, view, replies, snapshots, announcements)
+        return ServerLoop(endpoint, server, service, replies, clock)
+    server = ParameterServer(
+        endpoint, identity, view, replies, snapshots, announcements, copies.path, copies.settings
+    )  # fmt: skip
+    return ServerLoop(endpoint, server, service, replies, clock, copies.wait)

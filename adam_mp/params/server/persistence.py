@@ -79,6 +79,8 @@ class SnapshotFolder:
         self._since: dict[int, float] = {}  # shard -> when its first change since the last copy came; oldest first
         self._busy: set[int] = set()  # shards whose copy is queued or being written
         self._unwritten: deque[int] = deque()  # shards whose last writing failed
+        self._newest_facts: dict[str, Any] | None = None
+        self._facts_lock = threading.Lock()
         self._refusing = False  # whether the writer's last writing failed
         self._reason = ""  # why a writing failed last
         self._progress = threading.Event()  # set whenever the writer has finished a job
@@ -153,9 +155,22 @@ class SnapshotFolder:
 
     def note(self, facts: dict[str, Any]) -> bool:
         """Have `facts` written to `identity.json` in the background; False if the writer has no room now."""
+        self._newest_facts = facts
         try:
             self._queue.put_nowait(facts)
         except queue.Full:
+            return False
+        return True
+
+    def write_now(self, facts: dict[str, Any]) -> bool:
+        """Write `facts` to `identity.json` before this returns; False if the disk refuses. The caller tries again."""
+        self._newest_facts = facts
+        try:
+            with self._facts_lock:
+                write_facts(self._folder, facts)
+        except OSError as error:
+            if not self._refusing:
+                self.trouble = f"cannot write a snapshot to {self._folder}: {refusal(error)}; trying again"
             return False
         return True
 
@@ -173,6 +188,7 @@ class SnapshotFolder:
         with contextlib.suppress(queue.Full):
             if table is None or self._write_rest(table):
                 if facts is not None:
+                    self._newest_facts = facts
                     self._queue.put(facts, timeout=_CLOSING)
                 self._queue.put(None, timeout=_CLOSING)
                 self._thread.join(_CLOSING)
@@ -217,7 +233,9 @@ class SnapshotFolder:
     def _write(self, job: _Copy | dict[str, Any]) -> None:
         if isinstance(job, dict):
             self.outdated = False
-            write_facts(self._folder, job)
+            with self._facts_lock:
+                if job is self._newest_facts:  # else newer ones follow, or were written at once
+                    write_facts(self._folder, job)
             return
         metadata = {
             "format": _FORMAT,

@@ -18,6 +18,7 @@ COPYs of the old primary, which so can make nothing stable any more, however lat
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from adam_mp.params.run.copy_groups import CopyGroup
@@ -26,15 +27,23 @@ _WINDOW = 4  # copies on their way to one follower at once
 _AGAIN = 1.0  # seconds after which a COPY without an answer is sent again
 
 
-@dataclasses.dataclass
-class _Shard:
-    """What a follower has of a shard: the updates that it acknowledged; and what is on its way to it."""
+@dataclasses.dataclass(frozen=True)
+class _Copy:
+    """A copy of a shard: its version, the updates that are in it, and when it was sent."""
 
-    applied: Mapping[int, int] | None = None  # None: nothing under this epoch yet
-    flying: int | None = None  # the version of the COPY on its way
-    carries: Mapping[int, int] = dataclasses.field(default_factory=dict)  # the updates in it
-    sent: float = float("-inf")
-    dirty: bool = True
+    version: int
+    applied: Mapping[int, int]
+    sent: float
+
+
+@dataclasses.dataclass
+class _There:
+    """What is known of a follower: what it acknowledged, what is on its way to it, which shards changed since."""
+
+    has: dict[int, _Copy] = dataclasses.field(default_factory=dict)
+    flying: dict[int, _Copy] = dataclasses.field(default_factory=dict)
+    dirty: dict[int, None] = dataclasses.field(default_factory=dict)  # shards that were copied longest ago come first
+    sent: dict[int, float] = dataclasses.field(default_factory=dict)
 
 
 class Leader:
@@ -47,64 +56,72 @@ class Leader:
     def __init__(self, group: CopyGroup, shards: Sequence[int], interval: float) -> None:
         self.group, self._interval = group, interval
         self._shards = tuple(shards)
-        self._followers: dict[int, dict[int, _Shard]] = {}
+        self._there: dict[int, _There] = {}
         self._wanted: int | None = None  # a joining copy that counts as if it were in sync
         self._bar: dict[int, dict[int, int]] = {}  # shard -> what was stable when that began
-        self._follow(group)
+        self._follow()
 
     def regroup(self, group: CopyGroup) -> None:
         """Take a newer map epoch under which this server still is the primary."""
         self.group, self._wanted = group, None
-        self._follow(group)
+        self._follow()
 
-    def _follow(self, group: CopyGroup) -> None:
-        followers = (*group.in_sync, *group.joining)
-        self._followers = {each: self._followers.get(each) or self._nothing() for each in followers}
-
-    def _nothing(self) -> dict[int, _Shard]:
-        return {shard: _Shard() for shard in self._shards}
+    def _follow(self) -> None:
+        """Copy everything to all joining copies: one may have lost its memory and come back between two maps."""
+        known = {each: there for each, there in self._there.items() if each in self.group.in_sync}
+        followers = (*self.group.in_sync, *self.group.joining)
+        self._there = {each: known.get(each) or _There(dirty=dict.fromkeys(self._shards)) for each in followers}
 
     def changed(self, shard: int) -> None:
         """Note that an update was applied to a shard."""
-        for shards in self._followers.values():
-            shards[shard].dirty = True
+        for there in self._there.values():
+            there.dirty.setdefault(shard)
 
     def due(self, now: float) -> list[tuple[int, int]]:
         """Return (follower, shard) of the COPYs to send now; the caller calls `sent` for each that it could send."""
         found = []
-        for follower, shards in self._followers.items():
-            room = _WINDOW - sum(each.flying is not None and now - each.sent < _AGAIN for each in shards.values())
-            waiting = (shard for shard, each in shards.items() if self._is_due(each, now))
-            found += [(follower, shard) for shard, _ in zip(waiting, range(room), strict=False)]
+        for follower, there in self._there.items():
+            lost = [shard for shard, copy in there.flying.items() if now - copy.sent >= _AGAIN]
+            ripe = (
+                shard for shard in there.dirty
+                if shard not in there.flying and now - there.sent.get(shard, float("-inf")) >= self._interval
+            )  # fmt: skip
+            room = _WINDOW - (len(there.flying) - len(lost))
+            found += [(follower, shard) for shard in itertools.islice(itertools.chain(lost, ripe), max(0, room))]
         return found
-
-    def _is_due(self, shard: _Shard, now: float) -> bool:
-        if shard.flying is not None:
-            return now - shard.sent >= _AGAIN
-        return shard.dirty and now - shard.sent >= self._interval
 
     def sent(self, follower: int, shard: int, version: int, applied: Mapping[int, int], now: float) -> None:
         """Note a COPY on its way: the shard's version and the updates in it, as they are now."""
-        there = self._followers[follower]
-        there[shard] = dataclasses.replace(there[shard], flying=version, carries=dict(applied), sent=now, dirty=False)
-        # So that shards take turns: those sent last stand last.
-        there[shard] = there.pop(shard)
+        there = self._there[follower]
+        there.flying[shard] = _Copy(version, dict(applied), now)
+        there.sent[shard] = now
+        there.dirty.pop(shard, None)
 
     def copied(self, follower: int, epoch: int, shard: int, version: int) -> bool:
         """Take a COPIED; return whether it tells of a COPY that was on its way."""
-        each = self._followers.get(follower, {}).get(shard)
-        if each is None or epoch > self.group.epoch or each.flying != version:
+        there = self._there.get(follower)
+        copy = there.flying.get(shard) if there is not None else None
+        if there is None or copy is None or epoch > self.group.epoch or copy.version != version:
             return False
-        each.applied, each.flying = each.carries, None
+        there.has[shard] = there.flying.pop(shard)
         return True
 
     def stable(self, shard: int, sender: int, applied: int) -> int:
         """Return the newest update of a sender that is stable in a shard; `applied` is the newest in the primary's."""
         found = applied
         for follower in self._counted():
-            there = self._followers[follower][shard].applied
-            found = min(found, 0 if there is None else there.get(sender, 0))
+            copy = self._there[follower].has.get(shard)
+            found = min(found, 0 if copy is None else copy.applied.get(sender, 0))
         return found
+
+    def has(self, shard: int, version: int) -> bool:
+        """Tell whether a version of a shard, or a later one of the same primary, is stable."""
+        copies = (self._there[follower].has.get(shard) for follower in self._counted())
+        return all(copy is not None and copy.version >= version for copy in copies)
+
+    def behind(self) -> dict[int, int]:
+        """Return, for each copy, how many shards it does not have in their newest state."""
+        return {follower: len(there.dirty.keys() | there.flying.keys()) for follower, there in self._there.items()}
 
     def _counted(self) -> Iterable[int]:
         """The copies that must have an update before it is stable."""
@@ -118,7 +135,7 @@ class Leader:
         """
         if self._wanted is None:
             for follower in self.group.joining:
-                if all(each.applied is not None for each in self._followers[follower].values()):
+                if len(self._there[follower].has) == len(self._shards):
                     self._bar = {shard: self._stable_now(shard, applied(shard)) for shard in self._shards}
                     self._wanted = follower
                     break
@@ -128,9 +145,10 @@ class Leader:
         return {sender: self.stable(shard, sender, sequence) for sender, sequence in applied.items()}
 
     def _caught_up(self, follower: int) -> bool:
+        has = self._there[follower].has
         return all(
-            (each.applied or {}).get(sender, 0) >= sequence
-            for shard, each in self._followers[follower].items()
+            has[shard].applied.get(sender, 0) >= sequence
+            for shard in self._shards
             for sender, sequence in self._bar[shard].items()
         )
 

@@ -5,11 +5,13 @@ One interface, whether the coordinator runs in the same process (`HostedRun`) or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from adam_mp.errors import TransportError
 from adam_mp.params.run.announcements import Announcements
+from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.membership import CoordinatorLink, new_life
 from adam_mp.params.run.news import News
@@ -19,7 +21,7 @@ from adam_mp.transport.forms import read, write
 from adam_mp.transport.messages import FrameError
 
 _LOST = 60.0  # seconds of silence of the coordinator after which a server gives up
-MakeStatistics = Callable[[], Mapping[str, float]]
+MakeReport = Callable[[], Reporting]
 
 
 class RunView(Protocol):
@@ -54,26 +56,40 @@ class RunView(Protocol):
         Raises TransportError, and StoppedError when `stop` returns True.
         """
 
-    def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
-        """Report the statistics that `make` returns, if `interval` seconds have passed since the last report.
+    def report(self, make: MakeReport, interval: float, now: float) -> News | None:
+        """Report what `make` returns, if `interval` seconds have passed since the last report.
 
         Return the coordinator's news, None if there are none now. Never waits. Raises TransportError.
         """
+
+    def has(self, groups: Collection[int], bucket_map: BucketMap) -> None:
+        """Note which groups of buckets this server has in memory: it says so when it joins again."""
 
     def leave(self) -> None:
         """Tell the coordinator that this server goes."""
 
 
-def _joining(address: str) -> dict[str, object]:
-    """Return the JOIN of a parameter server at `address`; it is the same when the server joins again."""
-    return write(Joining(SERVER, f"params {address}", address))
+class _Joining:
+    """The JOIN of a server at `address`, and at `copies` for copies if the run has them."""
+
+    def __init__(self, address: str, copies: str) -> None:
+        self._joining = Joining(SERVER, f"params {address}", address, copies=copies)
+
+    def has(self, groups: Collection[int], bucket_map: BucketMap, run: int) -> None:
+        """See `RunView.has`."""
+        self._joining = dataclasses.replace(self._joining, kept=sorted(groups), map=bucket_map, run=run)
+
+    def write(self) -> dict[str, object]:
+        """Return the message's facts as of now."""
+        return write(self._joining)
 
 
 class HostedRun:
     """The view of a server whose coordinator runs in the same process."""
 
-    def __init__(self, coordinator: Coordinator, identity: int, address: str) -> None:
+    def __init__(self, coordinator: Coordinator, identity: int, address: str, copies: str = "") -> None:
         self._coordinator, self._identity, self._address = coordinator, identity, address
+        self._joining = _Joining(address, copies)
         self._reported = float("-inf")
 
     @property
@@ -110,7 +126,7 @@ class HostedRun:
         self._join(now)
         self._coordinator.notices.clear()  # the user need not read that the first server has joined itself
 
-    def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
+    def report(self, make: MakeReport, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
         if now - self._reported < interval:
             return None
@@ -119,12 +135,16 @@ class HostedRun:
         if member is None:  # this process was stopped for so long that the coordinator has presumed it dead
             self._join(now)
             return None
-        facts = write(Reporting(statistics=make()))
+        facts = write(make())
         return read(News, self._coordinator.report(self._identity, member.sequence + 1, facts, now), FrameError)
 
     def _join(self, now: float) -> None:
         """Join with a new life, whose random bits nobody else can guess."""
-        self._coordinator.join(self._identity, _joining(self._address), now, new_life())
+        self._coordinator.join(self._identity, self._joining.write(), now, new_life())
+
+    def has(self, groups: Collection[int], bucket_map: BucketMap) -> None:
+        """See `RunView.has`."""
+        self._joining.has(groups, bucket_map, self.run)
 
     def leave(self) -> None:
         """See `RunView.leave`; does nothing, as the coordinator ends with this process."""
@@ -133,8 +153,8 @@ class HostedRun:
 class RemoteRun:
     """The view of a server whose coordinator runs in another process, reached by `link`."""
 
-    def __init__(self, link: CoordinatorLink, address: str, announcements: Announcements) -> None:
-        self._link, self._joining, self._announcements = link, _joining(address), announcements
+    def __init__(self, link: CoordinatorLink, address: str, announcements: Announcements, copies: str = "") -> None:
+        self._link, self._joining, self._announcements = link, _Joining(address, copies), announcements
         self._news = News()
         self._senders: frozenset[int] = frozenset()  # identities of the replicas
         self._reported = float("-inf")
@@ -172,20 +192,24 @@ class RemoteRun:
     def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> News:
         """See `RunView.join`."""
         self._announcements.say(f"joining the run of {self._link.address}")
-        return self._take(self._link.join(self._joining, seconds, stop, self._announcements.say))
+        return self._take(self._link.join(self._joining.write(), seconds, stop, self._announcements.say))
 
-    def report(self, make: MakeStatistics, interval: float, now: float) -> News | None:
+    def report(self, make: MakeReport, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
         if not self._link.busy:
             if now - self._reported < interval:
                 return None
             self._reported = now
-        news = self._link.report(lambda: write(Reporting(statistics=make())), lambda: self._joining, interval)
+        news = self._link.report(lambda: write(make()), self._joining.write, interval)
         coordinator, silence = f"the coordinator at {self._link.address}", self._link.silence
         if silence > _LOST:
             raise TransportError(f"{coordinator} is silent for {_LOST:g} s: {self._link.trouble()}")
         self._silences.step({coordinator: silence})
         return None if news is None else self._take(news)
+
+    def has(self, groups: Collection[int], bucket_map: BucketMap) -> None:
+        """See `RunView.has`."""
+        self._joining.has(groups, bucket_map, self.run)
 
     def leave(self) -> None:
         """See `RunView.leave`."""

@@ -11,9 +11,12 @@ from typing import Any
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, SettingsError, TransportError
 from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.params.run.bucket_map import COMMIT_COPIED
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
-from adam_mp.params.server.loop import ALONE, STOPPED, make_loop
+from adam_mp.params.server.copy_path import CopyThread
+from adam_mp.params.server.copying import CopySettings
+from adam_mp.params.server.loop import ALONE, STOPPED, CopyPlace, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server.run_view import RunView
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
@@ -39,6 +42,11 @@ class ServerSpec:
     `snapshots` is the server's snapshot folder, None for none; a shard is written at most once in `seconds`. The server
     writes its address into `address_file` once it listens. It may take `patience` seconds to join. The first server
     ends after `wait` seconds in which the run has no replica.
+
+    With `copies` above 1 the server takes copies at `copies_listen`, by default on a port of the host of `listen` that
+    the system chooses; others find it at `copies_advertise`, by default the host of `advertise`. The first server says
+    how many copies the run has, and how it commits (`BucketMap.commit`). Servers beat every `beat` seconds; one that
+    is silent for `failover` seconds is replaced.
     """
 
     listen: str
@@ -51,6 +59,11 @@ class ServerSpec:
     address_file: Path | None = None
     patience: float = 60.0  # as for a replica: the parts of a run may be started in any order
     wait: float = 3600.0
+    copies: int = 1
+    commit: str = COMMIT_COPIED
+    copies_listen: str | None = None
+    beat: float = 0.1
+    failover: float = 0.5
 
 
 def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None]) -> bool:
@@ -92,7 +105,9 @@ def _serve(
         assert at is not None
         if spec.snapshots is not None:
             _try_folder(spec.snapshots, {**facts, "identity": identity})
-        loop = make_loop(listener, _advertised(spec.advertise, listener.address), identity, at, snapshots, tell)
+        copies = _open_copies(spec, address, listener, ends) if spec.copies > 1 else None
+        at_address = _advertised(spec.advertise, listener.address)
+        loop = make_loop(listener, at_address, identity, at, snapshots, tell, copies=copies)
         ends.callback(loop.close)
         _announce(spec, listener, coordinator is not None, tell)
         outcome = loop.run(stop, spec.patience, spec.wait)
@@ -103,6 +118,24 @@ def _serve(
         if outcome == STOPPED:
             tell(f"stopped: {how_it_ends(view, coordinator, spec)}")
         return outcome not in (ALONE, STOPPED)
+
+
+def _open_copies(spec: ServerSpec, address: Place, server: SocketListener, ends: contextlib.ExitStack) -> CopyPlace:
+    """Listen for copies, and start the thread that sends and takes them; `ends` has what ends it."""
+    if spec.copies_listen is not None:
+        place = parse_place(spec.copies_listen, "--copies-listen", 0)
+    elif isinstance(address, Address):
+        place = Address(address.host, 0)
+    else:
+        raise SettingsError("--copies on a socket file: say with --copies-listen unix:FILE where to take copies")
+    listener = SocketListener(place, spec.keys)
+    path = CopyThread(listener, spec.keys, spec.beat, spec.beat + spec.failover)
+    ends.callback(path.close)
+    host = spec.advertise.rpartition(":")[0] or spec.advertise if spec.advertise is not None else None
+    at = listener.address
+    known_at = str(Address(host, at.port)) if host is not None and isinstance(at, Address) else str(at)
+    settings = CopySettings(patience=spec.beat + spec.failover)
+    return CopyPlace(known_at, path, settings, lambda seconds: server.wait(seconds, [path.heard]))
 
 
 def _announce(spec: ServerSpec, listener: SocketListener, coordinates: bool, tell: Callable[[str], None]) -> None:
@@ -137,7 +170,7 @@ def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> st
 def _make_coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
     """Return a new coordinator, or one restored from the snapshot `kept`; raises RunDoneError or RefusedError."""
     if not kept:
-        return Coordinator(new_identity(), spec.servers)
+        return Coordinator(new_identity(), spec.servers, copies=spec.copies, commit=spec.commit)
     host = Coordinator.restored(kept)
     if host.phase == "done":
         raise RunDoneError(f"{spec.snapshots} holds a run that is done; name another folder")

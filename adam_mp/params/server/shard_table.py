@@ -2,14 +2,16 @@
 
 A sender numbers its updates to a shard by growing sequences. An update whose sequence is not above the last applied one
 has been applied already, and is skipped. Each update makes a new version of the shard. The first version is a random
-number, so that two lives of a server do not have the same versions.
+number, so that two lives of a server, and two primaries of a shard, do not have the same versions.
+
+Shards come and go in groups: a server has one group, or, in a run with copies, several.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +30,13 @@ _FLOAT16, _BFLOAT16 = 1, 2
 
 @dataclasses.dataclass
 class Entry:
-    """Shard `number`. `weights` [shard.size] is a view of the store; `version` is 0 while there are no weights yet.
+    """Shard `number` of `group`. `weights` [shard.size] is a view of the store; `version` is 0 while it has no weights.
 
     `applied` maps a sender to the sequence of its last applied update.
     """
 
     number: int
+    group: int
     shard: Shard
     weights: np.ndarray
     version: int = 0
@@ -85,25 +88,54 @@ class ShardStatistics:
 
 
 class ShardTable:
-    """The shards numbered `numbers` of `layout`. One thread may use it.
+    """The shards of some groups of `layout`: `groups` has the numbers of each group's shards. One thread may use it.
 
-    `changed` holds the numbers of shards that were updated; whoever copies a shard removes its number. The memory is a
-    file in `folder`, if given, else anonymous shared memory. Raises SpaceError if there is no room.
+    `changed` holds the numbers of shards that were updated; whoever copies a shard removes its number. `updates` counts
+    the updates. The memory is a file a group in `folder`, if given, else anonymous shared memory. Raises SpaceError if
+    there is no room.
     """
 
-    def __init__(self, layout: Layout, numbers: Sequence[int], folder: Path | None = None) -> None:
-        self.layout, self.numbers = layout, tuple(numbers)
-        own = Layout.of({str(number): (layout.shards[number].size,) for number in numbers})
-        self.store = ParameterStore.create(own, (), folder)
-        self.entries = {n: Entry(n, layout.shards[n], self.store.tensors[str(n)]) for n in numbers}
+    def __init__(self, layout: Layout, groups: Mapping[int, Sequence[int]], folder: Path | None = None) -> None:
+        self.layout, self._folder = layout, folder
+        self.entries: dict[int, Entry] = {}
         self.changed: set[int] = set()
-        self._parts: dict[int | None, list[Entry]] = {}
-        for entry in self.entries.values():
-            self._parts.setdefault(entry.shard.tensor, []).append(entry)
-        self._first_version = (int.from_bytes(os.urandom(3), "little") + 1) << 38
+        self.updates = 0
+        self._stores: dict[int, ParameterStore] = {}
+        self._parts: dict[tuple[int | None, int], list[Entry]] = {}
         self._widened: list[np.ndarray] = []
         self._product = FactorProduct()
         self._tally = dict.fromkeys((field.name for field in dataclasses.fields(ShardStatistics)), 0)
+        for group, numbers in groups.items():
+            self.add(group, numbers)
+
+    def add(self, group: int, numbers: Sequence[int]) -> None:
+        """Make the shards of one more group, without weights. Raises SpaceError if there is no room."""
+        own = Layout.of({str(number): (self.layout.shards[number].size,) for number in numbers})
+        store = self._stores[group] = ParameterStore.create(own, (), self._folder)
+        for number in numbers:
+            entry = Entry(number, group, self.layout.shards[number], store.tensors[str(number)])
+            self.entries[number] = entry
+            self._parts.setdefault((entry.shard.tensor, group), []).append(entry)
+
+    def drop(self, group: int) -> None:
+        """Free the shards of a group."""
+        store = self._stores.pop(group)
+        for number in [number for number, entry in self.entries.items() if entry.group == group]:
+            entry = self.entries.pop(number)
+            del entry.weights
+            self.changed.discard(number)
+        self._parts = {key: some for key, some in self._parts.items() if key[1] != group}
+        store.close()
+
+    @property
+    def groups(self) -> Collection[int]:
+        """The numbers of the groups."""
+        return self._stores.keys()
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of all weights."""
+        return 4 * sum(entry.shard.size for entry in self.entries.values())
 
     def fill(self, number: int, weights: np.ndarray) -> bool:
         """Take first weights, float32 [shard.size], if the shard has none yet; return whether it took them."""
@@ -148,14 +180,33 @@ class ShardTable:
             self._advance(entry)
         return new
 
-    def apply_factors(self, tensor: int, sender: int, sequence: int, payload: np.ndarray) -> bool:
-        """Set `w = decay * w - activations.T @ errors` in this server's rows of a matrix: in each shard that lacks it.
+    def take_copy(self, number: int, version: int, weights: np.ndarray, applied: Mapping[int, int]) -> None:
+        """Take the weights of a shard, float32 [shard.size], its version and its senders' sequences, from its primary.
+
+        If `version` is 0 the primary has no weights yet, and `weights` is empty.
+        """
+        entry = self.entries[number]
+        if version:
+            self._check_size(number, weights)
+            entry.weights[...] = weights
+            self.changed.add(number)
+        entry.version, entry.applied = version, dict(applied)
+
+    def renew(self, group: int) -> None:
+        """Give the shards of a group versions that no primary before this server has given."""
+        first = _first_version()
+        for entry in self.entries.values():
+            if entry.group == group and entry.version:
+                entry.version = first
+
+    def apply_factors(self, tensor: int, group: int, sender: int, sequence: int, payload: np.ndarray) -> bool:
+        """Set `w = decay * w - activations.T @ errors` in a group's rows of a matrix: in each shard that lacks it.
 
         `payload`, float32: `FACTOR_HEAD` numbers, of which the first is `decay` and the rest are 0; then activations
-        [k, rows of this server]; then errors [k, columns], which are multiplied by the learning rate already. Return
+        [k, rows of this group]; then errors [k, columns], which are multiplied by the learning rate already. Return
         whether any shard lacked the update. Raises TransportError if the sizes do not fit.
         """
-        entries = self.parts_of(tensor)
+        entries = self.parts_of(tensor, group)
         columns = self.layout.tensors[tensor].shape[1]
         rows = sum(entry.shard.rows for entry in entries)
         count, rest = divmod(len(payload) - FACTOR_HEAD, rows + columns)
@@ -182,9 +233,9 @@ class ShardTable:
             new = True
         return new
 
-    def parts_of(self, tensor: int) -> list[Entry]:
-        """Return this server's shards of a matrix (the tensor's index), in order of rows."""
-        return self._parts.get(tensor, [])
+    def parts_of(self, tensor: int, group: int) -> list[Entry]:
+        """Return a group's shards of a matrix (the tensor's index), in order of rows."""
+        return self._parts.get((tensor, group), [])
 
     def statistics(self) -> ShardStatistics:
         """Return the counters as of now."""
@@ -192,9 +243,8 @@ class ShardTable:
 
     def close(self) -> None:
         """Free the memory."""
-        for entry in self.entries.values():
-            del entry.weights
-        self.store.close()
+        for group in list(self._stores):
+            self.drop(group)
 
     def _float32(self, delta: Delta, position: int) -> np.ndarray:
         """Return a delta in float32; a 16-bit one is widened into scratch array number `position`."""
@@ -223,9 +273,14 @@ class ShardTable:
             del entry.applied[next(iter(entry.applied))]
 
     def _advance(self, entry: Entry) -> None:
-        entry.version = entry.version + 1 if entry.version else self._first_version
+        entry.version = entry.version + 1 if entry.version else _first_version()
         self.changed.add(entry.number)
-        self.store.count_update()
+        self.updates += 1
+
+
+def _first_version() -> int:
+    """Return a random version: its upper bits are drawn, its lower ones count updates."""
+    return (int.from_bytes(os.urandom(3), "little") + 1) << 38
 
 
 FACTOR_HEAD = 16  # float32 numbers of a FACTORS payload before the activations, which so begin on a cache line

@@ -18,12 +18,12 @@ class Traffic:
     def figures(self, now: float, endpoint: Endpoint, table: ShardTable | None) -> dict[str, Any]:
         """Return the statistics as of `now`; `table` is None while the server has no shards."""
         carried = endpoint.statistics()
-        updates = table.store.read_updates() if table is not None else 0
+        updates = table.updates if table is not None else 0
         size = carried.bytes_sent + carried.bytes_received
         seconds, began = max(now - self._then, 1e-9), self._then > 0
         statistics: dict[str, Any] = {
-            "shards": len(table.numbers) if table is not None else 0,
-            "bytes": 4 * table.store.layout.size if table is not None else 0,
+            "shards": len(table.entries) if table is not None else 0,
+            "bytes": table.bytes if table is not None else 0,
             "applied": updates,
             "updates_per_second": round((updates - self._updates) / seconds, 1) if began else 0.0,
             "bytes_per_second": round((size - self._bytes) / seconds) if began else 0,

@@ -74,17 +74,19 @@ class Shared:
 
 
 def prepare_memory(
-    plan: RunPlan, factors: FactorShape | None = None, parameter_servers: int = 1, keeps: bool = True
+    plan: RunPlan, factors: FactorShape | None = None, parameter_servers: int = 1, keeps: bool = True,
+    copied: bool = False,
 ) -> Shared:  # fmt: skip
     """Make the shared memory, owned by the caller, and fill in the data set and the weights to begin with.
 
     `factors` are the layers whose updates go to the `parameter_servers`, so many, as activations and errors, if any do;
-    `keeps` is whether the run writes checkpoints and models. Raises SpaceError, before any memory is taken, if there is
-    not enough for all of the run.
+    `keeps` is whether the run writes checkpoints and models, `copied` whether a replica keeps its updates until copies
+    of the parameter servers have them. Raises SpaceError, before any memory is taken, if there is not enough for all of
+    the run.
     """
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
-    need = run_need(plan, factors, keeps)
+    need = run_need(plan, factors, keeps, copied)
     need.check("the run", folder, plan.data.kept_images)
     cache, exchange, outboxes, steps = None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
@@ -99,7 +101,7 @@ def prepare_memory(
             cache = plan.data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE + need.kept)
             made.callback(cache.close)
         if plan.is_replica:
-            exchange = ExchangeMemory.create(plan.layout.for_servers(parameter_servers), folder)
+            exchange = ExchangeMemory.create(plan.layout.for_servers(parameter_servers), folder, copied)
             made.callback(exchange.close)
         if factors is not None:
             slots = plan_outbox_slots(plan)

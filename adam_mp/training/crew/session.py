@@ -41,10 +41,12 @@ class Exchanging:
     """What a replica's session needs to exchange its weights with so many `parameter_servers`.
 
     `factors` are the layers whose updates go to them as activations and errors, if any do; `synchronizer` returns what
-    the synchronizer is told, given the session's memory.
+    the synchronizer is told, given the session's memory. If the servers are `copied`, it keeps updates until copies
+    have them.
     """
 
     parameter_servers: int
+    copied: bool
     factors: FactorShape | None
     synchronizer: Callable[[Shared], SynchronizerSpec]
 
@@ -87,7 +89,8 @@ class Session:
         plan, exchanging = self.plan, self._exchanging
         ends.enter_context(self._interruption.note_asking())
         factors = None if exchanging is None else exchanging.factors
-        shared = prepare_memory(plan, factors, 1 if exchanging is None else exchanging.parameter_servers, self._keeps)
+        servers, copied = (1, False) if exchanging is None else (exchanging.parameter_servers, exchanging.copied)
+        shared = prepare_memory(plan, factors, servers, self._keeps, copied)
         ends.callback(shared.close)
         self.shared, self.memory, self.store = shared, shared.memory, shared.store
         workers, data_servers = make_specs(plan, shared, factors)

@@ -20,6 +20,7 @@ from adam_mp.memory.steps import StepShape
 from adam_mp.network.layers import Dense
 from adam_mp.network.network import Network
 from adam_mp.params.replica.factors import FactorShape, outbox_slots
+from adam_mp.params.run.bucket_map import COMMIT_COPIED
 from adam_mp.params.server.server_memory import server_memory
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.folder.keeper import COPIES
@@ -68,11 +69,12 @@ class MemoryNeed:
         check_space(sum(self.private.values()), purpose, None, self.private)
 
 
-def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryNeed:
+def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bool = False) -> MemoryNeed:
     """Return what a run needs on one machine, alone or as a replica.
 
     `factors` are the layers whose updates go to parameter servers as activations and errors, None without any; `keeps`
-    is whether the run writes checkpoints and models.
+    is whether the run writes checkpoints and models; `copied` is whether a replica keeps updates until copies have
+    them.
     """
     workers, data_servers, sizes = plan.split.workers, plan.split.data_servers, plan.run_shape.sizes
     rings = sum(size for name, size in sizes.items() if name.startswith("ring"))
@@ -84,7 +86,7 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
     if plan.consistency.in_steps:
         shared["gradients of a step"] = step_shape(plan).bytes
     if plan.is_replica:
-        shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.layout)
+        shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.layout, copied)
     context = plan.costs.context_bytes - 4 * plan.layout.size
     if not plan.consistency.in_steps:
         context += gradient_bytes(plan.network, plan.layout, plan.optimizer.is_plain_descent)
@@ -108,12 +110,14 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool) -> MemoryN
 
 def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:
     """Return what a run needs with its parameter servers and replicas all on this machine."""
-    settings, one = plan.settings, run_need(plan, factors, keeps=True)
+    settings = plan.settings
     assert settings.servers is not None
+    copies = min(settings.copies, settings.servers)
+    one = run_need(plan, factors, keeps=True, copied=copies > 1 and settings.commit == COMMIT_COPIED)
     shards = [4 * shard.size for shard in plan.layout.shards]
     server = sum(server_memory(0, max(shards), snapshots=True).values()) + _INTERPRETER_BYTES
     private = {name: size * settings.replicas for name, size in one.private.items()}
-    private[several(settings.servers, "parameter server")] = sum(shards) + settings.servers * server
+    private[several(settings.servers, "parameter server")] = copies * sum(shards) + settings.servers * server
     # The supervisor of each other replica loads the data set, then copies it into the memory its processes share.
     others = (settings.replicas - 1) * (_INTERPRETER_BYTES + one.shared["the data set"])
     if others:

@@ -15,7 +15,7 @@ from adam_mp.network.network import Network
 from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_checkpoint
 from adam_mp.training.folder.places import GIVEN, PATHS, find_path
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
-from adam_mp.training.settings.settings import FIELDS, OF_MANY, TrainSettings, make_settings
+from adam_mp.training.settings.settings import FIELDS, OF_MANY, OF_SERVERS, TrainSettings, make_settings
 
 # Settings that a resumed run must keep: they decide what the samples, batches and optimizer state of a checkpoint mean.
 # `model` and `data` are not among them: they are compared by what they are, wherever their files lie now.
@@ -85,7 +85,8 @@ def _drop_other_machines(stored: dict[str, Any], settings: TrainSettings, explic
             stored.pop(other, None)
     after = {name: getattr(settings, name) if name in explicit else stored.get(name) for name in before}
     if after["servers"] is None:
-        stored.pop("replicas", None)
+        for name in OF_SERVERS:
+            stored.pop(name, None)
     if after != {"join": None, "servers": None}:
         return None
     for name in OF_MANY:

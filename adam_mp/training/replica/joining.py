@@ -19,7 +19,7 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.params.replica.factors import FactorShape
 from adam_mp.params.replica.protocols import LayerProtocol, choose_protocols, factor_tensors
 from adam_mp.params.replica.synchronizer import SynchronizerSpec
-from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
+from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap, LayoutFacts
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.run.news import News
 from adam_mp.params.run.run_facts import RunFacts
@@ -61,7 +61,10 @@ class Cluster:
 
     def exchanging(self, plan: RunPlan) -> Exchanging:
         """Return what the session of this replica needs to exchange weights with the parameter servers."""
-        return Exchanging(len(self.map.servers), self.factors, lambda shared: synchronizer_spec(plan, self, shared))
+        copied = bool(self.map.copied) and self.map.commit == COMMIT_COPIED
+        return Exchanging(
+            len(self.map.servers), copied, self.factors, lambda shared: synchronizer_spec(plan, self, shared)
+        )
 
     def lease_batches(
         self, plan: RunPlan, shared: Shared, totals: Callable[[], Mapping[str, float]], failed_in: FailedIn
@@ -107,15 +110,15 @@ def join_cluster(plan: RunPlan, stop: Callable[[], bool], say: Callable[[str], N
     except BaseException:
         dialer.close()
         raise
-    protocols = plan_protocols(plan, len(news.map.servers))
+    protocols = plan_protocols(plan, len(news.map.groups))
     return Cluster(dialer, link, joining, news.map, news, keys, protocols, plan_factors(plan, protocols))
 
 
-def plan_protocols(plan: RunPlan, servers: int) -> tuple[LayerProtocol, ...]:
-    """Choose how each layer's updates reach so many parameter `servers`; raises SettingsError."""
+def plan_protocols(plan: RunPlan, groups: int) -> tuple[LayerProtocol, ...]:
+    """Choose how each layer's updates reach the servers of so many bucket `groups`; raises SettingsError."""
     settings = plan.settings
     return choose_protocols(
-        plan.network, settings.exchange_images, servers, settings.protocol, plan.optimizer.is_plain_descent,
+        plan.network, settings.exchange_images, groups, settings.protocol, plan.optimizer.is_plain_descent,
         4 if settings.wire == "float32" else 2,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp.errors import ProcessError, refusal, several
+from adam_mp.params.run.bucket_map import COMMIT_COPIED
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
@@ -26,6 +27,7 @@ from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.folder.run_folder import RUN_FILE
 from adam_mp.training.replica.joining import say_dead
 from adam_mp.training.replica.launched import ADDRESS_FILE, server_folder
+from adam_mp.training.settings.settings import TrainSettings
 from adam_mp.transport.socket_files import SocketFile, SocketFolder
 
 _STARTING = 120.0  # seconds for a parameter server to listen: the first may have to compile kernels
@@ -63,8 +65,24 @@ def _sign_of_life(part: _Part) -> Path:
     return Path(part.argument.address_file)
 
 
+@dataclasses.dataclass(frozen=True)
+class LaunchShape:
+    """How many parameter `servers` and `replicas` a run has, how many `copies` of all weights, and how it commits."""
+
+    servers: int
+    replicas: int
+    copies: int = 1
+    commit: str = COMMIT_COPIED
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> LaunchShape:
+        """Return the shape that the settings ask for."""
+        assert settings.servers is not None
+        return cls(settings.servers, settings.replicas, min(settings.copies, settings.servers), settings.commit)
+
+
 class Launch:
-    """The parts of a run beside this process: so many parameter `servers`, and `replicas` less this one.
+    """The parts of a run beside this process: the servers of `shape`, and its replicas less this one.
 
     Use as a context manager: leaving it ends all of them, at once unless `ending` was set because the run is done.
     `address` is the coordinator's. The caller sets `link` once this process has joined the run. `replica` is the
@@ -75,12 +93,12 @@ class Launch:
     """
 
     def __init__(
-        self, folder: Path, servers: int, replicas: int, settings: Mapping[str, Any], restarts: int,
+        self, folder: Path, shape: LaunchShape, settings: Mapping[str, Any], restarts: int,
         replica: Callable[[Any], None], stopping: Callable[[], bool], notice: Callable[..., None],
     ) -> None:  # fmt: skip
         self._folder, self._settings = folder, settings
         self._restarts, self._notice, self._replica, self._stopping = restarts, notice, replica, stopping
-        self._servers, self._replicas = servers, replicas
+        self._shape = shape
         self._parts: list[_Part] = []
         self.address = ""
         self.link: CoordinatorLink | None = None  # this process's line to the coordinator, once it has joined
@@ -122,22 +140,23 @@ class Launch:
         return True
 
     def _start_all(self) -> None:
-        for number in range(self._servers):
+        for number in range(self._shape.servers):
             folder = server_folder(self._folder, number)
             folder.mkdir(parents=True)
             address = str(SocketFile(self._sockets.path / folder.name))
             spec = ServerSpec(
-                address, join=self.address or None, servers=self._servers, snapshots=folder,
-                address_file=folder / ADDRESS_FILE,
+                address, join=self.address or None, servers=self._shape.servers, snapshots=folder,
+                address_file=folder / ADDRESS_FILE, copies=self._shape.copies, commit=self._shape.commit,
+                copies_listen=str(SocketFile(self._sockets.path / f"{folder.name}-copies")),
             )  # fmt: skip
             part = _Part(f"parameter server {number}", serve_for_supervisor, spec, EarlyDeaths(self._restarts))
             self._parts.append(part)
             self._start(part)
             self._wait_for(part, folder / ADDRESS_FILE)
             self.address = self.address or address
-        for number in range(1, self._replicas):
+        for number in range(1, self._shape.replicas):
             settings = {**self._settings, "join": self.address, "run_dir": str(self._folder / f"replica-{number}")}
-            task = ReplicaTask(settings, (number, self._replicas))
+            task = ReplicaTask(settings, (number, self._shape.replicas))
             part = _Part(f"replica {number}", self._replica, task, EarlyDeaths(self._restarts))
             self._parts.append(part)
             self._start(part)

@@ -141,7 +141,7 @@ class SharedLeases:
         """See `Leases.silences`. The first parameter server's process is the coordinator too."""
         silences: dict[str, float] = {}
         servers = self._news.map["servers"]
-        for (_, address), milliseconds in zip(servers, self._exchange.silences.tolist(), strict=True):
+        for (_, address, *_), milliseconds in zip(servers, self._exchange.silences.tolist(), strict=True):
             role = "parameter server" if silences else "coordinator"
             silences[f"the {role} at {address}"] = milliseconds / 1000
         coordinator = next(iter(silences))
@@ -157,7 +157,7 @@ class SharedLeases:
             if (now_exchanged := self._exchanged()) != exchanged:
                 exchanged, since = now_exchanged, listened
             elif listened - since > self._patience:
-                servers = ", ".join(shown(address) for _, address in self._news.map["servers"])
+                servers = ", ".join(shown(address) for _, address, *_ in self._news.map["servers"])
                 raise TransportError(
                     f"no weights were exchanged for {self._patience:g} s, and the last updates wait for that; do the "
                     f"parameter servers run at {servers}?"

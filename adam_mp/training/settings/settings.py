@@ -29,6 +29,7 @@ else:
 _MOST_PROCESSES = 4096
 _MOST_PARTS = 64
 OF_MANY = ("wire", "protocol", "exchange_images")  # settings that have a meaning only with `servers` or `join`
+OF_SERVERS = ("replicas", "copies", "commit")  # settings that have a meaning only with `servers`
 # Values that mean None. A user of flags or TOML, which have no None, needs them to unset what a resumed run had.
 _ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_from", "none"))
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
@@ -182,6 +183,15 @@ class TrainSettings:
         "other user can reach; 0 with --resume goes on alone",
     )  # fmt: skip
     replicas: int = _option(1, "many machines", "N", "replicas to train with --servers; they share --cores")
+    copies: int = _option(
+        1, "many machines", "N",
+        "keep all weights on N of the --servers: if one dies or hangs, another takes its place at once",
+    )  # fmt: skip
+    commit: str = _option(
+        "copied", "many machines", "WHEN",
+        "with --copies, when a server answers an update: copied (at once; the replica keeps it until the copies have "
+        "it) or all (when all copies have it)",
+    )  # fmt: skip
     join: str | None = _option(
         None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens "
         "there (or at unix:FILE on this machine); 'none' with --resume goes on alone",
@@ -235,6 +245,7 @@ class TrainSettings:
         _whole("pixel_limit", self.pixel_limit, 1)
         _whole("exchange_images", self.exchange_images, 1)
         _whole("replicas", self.replicas, 1)
+        _whole("copies", self.copies, 1)
         if self.servers is not None:
             _whole("servers", self.servers, 1)
         self._check_machines()
@@ -313,11 +324,20 @@ class TrainSettings:
 
         if self.wire not in ENCODINGS:
             raise SettingsError(f"--wire is {shown(self.wire)}; expected one of {', '.join(ENCODINGS)}")
-        for name, least in (("servers", self.servers), ("replicas", self.replicas)):
+        if self.commit not in ("copied", "all"):
+            raise SettingsError(f"--commit is {shown(self.commit)}; expected copied or all")
+        for name, least in (("servers", self.servers), ("replicas", self.replicas), ("copies", self.copies)):
             if least is not None and least > _MOST_PARTS:
                 raise SettingsError(f"{flag_of(name)} is {shown(least)}; expected at most {_MOST_PARTS}")
         if self.replicas > 1 and self.servers is None:
             raise SettingsError("--replicas needs parameter servers between them; give --servers N too")
+        if self.copies > 1 and self.servers is None:
+            raise SettingsError(
+                "--copies is for the parameter servers that --servers starts; give --servers N too, or --copies "
+                "to each adam-mp serve-params"
+            )
+        if self.commit != FIELDS["commit"].default and self.copies == 1:
+            raise SettingsError("--commit is for runs with copies; give --copies N too")
         if self.servers is None and self.join is None:
             for name in OF_MANY:
                 if getattr(self, name) != FIELDS[name].default:
@@ -347,7 +367,7 @@ class TrainSettings:
 
     def alone(self) -> TrainSettings:
         """Return these settings without parameter servers and other replicas."""
-        of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", "replicas", *OF_MANY)}
+        of_many: dict[str, Any] = {name: FIELDS[name].default for name in ("servers", "join", *OF_SERVERS, *OF_MANY)}
         return dataclasses.replace(self, **of_many)
 
     @property

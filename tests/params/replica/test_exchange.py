@@ -356,7 +356,7 @@ def test_a_server_that_does_not_know_the_newest_map_yet_is_asked_again(cluster):
         run.turn()
     assert not run.exchanges[0].done
     for server in run.servers.values():
-        server.map = run.map
+        run.tell(server)
     run.round()
     assert np.array_equal(run.served(), run.first + 1)
     run.map = old

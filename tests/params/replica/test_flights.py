@@ -38,7 +38,7 @@ class Servers:
     def send(self, peer, message):
         self.asked[peer].append(Copy(message, done=peer not in self.dead))
         if peer not in self.dead:
-            echo = {"shard": message.shard, "sequence": message.sequence}
+            echo = {"shard": message.shard, "sequence": message.sequence, "map_epoch": message.map_epoch}
             if message.version:
                 self._answers.append((peer, Message(Kind.UNCHANGED, version=message.version + 1, **echo)))
             else:

@@ -34,7 +34,7 @@ class Exchange:
     """A round that takes `turns` turns with an answer each, and then has none for the servers in `owing`."""
 
     def __init__(self, turns, owing=()):
-        self.turns, self.owing, self.answered = turns, dict(owing), 0
+        self.turns, self.owing, self.answered, self.moved = turns, dict(owing), 0, None
         self.flights = types.SimpleNamespace(silences=dict.fromkeys((WELL, SILENT, REFUSING), 0.0))
         self.touched = []  # the orders under which weights were touched
 
@@ -93,12 +93,12 @@ def make():
 
     def build(board, exchange):
         made = object.__new__(Synchronizer)  # without processes, memory of a run and connections
-        made.spec = types.SimpleNamespace(patience=0.2, batch_size=1, images=10)
+        made.spec = types.SimpleNamespace(patience=0.2, batch_size=1, images=10, keys=None)
         made.memory = types.SimpleNamespace(board=board)
         made.store = types.SimpleNamespace(read_updates=lambda: 0)
         made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
         made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
-        made.listening, made.heard, made.maps = Listening(), 0.0, words.read("maps")
+        made.listening, made.heard, made.maps, made.map = Listening(), 0.0, words.read("maps"), BucketMap(1, ())
         exchange.board, exchange.words = board, words
         return made
 

@@ -233,8 +233,8 @@ def test_what_a_full_queue_does_not_take_leaves_once_there_is_room(run):
 
 
 def test_what_nobody_asks_for_any_more_is_forgotten():
-    table, endpoint = ShardTable(LAYOUT, range(WINDOW)), SlowEndpoint()
-    answers = Answers(endpoint, table)
+    table, endpoint = ShardTable(LAYOUT, {0: range(WINDOW)}), SlowEndpoint()
+    answers = Answers(endpoint, table, 4 * max(shard.size for shard in LAYOUT.shards))
     endpoint.full.add("gone")
     questions = [Message(Kind.PULL, shard=shard, sequence=1) for shard in range(2)]
     for question in questions:

@@ -21,7 +21,7 @@ def table():
     made = []
 
     def make():
-        made.append(ShardTable(LAYOUT, NUMBERS))
+        made.append(ShardTable(LAYOUT, {0: NUMBERS}))
         return made[-1]
 
     yield make
@@ -95,7 +95,7 @@ def test_the_snapshot_of_another_version_is_left_out_with_a_word(table, tmp_path
 
 def test_the_snapshot_of_another_network_is_not_taken(table, tmp_path):
     other = Layout.of({"a": (600, 701), "b": (50,)})
-    stranger, folder = ShardTable(other, range(len(other.shards))), SnapshotFolder(tmp_path, 0.0)
+    stranger, folder = ShardTable(other, {0: range(len(other.shards))}), SnapshotFolder(tmp_path, 0.0)
     for number in range(len(other.shards)):
         stranger.fill(number, np.ones(other.shards[number].size, np.float32))
     folder.close(stranger)
@@ -253,7 +253,7 @@ def test_a_look_costs_what_changed(table, tmp_path, monkeypatch):
     assert folder.statistics(time.monotonic()).dirty == len(NUMBERS)
     folder.step(first, now + 6)
     wait_until(lambda: folder.statistics(time.monotonic()).written > 0)
-    first.apply_factors(0, 1, 1, np.ones(16 + 600 + 700, np.float32))
+    first.apply_factors(0, 0, 1, 1, np.ones(16 + 600 + 700, np.float32))
     first.entries = entries
     folder.close(first)
     assert folder.statistics(time.monotonic()).dirty == 0
@@ -308,4 +308,4 @@ def test_deltas_of_another_size_change_nothing(table):
         first.apply_deltas(0, [Delta(1, 1, ones(0)), Delta(2, 1, np.ones(3, np.float32))])
     assert np.array_equal(first.entries[0].weights, ones(0))
     with pytest.raises(TransportError, match="expected 16 and a multiple of"):
-        first.apply_factors(0, 1, 1, np.ones(100, np.float32))
+        first.apply_factors(0, 0, 1, 1, np.ones(100, np.float32))

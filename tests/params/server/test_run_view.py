@@ -11,6 +11,7 @@ from adam_mp.params.run.bucket_map import LayoutFacts
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.news import News
+from adam_mp.params.run.statements import Reporting
 from adam_mp.params.server.run_view import HostedRun, RemoteRun
 from adam_mp.transport.forms import read
 
@@ -63,23 +64,23 @@ def test_a_server_learns_of_replicas_and_map_and_end(run):
     assert (view.run, view.phase, view.over, view.replicas) == (5, "waiting", False, 0)
     assert not view.is_replica(7)
     coordinator.join(7, {"role": "replica", "facts": FACTS}, 1.0)
-    news = view.report(lambda: {"queue": 3}, 0.5, 1.0)
+    news = view.report(lambda: Reporting({"queue": 3}), 0.5, 1.0)
     assert [(server.identity, server.address) for server in news.map.servers] == [(100, "here:1")]
     assert news.layout == LayoutFacts.from_list(LAYOUT)
     assert (view.phase, view.replicas, view.is_replica(7), view.is_replica(8)) == ("training", 1, True, False)
     assert coordinator.roster.members[100].report == {"queue": 3}
     coordinator.report(7, 1, {"epoch": 0, "trained": list(range(10))}, 1.0)
-    view.report(dict, 0.5, 2.0)
+    view.report(Reporting, 0.5, 2.0)
     assert (view.phase, view.over) == ("done", False)
     coordinator.leave(7)
-    view.report(dict, 0.5, 3.0)
+    view.report(Reporting, 0.5, 3.0)
     assert (view.over, view.replicas, view.is_replica(7)) == (True, 0, False)
 
 
 def test_a_report_is_made_when_it_is_due(run):
     _, view, _ = run
     view.join(0.0, 1.0, lambda: False)
-    told = [view.report(dict, interval, now) is not None
+    told = [view.report(Reporting, interval, now) is not None
             for interval, now in ((0.5, 1.0), (0.5, 1.4), (0.05, 1.4), (0.5, 1.8), (0.5, 1.9))]  # fmt: skip
     assert told == [True, False, True, False, True]
 
@@ -91,9 +92,9 @@ def test_a_server_that_took_leave_of_itself_joins_again():
     for number in range(round(MEMBER_DEADLINE) + 2):
         coordinator.step(float(number))
     assert 100 not in coordinator.roster.members
-    assert view.report(dict, 0.5, 20.0) is None
+    assert view.report(Reporting, 0.5, 20.0) is None
     assert coordinator.roster.members[100].address == "here:1"
-    assert view.report(dict, 0.5, 21.0) is not None
+    assert view.report(Reporting, 0.5, 21.0) is not None
 
 
 def test_a_server_elsewhere_says_what_becomes_of_the_run_and_gives_up_in_the_end():
@@ -104,13 +105,13 @@ def test_a_server_elsewhere_says_what_becomes_of_the_run_and_gives_up_in_the_end
     coordinator.join(7, {"role": "replica", "facts": FACTS}, 0.0)
     coordinator.report(7, 1, {"epoch": 0, "trained": list(range(10))}, 0.0)
     for now in (1.0, 2.0):
-        view.report(dict, 0.5, now)
+        view.report(Reporting, 0.5, now)
     assert told == ["joining the run of first:1", "the run is done"]
     link.cut = True
     for now in (3.0, 4.0):
-        assert view.report(dict, 0.5, now) is None
+        assert view.report(Reporting, 0.5, now) is None
     with pytest.raises(TransportError, match="the coordinator at first:1 is silent for 60 s: nobody answers there"):
-        view.report(dict, 0.5, 5.0)
+        view.report(Reporting, 0.5, 5.0)
     assert told[2:] == ["the coordinator at first:1 has not answered for 30 s; the run waits for it, 60 s at most"]
     view.leave()
     assert link.left

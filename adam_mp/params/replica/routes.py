@@ -1,0 +1,51 @@
+"""Where a replica's messages about shards go: to the primary of each shard's group, under the group's map epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from adam_mp.memory.layout import Layout
+from adam_mp.params.run.bucket_map import BucketMap
+from adam_mp.transport.endpoint import Peer
+
+
+@dataclasses.dataclass(frozen=True)
+class Routes:
+    """`groups` and `owners` have the group and the primary of each shard of a layout; `epochs` is by group.
+
+    `copies` are, by group, the servers with in-sync copies. `run` and `sender` are header fields of all messages.
+    """
+
+    groups: tuple[int, ...]
+    owners: tuple[Peer, ...]
+    epochs: tuple[int, ...]
+    copies: tuple[tuple[Peer, ...], ...]
+    run: int
+    sender: int
+
+    @classmethod
+    def of(cls, bucket_map: BucketMap, layout: Layout, peers: Sequence[Peer], run: int, sender: int) -> Routes:
+        """Return the routes by a map; `peers` are its servers, in its order, as an endpoint knows them."""
+        groups, numbers = bucket_map.groups, bucket_map.groups_of(layout)
+        return cls(
+            numbers,
+            tuple(peers[groups[number].primary] for number in numbers),
+            tuple(group.epoch for group in groups),
+            tuple(tuple(peers[place] for place in group.in_sync) for group in groups),
+            run,
+            sender,
+        )
+
+    def header(self, group: int) -> dict[str, int]:
+        """Return the header fields of a message about a group."""
+        return {"run": self.run, "sender": self.sender, "map_epoch": self.epochs[group], "group": group}
+
+    def header_of(self, shard: int) -> dict[str, int]:
+        """Return the header fields of a message about a shard."""
+        return {**self.header(self.groups[shard]), "shard": shard}
+
+    def copies_of(self, peer: Peer) -> dict[Peer, int]:
+        """Return the servers with in-sync copies of the groups of a primary, each with the number of such a group."""
+        groups = {group for group, owner in zip(self.groups, self.owners, strict=True) if owner == peer}
+        return {copy: group for group in sorted(groups) for copy in self.copies[group]}

@@ -1,0 +1,215 @@
+"""The network path of copies: a thread with sockets of its own sends and takes copies, and beats.
+
+    server's thread                      this thread
+      post(copy) ───────── queue ──────▶   ── COPY, COPIED ──▶ the other servers' addresses for copies
+      take() ◀──────────── queue ───────   ◀─ COPY, COPIED ──
+                                           ── BEAT, each `beat` seconds ──▶
+      silence(address) ◀── when heard ──   ◀─ BEAT ──
+
+Beats have connections of their own, so they do not wait behind copies. A message of any kind tells that its sender
+lives. A connection that breaks tells at once that it does not. Each server sends through its own connections only, so
+no message is an answer on the connection of another.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Protocol
+
+from adam_mp.params.run.listening import Listening
+from adam_mp.transport.keys import Keys
+from adam_mp.transport.messages import Kind, Message
+from adam_mp.transport.places import Place, parse_place
+from adam_mp.transport.zeromq import SocketDialer, SocketListener
+
+_TURN = 0.01  # seconds that the thread waits for a message, at most
+_LONGEST_TURN = 0.05  # seconds of a turn that count as silence of others: in a longer one this process did not run
+_LATE = 0.05  # seconds
+_MOST_POSTED = 256  # messages
+_UNREAD = 32  # copies that wait for the server's thread; then the thread reads no more, and primaries wait
+
+
+class CopyPath(Protocol):
+    """How a server reaches the others about copies. Addresses are those for copies, as the bucket map has them."""
+
+    def connect(self, others: Mapping[int, str], header: Mapping[str, int]) -> None:
+        """From now on reach these servers (identity -> address); `header` has the header fields of beats."""
+
+    def post(self, address: str, message: Message) -> bool:
+        """Queue a message for a server; return False if its queue is full."""
+
+    def take(self) -> Message | None:
+        """Return the next message, None if there is none."""
+
+    def silence(self, address: str) -> float:
+        """Return for how many seconds a server has been silent; more than `patience` if its connection broke."""
+
+
+class Others:
+    """When the other servers were heard. Written by one thread, read by others; times are seconds of listening."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._heard: dict[str, float] = {}
+        self._broke: dict[str, float] = {}
+        self._reached: set[str] = set()
+        self.listened = 0.0
+
+    def expect(self, addresses: frozenset[str]) -> None:
+        """Know these servers, and no others; a new one counts as heard now."""
+        for address in addresses - self._heard.keys():
+            self._heard[address] = self.listened
+        for address in self._heard.keys() - addresses:
+            for known in (self._heard, self._broke):
+                known.pop(address, None)
+            self._reached.discard(address)
+
+    def hear(self, address: str) -> None:
+        """Note a message of a server. One that was read just after its connection broke may have come before."""
+        if address in self._heard:
+            self._heard[address] = self.listened
+            if self.listened - self._broke.get(address, self.listened) > _LATE:
+                del self._broke[address]
+
+    def see(self, address: str, reached: bool) -> None:
+        """Note whether there is a connection to a server."""
+        if reached:
+            self._reached.add(address)
+            self._broke.pop(address, None)
+        elif address in self._reached:
+            self._reached.discard(address)
+            self._broke[address] = self.listened
+
+    def silence(self, address: str) -> float:
+        """See `CopyPath.silence`."""
+        heard, broke = self._heard.get(address), self._broke.get(address)
+        if heard is None:
+            return 0.0
+        silent = self.listened - heard
+        return silent if broke is None else max(silent, 1.001 * self._patience + self.listened - broke)
+
+
+class CopyThread:
+    """The path by ZeroMQ. `listener` is this server's address for copies; the thread ends it.
+
+    A server is missing when it is silent for `patience` seconds. `heard` is readable whenever a message waits for
+    `take`, for the server's thread to wait for it.
+    """
+
+    def __init__(self, listener: SocketListener, keys: Keys | None, beat: float, patience: float) -> None:
+        self._listener, self._keys, self._beat = listener, keys, beat
+        self.heard, self._posted = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
+        self._others = Others(patience)
+        self._wanted: tuple[Mapping[int, str], Mapping[str, int]] = ({}, {})
+        self._out: deque[tuple[str, Message]] = deque()
+        self._in: deque[Message] = deque()
+        self._ends = False
+        self._thread = threading.Thread(target=self._run, name="copies", daemon=True)
+        self._thread.start()
+
+    def connect(self, others: Mapping[int, str], header: Mapping[str, int]) -> None:
+        """See `CopyPath.connect`."""
+        self._wanted = (dict(others), dict(header))
+
+    def post(self, address: str, message: Message) -> bool:
+        """See `CopyPath.post`."""
+        if address not in self._wanted[0].values() or len(self._out) >= _MOST_POSTED:
+            return False
+        self._out.append((address, message))
+        os.eventfd_write(self._posted, 1)
+        return True
+
+    def take(self) -> Message | None:
+        """See `CopyPath.take`."""
+        if self._in:
+            return self._in.popleft()
+        _clear(self.heard)
+        return self._in.popleft() if self._in else None  # one may have come between
+
+    def silence(self, address: str) -> float:
+        """See `CopyPath.silence`."""
+        return self._others.silence(address)
+
+    def close(self, seconds: float = 2.0) -> None:
+        """End the thread and its sockets."""
+        self._ends = True
+        os.eventfd_write(self._posted, 1)
+        self._thread.join(seconds)
+        if not self._thread.is_alive():
+            os.close(self.heard)
+            os.close(self._posted)
+
+    # The thread.
+
+    def _run(self) -> None:
+        copies, beats = SocketDialer(self._keys), SocketDialer(self._keys)
+        places: dict[str, Place] = {}
+        wanted, listening, beaten = None, Listening(_LONGEST_TURN), float("-inf")
+        try:
+            while not self._ends:
+                if wanted is not self._wanted:
+                    wanted = self._wanted
+                    places = self._dial(frozenset(wanted[0].values()), places, copies, beats)
+                now = time.monotonic()
+                self._others.listened = listening.step(now)
+                if now - beaten >= self._beat:
+                    beaten = now
+                    for place in places.values():
+                        beats.send(place, Message(Kind.BEAT, **wanted[1]))
+                for address, place in places.items():
+                    self._others.see(address, beats.reaches(place))
+                self._send(places, copies)
+                self._receive(wanted[0])
+        finally:
+            for each in (copies, beats, self._listener):
+                each.close()
+
+    def _dial(
+        self, addresses: frozenset[str], before: Mapping[str, Place], copies: SocketDialer, beats: SocketDialer
+    ) -> dict[str, Place]:  # fmt: skip
+        self._others.expect(addresses)
+        for address in before.keys() - addresses:
+            copies.hang_up(before[address])
+            beats.hang_up(before[address])
+        places = {address: parse_place(address, "the server's address for copies") for address in addresses}
+        for place in places.values():
+            copies.dial(place)
+            beats.dial(place)
+        return places
+
+    def _send(self, places: Mapping[str, Place], copies: SocketDialer) -> None:
+        """Send what is posted; what cannot be sent now stays, in its order."""
+        _clear(self._posted)
+        left: list[tuple[str, Message]] = []
+        full: set[str] = set()
+        while self._out:
+            address, message = self._out.popleft()
+            if address in full or (address in places and copies.send(places[address], message) is None):
+                full.add(address)
+                left.append((address, message))
+        self._out.extendleft(reversed(left))
+
+    def _receive(self, known: Mapping[int, str]) -> None:
+        """Take messages for one turn, while nothing is posted and the server's thread takes what came."""
+        if self._listener.wait(_TURN, [self._posted]) or len(self._in) >= _UNREAD:
+            return
+        while len(self._in) < _UNREAD and (received := self._listener.receive(0)) is not None:
+            message = received[1]
+            address = known.get(message.sender)
+            if address is None:
+                continue
+            self._others.hear(address)
+            if message.kind != Kind.BEAT:
+                self._in.append(message)
+                os.eventfd_write(self.heard, 1)
+
+
+def _clear(descriptor: int) -> None:
+    try:
+        os.eventfd_read(descriptor)
+    except BlockingIOError:
+        pass

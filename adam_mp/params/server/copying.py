@@ -1,0 +1,241 @@
+"""A parameter server's part in a run with copies: its roles by the bucket map, copies sent and taken, wishes.
+
+`replicator` decides what is copied and what is stable, `takeover` which roles this server wants; this module carries
+that out with shards of the `ShardTable`, through a `CopyPath`. The clock is an argument; one thread may use it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from adam_mp.params.run.bucket_map import BucketMap
+from adam_mp.params.run.copy_groups import CopyGroup
+from adam_mp.params.run.wishes import Lag, RoleWish
+from adam_mp.params.server.copy_path import CopyPath
+from adam_mp.params.server.replicator import Follower, Leader
+from adam_mp.params.server.shard_table import Entry, ShardTable
+from adam_mp.params.server.takeover import find_wish
+from adam_mp.params.server.waits import Wait
+from adam_mp.transport.messages import Kind, Message
+
+_LOOK = 0.01  # seconds between two searches for wishes
+_PAIR = 16  # bytes of a sender and its sequence in a COPY
+
+
+@dataclasses.dataclass(frozen=True)
+class CopySettings:
+    """A shard is copied at most every `interval` seconds; a server that is silent for `patience` seconds is missing."""
+
+    interval: float = 0.05
+    patience: float = 0.6
+
+
+@dataclasses.dataclass
+class _Held:
+    """A group that this server has. `leader` is None unless it is primary.
+
+    `filling` are shards whose first weights may not be stable: shard -> the version that must be.
+    """
+
+    group: CopyGroup
+    follower: Follower
+    leader: Leader | None = None
+    filling: dict[int, int] = dataclasses.field(default_factory=dict)
+
+
+class Copying:
+    """The groups of one server, whose number as a member is `identity`, in the shards of `table`.
+
+    `outdated` says that another server knows a newer bucket map: the caller should ask for news.
+    """
+
+    def __init__(self, path: CopyPath, table: ShardTable, identity: int, settings: CopySettings) -> None:
+        self._path, self._table, self._identity, self._settings = path, table, identity, settings
+        self._map = BucketMap(0, ())
+        self._me: int | None = None
+        self._run = 0
+        self._held: dict[int, _Held] = {}
+        self._wishes: tuple[RoleWish, ...] = ()
+        self._looked = float("-inf")
+        self.outdated = False
+
+    # Roles.
+
+    def learn(self, bucket_map: BucketMap, run: int, shards: Sequence[Sequence[int]]) -> frozenset[int]:
+        """Take the roles that a map gives this server; return the groups of which it is not primary any more.
+
+        `shards` has the shards of each group. Raises SpaceError if there is no room for a group.
+        """
+        self._map, self._run, self._me = bucket_map, run, bucket_map.place_of(self._identity)
+        self.outdated, self._wishes, self._looked = False, (), float("-inf")
+        led = self.leads().keys()
+        for number, group in enumerate(bucket_map.copied):
+            held = self._held.get(number)
+            if self._me not in group.holders:
+                if held is not None:
+                    del self._held[number]
+                    self._table.drop(number)
+            elif held is None:
+                self._table.add(number, shards[number])
+                held = self._held[number] = _Held(group, Follower())
+                self._take_role(held, number, shards[number], is_new=True)
+            elif group.epoch > held.group.epoch:
+                self._take_role(held, number, shards[number], is_new=False)
+        others = {server.identity: server.copies for server in bucket_map.servers if server.identity != self._identity}
+        self._path.connect(others, {"run": run, "sender": self._identity})
+        return frozenset(led - self.leads().keys())
+
+    def _take_role(self, held: _Held, number: int, shards: Sequence[int], is_new: bool) -> None:
+        group = held.group if is_new else self._map.copied[number]
+        held.group = group
+        held.follower.learn(group.epoch)
+        if group.primary != self._me:
+            held.leader = None
+            held.filling.clear()
+        elif held.leader is None:
+            if not is_new:
+                self._table.renew(number)
+            held.leader = Leader(group, shards, self._settings.interval)
+        else:
+            held.leader.regroup(group)
+
+    def leads(self) -> dict[int, int]:
+        """Return the groups of which this server is primary, each with its map epoch."""
+        return {number: held.group.epoch for number, held in self._held.items() if held.leader is not None}
+
+    # What the parameter server does to shards.
+
+    def filled(self, entry: Entry) -> None:
+        """Note that a shard got first weights here: no answer about it is sent before they are stable."""
+        self._held[entry.group].filling[entry.number] = entry.version
+        self.changed(entry)
+
+    def changed(self, entry: Entry) -> None:
+        """Note that updates were applied to a shard."""
+        leader = self._held[entry.group].leader
+        if leader is not None:
+            leader.changed(entry.number)
+
+    def is_stable(self, wait: Wait) -> bool:
+        """Tell whether what an answer waits for is stable; a sequence of 0 stands for the shard's first weights."""
+        held = self._held.get(wait.group)
+        if held is None or held.leader is None:
+            return False
+        for shard, sequence in wait.needs:
+            if shard in held.filling:
+                if not held.leader.has(shard, held.filling[shard]):
+                    return False
+                del held.filling[shard]
+            applied = self._table.entries[shard].applied.get(wait.sender, 0)
+            if sequence and held.leader.stable(shard, wait.sender, applied) < sequence:
+                return False
+        return True
+
+    # Copies.
+
+    def step(self, now: float) -> None:
+        """Take the messages that have come, and send copies that are due."""
+        while (message := self._path.take()) is not None:
+            if message.run == self._run and self._map.place_of(message.sender) is not None:
+                self._take(message)
+        for held in self._held.values():
+            if held.leader is not None:
+                for follower, shard in held.leader.due(now):
+                    self._send(held.leader, follower, self._table.entries[shard], now)
+
+    def _take(self, message: Message) -> None:
+        entry = self._table.entries.get(message.shard)
+        held = self._held.get(entry.group) if entry is not None else None
+        if entry is None or held is None:
+            self.outdated = True
+            return
+        self.outdated |= message.map_epoch > held.group.epoch
+        if message.kind == Kind.COPY:
+            self._take_copy(held, entry, message)
+        elif message.kind == Kind.COPIED and held.leader is not None:
+            place = self._map.place_of(message.sender)
+            assert place is not None
+            held.leader.copied(place, message.map_epoch, message.shard, message.version)
+
+    def _take_copy(self, held: _Held, entry: Entry, message: Message) -> None:
+        """Take a copy and acknowledge it. The answer to one of an older map epoch names the newer one."""
+        if held.leader is not None and message.map_epoch >= held.group.epoch:
+            return  # this server is to be replaced, and learns it with the next news
+        content = _read_copy(message, entry)
+        if content is None:
+            return
+        taken = held.follower.takes(message.map_epoch, message.shard, message.version)
+        if taken:
+            self._table.take_copy(message.shard, message.version, *content)
+        epoch = message.map_epoch if taken is not None else held.follower.epoch
+        copied = Message(
+            Kind.COPIED, run=self._run, sender=self._identity, map_epoch=epoch, shard=message.shard,
+            version=message.version, group=entry.group,
+        )  # fmt: skip
+        self._post(message.sender, copied)
+
+    def _send(self, leader: Leader, follower: int, entry: Entry, now: float) -> None:
+        weights = entry.weights if entry.version else entry.weights[:0]
+        payload = np.empty(_PAIR * len(entry.applied) + weights.nbytes, np.uint8)
+        pairs = payload[: _PAIR * len(entry.applied)].view(np.uint64).reshape(-1, 2)
+        pairs[...] = np.array(list(entry.applied.items()), np.uint64).reshape(-1, 2)
+        payload[pairs.nbytes :].view(np.float32)[...] = weights
+        copy = Message(
+            Kind.COPY, payload, run=self._run, sender=self._identity, map_epoch=leader.group.epoch, shard=entry.number,
+            sequence=len(entry.applied), version=entry.version, group=entry.group,
+        )  # fmt: skip
+        if self._post(self._map.servers[follower].identity, copy):
+            leader.sent(follower, entry.number, entry.version, entry.applied, now)
+
+    def _post(self, identity: int, message: Message) -> bool:
+        place = self._map.place_of(identity)
+        return place is not None and self._path.post(self._map.servers[place].copies, message)
+
+    # What the coordinator is told.
+
+    def wishes(self, now: float) -> tuple[RoleWish, ...]:
+        """Return the changes of roles that this server wants now."""
+        if now - self._looked >= _LOOK:
+            self._looked, self._wishes = now, tuple(self._find_wishes())
+        return self._wishes
+
+    def _find_wishes(self) -> Iterator[RoleWish]:
+        if self._me is None:
+            return
+        silences = {place: self._silence(place) for place in range(len(self._map.servers))}
+        for number, held in self._held.items():
+            ready = self._ready(held)
+            wish = find_wish(held.group, self._me, silences.__getitem__, self._settings.patience, ready)
+            if wish is not None:
+                to = wish.wanted
+                yield RoleWish(number, to.epoch, to.primary, to.in_sync, to.joining, wish.about, wish.silent)
+
+    def _ready(self, held: _Held) -> int | None:
+        if held.leader is None or not held.group.joining:
+            return None
+        return held.leader.ready(lambda shard: self._table.entries[shard].applied)
+
+    def _silence(self, place: int) -> float:
+        return 0.0 if place == self._me else self._path.silence(self._map.servers[place].copies)
+
+    def behind(self) -> tuple[Lag, ...]:
+        """Return how far behind the copies of this server's groups are."""
+        return tuple(
+            Lag(number, place, shards)
+            for number, held in self._held.items()
+            if held.leader is not None
+            for place, shards in held.leader.behind().items()
+        )
+
+
+def _read_copy(message: Message, entry: Entry) -> tuple[np.ndarray, Mapping[int, int]] | None:
+    """Return weights and applied updates in a COPY; None if it does not fit the shard."""
+    size = _PAIR * message.sequence
+    weights = 4 * entry.shard.size if message.version else 0
+    if message.length != size + weights:
+        return None
+    pairs = np.frombuffer(message.payload, "<u8", 2 * message.sequence).reshape(-1, 2)
+    return np.frombuffer(message.payload, "<f4", offset=size), {int(a): int(b) for a, b in pairs}
