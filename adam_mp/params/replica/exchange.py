@@ -129,6 +129,8 @@ class Exchange:
             return
         if received[1].kind == Kind.MOVED:
             self._take_moved(received[1])
+            if received[0] is not None:
+                received[0].ask_again(now, _SCOUTING)
         if received[0] is not None:
             self._take(received[0], received[1], now)
 

@@ -38,6 +38,10 @@ class Flight:
         """Shard and sequence of the request, by which its answer is known."""
         return self.message.shard, self.message.sequence
 
+    def ask_again(self, now: float, seconds: float) -> None:
+        """Have the request sent again in `seconds`, if that is sooner than it would be."""
+        self.asked = min(self.asked, now + seconds - _AGAIN)
+
     @property
     def done(self) -> bool:
         """Whether the transport has sent all copies, and so does not read the buffer any more."""

@@ -99,7 +99,7 @@ class Synchronizer:
                 newer = told
         if newer is None or (self.map.copied and newer.epoch <= self.map.epoch):
             return False
-        if not newer.copied or newer.servers != self.map.servers:
+        if not newer.copied or newer.addresses != self.map.addresses:
             self.dialer.close()
             self.dialer = SocketDialer(self.spec.keys)
         self.connect(newer)

@@ -53,6 +53,11 @@ class BucketMap:
         """Return, for each shard of `cut(layout)`, the number of its group."""
         return _spread_shards(self.cut(layout), len(self.copied) or len(self.servers))
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where the servers listen."""
+        return tuple(server.address for server in self.servers)
+
     def place_of(self, identity: int) -> int | None:
         """Return the index in `servers` of the server with this identity, None if it is not in the map."""
         return next((place for place, server in enumerate(self.servers) if server.identity == identity), None)

@@ -26,7 +26,7 @@ from adam_mp.errors import several
 from adam_mp.machine import free_memory
 from adam_mp.memory.ledger import LEASED
 from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap
-from adam_mp.params.run.copy_roles import newest, with_new_copies, without_memory
+from adam_mp.params.run.copy_roles import newest, with_balance, with_new_copies, without_memory
 from adam_mp.params.run.course import Course
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
@@ -42,6 +42,7 @@ from adam_mp.transport.forms import MalformedError, read, write
 from adam_mp.transport.refusal import RefusedError
 
 _MOST_MEMBERS = 10_000
+_CALM = 1.0  # seconds without a change of roles after which a group may be handed over
 _MOST_NOTICES = 1000  # lines for the user that wait to be shown
 
 
@@ -65,6 +66,7 @@ class Coordinator:
         self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.changed = False  # since the last snapshot
         self._listening = Listening()
+        self._roles_changed = 0.0  # when the roles of servers changed last, in seconds of listening
         self._accompanied = 0.0  # when the run last had a replica as a member, in seconds of listening
 
     # Messages.
@@ -288,7 +290,10 @@ class Coordinator:
         self.notices.extend(lines)
 
     def _make_copies(self) -> None:
-        """Have a new copy made where one is missing and a living server has none of that group."""
+        """Have a new copy made where one is missing and a living server has none of that group.
+
+        If there are enough, have primaries spread equally again, as they are not after a failover.
+        """
         if self.map is None or self.places.copies == 1 or self.phase != "training":
             return
         living = [
@@ -297,10 +302,12 @@ class Coordinator:
             if (member := self.roster.members.get(server.identity)) and self.listened - member.seen < LIVING
         ]
         self._take_map(with_new_copies(self.map, self.places.copies, living))
+        if self.listened - self._roles_changed > _CALM:
+            self._take_map(with_balance(self.map, living))
 
     def _take_map(self, bucket_map: BucketMap) -> None:
         if bucket_map is not self.map:
-            self.places.map, self.changed = bucket_map, True
+            self.places.map, self.changed, self._roles_changed = bucket_map, True, self.listened
 
     def _place_server(self, identity: int, member: Member | None, asked: Joining) -> str | None:
         """Give a joining server a place, and write it into the map. Raises RefusedError if there is no place for it.

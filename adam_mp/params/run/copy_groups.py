@@ -104,6 +104,12 @@ def promoted(group: CopyGroup, server: int) -> CopyGroup:
     return CopyGroup(group.epoch, server, in_sync, group.joining)
 
 
+def handed_over(group: CopyGroup, server: int) -> CopyGroup:
+    """Return the group with an in-sync copy and its primary in each other's place."""
+    in_sync = tuple(group.primary if each == server else each for each in group.in_sync)
+    return CopyGroup(group.epoch, server, in_sync, group.joining)
+
+
 def without(group: CopyGroup, server: int) -> CopyGroup:
     """Return the group without the copy on `server`."""
     in_sync, joining = (tuple(each for each in some if each != server) for some in (group.in_sync, group.joining))

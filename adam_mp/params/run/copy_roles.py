@@ -10,7 +10,16 @@ import dataclasses
 from collections.abc import Callable, Collection, Sequence
 
 from adam_mp.params.run.bucket_map import BucketMap
-from adam_mp.params.run.copy_groups import CopyGroup, Swap, choose_copies, first_groups, grant, promoted, with_joining
+from adam_mp.params.run.copy_groups import (
+    CopyGroup,
+    Swap,
+    choose_copies,
+    first_groups,
+    grant,
+    handed_over,
+    promoted,
+    with_joining,
+)
 from adam_mp.params.run.copy_groups import without as without_copy
 
 
@@ -82,6 +91,29 @@ def with_new_copies(bucket_map: BucketMap, copies: int, living: Collection[int])
         return group
 
     return _changed(bucket_map, completed)
+
+
+def with_balance(bucket_map: BucketMap, living: Collection[int]) -> BucketMap:
+    """Return the map with one group handed over from the primary of most groups to one of its copies with fewer.
+
+    The old primary is an in-sync copy then: it has all that is stable, and senders push the rest again. The map itself
+    if a copy is missing or being made, or if no living server is primary of two groups less than another.
+    """
+    groups = bucket_map.copied
+    most = max((len(group.holders) for group in groups), default=0)
+    if any(group.joining or len(group.holders) < most for group in groups):
+        return bucket_map
+    led = [sum(group.primary == place for group in groups) for place in range(len(bucket_map.servers))]
+    moves = [
+        (led[group.primary] - led[copy], number, copy)
+        for number, group in enumerate(groups)
+        for copy in group.in_sync
+        if copy in living
+    ]
+    gain, chosen, copy = max(moves, default=(0, 0, 0))
+    if gain < 2:
+        return bucket_map
+    return _changed(bucket_map, lambda number, group: handed_over(group, copy) if number == chosen else group)
 
 
 def _changed(bucket_map: BucketMap, change: Callable[[int, CopyGroup], CopyGroup]) -> BucketMap:

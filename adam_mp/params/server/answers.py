@@ -49,6 +49,7 @@ class _Leaving:
 
     key: _Key
     sequence: int
+    map_epoch: int
     sent: Sent
 
 
@@ -66,14 +67,16 @@ class Answers:
     def owe(self, peer: Peer, request: Message, version: int | None, now: float) -> None:
         """Note the answer to a request: UNCHANGED with `version`, or the newest weights if `version` is None.
 
-        A repeated request does not change the answer while that is owed or on its way.
+        A repeated request does not change the answer while that is owed or on its way, unless it is under a newer map
+        epoch: the replica does not take the answer to an older one.
         """
         key = (request.kind == Kind.FACTORS, request.shard)
         owed = self._owed.get(peer, {}).get(key)
         leaving = (each for each in self._leaving.get(peer, []) if each.key == key and not each.sent.done)
-        if any(each.sequence >= request.sequence for each in leaving):
+        asked = (request.map_epoch, request.sequence)
+        if any((each.map_epoch, each.sequence) >= asked for each in leaving):
             return
-        if owed is not None and owed.sequence >= request.sequence:
+        if owed is not None and (owed.map_epoch, owed.sequence) >= asked:
             owed.asked = now
             return
         self._owed.setdefault(peer, {})[key] = _Owed(request.sequence, request.map_epoch, version, now)
@@ -134,7 +137,7 @@ class Answers:
         self._pool.give_back(buffer, sent)
         if sent is None:
             return False
-        leaving.append(_Leaving(key, owed.sequence, sent))
+        leaving.append(_Leaving(key, owed.sequence, owed.map_epoch, sent))
         return True
 
 

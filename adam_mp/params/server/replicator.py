@@ -67,8 +67,14 @@ class Leader:
         self._follow()
 
     def _follow(self) -> None:
-        """Copy everything to all joining copies: one may have lost its memory and come back between two maps."""
+        """Copy everything to all joining copies: one may have lost its memory and come back between two maps.
+
+        A COPY on its way may be refused, because it is of an older map epoch: it is sent again.
+        """
         known = {each: there for each, there in self._there.items() if each in self.group.in_sync}
+        for there in known.values():
+            there.dirty.update(dict.fromkeys(there.flying))
+            there.flying.clear()
         followers = (*self.group.in_sync, *self.group.joining)
         self._there = {each: known.get(each) or _There(dirty=dict.fromkeys(self._shards)) for each in followers}
 
