@@ -45,7 +45,7 @@ _LAYOUT = Layout.of({f"w{number}": (64, 256) for number in range(48)})
 _FACTS = {"layout": LayoutFacts.of(_LAYOUT).as_list(), "images": 16, "batch_size": 16, "epochs": 1, "quorum": 1.0,
           "agreed": {}}  # fmt: skip
 _JOINING = {"role": REPLICA, "facts": _FACTS}
-_TRIALS = 6
+_TRIALS = 15
 
 
 class Servers:
@@ -183,6 +183,8 @@ class Run:
         self.senders = [Sender(self.servers.addresses[0], seed) for seed in range(_SENDERS)]
         for sender in self.senders:
             sender.start()
+        self.settle()
+        time.sleep(1.0)  # so that servers know each other
 
     def __enter__(self) -> Run:
         return self

@@ -30,7 +30,7 @@ from adam_mp.params.run.copy_roles import newest, with_balance, with_new_copies,
 from adam_mp.params.run.course import Course
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
-from adam_mp.params.run.member import LIFE, LIVING, Member
+from adam_mp.params.run.member import LIFE, Member
 from adam_mp.params.run.news import ENDED, News
 from adam_mp.params.run.roster import RETURNING, Roster
 from adam_mp.params.run.run_facts import LARGEST, RunFacts
@@ -285,9 +285,12 @@ class Coordinator:
         """Change roles as a server wants, where that is safe."""
         if self.map is None or not wishes or (place := self.map.place_of(identity)) is None:
             return
-        bucket_map, lines = grant_wishes(self.map, place, wishes)
+        bucket_map, lines, silent = grant_wishes(self.map, place, wishes)
         self._take_map(bucket_map)
         self.notices.extend(lines)
+        for identity in silent:
+            if (member := self.roster.members.get(identity)) is not None:
+                member.lost = self.listened
 
     def _make_copies(self) -> None:
         """Have a new copy made where one is missing and a living server has none of that group.
@@ -299,7 +302,7 @@ class Coordinator:
         living = [
             place
             for place, server in enumerate(self.map.servers)
-            if (member := self.roster.members.get(server.identity)) and self.listened - member.seen < LIVING
+            if (member := self.roster.members.get(server.identity)) and member.may_take_copies(self.listened)
         ]
         self._take_map(with_new_copies(self.map, self.places.copies, living))
         if self.listened - self._roles_changed > _CALM:

@@ -37,6 +37,7 @@ class Member:
     epoch: int = 0  # the epoch of training that it is in, as it last said
     joined_with: Joining | None = None
     behind: Sequence[Lag] = ()
+    lost: float = float("-inf")  # when another server found it silent
     gone: bool = False  # it was removed, but has a place in the bucket map and may come back
 
     @property
@@ -52,6 +53,10 @@ class Member:
     def lives_in(self, sequence: int) -> bool:
         """Tell whether `sequence` was made by the same start of the member as the one that joined."""
         return sequence >> LIFE == self.sequence >> LIFE
+
+    def may_take_copies(self, listened: float) -> bool:
+        """Tell whether a new copy may be made on this server: it lives, and other servers reach it."""
+        return listened - self.seen < LIVING and self.seen > self.lost and listened - self.lost > LIVING
 
     def as_dict(self, now: float, listened: float) -> dict[str, Any]:
         """Return what `status` shows at `now` by the clock; `listened` is how long the coordinator has listened."""

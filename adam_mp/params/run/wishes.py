@@ -51,10 +51,13 @@ class Lag:
     shards: int = entry(Whole(0, LARGEST_COUNT))
 
 
-def grant_wishes(bucket_map: BucketMap, by: int, wishes: Sequence[RoleWish]) -> tuple[BucketMap, list[str]]:
-    """Return the map with all wishes of the server at place `by` that may be granted, and lines for the user.
+def grant_wishes(
+    bucket_map: BucketMap, by: int, wishes: Sequence[RoleWish]
+) -> tuple[BucketMap, list[str], frozenset[int]]:
+    """Return the map with all wishes of the server at place `by` that may be granted.
 
-    Wishes for the same reason make one line.
+    Return also lines for the user, and the identities of the servers that are silent by these wishes. Wishes for the
+    same reason make one line.
     """
     told: dict[tuple[str, int], list[RoleWish]] = {}
     for wish in wishes:
@@ -62,12 +65,14 @@ def grant_wishes(bucket_map: BucketMap, by: int, wishes: Sequence[RoleWish]) -> 
         if granted is not None:
             before, bucket_map = bucket_map.copied[wish.group], granted
             told.setdefault((_change(before, wish.wanted), wish.about), []).append(wish)
-    name = bucket_map.servers[by].address if by < len(bucket_map.servers) else ""
-    return bucket_map, [
-        _line(change, name, bucket_map.servers[about].address, some)
+    servers = bucket_map.servers
+    lines = [
+        _line(change, servers[by].address, servers[about].address, some)
         for (change, about), some in told.items()
-        if about < len(bucket_map.servers)
+        if about < len(servers)
     ]
+    silent = frozenset(servers[about].identity for change, about in told if change != _ADMITS and about < len(servers))
+    return bucket_map, lines, silent
 
 
 _TAKES_OVER, _DROPS, _ADMITS = "takes over", "drops", "admits"

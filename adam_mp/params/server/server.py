@@ -145,6 +145,8 @@ class ParameterServer:
         if obstacle.kind == Kind.REFUSED:
             self._replies.refuse(each, self.header, obstacle.reason)
         elif obstacle.kind == Kind.MOVED:
+            if self.copying is not None and each.message.map_epoch > obstacle.map.epoch:
+                self.copying.outdated = True
             header = {**self.header, "map_epoch": obstacle.map.epoch}
             self._replies.answer(each, Kind.MOVED, header, write(Moved(obstacle.map)))
         else:
