@@ -161,7 +161,7 @@ class Copying:
             held.leader.copied(place, message.map_epoch, message.shard, message.version)
 
     def _take_copy(self, held: _Held, entry: Entry, message: Message) -> None:
-        """Take a copy and acknowledge it. The answer to one of an older map epoch names the newer one."""
+        """Take a copy and acknowledge it; answer MOVED, with the newer map epoch, to one of an older."""
         if held.leader is not None and message.map_epoch >= held.group.epoch:
             return  # this server is to be replaced, and learns it with the next news
         content = _read_copy(message, entry)
@@ -170,12 +170,12 @@ class Copying:
         taken = held.follower.takes(message.map_epoch, message.shard, message.version)
         if taken:
             self._table.take_copy(message.shard, message.version, *content)
-        epoch = message.map_epoch if taken is not None else held.follower.epoch
-        copied = Message(
-            Kind.COPIED, run=self._run, sender=self._identity, map_epoch=epoch, shard=message.shard,
-            version=message.version, group=entry.group,
+        kind, epoch = (Kind.MOVED, held.follower.epoch) if taken is None else (Kind.COPIED, message.map_epoch)
+        answer = Message(
+            kind, run=self._run, sender=self._identity, map_epoch=epoch, shard=message.shard, version=message.version,
+            group=entry.group,
         )  # fmt: skip
-        self._post(message.sender, copied)
+        self._post(message.sender, answer)
 
     def _send(self, leader: Leader, follower: int, entry: Entry, now: float) -> None:
         weights = entry.weights if entry.version else entry.weights[:0]
