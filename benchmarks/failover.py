@@ -109,7 +109,10 @@ class WatchedDialer(SocketDialer):
 
 
 class Sender(threading.Thread):
-    """A replica that pushes whole numbers to all shards, again and again; `pushed` is their sum."""
+    """A replica that pushes whole numbers to all shards, again and again; `pushed` is their sum.
+
+    `ends` asks it to end well, `given_up` to end at once.
+    """
 
     def __init__(self, address: str, seed: int) -> None:
         super().__init__(daemon=True)
@@ -124,7 +127,7 @@ class Sender(threading.Thread):
         self.pushed = np.zeros(self._layout.size)
         self._numbers = np.random.default_rng(seed)
         self.dialer = WatchedDialer(None)
-        self.rounds, self.ends, self.trouble = 0, False, ""
+        self.rounds, self.ends, self.given_up, self.trouble = 0, False, False, ""
         self._connect(self.map)
 
     def _connect(self, bucket_map: BucketMap) -> None:
@@ -142,7 +145,7 @@ class Sender(threading.Thread):
         """Push until `ends`, then until nothing is unstable."""
         try:
             self.round()  # to begin with the servers' weights
-            while not self.ends:
+            while not self.ends and not self.given_up:
                 numbers = self._numbers.integers(-3, 4, self._layout.size).astype(np.float32)
                 self.weights += numbers
                 self.pushed += numbers
@@ -155,7 +158,7 @@ class Sender(threading.Thread):
     def round(self) -> None:
         """Exchange all shards, by the newest map."""
         self.exchange.begin()
-        while not self.exchange.done:
+        while not self.exchange.done and not self.given_up:
             self.exchange.step(time.monotonic(), 0.002)
             self.stay()
             newer = self.exchange.moved
@@ -169,6 +172,14 @@ class Sender(threading.Thread):
         if news is not None and news.map is not None and news.map.epoch > self.map.epoch:
             self._connect(news.map)
 
+    def close(self) -> None:
+        """End it, and free what it has."""
+        self.given_up = True
+        self.join(20)
+        self.dialer.close()
+        self._line.close()
+        self.memory.close()
+
 
 class Run:
     """Servers, senders, and a line to ask for the state. Use as a context manager."""
@@ -179,9 +190,11 @@ class Run:
         self.folder = folder
         self.servers = self._ends.enter_context(Servers(folder, commit))
         self._line = SocketDialer(None)
+        self._ends.callback(self._line.close)
         self._asking = CoordinatorLink(self._line, parse_place(self.servers.addresses[0], "address"), new_identity())
         self.senders = [Sender(self.servers.addresses[0], seed) for seed in range(_SENDERS)]
         for sender in self.senders:
+            self._ends.callback(sender.close)
             sender.start()
         self.settle()
         time.sleep(1.0)  # so that servers know each other

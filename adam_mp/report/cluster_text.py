@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adam_mp.errors import several
@@ -14,13 +14,37 @@ _LONGEST = 120  # characters of a cell
 
 
 def cluster_text(state: Mapping[str, Any]) -> str:
-    """Return the lines to show for a coordinator's state (`Coordinator.state`): the run, then a table of members."""
+    """Return the lines to show for a coordinator's state (`Coordinator.state`).
+
+    They are the run, a table of members, and in a run with copies a table of bucket groups.
+    """
     lines = [shown(f"run {state['run']}, {state['phase']}" + _epoch(state))]
     rows: list[tuple[str, ...]] = [("member", "role", "up", "heard", "work", "staleness", "in", "out", "queue")]
     rows += [_row(member) for member in state["members"]]
     rows += [_missing_row(member) for member in state["missing"]]
     rows = [tuple(shown(cell, _LONGEST) for cell in row) for row in rows]
-    return "\n".join([*lines, table(rows)])
+    lines.append(table(rows))
+    if (state.get("map") or {}).get("groups"):
+        lines.append(table([tuple(shown(cell, _LONGEST) for cell in row) for row in _group_rows(state)]))
+    return "\n".join(lines)
+
+
+def _group_rows(state: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of the bucket groups: who is primary, who has copies, and how far behind these are."""
+    servers = [address for _, address, *_ in state["map"]["servers"]]
+    behind = {(group, place): shards for group, place, shards in state["behind"]}
+    rows: list[tuple[str, ...]] = [("group", "primary", "copies in sync", "being made")]
+    for number, (_, primary, in_sync, joining) in enumerate(state["map"]["groups"]):
+
+        def copies(places: Sequence[int], number: int = number) -> str:
+            return ", ".join(servers[place] + _behind(behind.get((number, place), 0)) for place in places)
+
+        rows.append((str(number), servers[primary], copies(in_sync), copies(joining)))
+    return rows
+
+
+def _behind(shards: int) -> str:
+    return f" ({several(shards, 'shard')} behind)" if shards else ""
 
 
 def _epoch(state: Mapping[str, Any]) -> str:

@@ -199,6 +199,8 @@ def _run_launch(plan: RunPlan, folder: RunFolder, interruption: Interruption, te
     settings = plan.settings
     assert settings.servers is not None
     groups = count_groups(settings.servers, settings.copies)
+    if settings.copies > settings.servers:
+        tell(Notice(f"--copies is {settings.copies}, --servers {settings.servers}: all servers have all weights"))
     launch_need(plan, plan_factors(plan, plan_protocols(plan, groups))).check(
         "the run", None if settings.memory_dir is None else Path(settings.memory_dir), plan.data.kept_images
     )

@@ -70,7 +70,7 @@ class SimPath:
 
 
 class View:
-    """A server's membership of the run: requests to the coordinator take effect at once, but not while it is cut off."""
+    """A server's membership of the run: requests to the coordinator take effect at once, unless it is cut off."""
 
     coordinator = "first"
 
@@ -162,7 +162,9 @@ class Replica:
 class World:
     def __init__(self, seed, commit, copies=3):
         self.chance, self.random = random.Random(seed), np.random.default_rng(seed)
-        weather = Weather(self.chance.choice([0, 0.05]), self.chance.choice([0, 0.1]), self.chance.choice([0.005, 0.05]))
+        weather = Weather(
+            self.chance.choice([0, 0.05]), self.chance.choice([0, 0.1]), self.chance.choice([0.005, 0.05])
+        )
         self.network, self.cut, self.stopped, self.lives = Network(seed, weather), set(), {}, 0
         self.coordinator = Coordinator(RUN, SERVERS, copies=copies, commit=commit)
         self.names = [f"server{number}" for number in range(SERVERS)]
@@ -253,7 +255,7 @@ def test_no_update_is_lost_or_counts_twice_whatever_happens_to_servers(seed, com
         for replica in world.replicas:
             assert np.array_equal(replica.weights, expected)
         for number, group in enumerate(world.map.copied):
-            assert len(group.in_sync) == 2, "there are as many copies as before"
+            assert len(group.in_sync) >= 2, "there are as many copies as before, or one is being moved"
             for place in (group.primary, *group.in_sync):
                 entries = world.servers[world.names[place]].server.table.entries.values()
                 for entry in entries:

@@ -37,6 +37,7 @@ EPOCHS = 4
 ATTEMPTS = 5  # a run may end before it is disturbed
 WHOLE = ("worker 0", "data server 0", "supervisor")  # parts of a run on one machine
 PARTED = ("synchronizer", "parameter server 1", "parameter server 0", "replica 1")
+COPIED = ("parameter server 1", "parameter server 0", "replica 1")  # parts of a run with copies
 PHASES = {  # settings, images of an epoch
     "start-up": ((), 1900),
     "steady state": ((), 1900),
@@ -50,12 +51,13 @@ DEEDS = ("killed", "stopped", "made to raise")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row of the matrix: the deed, the part it is done to, the phase of the run, and how often in a row."""
+    """A row of the matrix: the deed, the part it is done to, the phase of the run, how often in a row, and copies."""
 
     deed: str
     part: str
     phase: str
     times: int = 1
+    copies: int = 1
 
     @property
     def ends_the_run(self) -> bool:
@@ -67,7 +69,8 @@ class Case:
         """What docs/reliability.md says of it."""
         seconds = f" for {STOPPED:g} s" if self.deed == "stopped" else ""
         often = ", twice in a row" if self.times == 2 else ""
-        return Row(f"{self.part} {self.deed}{seconds} during {self.phase}{often}", held(self))
+        copies = f", with --copies {self.copies}" if self.copies > 1 else ""
+        return Row(f"{self.part} {self.deed}{seconds} during {self.phase}{often}{copies}", held(self))
 
 
 def held(case: Case) -> str:
@@ -81,16 +84,18 @@ def matrix() -> list[Case]:
     every = [Case(*each) for each in itertools.product(DEEDS, WHOLE + PARTED, PHASES)]
     twice = [Case(deed, part, "steady state", 2) for deed, part in itertools.product(DEEDS, WHOLE + PARTED)]
     every += [case for case in twice if (case.deed, case.part) not in OVER_BEFORE]
+    every += [Case(*each, copies=3) for each in itertools.product(DEEDS, COPIED, PHASES)]
     if FULL:
         return every
-    return [case for case in every if (case.deed, case.part, case.phase, case.times) in CHOSEN]
+    return [case for case in every if dataclasses.astuple(case) in CHOSEN]
 
 
 CHOSEN = {
-    ("killed", "worker 0", "validation", 1),
-    ("made to raise", "worker 0", "steady state", 1),
-    ("made to raise", "supervisor", "a checkpoint", 1),
-    ("killed", "supervisor", "steady state", 2),
+    ("killed", "worker 0", "validation", 1, 1),
+    ("made to raise", "worker 0", "steady state", 1, 1),
+    ("made to raise", "supervisor", "a checkpoint", 1, 1),
+    ("killed", "supervisor", "steady state", 2, 1),
+    ("killed", "parameter server 1", "steady state", 1, 3),
 }
 
 
@@ -101,13 +106,16 @@ def has_ended(process):
         return True
 
 
-@pytest.mark.parametrize("case", matrix(), ids=lambda case: f"{case.part}-{case.deed}-{case.phase}-{case.times}")
+@pytest.mark.parametrize(
+    "case", matrix(), ids=lambda case: f"{case.part}-{case.deed}-{case.phase}-{case.times}-{case.copies}"
+)
 def test_promises_hold(case, start, small_data, tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(RAISING)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}:{os.environ.get('PYTHONPATH', '')}")
     settings, images = PHASES[case.phase]
     parted = ("--servers", "2", "--replicas", "2", "--exchange-images", "64") if case.part in PARTED else ()
+    parted = (*parted, "--servers", "3", "--copies", "3") if case.copies > 1 else parted
     arguments = (
         "train", "--data", str(small_data), "--model", "lenet", "--cores", "2", "--epochs", str(EPOCHS), "--json",
         *settings, *parted,

@@ -295,7 +295,7 @@ class Coordinator:
     def _make_copies(self) -> None:
         """Have a new copy made where one is missing and a living server has none of that group.
 
-        If there are enough, have primaries spread equally again, as they are not after a failover.
+        If there are enough, spread work equally again, step by step, as it is not after a failover.
         """
         if self.map is None or self.places.copies == 1 or self.phase != "training":
             return
@@ -306,7 +306,7 @@ class Coordinator:
         ]
         self._take_map(with_new_copies(self.map, self.places.copies, living))
         if self.listened - self._roles_changed > _CALM:
-            self._take_map(with_balance(self.map, living))
+            self._take_map(with_balance(self.map, self.places.copies, living))
 
     def _take_map(self, bucket_map: BucketMap) -> None:
         if bucket_map is not self.map:
@@ -322,6 +322,8 @@ class Coordinator:
             known = {**self.roster.missing, **self.roster.members}
             held = [known[server.identity] for server in self.map.servers]
         address = asked.address
+        if self.places.copies > 1 and not asked.copies:
+            raise RefusedError(f"this run keeps {self.places.copies} copies; start the server with --copies too")
         entry = self.places.enter(identity, address, held, self.listened, asked.copies)
         if entry.waiting:
             return entry.waiting

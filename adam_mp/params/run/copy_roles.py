@@ -93,16 +93,35 @@ def with_new_copies(bucket_map: BucketMap, copies: int, living: Collection[int])
     return _changed(bucket_map, completed)
 
 
-def with_balance(bucket_map: BucketMap, living: Collection[int]) -> BucketMap:
-    """Return the map with one group handed over from the primary of most groups to one of its copies with fewer.
+def with_balance(bucket_map: BucketMap, copies: int, living: Collection[int]) -> BucketMap:
+    """Return the in-sync copy to drop: one of several on a host if there are such, of the server with most groups."""
 
-    The old primary is an in-sync copy then: it has all that is stable, and senders push the rest again. The map itself
-    if a copy is missing or being made, or if no living server is primary of two groups less than another.
+    A step drops a copy that is too many, hands a group over from the primary of most groups to one of its copies, or
+    has a new copy made on the server that has fewest groups.
+    """
+    groups, wanted = bucket_map.copied, min(copies, len(bucket_map.servers))
+    if any(group.joining or len(group.holders) < wanted for group in groups):
+        return bucket_map
+    held = [sum(place in group.holders for group in groups) for place in range(len(bucket_map.servers))]
+    for number, group in enumerate(groups):
+        if len(group.holders) > wanted:
+            return _with_group(bucket_map, number, without_copy(group, _least_needed(bucket_map, group, held)))
+    return _with_primary_moved(bucket_map, living) or _with_copy_moved(bucket_map, held, living) or bucket_map
+
+
+def _least_needed(bucket_map: BucketMap, group: CopyGroup, held: Sequence[int]) -> int:
+    """Return the in-sync copy to drop: one of several on a host if there are such, on the server with most groups."""
+    hosts = _hosts(bucket_map)
+    here = [hosts[place] for place in group.holders]
+    return max(group.in_sync, key=lambda place: (here.count(hosts[place]), held[place]))
+
+
+def _with_primary_moved(bucket_map: BucketMap, living: Collection[int]) -> BucketMap | None:
+    """Hand over a group to a living copy that is primary of at least two groups less than its primary.
+
+    The old primary is an in-sync copy then: it has all that is stable, and senders push the rest again.
     """
     groups = bucket_map.copied
-    most = max((len(group.holders) for group in groups), default=0)
-    if any(group.joining or len(group.holders) < most for group in groups):
-        return bucket_map
     led = [sum(group.primary == place for group in groups) for place in range(len(bucket_map.servers))]
     moves = [
         (led[group.primary] - led[copy], number, copy)
@@ -110,10 +129,27 @@ def with_balance(bucket_map: BucketMap, living: Collection[int]) -> BucketMap:
         for copy in group.in_sync
         if copy in living
     ]
-    gain, chosen, copy = max(moves, default=(0, 0, 0))
-    if gain < 2:
-        return bucket_map
-    return _changed(bucket_map, lambda number, group: handed_over(group, copy) if number == chosen else group)
+    gain, number, copy = max(moves, default=(0, 0, 0))
+    return _with_group(bucket_map, number, handed_over(groups[number], copy)) if gain >= 2 else None
+
+
+def _with_copy_moved(bucket_map: BucketMap, held: Sequence[int], living: Collection[int]) -> BucketMap | None:
+    """Have a copy made on a server that has at least two groups less than one of the group's copies, on a new host."""
+    hosts = _hosts(bucket_map)
+    moves = [
+        (held[copy] - held[idle], number, idle)
+        for number, group in enumerate(bucket_map.copied)
+        for copy in group.in_sync
+        for idle in living
+        if idle not in group.holders
+        and (hosts[idle] == hosts[copy] or hosts[idle] not in {hosts[each] for each in group.holders})
+    ]
+    gain, number, idle = max(moves, default=(0, 0, 0))
+    return _with_group(bucket_map, number, with_joining(bucket_map.copied[number], idle)) if gain >= 2 else None
+
+
+def _with_group(bucket_map: BucketMap, number: int, group: CopyGroup) -> BucketMap:
+    return _changed(bucket_map, lambda each, before: group if each == number else before)
 
 
 def _changed(bucket_map: BucketMap, change: Callable[[int, CopyGroup], CopyGroup]) -> BucketMap:

@@ -136,6 +136,8 @@ class CopyThread:
 
     def close(self, seconds: float = 2.0) -> None:
         """End the thread and its sockets."""
+        if self._ends:
+            return
         self._ends = True
         os.eventfd_write(self._posted, 1)
         self._thread.join(seconds)

@@ -142,6 +142,8 @@ def _announce(spec: ServerSpec, listener: SocketListener, coordinates: bool, tel
     """Show where this server listens, and write it to the address file."""
     role = "coordinator and parameter server" if coordinates else "parameter server"
     tell(f"{role} on {listener.address}")
+    if coordinates and spec.copies > spec.servers:
+        tell(f"--copies is {spec.copies}, --servers {spec.servers}: all servers have all weights")
     if spec.keys is None and isinstance(listener.address, Address):
         tell(open_notice(listener.address, "join the run, read its weights and change them"))
     if spec.address_file is not None:

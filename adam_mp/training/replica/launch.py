@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.params.run.bucket_map import COMMIT_COPIED
@@ -27,8 +27,10 @@ from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.folder.run_folder import RUN_FILE
 from adam_mp.training.replica.joining import say_dead
 from adam_mp.training.replica.launched import ADDRESS_FILE, server_folder
-from adam_mp.training.settings.settings import TrainSettings
 from adam_mp.transport.socket_files import SocketFile, SocketFolder
+
+if TYPE_CHECKING:
+    from adam_mp.training.settings.settings import TrainSettings
 
 _STARTING = 120.0  # seconds for a parameter server to listen: the first may have to compile kernels
 _ENDING = 20.0  # seconds for the parts of a finished run to end by themselves

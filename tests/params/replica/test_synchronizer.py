@@ -12,6 +12,7 @@ from adam_mp.errors import TransportError
 from adam_mp.memory.board import STOP, TRAIN, VALIDATE
 from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
 from adam_mp.memory.layout import Layout
+from adam_mp.params.replica import synchronizer
 from adam_mp.params.replica.synchronizer import Synchronizer, note_map, read_map
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.params.run.listening import Listening
@@ -145,7 +146,7 @@ def test_a_round_that_is_wanted_is_done_once_all_is_there(make, left, more):
 
 
 @pytest.mark.parametrize("turns", [0, 10**6])
-def test_a_synchronizer_turns_to_the_servers_of_a_newer_map(make, turns):
+def test_a_synchronizer_turns_to_the_servers_of_a_newer_map(make, turns, monkeypatch):
     """Between rounds and in the middle of one: what was not answered is asked again."""
     made = make(Board(TRAIN), Exchange(turns, {SILENT: ""} if turns else ()))
     words, met = made.words, []
@@ -160,6 +161,7 @@ def test_a_synchronizer_turns_to_the_servers_of_a_newer_map(make, turns):
 
     made.spec.patience, made.dialer = 60.0, types.SimpleNamespace(close=lambda: met.append("hung up"))
     made.connect = connect
+    monkeypatch.setattr(synchronizer, "SocketDialer", lambda keys: made.dialer)
     newer = BucketMap(4, tuple(ServerPlace(number, f"127.0.0.1:{7710 + number}") for number in range(3)))
     threading.Timer(0.2, note_map, (words, newer)).start()
     made.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from adam_mp.memory.layout import Layout
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.params.run.copy_groups import Swap, promoted, without
-from adam_mp.params.run.copy_roles import swapped, with_copies, with_new_copies, without_memory
+from adam_mp.params.run.copy_roles import swapped, with_balance, with_copies, with_new_copies, without_memory
 
 LAYOUT = Layout.of({"w": (500, 700), "b": (700,)})
 
@@ -39,7 +40,9 @@ def test_a_group_on_no_server_is_malformed():
 
 def test_a_swap_moves_only_its_group():
     before = make_map()
-    after = swapped(before, Swap(3, before.copied[3].in_sync[0], promoted(before.copied[3], before.copied[3].in_sync[0])))
+    after = swapped(
+        before, Swap(3, before.copied[3].in_sync[0], promoted(before.copied[3], before.copied[3].in_sync[0]))
+    )
     assert after.epoch == 6
     changed = [number for number, (a, b) in enumerate(zip(before.copied, after.copied, strict=True)) if a != b]
     assert changed == [3]
@@ -87,3 +90,52 @@ def test_roles_stay_whole_whatever_servers_are_lost(seed):
             assert len(set(group.holders)) == len(group.holders) <= 3
             assert group == earlier or group.epoch == bucket_map.epoch
             assert set(group.in_sync) <= set(earlier.in_sync)
+
+
+def ready(bucket_map):
+    """The map once all copies that were being made are in sync."""
+    groups = tuple(
+        dataclasses.replace(group, in_sync=(*group.in_sync, *group.joining), joining=()) for group in bucket_map.copied
+    )
+    return dataclasses.replace(bucket_map, copied=groups)
+
+
+def counts(bucket_map):
+    """How many groups each server has, and of how many it is primary."""
+    places = range(len(bucket_map.servers))
+    held = [sum(place in group.holders for group in bucket_map.copied) for place in places]
+    return held, [sum(group.primary == place for group in bucket_map.copied) for place in places]
+
+
+@pytest.mark.parametrize(
+    ("servers", "copies", "hosts"), [(4, 3, 4), (3, 3, 3), (2, 2, 2), (6, 2, 3), (8, 3, 4), (5, 4, 1)]
+)
+def test_work_is_equal_again_some_steps_after_a_server_came_back(servers, copies, hosts):
+    bucket_map = without_memory(make_map(servers, copies, hosts), 1)
+    bucket_map = ready(with_new_copies(bucket_map, copies, [place for place in range(servers) if place != 1]))
+    bucket_map, steps = ready(with_new_copies(bucket_map, copies, range(servers))), 0
+    while (after := with_balance(bucket_map, copies, range(servers))) is not bucket_map:
+        for group, earlier in zip(after.copied, bucket_map.copied, strict=True):
+            assert len(set(group.holders)) == len(group.holders) >= min(copies, len(earlier.holders))
+            assert group.primary in (earlier.primary, *earlier.in_sync)
+            assert set(group.in_sync) <= {earlier.primary, *earlier.in_sync}
+        bucket_map, steps = ready(after), steps + 1
+        assert steps < 100
+    held, led = counts(bucket_map)
+    assert max(led) - min(led) <= 1
+    assert max(held) - min(held) <= 1 + (hosts < servers)  # copies on different hosts come first
+    assert all(len(group.holders) == min(copies, servers) for group in bucket_map.copied)
+    if hosts >= copies:
+        names = [server.address.partition(":")[0] for server in bucket_map.servers]
+        assert all(len({names[place] for place in group.holders}) == copies for group in bucket_map.copied)
+
+
+def test_nothing_is_moved_while_a_copy_is_missing_or_being_made_or_to_a_server_that_is_silent():
+    whole = make_map()
+    assert with_balance(whole, 3, range(4)) is whole
+    bereft = without_memory(whole, 2)
+    assert with_balance(bereft, 3, range(4)) is bereft
+    being_made = with_new_copies(bereft, 3, [0, 1, 3])
+    assert with_balance(being_made, 3, range(4)) is being_made
+    moved = with_balance(ready(being_made), 3, [0, 1, 3])
+    assert all(2 not in group.holders for group in moved.copied)

@@ -8,7 +8,7 @@ import pytest
 
 from adam_mp.params.server.serving import serve_for_supervisor
 from adam_mp.process.early_deaths import EarlyDeaths
-from adam_mp.training.replica.launch import Launch, ReplicaTask, _Part
+from adam_mp.training.replica.launch import Launch, LaunchShape, ReplicaTask, _Part
 
 
 class Ended:
@@ -45,7 +45,9 @@ def launched(tmp_path, monkeypatch):
 
     def launched(function, code, stops=False):
         argument = ReplicaTask({"run_dir": str(tmp_path / "replica-1")}, (1, 2))
-        made = Launch(tmp_path, 1, 2, {}, 5, train, lambda: stops, lambda text, details: made.told.append(text))
+        made = Launch(
+            tmp_path, LaunchShape(1, 2), {}, 5, train, lambda: stops, lambda text, details: made.told.append(text)
+        )
         made.told, made.started, made.dead = [], [], []
         made._parts.append(_Part("part", function, argument, EarlyDeaths(5), Ended(code)))
         monkeypatch.setattr(made, "_start", lambda part: made.started.append(part.name))

@@ -1,0 +1,43 @@
+"""Parameter servers with copies as processes: one dies or stops, another takes its place, and nothing is lost."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import time
+
+import pytest
+
+from benchmarks import failover
+
+
+@pytest.mark.parametrize(("commit", "number"), [("copied", signal.SIGKILL), ("all", signal.SIGSTOP)])
+def test_another_server_takes_the_place_of_one_and_no_update_is_lost(commit, number):
+    with failover.Run(commit) as run:
+        place = run.victim(random.Random(1))
+        run.fail(place, number)
+        if number == signal.SIGKILL:
+            run.servers.restart(place)
+        else:
+            time.sleep(1.0)
+            run.servers.processes[place].send_signal(signal.SIGCONT)
+        run.settle()
+        assert run.audit() == 0
+        said = (run.folder / "log-0").read_text()
+    address = re.escape(run.servers.addresses[place])
+    assert re.search(rf"is primary of \d bucket groups? \([\d, ]+\) now: {address} did not answer for 0", said)
+    assert re.search(r" has a copy of \d bucket groups? .* now, in sync", said)
+
+
+@pytest.mark.long
+def test_a_server_that_stops_for_less_than_the_patience_is_not_replaced():
+    with failover.Run("copied") as run:
+        place, before = run.victim(random.Random(1)), run.map()["epoch"]
+        for _ in range(3):
+            run.servers.processes[place].send_signal(signal.SIGSTOP)
+            time.sleep(0.4)
+            run.servers.processes[place].send_signal(signal.SIGCONT)
+            time.sleep(0.5)
+        assert run.map()["epoch"] == before
+        assert run.audit() == 0
