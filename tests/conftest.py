@@ -5,6 +5,7 @@ import fcntl
 import importlib.util
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Do once what each process that pytest-xdist will start would do for itself: compile kernels, choose between them.
 
     A run keeps the choices that it measured only if nothing disturbed it, and the tests disturb each other.
+
+    Signals that a shell had these tests ignore (`nohup`, `&`) are not ignored by what they start: a program inherits an
+    ignored signal, but not a handler.
     """
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     if session.config.getoption("dist", "no") != "no" and not hasattr(session.config, "workerinput"):
         compile_kernels()
         for name, shape, classes, batch in NETWORKS:

@@ -64,10 +64,10 @@ WORK = {  # name -> a command whose work is something else, and the file that it
     "show-data": (("show-data", "--data", "ünï", "--image-size", "32", "--output", "bögen-{}.png"), "bögen-{}.png"),
 }  # fmt: skip
 SERVING = {  # name -> (command that serves until a signal, its exit code then)
-    "serve-params": (("serve-params", "--listen", "127.0.0.1:0", "--address-file", "ädresse-{}"), 143),
+    "serve-params": (("serve-params", "--listen", "127.0.0.1:0", "--address-file", "ädresse-p-{}"), 143),
     "serve-data": (
         ("serve-data", "--data", "ünï", "--image-size", "32", "--cores", "1", "--listen", "127.0.0.1:0",
-         "--address-file", "ädresse-{}"),
+         "--address-file", "ädresse-d-{}"),
         0,
     ),
 }  # fmt: skip
@@ -118,7 +118,16 @@ def start(kind, arguments, folder, out, environment, err=subprocess.PIPE):
     command = [sys.executable, "-m", "adam_mp", *(each.format(kind) for each in arguments)]
     if kind == "closed":
         command = ["sh", "-c", 'exec "$@" >&-' + (" 2>&-" if err is None else ""), "sh", *command]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
+    return Killed(command, cwd=folder, env=environment, stdout=out, stderr=err)
+
+
+class Killed(subprocess.Popen):
+    """A process that is killed if the test fails while it runs."""
+
+    def __exit__(self, kind, *details):
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, *details)
 
 
 def run(kind, arguments, folder, both=False):
@@ -187,8 +196,7 @@ def test_work_is_done_whatever_the_streams_take(place, name, kind, both):
 @pytest.mark.parametrize("name", SERVING)
 def test_servers_serve_whatever_the_streams_take(place, name, kind):
     arguments, expected = SERVING[name]
-    address = place / f"ädresse-{kind}"
-    address.unlink(missing_ok=True)
+    address = place / arguments[-1].format(kind)  # of its own: tests of both servers run at once
     with stream(kind) as (out, environment), start(kind, arguments, place, out, environment, out) as process:
         wait_until(lambda: address.exists() or process.poll() is not None, "the server's address")
         assert process.poll() is None
