@@ -94,7 +94,7 @@ def with_new_copies(bucket_map: BucketMap, copies: int, living: Collection[int])
 
 
 def with_balance(bucket_map: BucketMap, copies: int, living: Collection[int]) -> BucketMap:
-    """Return the in-sync copy to drop: one of several on a host if there are such, of the server with most groups."""
+    """Return the map one step nearer to equal work; the map itself if a copy is missing or made, or work is equal.
 
     A step drops a copy that is too many, hands a group over from the primary of most groups to one of its copies, or
     has a new copy made on the server that has fewest groups.
