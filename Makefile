@@ -60,6 +60,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.exchange
+	$(BIN)/python -m benchmarks.failover
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.slow_worker
 

@@ -1,6 +1,6 @@
 """Parameter servers with copies: how soon another takes the place of one that dies, and whether updates get lost.
 
-    python -m benchmarks.failover                     all rows, about ten minutes
+    python -m benchmarks.failover                     all rows, about fifteen minutes
     python -m benchmarks.failover --only kill
     python -m benchmarks.failover --audit 1000        so many failovers in a row, about an hour
 
@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import random
 import signal
 import statistics
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import Layout
@@ -38,14 +40,16 @@ from adam_mp.transport.endpoint import Peer
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.zeromq import SocketDialer
-from benchmarks.goals import Row, run_groups
+from benchmarks.goals import Row, ratio_row, run_groups
 
 _SERVERS, _COPIES, _SENDERS = 4, 3, 2
 _LAYOUT = Layout.of({f"w{number}": (64, 256) for number in range(48)})
 _FACTS = {"layout": LayoutFacts.of(_LAYOUT).as_list(), "images": 16, "batch_size": 16, "epochs": 1, "quorum": 1.0,
           "agreed": {}}  # fmt: skip
 _JOINING = {"role": REPLICA, "facts": _FACTS}
-_TRIALS = 15
+_TRIALS, _ROUNDS = 40, 5
+_TRAIN = (sys.executable, "-m", "adam_mp", "train", "--model", "lenet", "--servers", "4", "--replicas", "2",
+          "--cores", "2", "--quiet")  # fmt: skip
 
 
 class Servers:
@@ -319,7 +323,82 @@ def stop_rows() -> Iterator[Row]:
         yield Row(f"numbers that are wrong after it, --commit {commit}", "", "0", wrong, met=wrong == 0)
 
 
-GROUPS = {"kill": kill_rows, "stop": stop_rows}
+def training_rows() -> Iterator[Row]:
+    """Whole runs of LeNet with four servers and two replicas: three copies in both modes, beside one."""
+    ways = {"one copy": (), "three": ("--copies", "3"), "three, --commit all": ("--copies", "3", "--commit", "all")}
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    copied: dict[str, int] = {}
+    for _ in range(_ROUNDS):
+        for way, arguments in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                rate, copied[way] = _train(Path(folder) / "run", arguments)
+                rates[way].append(rate)
+    for way in list(ways)[1:]:
+        ratios = sorted(ours / one for ours, one in zip(rates[way], rates["one copy"], strict=True))
+        told = f"{statistics.median(rates['one copy']):,.0f} and {statistics.median(rates[way]):,.0f} images/s"
+        sent = f"{copied[way] / 1e6:,.0f} MB between servers in an epoch"
+        yield ratio_row(
+            f"MNIST LeNet, 4 servers, 2 replicas, copies: {way}", "one copy", 0.9, ratios, f"{told}; {sent}"
+        )
+
+
+def minute_rows() -> Iterator[Row]:
+    """A run of LeNet in which a server is killed: images in the minute after that, beside the minute before."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "run"
+        process = subprocess.Popen([*_TRAIN, "--epochs", "100", "--copies", "3", "--run-dir", str(folder)],
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+        try:
+            while not (folder / "server-1" / "address").exists():
+                time.sleep(0.1)
+            time.sleep(20.0)
+            counts = [_trained(folder)]
+            time.sleep(60.0)
+            counts.append(_trained(folder))
+            server = next(
+                child.pid
+                for child in psutil.Process(process.pid).children()
+                if child.cmdline()[-1] == "parameter server 1"
+            )
+            os.kill(server, signal.SIGKILL)
+            time.sleep(60.0)
+            counts.append(_trained(folder))
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait(20)
+    before, after = counts[1] - counts[0], counts[2] - counts[1]
+    yield Row(
+        "images/s in the minute after a kill -9 of a server, of the minute before", "", "98%", 100 * after / before,
+        met=after >= 0.98 * before, figures=f"{before / 60:,.0f} and {after / 60:,.0f}",
+    )  # fmt: skip
+
+
+def _train(folder: Path, arguments: tuple[str, ...]) -> tuple[float, int]:
+    """Train; return images a second after the first epoch, and bytes of copies that all servers sent an epoch."""
+    epochs, sent = 3, 0
+    process = subprocess.Popen([*_TRAIN, "--epochs", str(epochs), "--run-dir", str(folder), *arguments],
+                               stdout=subprocess.DEVNULL)  # fmt: skip
+    while process.poll() is None:
+        with contextlib.suppress(Exception):
+            sent = max(sent, sum(member.get("copied_bytes", 0) for member in _state(folder)["members"]))
+        time.sleep(1.0)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    rate = statistics.median(row["images_trained"] / (row["seconds"] + row["validation_seconds"]) for row in rows[1:])
+    return rate, sent // epochs
+
+
+def _trained(folder: Path) -> int:
+    state = _state(folder)
+    return int(state["images"] * (state["epoch"] - 1) + state["trained"])
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "adam_mp", "status", str(folder), "--json"]
+    state: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=30).stdout)
+    return state
+
+
+GROUPS = {"kill": kill_rows, "stop": stop_rows, "training": training_rows, "minute": minute_rows}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)

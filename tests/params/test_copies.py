@@ -41,6 +41,8 @@ class SimPath:
         self.network, self.endpoint = world.network, world.network.endpoint(f"{name}-copies")
         self.others, self.known, self.header, self.beaten, self.looked = Others(PATIENCE), {}, {}, -1.0, world.now
 
+    bytes_sent = 0
+
     def connect(self, others, header):
         self.known, self.header = dict(others), dict(header)
         self.others.expect(frozenset(others.values()))
@@ -58,6 +60,9 @@ class SimPath:
 
     def silence(self, address):
         return self.others.silence(address)
+
+    def unheard(self, address):
+        return self.others.unheard(address)
 
     def step(self):
         now = self.network.now

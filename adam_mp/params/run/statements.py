@@ -41,6 +41,7 @@ STATISTICS = (
     "shards", "bytes", "applied", "updates_per_second", "bytes_per_second", "dropped", "refused", "unsent", "owed",
     "deltas", "products", "repeated", "folded", "snapshot_window", "snapshots", "connections_failed",
     "connections_lost", "waited_for_data", "waited_for_leases", "waited_for_exchange", "waited_for_others",
+    "copied_bytes",
 )  # fmt: skip
 _LONGEST_NAME = 100  # letters
 _WHO = ("role", "name", "address")

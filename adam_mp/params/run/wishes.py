@@ -13,7 +13,7 @@ from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.copy_groups import CopyGroup, Swap
 from adam_mp.params.run.copy_roles import swapped
 from adam_mp.params.run.run_facts import LARGEST_COUNT, LATEST_MAP
-from adam_mp.transport.forms import Number, Whole, Wholes, entry
+from adam_mp.transport.forms import Flag, Number, Whole, Wholes, entry
 
 MOST_SERVERS = 1000
 MOST_GROUPS = 4 * MOST_SERVERS
@@ -25,7 +25,7 @@ _PLACES = Wholes("servers", 0, MOST_SERVERS)
 class RoleWish:
     """A server wants group `group`, whose map epoch it knows as `epoch`, to be as it says.
 
-    The reason is the server at place `about`: silent for `silent` seconds; or, if that is 0, a copy that has caught up.
+    The reason is the server at place `about`: `silent`, last heard `unheard` seconds ago; or a copy that has caught up.
     """
 
     group: int = entry(Whole(0, MOST_GROUPS))
@@ -34,7 +34,8 @@ class RoleWish:
     in_sync: Sequence[int] = entry(_PLACES, ())
     joining: Sequence[int] = entry(_PLACES, ())
     about: int = entry(_PLACE, 0)
-    silent: float = entry(Number(-1.0, 1e9), 0.0)
+    silent: bool = entry(Flag(), False)
+    unheard: float = entry(Number(-1.0, 1e9), 0.0)
 
     @property
     def wanted(self) -> CopyGroup:
@@ -87,9 +88,9 @@ def _change(before: CopyGroup, wanted: CopyGroup) -> str:
 def _line(change: str, name: str, about: str, wishes: Sequence[RoleWish]) -> str:
     """Say what changed, for whom and why; `wishes` are those that were granted."""
     groups = several(len(wishes), "bucket group") + " (" + ", ".join(str(wish.group) for wish in wishes) + ")"
-    silent = max(wish.silent for wish in wishes)
+    heard = f"{max(wish.unheard for wish in wishes):.2f} s after {about} was last heard"
     if change == _TAKES_OVER:
-        return f"{name} is primary of {groups} now: {about} did not answer for {silent:.1f} s"
+        return f"{name} is primary of {groups} now, {heard}"
     if change == _DROPS:
-        return f"{name} goes on without the copy of {groups} on {about}, which did not answer for {silent:.1f} s"
+        return f"{name} goes on without the copy of {groups} there, {heard}"
     return f"{about} has a copy of {groups} of {name} now, in sync"

@@ -48,6 +48,13 @@ class CopyPath(Protocol):
     def silence(self, address: str) -> float:
         """Return for how many seconds a server has been silent; more than `patience` if its connection broke."""
 
+    def unheard(self, address: str) -> float:
+        """Return how many seconds ago a server was heard last."""
+
+    @property
+    def bytes_sent(self) -> int:
+        """How many bytes of copies were sent."""
+
 
 class Others:
     """When the other servers were heard. Written by one thread, read by others; times are seconds of listening."""
@@ -92,6 +99,10 @@ class Others:
         silent = self.listened - heard
         return silent if broke is None else max(silent, 1.001 * self._patience + self.listened - broke)
 
+    def unheard(self, address: str) -> float:
+        """See `CopyPath.unheard`."""
+        return self.listened - self._heard.get(address, self.listened)
+
 
 class CopyThread:
     """The path by ZeroMQ. `listener` is this server's address for copies; the thread ends it.
@@ -107,6 +118,7 @@ class CopyThread:
         self._wanted: tuple[Mapping[int, str], Mapping[str, int]] = ({}, {})
         self._out: deque[tuple[str, Message]] = deque()
         self._in: deque[Message] = deque()
+        self.bytes_sent = 0
         self._ends = False
         self._thread = threading.Thread(target=self._run, name="copies", daemon=True)
         self._thread.start()
@@ -133,6 +145,10 @@ class CopyThread:
     def silence(self, address: str) -> float:
         """See `CopyPath.silence`."""
         return self._others.silence(address)
+
+    def unheard(self, address: str) -> float:
+        """See `CopyPath.unheard`."""
+        return self._others.unheard(address)
 
     def close(self, seconds: float = 2.0) -> None:
         """End the thread and its sockets."""
@@ -190,9 +206,13 @@ class CopyThread:
         full: set[str] = set()
         while self._out:
             address, message = self._out.popleft()
-            if address in full or (address in places and copies.send(places[address], message) is None):
+            if address not in places:
+                continue
+            if address in full or copies.send(places[address], message) is None:
                 full.add(address)
                 left.append((address, message))
+            else:
+                self.bytes_sent += message.length
         self._out.extendleft(reversed(left))
 
     def _receive(self, known: Mapping[int, str]) -> None:

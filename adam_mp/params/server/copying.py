@@ -211,7 +211,8 @@ class Copying:
             wish = find_wish(held.group, self._me, silences.__getitem__, self._settings.patience, ready)
             if wish is not None:
                 to = wish.wanted
-                yield RoleWish(number, to.epoch, to.primary, to.in_sync, to.joining, wish.about, wish.silent)
+                unheard = self._path.unheard(self._map.servers[wish.about].copies) if wish.silent else 0.0
+                yield RoleWish(number, to.epoch, to.primary, to.in_sync, to.joining, wish.about, wish.silent, unheard)
 
     def _ready(self, held: _Held) -> int | None:
         if held.leader is None or not held.group.joining:

@@ -309,6 +309,8 @@ class ParameterServer:
         statistics["unsent"] = replies.dropped + self.forgotten
         statistics["owed"] = self._answers.count if self._answers is not None else 0
         statistics.update(self._traffic.figures(now, self.endpoint, self.table))
+        if self.copying is not None and self._path is not None:
+            statistics["copied_bytes"] = self._path.bytes_sent
         if self.snapshots is not None:
             written = self.snapshots.statistics(now)
             statistics.update({"snapshot_window": round(written.window, 3), "snapshots": written.written})

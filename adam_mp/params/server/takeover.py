@@ -16,14 +16,14 @@ _TURN = 0.1  # seconds between the wishes of two copies of the same silent prima
 
 @dataclasses.dataclass(frozen=True)
 class Wish:
-    """What a server wants of a group, and why: the server at place `about` has been silent for `silent` seconds.
+    """What a server wants of a group, and the place of the server that it is about.
 
-    `silent` is 0 where a copy has caught up.
+    That server is `silent`; or it is a copy that has caught up.
     """
 
     wanted: CopyGroup
     about: int
-    silent: float = 0.0
+    silent: bool = True
 
 
 def find_wish(
@@ -37,10 +37,8 @@ def find_wish(
     if group.primary == me:
         for place in (*group.in_sync, *group.joining):
             if silence(place) > patience:
-                return Wish(without(group, place), place, silence(place))
-        return Wish(admitted(group, ready), ready) if ready is not None else None
-    if me in group.in_sync:
-        silent = silence(group.primary)
-        if silent > patience + _TURN * group.in_sync.index(me):
-            return Wish(promoted(group, me), group.primary, silent)
+                return Wish(without(group, place), place)
+        return Wish(admitted(group, ready), ready, silent=False) if ready is not None else None
+    if me in group.in_sync and silence(group.primary) > patience + _TURN * group.in_sync.index(me):
+        return Wish(promoted(group, me), group.primary)
     return None

@@ -11,25 +11,28 @@ MAP = BucketMap(5, PLACES, (CopyGroup(3, 0, (1, 2)), CopyGroup(5, 0, (1, 3)), Co
 
 
 def test_wishes_for_the_same_reason_are_granted_together_and_said_in_a_line():
-    wishes = [RoleWish(0, 3, 1, [2], about=0, silent=0.61), RoleWish(1, 5, 1, [3], about=0, silent=0.62)]
+    wishes = [
+        RoleWish(0, 3, 1, [2], about=0, silent=True, unheard=0.61),
+        RoleWish(1, 5, 1, [3], about=0, silent=True, unheard=0.62),
+    ]
     granted, lines, silent = grant_wishes(MAP, 1, wishes)
     assert granted.epoch == 7
     assert granted.copied == (CopyGroup(6, 1, (2,)), CopyGroup(7, 1, (3,)), MAP.copied[2])
-    assert lines == ["s1 is primary of 2 bucket groups (0, 1) now: s0 did not answer for 0.6 s"]
+    assert lines == ["s1 is primary of 2 bucket groups (0, 1) now, 0.62 s after s0 was last heard"]
     assert silent == {10}
 
 
 def test_what_another_has_changed_meanwhile_is_not_granted():
-    stale = [RoleWish(0, 2, 1, [2], about=0, silent=0.6), RoleWish(9, 1, 1, [], about=0, silent=0.6)]
+    stale = [RoleWish(0, 2, 1, [2], about=0, silent=True), RoleWish(9, 1, 1, [], about=0, silent=True)]
     assert grant_wishes(MAP, 1, stale) == (MAP, [], frozenset())
-    assert grant_wishes(MAP, 3, [RoleWish(0, 3, 3, [1], about=0, silent=0.6)])[0] is MAP, "it is no in-sync copy"
-    assert grant_wishes(MAP, 1, [RoleWish(0, 3, 1, [2, 7], about=0, silent=0.6)])[0] is MAP, "there is no such server"
+    assert grant_wishes(MAP, 3, [RoleWish(0, 3, 3, [1], about=0, silent=True)])[0] is MAP, "it is no in-sync copy"
+    assert grant_wishes(MAP, 1, [RoleWish(0, 3, 1, [2, 7], about=0, silent=True)])[0] is MAP, "there is no such server"
 
 
 def test_a_copy_that_is_silent_and_one_that_has_caught_up():
-    granted, lines, silent = grant_wishes(MAP, 0, [RoleWish(1, 5, 0, [1], about=3, silent=0.7)])
+    granted, lines, silent = grant_wishes(MAP, 0, [RoleWish(1, 5, 0, [1], about=3, silent=True, unheard=0.02)])
     assert granted.copied[1] == CopyGroup(6, 0, (1,))
-    assert lines == ["s0 goes on without the copy of 1 bucket group (1) on s3, which did not answer for 0.7 s"]
+    assert lines == ["s0 goes on without the copy of 1 bucket group (1) there, 0.02 s after s3 was last heard"]
     assert silent == {13}
     granted, lines, silent = grant_wishes(MAP, 2, [RoleWish(2, 2, 2, [0, 3], about=3)])
     assert granted.copied[2] == CopyGroup(6, 2, (0, 3))
