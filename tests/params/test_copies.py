@@ -246,6 +246,19 @@ class World:
 @pytest.mark.parametrize("commit", ["copied", "all"])
 @pytest.mark.parametrize("seed", range(12))
 def test_no_update_is_lost_or_counts_twice_whatever_happens_to_servers(seed, commit):
+    check_a_world(seed, commit)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("commit", ["copied", "all"])
+@pytest.mark.parametrize("first", range(12, 212, 50))
+def test_no_update_is_lost_under_more_seeds(first, commit):
+    for seed in range(first, first + 50):
+        check_a_world(seed, commit)
+
+
+def check_a_world(seed, commit):
     world = World(seed, commit)
     try:
         for _ in range(1200):

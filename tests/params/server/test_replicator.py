@@ -241,6 +241,18 @@ class World:
 
 @pytest.mark.parametrize("seed", range(200))
 def test_every_update_counts_once_whatever_happens_to_servers(seed):
+    check_a_world(seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("first", range(200, 10_200, 1250))
+def test_every_update_counts_once_under_ten_thousand_seeds(first):
+    for seed in range(first, first + 1250):
+        check_a_world(seed)
+
+
+def check_a_world(seed):
     world = World(seed)
     world.run(8.0, faults=True)
     world.loss = 0
