@@ -25,8 +25,10 @@ _MOST = 0.8  # share of all images from which one folder of folders is taken for
 _HELD_ALIKE = (
     0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
 )
-_IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "frames", "rgb", "input"))
-_SURELY = frozenset(("image", "images", "img", "imgs", "jpegimages"))  # beside answers, whatever else there is
+_SURELY = frozenset((
+    "image", "images", "img", "imgs", "jpegimages", "jpg", "jpgs", "jpeg", "jpegs", "png", "pngs", "bmp", "webp",
+))  # beside answers, whatever else there is  # fmt: skip
+_IMAGES = _SURELY | frozenset(("pictures", "photos", "frames", "rgb", "input", "inputs"))
 _PIECES = frozenset((word,) for word in (
     "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
     "data", "volume", "vol",
@@ -34,7 +36,8 @@ _PIECES = frozenset((word,) for word in (
 _OF_CLASSES = frozenset(("class", "category", "grade", "level", "type", "stage"))  # before the number of a class
 _ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
-    "groundtruth", "seg", "target", "targets",
+    "groundtruth", "seg", "segs", "segm", "segmim", "target", "targets", "trimap", "trimaps", "annot", "manual",
+    "output", "outputs",
 ))  # fmt: skip
 _KINDS = _IMAGES | _ANSWERS | frozenset((
     "depth", "ir", "infrared", "nir", "thermal", "original", "originals", "orig", "augmented", "aug", "augmentation",
@@ -47,6 +50,7 @@ _HELD_OUT = frozenset((
     "unlabelled", "te", "exam", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung",
     "测试", "验证", "テスト", "тест",
 ))  # fmt: skip
+_MAGNIFIED = re.compile(r"x[0-9]+|[0-9]+x")  # such as 40x
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 # One of these, or the number of a folder over which images are spread.
 _NO_CLASS = re.compile(rf"[0-9a-f]+|{_TIME.pattern}", re.IGNORECASE)
@@ -96,7 +100,9 @@ def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
     """Raise DataError if folders that all class folders of a part hold cannot be the classes in place of these."""
     roles = ["".join(pieces_of(name)) for name in inner]
     words = {tuple(piece for piece in pieces_of(name) if not piece.isdecimal()) for name in inner}
-    kinds = all(role in _KINDS for role in roles) or all(_TIME.fullmatch(name) for name in inner)
+    kinds = all(role in _KINDS or _MAGNIFIED.fullmatch(role) for role in roles) or all(
+        _TIME.fullmatch(name) for name in inner
+    )
     if kinds or (words <= _PIECES and all(any(map(str.isdecimal, pieces_of(name))) for name in inner)):
         raise DataError(
             f"the folders {some(f'{name}/' for name in inner)} in {some(f'{name}/' for name in part.classes)} of "
@@ -160,15 +166,33 @@ def _check_roles(part: PartFound) -> None:
 
 
 def _check_belonging(part: PartFound) -> None:
-    """Raise DataError if a folder has the name of another and a word such as masks: `cat/` and `cat_masks/`."""
+    """Raise DataError if a folder has the name of another and a word such as masks: `cat/` and `cat_masks/`.
+
+    Beside one with a word such as images, numbers count no more: `Task1-2_Input/` and `Task1_GroundTruth/`.
+    """
     split = {tuple(pieces_of(name)): name for name in part.classes}
+    with_images = {
+        _without(pieces, _IMAGES, True): name for pieces, name in split.items() if not _IMAGES.isdisjoint(pieces)
+    }
     for pieces, name in split.items():
-        rest = tuple(piece for piece in pieces if piece not in _ANSWERS)
-        if rest and rest != pieces and (base := split.get(rest)) is not None:
+        rest, bare = _without(pieces, _ANSWERS), _without(pieces, _ANSWERS | _IMAGES, True)
+        if not rest or rest == pieces:
+            continue
+        base = split.get(rest) or (with_images.get(bare) if bare else None)
+        if base is not None:
             raise DataError(
                 f"{part.folder / name} seems to hold what belongs to the images of {base}/, and is no class; move it "
                 f"out of {part.folder}; if it is a class, rename it"
             )
+
+
+def _without(pieces: tuple[str, ...], words: Collection[str], numbers: bool = False) -> tuple[str, ...]:
+    """Return the pieces of a name that are none of these words, `ground` and `truth` together taken for one of them.
+
+    With `numbers`, the pieces that are numbers are left out too.
+    """
+    joined = " ".join(pieces).replace("ground truth", "groundtruth").split()
+    return tuple(piece for piece in joined if piece not in words and not (numbers and piece.isdecimal()))
 
 
 def _check_holds_classes(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:

@@ -48,6 +48,16 @@ REFUSED = {
         {"red": 3, "blue": 3, "all/red": 3, "all/blue": 3}, "all holds folders with the names of classes"),
     "masks of each class": (
         {"cat": 3, "cat_masks": 3, "dog": 3}, "cat_masks seems to hold what belongs to the images of cat/, and is no"),
+    "images by the kind of their files": ({"jpg": 5, "segmim": 5}, "segmim/ .* are no classes, but images"),
+    "images and what a hand drew": ({"train/images": 3, "train/1st_manual": 3}, "are no classes, but images and what"),
+    "input and output": ({"input": 3, "output": 3}, "are no classes, but images and what"),
+    "images and truth of one task": (
+        {"ISIC2018_Task1-2_Training_Input": 3, "ISIC2018_Task1_Training_GroundTruth": 3},
+        "GroundTruth seems to hold what belongs to the images of ISIC2018_Task1-2_Training_Input/, and is no class"),
+    "magnifications": (
+        {f"{kind}/{times}X": 3 for kind in ("benign", "malignant") for times in (40, 100)},
+        "100X/, 40X/ in benign/, malignant/ .* are no classes, but kinds"),
+    "kinds of files": ({f"{kind}/{ending}": 3 for kind in ("cat", "dog") for ending in ("jpg", "png")}, "but kinds"),
     "a part in a part": (
         {"train/a": 3, "train/b": 3, "train/val/a": 1, "train/val/b": 1}, "train/val has the name of a part.* move it"),
     "images of a part in a part": ({"train/a": 3, "train/b": 3, "train/test": 1}, "train/test has the name of a part"),
@@ -92,6 +102,17 @@ READ = {
     "a word among classes": (
         {"test_tube": 3, "train_station": 3, "target": 3},
         ("target", "test_tube", "train_station"),
+    ),
+    "gears": ({"manual": 3, "automatic": 3}, ("automatic", "manual")),
+    "masks on faces": (
+        {"mask_images": 3, "nomask_images": 3, "mask_weared_incorrect": 3},
+        ("mask_images", "mask_weared_incorrect", "nomask_images"),
+    ),
+    "numbered types": ({"type1_target": 3, "type2": 3}, ("type1_target", "type2")),
+    "images of two kinds": ({"fake_images": 3, "real_images": 3}, ("fake_images", "real_images")),
+    "magnifications of each slide": (
+        {"40x/benign": 3, "40x/malignant": 3, "100x/benign": 3, "100x/malignant": 3},
+        ("benign", "malignant"),
     ),
     "raw fish": ({"raw": 3, "fried": 3}, ("fried", "raw")),
     "writers": ({"ann/1": 3, "ann/2": 3, "bob/1": 3, "bob/2": 3}, ("1", "2")),
