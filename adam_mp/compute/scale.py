@@ -19,6 +19,7 @@ _LARGE = 100.0  # a range up to so much cannot be one from 0 to 1
 _SOME = 8  # images of which at least one has the dark pixels, or the light ones, that images of their kind have
 _BELOW = 0.1  # the lowest normalised value is at least this share of the highest below 0
 _DEEP = 1000.0  # images whose largest value is above this have more than 8 bits
+_NORMALISED = 10.0  # normalised values lie between this and the same below 0
 _DEEPER = 16.0  # times the largest value of bytes, which values of 12 bits or more have
 
 
@@ -58,6 +59,10 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
     beyond = float(np.mean((images < trained.low - room) | (images > trained.high + room)))
     times_larger = max(abs(low), abs(high)) / (max(abs(trained.low), abs(trained.high)) or 1.0)
     if beyond > _MOST_BEYOND or (times_larger > _TIMES and beyond > _SOME_BEYOND):
+        return f"{given}, {range_of}; scale the images as those to train on were scaled"
+    if trained.low >= 0 and trained.high > _LARGE and low < 0 and max(-low, high) <= _NORMALISED:
+        return f"{given}, {range_of}; give the values as they were before they were normalised"
+    if images.dtype.kind in "biu" and images.dtype.itemsize == 1 and trained.high >= _DEEPER * BYTES.high:
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
     if _is_share(low, high) and trained.high > _LARGE:
         return f"{given}, {range_of}; write 255 * images if they were divided by 255"

@@ -102,10 +102,14 @@ def evaluate_model(
         )
     _check_scale(model, data)
     data = match_classes(data, model.class_names, model.network.classes)
+    model.check_count(data.train.labels[tested])
     names = data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()
     for note in (*data.account.notes, *data.notices):
         tell(note)
+    if strange := [number for number in model.untrained if counts[number]]:
+        images = several(sum(counts[number] for number in strange), "image")
+        tell(f"{images} of {data.name} are of classes without an image to train on: {some(names[n] for n in strange)}")
     if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
         tell(f"{data.name} has no image of {some(lacking)}, of {len(names)} classes that the model knows")
     workers = min(settings.cores or usable_cores(), max(1, len(tested) // _BATCH))

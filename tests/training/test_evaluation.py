@@ -53,6 +53,24 @@ def test_classes_are_those_of_the_model_by_name():
         evaluate_model(model, (*data, *data), 1, lambda event: None)
 
 
+def test_labels_are_counted_as_those_to_train_on_were(tmp_path):
+    images = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    labels = np.arange(60) % 3
+    model = adam_mp.train(
+        [adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax()], (images, labels + 1), cores=1, epochs=1, quiet=True,
+        run_dir=str(tmp_path / "run"),
+    ).model  # fmt: skip
+    assert adam_mp.load(tmp_path / "run").untrained == (0,)
+    told = []
+    with pytest.raises(DataError, match=r"labels go from 0 to 2, but those to train on went from 1 to 3"):
+        evaluate_model(model, (images, labels, images, labels), 1, told.append)
+    right = labels + (labels > 0)
+    evaluate_model(model, (images, right), 1, told.append)
+    assert [event.text for event in told if "without" in event.text] == [
+        "20 images of arrays are of classes without an image to train on: 0"
+    ]
+
+
 def test_classes_are_matched_by_their_names(tmp_path):
     """A model that always says class 2 is right for the images of that class, wherever it is among the data's."""
     network = load_network(

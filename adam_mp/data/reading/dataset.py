@@ -124,6 +124,11 @@ class DataSet:
         """Files and items that reading the data set found and left out."""
         return [bad for part in self.parts if isinstance(part, (Records, Items)) for bad in part.rejected]
 
+    @cached_property
+    def untrained(self) -> list[int]:
+        """The classes that have no image to train on."""
+        return np.flatnonzero(np.bincount(self.train.labels, minlength=self.classes) == 0).tolist()
+
     @property
     def stored_type(self) -> str:
         """The dtype of stored values."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -90,14 +91,60 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
 
 
 def _names_of(dataset: Any) -> tuple[str, ...]:
-    """Return the names that an object gives to its classes, each once; none if it lists one for each item."""
-    given = _listed(dataset, "classes")
-    names = tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
+    """Return the names that an object gives to its classes, each once; none if it lists one for each item.
+
+    Of an object that has some items of another, or those of several, the others' names hold.
+    """
+    names = _given_names(dataset)
     if len(set(names)) == len(names):
-        return names
+        return names or _names_within(dataset)
     if len(names) == len(dataset):
         return ()
     return tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names))
+
+
+def _given_names(dataset: Any) -> tuple[str, ...]:
+    """Return what an object has as `.classes`, or the names that its `.class_to_idx` numbers, in this order."""
+    given = _listed(dataset, "classes")
+    if given is None and isinstance(numbers := _listed(dataset, "class_to_idx"), Mapping):
+        given = sorted(numbers, key=numbers.__getitem__) if _numbers_all(numbers) else None
+    return tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
+
+
+def _numbers_all(numbers: Mapping[Any, Any]) -> bool:
+    """Tell whether the values of a mapping are 0, 1, 2 and so on, in any order."""
+    return all(isinstance(number, Integral) for number in numbers.values()) and sorted(numbers.values()) == list(
+        range(len(numbers))
+    )
+
+
+def _names_within(dataset: Any) -> tuple[str, ...]:
+    """Return the names of the object of which `dataset` has some items, as PyTorch's Subset, or of those it joins.
+
+    None if the items have other labels there, or if the joined ones disagree.
+    """
+    inner, numbers = _listed(dataset, "dataset"), _listed(dataset, "indices")
+    if is_item_source(inner) and hasattr(numbers, "__len__") and len(numbers) == len(dataset):
+        names = _names_of(inner)
+        places = np.linspace(0, len(numbers) - 1, min(_ASKED, len(numbers))).astype(int).tolist() if names else []
+        return names if all(_same_label(dataset, place, inner, int(numbers[place])) for place in places) else ()
+    joined = _listed(dataset, "datasets")
+    if isinstance(joined, (list, tuple)) and joined and all(map(is_item_source, joined)):
+        found = {_names_of(each) for each in joined}
+        return found.pop() if len(found) == 1 and sum(map(len, joined)) == len(dataset) else ()
+    return ()
+
+
+def _same_label(dataset: Any, place: int, inner: Any, number: int) -> bool:
+    """Tell whether item `place` of an object has the label of item `number` of another, as far as both have one."""
+    try:
+        label = _label_of(dataset[place])
+    except Exception:
+        return True  # the item is bad: it is reported when it is to be trained
+    try:
+        return bool(_label_of(inner[number]) == label)
+    except Exception:
+        return False
 
 
 def _by_name(plain: np.ndarray, names: Sequence[str], classes: Classes, what: str) -> np.ndarray:

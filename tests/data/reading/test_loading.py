@@ -373,6 +373,42 @@ def test_classes_of_a_second_object_are_found_by_their_names():
         load_data((train, named_items(["cat", "eel"], [0, 2])))
 
 
+class Some:
+    """Some items of another object, as PyTorch's Subset; `relabelled` changes their labels."""
+
+    def __init__(self, dataset, indices, relabelled=lambda label: label):
+        self.dataset, self.indices, self._relabelled = dataset, indices, relabelled
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        image, label = self.dataset[self.indices[index]]
+        return image, self._relabelled(label)
+
+
+def test_names_of_classes_are_found_wherever_an_object_has_them():
+    train = named_items(None, [0, 1, 2, 0, 1, 2])
+    train.class_to_idx = {"eel": 2, "cat": 0, "dog": 1}
+    numbered = named_items(None, [1, 0, 0])
+    numbered.class_to_idx = {"cat": 1, "eel": 0}
+    inside = Some(Some(named_items(["eel", "cat"], [1, 1, 0, 0]), [1, 2, 3]), [0, 1, 2])
+    for test in (numbered, inside):
+        data = load_data((train, test))
+        assert (data.test.labels.tolist(), data.class_names) == ([0, 2, 2], ("cat", "dog", "eel"))
+    joined = named_items(None, [1, 0, 0])
+    joined.datasets = [named_items(["eel", "cat"], [1]), named_items(["eel", "cat"], [0, 0])]
+    assert load_data((train, joined)).test.labels.tolist() == [0, 2, 2]
+
+
+def test_names_of_another_object_do_not_hold_for_other_labels():
+    whole = named_items(["a", "b", "c", "d"], [0, 1, 2, 3] * 2)
+    data = load_data(Some(whole, range(8), lambda label: label % 2))
+    assert (data.classes, data.class_names) == (2, ())
+    whole.classes, whole.class_to_idx = None, {"a": 0, "b": 2, "c": 2, "d": "3"}
+    assert load_data(whole).class_names == ()
+
+
 def test_names_of_classes_that_come_twice():
     names = ["cat", "dog", "eel"]
     labels = [0, 1, 2, 0, 1, 2]
