@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -104,18 +104,24 @@ def _names_of(dataset: Any) -> tuple[str, ...]:
 
 
 def _given_names(dataset: Any) -> tuple[str, ...]:
-    """Return what an object has as `.classes`, or the names that its `.class_to_idx` numbers, in this order."""
+    """Return what an object has as `.classes`, or the names that its `.class_to_idx` numbers, in this order.
+
+    Either may be a mapping from names to numbers, or the other way round.
+    """
     given = _listed(dataset, "classes")
-    if given is None and isinstance(numbers := _listed(dataset, "class_to_idx"), Mapping):
-        given = sorted(numbers, key=numbers.__getitem__) if _numbers_all(numbers) else None
+    if given is None:
+        given = _listed(dataset, "class_to_idx")
+    if isinstance(given, Mapping):
+        if _are_numbers(given.values()):
+            given = sorted(given, key=given.__getitem__)
+        else:
+            given = [given[number] for number in range(len(given))] if _are_numbers(given) else None
     return tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
 
 
-def _numbers_all(numbers: Mapping[Any, Any]) -> bool:
-    """Tell whether the values of a mapping are 0, 1, 2 and so on, in any order."""
-    return all(isinstance(number, Integral) for number in numbers.values()) and sorted(numbers.values()) == list(
-        range(len(numbers))
-    )
+def _are_numbers(values: Collection[Any]) -> bool:
+    """Tell whether values are 0, 1, 2 and so on, in any order."""
+    return all(isinstance(value, Integral) for value in values) and sorted(values) == list(range(len(values)))
 
 
 def _names_within(dataset: Any) -> tuple[str, ...]:
@@ -306,6 +312,8 @@ def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
 
 def _advice(pixels: np.ndarray) -> str:
     """Return what to write for an image of another type or order of axes; "" if no line is known."""
+    if pixels.ndim == 0:
+        return "; open the file: numpy.asarray(PIL.Image.open(path))" if pixels.dtype.kind in "OSU" else ""
     order = order_of_image(pixels.shape)
     if pixels.dtype == np.uint8 or not np.issubdtype(pixels.dtype, np.number):
         return f"; write image{order}" if order else ""

@@ -20,7 +20,7 @@ from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
-from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
+from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of
 from adam_mp.data.reading.picture_form import LOOKED_AT, least_images, looked_at, picture_shape, with_form
 from adam_mp.data.reading.samples import make_samples
 from adam_mp.data.reading.shards import (
@@ -259,6 +259,10 @@ def _load_folder(path: Path, options: LoadOptions) -> DataSet:
         found = read_image_folder(path, options.follow_links, options.only_test)
     except DataError as error:
         inside = _other_data_below(path)
+        if inside is not None and part_of(inside.name) is not None:
+            raise DataError(
+                f"{error}; {inside} has one part, of another kind: put the files of all parts into {inside.parent}"
+            ) from None
         if inside is not None:
             raise DataError(f"{error}; {inside} has data: give that folder") from None
         raise

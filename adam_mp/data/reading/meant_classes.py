@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from pathlib import PurePosixPath
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
@@ -62,6 +63,7 @@ def check_meant(part: PartFound) -> None:
     inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
     _check_roles(part)
     _check_belonging(part)
+    _check_answers_inside(part, inside)
     _check_holds_classes(part, inside)
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
@@ -92,7 +94,9 @@ def check_no_parts(part: PartFound) -> None:
     name, parts = next(iter(holders.items()))
     spelled = some(f"{name}/{each}/" for each in parts)
     deeper = any(image.count("/") > 2 for image in part.classes[name].images)  # parts/part/class/image
-    todo = f"give {part.folder / name}" if deeper and len(holders) == 1 else f"move the images to {parts[0]}/{name}/"
+    todo = f"move the images to {parts[0]}/{name}/"
+    if deeper:
+        todo = f"give {part.folder / name}" if len(holders) == 1 else f"give one of them, such as {part.folder / name}"
     raise DataError(f"the folders of {part.folder} are no classes: they hold parts ({spelled}); {todo}")
 
 
@@ -193,6 +197,36 @@ def _without(pieces: tuple[str, ...], words: Collection[str], numbers: bool = Fa
     """
     joined = " ".join(pieces).replace("ground truth", "groundtruth").split()
     return tuple(piece for piece in joined if piece not in words and not (numbers and piece.isdecimal()))
+
+
+def _check_answers_inside(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise DataError if a class folder holds a folder of masks or the like beside its images.
+
+    The images lie in a folder of their own (`cat/images/`, `cat/masks/`), or in the class folder, and have the names of
+    the masks.
+    """
+    if part.inner_classes() is not None:  # which cannot be classes either: see `check_inner`
+        return
+    for name, inner in inside.items():
+        answers = [each for each in inner if "".join(pieces_of(each)) in _ANSWERS]
+        if not answers:
+            continue
+        apart = any("".join(pieces_of(each)) in _IMAGES for each in inner)
+        if apart or _names_shared(part.classes[name], f"{name}/{answers[0]}/"):
+            raise DataError(
+                f"{part.folder / name / answers[0]} seems to hold what belongs to the images of {name}, and no images "
+                f"of this class; move it out of {part.folder}"
+            )
+
+
+def _names_shared(found: ClassFound, folder: str) -> bool:
+    """Tell whether most images in a folder inside a class folder have names of images beside this folder."""
+    direct = {PurePosixPath(name).stem for name in found.images if name.count("/") == 1}
+    below = [PurePosixPath(name).stem for name in found.images if name.startswith(folder)]
+    shared = sum(
+        stem in direct or re.split(r"[-_. ](?=[a-z]+$)", stem, flags=re.IGNORECASE)[0] in direct for stem in below
+    )
+    return shared > len(below) / 2
 
 
 def _check_holds_classes(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:

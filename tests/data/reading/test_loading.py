@@ -392,8 +392,10 @@ def test_names_of_classes_are_found_wherever_an_object_has_them():
     train.class_to_idx = {"eel": 2, "cat": 0, "dog": 1}
     numbered = named_items(None, [1, 0, 0])
     numbered.class_to_idx = {"cat": 1, "eel": 0}
+    mapped = named_items({"eel": 0, "cat": 1}, [1, 0, 0])
+    other_way = named_items({1: "cat", 0: "eel"}, [1, 0, 0])
     inside = Some(Some(named_items(["eel", "cat"], [1, 1, 0, 0]), [1, 2, 3]), [0, 1, 2])
-    for test in (numbered, inside):
+    for test in (numbered, mapped, other_way, inside):
         data = load_data((train, test))
         assert (data.test.labels.tolist(), data.class_names) == ([0, 2, 2], ("cat", "dog", "eel"))
     joined = named_items(None, [1, 0, 0])
@@ -440,6 +442,15 @@ def test_archives_of_other_forms(tmp_path):
         load_data(tmp_path)
 
 
+def test_arrays_of_parts_in_folders_are_not_taken_for_the_data(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        np.save(tmp_path / part / "images.npy", np.zeros((4, 3, 3)))
+        np.save(tmp_path / part / "labels.npy", [0, 1, 0, 1])
+    with pytest.raises(DataError, match=r"test has one part, of another kind: put the files of all parts into "):
+        load_data(tmp_path)
+
+
 def test_labels_that_change_are_refused():
     class Stepping(Items):  # gives the items in turn, whatever is asked for
         turn = -1
@@ -457,6 +468,8 @@ def test_labels_that_change_are_refused():
 @pytest.mark.parametrize(
     ("image", "advice"),
     [
+        ("a/1.png", r"open the file: numpy.asarray\(PIL.Image.open\(path\)\)"),
+        (Path("a/1.png"), r"open the file"),
         (np.full((4, 4), 9), r"write image.astype\(numpy.uint8\)"),
         (np.full((4, 4), 0.5), r"write \(255 \* image\).astype"),
         (np.full((4, 4), 4000, np.uint16), "scale its values to 0 to 255 before"),

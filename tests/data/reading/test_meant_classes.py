@@ -16,6 +16,9 @@ REFUSED = {
     "masks below a part": ({"train/Img": 5, "train/ground_truth": 5}, "Img/, ground_truth/ .* are no classes"),
     "parts in classes": (
         {"red/train": 9, "red/test": 3, "blue/train": 9}, "hold parts .red/test/, red/train/.; move .* to test/red/$"),
+    "parts in folds": (
+        {f"fold{k}/{part}/{name}": 2 for k in (1, 2) for part in ("train", "test") for name in ("red", "blue")},
+        "hold parts .*; give one of them, such as .*/fold1$"),
     "parts beside a folder": (
         {"data/train/red": 9, "data/train/blue": 9, "data/test/red": 2, "docs": 1}, "hold parts .*; give .*/data$"),
     "parts in classes of a part": (
