@@ -30,6 +30,7 @@ from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
 _ASKED = 16  # items whose labels are compared with those that the object lists
+_ASKED_LABELS = 200  # and one of each label, of so many labels at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     count = len(dataset)
     if count == 0:
         raise DataError(f"{what} is empty; expected at least one image")
-    for name in _LABELS:
+    for name in _LABELS if _listed(dataset, "target_transform") is None else ():
         given = _listed(dataset, name)
         if hasattr(given, "__len__") and len(given) == count:
             labels = plain_labels(given, count, what)
@@ -221,9 +222,10 @@ def _listed(dataset: Any, name: str) -> Any:
 def _other_label(labels: np.ndarray, numbers: Sequence[int] | np.ndarray, dataset: Any) -> int | None:
     """Return the number of an item whose label is another than in `labels`, None if there is none.
 
-    `labels` are those of the items `numbers`, of which some are asked: objects may transform or reorder.
+    `labels` are those of the items `numbers`, of which some are asked, one of each label among them: objects may
+    transform or reorder.
     """
-    for place in np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int).tolist():
+    for place in _asked(labels):
         number = int(numbers[place])
         try:
             label = _label_of(dataset[number])
@@ -232,6 +234,14 @@ def _other_label(labels: np.ndarray, numbers: Sequence[int] | np.ndarray, datase
         if label != labels[place]:
             return number
     return None
+
+
+def _asked(labels: np.ndarray) -> list[int]:
+    """Return the places of the items that are asked for their labels."""
+    _, first = np.unique(labels, return_index=True)
+    some_labels = first[np.linspace(0, len(first) - 1, min(_ASKED_LABELS, len(first))).astype(int)]
+    spread = np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int)
+    return np.union1d(spread, some_labels).tolist()
 
 
 def _label_of(item: Any) -> int | bool | str:

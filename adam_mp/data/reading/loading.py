@@ -116,6 +116,8 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         raise DataError(f"data is {source!r}; expected a folder, a file or {EMBEDDED!r}")
     if source == EMBEDDED:
         return _load_idx(_EMBEDDED_FOLDER, source, options)
+    if source.startswith("file://"):
+        raise DataError(f"{source} is an address; give the path alone: {source.removeprefix('file://')}")
     if "://" in source:
         raise DataError(f"{source} is an address; fetch it first, and give the folder or file")
     path = Path(source)
@@ -129,13 +131,19 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         return _load_file(path, options)
     if not path.is_dir():
         raise DataError(
-            f"data folder {path} does not exist; give a folder with class folders, IDX files, tar shards or .npy "
-            f"files, or {EMBEDDED!r}"
+            f"data folder {path} does not exist; {_another_path(source)}give a folder with class folders, IDX files, "
+            f"tar shards or .npy files, or {EMBEDDED!r}"
         )
     load = _loader(path)
     if load is None:
         raise DataError(_why_no_data(path))
     return load(path, options)
+
+
+def _another_path(source: str) -> str:
+    """Return what to say of a path that is not there, if a shell would have made another of it that is; else ""."""
+    meant = os.path.expandvars(os.path.expanduser(source.strip().strip("'\"")))
+    return f"did you mean {meant}? If not, " if meant != source and os.path.exists(meant) else ""
 
 
 def _loader(path: Path) -> Callable[[Path, LoadOptions], DataSet] | None:

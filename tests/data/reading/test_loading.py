@@ -483,3 +483,32 @@ def test_images_of_another_type_are_refused_with_what_keeps_their_values(image, 
 
     with pytest.raises(DataError, match=advice):
         load_data(Given(6))
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_labels_that_an_object_changes_are_those_of_its_items(said):
+    """Of a hundred labels it changes one, whose items are not among those that are asked whatever their label is."""
+
+    class Changing(Items):
+        def __getitem__(self, index):
+            return np.full((4, 4), 3, np.uint8), self.change(self.targets[index])
+
+    changing = Changing(0)
+    changing.targets, changing.change = [n % 100 for n in range(2000)], lambda label: 0 if label == 37 else label
+    if said:
+        changing.target_transform = changing.change = lambda label: 3 if label == 1237 else label
+        changing.targets[5] = 1237
+    labels = load_data(changing).train.labels.tolist()
+    assert labels == [changing.change(label) for label in changing.targets]
+
+
+def test_paths_that_a_shell_would_have_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pets").mkdir()
+    for given in ("~/pets", "$HOME/pets", f" {tmp_path}/pets", f"'{tmp_path}/pets'"):
+        with pytest.raises(DataError, match=rf"does not exist; did you mean {tmp_path}/pets\? If not, give a folder"):
+            load_data(given)
+    with pytest.raises(DataError, match="does not exist; give a folder"):
+        load_data("~/dogs")
+    with pytest.raises(DataError, match="give the path alone: /data/pets$"):
+        load_data("file:///data/pets")
