@@ -65,7 +65,11 @@ class Model:
         """
         if (why := unclear_images(images)) is not None:
             raise DataError(why)
-        x = self._as_batch(np.asarray(images))
+        try:
+            given = np.asarray(images)
+        except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
+            raise DataError(f"images are no array: {error}; expected images of one shape") from None
+        x = self._as_batch(given)
         self.check_scale(x)
         return self.probabilities(x)
 
@@ -142,6 +146,10 @@ class Model:
     def _check_numbers(self, labels: np.ndarray) -> None:
         """Raise DataError if it is not clear of which classes numbers are: the names of classes are other numbers."""
         names = self.class_names
+        if labels.dtype.kind == "b" and self.network.classes != 2:
+            raise DataError(
+                f"labels are booleans, but the model has {self.network.classes} classes; give their numbers"
+            )
         if all(map(str.isdecimal, names)) and any(int(name) != number for number, name in enumerate(names)):
             raise DataError(
                 f"labels are numbers, but the model's classes have other numbers as names ({shown(list(names))}); "

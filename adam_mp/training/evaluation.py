@@ -16,7 +16,7 @@ from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import picture_from
-from adam_mp.data.reading.account import some
+from adam_mp.data.reading.account import left_out, some
 from adam_mp.data.reading.dataset import DataSet, match_classes
 from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
@@ -39,6 +39,7 @@ from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
+_REASONS = 8  # for which files were left out, that a line names
 _SCALED, _SHOWN = 1000, 8  # images whose scale is compared with that of the model's: in memory, and in files
 
 
@@ -107,6 +108,9 @@ def evaluate_model(
     counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()
     for note in (*data.account.notes, *data.notices):
         tell(note)
+    if reasons := left_out(data.rejected):
+        count = several(sum(each.count for each in reasons), "file")
+        tell(f"left out of {data.name}: {count}, {', '.join(map(str, reasons[:_REASONS]))}")
     if strange := [number for number in model.untrained if counts[number]]:
         images = several(sum(counts[number] for number in strange), "image")
         tell(f"{images} of {data.name} are of classes without an image to train on: {some(names[n] for n in strange)}")

@@ -167,3 +167,15 @@ def test_labels_that_are_counted_from_0_where_those_to_train_on_were_not():
         model.evaluate(images, [0, 1])
     for labels in ([1, 2], [1, 1], [0, 2]):
         assert model.evaluate(images, labels) == make().evaluate(images, labels)
+
+
+def test_booleans_are_labels_of_two_classes():
+    images = np.zeros((2, 4, 4))
+    with pytest.raises(DataError, match="labels are booleans, but the model has 3 classes"):
+        make().evaluate(images, [True, False])
+    assert make(classes=2).evaluate(images, [True, False]) == 0.5
+
+
+def test_images_of_several_shapes_are_refused():
+    with pytest.raises(DataError, match=r"images are no array: .* expected images of one shape"):
+        make().predict([np.zeros((4, 4)), np.zeros((5, 4))])

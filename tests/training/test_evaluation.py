@@ -86,6 +86,13 @@ def test_classes_are_matched_by_their_names(tmp_path):
     assert (result.images, result.accuracy) == (6, 0.5)
     assert result.classes == {"grey": 0, "blue": 0, "green": 3, "red": 3}
     assert told == [f"{tmp_path}/plain has no image of grey, blue, of 4 classes that the model knows"]
+    for name in ("a.gif", "b.gif"):
+        (tmp_path / "plain" / "red" / name).write_bytes(b"GIF89a")
+    told.clear()
+    assert evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: told.append(event.text)).images == 6
+    assert told[0] == (
+        f"left out of {tmp_path}/plain: 2 files, 2 (.gif images are not read; convert them to JPEG or PNG)"
+    )
     told.clear()
     plain, tell = str(tmp_path / "plain"), lambda event: told.append(event.text)
     evaluate_model(model, plain, 1, tell, trained_on=TrainedOn({}, True))

@@ -510,5 +510,19 @@ def test_paths_that_a_shell_would_have_changed(tmp_path, monkeypatch):
             load_data(given)
     with pytest.raises(DataError, match="does not exist; give a folder"):
         load_data("~/dogs")
-    with pytest.raises(DataError, match="give the path alone: /data/pets$"):
+    with pytest.raises(DataError, match=r"give the path alone: /data/pets$"):
         load_data("file:///data/pets")
+
+
+def test_an_object_that_gives_batches_is_told_so():
+    class Batches(Items):
+        def __len__(self):
+            return len(self.targets) // 5  # the object lists the labels of all images
+
+        def __getitem__(self, index):
+            return np.zeros((5, 4, 4), np.uint8), np.arange(5) % 3
+
+    with pytest.raises(
+        DataError, match=r"label is an array of shape \(5,\); expected one number or name: .* no batch$"
+    ):
+        load_data(Batches(30))
