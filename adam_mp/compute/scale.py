@@ -71,6 +71,25 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
     return None
 
 
+def perhaps_other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
+    """Say in words that several `images` [n, ...] may have another scale than the training images; else None.
+
+    They are far darker than those, or have no values below 0 where those have many: so are a few real pictures too.
+    """
+    if len(images) < _SOME:
+        return None
+    low, high = float(images.min()), float(images.max())
+    if low == high or not np.isfinite(low + high):
+        return None
+    far = 0 < _DEEPER * max(-low, high) <= max(-trained.low, trained.high)
+    if not far and not (low >= 0 and -trained.low > _BELOW * trained.high > 0):
+        return None
+    return (
+        f"values go from {low:,.5g} to {high:,.5g}, those to train on from {trained.low:,.5g} to {trained.high:,.5g}; "
+        "if they are not meant so, scale the images as those were scaled"
+    )
+
+
 def not_of_files(trained: ValueScale) -> str | None:
     """Say in words that images of 8 bits, with values from 0 to 255, have another scale than the training images.
 

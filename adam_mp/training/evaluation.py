@@ -13,6 +13,7 @@ import numpy as np
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.compute.scale import perhaps_other_scale
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import picture_from
@@ -101,7 +102,7 @@ def evaluate_model(
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
-    _check_scale(model, data)
+    _check_scale(model, data, tell)
     data = match_classes(data, model.class_names, model.network.classes)
     model.check_count(data.train.labels[tested])
     names = data.class_names or tuple(map(str, range(model.network.classes)))
@@ -157,10 +158,20 @@ def _tested(data: DataSet, trained_on: TrainedOn | None, own: bool, tell: Callab
     return division.validation
 
 
-def _check_scale(model: Model, data: DataSet) -> None:
-    """Raise DataError if the values of the first images that can be read have not the scale of the model's."""
+def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> None:
+    """Raise DataError if the values of the first images that can be read have not the scale of the model's.
+
+    If arrays perhaps have not, `tell` gets a line.
+    """
     if isinstance(data.train, Samples):
-        model.check_scale(data.train.images[:_SCALED])
+        images = data.train.images[:_SCALED]
+        model.check_scale(images)
+        if (
+            model.values is not None
+            and images.shape[1:3] != (1, 1)
+            and (why := perhaps_other_scale(images, model.values))
+        ):
+            tell(f"images of {data.name}: {why}")
         return
     model.check_files()
     source, shown = make_source(data, model.keep), []

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence, ValuesView
+from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
@@ -84,6 +85,8 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     found = [(what, dataset, *_labels_of(dataset, what)) for what, dataset in datasets]
     what, dataset, _, plain, _ = found[0]
     classes = find_classes(plain, what, _names_of(dataset), to_train)
+    if differ := [line for what, dataset in datasets for line in _joined_apart(dataset, what)]:
+        classes = dataclasses.replace(classes, notices=(*classes.notices, *differ))
     parts = [
         Items(dataset, numbers, classes.number(_by_name(plain, _names_of(dataset), classes, what), what), rejected)
         for what, dataset, numbers, plain, rejected in found
@@ -105,19 +108,23 @@ def _names_of(dataset: Any) -> tuple[str, ...]:
 
 
 def _given_names(dataset: Any) -> tuple[str, ...]:
-    """Return what an object has as `.classes`, or the names that its `.class_to_idx` numbers, in this order.
+    """Return the names that an object's `.class_to_idx` numbers, in this order, or else what it has as `.classes`.
 
     Either may be a mapping from names to numbers, or the other way round.
     """
-    given = _listed(dataset, "classes")
-    if given is None:
-        given = _listed(dataset, "class_to_idx")
-    if isinstance(given, Mapping):
-        if _are_numbers(given.values()):
-            given = sorted(given, key=given.__getitem__)
-        else:
-            given = [given[number] for number in range(len(given))] if _are_numbers(given) else None
-    return tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
+    for given in (_listed(dataset, "class_to_idx"), _listed(dataset, "classes")):
+        if isinstance(given, Mapping):
+            if _are_numbers(given.values()):
+                return _as_names(sorted(given, key=given.__getitem__))
+            if _are_numbers(given):
+                return _as_names(given[number] for number in range(len(given)))
+        elif isinstance(given, (Sequence, KeysView, ValuesView)) or hasattr(given, "__array__"):
+            return () if isinstance(given, (str, bytes)) or getattr(given, "ndim", 1) != 1 else _as_names(given)
+    return ()
+
+
+def _as_names(given: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(class_name(str(name)) for name in given)
 
 
 def _are_numbers(values: Collection[Any]) -> bool:
@@ -140,6 +147,20 @@ def _names_within(dataset: Any) -> tuple[str, ...]:
         found = {_names_of(each) for each in joined}
         return found.pop() if len(found) == 1 and sum(map(len, joined)) == len(dataset) else ()
     return ()
+
+
+def _joined_apart(dataset: Any, what: str) -> list[str]:
+    """Return a line if an object joins others, as PyTorch's ConcatDataset, that number their classes differently."""
+    joined = _listed(dataset, "datasets")
+    if not isinstance(joined, (list, tuple)) or not all(map(is_item_source, joined)):
+        return []
+    found = sorted({names for each in joined if (names := _names_of(each))}, key=len)
+    if all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(found)):
+        return []
+    return [
+        f"the {what} data join objects whose classes are numbered differently ({some(found[0], 3)}; "
+        f"{some(found[1], 3)}): the same number is not the same class in them, unless their labels were changed"
+    ]
 
 
 def _same_label(dataset: Any, place: int, inner: Any, number: int) -> bool:
@@ -241,7 +262,8 @@ def _asked(labels: np.ndarray) -> list[int]:
     _, first = np.unique(labels, return_index=True)
     some_labels = first[np.linspace(0, len(first) - 1, min(_ASKED_LABELS, len(first))).astype(int)]
     spread = np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int)
-    return np.union1d(spread, some_labels).tolist()
+    places: list[int] = np.union1d(spread, some_labels).tolist()
+    return places
 
 
 def _label_of(item: Any) -> int | bool | str:

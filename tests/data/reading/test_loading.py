@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import UserList
 from pathlib import Path
 
 import numpy as np
@@ -394,13 +395,23 @@ def test_names_of_classes_are_found_wherever_an_object_has_them():
     numbered.class_to_idx = {"cat": 1, "eel": 0}
     mapped = named_items({"eel": 0, "cat": 1}, [1, 0, 0])
     other_way = named_items({1: "cat", 0: "eel"}, [1, 0, 0])
+    keys = named_items({"eel": None, "cat": None}.keys(), [1, 0, 0])
+    listed = named_items(UserList(["eel", "cat"]), [1, 0, 0])
+    numbers = named_items(["cat", "eel"], [1, 0, 0])  # which are those of .class_to_idx
+    numbers.class_to_idx = {"cat": 1, "eel": 0}
     inside = Some(Some(named_items(["eel", "cat"], [1, 1, 0, 0]), [1, 2, 3]), [0, 1, 2])
-    for test in (numbered, mapped, other_way, inside):
+    for test in (numbered, mapped, other_way, keys, listed, numbers, inside):
         data = load_data((train, test))
         assert (data.test.labels.tolist(), data.class_names) == ([0, 2, 2], ("cat", "dog", "eel"))
     joined = named_items(None, [1, 0, 0])
     joined.datasets = [named_items(["eel", "cat"], [1]), named_items(["eel", "cat"], [0, 0])]
-    assert load_data((train, joined)).test.labels.tolist() == [0, 2, 2]
+    data = load_data((train, joined))
+    assert (data.test.labels.tolist(), data.notices) == ([0, 2, 2], ())
+    joined.datasets[0] = named_items(["cat", "eel"], [1])
+    (notice,) = load_data((train, joined)).notices
+    assert "the test data join objects whose classes are numbered differently (" in notice
+    joined.datasets[0] = named_items(["eel"], [0])  # the first of the others
+    assert load_data((train, joined)).notices == ()
 
 
 def test_names_of_another_object_do_not_hold_for_other_labels():
