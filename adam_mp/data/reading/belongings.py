@@ -24,6 +24,7 @@ _UNSORTED = frozenset((
     "unlabeled", "unlabelled", "unlabeleddata", "unsorted", "unsup", "unsupervised", "unclassified", "unannotated",
     "tosort", "todo", "tmp", "temp", "backup", "backups", "bak", "duplicates", "deleted", "removed", "discarded",
     "rejected", "excluded", "ignored", "ignore", "archive",
+    "venv", "env", "nodemodules", "results", "output", "outputs", "predictions", "plots", "figures", "logs", "screenshots",
 ))  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def told_of(part: PartFound) -> list[str]:
         )
     if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED]:
         lines.append(
-            f"the class {some(unsorted)} may hold images without a class; if so, move its folder out of {part.folder}"
+            f"the class {some(unsorted)} may hold images of no class; if so, move its folder out of {part.folder}"
         )
     return lines
 

@@ -6,7 +6,8 @@ Such folders would train to a perfect accuracy that means nothing, so they are r
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from adam_mp.data.reading.account import some
@@ -266,7 +267,9 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
     names = set().union(*held.values())
     share = sum(map(len, held.values())) / (len(held) * max(1, len(names)))
     apart = sum(map(len, held.values())) == len(names)
-    if len(names) < 2 or apart or share < _HELD_ALIKE or all(each == names for each in held.values()):
+    if len(names) < 2 or apart or all(each == names for each in held.values()):
+        return
+    if share < _HELD_ALIKE and not _each_in_one(list(held.values())):
         return
     first, second = list(held)[:2]
     raise DataError(
@@ -274,6 +277,13 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
         f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
         f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
     )
+
+
+def _each_in_one(held: Sequence[Collection[str]]) -> bool:
+    """Tell whether each folder holds one folder, of few names that several hold: `p1/sick`, `p2/well`, `p3/sick`."""
+    counts = Counter(name for each in held for name in each)
+    words = not any("".join(pieces_of(name)) in _KINDS or _NO_CLASS.fullmatch(name) for name in counts)
+    return words and min(counts.values()) > 1 and all(len(each) == 1 for each in held)
 
 
 def _check_pieces(part: PartFound) -> None:

@@ -69,8 +69,10 @@ def test_images_of_one_name_are_told(tmp_path):
     assert note.startswith("images of the class cat have the same names but for their endings, such as 1.jpg and 1.png")
 
 
-@pytest.mark.parametrize("name", ["unlabeled", "Unlabelled", "unlabeled_data", "tmp", "_backup", "To sort"])
+@pytest.mark.parametrize(
+    "name", ["unlabeled", "Unlabelled", "unlabeled_data", "tmp", "_backup", "To sort", "venv", "results"]
+)
 def test_classes_that_may_be_none_are_told(tmp_path, name):
     fill(tmp_path, {"cat": 3, "dog": 3, name: 3})
     (note,) = load_data(tmp_path).account.notes
-    assert note == f"the class {name} may hold images without a class; if so, move its folder out of {tmp_path}"
+    assert note == f"the class {name} may hold images of no class; if so, move its folder out of {tmp_path}"

@@ -76,6 +76,8 @@ REFUSED = {
     "a part by another word": (
         {"fit/red": 3, "fit/blue": 3, "hold_out/red": 3, "hold_out/blue": 3},
         "fit/, hold_out/ .* hold the same classes, and hold_out/ seems to be held out: call the folders train/"),
+    "patients of one class each": (
+        {f"p{n}/{('sick', 'well', 'unclear')[n % 3]}": 2 for n in range(9)}, r"not clear.*p0/ sick; p1/ well"),
     "folds of which one lacks a class": (
         {"fold1/red": 3, "fold1/blue": 3, "fold2/red": 3}, r"not clear.*fold1/ blue, red; fold2/ red"),
 }  # fmt: skip
@@ -116,6 +118,17 @@ READ = {
     "magnifications of each slide": (
         {"40x/benign": 3, "40x/malignant": 3, "100x/benign": 3, "100x/malignant": 3},
         ("benign", "malignant"),
+    ),
+    "images of each class in one of a few numbered folders": (
+        {f"{a}/{n % 3}": 3 for n, a in enumerate(("cat", "cow", "dog", "eel", "fox", "owl"))},
+        ("cat", "cow", "dog", "eel", "fox", "owl"),
+    ),
+    "breeds of a few names": (
+        {
+            f"{a}/{b}": 3
+            for a, b in (("cat", "wild"), ("dog", "wild"), ("eel", "tame"), ("fox", "red"), ("cow", "farm"))
+        },
+        ("cat", "cow", "dog", "eel", "fox"),
     ),
     "raw fish": ({"raw": 3, "fried": 3}, ("fried", "raw")),
     "writers": ({"ann/1": 3, "ann/2": 3, "bob/1": 3, "bob/2": 3}, ("1", "2")),
