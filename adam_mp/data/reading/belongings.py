@@ -24,7 +24,8 @@ _UNSORTED = frozenset((
     "unlabeled", "unlabelled", "unlabeleddata", "unsorted", "unsup", "unsupervised", "unclassified", "unannotated",
     "tosort", "todo", "tmp", "temp", "backup", "backups", "bak", "duplicates", "deleted", "removed", "discarded",
     "rejected", "excluded", "ignored", "ignore", "archive",
-    "venv", "env", "nodemodules", "results", "output", "outputs", "predictions", "plots", "figures", "logs", "screenshots",
+    "venv", "env", "nodemodules", "results", "output", "outputs", "predictions", "plots", "figures", "logs",
+    "screenshots",
 ))  # fmt: skip
 
 

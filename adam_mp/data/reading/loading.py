@@ -194,6 +194,8 @@ def _why_no_data(path: Path) -> str:
     if files := [name for name in names if name.lower().endswith((".npz", ".zip", ".h5", ".parquet", ".csv"))]:
         archives = [name for name in files if name.lower().endswith(".npz")]
         use = f"; give {path / archives[0]}" if len(archives) == 1 else ""
+        if not archives and any(name.lower().endswith(".zip") for name in files):
+            use = "; unpack the .zip"
         use = use or ("; put the arrays of all parts into one .npz file, as x_train, y_train, ..." if archives else "")
         return f"{said}; it has {some(files, 3)}{use}"
     return f"{said}; it has {some(names, 5) or 'nothing at all'}"

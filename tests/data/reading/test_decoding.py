@@ -167,7 +167,8 @@ def test_mutated_files_crash_nothing():
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a pointer of Git LFS"),
         (b"\n<!DOCTYPE html><html>404</html>", "a web page, not an image"), (b"GIF89a" + bytes(9), "a GIF image, not"),
         (b"II*\0" + bytes(9), "a TIFF image"), (b"MM\0*" + bytes(9), "a TIFF image"), (b"<svg/>", "an SVG image"),
-        (b"\0\0\0\x1cftypavif", "a HEIC or AVIF image"), (b"text", "not an image of a known kind"), (bytes(99), "not an"),
+        (b"\0\0\0\x1cftypavif", "a HEIC or AVIF image"), (b"text", "not an image of a known kind"),
+        (bytes(99), "not an image of a known kind"),
     ],
 )  # fmt: skip
 def test_what_is_in_place_of_an_image_is_said(content, said):

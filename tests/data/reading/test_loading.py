@@ -537,3 +537,10 @@ def test_an_object_that_gives_batches_is_told_so():
         DataError, match=r"label is an array of shape \(5,\); expected one number or name: .* no batch$"
     ):
         load_data(Batches(30))
+
+
+def test_a_folder_of_packed_files_is_to_be_unpacked(tmp_path):
+    for name in ("train.zip", "sample_submission.csv"):
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"it has sample_submission.csv, train.zip; unpack the .zip$"):
+        load_data(tmp_path)
