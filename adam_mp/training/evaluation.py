@@ -40,6 +40,7 @@ from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
+_PICTURES = (1, 3)  # channels of pictures
 _REASONS = 8  # for which files were left out, that a line names
 _SCALED, _SHOWN = 1000, 8  # images whose scale is compared with that of the model's: in memory, and in files
 
@@ -97,6 +98,11 @@ def evaluate_model(
     )
     data = load_data(source, options)
     tell = notices_to(listener)
+    if not isinstance(data.train, Samples) and (channels not in _PICTURES or height == width == 1):
+        raise DataError(
+            f"{data.name} has pictures, but the model takes {height}x{width}x{channels}, which is none; give arrays, such "
+            "as an .npz file"
+        )
     tested = _tested(data, trained_on, own, tell)
     if data.image_shape != model.network.input_shape:
         raise DataError(

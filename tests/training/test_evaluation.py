@@ -71,6 +71,15 @@ def test_labels_are_counted_as_those_to_train_on_were(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("shape", [(40, 48, 4), (1, 1, 12)])
+def test_pictures_are_refused_for_a_model_that_takes_none(tmp_path, shape):
+    network = load_network("mlp", shape, 3)
+    model = Model(network, initial_weights(network, 0), (0.0,) * shape[2], (1.0,) * shape[2])
+    write_folder(tmp_path / "plain", 3)
+    with pytest.raises(DataError, match="has pictures, but the model takes .*, which is none; give arrays"):
+        evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: None)
+
+
 def test_classes_are_matched_by_their_names(tmp_path):
     """A model that always says class 2 is right for the images of that class, wherever it is among the data's."""
     network = load_network(
