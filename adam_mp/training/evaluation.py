@@ -100,8 +100,8 @@ def evaluate_model(
     tell = notices_to(listener)
     if not isinstance(data.train, Samples) and (channels not in _PICTURES or height == width == 1):
         raise DataError(
-            f"{data.name} has pictures, but the model takes {height}x{width}x{channels}, which is none; give arrays, such "
-            "as an .npz file"
+            f"{data.name} has pictures, but the model takes {height}x{width}x{channels}, which is none; give arrays, "
+            "such as an .npz file"
         )
     tested = _tested(data, trained_on, own, tell)
     if data.image_shape != model.network.input_shape:

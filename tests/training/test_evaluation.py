@@ -76,7 +76,7 @@ def test_pictures_are_refused_for_a_model_that_takes_none(tmp_path, shape):
     network = load_network("mlp", shape, 3)
     model = Model(network, initial_weights(network, 0), (0.0,) * shape[2], (1.0,) * shape[2])
     write_folder(tmp_path / "plain", 3)
-    with pytest.raises(DataError, match="has pictures, but the model takes .*, which is none; give arrays"):
+    with pytest.raises(DataError, match=r"has pictures, but the model takes .*, which is none; give arrays"):
         evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: None)
 
 
