@@ -60,13 +60,14 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
     times_larger = max(abs(low), abs(high)) / (max(abs(trained.low), abs(trained.high)) or 1.0)
     if beyond > _MOST_BEYOND or (times_larger > _TIMES and beyond > _SOME_BEYOND):
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
-    if trained.low >= 0 and trained.high > _LARGE and low < 0 and max(-low, high) <= _NORMALISED:
+    pictures = images.shape[1:3] != (1, 1)
+    if pictures and trained.low >= 0 and trained.high > _LARGE and low < 0 and max(-low, high) <= _NORMALISED:
         return f"{given}, {range_of}; give the values as they were before they were normalised"
-    if images.dtype.kind in "biu" and images.dtype.itemsize == 1 and trained.high >= _DEEPER * BYTES.high:
+    if pictures and images.dtype.kind in "biu" and images.dtype.itemsize == 1 and trained.high >= _DEEPER * BYTES.high:
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
     if _is_share(low, high) and trained.high > _LARGE:
         return f"{given}, {range_of}; write 255 * images if they were divided by 255"
-    if len(images) >= _SOME and images.shape[1:3] != (1, 1) and _other_pictures(images, low, high, trained):
+    if len(images) >= _SOME and pictures and _other_pictures(images, low, high, trained):
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
     return None
 

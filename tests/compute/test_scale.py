@@ -88,6 +88,8 @@ def test_values_that_a_filter_brought_a_little_below_0_are_taken():
     for trained in (ValueScale("float32", 0, 255), ValueScale("float32", 0, 4095)):
         assert other_scale(picture, trained) is None
     assert other_scale(np.full((1, 4, 4, 1), 9, np.uint16), ValueScale("float32", 0, 65535)) is None  # a dark one
+    for features in (np.array([[[[-0.5, 3.0]]]], np.float32), np.array([[[[3, 9]]]], np.uint8)):
+        assert other_scale(features, ValueScale("float32", 0, 65535)) is None
 
 
 @given(st.integers(0, 255), st.integers(1, 4))
