@@ -52,7 +52,7 @@ _HELD_OUT = frozenset((
     "unlabelled", "te", "exam", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung",
     "测试", "验证", "テスト", "тест",
 ))  # fmt: skip
-_MAGNIFIED = re.compile(r"x[0-9]+|[0-9]+x")  # such as 40x
+_MAGNIFIED = re.compile(r"x[0-9]+|[0-9]+x[0-9]*")  # such as 40x, or a size
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 # One of these, or the number of a folder over which images are spread.
 _NO_CLASS = re.compile(rf"[0-9a-f]+|{_TIME.pattern}", re.IGNORECASE)

@@ -60,6 +60,7 @@ REFUSED = {
     "magnifications": (
         {f"{kind}/{times}X": 3 for kind in ("benign", "malignant") for times in (40, 100)},
         "100X/, 40X/ in benign/, malignant/ .* are no classes, but kinds"),
+    "sizes of images": ({f"{kind}/{n}x{n}": 3 for kind in ("cat", "dog") for n in (64, 128)}, "but kinds"),
     "kinds of files": ({f"{kind}/{ending}": 3 for kind in ("cat", "dog") for ending in ("jpg", "png")}, "but kinds"),
     "a part in a part": (
         {"train/a": 3, "train/b": 3, "train/val/a": 1, "train/val/b": 1}, "train/val has the name of a part.* move it"),
