@@ -65,7 +65,11 @@ class Model:
         """
         if (why := unclear_images(images)) is not None:
             raise DataError(why)
-        x = self._as_batch(np.asarray(images))
+        try:
+            given = np.asarray(images)
+        except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
+            raise DataError(f"images are no array: {error}; expected images of one shape") from None
+        x = self._as_batch(given)
         self.check_scale(x)
         return self.probabilities(x)
 
@@ -125,6 +129,7 @@ class Model:
             except UnicodeDecodeError as error:
                 raise DataError(f"labels are bytes that are no text: {error}") from None
         if not any(isinstance(label, str) for label in labels.tolist()):
+            self._check_numbers(labels)
             numbers = labels.astype(np.float64)
             if (wrong := np.flatnonzero((numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= classes))).size:
                 raise DataError(
@@ -137,6 +142,39 @@ class Model:
         if strange is not None:
             raise DataError(f"label {shown(strange)} is none of the model's {len(known)} names of classes")
         return np.array([known[name] for name in names])
+
+    def _check_numbers(self, labels: np.ndarray) -> None:
+        """Raise DataError if it is not clear of which classes numbers are: the names of classes are other numbers."""
+        names = self.class_names
+        if labels.dtype.kind == "b" and self.network.classes != 2:
+            raise DataError(
+                f"labels are booleans, but the model has {self.network.classes} classes; give their numbers"
+            )
+        if all(map(str.isdecimal, names)) and any(int(name) != number for number, name in enumerate(names)):
+            raise DataError(
+                f"labels are numbers, but the model's classes have other numbers as names ({shown(list(names))}); "
+                "give the names: labels.astype(str), or numpy.array(model.class_names)[labels] if 0 is the first class"
+            )
+        self.check_count(labels)
+
+    @property
+    def untrained(self) -> tuple[int, ...]:
+        """The classes of which there was no image to train on, as far as the model knows."""
+        return tuple(self.reading.get("untrained", ()))
+
+    def check_count(self, labels: np.ndarray) -> None:
+        """Raise DataError if class numbers [n], of classes without names, seem to be counted from one less than those.
+
+        That is if they end one before the numbers to train on, and begin one before.
+        """
+        trained = sorted(set(range(self.network.classes)) - set(self.untrained))
+        if self.class_names or not self.untrained or not trained or not labels.size or trained[0] == 0:
+            return
+        if (labels.min(), labels.max()) == (trained[0] - 1, trained[-1] - 1):
+            raise DataError(
+                f"labels go from {labels.min():.0f} to {labels.max():.0f}, but those to train on went from "
+                f"{trained[0]} to {trained[-1]}; count both alike: write labels + 1"
+            )
 
     def _as_batch(self, images: np.ndarray) -> np.ndarray:
         shape = self.network.input_shape

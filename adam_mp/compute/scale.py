@@ -19,6 +19,7 @@ _LARGE = 100.0  # a range up to so much cannot be one from 0 to 1
 _SOME = 8  # images of which at least one has the dark pixels, or the light ones, that images of their kind have
 _BELOW = 0.1  # the lowest normalised value is at least this share of the highest below 0
 _DEEP = 1000.0  # images whose largest value is above this have more than 8 bits
+_NORMALISED = 10.0  # normalised values lie between this and the same below 0
 _DEEPER = 16.0  # times the largest value of bytes, which values of 12 bits or more have
 
 
@@ -59,11 +60,35 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
     times_larger = max(abs(low), abs(high)) / (max(abs(trained.low), abs(trained.high)) or 1.0)
     if beyond > _MOST_BEYOND or (times_larger > _TIMES and beyond > _SOME_BEYOND):
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
+    pictures = images.shape[1:3] != (1, 1)
+    if pictures and trained.low >= 0 and trained.high > _LARGE and low < 0 and max(-low, high) <= _NORMALISED:
+        return f"{given}, {range_of}; give the values as they were before they were normalised"
+    if pictures and images.dtype.kind in "biu" and images.dtype.itemsize == 1 and trained.high >= _DEEPER * BYTES.high:
+        return f"{given}, {range_of}; scale the images as those to train on were scaled"
     if _is_share(low, high) and trained.high > _LARGE:
         return f"{given}, {range_of}; write 255 * images if they were divided by 255"
-    if len(images) >= _SOME and images.shape[1:3] != (1, 1) and _other_pictures(images, low, high, trained):
+    if len(images) >= _SOME and pictures and _other_pictures(images, low, high, trained):
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
     return None
+
+
+def perhaps_other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
+    """Say in words that several `images` [n, ...] may have another scale than the training images; else None.
+
+    They are far darker than those, or have no values below 0 where those have many: so are a few real pictures too.
+    """
+    if len(images) < _SOME:
+        return None
+    low, high = float(images.min()), float(images.max())
+    if low == high or not np.isfinite(low + high):
+        return None
+    far = 0 < _DEEPER * max(-low, high) <= max(-trained.low, trained.high)
+    if not far and not (low >= 0 and -trained.low > _BELOW * trained.high > 0):
+        return None
+    return (
+        f"values go from {low:,.5g} to {high:,.5g}, those to train on from {trained.low:,.5g} to {trained.high:,.5g}; "
+        "if they are not meant so, scale the images as those were scaled"
+    )
 
 
 def not_of_files(trained: ValueScale) -> str | None:

@@ -13,10 +13,11 @@ import numpy as np
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.compute.scale import perhaps_other_scale
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import picture_from
-from adam_mp.data.reading.account import some
+from adam_mp.data.reading.account import left_out, some
 from adam_mp.data.reading.dataset import DataSet, match_classes
 from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
@@ -39,6 +40,8 @@ from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
 
 _BATCH = 64
+_PICTURES = (1, 3)  # channels of pictures
+_REASONS = 8  # for which files were left out, that a line names
 _SCALED, _SHOWN = 1000, 8  # images whose scale is compared with that of the model's: in memory, and in files
 
 
@@ -95,17 +98,29 @@ def evaluate_model(
     )
     data = load_data(source, options)
     tell = notices_to(listener)
+    if not isinstance(data.train, Samples) and (channels not in _PICTURES or height == width == 1):
+        raise DataError(
+            f"{data.name} has pictures, but the model takes {height}x{width}x{channels}, which is none; give arrays, "
+            "such as an .npz file"
+        )
     tested = _tested(data, trained_on, own, tell)
     if data.image_shape != model.network.input_shape:
         raise DataError(
             f"{data.name} has images of {data.image_shape}, but the model takes {model.network.input_shape}"
         )
-    _check_scale(model, data)
+    _check_scale(model, data, tell)
     data = match_classes(data, model.class_names, model.network.classes)
+    model.check_count(data.train.labels[tested])
     names = data.class_names or tuple(map(str, range(model.network.classes)))
     counts = np.bincount(data.train.labels[tested], minlength=len(names)).tolist()
     for note in (*data.account.notes, *data.notices):
         tell(note)
+    if reasons := left_out(data.rejected):
+        count = several(sum(each.count for each in reasons), "file")
+        tell(f"left out of {data.name}: {count}, {', '.join(map(str, reasons[:_REASONS]))}")
+    if strange := [number for number in model.untrained if counts[number]]:
+        images = several(sum(counts[number] for number in strange), "image")
+        tell(f"{images} of {data.name} are of classes without an image to train on: {some(names[n] for n in strange)}")
     if lacking := [name for name, count in zip(names, counts, strict=True) if not count]:
         tell(f"{data.name} has no image of {some(lacking)}, of {len(names)} classes that the model knows")
     workers = min(settings.cores or usable_cores(), max(1, len(tested) // _BATCH))
@@ -149,10 +164,20 @@ def _tested(data: DataSet, trained_on: TrainedOn | None, own: bool, tell: Callab
     return division.validation
 
 
-def _check_scale(model: Model, data: DataSet) -> None:
-    """Raise DataError if the values of the first images that can be read have not the scale of the model's."""
+def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> None:
+    """Raise DataError if the values of the first images that can be read have not the scale of the model's.
+
+    If arrays perhaps have not, `tell` gets a line.
+    """
     if isinstance(data.train, Samples):
-        model.check_scale(data.train.images[:_SCALED])
+        images = data.train.images[:_SCALED]
+        model.check_scale(images)
+        if (
+            model.values is not None
+            and images.shape[1:3] != (1, 1)
+            and (why := perhaps_other_scale(images, model.values))
+        ):
+            tell(f"images of {data.name}: {why}")
         return
     model.check_files()
     source, shown = make_source(data, model.keep), []

@@ -145,3 +145,37 @@ def test_names_are_labels_in_whatever_form_they_are_stored():
         model.evaluate(images, [b"caf\xe9", b"tea"])
     with pytest.raises(DataError, match="'cafe' is none of the model's 3 names"):
         model.evaluate(images, ["cafe", "tea"])
+
+
+def test_numbers_are_no_labels_of_classes_that_have_other_numbers_as_names():
+    images = np.zeros((2, 4, 4))
+    for names in (("1", "2", "3"), ("0", "10", "2")):
+        model = dataclasses.replace(make(), class_names=names)
+        with pytest.raises(DataError, match=r"have other numbers as names .* give the names: labels.astype"):
+            model.evaluate(images, [1, 2])
+        assert model.evaluate(images, [names[1], names[2]]) in (0, 0.5, 1)
+    for names in (("0", "1", "2"), ("cat", "1", "2"), ()):
+        same = dataclasses.replace(make(), class_names=names)
+        assert same.evaluate(images, [1, 2]) == make().evaluate(images, [1, 2])
+
+
+def test_labels_that_are_counted_from_0_where_those_to_train_on_were_not():
+    model, images = dataclasses.replace(make(), reading={"untrained": [0]}), np.zeros((2, 4, 4))
+    with pytest.raises(
+        DataError, match=r"labels go from 0 to 1, but those to train on went from 1 to 2; .* labels \+ 1"
+    ):
+        model.evaluate(images, [0, 1])
+    for labels in ([1, 2], [1, 1], [0, 2]):
+        assert model.evaluate(images, labels) == make().evaluate(images, labels)
+
+
+def test_booleans_are_labels_of_two_classes():
+    images = np.zeros((2, 4, 4))
+    with pytest.raises(DataError, match="labels are booleans, but the model has 3 classes"):
+        make().evaluate(images, [True, False])
+    assert make(classes=2).evaluate(images, [True, False]) == 0.5
+
+
+def test_images_of_several_shapes_are_refused():
+    with pytest.raises(DataError, match=r"images are no array: .* expected images of one shape"):
+        make().predict([np.zeros((4, 4)), np.zeros((5, 4))])

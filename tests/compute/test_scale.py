@@ -75,6 +75,23 @@ def test_one_picture_may_be_dark_or_light():
             assert other_scale(dark, trained) is None
 
 
+@pytest.mark.parametrize("trained_as", ["floats of bytes", "16 bits"])
+@pytest.mark.parametrize("given_as", ["bytes", "normalised", "-1 to 1"])
+def test_one_picture_of_another_scale_is_refused_where_it_can_be_no_other(trained_as, given_as):
+    for picture in SCALES[given_as]:
+        why = other_scale(picture[None], ValueScale.of(np.float32(SCALES[trained_as])))
+        assert (why is None) == ((trained_as, given_as) == ("floats of bytes", "bytes")), why
+
+
+def test_values_that_a_filter_brought_a_little_below_0_are_taken():
+    picture = np.linspace(-4, 250, 16, dtype=np.float32).reshape(1, 4, 4, 1)
+    for trained in (ValueScale("float32", 0, 255), ValueScale("float32", 0, 4095)):
+        assert other_scale(picture, trained) is None
+    assert other_scale(np.full((1, 4, 4, 1), 9, np.uint16), ValueScale("float32", 0, 65535)) is None  # a dark one
+    for features in (np.array([[[[-0.5, 3.0]]]], np.float32), np.array([[[[3, 9]]]], np.uint8)):
+        assert other_scale(features, ValueScale("float32", 0, 65535)) is None
+
+
 @given(st.integers(0, 255), st.integers(1, 4))
 def test_bytes_are_taken_whatever_their_brightness(most, count):
     images = np.zeros((count, 4, 4, 1), np.float32)

@@ -53,6 +53,33 @@ def test_classes_are_those_of_the_model_by_name():
         evaluate_model(model, (*data, *data), 1, lambda event: None)
 
 
+def test_labels_are_counted_as_those_to_train_on_were(tmp_path):
+    images = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    labels = np.arange(60) % 3
+    model = adam_mp.train(
+        [adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax()], (images, labels + 1), cores=1, epochs=1, quiet=True,
+        run_dir=str(tmp_path / "run"),
+    ).model  # fmt: skip
+    assert adam_mp.load(tmp_path / "run").untrained == (0,)
+    told = []
+    with pytest.raises(DataError, match=r"labels go from 0 to 2, but those to train on went from 1 to 3"):
+        evaluate_model(model, (images, labels, images, labels), 1, told.append)
+    right = labels + (labels > 0)
+    evaluate_model(model, (images, right), 1, told.append)
+    assert [event.text for event in told if "without" in event.text] == [
+        "20 images of arrays are of classes without an image to train on: 0"
+    ]
+
+
+@pytest.mark.parametrize("shape", [(40, 48, 4), (1, 1, 12)])
+def test_pictures_are_refused_for_a_model_that_takes_none(tmp_path, shape):
+    network = load_network("mlp", shape, 3)
+    model = Model(network, initial_weights(network, 0), (0.0,) * shape[2], (1.0,) * shape[2])
+    write_folder(tmp_path / "plain", 3)
+    with pytest.raises(DataError, match=r"has pictures, but the model takes .*, which is none; give arrays"):
+        evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: None)
+
+
 def test_classes_are_matched_by_their_names(tmp_path):
     """A model that always says class 2 is right for the images of that class, wherever it is among the data's."""
     network = load_network(
@@ -68,6 +95,13 @@ def test_classes_are_matched_by_their_names(tmp_path):
     assert (result.images, result.accuracy) == (6, 0.5)
     assert result.classes == {"grey": 0, "blue": 0, "green": 3, "red": 3}
     assert told == [f"{tmp_path}/plain has no image of grey, blue, of 4 classes that the model knows"]
+    for name in ("a.gif", "b.gif"):
+        (tmp_path / "plain" / "red" / name).write_bytes(b"GIF89a")
+    told.clear()
+    assert evaluate_model(model, str(tmp_path / "plain"), 1, lambda event: told.append(event.text)).images == 6
+    assert told[0] == (
+        f"left out of {tmp_path}/plain: 2 files, 2 (.gif images are not read; convert them to JPEG or PNG)"
+    )
     told.clear()
     plain, tell = str(tmp_path / "plain"), lambda event: told.append(event.text)
     evaluate_model(model, plain, 1, tell, trained_on=TrainedOn({}, True))

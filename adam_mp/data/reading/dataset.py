@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.scale import BYTES, ValueScale, other_scale
+from adam_mp.compute.scale import BYTES, ValueScale, other_scale, perhaps_other_scale
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.faults import BadSample, Fault, SampleError
 from adam_mp.data.reading.fingerprint import Fingerprint, fingerprint
@@ -22,6 +22,7 @@ from adam_mp.data.reading.samples import Samples
 from adam_mp.errors import DataError, SettingsError, several
 from adam_mp.machine import as_text
 
+_DARK = 100  # bytes to train on that are all up to this may be no bytes of pictures, but masks or less than 8 bits
 _FEW = 1000  # images of a part whose scale is compared with that of the training images
 
 Part = Samples | Records | Items
@@ -124,6 +125,11 @@ class DataSet:
         """Files and items that reading the data set found and left out."""
         return [bad for part in self.parts if isinstance(part, (Records, Items)) for bad in part.rejected]
 
+    @cached_property
+    def untrained(self) -> list[int]:
+        """The classes that have no image to train on."""
+        return np.flatnonzero(np.bincount(self.train.labels, minlength=self.classes) == 0).tolist()
+
     @property
     def stored_type(self) -> str:
         """The dtype of stored values."""
@@ -188,7 +194,7 @@ def make_dataset(
             )
         if isinstance(train, Samples):
             assert isinstance(part, Samples), "all parts are of one kind"
-            _check_same_form(name, what, train.images, part.images)
+            notices = (*notices, *_check_same_form(name, what, train.images, part.images))
         if part is not train:
             notices = (*notices, *_without_training(name, what, train.labels, part.labels, class_names))
     shape: Any = train.images.shape[1:] if isinstance(train, Samples) else image_shape
@@ -276,15 +282,21 @@ def _shown(names: Iterable[str]) -> str:
     return some(names) or "without names"
 
 
-def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray) -> None:
+def _check_same_form(name: str, what: str, train: np.ndarray, images: np.ndarray) -> list[str]:
+    """Return a line if images may have another scale than those to train on; raises DataError if they have."""
     if images.shape[1:] != train.shape[1:] or images.dtype != train.dtype:
         raise DataError(
             f"{what} images of {name} are {images.dtype} {images.shape[1:]}, "
             f"training images {train.dtype} {train.shape[1:]}; expected the same"
         )
-    whole = train.dtype == np.uint8 and images[:_FEW].max(initial=0) > 1  # bytes of any brightness are bytes
-    if what != "training" and not whole and (why := other_scale(images[:_FEW], ValueScale.of(train))):
+    if what == "training":
+        return []
+    trained, some_of = ValueScale.of(train), images[:_FEW]
+    whole = train.dtype == np.uint8 and trained.high > _DARK and some_of.max(initial=0) > 1  # bytes of any brightness
+    if not whole and (why := other_scale(some_of, trained)):
         raise DataError(f"{what} images of {name}: {why}")
+    doubt = perhaps_other_scale(some_of, trained) if train.shape[1:3] != (1, 1) else None
+    return [f"{what} images of {name}: {doubt}"] if doubt else []
 
 
 def split(count: int, validation: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import simplejpeg
 from PIL import Image
 
 from adam_mp.data.reading.containers import is_deep_grey, is_rare_jpeg, is_webp, orientation, webp_size, without_notes
-from adam_mp.data.reading.faults import Fault, SampleError
+from adam_mp.data.reading.faults import REASONS, Fault, SampleError
 from adam_mp.data.reading.options import WHITE, LoadOptions
 from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.kernels.shrink import shrink
@@ -30,6 +30,13 @@ _COLOURS = {1: "GRAY", 3: "RGB"}
 _MODES = {1: "L", 3: "RGB"}
 _SIDEWAYS = 5  # EXIF orientations from here on exchange height and width
 _USUAL = LoadOptions()
+# What files are that have the name of an image and are none that is read, by the bytes with which they begin.
+_OTHERS = (
+    (b"version https://git-lfs", "a pointer of Git LFS, whose file `git lfs pull` fetches"), (b"gif8", "a GIF image"),
+    (b"ii*\0", "a TIFF image"), (b"mm\0*", "a TIFF image"), (b"<!doctype", "a web page"), (b"<html", "a web page"),
+    (b"\0\0\0 ftyp", "a HEIC or AVIF image"), (b"\0\0\0\x1cftyp", "a HEIC or AVIF image"), (b"%pdf", "a PDF file"),
+    (b"<svg", "an SVG image"),
+)  # fmt: skip
 
 
 def decode(content: bytes, channels: int, least: tuple[int, int] | None, options: LoadOptions = _USUAL) -> np.ndarray:
@@ -137,7 +144,8 @@ def _opened(content: bytes, limit: int) -> Image.Image:
     """Return the image in a file, whose header is read and whose pixels are not; raises SampleError."""
     reader = _reader_of(content)
     if reader is None:
-        raise SampleError(Fault.NOT_AN_IMAGE)
+        what = next((what for begin, what in _OTHERS if content[:64].lstrip().lower().startswith(begin)), "")
+        raise SampleError(Fault.NOT_AN_IMAGE, f"{what}, {REASONS[Fault.NOT_AN_IMAGE]}" if what else "")
     if is_webp(content) and (size := webp_size(content)) is not None:
         _check_size(*size, limit)  # Pillow takes memory for the pixels as it reads the header
     try:

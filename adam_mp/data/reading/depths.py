@@ -18,6 +18,7 @@ from adam_mp.data.reading.records import RecordTable
 
 _BYTE = 8
 _READERS = 4  # threads
+_DARKER = 16  # times that the largest value to train on may be that of another part without a line
 
 
 class Depths:
@@ -35,6 +36,19 @@ class Depths:
         self.deep += 1
         if options.white is None:
             self._brightest = max(self._brightest, brightest(content, options) or 0)
+
+    def add_part(self, part: Depths, what: str) -> list[str]:
+        """Add what was seen of another part, which lines call `what`; return a line if its values seem to be others."""
+        told = []
+        darker, brighter = sorted((self._brightest, part._brightest))
+        if darker and brighter >= _DARKER * darker:
+            told.append(
+                f"grey images of 16 bits {what} have other values than those to train on: the largest seen is "
+                f"{part._brightest:,}, of those {self._brightest:,}; if they have more or fewer bits, scale them alike"
+            )
+        self._plain, self.deep = self._plain + part._plain, self.deep + part.deep
+        self._colour, self._brightest = self._colour + part._colour, max(self._brightest, part._brightest)
+        return told
 
     def measures(self, options: LoadOptions) -> bool:
         """Tell whether there are deep images whose scale must be measured."""

@@ -34,6 +34,7 @@ class Fault(enum.IntEnum):
     TOO_MANY_BYTES = 17
     NO_MEMORY = 18
     ABOVE_WHITE = 19
+    BELONGS = 20
 
 
 REASONS = {
@@ -55,6 +56,7 @@ REASONS = {
     Fault.ABOVE_WHITE: "a grey image of 16 bits has values above white (see --white), which was measured on others",
     Fault.HIDDEN: "its name begins with a dot, as those of hidden files do",
     Fault.NO_CLASS: "an image that is in no class folder",
+    Fault.BELONGS: "by its name a mask or the like of the image beside it, as 1_mask.png of 1.png",
     Fault.DUPLICATE: "the sample has such a member already",
 }
 
@@ -62,6 +64,7 @@ REASONS = {
 REMEDIES = {
     Fault.UNREADABLE: "look at its permissions",
     Fault.HIDDEN: "rename it",
+    Fault.BELONGS: "if it is an image of the class, rename it",
     Fault.NO_CLASS: "move it into the folder of its class",
 }
 

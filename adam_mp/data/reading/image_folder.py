@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adam_mp.data.reading.account import Account, copies, some, why_nothing
+from adam_mp.data.reading.belongings import told_of, without_belongings
 from adam_mp.data.reading.beside import unread_files
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.faults import BadSample
@@ -61,7 +62,10 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
             has = " and ".join(f"{place.name}/" for place in places.values())
             raise DataError(f"{folder} has no test images to evaluate on: it has {has}, but no test/; give one of them")
         places, notes = {TRAIN: places[TEST]}, []
-    found = {part: find_classes(place, folder, follow_links) for part, place in (places or {TRAIN: folder}).items()}
+    found = {
+        part: without_belongings(find_classes(place, folder, follow_links))
+        for part, place in (places or {TRAIN: folder}).items()
+    }
     train = found.pop(TRAIN)
     if not places:
         refuse_misspelt(folder, list(train.classes), lambda name: _holds_folders(name, train.classes[name]))
@@ -76,6 +80,7 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
     notes += unread_files(dict.fromkeys([folder, *places.values()]))
     notes += alike(classes)
+    notes += told_of(train)
     notes += [f"the class folder {copy}/ may be a copy of {base}/" for copy, base in copies(classes)]
     if not only_test:
         notes += single_images(len(each.images) for each in train.classes.values())

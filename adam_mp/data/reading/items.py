@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence, ValuesView
+from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
 _ASKED = 16  # items whose labels are compared with those that the object lists
+_ASKED_LABELS = 200  # and one of each label, of so many labels at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,8 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     found = [(what, dataset, *_labels_of(dataset, what)) for what, dataset in datasets]
     what, dataset, _, plain, _ = found[0]
     classes = find_classes(plain, what, _names_of(dataset), to_train)
+    if differ := [line for what, dataset in datasets for line in _joined_apart(dataset, what)]:
+        classes = dataclasses.replace(classes, notices=(*classes.notices, *differ))
     parts = [
         Items(dataset, numbers, classes.number(_by_name(plain, _names_of(dataset), classes, what), what), rejected)
         for what, dataset, numbers, plain, rejected in found
@@ -90,14 +95,84 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
 
 
 def _names_of(dataset: Any) -> tuple[str, ...]:
-    """Return the names that an object gives to its classes, each once; none if it lists one for each item."""
-    given = _listed(dataset, "classes")
-    names = tuple(class_name(str(name)) for name in given) if isinstance(given, (list, tuple, np.ndarray)) else ()
+    """Return the names that an object gives to its classes, each once; none if it lists one for each item.
+
+    Of an object that has some items of another, or those of several, the others' names hold.
+    """
+    names = _given_names(dataset)
     if len(set(names)) == len(names):
-        return names
+        return names or _names_within(dataset)
     if len(names) == len(dataset):
         return ()
     return tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names))
+
+
+def _given_names(dataset: Any) -> tuple[str, ...]:
+    """Return the names that an object's `.class_to_idx` numbers, in this order, or else what it has as `.classes`.
+
+    Either may be a mapping from names to numbers, or the other way round.
+    """
+    for given in (_listed(dataset, "class_to_idx"), _listed(dataset, "classes")):
+        if isinstance(given, Mapping):
+            if _are_numbers(given.values()):
+                return _as_names(sorted(given, key=given.__getitem__))
+            if _are_numbers(given):
+                return _as_names(given[number] for number in range(len(given)))
+        elif isinstance(given, (Sequence, KeysView, ValuesView)) or hasattr(given, "__array__"):
+            return () if isinstance(given, (str, bytes)) or getattr(given, "ndim", 1) != 1 else _as_names(given)
+    return ()
+
+
+def _as_names(given: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(class_name(str(name)) for name in given)
+
+
+def _are_numbers(values: Collection[Any]) -> bool:
+    """Tell whether values are 0, 1, 2 and so on, in any order."""
+    return all(isinstance(value, Integral) for value in values) and sorted(values) == list(range(len(values)))
+
+
+def _names_within(dataset: Any) -> tuple[str, ...]:
+    """Return the names of the object of which `dataset` has some items, as PyTorch's Subset, or of those it joins.
+
+    None if the items have other labels there, or if the joined ones disagree.
+    """
+    inner, numbers = _listed(dataset, "dataset"), _listed(dataset, "indices")
+    if is_item_source(inner) and hasattr(numbers, "__len__") and len(numbers) == len(dataset):
+        names = _names_of(inner)
+        places = np.linspace(0, len(numbers) - 1, min(_ASKED, len(numbers))).astype(int).tolist() if names else []
+        return names if all(_same_label(dataset, place, inner, int(numbers[place])) for place in places) else ()
+    joined = _listed(dataset, "datasets")
+    if isinstance(joined, (list, tuple)) and joined and all(map(is_item_source, joined)):
+        found = {_names_of(each) for each in joined}
+        return found.pop() if len(found) == 1 and sum(map(len, joined)) == len(dataset) else ()
+    return ()
+
+
+def _joined_apart(dataset: Any, what: str) -> list[str]:
+    """Return a line if an object joins others, as PyTorch's ConcatDataset, that number their classes differently."""
+    joined = _listed(dataset, "datasets")
+    if not isinstance(joined, (list, tuple)) or not all(map(is_item_source, joined)):
+        return []
+    found = sorted({names for each in joined if (names := _names_of(each))}, key=len)
+    if all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(found)):
+        return []
+    return [
+        f"the {what} data join objects whose classes are numbered differently ({some(found[0], 3)}; "
+        f"{some(found[1], 3)}): the same number is not the same class in them, unless their labels were changed"
+    ]
+
+
+def _same_label(dataset: Any, place: int, inner: Any, number: int) -> bool:
+    """Tell whether item `place` of an object has the label of item `number` of another, as far as both have one."""
+    try:
+        label = _label_of(dataset[place])
+    except Exception:
+        return True  # the item is bad: it is reported when it is to be trained
+    try:
+        return bool(_label_of(inner[number]) == label)
+    except Exception:
+        return False
 
 
 def _by_name(plain: np.ndarray, names: Sequence[str], classes: Classes, what: str) -> np.ndarray:
@@ -119,7 +194,7 @@ def _labels_of(dataset: Any, what: str) -> tuple[np.ndarray, np.ndarray, tuple[B
     count = len(dataset)
     if count == 0:
         raise DataError(f"{what} is empty; expected at least one image")
-    for name in _LABELS:
+    for name in _LABELS if _listed(dataset, "target_transform") is None else ():
         given = _listed(dataset, name)
         if hasattr(given, "__len__") and len(given) == count:
             labels = plain_labels(given, count, what)
@@ -168,9 +243,10 @@ def _listed(dataset: Any, name: str) -> Any:
 def _other_label(labels: np.ndarray, numbers: Sequence[int] | np.ndarray, dataset: Any) -> int | None:
     """Return the number of an item whose label is another than in `labels`, None if there is none.
 
-    `labels` are those of the items `numbers`, of which some are asked: objects may transform or reorder.
+    `labels` are those of the items `numbers`, of which some are asked, one of each label among them: objects may
+    transform or reorder.
     """
-    for place in np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int).tolist():
+    for place in _asked(labels):
         number = int(numbers[place])
         try:
             label = _label_of(dataset[number])
@@ -179,6 +255,15 @@ def _other_label(labels: np.ndarray, numbers: Sequence[int] | np.ndarray, datase
         if label != labels[place]:
             return number
     return None
+
+
+def _asked(labels: np.ndarray) -> list[int]:
+    """Return the places of the items that are asked for their labels."""
+    _, first = np.unique(labels, return_index=True)
+    some_labels = first[np.linspace(0, len(first) - 1, min(_ASKED_LABELS, len(first))).astype(int)]
+    spread = np.linspace(0, len(labels) - 1, min(_ASKED, len(labels))).astype(int)
+    places: list[int] = np.union1d(spread, some_labels).tolist()
+    return places
 
 
 def _label_of(item: Any) -> int | bool | str:
@@ -259,6 +344,8 @@ def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
 
 def _advice(pixels: np.ndarray) -> str:
     """Return what to write for an image of another type or order of axes; "" if no line is known."""
+    if pixels.ndim == 0:
+        return "; open the file: numpy.asarray(PIL.Image.open(path))" if pixels.dtype.kind in "OSU" else ""
     order = order_of_image(pixels.shape)
     if pixels.dtype == np.uint8 or not np.issubdtype(pixels.dtype, np.number):
         return f"; write image{order}" if order else ""

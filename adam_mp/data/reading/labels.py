@@ -25,6 +25,7 @@ _SPARSE = 4  # beyond `_FEW`, there may be so many times more classes than class
 _LISTED = 6  # numbers that a line names
 _LARGEST = 2**31 - 1
 _SINGLE = 0.9  # share of the classes that may have a single image
+_SUM_OFF = 1e-3  # by which the sum of probabilities may be off
 _STRAY, _MOST_STRAY = 0.05, 2  # share of labels that may be damaged, and their number in a small set
 _MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null", "NULL", "None", "N/A", "n/a", "#N/A"))
 _UNSEEN = frozenset(("Cf", "Cn", "Co", "Cs"))  # categories of characters without a width
@@ -109,7 +110,9 @@ def plain_label(value: Any) -> int | bool | str:
     if hasattr(value, "shape") or hasattr(value, "item"):
         array = np.asarray(value)
         if array.size != 1:
-            advice = "; write label.argmax()" if array.ndim == 1 and array.dtype.kind in "iufb" else ""
+            advice = ": an item is one image with its label, no batch" if array.ndim == 1 else ""
+            if array.ndim == 1 and array.dtype.kind in "iufb" and array.min() >= 0 and abs(array.sum() - 1) < _SUM_OFF:
+                advice = "; write label.argmax()"  # one-hot, or probabilities
             raise ValueError(f"label is an array of shape {array.shape}; expected one number or name{advice}")
         value = array.reshape(-1)[0].item() if array.dtype.kind != "O" else array.reshape(-1)[0]
     if isinstance(value, bytes):
@@ -314,7 +317,7 @@ def _one_a_sample(labels: np.ndarray, count: int, what: str) -> np.ndarray:
         if (rows.sum(axis=1) == 1).all():
             raise DataError(f"{given}, and these are one-hot; write labels.argmax(axis=1)")
         raise DataError(f"{given}, and these mark several classes, or none, for one image, which is not supported")
-    if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+    if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=_SUM_OFF):
         raise DataError(
             f"{given}, and these are probabilities; for the most probable class write labels.argmax(axis=1)"
         )

@@ -20,7 +20,7 @@ from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
-from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
+from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of
 from adam_mp.data.reading.picture_form import LOOKED_AT, least_images, looked_at, picture_shape, with_form
 from adam_mp.data.reading.samples import make_samples
 from adam_mp.data.reading.shards import (
@@ -116,6 +116,8 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         raise DataError(f"data is {source!r}; expected a folder, a file or {EMBEDDED!r}")
     if source == EMBEDDED:
         return _load_idx(_EMBEDDED_FOLDER, source, options)
+    if source.startswith("file://"):
+        raise DataError(f"{source} is an address; give the path alone: {source.removeprefix('file://')}")
     if "://" in source:
         raise DataError(f"{source} is an address; fetch it first, and give the folder or file")
     path = Path(source)
@@ -129,13 +131,19 @@ def _load_path(source: str, options: LoadOptions) -> DataSet:
         return _load_file(path, options)
     if not path.is_dir():
         raise DataError(
-            f"data folder {path} does not exist; give a folder with class folders, IDX files, tar shards or .npy "
-            f"files, or {EMBEDDED!r}"
+            f"data folder {path} does not exist; {_another_path(source)}give a folder with class folders, IDX files, "
+            f"tar shards or .npy files, or {EMBEDDED!r}"
         )
     load = _loader(path)
     if load is None:
         raise DataError(_why_no_data(path))
     return load(path, options)
+
+
+def _another_path(source: str) -> str:
+    """Return what to say of a path that is not there, if a shell would have made another of it that is; else ""."""
+    meant = os.path.expandvars(os.path.expanduser(source.strip().strip("'\"")))
+    return f"did you mean {meant}? If not, " if meant != source and os.path.exists(meant) else ""
 
 
 def _loader(path: Path) -> Callable[[Path, LoadOptions], DataSet] | None:
@@ -186,6 +194,8 @@ def _why_no_data(path: Path) -> str:
     if files := [name for name in names if name.lower().endswith((".npz", ".zip", ".h5", ".parquet", ".csv"))]:
         archives = [name for name in files if name.lower().endswith(".npz")]
         use = f"; give {path / archives[0]}" if len(archives) == 1 else ""
+        if not archives and any(name.lower().endswith(".zip") for name in files):
+            use = "; unpack the .zip"
         use = use or ("; put the arrays of all parts into one .npz file, as x_train, y_train, ..." if archives else "")
         return f"{said}; it has {some(files, 3)}{use}"
     return f"{said}; it has {some(names, 5) or 'nothing at all'}"
@@ -259,6 +269,10 @@ def _load_folder(path: Path, options: LoadOptions) -> DataSet:
         found = read_image_folder(path, options.follow_links, options.only_test)
     except DataError as error:
         inside = _other_data_below(path)
+        if inside is not None and part_of(inside.name) is not None:
+            raise DataError(
+                f"{error}; {inside} has one part, of another kind: put the files of all parts into {inside.parent}"
+            ) from None
         if inside is not None:
             raise DataError(f"{error}; {inside} has data: give that folder") from None
         raise

@@ -6,7 +6,9 @@ Such folders would train to a perfect accuracy that means nothing, so they are r
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
@@ -25,8 +27,10 @@ _MOST = 0.8  # share of all images from which one folder of folders is taken for
 _HELD_ALIKE = (
     0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
 )
-_IMAGES = frozenset(("image", "images", "img", "imgs", "jpegimages", "pictures", "photos", "frames", "rgb", "input"))
-_SURELY = frozenset(("image", "images", "img", "imgs", "jpegimages"))  # beside answers, whatever else there is
+_SURELY = frozenset((
+    "image", "images", "img", "imgs", "jpegimages", "jpg", "jpgs", "jpeg", "jpegs", "png", "pngs", "bmp", "webp",
+))  # beside answers, whatever else there is  # fmt: skip
+_IMAGES = _SURELY | frozenset(("pictures", "photos", "frames", "rgb", "input", "inputs"))
 _PIECES = frozenset((word,) for word in (
     "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
     "data", "volume", "vol",
@@ -34,7 +38,8 @@ _PIECES = frozenset((word,) for word in (
 _OF_CLASSES = frozenset(("class", "category", "grade", "level", "type", "stage"))  # before the number of a class
 _ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
-    "groundtruth", "seg", "target", "targets",
+    "groundtruth", "seg", "segs", "segm", "segmim", "target", "targets", "trimap", "trimaps", "annot", "manual",
+    "output", "outputs",
 ))  # fmt: skip
 _KINDS = _IMAGES | _ANSWERS | frozenset((
     "depth", "ir", "infrared", "nir", "thermal", "original", "originals", "orig", "augmented", "aug", "augmentation",
@@ -47,6 +52,7 @@ _HELD_OUT = frozenset((
     "unlabelled", "te", "exam", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung",
     "测试", "验证", "テスト", "тест",
 ))  # fmt: skip
+_MAGNIFIED = re.compile(r"x[0-9]+|[0-9]+x[0-9]*")  # such as 40x, or a size
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 # One of these, or the number of a folder over which images are spread.
 _NO_CLASS = re.compile(rf"[0-9a-f]+|{_TIME.pattern}", re.IGNORECASE)
@@ -58,6 +64,7 @@ def check_meant(part: PartFound) -> None:
     inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
     _check_roles(part)
     _check_belonging(part)
+    _check_answers_inside(part, inside)
     _check_holds_classes(part, inside)
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
@@ -88,7 +95,9 @@ def check_no_parts(part: PartFound) -> None:
     name, parts = next(iter(holders.items()))
     spelled = some(f"{name}/{each}/" for each in parts)
     deeper = any(image.count("/") > 2 for image in part.classes[name].images)  # parts/part/class/image
-    todo = f"give {part.folder / name}" if deeper and len(holders) == 1 else f"move the images to {parts[0]}/{name}/"
+    todo = f"move the images to {parts[0]}/{name}/"
+    if deeper:
+        todo = f"give {part.folder / name}" if len(holders) == 1 else f"give one of them, such as {part.folder / name}"
     raise DataError(f"the folders of {part.folder} are no classes: they hold parts ({spelled}); {todo}")
 
 
@@ -96,7 +105,9 @@ def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
     """Raise DataError if folders that all class folders of a part hold cannot be the classes in place of these."""
     roles = ["".join(pieces_of(name)) for name in inner]
     words = {tuple(piece for piece in pieces_of(name) if not piece.isdecimal()) for name in inner}
-    kinds = all(role in _KINDS for role in roles) or all(_TIME.fullmatch(name) for name in inner)
+    kinds = all(role in _KINDS or _MAGNIFIED.fullmatch(role) for role in roles) or all(
+        _TIME.fullmatch(name) for name in inner
+    )
     if kinds or (words <= _PIECES and all(any(map(str.isdecimal, pieces_of(name))) for name in inner)):
         raise DataError(
             f"the folders {some(f'{name}/' for name in inner)} in {some(f'{name}/' for name in part.classes)} of "
@@ -160,15 +171,63 @@ def _check_roles(part: PartFound) -> None:
 
 
 def _check_belonging(part: PartFound) -> None:
-    """Raise DataError if a folder has the name of another and a word such as masks: `cat/` and `cat_masks/`."""
+    """Raise DataError if a folder has the name of another and a word such as masks: `cat/` and `cat_masks/`.
+
+    Beside one with a word such as images, numbers count no more: `Task1-2_Input/` and `Task1_GroundTruth/`.
+    """
     split = {tuple(pieces_of(name)): name for name in part.classes}
+    with_images = {
+        _without(pieces, _IMAGES, True): name for pieces, name in split.items() if not _IMAGES.isdisjoint(pieces)
+    }
     for pieces, name in split.items():
-        rest = tuple(piece for piece in pieces if piece not in _ANSWERS)
-        if rest and rest != pieces and (base := split.get(rest)) is not None:
+        rest, bare = _without(pieces, _ANSWERS), _without(pieces, _ANSWERS | _IMAGES, True)
+        if not rest or rest == pieces:
+            continue
+        base = split.get(rest) or (with_images.get(bare) if bare else None)
+        if base is not None:
             raise DataError(
                 f"{part.folder / name} seems to hold what belongs to the images of {base}/, and is no class; move it "
                 f"out of {part.folder}; if it is a class, rename it"
             )
+
+
+def _without(pieces: tuple[str, ...], words: Collection[str], numbers: bool = False) -> tuple[str, ...]:
+    """Return the pieces of a name that are none of these words, `ground` and `truth` together taken for one of them.
+
+    With `numbers`, the pieces that are numbers are left out too.
+    """
+    joined = " ".join(pieces).replace("ground truth", "groundtruth").split()
+    return tuple(piece for piece in joined if piece not in words and not (numbers and piece.isdecimal()))
+
+
+def _check_answers_inside(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
+    """Raise DataError if a class folder holds a folder of masks or the like beside its images.
+
+    The images lie in a folder of their own (`cat/images/`, `cat/masks/`), or in the class folder, and have the names of
+    the masks.
+    """
+    if part.inner_classes() is not None:  # which cannot be classes either: see `check_inner`
+        return
+    for name, inner in inside.items():
+        answers = [each for each in inner if "".join(pieces_of(each)) in _ANSWERS]
+        if not answers:
+            continue
+        apart = any("".join(pieces_of(each)) in _IMAGES for each in inner)
+        if apart or _names_shared(part.classes[name], f"{name}/{answers[0]}/"):
+            raise DataError(
+                f"{part.folder / name / answers[0]} seems to hold what belongs to the images of {name}, and no images "
+                f"of this class; move it out of {part.folder}"
+            )
+
+
+def _names_shared(found: ClassFound, folder: str) -> bool:
+    """Tell whether most images in a folder inside a class folder have names of images beside this folder."""
+    direct = {PurePosixPath(name).stem for name in found.images if name.count("/") == 1}
+    below = [PurePosixPath(name).stem for name in found.images if name.startswith(folder)]
+    shared = sum(
+        stem in direct or re.split(r"[-_. ](?=[a-z]+$)", stem, flags=re.IGNORECASE)[0] in direct for stem in below
+    )
+    return shared > len(below) / 2
 
 
 def _check_holds_classes(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
@@ -208,7 +267,9 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
     names = set().union(*held.values())
     share = sum(map(len, held.values())) / (len(held) * max(1, len(names)))
     apart = sum(map(len, held.values())) == len(names)
-    if len(names) < 2 or apart or share < _HELD_ALIKE or all(each == names for each in held.values()):
+    if len(names) < 2 or apart or all(each == names for each in held.values()):
+        return
+    if share < _HELD_ALIKE and not _each_in_one(list(held.values())):
         return
     first, second = list(held)[:2]
     raise DataError(
@@ -216,6 +277,13 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
         f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
         f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
     )
+
+
+def _each_in_one(held: Sequence[Collection[str]]) -> bool:
+    """Tell whether each folder holds one folder, of few names that several hold: `p1/sick`, `p2/well`, `p3/sick`."""
+    counts = Counter(name for each in held for name in each)
+    words = not any("".join(pieces_of(name)) in _KINDS or _NO_CLASS.fullmatch(name) for name in counts)
+    return words and min(counts.values()) > 1 and all(len(each) == 1 for each in held)
 
 
 def _check_pieces(part: PartFound) -> None:

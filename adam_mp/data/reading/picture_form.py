@@ -48,9 +48,9 @@ def with_form(
         raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
     shape = picture_shape(sizes, options)
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
-    for part in (validation, test):
+    for part, what in ((validation, "to validate on"), (test, "to test on")):
         if part is not None:
-            _look_at_depths(part, depths, options)
+            notices = (*notices, *depths.add_part(_depths_of(part, options), what))
     if depths.measures(options):
         more = np.unique(np.linspace(0, len(train) - 1, _MORE_DEEP).astype(np.int64))
         depths.look_at_more([sample for sample in more.tolist() if sample not in looked], train.table, options)
@@ -61,11 +61,13 @@ def with_form(
     return make_dataset(name, train, validation, test, shape, classes, account, least_images(options), options, notices)
 
 
-def _look_at_depths(part: Records, depths: Depths, options: LoadOptions) -> None:
-    """Look at the depth of some images of a part that is not trained on; bad ones are reported when they are used."""
+def _depths_of(part: Records, options: LoadOptions) -> Depths:
+    """Return the depth of some images of a part that is not trained on; bad ones are reported when they are used."""
+    depths = Depths()
     for sample in range(0, len(part), max(1, len(part) // LOOKED_AT)):
         with contextlib.suppress(SampleError):
             depths.look(part.table.read(sample, options.byte_limit), options)
+    return depths
 
 
 def least_images(options: LoadOptions) -> int:

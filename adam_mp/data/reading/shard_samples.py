@@ -244,7 +244,7 @@ def _described(content: bytes) -> int | bool | str | None:
 
 def _number_or_text(content: bytes) -> int | str | None:
     try:
-        text = content.decode().strip()
+        text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return None
     if _NUMBER.fullmatch(text):

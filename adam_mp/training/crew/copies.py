@@ -55,7 +55,10 @@ def take_model(plan: RunPlan, store: ParameterStore, figures: Figures, place: Te
     return Model(
         plan.network, weights, normalization.mean, normalization.deviation, normalization.fill,
         data.dataset.class_names, data.keep, figures.best_epoch or 0, figures.validation_accuracy,
-        {**data.dataset.options.as_dict(), "even_background": data.even_background}, data.dataset.values,
+        {
+            **data.dataset.options.as_dict(), "even_background": data.even_background,
+            "untrained": data.dataset.untrained,
+        }, data.dataset.values,
     )  # fmt: skip
 
 

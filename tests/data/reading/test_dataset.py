@@ -190,3 +190,28 @@ def test_masks_are_no_test_images_for_bytes():
     load_data((images, np.arange(6) % 2, images // 9, np.arange(6) % 2))
     with pytest.raises(DataError, match=r"test images of arrays: .* were bytes from 0 to 255; write 255 \* images"):
         load_data((images, np.arange(6) % 2, (images > 90).astype(np.uint8), np.arange(6) % 2))
+
+
+BRIGHT = np.random.default_rng(0).integers(0, 256, (20, 6, 6), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [(BRIGHT // 128, BRIGHT // 128 * 255), (BRIGHT // 16, BRIGHT), (BRIGHT // 128 * 255, BRIGHT // 128)],
+)
+def test_bytes_of_another_scale_are_refused(train, test):
+    with pytest.raises(DataError, match="test images of arrays: the images are uint8 with values from 0 to"):
+        load_data((train, np.arange(20) % 2, test, np.arange(20) % 2))
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "told"),
+    [
+        (BRIGHT, BRIGHT // 16, True), (BRIGHT / 2.55, BRIGHT / 255, True), (BRIGHT.astype(int) - 128, BRIGHT / 2, True),
+        (BRIGHT, BRIGHT // 4, False), (BRIGHT // 4, BRIGHT // 3, False), (BRIGHT, BRIGHT[:5] // 16, False),
+        (BRIGHT, np.zeros_like(BRIGHT), False), (BRIGHT.astype(int) - 128, BRIGHT.astype(int) - 120, False),
+    ],
+)  # fmt: skip
+def test_images_that_may_have_another_scale_are_told(train, test, told):
+    data = load_data((train, np.arange(20) % 2, test, np.arange(len(test)) % 2))
+    assert [notice.partition(":")[0] for notice in data.notices] == ["test images of arrays"] * told

@@ -159,3 +159,19 @@ def test_mutated_files_crash_nothing():
     )
     assert ended.returncode == 0, ended.stderr
     assert sum(ast.literal_eval(ended.stdout).values()) == 2000
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a pointer of Git LFS"),
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page, not an image"), (b"GIF89a" + bytes(9), "a GIF image, not"),
+        (b"II*\0" + bytes(9), "a TIFF image"), (b"MM\0*" + bytes(9), "a TIFF image"), (b"<svg/>", "an SVG image"),
+        (b"\0\0\0\x1cftypavif", "a HEIC or AVIF image"), (b"text", "not an image of a known kind"),
+        (bytes(99), "not an image of a known kind"),
+    ],
+)  # fmt: skip
+def test_what_is_in_place_of_an_image_is_said(content, said):
+    with pytest.raises(SampleError, match=f"^{said}") as caught:
+        decode(content, 3, None)
+    assert caught.value.fault is Fault.NOT_AN_IMAGE

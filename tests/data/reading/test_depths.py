@@ -160,3 +160,14 @@ def test_a_model_without_deep_images_does_not_guess_what_is_white(capsys, traine
     capsys.readouterr()
     assert main(["evaluate", str(trained.run_dir), "--data", str(tmp_path / "digits")]) == 0
     assert "values 0 to 4,095 become 0 to 255" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("trained", "tested"), [(50_000, 200), (200, 50_000), (4000, 3000), (4000, 0)])
+def test_parts_of_other_depths_are_told(tmp_path, trained, tested):
+    for part, level in (("train", trained), ("test", tested)):
+        write(tmp_path / part, (level // 2, level))
+    told = [line for line in load_data(tmp_path).notices if "to test on" in line]
+    assert told == [
+        f"grey images of 16 bits to test on have other values than those to train on: the largest seen is {tested:,}, "
+        f"of those {trained:,}; if they have more or fewer bits, scale them alike"
+    ] * (abs(trained - tested) > 10_000)

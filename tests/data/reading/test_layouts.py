@@ -441,3 +441,10 @@ def test_a_part_of_almost_its_name_is_seen_by_the_first_bytes_of_its_images(tmp_
     write(tmp_path, *classes("train/"), "seg_test/red/1", "seg_test/blue/1.tif")
     with pytest.raises(DataError, match=r"seg_test is no part.*call it test/"):
         load_data(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("0", "1"), ("cat", "dog")])
+def test_a_mark_of_the_order_of_bytes_is_no_part_of_a_label(tmp_path, names):
+    pairs = [each for n in range(6) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", names[n % 2].encode("utf-8-sig")))]
+    data = load_data(shard_of(*pairs, root=tmp_path))
+    assert (data.train.labels.tolist(), data.classes) == ([0, 1] * 3, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import UserList
 from pathlib import Path
 
 import numpy as np
@@ -373,6 +374,54 @@ def test_classes_of_a_second_object_are_found_by_their_names():
         load_data((train, named_items(["cat", "eel"], [0, 2])))
 
 
+class Some:
+    """Some items of another object, as PyTorch's Subset; `relabelled` changes their labels."""
+
+    def __init__(self, dataset, indices, relabelled=lambda label: label):
+        self.dataset, self.indices, self._relabelled = dataset, indices, relabelled
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        image, label = self.dataset[self.indices[index]]
+        return image, self._relabelled(label)
+
+
+def test_names_of_classes_are_found_wherever_an_object_has_them():
+    train = named_items(None, [0, 1, 2, 0, 1, 2])
+    train.class_to_idx = {"eel": 2, "cat": 0, "dog": 1}
+    numbered = named_items(None, [1, 0, 0])
+    numbered.class_to_idx = {"cat": 1, "eel": 0}
+    mapped = named_items({"eel": 0, "cat": 1}, [1, 0, 0])
+    other_way = named_items({1: "cat", 0: "eel"}, [1, 0, 0])
+    keys = named_items({"eel": None, "cat": None}.keys(), [1, 0, 0])
+    listed = named_items(UserList(["eel", "cat"]), [1, 0, 0])
+    numbers = named_items(["cat", "eel"], [1, 0, 0])  # which are those of .class_to_idx
+    numbers.class_to_idx = {"cat": 1, "eel": 0}
+    inside = Some(Some(named_items(["eel", "cat"], [1, 1, 0, 0]), [1, 2, 3]), [0, 1, 2])
+    for test in (numbered, mapped, other_way, keys, listed, numbers, inside):
+        data = load_data((train, test))
+        assert (data.test.labels.tolist(), data.class_names) == ([0, 2, 2], ("cat", "dog", "eel"))
+    joined = named_items(None, [1, 0, 0])
+    joined.datasets = [named_items(["eel", "cat"], [1]), named_items(["eel", "cat"], [0, 0])]
+    data = load_data((train, joined))
+    assert (data.test.labels.tolist(), data.notices) == ([0, 2, 2], ())
+    joined.datasets[0] = named_items(["cat", "eel"], [1])
+    (notice,) = load_data((train, joined)).notices
+    assert "the test data join objects whose classes are numbered differently (" in notice
+    joined.datasets[0] = named_items(["eel"], [0])  # the first of the others
+    assert load_data((train, joined)).notices == ()
+
+
+def test_names_of_another_object_do_not_hold_for_other_labels():
+    whole = named_items(["a", "b", "c", "d"], [0, 1, 2, 3] * 2)
+    data = load_data(Some(whole, range(8), lambda label: label % 2))
+    assert (data.classes, data.class_names) == (2, ())
+    whole.classes, whole.class_to_idx = None, {"a": 0, "b": 2, "c": 2, "d": "3"}
+    assert load_data(whole).class_names == ()
+
+
 def test_names_of_classes_that_come_twice():
     names = ["cat", "dog", "eel"]
     labels = [0, 1, 2, 0, 1, 2]
@@ -404,6 +453,15 @@ def test_archives_of_other_forms(tmp_path):
         load_data(tmp_path)
 
 
+def test_arrays_of_parts_in_folders_are_not_taken_for_the_data(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        np.save(tmp_path / part / "images.npy", np.zeros((4, 3, 3)))
+        np.save(tmp_path / part / "labels.npy", [0, 1, 0, 1])
+    with pytest.raises(DataError, match=r"test has one part, of another kind: put the files of all parts into "):
+        load_data(tmp_path)
+
+
 def test_labels_that_change_are_refused():
     class Stepping(Items):  # gives the items in turn, whatever is asked for
         turn = -1
@@ -421,6 +479,8 @@ def test_labels_that_change_are_refused():
 @pytest.mark.parametrize(
     ("image", "advice"),
     [
+        ("a/1.png", r"open the file: numpy.asarray\(PIL.Image.open\(path\)\)"),
+        (Path("a/1.png"), r"open the file"),
         (np.full((4, 4), 9), r"write image.astype\(numpy.uint8\)"),
         (np.full((4, 4), 0.5), r"write \(255 \* image\).astype"),
         (np.full((4, 4), 4000, np.uint16), "scale its values to 0 to 255 before"),
@@ -434,3 +494,53 @@ def test_images_of_another_type_are_refused_with_what_keeps_their_values(image, 
 
     with pytest.raises(DataError, match=advice):
         load_data(Given(6))
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_labels_that_an_object_changes_are_those_of_its_items(said):
+    """Of a hundred labels it changes one, whose items are not among those that are asked whatever their label is."""
+
+    class Changing(Items):
+        def __getitem__(self, index):
+            return np.full((4, 4), 3, np.uint8), self.change(self.targets[index])
+
+    changing = Changing(0)
+    changing.targets, changing.change = [n % 100 for n in range(2000)], lambda label: 0 if label == 37 else label
+    if said:
+        changing.target_transform = changing.change = lambda label: 3 if label == 1237 else label
+        changing.targets[5] = 1237
+    labels = load_data(changing).train.labels.tolist()
+    assert labels == [changing.change(label) for label in changing.targets]
+
+
+def test_paths_that_a_shell_would_have_changed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "pets").mkdir()
+    for given in ("~/pets", "$HOME/pets", f" {tmp_path}/pets", f"'{tmp_path}/pets'"):
+        with pytest.raises(DataError, match=rf"does not exist; did you mean {tmp_path}/pets\? If not, give a folder"):
+            load_data(given)
+    with pytest.raises(DataError, match="does not exist; give a folder"):
+        load_data("~/dogs")
+    with pytest.raises(DataError, match=r"give the path alone: /data/pets$"):
+        load_data("file:///data/pets")
+
+
+def test_an_object_that_gives_batches_is_told_so():
+    class Batches(Items):
+        def __len__(self):
+            return len(self.targets) // 5  # the object lists the labels of all images
+
+        def __getitem__(self, index):
+            return np.zeros((5, 4, 4), np.uint8), np.arange(5) % 3
+
+    with pytest.raises(
+        DataError, match=r"label is an array of shape \(5,\); expected one number or name: .* no batch$"
+    ):
+        load_data(Batches(30))
+
+
+def test_a_folder_of_packed_files_is_to_be_unpacked(tmp_path):
+    for name in ("train.zip", "sample_submission.csv"):
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"it has sample_submission.csv, train.zip; unpack the .zip$"):
+        load_data(tmp_path)

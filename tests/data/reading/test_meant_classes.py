@@ -16,6 +16,9 @@ REFUSED = {
     "masks below a part": ({"train/Img": 5, "train/ground_truth": 5}, "Img/, ground_truth/ .* are no classes"),
     "parts in classes": (
         {"red/train": 9, "red/test": 3, "blue/train": 9}, "hold parts .red/test/, red/train/.; move .* to test/red/$"),
+    "parts in folds": (
+        {f"fold{k}/{part}/{name}": 2 for k in (1, 2) for part in ("train", "test") for name in ("red", "blue")},
+        "hold parts .*; give one of them, such as .*/fold1$"),
     "parts beside a folder": (
         {"data/train/red": 9, "data/train/blue": 9, "data/test/red": 2, "docs": 1}, "hold parts .*; give .*/data$"),
     "parts in classes of a part": (
@@ -48,6 +51,17 @@ REFUSED = {
         {"red": 3, "blue": 3, "all/red": 3, "all/blue": 3}, "all holds folders with the names of classes"),
     "masks of each class": (
         {"cat": 3, "cat_masks": 3, "dog": 3}, "cat_masks seems to hold what belongs to the images of cat/, and is no"),
+    "images by the kind of their files": ({"jpg": 5, "segmim": 5}, "segmim/ .* are no classes, but images"),
+    "images and what a hand drew": ({"train/images": 3, "train/1st_manual": 3}, "are no classes, but images and what"),
+    "input and output": ({"input": 3, "output": 3}, "are no classes, but images and what"),
+    "images and truth of one task": (
+        {"ISIC2018_Task1-2_Training_Input": 3, "ISIC2018_Task1_Training_GroundTruth": 3},
+        "GroundTruth seems to hold what belongs to the images of ISIC2018_Task1-2_Training_Input/, and is no class"),
+    "magnifications": (
+        {f"{kind}/{times}X": 3 for kind in ("benign", "malignant") for times in (40, 100)},
+        "100X/, 40X/ in benign/, malignant/ .* are no classes, but kinds"),
+    "sizes of images": ({f"{kind}/{n}x{n}": 3 for kind in ("cat", "dog") for n in (64, 128)}, "but kinds"),
+    "kinds of files": ({f"{kind}/{ending}": 3 for kind in ("cat", "dog") for ending in ("jpg", "png")}, "but kinds"),
     "a part in a part": (
         {"train/a": 3, "train/b": 3, "train/val/a": 1, "train/val/b": 1}, "train/val has the name of a part.* move it"),
     "images of a part in a part": ({"train/a": 3, "train/b": 3, "train/test": 1}, "train/test has the name of a part"),
@@ -63,6 +77,8 @@ REFUSED = {
     "a part by another word": (
         {"fit/red": 3, "fit/blue": 3, "hold_out/red": 3, "hold_out/blue": 3},
         "fit/, hold_out/ .* hold the same classes, and hold_out/ seems to be held out: call the folders train/"),
+    "patients of one class each": (
+        {f"p{n}/{('sick', 'well', 'unclear')[n % 3]}": 2 for n in range(9)}, r"not clear.*p0/ sick; p1/ well"),
     "folds of which one lacks a class": (
         {"fold1/red": 3, "fold1/blue": 3, "fold2/red": 3}, r"not clear.*fold1/ blue, red; fold2/ red"),
 }  # fmt: skip
@@ -92,6 +108,28 @@ READ = {
     "a word among classes": (
         {"test_tube": 3, "train_station": 3, "target": 3},
         ("target", "test_tube", "train_station"),
+    ),
+    "gears": ({"manual": 3, "automatic": 3}, ("automatic", "manual")),
+    "masks on faces": (
+        {"mask_images": 3, "nomask_images": 3, "mask_weared_incorrect": 3},
+        ("mask_images", "mask_weared_incorrect", "nomask_images"),
+    ),
+    "numbered types": ({"type1_target": 3, "type2": 3}, ("type1_target", "type2")),
+    "images of two kinds": ({"fake_images": 3, "real_images": 3}, ("fake_images", "real_images")),
+    "magnifications of each slide": (
+        {"40x/benign": 3, "40x/malignant": 3, "100x/benign": 3, "100x/malignant": 3},
+        ("benign", "malignant"),
+    ),
+    "images of each class in one of a few numbered folders": (
+        {f"{a}/{n % 3}": 3 for n, a in enumerate(("cat", "cow", "dog", "eel", "fox", "owl"))},
+        ("cat", "cow", "dog", "eel", "fox", "owl"),
+    ),
+    "breeds of a few names": (
+        {
+            f"{a}/{b}": 3
+            for a, b in (("cat", "wild"), ("dog", "wild"), ("eel", "tame"), ("fox", "red"), ("cow", "farm"))
+        },
+        ("cat", "cow", "dog", "eel", "fox"),
     ),
     "raw fish": ({"raw": 3, "fried": 3}, ("fried", "raw")),
     "writers": ({"ann/1": 3, "ann/2": 3, "bob/1": 3, "bob/2": 3}, ("1", "2")),

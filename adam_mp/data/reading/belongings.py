@@ -1,0 +1,81 @@
+"""Files in class folders that belong to the images beside them, such as masks, and are no images of the class.
+
+They would be trained as images of the class: half of them drawn by hand, and beside their own image in another part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Collection
+
+from adam_mp.data.reading.account import some
+from adam_mp.data.reading.class_folders import ClassFound, PartFound
+from adam_mp.data.reading.faults import BadSample, Fault
+from adam_mp.data.reading.part_names import pieces_of
+
+_WORD = r"(?:mask|seg|segm|segmentation|gt|ground[-_ ]?truth|trimap|annotation|contour)s?"
+_BELONGS = re.compile(rf"(?P<base>.+?)[-_. ]+{_WORD}(?:[-_. ]?[0-9]+)?", re.IGNORECASE)
+_MAY_BELONG = re.compile(rf"[-_. ]{_WORD}(?:[-_. ]?[0-9]+)?\.[^./\n]+$", re.IGNORECASE | re.MULTILINE)
+_PAIRED = 0.5  # share of a class's images that have the name of another but for its ending, from which it is told
+_UNSORTED = frozenset((
+    "unlabeled", "unlabelled", "unlabeleddata", "unsorted", "unsup", "unsupervised", "unclassified", "unannotated",
+    "tosort", "todo", "tmp", "temp", "backup", "backups", "bak", "duplicates", "deleted", "removed", "discarded",
+    "rejected", "excluded", "ignored", "ignore", "archive",
+    "venv", "env", "nodemodules", "results", "output", "outputs", "predictions", "plots", "figures", "logs",
+    "screenshots",
+))  # fmt: skip
+
+
+def without_belongings(part: PartFound) -> PartFound:
+    """Return a part without images that are named as another image of their folder and a word: `1_mask.png`.
+
+    They are among its rejected files. A class that is named by such a word (`mask`) keeps all of its images.
+    """
+    kept: dict[str, ClassFound] = {}
+    rejected: list[BadSample] = []
+    for name, found in part.classes.items():
+        belongs = _belonging(found.images) if not _MAY_BELONG.search(f" {name}.x") else set()
+        direct = found.direct - sum(image.count("/") == 1 for image in belongs)
+        kept[name] = ClassFound([image for image in found.images if image not in belongs], direct) if belongs else found
+        rejected += [BadSample(str(part.folder / image), Fault.BELONGS) for image in sorted(belongs)]
+    return dataclasses.replace(part, classes=kept, rejected=[*part.rejected, *rejected]) if rejected else part
+
+
+def _belonging(images: Collection[str]) -> set[str]:
+    """Return which images belong to another one of their folder, by their names."""
+    candidates = [name for name in images if _MAY_BELONG.search(name)] if _MAY_BELONG.search("\n".join(images)) else []
+    if not candidates:
+        return set()
+    stems = {os.path.splitext(name)[0] for name in images}
+    found = set()
+    for name in candidates:
+        folder, stem = os.path.split(os.path.splitext(name)[0])
+        match = _BELONGS.fullmatch(stem)
+        if match is not None and os.path.join(folder, match["base"]) in stems:
+            found.add(name)
+    return found
+
+
+def told_of(part: PartFound) -> list[str]:
+    """Return lines about classes whose images may be no images of the class, or not be meant to be trained on."""
+    lines = []
+    if paired := [name for name, found in part.classes.items() if _is_paired(found.images)]:
+        lines.append(
+            f"images of the class {some(paired)} have the same names but for their endings, such as 1.jpg and 1.png; "
+            "if these are masks or copies, move them away"
+        )
+    if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED]:
+        lines.append(
+            f"the class {some(unsorted)} may hold images of no class; if so, move its folder out of {part.folder}"
+        )
+    return lines
+
+
+def _is_paired(images: Collection[str]) -> bool:
+    """Tell whether most images of a class have the name of another one but for its ending."""
+    stems = Counter(os.path.splitext(name)[0] for name in images)
+    pairs = sum(count for count in stems.values() if count > 1)
+    return pairs > 2 and pairs >= _PAIRED * len(images)

@@ -1,0 +1,78 @@
+"""Masks and the like beside the images of a class are no images of it; classes that may be none are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from adam_mp.data.reading.account import left_out
+from adam_mp.data.reading.loading import load_data
+from adam_mp.errors import DataError
+from tests.data.reading.odd_data import JPEG, write
+from tests.data.reading.test_meant_classes import fill
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["{}_mask.png", "{}_mask_1.png", "{}-Mask.jpg", "{} mask2.png", "{}_segmentation.png", "{}_GT.bmp", "{}.seg.jpg",
+     "{}_ground_truth.png", "{}_trimap.png"],
+)  # fmt: skip
+def test_masks_beside_their_images_are_left_out(tmp_path, mask):
+    for part in ("train", "test"):
+        for name in ("benign", "normal"):
+            for number in range(3):
+                write(tmp_path / part / name / f"{name} ({number}).jpg", JPEG)
+                write(tmp_path / part / name / mask.format(f"{name} ({number})"), JPEG)
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.test)) == (6, 6)
+    (told,) = left_out(data.rejected)
+    assert (told.count, told.reason) == (
+        12,
+        "by its name a mask or the like of the image beside it, as 1_mask.png of 1.png",
+    )
+    assert told.remedy == "if it is an image of the class, rename it"
+
+
+def test_names_with_such_words_are_those_of_images(tmp_path):
+    for name in ("1_mask.jpg", "3_mask.jpg", "2.jpg", "2_masked.jpg", "2_hat.jpg", "mask.jpg", "unmask.jpg"):
+        write(tmp_path / "hats" / name, JPEG)  # 1.jpg lies elsewhere
+    for name in ("1.jpg", "1_mask.jpg", "3.jpg"):
+        write(tmp_path / "with_mask" / name, JPEG)
+    data = load_data(tmp_path)
+    assert (len(data.train), data.rejected) == (10, [])
+
+
+def test_folders_of_masks_beside_the_images_of_a_class_are_refused(tmp_path):
+    fill(tmp_path / "a", {"cat": 4, "cat/masks": 4, "dog": 4, "dog/masks": 4})
+    fill(tmp_path / "b", {"cat/images": 4, "cat/masks": 4, "dog/images": 4})
+    fill(tmp_path / "c", {"cat": 4, "dog": 4})
+    for number in range(4):
+        write(tmp_path / "c" / "cat" / "GT" / f"{number}_mask.png", JPEG)
+    for case in "abc":
+        with pytest.raises(DataError, match=r"cat/(masks|GT) seems to hold what belongs to the images of cat, and no"):
+            load_data(tmp_path / case)
+
+
+def test_folders_with_such_names_may_be_kinds_of_a_class(tmp_path):
+    fill(tmp_path, {"bottle/label": 3, "bottle/cap": 3, "can": 3})
+    for number in range(5, 8):
+        write(tmp_path / "can" / "label" / f"{number}.jpg", JPEG)
+    assert len(load_data(tmp_path).train) == 12
+
+
+def test_images_of_one_name_are_told(tmp_path):
+    fill(tmp_path, {"cat": 4, "dog": 4})
+    write(tmp_path / "dog" / "0.png", JPEG)
+    assert load_data(tmp_path).account.notes == ()
+    for number in range(4):
+        write(tmp_path / "cat" / f"{number}.png", JPEG)
+    (note,) = load_data(tmp_path).account.notes
+    assert note.startswith("images of the class cat have the same names but for their endings, such as 1.jpg and 1.png")
+
+
+@pytest.mark.parametrize(
+    "name", ["unlabeled", "Unlabelled", "unlabeled_data", "tmp", "_backup", "To sort", "venv", "results"]
+)
+def test_classes_that_may_be_none_are_told(tmp_path, name):
+    fill(tmp_path, {"cat": 3, "dog": 3, name: 3})
+    (note,) = load_data(tmp_path).account.notes
+    assert note == f"the class {name} may hold images of no class; if so, move its folder out of {tmp_path}"
