@@ -219,7 +219,7 @@ class Run:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             found = self.map()
-            if all(len(in_sync) == _COPIES - 1 and not joining for _, _, in_sync, joining in found["groups"]):
+            if all(len(in_sync) == _COPIES - 1 and not joining for _, _, in_sync, joining, _ in found["groups"]):
                 return found
             for sender in self.senders:
                 if sender.trouble:

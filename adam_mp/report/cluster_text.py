@@ -34,7 +34,7 @@ def _group_rows(state: Mapping[str, Any]) -> list[tuple[str, ...]]:
     servers = [address for _, address, *_ in state["map"]["servers"]]
     behind = {(group, place): shards for group, place, shards in state["behind"]}
     rows: list[tuple[str, ...]] = [("group", "primary", "copies in sync", "being made")]
-    for number, (_, primary, in_sync, joining) in enumerate(state["map"]["groups"]):
+    for number, (_, primary, in_sync, joining, *_rest) in enumerate(state["map"]["groups"]):
 
         def copies(places: Sequence[int], number: int = number) -> str:
             return ", ".join(servers[place] + _behind(behind.get((number, place), 0)) for place in places)

@@ -127,10 +127,8 @@ class Exchange:
         received = self.flights.receive(seconds)
         if received is None:
             return
-        if received[1].kind == Kind.MOVED:
-            self._take_moved(received[1])
-            if received[0] is not None:
-                received[0].ask_again(now, _SCOUTING)
+        if received[1].kind == Kind.MOVED and self._take_moved(received[1]) and received[0] is not None:
+            received[0].ask_again(now, _SCOUTING)
         if received[0] is not None:
             self._take(received[0], received[1], now)
 
@@ -152,8 +150,12 @@ class Exchange:
             self._launch(Flight(tuple(numbers), message, self._routes.owners[numbers[0]], None))
 
     def _keep(self, number: int) -> None:
-        """Keep the update of a PUSHED shard that a server has answered."""
-        if self._keeps is not None:
+        """Keep the update of a PUSHED shard that a server has answered.
+
+        A synchronizer that died may have kept it already, and then begun to change the base.
+        """
+        known = self._memory.kept_sequences[number] == self._memory.sequences[number]
+        if self._keeps is not None and not known:
             memory, place = self._memory, self._memory.layout.shards[number].place
             np.subtract(memory.sent[place], memory.base[place], out=self._keeps[place])
             memory.kept_sequences[number] = memory.sequences[number]
@@ -174,15 +176,19 @@ class Exchange:
                 header = {**self._routes.header(group), "map_epoch": 0}
                 self._endpoint.send(copy, Message(Kind.CONFIRM, **header))
 
-    def _take_moved(self, message: Message) -> None:
-        """Note the map in a MOVED if it is newer and of the same servers' number."""
+    def _take_moved(self, message: Message) -> bool:
+        """Note the map in a MOVED if it is newer. Return whether it is older: that server soon learns the newer one.
+
+        In a run without copies only the supervisor tells maps.
+        """
         try:
             told: BucketMap = read(Moved, message.facts(), FrameError).map
         except FrameError:
-            return
+            return False
         newest = self.moved or self._map
         if self._map.copied and told.epoch > newest.epoch and len(told.servers) == len(self._map.servers):
             self.moved = told
+        return bool(self._map.copied) and told.epoch < self._map.epoch
 
     # Requests.
 

@@ -28,9 +28,9 @@ Launch = Callable[[Flight], None]  # adds a product to its server's line
 class Matrices:
     """Pushes the matrices of a layout. One thread may use it.
 
-    `routes` has the server of each shard of the layout, and `header` makes the header fields of FACTORS messages about
-    a group. Three sets of shards belong to the present round: `still`, which have no update to push; `exact`, whose
-    deltas replace products and so must not be rounded; `multiplied`, to which their server has applied a product.
+    `routes` has the server of each shard of the layout, and the header fields of messages. Three sets of shards belong
+    to the present round: `still`, which have no update to push; `exact`, whose deltas replace products and so must not
+    be rounded; `multiplied`, to which their server has applied a product.
     """
 
     def __init__(

@@ -88,7 +88,8 @@ class BucketMap:
         if self.copied:
             values["commit"] = self.commit
             values["groups"] = [
-                [group.epoch, group.primary, list(group.in_sync), list(group.joining)] for group in self.copied
+                [group.epoch, group.primary, list(group.in_sync), list(group.joining), group.since]
+                for group in self.copied
             ]
         return values
 
@@ -103,11 +104,15 @@ class BucketMap:
             for identity, address, *copies in facts["servers"]
         )
         copied = tuple(
-            CopyGroup(int(epoch), int(primary), tuple(map(int, in_sync)), tuple(map(int, joining)))
-            for epoch, primary, in_sync, joining in facts.get("groups", ())
+            CopyGroup(int(epoch), int(primary), tuple(map(int, in_sync)), tuple(map(int, joining)), int(since))
+            for epoch, primary, in_sync, joining, since in facts.get("groups", ())
         )
         if any(not 0 <= place < len(servers) for group in copied for place in group.holders):
             raise ValueError("a group of buckets is on a server that is not in the map")
+        if any(len(set(group.holders)) < len(group.holders) for group in copied):
+            raise ValueError("a group of buckets is twice on a server")
+        if any(not 0 <= group.since <= group.epoch <= int(facts["epoch"]) for group in copied):
+            raise ValueError("a group of buckets has a map epoch that the map has not")
         commit = facts.get("commit", COMMIT_COPIED)
         if commit not in COMMITS:
             raise ValueError("the map has an unknown commit mode")

@@ -26,7 +26,7 @@ from adam_mp.errors import several
 from adam_mp.machine import free_memory
 from adam_mp.memory.ledger import LEASED
 from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap
-from adam_mp.params.run.copy_roles import newest, with_balance, with_new_copies, without_memory
+from adam_mp.params.run.copy_roles import newest, with_balance, with_new_copies, without_joining, without_memory
 from adam_mp.params.run.course import Course
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
@@ -42,6 +42,7 @@ from adam_mp.transport.forms import MalformedError, read, write
 from adam_mp.transport.refusal import RefusedError
 
 _MOST_MEMBERS = 10_000
+_LOOK = 0.1  # seconds between two searches for copies to make
 _CALM = 1.0  # seconds without a change of roles after which a group may be handed over
 _MOST_NOTICES = 1000  # lines for the user that wait to be shown
 
@@ -66,6 +67,9 @@ class Coordinator:
         self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.changed = False  # since the last snapshot
         self._listening = Listening()
+        self.keep: Callable[[], bool] = lambda: True  # has a map with copies written; False if the disk refuses
+        self._copies_looked = 0.0
+        self._unchanging: tuple[Any, ...] = ()  # what was looked at last, when nothing was to be done
         self._roles_changed = 0.0  # when the roles of servers changed last, in seconds of listening
         self._accompanied = 0.0  # when the run last had a replica as a member, in seconds of listening
 
@@ -86,7 +90,7 @@ class Coordinator:
             member = self.roster.add(identity, asked.role, asked.name, asked.address, self.listened, now)
             self.notices.append(f"{member.name} joined")
         member.seen, member.sequence, member.answer = self.listened, sequence, {}
-        member.joined_with = asked
+        member.joined_with, member.lost, member.losses = asked, float("-inf"), 0
         if asked.role == REPLICA:
             if (made := self.updates.come_back(identity)) is not None:  # it was presumed dead, and lives
                 member.report = {"updates": made}
@@ -108,7 +112,7 @@ class Coordinator:
         member.sequence, member.report = sequence, dict(said.statistics)
         granted: Sequence[int] = ()
         if member.role == SERVER:
-            member.behind = said.behind
+            member.behind, member.full = said.behind, said.full
             self._grant_wishes(identity, said.wishes)
         if member.role == REPLICA:
             member.epoch = said.epoch
@@ -289,8 +293,8 @@ class Coordinator:
         self._take_map(bucket_map)
         self.notices.extend(lines)
         for identity in silent:
-            if (member := self.roster.members.get(identity)) is not None:
-                member.lost = self.listened
+            if (member := self.roster.members.get(identity)) is not None and member.lost < self.listened:
+                member.lost, member.losses = self.listened, member.losses + 1
 
     def _make_copies(self) -> None:
         """Have a new copy made where one is missing and a living server has none of that group.
@@ -299,14 +303,31 @@ class Coordinator:
         """
         if self.map is None or self.places.copies == 1 or self.phase != "training":
             return
+        if self.listened - self._copies_looked < _LOOK:
+            return
+        self._copies_looked = self.listened
+        members = [self.roster.members.get(server.identity) for server in self.map.servers]
+        full = [place for place, member in enumerate(members) if member is not None and member.full]
         living = [
             place
-            for place, server in enumerate(self.map.servers)
-            if (member := self.roster.members.get(server.identity)) and member.may_take_copies(self.listened)
+            for place, member in enumerate(members)
+            if member is not None and member.may_take_copies(self.listened) and not member.full
         ]
+        calm = self.listened - self._roles_changed > _CALM
+        if (self.map, full, living, calm) == self._unchanging:
+            return
+        self._unchanging = (self.map, full, living, calm)
+        self._take_map(without_joining(self.map, full))
         self._take_map(with_new_copies(self.map, self.places.copies, living))
-        if self.listened - self._roles_changed > _CALM:
+        if calm:
             self._take_map(with_balance(self.map, self.places.copies, living))
+
+    def _learn_map(self, told: BucketMap | None) -> None:
+        """Take a newer map that a member was told before this coordinator was started again, if it is of this run."""
+        assert self.map is not None
+        ours = {server.identity for server in self.map.servers}
+        if told is not None and {server.identity for server in told.servers} == ours:
+            self._take_map(newest(self.map, told))
 
     def _take_map(self, bucket_map: BucketMap) -> None:
         if bucket_map is not self.map:
@@ -339,8 +360,8 @@ class Coordinator:
         if member is not None:
             member.address, member.name = address, member.name.replace(member.address, address)
         if self.map is not None and self.map.copied:
-            told = asked.map if asked.run == self.run else None
-            self._take_map(newest(self.map, told))
+            if asked.run == self.run:
+                self._learn_map(asked.map)
             place = self.map.place_of(identity)
             assert place is not None
             self._take_map(without_memory(self.map, place, asked.kept))
@@ -369,6 +390,8 @@ class Coordinator:
             if len(servers) < self.places.expected:
                 return f"parameter servers there so far: {len(servers)} of {self.places.expected}"
             self._make_map(servers, asked)
+        elif asked.run == self.run and self.map.copied:
+            self._learn_map(asked.map)
         elif self.places.outgrow(asked.map if asked.run == self.run else None):
             self.changed = True
         if facts is None:

@@ -48,6 +48,7 @@ class CoordinatorService:
         self.coordinator, self._identity = coordinator, identity
         self._replies, self._announcements, self._folder = replies, announcements, folder
         self._kept_at = 0.0
+        coordinator.keep = self.keep_map
         self._kept_map = 0  # the map epoch that is in `folder`
         self._over_since: float | None = None  # in seconds of listening
 
@@ -56,8 +57,7 @@ class CoordinatorService:
         message = each.message
         try:
             answer = self._answer(message, now)
-            self.keep_map()
-            if answer is not None:
+            if answer is not None and self.keep_map():
                 self._replies.answer(each, answer[0], self._header, answer[1])
         except RefusedError as error:
             if message.kind in (Kind.JOIN, Kind.REPORT) and not error.rejoin:
@@ -104,16 +104,20 @@ class CoordinatorService:
             if facts is not None and not self._folder.note(facts):
                 coordinator.changed = True  # the writer has no room: try again after the next interval
 
-    def keep_map(self) -> None:
-        """Write the state if roles of copies have changed: before anybody acts by them, and so at once.
+    def keep_map(self) -> bool:
+        """Write the state if roles of copies have changed: before anybody learns of them, and so at once.
 
-        Otherwise a coordinator that is started again could make a server primary that lacks stable updates.
+        Otherwise a coordinator that is started again could make a server primary that lacks stable updates. Return
+        False if the disk refuses: then nobody may be told.
         """
         bucket_map = self.coordinator.map
         if self._folder is None or bucket_map is None or not bucket_map.copied or bucket_map.epoch == self._kept_map:
-            return
-        if self._folder.write_now({"identity": self._identity, "coordinator": self.coordinator.snapshot()}):
-            self._kept_map = bucket_map.epoch
+            return True
+        if not self._folder.write_now({"identity": self._identity, "coordinator": self.coordinator.snapshot()}):
+            self.coordinator.changed = True
+            return False
+        self._kept_map = bucket_map.epoch
+        return True
 
     def unwritten(self) -> dict[str, Any] | None:
         """Return the state, None if it has not changed since the last call; from now on it counts as written."""

@@ -20,12 +20,16 @@ _MOST_SPREAD = 4  # groups that a server is the first primary of, at most
 
 @dataclasses.dataclass(frozen=True)
 class CopyGroup:
-    """Who has one group of buckets. Servers are named by their places in the bucket map; `epoch` is the map epoch."""
+    """Who has one group of buckets. Servers are named by their places in the bucket map; `epoch` is the map epoch.
+
+    `since` is the map epoch since which the primary has been primary, with what it has in memory.
+    """
 
     epoch: int
     primary: int
     in_sync: tuple[int, ...] = ()
     joining: tuple[int, ...] = ()
+    since: int = 0
 
     @property
     def holders(self) -> tuple[int, ...]:
@@ -95,7 +99,13 @@ def grant(now: CopyGroup, swap: Swap, epoch: int) -> CopyGroup | None:
         return None
     # A copy that takes over vouches for the copies that were in sync with the old primary, and for no others.
     vouched = {*now.in_sync, *(() if deposes else now.joining)}
-    return dataclasses.replace(wanted, epoch=epoch) if set(wanted.in_sync) <= vouched else None
+    return renewed(now, wanted, epoch) if set(wanted.in_sync) <= vouched else None
+
+
+def renewed(before: CopyGroup, group: CopyGroup, epoch: int) -> CopyGroup:
+    """Return a changed group under a new map epoch; `before` is how it was."""
+    since = epoch if group.primary != before.primary else before.since
+    return dataclasses.replace(group, epoch=epoch, since=since)
 
 
 def promoted(group: CopyGroup, server: int) -> CopyGroup:

@@ -18,6 +18,7 @@ from adam_mp.params.run.copy_groups import (
     grant,
     handed_over,
     promoted,
+    renewed,
     with_joining,
 )
 from adam_mp.params.run.copy_groups import without as without_copy
@@ -55,18 +56,30 @@ def newest(bucket_map: BucketMap, told: BucketMap | None) -> BucketMap:
 def without_memory(bucket_map: BucketMap, place: int, kept: Collection[int] = ()) -> BucketMap:
     """Return the map after the server at `place` was started again: of the groups that it had, it has `kept` alone.
 
-    Where it was primary, the first in-sync copy takes over. If there is none, it stays primary: then the weights of
-    that group are lost, and replicas offer theirs.
+    Where it was primary, the first in-sync copy takes over. If there is none, it stays primary, under a new map epoch:
+    then the weights of that group are lost, and replicas offer theirs.
     """
+    epoch = bucket_map.epoch + 1
 
     def bereft(number: int, group: CopyGroup) -> CopyGroup:
         if place not in group.holders or number in kept:
             return group
         if place != group.primary:
             return without_copy(group, place)
-        return promoted(group, group.in_sync[0]) if group.in_sync else group
+        if group.in_sync:
+            return promoted(group, group.in_sync[0])
+        return CopyGroup(epoch, place, (), group.joining, since=epoch)
 
     return _changed(bucket_map, bereft)
+
+
+def without_joining(bucket_map: BucketMap, places: Collection[int]) -> BucketMap:
+    """Return the map without the copies that are being made on some servers."""
+
+    def without_these(_: int, group: CopyGroup) -> CopyGroup:
+        return dataclasses.replace(group, joining=tuple(each for each in group.joining if each not in places))
+
+    return _changed(bucket_map, without_these) if places else bucket_map
 
 
 def with_new_copies(bucket_map: BucketMap, copies: int, living: Collection[int]) -> BucketMap:
@@ -158,11 +171,11 @@ def _changed(bucket_map: BucketMap, change: Callable[[int, CopyGroup], CopyGroup
     groups = [change(number, group) for number, group in enumerate(bucket_map.copied)]
     if tuple(groups) == bucket_map.copied:
         return bucket_map
-    renewed = tuple(
-        group if group == before else dataclasses.replace(group, epoch=epoch)
+    copied = tuple(
+        group if group == before or group.epoch == epoch else renewed(before, group, epoch)
         for group, before in zip(groups, bucket_map.copied, strict=True)
     )
-    return dataclasses.replace(bucket_map, epoch=epoch, copied=renewed)
+    return dataclasses.replace(bucket_map, epoch=epoch, copied=copied)
 
 
 def _hosts(bucket_map: BucketMap) -> Sequence[str]:

@@ -11,6 +11,7 @@ from adam_mp.params.run.wishes import Lag
 
 MEMBER_DEADLINE = 15.0  # seconds of silence after which the coordinator presumes a member dead
 LIVING = 3.0  # seconds of silence after which a newcomer may have a server's address; servers report twice a second
+_MOST_DOUBLINGS = 5
 LIFE = 32  # the lower bits of a sequence count a member's messages; the bits above are its life, new at each start
 
 
@@ -37,7 +38,9 @@ class Member:
     epoch: int = 0  # the epoch of training that it is in, as it last said
     joined_with: Joining | None = None
     behind: Sequence[Lag] = ()
+    full: bool = False  # a server that has no memory for another copy
     lost: float = float("-inf")  # when another server found it silent
+    losses: int = 0
     gone: bool = False  # it was removed, but has a place in the bucket map and may come back
 
     @property
@@ -55,8 +58,12 @@ class Member:
         return sequence >> LIFE == self.sequence >> LIFE
 
     def may_take_copies(self, listened: float) -> bool:
-        """Tell whether a new copy may be made on this server: it lives, and other servers reach it."""
-        return listened - self.seen < LIVING and self.seen > self.lost and listened - self.lost > LIVING
+        """Tell whether a new copy may be made on this server: it lives, and other servers reach it.
+
+        One that others found silent again and again, because only the coordinator reaches it, waits longer each time.
+        """
+        again = LIVING * 2 ** min(max(self.losses - 1, 0), _MOST_DOUBLINGS)
+        return listened - self.seen < LIVING and self.seen > self.lost and listened - self.lost > again
 
     def as_dict(self, now: float, listened: float) -> dict[str, Any]:
         """Return what `status` shows at `now` by the clock; `listened` is how long the coordinator has listened."""

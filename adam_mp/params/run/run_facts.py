@@ -7,11 +7,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from adam_mp.errors import SettingsError, several
+from adam_mp.errors import AdamError, SettingsError, several
 from adam_mp.memory.segment import megabytes
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.transport.forms import Made, MalformedError, Number, Seen, Whole, brief, entry, is_number, write
 from adam_mp.transport.messages import LONGEST
+from adam_mp.transport.places import parse_place
 from adam_mp.transport.refusal import RefusedError
 
 MOST_IMAGES, MOST_BATCHES, MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
@@ -56,6 +57,17 @@ def _address(told: Any, _: Seen) -> str:
     return told
 
 
+def _copies_address(told: Any, seen: Seen) -> str:
+    """Return an address for copies, "" for none: one that all servers can at least parse."""
+    address = _address(told, seen)
+    try:
+        if address:
+            parse_place(address, "the address for copies")
+    except AdamError as error:
+        raise MalformedError(f"is malformed: {error}") from None
+    return address
+
+
 def _bucket_map(told: Any, seen: Seen) -> BucketMap:
     bucket_map = _any_bucket_map(told, seen)
     if not bucket_map.epoch:
@@ -68,6 +80,7 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
         bucket_map = BucketMap.from_dict(told)
         for server in bucket_map.servers:
             _address(server.address, {})
+            _copies_address(server.copies, {})
     except MalformedError as error:
         raise MalformedError(f"is malformed: address {error}") from None
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -78,6 +91,7 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
 
 
 ADDRESS = Made(_address, str)
+COPIES_ADDRESS = Made(_copies_address, str)
 LAYOUT = Made(_layout, LayoutFacts.as_list)
 BUCKET_MAP = Made(_bucket_map, BucketMap.as_dict)
 ANY_BUCKET_MAP = Made(_any_bucket_map, BucketMap.as_dict)  # map epoch 0, older than all others, is allowed too

@@ -12,7 +12,15 @@ from typing import Any
 
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.news import ENDED, FAILED, EndedEpoch
-from adam_mp.params.run.run_facts import ADDRESS, BUCKET_MAP, LARGEST, LARGEST_COUNT, MOST_IMAGES, RunFacts
+from adam_mp.params.run.run_facts import (
+    ADDRESS,
+    BUCKET_MAP,
+    COPIES_ADDRESS,
+    LARGEST,
+    LARGEST_COUNT,
+    MOST_IMAGES,
+    RunFacts,
+)
 from adam_mp.params.run.wishes import MOST_GROUPS, Lag, RoleWish
 from adam_mp.transport.forms import (
     Choice,
@@ -92,7 +100,7 @@ class Joining:
     leased: Sequence[int] = entry(Wholes("batches", 0, _last_batch), ())
     finished: Sequence[EndedEpoch] = entry(ENDED, ())
     map: BucketMap | None = entry(Optional(BUCKET_MAP), None)
-    copies: str = entry(ADDRESS, "")
+    copies: str = entry(COPIES_ADDRESS, "")
     kept: Sequence[int] = entry(Wholes("groups", 0, MOST_GROUPS), ())
 
 
@@ -118,6 +126,8 @@ def read_joining(facts: Any) -> Joining:
 class Reporting:
     """What a REPORT says. A server reports `statistics`, and in a run with copies `wishes` and `behind`.
 
+    A server that is `full` has no memory for another copy.
+
     All other fields are a replica's: `wanted` is how many batches the replica wants; `states` asks which batches of the
     epoch are trained.
     """
@@ -130,6 +140,7 @@ class Reporting:
     states: bool = entry(Flag(), False)
     wishes: Sequence[RoleWish] = entry(ListOf(Inner(RoleWish), "wishes"), ())
     behind: Sequence[Lag] = entry(ListOf(Inner(Lag), "copies that are behind"), ())
+    full: bool = entry(Flag(), False)
 
 
 def read_reporting(facts: Any, run: RunFacts | None) -> Reporting:
@@ -138,7 +149,7 @@ def read_reporting(facts: Any, run: RunFacts | None) -> Reporting:
     `run` has the limits for a replica's report; None if the sender is a server.
     """
     if run is None:
-        return read(Reporting, facts, RefusedError, ("statistics", "wishes", "behind"))
+        return read(Reporting, facts, RefusedError, ("statistics", "wishes", "behind", "full"))
     return read(Reporting, facts, RefusedError, seen={"facts": run})
 
 

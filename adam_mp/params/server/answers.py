@@ -27,7 +27,7 @@ from adam_mp.transport.messages import Kind, Message
 BUFFERS = 24  # shared by all peers
 _FORGOTTEN = 5.0  # seconds after the last request for an answer until the server forgets it
 _TIDYING = 0.5  # seconds between two searches for answers to forget
-_Key = tuple[bool, int]  # (True, matrix) for a request with activations, else (False, shard)
+_Key = tuple[bool, int, int]  # (True, matrix, group) for a request with activations, else (False, shard, 0)
 
 
 @dataclasses.dataclass
@@ -70,7 +70,8 @@ class Answers:
         A repeated request does not change the answer while that is owed or on its way, unless it is under a newer map
         epoch: the replica does not take the answer to an older one.
         """
-        key = (request.kind == Kind.FACTORS, request.shard)
+        of_matrix = request.kind == Kind.FACTORS
+        key = (of_matrix, request.shard, request.group if of_matrix else 0)
         owed = self._owed.get(peer, {}).get(key)
         leaving = (each for each in self._leaving.get(peer, []) if each.key == key and not each.sent.done)
         asked = (request.map_epoch, request.sequence)

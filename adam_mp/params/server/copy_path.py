@@ -6,13 +6,17 @@
                                            ── BEAT, each `beat` seconds ──▶
       silence(address) ◀── when heard ──   ◀─ BEAT ──
 
-Beats have connections of their own, so they do not wait behind copies. A message of any kind tells that its sender
-lives. A connection that breaks tells at once that it does not. Each server sends through its own connections only, so
-no message is an answer on the connection of another.
+Beats leave through connections of their own, so they do not wait behind copies. A message of any kind tells that its
+sender lives. A connection that breaks tells at once that it does not. Each server sends through its own connections
+only, so no message is an answer on the connection of another.
+
+While the server's thread does not take what came, this thread reads no more, and nobody counts as silent meanwhile. If
+the server's thread takes nothing for `_HUNG` seconds, beats end: then another server takes its place.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -20,6 +24,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
+from adam_mp.errors import AdamError, TransportError
 from adam_mp.params.run.listening import Listening
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import Kind, Message
@@ -29,7 +34,8 @@ from adam_mp.transport.zeromq import SocketDialer, SocketListener
 _TURN = 0.01  # seconds that the thread waits for a message, at most
 _LONGEST_TURN = 0.05  # seconds of a turn that count as silence of others: in a longer one this process did not run
 _LATE = 0.05  # seconds
-_MOST_POSTED = 256  # messages
+_MOST_POSTED = 64  # messages to a server that wait to be sent
+_HUNG = 5.0  # seconds
 _UNREAD = 32  # copies that wait for the server's thread; then the thread reads no more, and primaries wait
 
 
@@ -116,8 +122,10 @@ class CopyThread:
         self.heard, self._posted = (os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(2))
         self._others = Others(patience)
         self._wanted: tuple[Mapping[int, str], Mapping[str, int]] = ({}, {})
-        self._out: deque[tuple[str, Message]] = deque()
+        self._out: dict[str, deque[Message]] = {}
         self._in: deque[Message] = deque()
+        self._taken = time.monotonic()  # when the server's thread last looked
+        self._error: Exception | None = None  # that ended the thread
         self.bytes_sent = 0
         self._ends = False
         self._thread = threading.Thread(target=self._run, name="copies", daemon=True)
@@ -129,14 +137,18 @@ class CopyThread:
 
     def post(self, address: str, message: Message) -> bool:
         """See `CopyPath.post`."""
-        if address not in self._wanted[0].values() or len(self._out) >= _MOST_POSTED:
+        queued = self._out.setdefault(address, deque())
+        if address not in self._wanted[0].values() or len(queued) >= _MOST_POSTED:
             return False
-        self._out.append((address, message))
+        queued.append(message)
         os.eventfd_write(self._posted, 1)
         return True
 
     def take(self) -> Message | None:
-        """See `CopyPath.take`."""
+        """See `CopyPath.take`. Raises TransportError if the thread has ended by an error."""
+        if self._error is not None:
+            raise TransportError(f"copies cannot be sent or taken any more: {self._error!r}")
+        self._taken = time.monotonic()
         if self._in:
             return self._in.popleft()
         _clear(self.heard)
@@ -165,26 +177,33 @@ class CopyThread:
 
     def _run(self) -> None:
         copies, beats = SocketDialer(self._keys), SocketDialer(self._keys)
-        places: dict[str, Place] = {}
-        wanted, listening, beaten = None, Listening(_LONGEST_TURN), float("-inf")
         try:
-            while not self._ends:
-                if wanted is not self._wanted:
-                    wanted = self._wanted
-                    places = self._dial(frozenset(wanted[0].values()), places, copies, beats)
-                now = time.monotonic()
-                self._others.listened = listening.step(now)
-                if now - beaten >= self._beat:
-                    beaten = now
-                    for place in places.values():
-                        beats.send(place, Message(Kind.BEAT, **wanted[1]))
-                for address, place in places.items():
-                    self._others.see(address, beats.reaches(place))
-                self._send(places, copies)
-                self._receive(wanted[0])
+            self._carry(copies, beats)
+        except Exception as error:  # the server's thread raises it
+            self._error = error
+            os.eventfd_write(self.heard, 1)
         finally:
             for each in (copies, beats, self._listener):
                 each.close()
+
+    def _carry(self, copies: SocketDialer, beats: SocketDialer) -> None:
+        places: dict[str, Place] = {}
+        wanted, listening, beaten, read_all = None, Listening(_LONGEST_TURN), float("-inf"), True
+        while not self._ends:
+            if wanted is not self._wanted:
+                wanted = self._wanted
+                places = self._dial(frozenset(wanted[0].values()), places, copies, beats)
+            now, before = time.monotonic(), listening.seconds
+            passed = listening.step(now) - before
+            self._others.listened += passed if read_all else 0.0
+            if now - beaten >= self._beat and now - self._taken < _HUNG:
+                beaten = now
+                for place in places.values():
+                    beats.send(place, Message(Kind.BEAT, **wanted[1]))
+            for address, place in places.items():
+                self._others.see(address, beats.reaches(place))
+            self._send(places, copies)
+            read_all = self._receive(wanted[0])
 
     def _dial(
         self, addresses: frozenset[str], before: Mapping[str, Place], copies: SocketDialer, beats: SocketDialer
@@ -193,33 +212,34 @@ class CopyThread:
         for address in before.keys() - addresses:
             copies.hang_up(before[address])
             beats.hang_up(before[address])
-        places = {address: parse_place(address, "the server's address for copies") for address in addresses}
-        for place in places.values():
-            copies.dial(place)
-            beats.dial(place)
+        places = {}
+        for address in addresses:
+            with contextlib.suppress(AdamError):  # one that cannot be dialled stays silent, and so is replaced
+                place = parse_place(address, "the server's address for copies")
+                copies.dial(place)
+                beats.dial(place)
+                places[address] = place
         return places
 
     def _send(self, places: Mapping[str, Place], copies: SocketDialer) -> None:
         """Send what is posted; what cannot be sent now stays, in its order."""
         _clear(self._posted)
-        left: list[tuple[str, Message]] = []
-        full: set[str] = set()
-        while self._out:
-            address, message = self._out.popleft()
-            if address not in places:
-                continue
-            if address in full or copies.send(places[address], message) is None:
-                full.add(address)
-                left.append((address, message))
-            else:
-                self.bytes_sent += message.length
-        self._out.extendleft(reversed(left))
+        for address, queued in list(self._out.items()):
+            if address not in self._wanted[0].values():
+                queued.clear()
+            while queued and address in places and copies.send(places[address], queued[0]) is not None:
+                self.bytes_sent += queued.popleft().length
 
-    def _receive(self, known: Mapping[int, str]) -> None:
-        """Take messages for one turn, while nothing is posted and the server's thread takes what came."""
-        if self._listener.wait(_TURN, [self._posted]) or len(self._in) >= _UNREAD:
-            return
-        while len(self._in) < _UNREAD and (received := self._listener.receive(0)) is not None:
+    def _receive(self, known: Mapping[int, str]) -> bool:
+        """Wait for one turn, or until something is posted; take what came. Return whether that was all there was."""
+        if len(self._in) >= _UNREAD:
+            time.sleep(_TURN)
+            return False
+        self._listener.wait(_TURN, [self._posted])
+        while len(self._in) < _UNREAD:
+            received = self._listener.receive(0)
+            if received is None:
+                return True
             message = received[1]
             address = known.get(message.sender)
             if address is None:
@@ -228,6 +248,7 @@ class CopyThread:
             if message.kind != Kind.BEAT:
                 self._in.append(message)
                 os.eventfd_write(self.heard, 1)
+        return False
 
 
 def _clear(descriptor: int) -> None:

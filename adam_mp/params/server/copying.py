@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from adam_mp.errors import SpaceError
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.copy_groups import CopyGroup
 from adam_mp.params.run.wishes import Lag, RoleWish
@@ -49,7 +50,8 @@ class _Held:
 class Copying:
     """The groups of one server, whose number as a member is `identity`, in the shards of `table`.
 
-    `outdated` says that another server knows a newer bucket map: the caller should ask for news.
+    `outdated` says that another server knows a newer bucket map: the caller should ask for news. `full` says that there
+    is no memory for another copy; `trouble` is a line for the user about it, which the caller sets to "" once shown.
     """
 
     def __init__(self, path: CopyPath, table: ShardTable, identity: int, settings: CopySettings) -> None:
@@ -60,14 +62,16 @@ class Copying:
         self._held: dict[int, _Held] = {}
         self._wishes: tuple[RoleWish, ...] = ()
         self._looked = float("-inf")
-        self.outdated = False
+        self.outdated = self.full = False
+        self.trouble = ""
 
     # Roles.
 
     def learn(self, bucket_map: BucketMap, run: int, shards: Sequence[Sequence[int]]) -> frozenset[int]:
         """Take the roles that a map gives this server; return the groups of which it is not primary any more.
 
-        `shards` has the shards of each group. Raises SpaceError if there is no room for a group.
+        `shards` has the shards of each group. Raises SpaceError if there is no room for a group that this server is to
+        have at once; it does not begin a copy for which there is no room.
         """
         self._map, self._run, self._me = bucket_map, run, bucket_map.place_of(self._identity)
         self.outdated, self._wishes, self._looked = False, (), float("-inf")
@@ -79,27 +83,41 @@ class Copying:
                     del self._held[number]
                     self._table.drop(number)
             elif held is None:
-                self._table.add(number, shards[number])
-                held = self._held[number] = _Held(group, Follower())
-                self._take_role(held, number, shards[number], is_new=True)
+                if self._has_room(group, number, shards[number]):
+                    held = self._held[number] = _Held(group, Follower())
+                    self._take_role(held, number, shards[number], is_new=True)
             elif group.epoch > held.group.epoch:
                 self._take_role(held, number, shards[number], is_new=False)
         others = {server.identity: server.copies for server in bucket_map.servers if server.identity != self._identity}
         self._path.connect(others, {"run": run, "sender": self._identity})
         return frozenset(led - self.leads().keys())
 
+    def _has_room(self, group: CopyGroup, number: int, shards: Sequence[int]) -> bool:
+        """Make the shards of a group; return False if there is no memory for a copy."""
+        try:
+            self._table.add(number, shards)
+        except SpaceError as error:
+            if self._me not in group.joining:
+                raise
+            self.full, self.trouble = True, f"no room for a copy of bucket group {number}: {error}"
+            return False
+        return True
+
     def _take_role(self, held: _Held, number: int, shards: Sequence[int], is_new: bool) -> None:
-        group = held.group if is_new else self._map.copied[number]
+        group = self._map.copied[number]
+        has_led = held.leader is not None and held.group.since == group.since
         held.group = group
         held.follower.learn(group.epoch)
         if group.primary != self._me:
             held.leader = None
             held.filling.clear()
-        elif held.leader is None:
+        elif not has_led:
+            held.filling.clear()
             if not is_new:
                 self._table.renew(number)
             held.leader = Leader(group, shards, self._settings.interval)
         else:
+            assert held.leader is not None
             held.leader.regroup(group)
 
     def leads(self) -> dict[int, int]:
@@ -151,31 +169,42 @@ class Copying:
         held = self._held.get(entry.group) if entry is not None else None
         if entry is None or held is None:
             self.outdated = True
+            if message.kind == Kind.COPY:
+                self._answer(message, Kind.MOVED, 0)
             return
         self.outdated |= message.map_epoch > held.group.epoch
         if message.kind == Kind.COPY:
             self._take_copy(held, entry, message)
-        elif message.kind == Kind.COPIED and held.leader is not None:
-            place = self._map.place_of(message.sender)
-            assert place is not None
-            held.leader.copied(place, message.map_epoch, message.shard, message.version)
+        elif held.leader is not None and (place := self._map.place_of(message.sender)) is not None:
+            if message.kind == Kind.COPIED:
+                held.leader.copied(place, message.map_epoch, message.shard, message.version)
+            elif message.kind == Kind.MOVED:
+                held.leader.refused(place, message.shard, message.version)
 
     def _take_copy(self, held: _Held, entry: Entry, message: Message) -> None:
-        """Take a copy and acknowledge it; answer MOVED, with the newer map epoch, to one of an older."""
+        """Take a copy and acknowledge it. MOVED, with this server's map epoch, answers one that it cannot take now."""
         if held.leader is not None and message.map_epoch >= held.group.epoch:
-            return  # this server is to be replaced, and learns it with the next news
+            self._answer(
+                message, Kind.MOVED, held.group.epoch
+            )  # it is to be replaced, and learns it with the next news
+            return
         content = _read_copy(message, entry)
         if content is None:
             return
         taken = held.follower.takes(message.map_epoch, message.shard, message.version)
         if taken:
             self._table.take_copy(message.shard, message.version, *content)
-        kind, epoch = (Kind.MOVED, held.follower.epoch) if taken is None else (Kind.COPIED, message.map_epoch)
+        if taken is None:
+            self._answer(message, Kind.MOVED, held.follower.epoch)
+        else:
+            self._answer(message, Kind.COPIED, message.map_epoch)
+
+    def _answer(self, copy: Message, kind: Kind, epoch: int) -> None:
         answer = Message(
-            kind, run=self._run, sender=self._identity, map_epoch=epoch, shard=message.shard, version=message.version,
-            group=entry.group,
+            kind, run=self._run, sender=self._identity, map_epoch=epoch, shard=copy.shard, version=copy.version,
+            group=copy.group,
         )  # fmt: skip
-        self._post(message.sender, answer)
+        self._post(copy.sender, answer)
 
     def _send(self, leader: Leader, follower: int, entry: Entry, now: float) -> None:
         weights = entry.weights if entry.version else entry.weights[:0]

@@ -49,8 +49,8 @@ class _There:
 class Leader:
     """The primary's side of one group, from the moment in which it learns of the group's map epoch.
 
-    `shards` are the group's. A shard is copied at most every `interval` seconds to each follower. Under a new epoch the
-    primary copies all shards once more, because it does not know what other copies got from the primary before it.
+    `shards` are the group's. A shard is copied at most every `interval` seconds to each follower. A server that becomes
+    primary copies all shards once more, because it does not know what the other copies got from the primary before it.
     """
 
     def __init__(self, group: CopyGroup, shards: Sequence[int], interval: float) -> None:
@@ -107,10 +107,17 @@ class Leader:
         """Take a COPIED; return whether it tells of a COPY that was on its way."""
         there = self._there.get(follower)
         copy = there.flying.get(shard) if there is not None else None
-        if there is None or copy is None or epoch > self.group.epoch or copy.version != version:
+        if there is None or copy is None or epoch != self.group.epoch or copy.version != version:
             return False
         there.has[shard] = there.flying.pop(shard)
         return True
+
+    def refused(self, follower: int, shard: int, version: int) -> None:
+        """Take the refusal of a COPY: one side does not know the newest map epoch yet, so it is sent again soon."""
+        there = self._there.get(follower)
+        if there is not None and shard in there.flying and there.flying[shard].version == version:
+            del there.flying[shard]
+            there.dirty.setdefault(shard)
 
     def stable(self, shard: int, sender: int, applied: int) -> int:
         """Return the newest update of a sender that is stable in a shard; `applied` is the newest in the primary's."""

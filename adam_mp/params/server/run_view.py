@@ -135,8 +135,8 @@ class HostedRun:
         if member is None:  # this process was stopped for so long that the coordinator has presumed it dead
             self._join(now)
             return None
-        facts = write(make())
-        return read(News, self._coordinator.report(self._identity, member.sequence + 1, facts, now), FrameError)
+        told = self._coordinator.report(self._identity, member.sequence + 1, write(make()), now)
+        return read(News, told, FrameError) if self._coordinator.keep() else None
 
     def _join(self, now: float) -> None:
         """Join with a new life, whose random bits nobody else can guess."""

@@ -124,14 +124,22 @@ class ParameterServer:
     def _interval(self, now: float) -> float:
         """Return the seconds from the last report to the next."""
         copying = self.copying
-        if copying is not None and self.view.phase == "training" and (copying.outdated or copying.wishes(now)):
+        if copying is not None and self._changes_roles and (copying.outdated or copying.wishes(now)):
             return _WISHING
         return _STRANGERS if self._has_strangers else _REPORT
 
     def _report(self, now: float) -> Reporting:
-        if self.copying is None or self.view.phase != "training":
+        if self.copying is None or not self._changes_roles:
             return Reporting(statistics=self.figures(now))
-        return Reporting(self.figures(now), wishes=self.copying.wishes(now), behind=self.copying.behind())
+        copying = self.copying
+        return Reporting(
+            self.figures(now), wishes=copying.wishes(now), behind=copying.behind(), full=copying.full
+        )  # fmt: skip
+
+    @property
+    def _changes_roles(self) -> bool:
+        """Whether replicas are there that need every group: until the last has left, for it brings its last updates."""
+        return self.view.phase != "waiting" and not self.view.over
 
     # Weights.
 
@@ -294,6 +302,9 @@ class ParameterServer:
         assert self.table is not None
         shards = shards_of_groups(layout, len(bucket_map.servers), len(bucket_map.copied))
         lost = self.copying.learn(bucket_map, self.view.run, shards)
+        if self.copying.trouble:
+            self._announcements.say(self.copying.trouble)
+            self.copying.trouble = ""
         self._leads = self.copying.leads()
         self._waits.forget(now, lost)
         self.view.has(self.table.groups, bucket_map)

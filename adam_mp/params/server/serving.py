@@ -44,9 +44,9 @@ class ServerSpec:
     ends after `wait` seconds in which the run has no replica.
 
     With `copies` above 1 the server takes copies at `copies_listen`, by default on a port of the host of `listen` that
-    the system chooses; others find it at `copies_advertise`, by default the host of `advertise`. The first server says
-    how many copies the run has, and how it commits (`BucketMap.commit`). Servers beat every `beat` seconds; one that
-    is silent for `failover` seconds is replaced.
+    the system chooses, which others find at the host of `advertise`. The first server says how many copies the run has,
+    and how it commits (`BucketMap.commit`). Servers beat every `beat` seconds; one that misses its beats for `failover`
+    seconds is replaced.
     """
 
     listen: str
@@ -122,20 +122,38 @@ def _serve(
 
 def _open_copies(spec: ServerSpec, address: Place, server: SocketListener, ends: contextlib.ExitStack) -> CopyPlace:
     """Listen for copies, and start the thread that sends and takes them; `ends` has what ends it."""
+    place, known = _place_for_copies(spec, address)
+    try:
+        listener = SocketListener(place, spec.keys)
+    except TransportError as error:
+        raise TransportError(str(error).replace("--listen", "--copies-listen")) from None
+    path = CopyThread(listener, spec.keys, spec.beat, spec.beat + spec.failover)
+    ends.callback(path.close)
+    at = listener.address
+    if known is not None and isinstance(at, Address):
+        at = Address(known, at.port)
+    settings = CopySettings(patience=spec.beat + spec.failover)
+    return CopyPlace(str(at), path, settings, lambda seconds: server.wait(seconds, [path.heard]))
+
+
+def _place_for_copies(spec: ServerSpec, address: Place) -> tuple[Place, str | None]:
+    """Return where to listen for copies, and the host by which others find that, None for the same."""
     if spec.copies_listen is not None:
         place = parse_place(spec.copies_listen, "--copies-listen", 0)
     elif isinstance(address, Address):
         place = Address(address.host, 0)
     else:
         raise SettingsError("--copies on a socket file: say with --copies-listen unix:FILE where to take copies")
-    listener = SocketListener(place, spec.keys)
-    path = CopyThread(listener, spec.keys, spec.beat, spec.beat + spec.failover)
-    ends.callback(path.close)
-    host = spec.advertise.rpartition(":")[0] or spec.advertise if spec.advertise is not None else None
-    at = listener.address
-    known_at = str(Address(host, at.port)) if host is not None and isinstance(at, Address) else str(at)
-    settings = CopySettings(patience=spec.beat + spec.failover)
-    return CopyPlace(known_at, path, settings, lambda seconds: server.wait(seconds, [path.heard]))
+    if not isinstance(place, Address) or not (spec.copies_listen is None or _is_everywhere(place)):
+        return place, None
+    if spec.advertise is None:
+        if _is_everywhere(place):
+            raise SettingsError(
+                f"--copies-listen {place}: say with --advertise HOST:PORT where others find this server"
+            )
+        return place, None
+    advertised = parse_place(_advertised(spec.advertise, address), "--advertise", 0)
+    return place, advertised.host if isinstance(advertised, Address) else None
 
 
 def _announce(spec: ServerSpec, listener: SocketListener, coordinates: bool, tell: Callable[[str], None]) -> None:

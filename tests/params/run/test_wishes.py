@@ -17,7 +17,7 @@ def test_wishes_for_the_same_reason_are_granted_together_and_said_in_a_line():
     ]
     granted, lines, silent = grant_wishes(MAP, 1, wishes)
     assert granted.epoch == 7
-    assert granted.copied == (CopyGroup(6, 1, (2,)), CopyGroup(7, 1, (3,)), MAP.copied[2])
+    assert granted.copied == (CopyGroup(6, 1, (2,), since=6), CopyGroup(7, 1, (3,), since=7), MAP.copied[2])
     assert lines == ["s1 is primary of 2 bucket groups (0, 1) now, 0.62 s after s0 was last heard"]
     assert silent == {10}
 
