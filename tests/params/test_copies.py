@@ -201,7 +201,6 @@ class World:
     def fault(self):
         """Kill, stop or cut off a server, one at a time: never one that alone has what is stable."""
         name, kind = self.chance.choice(self.names), self.chance.choice(["kill", "stop", "cut"])
-        place = self.names.index(name)
         whole = all(not group.joining and len(group.in_sync) >= 1 for group in self.map.copied)
         if self.stopped or self.cut or not whole or self.now < self.calm:
             return
@@ -209,7 +208,7 @@ class World:
         if kind == "kill":
             # It has the same identity, as with snapshots: the coordinator makes a new one wait for its place.
             self.servers[name].server.close()
-            self.servers[name] = Server(self, name, self.map.servers[place].identity)
+            self.servers[name] = Server(self, name, self.servers[name].identity)
         elif kind == "stop":
             self.stopped[name] = self.now + self.chance.choice([0.3, 0.8, 2.0])
         else:
@@ -277,7 +276,7 @@ def check_a_world(seed, commit):
         for number, group in enumerate(world.map.copied):
             assert group.in_sync, "there are copies; a server that was silent often is given new ones late"
             for place in (group.primary, *group.in_sync):
-                entries = world.servers[world.names[place]].server.table.entries.values()
+                entries = world.servers[world.map.servers[place].address].server.table.entries.values()
                 for entry in entries:
                     if entry.group == number:
                         assert np.array_equal(entry.weights, expected[world.layout.shards[entry.number].place])
