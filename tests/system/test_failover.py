@@ -12,7 +12,9 @@ import pytest
 from benchmarks import failover
 
 
-@pytest.mark.parametrize(("commit", "number"), [("copied", signal.SIGKILL), ("all", signal.SIGSTOP)])
+@pytest.mark.parametrize(
+    ("commit", "number"), [("copied", signal.SIGKILL), pytest.param("all", signal.SIGSTOP, marks=pytest.mark.long)]
+)
 def test_another_server_takes_the_place_of_one_and_no_update_is_lost(commit, number):
     with failover.Run(commit) as run:
         place = run.victim(random.Random(1))
