@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from adam_mp.transport.keys import read_keys
 
 def run(arguments: Sequence[str]) -> int:
     """Serve until the run is done, and return 0; return 128 plus its number if a signal stops it."""
+    spec = _spec(parse(_parser(), arguments))
+    with Interruption() as interruption:
+        done = serve_parameters(spec, lambda: interruption.requested is not None, standard_output().say)
+    return 0 if done else EXIT_CODES.get(interruption.requested or "", 1)
+
+
+def _parser() -> Parser:
     parser = Parser(
         prog="adam-mp serve-params",
         description="Run a parameter server. The first of a run is also its coordinator: further servers join it with "
@@ -47,6 +55,13 @@ def run(arguments: Sequence[str]) -> int:
         help="how long the first server waits without any replica before it ends with an error (default: "
         f"{ServerSpec.wait:g})",
     )  # fmt: skip
+    _add_copies(parser)
+    parser.add_argument("--address-file", metavar="FILE", help="write the server's address here once it listens")
+    add_common(parser)
+    return parser
+
+
+def _add_copies(parser: Parser) -> None:
     parser.add_argument(
         "--copies", metavar="N", type=int, default=1,
         help="keep all weights on N of the run's servers: if one dies or hangs, another takes its place at once; give "
@@ -71,9 +86,10 @@ def run(arguments: Sequence[str]) -> int:
         help="how long a server with copies may miss its beats before another takes its place (default: "
         f"{ServerSpec.failover:g})",
     )  # fmt: skip
-    parser.add_argument("--address-file", metavar="FILE", help="write the server's address here once it listens")
-    add_common(parser)
-    values = parse(parser, arguments)
+
+
+def _spec(values: argparse.Namespace) -> ServerSpec:
+    """Return the settings that the flags give; raises SettingsError for wrong ones."""
     if not 1 <= values.servers <= 64:
         raise SettingsError(f"--servers is {values.servers}; expected 1 to 64")
     if not 0 < values.snapshot_seconds <= 86400:
@@ -87,7 +103,7 @@ def run(arguments: Sequence[str]) -> int:
     for name in ("beat_seconds", "failover_seconds"):
         if not 0.01 <= (seconds := getattr(values, name)) <= 3600:
             raise SettingsError(f"--{name.replace('_', '-')} is {seconds:g}; expected 0.01 to 3600")
-    spec = ServerSpec(
+    return ServerSpec(
         listen=values.listen,
         advertise=values.advertise,
         join=values.join,
@@ -103,6 +119,3 @@ def run(arguments: Sequence[str]) -> int:
         beat=values.beat_seconds,
         failover=values.failover_seconds,
     )
-    with Interruption() as interruption:
-        done = serve_parameters(spec, lambda: interruption.requested is not None, standard_output().say)
-    return 0 if done else EXIT_CODES.get(interruption.requested or "", 1)

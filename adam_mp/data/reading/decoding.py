@@ -30,7 +30,7 @@ _COLOURS = {1: "GRAY", 3: "RGB"}
 _MODES = {1: "L", 3: "RGB"}
 _SIDEWAYS = 5  # EXIF orientations from here on exchange height and width
 _USUAL = LoadOptions()
-# What files are that have the name of an image and are none that is read, by the bytes with which they begin.
+# Files of other kinds may have the name of an image: the bytes with which such a file begins, and what the file is.
 _OTHERS = (
     (b"version https://git-lfs", "a pointer of Git LFS, whose file `git lfs pull` fetches"), (b"gif8", "a GIF image"),
     (b"ii*\0", "a TIFF image"), (b"mm\0*", "a TIFF image"), (b"<!doctype", "a web page"), (b"<html", "a web page"),

@@ -5,9 +5,9 @@ that is stable; and copies that are *joining*: they are being made and may not b
 first primary of several groups, whose copies lie on different other servers. So if a server dies, its work spreads over
 all others.
 
-Who has a group changes only by a `Swap`, which the controller grants if the group's map epoch is still the one that the
-asking server knew (compare-and-swap). The controller checks the two rules that keep updates safe: only the primary or
-an in-sync copy becomes primary, and only the primary says that a copy is in sync.
+A server that wants other roles in a group asks the controller for a `Swap`. The controller grants it if the group's map
+epoch is still the one that the asking server knew (compare-and-swap), and if it keeps two rules: only the primary or an
+in-sync copy becomes primary, and only the primary says that a copy is in sync.
 """
 
 from __future__ import annotations

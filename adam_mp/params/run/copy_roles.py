@@ -41,11 +41,7 @@ def swapped(bucket_map: BucketMap, swap: Swap) -> BucketMap | None:
     if any(not 0 <= place < len(bucket_map.servers) for place in swap.wanted.holders):
         return None
     granted = grant(bucket_map.copied[swap.group], swap, bucket_map.epoch + 1)
-    if granted is None:
-        return None
-    groups = list(bucket_map.copied)
-    groups[swap.group] = granted
-    return dataclasses.replace(bucket_map, epoch=bucket_map.epoch + 1, copied=tuple(groups))
+    return None if granted is None else _with_group(bucket_map, swap.group, granted)
 
 
 def newest(bucket_map: BucketMap, told: BucketMap | None) -> BucketMap:
@@ -56,8 +52,8 @@ def newest(bucket_map: BucketMap, told: BucketMap | None) -> BucketMap:
 def without_memory(bucket_map: BucketMap, place: int, kept: Collection[int] = ()) -> BucketMap:
     """Return the map after the server at `place` was started again: of the groups that it had, it has `kept` alone.
 
-    Where it was primary, the first in-sync copy takes over. If there is none, it stays primary, under a new map epoch:
-    then the weights of that group are lost, and replicas offer theirs.
+    The first in-sync copy takes over each group of which the server was primary. If a group has no in-sync copy, the
+    server stays its primary, under a new map epoch: then the group's weights are lost, and replicas offer theirs.
     """
     epoch = bucket_map.epoch + 1
 

@@ -104,7 +104,7 @@ class ParameterServer:
         self._waited = waited
         if self._answers is not None:
             self.forgotten += self._answers.tidy(now)
-        self._waits.forget(now, frozenset())
+        self._waits.tidy(now)
         news = self.view.report(lambda: self._report(now), self._interval(now), now)
         if news is not None:
             self.learn(news)
@@ -266,7 +266,7 @@ class ParameterServer:
             self._make_table(self.map, news.layout)
             self._made = made
         elif self.copying is not None:
-            self._take_roles(self.map, news.layout, now=0.0)
+            self._take_roles(self.map, news.layout)
         if self.copying is None:
             self._leads = dict.fromkeys(self.table.groups if self.table is not None else (), self.map.epoch)
 
@@ -291,13 +291,13 @@ class ParameterServer:
         self._answers = Answers(self.endpoint, self.table, largest)
         if bucket_map.copied and self._path is not None:
             self.copying = Copying(self._path, self.table, self.identity, self._copy_settings)
-            self._take_roles(bucket_map, layout, now=0.0)
+            self._take_roles(bucket_map, layout)
         loaded = self.snapshots.load(self.table, self.view.run) if self.snapshots is not None else 0
         snapshot = f"; {loaded} from the snapshot" if loaded else ""
         count = sum(map(len, own.values()))
         self._announcements.say(f"{several(count, 'shard')}, {size / 1e6:,.1f} MB{snapshot}")
 
-    def _take_roles(self, bucket_map: BucketMap, layout: LayoutFacts, now: float) -> None:
+    def _take_roles(self, bucket_map: BucketMap, layout: LayoutFacts) -> None:
         assert self.copying is not None
         assert self.table is not None
         shards = shards_of_groups(layout, len(bucket_map.servers), len(bucket_map.copied))
@@ -306,7 +306,7 @@ class ParameterServer:
             self._announcements.say(self.copying.trouble)
             self.copying.trouble = ""
         self._leads = self.copying.leads()
-        self._waits.forget(now, lost)
+        self._waits.forget(lost)
         self.view.has(self.table.groups, bucket_map)
 
     def figures(self, now: float) -> dict[str, Any]:

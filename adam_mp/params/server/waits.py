@@ -48,10 +48,13 @@ class Waits:
                 del self._waits[key]
                 wait.answer()
 
-    def forget(self, now: float, groups: frozenset[int]) -> None:
-        """Forget answers about `groups`, of which this server is not primary any more, and those nobody waits for."""
-        if self._waits:
-            self._waits = {
-                key: wait for key, wait in self._waits.items()
-                if wait.group not in groups and now - wait.asked < _FORGOTTEN
-            }  # fmt: skip
+    def tidy(self, now: float) -> None:
+        """Forget answers that nobody waits for any more."""
+        self._keep(lambda wait: now - wait.asked < _FORGOTTEN)
+
+    def forget(self, groups: frozenset[int]) -> None:
+        """Forget answers about `groups`, of which this server is not primary any more."""
+        self._keep(lambda wait: wait.group not in groups)
+
+    def _keep(self, is_kept: Callable[[Wait], bool]) -> None:
+        self._waits = {key: wait for key, wait in self._waits.items() if is_kept(wait)}

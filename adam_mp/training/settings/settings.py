@@ -324,8 +324,11 @@ class TrainSettings:
 
         if self.wire not in ENCODINGS:
             raise SettingsError(f"--wire is {shown(self.wire)}; expected one of {', '.join(ENCODINGS)}")
-        if self.commit not in ("copied", "all"):
-            raise SettingsError(f"--commit is {shown(self.commit)}; expected copied or all")
+        if self.commit != FIELDS["commit"].default:
+            from adam_mp.params.run.bucket_map import COMMITS
+
+            if self.commit not in COMMITS:
+                raise SettingsError(f"--commit is {shown(self.commit)}; expected {' or '.join(COMMITS)}")
         for name, least in (("servers", self.servers), ("replicas", self.replicas), ("copies", self.copies)):
             if least is not None and least > _MOST_PARTS:
                 raise SettingsError(f"{flag_of(name)} is {shown(least)}; expected at most {_MOST_PARTS}")

@@ -12,14 +12,15 @@ def test_answers_go_once_when_their_updates_are_stable_and_some_are_forgotten():
     waits.put("b", Wait(2, 5, ((3, 4),), lambda: said.append("b again"), asked=14.0))
     waits.settle(lambda wait: wait.group in stable)
     assert (said, waits.count) == ([], 3)
-    waits.forget(11.0, frozenset({7}))
+    waits.tidy(11.0)
+    waits.forget(frozenset({7}))
     assert waits.count == 3
     stable.add(2)
     for _ in range(2):
         waits.settle(lambda wait: wait.group in stable)
     assert said == ["b again"]
-    waits.forget(12.0, frozenset({1}))
+    waits.forget(frozenset({1}))
     assert waits.count == 0
     waits.put("d", Wait(3, 5, (), lambda: None, asked=10.0))
-    waits.forget(15.5, frozenset())
+    waits.tidy(15.5)
     assert waits.count == 0, "nobody asks any more"
