@@ -16,16 +16,25 @@ from adam_mp.data.reading.class_folders import ClassFound, PartFound
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.part_names import pieces_of
 
-_WORD = r"(?:mask|seg|segm|segmentation|gt|ground[-_ ]?truth|trimap|annotation|contour)s?"
-_BELONGS = re.compile(rf"(?P<base>.+?)[-_. ]+{_WORD}(?:[-_. ]?[0-9]+)?", re.IGNORECASE)
-_MAY_BELONG = re.compile(rf"[-_. ]{_WORD}(?:[-_. ]?[0-9]+)?\.[^./\n]+$", re.IGNORECASE | re.MULTILINE)
+_WORD = (
+    r"(?:(?:mask|depth)(?:crop)?|seg|segm|segmentation|gt|ground[-_ ]?truth|trimap|annotation|contour|label|lbl|"
+    r"heatmap)s?"
+)
+_NUMBERED = rf"{_WORD}(?:[-_. ]?[0-9]+)?"
+_BELONGS = re.compile(rf"(?P<base>.+?)(?:[-_. ]+|(?<=[0-9])){_NUMBERED}", re.IGNORECASE)  # 1_mask_2
+_BELONGS_BEFORE = re.compile(rf"{_WORD}[-_. ]+(?P<base>.+)", re.IGNORECASE)  # mask_1
+_MAY_BELONG = re.compile(rf"(?:^|[-_. /0-9]){_NUMBERED}(?:[-_. ]|$)", re.IGNORECASE | re.MULTILINE)
+_SHOWN = r"(?:image|img|rgb|crop|photo|picture|orig|original|color|colour|raw)"  # beside which 1_mask may be 1_image
+_SHOWS = re.compile(rf"(?P<base>.+?)[-_. ]+{_SHOWN}|{_SHOWN}[-_. ]+(?P<behind>.+)", re.IGNORECASE)
 _PAIRED = 0.5  # share of a class's images that have the name of another but for its ending, from which it is told
 _UNSORTED = frozenset((
     "unlabeled", "unlabelled", "unlabeleddata", "unsorted", "unsup", "unsupervised", "unclassified", "unannotated",
     "tosort", "todo", "tmp", "temp", "backup", "backups", "bak", "duplicates", "deleted", "removed", "discarded",
-    "rejected", "excluded", "ignored", "ignore", "archive",
-    "venv", "env", "nodemodules", "results", "output", "outputs", "predictions", "plots", "figures", "logs",
-    "screenshots",
+    "rejected", "excluded", "ignored", "ignore", "archive", "newfolder", "untitledfolder", "images", "all", "allimages",
+    "pred", "preds", "predict", "topredict", "prediction", "predictions", "inference", "samples", "sampleimages",
+    "examples", "demo",
+    "venv", "env", "nodemodules", "pycache", "ipynbcheckpoints", "wandb", "mlruns", "lightninglogs", "checkpoints",
+    "results", "output", "outputs", "plots", "figures", "logs", "screenshots", "assets", "docs",
 ))  # fmt: skip
 
 
@@ -37,7 +46,7 @@ def without_belongings(part: PartFound) -> PartFound:
     kept: dict[str, ClassFound] = {}
     rejected: list[BadSample] = []
     for name, found in part.classes.items():
-        belongs = _belonging(found.images) if not _MAY_BELONG.search(f" {name}.x") else set()
+        belongs = _belonging(found.images) if not _MAY_BELONG.search(name) else set()
         direct = found.direct - sum(image.count("/") == 1 for image in belongs)
         kept[name] = ClassFound([image for image in found.images if image not in belongs], direct) if belongs else found
         rejected += [BadSample(str(part.folder / image), Fault.BELONGS) for image in sorted(belongs)]
@@ -46,17 +55,26 @@ def without_belongings(part: PartFound) -> PartFound:
 
 def _belonging(images: Collection[str]) -> set[str]:
     """Return which images belong to another one of their folder, by their names."""
-    candidates = [name for name in images if _MAY_BELONG.search(name)] if _MAY_BELONG.search("\n".join(images)) else []
-    if not candidates:
+    if not _MAY_BELONG.search("\n".join(images)):
         return set()
+    bases = {name: base for name in images if (base := _base(name)) is not None}
     stems = {os.path.splitext(name)[0] for name in images}
-    found = set()
-    for name in candidates:
-        folder, stem = os.path.split(os.path.splitext(name)[0])
-        match = _BELONGS.fullmatch(stem)
-        if match is not None and os.path.join(folder, match["base"]) in stems:
-            found.add(name)
-    return found
+    shown = {base for name in images if name not in bases and (base := _shown_base(name)) is not None}
+    return {name for name, base in bases.items() if base in stems or base in shown}
+
+
+def _base(name: str) -> str | None:
+    """Return the name, without ending, of the image to which one may belong: a/1 for a/1_mask.png and a/mask_1.png."""
+    folder, stem = os.path.split(os.path.splitext(name)[0])
+    match = _BELONGS.fullmatch(stem) or _BELONGS_BEFORE.fullmatch(stem)
+    return os.path.join(folder, match["base"]) if match is not None else None
+
+
+def _shown_base(name: str) -> str | None:
+    """Return the name of an image without a word that says that it is one: a/1 for a/1_rgb.png and a/img_1.png."""
+    folder, stem = os.path.split(os.path.splitext(name)[0])
+    match = _SHOWS.fullmatch(stem)
+    return os.path.join(folder, match["base"] or match["behind"]) if match is not None else None
 
 
 def told_of(part: PartFound) -> list[str]:

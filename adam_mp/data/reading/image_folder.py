@@ -13,6 +13,7 @@ from adam_mp.data.reading.account import Account, copies, some, why_nothing
 from adam_mp.data.reading.belongings import told_of, without_belongings
 from adam_mp.data.reading.beside import unread_files
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
+from adam_mp.data.reading.deeper_folders import branches, check_deeper
 from adam_mp.data.reading.faults import BadSample
 from adam_mp.data.reading.image_kinds import ENDINGS
 from adam_mp.data.reading.labels import alike, single_images
@@ -27,6 +28,7 @@ from adam_mp.data.reading.meant_classes import (
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
 from adam_mp.data.reading.records import Records, RecordTable
+from adam_mp.data.reading.stores import check_stores
 from adam_mp.errors import DataError, several
 from adam_mp.proposals import nearest
 
@@ -78,6 +80,8 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
         _check_classes(each, train)
     elsewhere = {name for each in usable.values() for name in each.classes}
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
+    if not only_test:
+        check_stores(train)
     notes += unread_files(dict.fromkeys([folder, *places.values()]))
     notes += alike(classes)
     notes += told_of(train)
@@ -124,6 +128,7 @@ def _classes_to_train(
     if named:
         check_no_part_inside(part, elsewhere)
     check_meant(part)
+    check_deeper(part)
     part = _told_or_regrouped(part, notes) if deeper else part
     if len(part.classes) < least:
         (name, only), others = next(iter(part.classes.items())), sorted(part.folders - set(part.classes))
@@ -155,7 +160,7 @@ def _refuse_deep(part: PartFound, named: bool) -> None:
 def _told_or_regrouped(part: PartFound, notes: list[str]) -> PartFound:
     """Return the part as `_regrouped` does; if it is the same, add a note about folders below the classes."""
     made = _regrouped(part, notes)
-    inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
+    inside = {name: branches(name, each)[1] or folders_inside(name, each) for name, each in part.classes.items()}
     if made is part and any(len(each) > 1 for each in inside.values()):
         below = some(sorted({inner for each in inside.values() for inner in each}), 6)
         notes.append(

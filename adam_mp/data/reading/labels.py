@@ -28,6 +28,7 @@ _SINGLE = 0.9  # share of the classes that may have a single image
 _SUM_OFF = 1e-3  # by which the sum of probabilities may be off
 _STRAY, _MOST_STRAY = 0.05, 2  # share of labels that may be damaged, and their number in a small set
 _MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null", "NULL", "None", "N/A", "n/a", "#N/A"))
+_TRUTHS = ("False", "True")
 _UNSEEN = frozenset(("Cf", "Cn", "Co", "Cs"))  # categories of characters without a width
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
 
@@ -59,6 +60,10 @@ class Classes:
             raise DataError(
                 f"{what} labels are {'booleans' if labels.dtype.kind == 'b' else 'numbers'}, but the classes have "
                 f"names ({_listed(self.names)}); give the labels as text too"
+            )
+        if labels.dtype.kind == "b" and self.count != len(_TRUTHS):
+            raise DataError(
+                f"{what} labels are booleans, but there are {self.count} classes; give the labels as numbers too"
             )
         wrong = np.flatnonzero((labels < 0) | (labels >= self.count))
         if wrong.size:
@@ -151,7 +156,8 @@ def class_name(name: str) -> str:
 def alike(names: Sequence[str]) -> list[str]:
     """Return a line if two names of classes are the same but for what the eye passes over.
 
-    That is spaces, upper and lower case, quotes, characters without a width, and ways to write a number: 1, 01, 1.0.
+    That is spaces, underscores, upper and lower case, quotes, characters without a width, and ways to write a number:
+    1, 01, 1.0.
     """
     folded: dict[str, str] = {}
     for name in names:
@@ -159,7 +165,7 @@ def alike(names: Sequence[str]) -> list[str]:
         if other != name:
             return [
                 f"classes {_short(other)} and {_short(name)} look the same: they differ only in spaces, case, quotes, "
-                "invisible characters or the form of a number"
+                "underscores, invisible characters or the form of a number"
             ]
     return []
 
@@ -168,7 +174,7 @@ def _folded(name: str) -> str:
     if name.isascii() and name.isalpha():
         return name.casefold()
     seen = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) not in _UNSEEN)
-    text = " ".join(seen.split()).strip("\"'` ").casefold()
+    text = " ".join(seen.replace("_", " ").split()).strip("\"'` ").casefold()
     if not any(map(str.isdecimal, text)):
         return text
     try:
@@ -230,7 +236,7 @@ def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_tr
         notices = (*alike(classes), *_missing_in_words(labels), *(single_images(present.values()) if to_train else ()))
         found = Classes(len(classes), classes, True, notices)
     elif labels.dtype.kind == "b":
-        found = Classes(2, named if len(named) == 2 else ("False", "True"))
+        found = Classes(2, named if len(named) == len(_TRUTHS) else _TRUTHS)
     else:
         found = _of_numbers(labels, what, named, to_train)
     if to_train and not (labels != labels[0]).any():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import PurePosixPath
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
@@ -24,24 +23,22 @@ from adam_mp.data.reading.part_names import (
 from adam_mp.errors import DataError
 
 _MOST = 0.8  # share of all images from which one folder of folders is taken for the data folder itself
-_HELD_ALIKE = (
-    0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
-)
+HELD_ALIKE = 0.5  # share of all inner names that each folder has on average, from which they are not kinds of one class
 _SURELY = frozenset((
     "image", "images", "img", "imgs", "jpegimages", "jpg", "jpgs", "jpeg", "jpegs", "png", "pngs", "bmp", "webp",
 ))  # beside answers, whatever else there is  # fmt: skip
-_IMAGES = _SURELY | frozenset(("pictures", "photos", "frames", "rgb", "input", "inputs"))
+IMAGES = _SURELY | frozenset(("pictures", "photos", "frames", "rgb", "input", "inputs"))
 _PIECES = frozenset((word,) for word in (
     "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
     "data", "volume", "vol",
 ))  # fmt: skip
 _OF_CLASSES = frozenset(("class", "category", "grade", "level", "type", "stage"))  # before the number of a class
-_ANSWERS = frozenset((
+ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
     "groundtruth", "seg", "segs", "segm", "segmim", "target", "targets", "trimap", "trimaps", "annot", "manual",
     "output", "outputs",
 ))  # fmt: skip
-_KINDS = _IMAGES | _ANSWERS | frozenset((
+KINDS = IMAGES | ANSWERS | frozenset((
     "depth", "ir", "infrared", "nir", "thermal", "original", "originals", "orig", "augmented", "aug", "augmentation",
     "raw", "processed", "preprocessed", "cropped", "crop", "crops", "resized", "gray", "grey", "grayscale", "greyscale",
     "color", "colour", "segmented", "edges", "flow", "thumbs", "thumbnails", "hires", "lowres", "hr", "lr", "noisy",
@@ -55,7 +52,7 @@ _HELD_OUT = frozenset((
 _MAGNIFIED = re.compile(r"x[0-9]+|[0-9]+x[0-9]*")  # such as 40x, or a size
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day
 # One of these, or the number of a folder over which images are spread.
-_NO_CLASS = re.compile(rf"[0-9a-f]+|{_TIME.pattern}", re.IGNORECASE)
+NO_CLASS = re.compile(rf"[0-9a-f]+|{_TIME.pattern}", re.IGNORECASE)
 
 
 def check_meant(part: PartFound) -> None:
@@ -64,13 +61,10 @@ def check_meant(part: PartFound) -> None:
     inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
     _check_roles(part)
     _check_belonging(part)
-    _check_answers_inside(part, inside)
     _check_holds_classes(part, inside)
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
     _check_pieces(part)
-    if all(len(each) == 1 for each in inside.values()):
-        check_below(part, part.classes)
 
 
 def folders_inside(name: str, found: ClassFound) -> dict[str, int]:
@@ -105,7 +99,7 @@ def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
     """Raise DataError if folders that all class folders of a part hold cannot be the classes in place of these."""
     roles = ["".join(pieces_of(name)) for name in inner]
     words = {tuple(piece for piece in pieces_of(name) if not piece.isdecimal()) for name in inner}
-    kinds = all(role in _KINDS or _MAGNIFIED.fullmatch(role) for role in roles) or all(
+    kinds = all(role in KINDS or _MAGNIFIED.fullmatch(role) for role in roles) or all(
         _TIME.fullmatch(name) for name in inner
     )
     if kinds or (words <= _PIECES and all(any(map(str.isdecimal, pieces_of(name))) for name in inner)):
@@ -126,7 +120,7 @@ def check_below(part: PartFound, classes: Mapping[str, ClassFound]) -> None:
     """Raise DataError if all `classes` hold the same folders two levels below the part: these may be the classes."""
     below = [{name.split("/")[2] for name in each.images if name.count("/") > 2} for each in classes.values()]
     names = below[0]
-    kinds = all("".join(pieces_of(name)) in _KINDS or _NO_CLASS.fullmatch(name) for name in names)
+    kinds = all("".join(pieces_of(name)) in KINDS or NO_CLASS.fullmatch(name) for name in names)
     if len(classes) < 2 or len(names) < 2 or kinds or any(each != names for each in below):
         return
     raise DataError(
@@ -154,10 +148,10 @@ def check_no_part_inside(part: PartFound, elsewhere: Collection[str]) -> None:
 def _check_roles(part: PartFound) -> None:
     """Raise DataError if the folders are images and what belongs to them, or kinds of the same images."""
     roles = {name: "".join(pieces_of(name)) for name in part.classes}
-    answers = [name for name in roles if not _ANSWERS.isdisjoint(pieces_of(name)) or roles[name] in _ANSWERS]
-    images = [name for name, role in roles.items() if role.rstrip("0123456789") in _IMAGES]
-    kinds = len(roles) > 1 and all(role in _KINDS for role in roles.values())
-    surely = any(roles[name] in _ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
+    answers = [name for name in roles if not ANSWERS.isdisjoint(pieces_of(name)) or roles[name] in ANSWERS]
+    images = [name for name, role in roles.items() if role.rstrip("0123456789") in IMAGES]
+    kinds = len(roles) > 1 and all(role in KINDS for role in roles.values())
+    surely = any(roles[name] in ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
     if kinds or surely or (answers and images and len({*answers, *images}) == len(roles)):
         what = "images and what belongs to them"
         if not answers:
@@ -177,10 +171,10 @@ def _check_belonging(part: PartFound) -> None:
     """
     split = {tuple(pieces_of(name)): name for name in part.classes}
     with_images = {
-        _without(pieces, _IMAGES, True): name for pieces, name in split.items() if not _IMAGES.isdisjoint(pieces)
+        _without(pieces, IMAGES, True): name for pieces, name in split.items() if not IMAGES.isdisjoint(pieces)
     }
     for pieces, name in split.items():
-        rest, bare = _without(pieces, _ANSWERS), _without(pieces, _ANSWERS | _IMAGES, True)
+        rest, bare = _without(pieces, ANSWERS), _without(pieces, ANSWERS | IMAGES, True)
         if not rest or rest == pieces:
             continue
         base = split.get(rest) or (with_images.get(bare) if bare else None)
@@ -198,36 +192,6 @@ def _without(pieces: tuple[str, ...], words: Collection[str], numbers: bool = Fa
     """
     joined = " ".join(pieces).replace("ground truth", "groundtruth").split()
     return tuple(piece for piece in joined if piece not in words and not (numbers and piece.isdecimal()))
-
-
-def _check_answers_inside(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
-    """Raise DataError if a class folder holds a folder of masks or the like beside its images.
-
-    The images lie in a folder of their own (`cat/images/`, `cat/masks/`), or in the class folder, and have the names of
-    the masks.
-    """
-    if part.inner_classes() is not None:  # which cannot be classes either: see `check_inner`
-        return
-    for name, inner in inside.items():
-        answers = [each for each in inner if "".join(pieces_of(each)) in _ANSWERS]
-        if not answers:
-            continue
-        apart = any("".join(pieces_of(each)) in _IMAGES for each in inner)
-        if apart or _names_shared(part.classes[name], f"{name}/{answers[0]}/"):
-            raise DataError(
-                f"{part.folder / name / answers[0]} seems to hold what belongs to the images of {name}, and no images "
-                f"of this class; move it out of {part.folder}"
-            )
-
-
-def _names_shared(found: ClassFound, folder: str) -> bool:
-    """Tell whether most images in a folder inside a class folder have names of images beside this folder."""
-    direct = {PurePosixPath(name).stem for name in found.images if name.count("/") == 1}
-    below = [PurePosixPath(name).stem for name in found.images if name.startswith(folder)]
-    shared = sum(
-        stem in direct or re.split(r"[-_. ](?=[a-z]+$)", stem, flags=re.IGNORECASE)[0] in direct for stem in below
-    )
-    return shared > len(below) / 2
 
 
 def _check_holds_classes(part: PartFound, inside: Mapping[str, Mapping[str, int]]) -> None:
@@ -263,13 +227,13 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
     """
     if len(part.classes) < 2 or any(each.direct for each in part.classes.values()):
         return
-    held = {name: {each for each in inner if each.lower() not in _IMAGES} for name, inner in inside.items()}
+    held = {name: {each for each in inner if each.lower() not in IMAGES} for name, inner in inside.items()}
     names = set().union(*held.values())
     share = sum(map(len, held.values())) / (len(held) * max(1, len(names)))
     apart = sum(map(len, held.values())) == len(names)
     if len(names) < 2 or apart or all(each == names for each in held.values()):
         return
-    if share < _HELD_ALIKE and not _each_in_one(list(held.values())):
+    if share < HELD_ALIKE and not _each_in_one(list(held.values())):
         return
     first, second = list(held)[:2]
     raise DataError(
@@ -282,7 +246,7 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
 def _each_in_one(held: Sequence[Collection[str]]) -> bool:
     """Tell whether each folder holds one folder, of few names that several hold: `p1/sick`, `p2/well`, `p3/sick`."""
     counts = Counter(name for each in held for name in each)
-    words = not any("".join(pieces_of(name)) in _KINDS or _NO_CLASS.fullmatch(name) for name in counts)
+    words = not any("".join(pieces_of(name)) in KINDS or NO_CLASS.fullmatch(name) for name in counts)
     return words and min(counts.values()) > 1 and all(len(each) == 1 for each in held)
 
 
@@ -312,9 +276,12 @@ def _check_pieces(part: PartFound) -> None:
 def _parts_beside_the_same(part: PartFound) -> set[str | None]:
     """Return the parts that names say which are the same but for it: `box_train/`, `box_test/`; none if it is one."""
     found: dict[tuple[str, ...], set[str | None]] = {}
-    for name in part.classes:
-        pieces = pieces_of(name)
+    split = [tuple(pieces_of(name)) for name in part.classes]
+    for pieces in split:
         rest = tuple(piece for piece in pieces if part_of_word(piece) is None)
         if len(rest) == len(pieces) - 1:
             found.setdefault(rest, set()).update(part_of_word(piece) for piece in pieces)
+    if len(beside := [rest for rest in found if rest in split]) > 1:  # `box/` and `box_val/`, `cup/` and `cup_val/`
+        for rest in beside:
+            found[rest].add(TRAIN)
     return next((parts - {None} for parts in found.values() if len(parts - {None}) > 1), set())

@@ -76,3 +76,37 @@ def test_classes_that_may_be_none_are_told(tmp_path, name):
     fill(tmp_path, {"cat": 3, "dog": 3, name: 3})
     (note,) = load_data(tmp_path).account.notes
     assert note == f"the class {name} may hold images of no class; if so, move its folder out of {tmp_path}"
+
+
+@pytest.mark.parametrize(
+    "mask",
+    ["mask_{}.png", "GT-{}.bmp", "{}mask.png", "{}_label.png", "{}_heatmap.jpg", "{}_depth.png", "{}_lbl.png"],
+)
+def test_masks_are_known_by_words_before_names_and_by_further_words(tmp_path, mask):
+    for name in ("benign", "normal"):
+        for number in range(3):
+            write(tmp_path / name / f"{number}.jpg", JPEG)
+            write(tmp_path / name / mask.format(number), JPEG)
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.rejected)) == (6, 6)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("img_{}", "mask_{}"), ("{}_rgb", "{}_depth"), ("a_{}_crop", "a_{}_maskcrop"), ("image-{}", "Seg-{}")],
+)
+def test_images_may_have_a_word_where_their_masks_have_one(tmp_path, image, mask):
+    for name in ("benign", "normal"):
+        for number in range(3):
+            write(tmp_path / name / f"{image.format(number)}.png", JPEG)
+            write(tmp_path / name / f"{mask.format(number)}.png", JPEG)
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.rejected)) == (6, 6)
+    assert all("mask" in bad.path or "depth" in bad.path or "Seg" in bad.path for bad in data.rejected)
+
+
+@pytest.mark.parametrize("name", ["pred", "to_predict", "all", "images", "wandb", "__pycache__", "New folder"])
+def test_folders_of_other_images_beside_classes_are_told(tmp_path, name):
+    fill(tmp_path, {"yes": 3, "no": 3, name: 3})
+    (note,) = load_data(tmp_path).account.notes
+    assert note.startswith(f"the class {name} may hold images of no class")

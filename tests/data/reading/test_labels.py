@@ -140,6 +140,9 @@ def test_parts_are_numbered_alike():
         load_data((IMAGES, NAMES[Y], IMAGES[:2], np.array(["eel", "fox"])))
     with pytest.raises(DataError, match="test labels are numbers, but the classes have names"):
         load_data((IMAGES, NAMES[Y], IMAGES[:2], np.array([0, 1])))
+    with pytest.raises(DataError, match="test labels are booleans, but there are 3 classes; give"):
+        load_data((IMAGES, Y, IMAGES[:2], np.array([False, True])))
+    assert load_data((IMAGES, Y % 2, IMAGES[:2], np.array([False, True]))).test.labels.tolist() == [0, 1]
 
 
 def test_items_have_the_same_rules():
@@ -292,7 +295,7 @@ def test_an_image_with_a_palette_has_its_colours():
 
 SAME_TO_THE_EYE = [
     ("cat", "\ufeffcat"), ("cat", "cat\u200b"), ("cat", "c\u00adat"), ("cat", "\uff43\uff41\uff54"), ("cat", "Cat "),
-    ("cat", "'cat'"), ("1", "01"), ("1", "1.0"), ("1", "\u0661"), ("cat", '"cat"'), ("a b", "a\u00a0b"),
+    ("cat", "'cat'"), ("1", "01"), ("1", "1.0"), ("1", "\u0661"), ("cat", '"cat"'), ("a b", "a\u00a0b"), ("a b", "a_b"),
 ]  # fmt: skip
 
 

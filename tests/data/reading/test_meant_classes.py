@@ -77,6 +77,8 @@ REFUSED = {
     "a part by another word": (
         {"fit/red": 3, "fit/blue": 3, "hold_out/red": 3, "hold_out/blue": 3},
         "fit/, hold_out/ .* hold the same classes, and hold_out/ seems to be held out: call the folders train/"),
+    "the same classes to validate on": (
+        {"cat": 3, "cat_val": 3, "dog": 3, "dog_val": 3}, "look like parts.* call them train/ and val/"),
     "patients of one class each": (
         {f"p{n}/{('sick', 'well', 'unclear')[n % 3]}": 2 for n in range(9)}, r"not clear.*p0/ sick; p1/ well"),
     "folds of which one lacks a class": (
@@ -147,6 +149,10 @@ READ = {
     "images of numbered classes": ({"img_class_0": 3, "img_class_1": 3}, ("img_class_0", "img_class_1")),
     "numbered classes": ({"class1": 3, "class2": 3}, ("class1", "class2")),
     "one class with a part's word and a number": ({"test1": 3, "cat": 3}, ("cat", "test1")),
+    "a class with another's name and a part's word": (
+        {"tube": 3, "test_tube": 3, "cat": 3},
+        ("cat", "test_tube", "tube"),
+    ),
     "a part's word in a class": ({"test_tube/a": 3, "beaker/a": 3}, ("beaker", "test_tube")),
 }
 
