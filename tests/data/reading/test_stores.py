@@ -22,7 +22,7 @@ def test_a_folder_of_all_images_is_no_class(tmp_path, how, part):
     for path in paths:
         named = path.rename(path.with_name(f"{path.parent.name}.{path.name}"))
         how(named, root / "originals" / named.name)
-    with pytest.raises(DataError, match="originals are in other class folders too, such as originals/.* 8 of 8"):
+    with pytest.raises(DataError, match=r"originals are in other class folders too, such as originals/.* 8 of 8"):
         load_data(tmp_path)
     for path in sorted((root / "originals").iterdir())[:30]:  # half of them
         path.unlink()
