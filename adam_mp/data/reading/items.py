@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Collection, Iterable, KeysView, Mapping, Sequence, ValuesView
-from itertools import pairwise
+from itertools import pairwise, starmap
 from numbers import Integral
 from typing import Any
 
@@ -30,6 +30,11 @@ from adam_mp.data.reading.labels import (
 from adam_mp.errors import DataError
 
 _LABELS = ("targets", "labels")
+_NAMES = (
+    "class_to_idx", "classes", "class_names", "idx_to_class", "CLASSES", "label_names", "label_map", "categories",
+    "vocab",
+)  # fmt: skip
+_GAPS = 4  # so many times more numbers than names may a mapping have
 _ASKED = 16  # items whose labels are compared with those that the object lists
 _ASKED_LABELS = 200  # and one of each label, of so many labels at most
 
@@ -84,14 +89,28 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     """
     found = [(what, dataset, *_labels_of(dataset, what)) for what, dataset in datasets]
     what, dataset, _, plain, _ = found[0]
-    classes = find_classes(plain, what, _names_of(dataset), to_train)
+    classes = find_classes(plain, what, _names_for(dataset, plain), to_train)
     if differ := [line for what, dataset in datasets for line in _joined_apart(dataset, what)]:
         classes = dataclasses.replace(classes, notices=(*classes.notices, *differ))
     parts = [
-        Items(dataset, numbers, classes.number(_by_name(plain, _names_of(dataset), classes, what), what), rejected)
+        Items(
+            dataset, numbers, classes.number(_by_name(plain, _names_for(dataset, plain), classes, what), what), rejected
+        )
         for what, dataset, numbers, plain, rejected in found
     ]
     return parts, classes
+
+
+def _names_for(dataset: Any, plain: np.ndarray) -> tuple[str, ...]:
+    """Return the names that an object gives to its classes; none if some of its plain labels have none of the names.
+
+    A number between them that has no name is its own name.
+    """
+    names = _names_of(dataset)
+    lacking = [number for number, name in enumerate(names) if not name]
+    if lacking and (plain.dtype.kind in "UO" or np.isin(plain, lacking).any()):
+        return ()
+    return tuple(name or (f"({number})" if str(number) in names else str(number)) for number, name in enumerate(names))
 
 
 def _names_of(dataset: Any) -> tuple[str, ...]:
@@ -100,24 +119,30 @@ def _names_of(dataset: Any) -> tuple[str, ...]:
     Of an object that has some items of another, or those of several, the others' names hold.
     """
     names = _given_names(dataset)
-    if len(set(names)) == len(names):
+    if len(set(filter(None, names))) == sum(map(bool, names)):
         return names or _names_within(dataset)
     if len(names) == len(dataset):
         return ()
-    return tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names))
+    return tuple(f"{name} ({number})" if name and names.count(name) > 1 else name for number, name in enumerate(names))
 
 
 def _given_names(dataset: Any) -> tuple[str, ...]:
     """Return the names that an object's `.class_to_idx` numbers, in this order, or else what it has as `.classes`.
 
-    Either may be a mapping from names to numbers, or the other way round.
+    Either may be a mapping from names to numbers, or the other way round. Other libraries have other words for them
+    (`_NAMES`).
     """
-    for given in (_listed(dataset, "class_to_idx"), _listed(dataset, "classes")):
+    for given in (_listed(dataset, name) for name in _NAMES):
         if isinstance(given, Mapping):
-            if _are_numbers(given.values()):
-                return _as_names(sorted(given, key=given.__getitem__))
-            if _are_numbers(given):
-                return _as_names(given[number] for number in range(len(given)))
+            sides = ((given.keys(), given.values()), (given.values(), given.keys()))
+            ways = (
+                (names, numbers, kind, gaps)
+                for kind in (Integral, str)
+                for gaps in (1, _GAPS)
+                for names, numbers in sides
+            )
+            if found := next(filter(None, starmap(_numbered, ways)), ()):
+                return found
         elif isinstance(given, (Sequence, KeysView, ValuesView)) or hasattr(given, "__array__"):
             return () if isinstance(given, (str, bytes)) or getattr(given, "ndim", 1) != 1 else _as_names(given)
     return ()
@@ -127,9 +152,18 @@ def _as_names(given: Iterable[Any]) -> tuple[str, ...]:
     return tuple(class_name(str(name)) for name in given)
 
 
-def _are_numbers(values: Collection[Any]) -> bool:
-    """Tell whether values are 0, 1, 2 and so on, in any order."""
-    return all(isinstance(value, Integral) for value in values) and sorted(values) == list(range(len(values)))
+def _numbered(names: Collection[Any], numbers: Collection[Any], kind: type, gaps: int) -> tuple[str, ...]:
+    """Return names by their numbers; none if these are not different numbers from 0, in values of a `kind`.
+
+    There are at most `gaps` times more numbers than names. A number without a name has an empty one.
+    """
+    if not all(isinstance(number, kind) and str(number).isdecimal() for number in numbers):
+        return ()
+    found = {int(number): class_name(str(name)) for name, number in zip(names, numbers, strict=True)}
+    count = max(found, default=-1) + 1
+    if len(found) < len(names) or count > gaps * len(names):
+        return ()
+    return tuple(found.get(number, "") for number in range(count))
 
 
 def _names_within(dataset: Any) -> tuple[str, ...]:

@@ -388,6 +388,13 @@ class Some:
         return image, self._relabelled(label)
 
 
+OTHER_NAMES = [
+    ("class_to_idx", {"cat": "1", "eel": "0"}), ("class_names", ["eel", "cat"]), ("CLASSES", ("eel", "cat")),
+    ("idx_to_class", {1: "cat", 0: "eel"}), ("label_names", ["eel", "cat"]), ("label_map", {"eel": 0, "cat": 1}),
+    ("categories", ["eel", "cat"]), ("vocab", ["eel", "cat"]),
+]  # fmt: skip
+
+
 def test_names_of_classes_are_found_wherever_an_object_has_them():
     train = named_items(None, [0, 1, 2, 0, 1, 2])
     train.class_to_idx = {"eel": 2, "cat": 0, "dog": 1}
@@ -403,6 +410,11 @@ def test_names_of_classes_are_found_wherever_an_object_has_them():
     for test in (numbered, mapped, other_way, keys, listed, numbers, inside):
         data = load_data((train, test))
         assert (data.test.labels.tolist(), data.class_names) == ([0, 2, 2], ("cat", "dog", "eel"))
+    for name, given in OTHER_NAMES:
+        test = named_items(None, [1, 0, 0])
+        setattr(test, name, given)
+        data = load_data((train, test))
+        assert (data.test.labels.tolist(), data.class_names) == ([0, 2, 2], ("cat", "dog", "eel")), name
     joined = named_items(None, [1, 0, 0])
     joined.datasets = [named_items(["eel", "cat"], [1]), named_items(["eel", "cat"], [0, 0])]
     data = load_data((train, joined))
@@ -412,6 +424,22 @@ def test_names_of_classes_are_found_wherever_an_object_has_them():
     assert "the test data join objects whose classes are numbered differently (" in notice
     joined.datasets[0] = named_items(["eel"], [0])  # the first of the others
     assert load_data((train, joined)).notices == ()
+
+
+def test_names_of_classes_may_have_numbers_with_gaps():
+    train, test = named_items(None, [1, 2, 4] * 2), named_items(None, [1, 2, 4])
+    train.class_to_idx, test.idx_to_class = {"cat": 1, "dog": 2, "2": 4}, {4: "cat", 2: "dog", 1: "2"}
+    data = load_data((train, test))
+    assert data.class_names == ("0", "cat", "dog", "3", "2")
+    assert (data.train.labels.tolist(), data.test.labels.tolist()) == ([1, 2, 4] * 2, [4, 2, 1])
+    train.class_to_idx = {"cat": 1, "dog": 2, "eel": 3}  # of which one has no image, and 4 no name
+    assert load_data(train).class_names == ()
+    for given in ({"cat": 1, "dog": 70}, {"cat": -1, "dog": 0}, {"cat": 0.5, "dog": 1}, {"cat": 1, "dog": None}):
+        train.class_to_idx = given
+        assert load_data(train).class_names == ()
+    numbered = named_items(None, [0, 1, 0, 1])
+    numbered.idx_to_class = {0: "1", 1: "2"}
+    assert load_data(numbered).class_names == ("1", "2")
 
 
 def test_names_of_another_object_do_not_hold_for_other_labels():
