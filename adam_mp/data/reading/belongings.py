@@ -46,11 +46,16 @@ def without_belongings(part: PartFound) -> PartFound:
     kept: dict[str, ClassFound] = {}
     rejected: list[BadSample] = []
     for name, found in part.classes.items():
-        belongs = _belonging(found.images) if not _MAY_BELONG.search(name) else set()
+        belongs = _belonging(found.images) if not may_belong(name) else set()
         direct = found.direct - sum(image.count("/") == 1 for image in belongs)
         kept[name] = ClassFound([image for image in found.images if image not in belongs], direct) if belongs else found
         rejected += [BadSample(str(part.folder / image), Fault.BELONGS) for image in sorted(belongs)]
     return dataclasses.replace(part, classes=kept, rejected=[*part.rejected, *rejected]) if rejected else part
+
+
+def may_belong(name: str) -> bool:
+    """Tell whether a name has a word by which files that belong to images are named, such as mask in 1.mask.png."""
+    return _MAY_BELONG.search(name) is not None
 
 
 def _belonging(images: Collection[str]) -> set[str]:

@@ -12,10 +12,12 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
+from adam_mp.data.reading.belongings import may_belong
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.labels import Spelled, class_name, plain_label
@@ -44,7 +46,7 @@ class Member:
 
 @dataclasses.dataclass
 class ShardSample:
-    """One sample as it is found: its images (the first is used), and its labels by ending."""
+    """One sample as it is found: its images, of which one is used, and its labels by ending."""
 
     images: list[Member] = dataclasses.field(default_factory=list)
     labels: dict[str, Member] = dataclasses.field(default_factory=dict)
@@ -87,11 +89,10 @@ def read_samples(
                     BadSample(f"{where}: {each.name}", Fault.NOT_AN_IMAGE, said) for each in sample.labels.values()
                 ]
                 continue
+            image, said = _chosen(sample.images)
             rejected += [
-                BadSample(f"{where}: {each.name}", Fault.DUPLICATE, "a further image of one sample")
-                for each in sample.images[1:]
+                BadSample(f"{where}: {each.name}", Fault.DUPLICATE, said) for each in sample.images if each is not image
             ]
-            image = sample.images[0]
             label, why = _label(file, sample.labels)
             if label is None:
                 rejected.append(BadSample(f"{where}: {image.name}", Fault.NO_LABEL, why))
@@ -156,6 +157,14 @@ def _join_first_dots(samples: list[ShardSample], by_key: dict[str, ShardSample])
             other.images += sample.images
             gone.add(id(sample))
     return [sample for sample in samples if id(sample) not in gone]
+
+
+def _chosen(images: Sequence[Member]) -> tuple[Member, str]:
+    """Return the image of a sample that is used, which is no mask if another is none, and what to say of the others."""
+    pieces = zip(*(each.name.split(".") for each in images), strict=False)
+    alike = sum(len(same[0]) + 1 for same in takewhile(lambda each: len({*each}) == 1, pieces)) - 1
+    image = min(images, key=lambda each: may_belong(each.name[alike:]))
+    return image, f"a further image of one sample, of which {image.name[alike:]} is used"
 
 
 def _first_dot(name: str) -> str:

@@ -448,3 +448,19 @@ def test_a_mark_of_the_order_of_bytes_is_no_part_of_a_label(tmp_path, names):
     pairs = [each for n in range(6) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", names[n % 2].encode("utf-8-sig")))]
     data = load_data(shard_of(*pairs, root=tmp_path))
     assert (data.train.labels.tolist(), data.classes) == ([0, 1] * 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("others", "used"),
+    [(("mask.png",), "rgb.png"), (("depth.png", "seg.png"), "image.png"), (("seg.png",), "png"), (("a.png",), "b.png")],
+)
+def test_of_several_images_of_a_sample_none_that_is_a_mask_is_used(tmp_path, others, used):
+    members, mask = [], encode(pixels("blue", 0), "PNG")
+    for number in range(6):
+        shown = encode(pixels("red", number), "PNG")
+        images = [*((f"x{number}.{each}", mask) for each in others), (f"x{number}.{used}", shown)]
+        images = images if used != "b.png" else images[::-1]  # of two that are no masks, the first
+        members += [*images, (f"x{number}.cls", b"%d" % (number % 2))]
+    data = load_data(add_members(tmp_path / "a.tar", members))
+    assert [data.train.table.read(n, 1 << 20) == mask for n in range(6)] == [False] * 6
+    assert {bad.reason for bad in data.rejected} == {f"a further image of one sample, of which .{used} is used"}
