@@ -14,7 +14,8 @@ from collections.abc import Collection
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
 from adam_mp.data.reading.faults import BadSample, Fault
-from adam_mp.data.reading.part_names import pieces_of
+from adam_mp.data.reading.meant_classes import HELD_OUT
+from adam_mp.data.reading.part_names import TEST, VALIDATION, part_of, part_of_word, pieces_of
 
 _WORD = (
     r"(?:(?:mask|depth)(?:crop)?|seg|segm|segmentation|gt|ground[-_ ]?truth|trimap|annotation|contour|label|lbl|"
@@ -27,6 +28,10 @@ _MAY_BELONG = re.compile(rf"(?:^|[-_. /0-9]){_NUMBERED}(?:[-_. ]|$)", re.IGNOREC
 _SHOWN = r"(?:image|img|rgb|crop|photo|picture|orig|original|color|colour|raw)"  # beside which 1_mask may be 1_image
 _SHOWS = re.compile(rf"(?P<base>.+?)[-_. ]+{_SHOWN}|{_SHOWN}[-_. ]+(?P<behind>.+)", re.IGNORECASE)
 _PAIRED = 0.5  # share of a class's images that have the name of another but for its ending, from which it is told
+_TESTED = frozenset(("tests", "validate", "evaluate", "unseen"))
+_BESIDE_PARTS = frozenset((
+    "my", "new", "pics", "pictures", "photos", "samples", "images", "image", "imgs", "img", "data", "set",
+))  # fmt: skip
 _UNSORTED = frozenset((
     "unlabeled", "unlabelled", "unlabeleddata", "unsorted", "unsup", "unsupervised", "unclassified", "unannotated",
     "tosort", "todo", "tmp", "temp", "backup", "backups", "bak", "duplicates", "deleted", "removed", "discarded",
@@ -90,11 +95,21 @@ def told_of(part: PartFound) -> list[str]:
             f"images of the class {some(paired)} have the same names but for their endings, such as 1.jpg and 1.png; "
             "if these are masks or copies, move them away"
         )
-    if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED]:
+    if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED or _is_held_out(name)]:
         lines.append(
             f"the class {some(unsorted)} may hold images of no class; if so, move its folder out of {part.folder}"
         )
     return lines
+
+
+def _is_held_out(name: str) -> bool:
+    """Tell whether all words of a name say that its images are not to be trained on: `my_test`, `holdout`."""
+    pieces = [piece for piece in pieces_of(name) if not piece.isdecimal() and piece not in _BESIDE_PARTS]
+    return (
+        part_of(name) is None
+        and bool(pieces)
+        and all(part_of_word(piece) in (VALIDATION, TEST) or piece in HELD_OUT or piece in _TESTED for piece in pieces)
+    )
 
 
 def _is_paired(images: Collection[str]) -> bool:

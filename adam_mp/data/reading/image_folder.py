@@ -24,6 +24,7 @@ from adam_mp.data.reading.meant_classes import (
     check_no_part_inside,
     check_no_parts,
     folders_inside,
+    spread_classes,
 )
 from adam_mp.data.reading.part_folders import find_part_folders, refuse_misspelt
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION
@@ -85,6 +86,7 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     notes += unread_files(dict.fromkeys([folder, *places.values()]))
     notes += alike(classes)
     notes += told_of(train)
+    notes += [f"the classes {some(group, 3)} may be one class" for group in spread_classes(train.classes)]
     notes += [f"the class folder {copy}/ may be a copy of {base}/" for copy, base in copies(classes)]
     if not only_test:
         notes += single_images(len(each.images) for each in train.classes.values())

@@ -37,7 +37,7 @@ MOST_IN_RUN = 100  # files and folders of a run; of a folder with more, not all 
 _OF_A_RUN = {"run.json", "metrics.jsonl"}
 _DROPPINGS = frozenset((
     "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "system volume information",
-    "lost+found",
+    "lost+found", "#recycle", "@recycle", "#snapshot", "recycler",
 ))  # fmt: skip
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 

@@ -32,19 +32,28 @@ _PIECES = frozenset((word,) for word in (
     "fold", "batch", "part", "split", "subset", "chunk", "shard", "images", "image", "img", "imgs", "folder", "dir",
     "data", "volume", "vol",
 ))  # fmt: skip
+_NUMBERED_PIECES = frozenset(("fold", "batch", "part", "split", "subset", "chunk", "shard", "vol", "volume"))
+_CHANGED = frozenset((
+    "aug", "augmented", "augmentation", "augmentations", "resized", "cropped", "grayscale", "greyscale",
+    "flipped", "rotated", "mirrored", "preprocessed",
+))  # fmt: skip
+_UNCHANGED = frozenset(("original", "originals", "orig"))  # beside changed copies
 _OF_CLASSES = frozenset(("class", "category", "grade", "level", "type", "stage"))  # before the number of a class
 ANSWERS = frozenset((
     "mask", "masks", "label", "labels", "annotation", "annotations", "segmentation", "segmentations", "gt",
     "groundtruth", "seg", "segs", "segm", "segmim", "target", "targets", "trimap", "trimaps", "annot", "manual",
-    "output", "outputs",
+    "output", "outputs", "anndir", "annsdir",
 ))  # fmt: skip
+_FILLERS = frozenset((
+    "dir", "dirs", "folder", "folders", "file", "files", "set", "data", "png", "jpg", "jpeg", "bmp", "webp",
+))  # beside the word that says what a folder has  # fmt: skip
 KINDS = IMAGES | ANSWERS | frozenset((
     "depth", "ir", "infrared", "nir", "thermal", "original", "originals", "orig", "augmented", "aug", "augmentation",
     "raw", "processed", "preprocessed", "cropped", "crop", "crops", "resized", "gray", "grey", "grayscale", "greyscale",
     "color", "colour", "segmented", "edges", "flow", "thumbs", "thumbnails", "hires", "lowres", "hr", "lr", "noisy",
     "clean",
 ))  # fmt: skip
-_HELD_OUT = frozenset((
+HELD_OUT = frozenset((
     "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout", "query", "gallery", "probe", "unlabeled",
     "unlabelled", "te", "exam", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung",
     "测试", "验证", "テスト", "тест",
@@ -65,6 +74,11 @@ def check_meant(part: PartFound) -> None:
     _check_one_too_deep(part, inside)
     _check_held_alike(part, inside)
     _check_pieces(part)
+    if len(spread := spread_classes(part.classes)) > 1:
+        raise DataError(
+            f"the folders {' and '.join(some(each, 3) for each in spread[:2])} of {part.folder} seem to be of one "
+            "class each: put the images of each class into one folder; if they are classes, rename them"
+        )
 
 
 def folders_inside(name: str, found: ClassFound) -> dict[str, int]:
@@ -108,7 +122,7 @@ def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
             f"{part.folder} are no classes, but kinds or pieces of the same images; if the outer folders are the "
             "classes, move their images out of the inner ones"
         )
-    if held_out := [name for name in part.classes if {"".join(pieces_of(name)), name.casefold()} & _HELD_OUT]:
+    if held_out := [name for name in part.classes if {"".join(pieces_of(name)), name.casefold()} & HELD_OUT]:
         raise DataError(
             f"the folders {some(f'{name}/' for name in part.classes)} of {part.folder} hold the same classes, and "
             f"{held_out[0]}/ seems to be held out: call the folders train/, val/ and test/, or move it away; if it "
@@ -145,10 +159,31 @@ def check_no_part_inside(part: PartFound, elsewhere: Collection[str]) -> None:
             )
 
 
+def spread_classes(names: Collection[str]) -> list[list[str]]:
+    """Return groups of folders that by their names are of one class: `cat` and `cat_aug`, `cat_part1`, `cat_part2`."""
+    groups: dict[tuple[str, ...], dict[str, bool]] = {}
+    for name in filter(str.isascii, names):
+        pieces = pieces_of(name)
+        spread = [_is_of_a_piece(pieces, place) for place in range(len(pieces))]
+        kept = [each for each, is_spread in zip(pieces, spread, strict=True) if not is_spread]
+        base = tuple(each for each in kept if each not in _UNCHANGED)
+        if base:
+            groups.setdefault(base, {})[name] = any(spread)
+    return [sorted(group) for group in groups.values() if len(group) > 1 and any(group.values())]
+
+
+def _is_of_a_piece(pieces: Sequence[str], place: int) -> bool:
+    """Tell whether a piece of a name says which part, or which changed copy, of a class a folder has."""
+    piece, before, behind = pieces[place], pieces[:place][-1:], pieces[place + 1 : place + 2]
+    if piece.isdecimal():
+        return bool(before) and before[0] in _NUMBERED_PIECES
+    return piece in _CHANGED or (piece in _NUMBERED_PIECES and bool(behind) and behind[0].isdecimal())
+
+
 def _check_roles(part: PartFound) -> None:
     """Raise DataError if the folders are images and what belongs to them, or kinds of the same images."""
-    roles = {name: "".join(pieces_of(name)) for name in part.classes}
-    answers = [name for name in roles if not ANSWERS.isdisjoint(pieces_of(name)) or roles[name] in ANSWERS]
+    roles = {name: _role(name) for name in part.classes}
+    answers = [name for name in roles if not ANSWERS.isdisjoint(pieces_of(name)) or "".join(pieces_of(name)) in ANSWERS]
     images = [name for name, role in roles.items() if role.rstrip("0123456789") in IMAGES]
     kinds = len(roles) > 1 and all(role in KINDS for role in roles.values())
     surely = any(roles[name] in ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
@@ -162,6 +197,11 @@ def _check_roles(part: PartFound) -> None:
         raise DataError(
             f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but {what}; {todo}"
         )
+
+
+def _role(name: str) -> str:
+    pieces = pieces_of(name)
+    return "".join(piece for piece in pieces if piece not in _FILLERS) or "".join(pieces)
 
 
 def _check_belonging(part: PartFound) -> None:

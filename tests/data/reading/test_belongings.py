@@ -105,7 +105,25 @@ def test_images_may_have_a_word_where_their_masks_have_one(tmp_path, image, mask
     assert all("mask" in bad.path or "depth" in bad.path or "Seg" in bad.path for bad in data.rejected)
 
 
-@pytest.mark.parametrize("name", ["pred", "to_predict", "all", "images", "wandb", "__pycache__", "New folder"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pred",
+        "to_predict",
+        "all",
+        "images",
+        "wandb",
+        "__pycache__",
+        "New folder",
+        "my_test",
+        "tests",
+        "holdout",
+        "dev",
+        "unseen",
+        "test 2",
+        "val_pics",
+    ],
+)
 def test_folders_of_other_images_beside_classes_are_told(tmp_path, name):
     fill(tmp_path, {"yes": 3, "no": 3, name: 3})
     (note,) = load_data(tmp_path).account.notes

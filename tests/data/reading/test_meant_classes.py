@@ -79,6 +79,17 @@ REFUSED = {
         "fit/, hold_out/ .* hold the same classes, and hold_out/ seems to be held out: call the folders train/"),
     "the same classes to validate on": (
         {"cat": 3, "cat_val": 3, "dog": 3, "dog_val": 3}, "look like parts.* call them train/ and val/"),
+    "images and annotations by other words": ({"img_dir/train": 3, "ann_dir/train": 3}, "are no classes, but images"),
+    "images and masks of a kind of file": ({"images_png": 3, "masks_png": 3}, "are no classes, but images and what"),
+    "augmented copies of each class": (
+        {"cat": 3, "cat_aug": 3, "dog": 3, "Augmented dog": 3, "eel": 3},
+        "folders Augmented dog, dog and cat, cat_aug of .* seem to be of one class each: put the images"),
+    "originals and changed copies": (
+        {f"{name} {kind}": 3 for name in ("cat", "dog") for kind in ("original", "flipped")}, "of one class each"),
+    "parts of each class": (
+        {f"{name}_part{n}": 3 for name in ("cat", "dog") for n in (1, 2)}, "cat_part1, cat_part2 and dog_part1, dog_p"),
+    "folds of each class": (
+        {f"Fold{n}{name}": 3 for name in ("Cat", "Dog") for n in (1, 2)}, "Fold1Cat, Fold2Cat and Fold1Dog, Fold2Dog"),
     "patients of one class each": (
         {f"p{n}/{('sick', 'well', 'unclear')[n % 3]}": 2 for n in range(9)}, r"not clear.*p0/ sick; p1/ well"),
     "folds of which one lacks a class": (
@@ -102,6 +113,12 @@ READ = {
     "masks as a class among others": ({"masks": 3, "hats": 3}, ("hats", "masks")),
     "kinds with a class's name": ({"cat/dog": 3, "cat/wild": 3, "dog/1": 3, "dog/2": 3}, ("cat", "dog")),
     "kinds of documents": ({"label": 3, "photos": 3, "letter": 3}, ("label", "letter", "photos")),
+    "spare parts": ({"part 1": 3, "part 22": 3, "bolt": 3}, ("bolt", "part 1", "part 22")),
+    "things of a kind": (
+        {"fox": 3, "gray fox": 3, "cola": 3, "cola original": 3},
+        ("cola", "cola original", "fox", "gray fox"),
+    ),
+    "numbers of things": ({"cat_1": 3, "cat_2": 3, "dog_1": 3, "dog_2": 3}, ("cat_1", "cat_2", "dog_1", "dog_2")),
     "a vehicle": ({"train/train": 3, "train/bus": 3, "test/train": 1}, ("bus", "train")),
     "views of single things": (
         {f"{a}/{b}/{c}": 2 for a, b in (("cat", "tom"), ("dog", "rex")) for c in ("rgb", "depth")},
@@ -227,3 +244,14 @@ def fill(root, folders):
         for number in range(count):
             write(root / name / f"{number}.jpg", JPEG)
     return root
+
+
+def test_folders_that_may_be_of_one_class_are_told(tmp_path):
+    fill(tmp_path, {"cat": 3, "cat_resized": 3, "dog": 3})
+    assert load_data(tmp_path).account.notes == ("the classes cat, cat_resized may be one class",)
+
+
+@pytest.mark.parametrize("name", ["#recycle", "@Recycle", "RECYCLER", "$RECYCLE.BIN"])
+def test_deleted_images_are_no_class(tmp_path, name):
+    fill(tmp_path, {"cat": 3, "dog": 3, f"dog/{name}": 2, name: 3})
+    assert len(load_data(tmp_path).train) == 6
