@@ -85,7 +85,15 @@ class Model:
             program = context.program(block, None, training=False)
             program.run_forward()
             context.probabilities(program, out[start : start + len(block)])
+        if not np.isfinite(out).all():
+            self.check_weights()
         return out
+
+    def check_weights(self) -> None:
+        """Raise DataError if a weight is NaN or infinite, as those of a run that diverged are."""
+        for name, weights in self.weights.items():
+            if not np.isfinite(weights).all():
+                raise DataError(f"the model's {name} holds NaN or infinite weights: its training diverged")
 
     def check_scale(self, images: np.ndarray) -> None:
         """Raise DataError if images [n, h, w, c] have another scale than the training images, or are not finite."""

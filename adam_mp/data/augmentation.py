@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,10 @@ class Augmentation:
         """Return the range of a transformation."""
         return self.values[tuple(TRANSFORMATIONS).index(name)]
 
+    def without(self, name: str) -> Augmentation:
+        """Return the augmentation without a transformation."""
+        return Augmentation(**{each: self[each] for each in TRANSFORMATIONS if each != name})
+
     @property
     def ranges(self) -> np.ndarray:
         """The ranges as the warp kernel takes them, float64."""
@@ -66,6 +71,13 @@ PRESETS = {
     "mnist": Augmentation(translate=2, rotate=10, scale=0.1, shear=5, elastic=0.8),
     "imagenet": Augmentation(reflect=0.5, crop=0.08, colour=0.1),
 }
+
+
+_SIDES = {
+    "left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise",
+    "anticlockwise": "clockwise", "cw": "ccw", "ccw": "cw",
+}  # fmt: skip
+_SIDE = re.compile(rf"(?<![a-z])(?:{'|'.join(_SIDES)})(?![a-z])")
 
 
 def parse_augmentation(text: str | Mapping[str, float], image_shape: tuple[int, ...]) -> Augmentation:
@@ -88,6 +100,16 @@ def parse_augmentation(text: str | Mapping[str, float], image_shape: tuple[int, 
         )
     parts = (part.partition("=") for part in text.split(","))
     return Augmentation(**{name.strip(): number.strip() for name, _, number in parts})
+
+
+def mirrored_names(names: Sequence[str]) -> tuple[str, str] | None:
+    """Return the first two names of classes that are mirror images of each other by a word, such as left and right."""
+    known = {name.lower(): name for name in names}
+    for name in names:
+        swapped = _SIDE.sub(lambda found: _SIDES[found[0]], name.lower())
+        if swapped != name.lower() and swapped in known:
+            return name, known[swapped]
+    return None
 
 
 def draw_key(*parts: int) -> int:

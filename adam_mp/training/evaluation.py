@@ -91,6 +91,7 @@ def evaluate_model(
     validate on. Raises DataError if the data have nothing to test, or do not fit the model.
     """
     began = time.monotonic()
+    model.check_weights()
     settings = TrainSettings(cores=cores, batch_size=_BATCH)
     height, width, channels = model.network.input_shape
     options = dataclasses.replace(

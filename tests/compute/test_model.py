@@ -179,3 +179,13 @@ def test_booleans_are_labels_of_two_classes():
 def test_images_of_several_shapes_are_refused():
     with pytest.raises(DataError, match=r"images are no array: .* expected images of one shape"):
         make().predict([np.zeros((4, 4)), np.zeros((5, 4))])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_of_a_run_that_diverged_answer_nothing(value):
+    model = make()
+    name = next(iter(model.weights))
+    model = dataclasses.replace(model, weights={**model.weights, name: np.full_like(model.weights[name], value)})
+    for answer in (lambda: model.predict(np.zeros((2, *model.network.input_shape))), model.check_weights):
+        with pytest.raises(DataError, match=f"the model's {name} holds NaN or infinite weights"):
+            answer()

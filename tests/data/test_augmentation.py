@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp.data.augmentation import PRESETS, Augmentation, draw_key, parse_augmentation
+from adam_mp.data.augmentation import PRESETS, Augmentation, draw_key, mirrored_names, parse_augmentation
 from adam_mp.errors import SettingsError
 
 IMAGE = (28, 28, 1)
@@ -44,3 +44,21 @@ def test_keys_are_far_apart():
     keys = {draw_key(seed, epoch) for seed in range(30) for epoch in range(30)}
     assert len(keys) == 900
     assert all(0 <= key < 2**64 for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["down", "left", "right"], ("left", "right")), (["Turn_Right", "turn_left"], ("Turn_Right", "turn_left")),
+        (["hand left", "hand right"], ("hand left", "hand right")), (["left_eye", "right_ear"], None), ([], None),
+        (["cw", "ccw"], ("cw", "ccw")), (["anticlockwise", "clockwise"], ("anticlockwise", "clockwise")),
+        (["leftover", "rightover"], None), (["bright", "bleft"], None),
+    ],
+)  # fmt: skip
+def test_classes_that_are_mirror_images_of_each_other(names, found):
+    assert mirrored_names(names) == found
+
+
+def test_a_transformation_is_left_out():
+    assert str(PRESETS["imagenet"].without("reflect")) == "crop=0.08,colour=0.1"
+    assert str(Augmentation(reflect=1).without("reflect")) == "none"

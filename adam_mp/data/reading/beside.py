@@ -9,10 +9,12 @@ from pathlib import Path
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.image_kinds import is_dropping, is_run_folder
 from adam_mp.data.reading.part_folders import has_image
-from adam_mp.data.reading.part_names import part_of
+from adam_mp.data.reading.part_names import part_of, part_of_word, pieces_of
 from adam_mp.data.reading.shards import PACKED
 from adam_mp.errors import DataError
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".xlsx")
+_OF_LABELS = frozenset(("label", "labels", "class", "classes", "annotation", "annotations", "metadata", "trainlabels"))
 _DATA = (".tar", ".npy", ".npz")
 _PACKED = (".zip", *PACKED)
 _UNREAD = (
@@ -51,6 +53,25 @@ def unread_files(folders: Iterable[Path], used: Set[Path] = frozenset()) -> list
         if spare:
             lines.append(f"not read in {folder}: {some(spare)}; unpack or convert it if it belongs to the data")
     return lines
+
+
+def unread_tables(folders: Iterable[Path]) -> list[str]:
+    """Return lines about tables of data folders that may have the labels of images, such as `train.csv`."""
+    tables = {
+        folder: [path.name for path in sorted(folder.iterdir()) if _is_table_of_labels(path)] for folder in folders
+    }
+    return [
+        f"not read in {folder}: {some(names)}; the class of an image is the name of its folder"
+        for folder, names in tables.items()
+        if names
+    ]
+
+
+def _is_table_of_labels(path: Path) -> bool:
+    """Tell whether a file may have the labels of images, such as `train.csv`, by its name."""
+    words = pieces_of(path.stem)
+    named = any(word in _OF_LABELS or part_of_word(word) is not None for word in words)
+    return path.name.lower().endswith(_TABLES) and named and not is_dropping(path.name) and path.is_file()
 
 
 def _has_data(folder: Path) -> bool:

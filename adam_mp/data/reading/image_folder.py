@@ -11,7 +11,7 @@ import numpy as np
 
 from adam_mp.data.reading.account import Account, copies, some, why_nothing
 from adam_mp.data.reading.belongings import told_of, without_belongings
-from adam_mp.data.reading.beside import unread_files
+from adam_mp.data.reading.beside import unread_files, unread_tables
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.deeper_folders import branches, check_deeper
 from adam_mp.data.reading.faults import BadSample
@@ -83,7 +83,8 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     classes = sorted({*train.classes, *(elsewhere & train.folders)})
     if not only_test:
         check_stores(train)
-    notes += unread_files(dict.fromkeys([folder, *places.values()]))
+    all_places = list(dict.fromkeys([folder, *places.values()]))
+    notes += unread_files(all_places) + unread_tables(all_places)
     notes += alike(classes)
     notes += told_of(train)
     notes += [f"the classes {some(group, 3)} may be one class" for group in spread_classes(train.classes)]

@@ -14,6 +14,8 @@ from adam_mp.data.reading.axes import UNKNOWN, odd_channels, order_of_images
 from adam_mp.data.reading.labels import Classes, find_classes, plain_labels
 from adam_mp.errors import DataError
 
+_MANY = 20  # samples of which a feature is the label by no chance
+
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
@@ -46,7 +48,24 @@ def make_samples(parts: Sequence[tuple[str, Any, Any]], to_train: bool = True) -
     classes = find_classes(labels, what, to_train=to_train)
     if line := odd_channels(pixels.shape[1:]):
         classes = dataclasses.replace(classes, notices=(*classes.notices, line))
+    if line := _label_among_features(pixels, labels, what):
+        classes = dataclasses.replace(classes, notices=(*classes.notices, line))
     return [Samples(_stored(pixels, what), classes.number(labels, what)) for what, pixels, labels in plain], classes
+
+
+def _label_among_features(pixels: np.ndarray, labels: np.ndarray, what: str) -> str:
+    """Return a line if one of several features [n, 1, 1, f] is the label of each of many samples; else ""."""
+    if pixels.shape[1:3] != (1, 1) or pixels.shape[3] < 2 or labels.dtype.kind in "UO" or len(labels) < _MANY:
+        return ""
+    rows = pixels[:, 0, 0]
+    candidates = np.flatnonzero((rows[:_MANY] == labels[:_MANY, None]).all(axis=0))
+    same = [number for number in candidates.tolist() if (rows[:, number] == labels).all()]
+    if not same:
+        return ""
+    return (
+        f"feature {same[0]} of the {what} data is the label itself in all {len(labels):,} samples; if it is not "
+        f"known of new ones, leave it out: numpy.delete(features, {same[0]}, axis=1)"
+    )
 
 
 def _checked(given: Any, labels: Any, what: str) -> np.ndarray:

@@ -15,7 +15,7 @@ from adam_mp.errors import DataError
 
 _CLASSES, _IMAGES = 16, 8  # the largest classes, and images of each that are looked for in other classes
 _LIKE_NAMED = 8  # images of other classes with the name of one that are compared with it
-_CONTENTS = 3  # different ones that images must have to be compared: blank images are no copies
+_CONTENTS = 5  # different ones that images must have to be compared: blank images are no copies
 _STORED = 0.5  # share of them that other classes have too, from which a class is none
 
 

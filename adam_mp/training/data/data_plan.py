@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.data.augmentation import Augmentation, parse_augmentation
+from adam_mp.data.augmentation import Augmentation, mirrored_names, parse_augmentation
 from adam_mp.data.normalization import Normalization, even_background
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.reading.dataset import DataSet, split, split_by_class
@@ -209,6 +209,11 @@ def plan_data(
     division = division or divide(dataset, settings)
     training, validation = division.training, division.validation
     augmentation = parse_augmentation(settings.augment, dataset.image_shape)
+    if augmentation["reflect"] > 0 and (sides := mirrored_names(dataset.class_names)) is not None:
+        listener(Notice(
+            f"mirror images of the class {sides[0]} are trained as {sides[0]}, and may look like {sides[1]}: to mirror "
+            f"none, give --augment {augmentation.without('reflect')}"
+        ))  # fmt: skip
     keep = _KEPT if augmentation["crop"] > 0 else 1.0
     source, cache_bytes, cache = make_source(dataset, keep), 0, None
     if source is not None:

@@ -50,6 +50,20 @@ def test_one_folder_of_no_part_is_named(tmp_path, kind):
     )
 
 
+def test_tables_of_labels_beside_class_folders_are_named(tmp_path):
+    for part in ("train", "test"):
+        for name in ("p1", "p2"):
+            write(tmp_path / part / name / "1.jpg", JPEG)
+        write(tmp_path / part / "metadata.jsonl", b"{}")
+    for name in ("train_labels.csv", "Test.csv", "sizes.csv", "labels.txt"):
+        write(tmp_path / name, b"id,label")
+    notes = load_data(tmp_path).account.notes
+    assert [note.partition(": ")[2] for note in notes] == [
+        f"{names}; the class of an image is the name of its folder"
+        for names in ("Test.csv, train_labels.csv", "metadata.jsonl", "metadata.jsonl")
+    ]
+
+
 @pytest.mark.parametrize("kind", ["tar shards", "arrays", "IDX files"])
 def test_runs_and_what_is_hidden_beside_data_are_no_data(tmp_path, kind):
     write_kind(tmp_path, kind)

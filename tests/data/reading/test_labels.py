@@ -323,3 +323,14 @@ def test_words_for_a_missing_label_are_told(missing):
 def test_text_of_an_enum_is_text():
     kind = enum.Enum("Kind", {"CAT": "cat", "DOG": "dog"}, type=str)
     assert load_data((IMAGES, [(kind.CAT, kind.DOG)[y % 2] for y in Y])).class_names == ("cat", "dog")
+
+
+def test_a_label_among_the_features_is_told():
+    features = np.random.default_rng(0).normal(size=(60, 4))
+    table = np.insert(features, 2, Y, axis=1)
+    (line,) = load_data((table, Y)).notices
+    assert line.startswith("feature 2 of the training data is the label itself in all 60 samples; ")
+    assert line.endswith("leave it out: numpy.delete(features, 2, axis=1)")
+    table[59, 2] += 1
+    for images, labels in ((table, Y), (features, Y), (table[:9], Y[:9]), (table, NAMES[Y])):
+        assert load_data((images, labels)).notices == ()

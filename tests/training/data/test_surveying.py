@@ -184,3 +184,17 @@ def test_images_that_are_all_the_same_are_told(tmp_path):
         lines = [event.text for event in events if isinstance(event, Notice)]
         assert [line.split(" of ")[0] for line in lines] == ([f"{told} images"] if told else [])
         assert all(line.endswith("that were looked at are all the same") for line in lines)
+
+
+def test_classes_that_are_mirror_images_are_told_if_images_are_mirrored(tmp_path):
+    for name in ("left", "right"):
+        for number in range(3):
+            (tmp_path / name).mkdir(exist_ok=True)
+            Image.new("RGB", (70, 70), (90 * number, 0, 0)).save(tmp_path / name / f"{number}.png")
+    for augment, told in (("auto", True), ("crop=0.5", False)):
+        events = []
+        settings = make_settings({"validation": 0, "augment": augment})
+        plan_data(load_data(tmp_path), settings, None, 1, events.append)
+        lines = [event.text for event in events if isinstance(event, Notice)]
+        said = "mirror images of the class left are trained as left, and may look like right: to mirror none, give "
+        assert lines == ([f"{said}augment crop=0.08,colour=0.1"] if told else [])
