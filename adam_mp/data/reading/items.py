@@ -29,6 +29,7 @@ from adam_mp.data.reading.labels import (
 )
 from adam_mp.errors import DataError
 
+_DEEPEST = 6  # objects in objects that are asked for their names of classes
 _LABELS = ("targets", "labels")
 _NAMES = (
     "class_to_idx", "classes", "class_names", "idx_to_class", "CLASSES", "label_names", "label_map", "categories",
@@ -113,14 +114,14 @@ def _names_for(dataset: Any, plain: np.ndarray) -> tuple[str, ...]:
     return tuple(name or (f"({number})" if str(number) in names else str(number)) for number, name in enumerate(names))
 
 
-def _names_of(dataset: Any) -> tuple[str, ...]:
+def _names_of(dataset: Any, deepest: int = _DEEPEST) -> tuple[str, ...]:
     """Return the names that an object gives to its classes, each once; none if it lists one for each item.
 
     Of an object that has some items of another, or those of several, the others' names hold.
     """
     names = _given_names(dataset)
     if len(set(filter(None, names))) == sum(map(bool, names)):
-        return names or _names_within(dataset)
+        return names or _names_within(dataset, deepest)
     if len(names) == len(dataset):
         return ()
     return tuple(f"{name} ({number})" if name and names.count(name) > 1 else name for number, name in enumerate(names))
@@ -166,21 +167,40 @@ def _numbered(names: Collection[Any], numbers: Collection[Any], kind: type, gaps
     return tuple(found.get(number, "") for number in range(count))
 
 
-def _names_within(dataset: Any) -> tuple[str, ...]:
-    """Return the names of the object of which `dataset` has some items, as PyTorch's Subset, or of those it joins.
+def _names_within(dataset: Any, deepest: int) -> tuple[str, ...]:
+    """Return the names of an object of which `dataset` has all or some items, or of those it joins.
 
-    None if the items have other labels there, or if the joined ones disagree.
+    That is PyTorch's Subset, or a user's object that changes the images of another. None if the items have other
+    labels there, or if the joined ones disagree. Objects in objects are looked at until `deepest` is 0.
     """
-    inner, numbers = _listed(dataset, "dataset"), _listed(dataset, "indices")
-    if is_item_source(inner) and hasattr(numbers, "__len__") and len(numbers) == len(dataset):
-        names = _names_of(inner)
-        places = np.linspace(0, len(numbers) - 1, min(_ASKED, len(numbers))).astype(int).tolist() if names else []
-        return names if all(_same_label(dataset, place, inner, int(numbers[place])) for place in places) else ()
+    for inner, numbers in _inner_items(dataset):
+        names = _names_of(inner, deepest - 1) if deepest else ()
+        places = np.linspace(0, len(numbers) - 1, min(_ASKED, len(numbers))).astype(int).tolist()
+        if names and all(_same_label(dataset, place, inner, int(numbers[place])) for place in places):
+            return names
     joined = _listed(dataset, "datasets")
     if isinstance(joined, (list, tuple)) and joined and all(map(is_item_source, joined)):
         found = {_names_of(each) for each in joined}
         return found.pop() if len(found) == 1 and sum(map(len, joined)) == len(dataset) else ()
     return ()
+
+
+def _inner_items(dataset: Any) -> Iterable[tuple[Any, Sequence[int] | np.ndarray]]:
+    """Return the objects with items that an object has, each with the numbers that its items may have there."""
+    count = len(dataset)
+    held = [_listed(dataset, "dataset"), _listed(dataset, "indices"), *getattr(dataset, "__dict__", {}).values()]
+    numberings = [numbers for each in held if len(numbers := _as_numbers(each)) == count]
+    for inner in held:
+        if is_item_source(inner) and not isinstance(inner, (list, tuple)) and not hasattr(inner, "__array__"):
+            same = [np.arange(count)] if len(inner) == count else []
+            yield from ((inner, each) for each in same + numberings if each.max(initial=0) < len(inner))
+
+
+def _as_numbers(given: Any) -> np.ndarray:
+    """Return numbers of items, if `given` is a list or an array of some; else none."""
+    listed = isinstance(given, (list, tuple, range)) or hasattr(given, "__array__")
+    numbers = np.asarray(given) if listed and all(isinstance(each, Integral) for each in given[:1]) else np.zeros(0)
+    return numbers if numbers.dtype.kind in "iu" and numbers.ndim == 1 and numbers.min(initial=0) >= 0 else np.zeros(0)
 
 
 def _joined_apart(dataset: Any, what: str) -> list[str]:

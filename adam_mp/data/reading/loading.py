@@ -68,6 +68,11 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
             parts = [*parts[0], *parts[1]]
         elif len(parts) == 2 and all(_has_items(part) for part in parts):
             return _load_items(parts, options)
+        if len(parts) == 4 and _are_of_a_split(parts):
+            raise DataError(
+                "the second of four arrays has the shape of the first, as from train_test_split(images, labels); expected "
+                "(images, labels, test_images, test_labels): data[0], data[2], data[1], data[3]"
+            )
         if len(parts) in (2, 4):
             named = {TRAIN: ("training", *parts[:2])}
             if len(parts) == 4:
@@ -105,6 +110,12 @@ def _has_items(source: Any) -> bool:
 
 def _is_pair_of_arrays(given: Any) -> bool:
     return isinstance(given, Sequence) and len(given) == 2 and not _is_one_label(given[1])
+
+
+def _are_of_a_split(parts: Sequence[Any]) -> bool:
+    """Tell whether four arrays are images, test images, labels and test labels, in this order."""
+    images, test_images, labels = (getattr(part, "shape", ()) for part in parts[:3])
+    return len(images) > 1 and images[1:] not in ((), (1,)) and images[1:] == test_images[1:] and len(labels) == 1
 
 
 def _is_one_label(given: Any) -> bool:

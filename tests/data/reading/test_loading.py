@@ -426,6 +426,37 @@ def test_names_of_classes_are_found_wherever_an_object_has_them():
     assert load_data((train, joined)).notices == ()
 
 
+class Changed:
+    """The items of another object, or some of them, with other images, as users write them."""
+
+    def __init__(self, wrapped, chosen=None):
+        self.wrapped, self.chosen, self.parent = wrapped, chosen, self
+
+    def __len__(self):
+        return len(self.wrapped if self.chosen is None else self.chosen)
+
+    def __getitem__(self, index):
+        image, label = self.wrapped[index if self.chosen is None else self.chosen[index]]
+        return image[::-1], label
+
+
+@pytest.mark.parametrize("indices", [list, tuple, np.array])
+def test_names_of_classes_are_those_of_an_object_that_is_changed(indices):
+    train = named_items(["cat", "dog", "eel"], [0, 1, 2] * 2)
+    inner = named_items(["eel", "cat"], [1, 0, 0, 1])
+    for test, labels in (
+        (Changed(inner), [0, 2, 2, 0]),
+        (Changed(inner, indices([3, 1])), [0, 2]),
+        (Changed(Some(inner, [1, 3])), [2, 0]),
+        (Changed(Changed(Changed(inner, indices([2, 0])))), [2, 0]),
+    ):
+        data = load_data((train, test))
+        assert (data.test.labels.tolist(), data.class_names) == (labels, ("cat", "dog", "eel"))
+    other = Changed(inner)
+    other.wrapped, other.names_of = named_items(None, [0, 1, 2, 0]), inner  # whose labels are others
+    assert load_data((train, other)).test.labels.tolist() == [0, 1, 2, 0]
+
+
 def test_names_of_classes_may_have_numbers_with_gaps():
     train, test = named_items(None, [1, 2, 4] * 2), named_items(None, [1, 2, 4])
     train.class_to_idx, test.idx_to_class = {"cat": 1, "dog": 2, "2": 4}, {4: "cat", 2: "dog", 1: "2"}
@@ -572,3 +603,13 @@ def test_a_folder_of_packed_files_is_to_be_unpacked(tmp_path):
         (tmp_path / name).write_bytes(b"PK")
     with pytest.raises(DataError, match=r"it has sample_submission.csv, train.zip; unpack the .zip$"):
         load_data(tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 4), (4, 4, 3)])
+def test_arrays_in_the_order_of_a_split_are_refused(shape):
+    images, labels = np.zeros((12, *shape), np.uint8), np.arange(12) % 2
+    split = [images[:8], images[8:], labels[:8], labels[8:]]
+    with pytest.raises(DataError, match=r"as from train_test_split.* data\[0\], data\[2\], data\[1\]"):
+        load_data(split)
+    assert len(load_data((split[0], split[2], split[1], split[3])).test) == 4
+    assert len(load_data((images[:8, :1], labels[:8, None], images[8:, :1], labels[8:])).test) == 4
