@@ -70,8 +70,8 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
             return _load_items(parts, options)
         if len(parts) == 4 and _are_of_a_split(parts):
             raise DataError(
-                "the second of four arrays has the shape of the first, as from train_test_split(images, labels); expected "
-                "(images, labels, test_images, test_labels): data[0], data[2], data[1], data[3]"
+                "the second of four arrays has the shape of the first, as from train_test_split(images, labels); "
+                "expected (images, labels, test_images, test_labels): data[0], data[2], data[1], data[3]"
             )
         if len(parts) in (2, 4):
             named = {TRAIN: ("training", *parts[:2])}
