@@ -121,7 +121,6 @@ TESTED_BY = {
     "training.plan.split": "training/test_arithmetic.py",
     "training.plan.same_data": "data/reading/test_fingerprint.py",
     "training.preloading": "training/crew/test_session.py",
-    "training.replica.joining": "system/test_cluster.py",
     "training.replica.launched": "system/test_cluster.py",
     "training.replica.leases": "training/replica/test_shared_leases.py",
     "training.settings.consistency": "training/worker/test_bounded.py",

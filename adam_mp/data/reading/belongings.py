@@ -15,7 +15,7 @@ from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.meant_classes import HELD_OUT
-from adam_mp.data.reading.part_names import TEST, VALIDATION, part_of, part_of_word, pieces_of
+from adam_mp.data.reading.part_names import part_of, part_of_word, pieces_of
 
 _WORD = (
     r"(?:(?:mask|depth)(?:crop)?|seg|segm|segmentation|gt|ground[-_ ]?truth|trimap|annotation|contour|label|lbl|"
@@ -29,6 +29,7 @@ _SHOWN = r"(?:image|img|rgb|crop|photo|picture|orig|original|color|colour|raw)" 
 _SHOWS = re.compile(rf"(?P<base>.+?)[-_. ]+{_SHOWN}|{_SHOWN}[-_. ]+(?P<behind>.+)", re.IGNORECASE)
 _PAIRED = 0.5  # share of a class's images that have the name of another but for its ending, from which it is told
 _TESTED = frozenset(("tests", "validate", "evaluate", "unseen"))
+_OTHER_MEANING = frozenset(("train", "training", "valid"))  # of trains, athletes and tickets
 _BESIDE_PARTS = frozenset((
     "my", "new", "pics", "pictures", "photos", "samples", "images", "image", "imgs", "img", "data", "set",
 ))  # fmt: skip
@@ -103,13 +104,11 @@ def told_of(part: PartFound) -> list[str]:
 
 
 def _is_held_out(name: str) -> bool:
-    """Tell whether all words of a name say that its images are not to be trained on: `my_test`, `holdout`."""
-    pieces = [piece for piece in pieces_of(name) if not piece.isdecimal() and piece not in _BESIDE_PARTS]
-    return (
-        part_of(name) is None
-        and bool(pieces)
-        and all(part_of_word(piece) in (VALIDATION, TEST) or piece in HELD_OUT or piece in _TESTED for piece in pieces)
-    )
+    """Tell whether a name says that its images are not to be trained on: `my_test`, `holdout`, `alien_test`."""
+    pieces = pieces_of(name)
+    said = [piece for piece in pieces if not piece.isdecimal() and piece not in _BESIDE_PARTS]
+    tested = any(part_of_word(piece) is not None and piece not in _OTHER_MEANING for piece in pieces)
+    return part_of(name) is None and (tested or (bool(said) and HELD_OUT | _TESTED >= {*said}))
 
 
 def _is_paired(images: Collection[str]) -> bool:

@@ -39,6 +39,7 @@ from adam_mp.transport.zeromq import SocketDialer
 _JOINING = 60.0  # seconds to wait for the run: parameter servers and replicas may be started in any order
 _TELLING = 1.0  # seconds to wait for an answer when a replica has died
 # Settings that must be the same in all replicas of a run, beside those in RunFacts: they decide what an update means.
+_READING = ("ignore_orientation", "white")  # the same images become other pictures by them
 _AGREED = ("optimizer", "lr", *CONSTANTS, "seed", "validation")
 
 
@@ -183,6 +184,8 @@ def run_facts(plan: RunPlan) -> RunFacts:
     agreed = {name: getattr(settings, name) for name in _AGREED}
     agreed["data"] = plan.data.dataset.digest
     agreed["augment"] = str(plan.data.augmentation)
+    # Those of a user's choice alone: replicas of earlier versions say nothing of them.
+    agreed |= {name: value for name in _READING if (value := getattr(settings, name))}
     return RunFacts(
         LayoutFacts.of(plan.layout),
         len(plan.data.training),

@@ -1,0 +1,24 @@
+"""What replicas must agree on when they join a run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adam_mp import Dense, Flatten, Softmax
+from adam_mp.training.plan.plan import make_plan
+from adam_mp.training.replica.joining import run_facts
+
+
+def facts(**settings):
+    data = (np.arange(40 * 16, dtype=np.uint8).reshape(40, 4, 4), np.arange(40) % 2)
+    model = [Flatten(), Dense(), Softmax()]
+    return run_facts(make_plan({"model": model, "data": data, "cores": 1, **settings}, lambda event: None))
+
+
+@pytest.mark.parametrize(("name", "value"), [("ignore_orientation", True), ("white", 4095.0)])
+def test_replicas_read_images_alike(name, value):
+    usual, other = facts(), facts(**{name: value})
+    assert usual.difference(facts()) is None
+    assert usual.difference(other) == f"{name} {value}, the run has None"
+    assert other.difference(usual) == f"{name} None, the run has {value}"
