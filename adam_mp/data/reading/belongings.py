@@ -108,7 +108,7 @@ def _is_held_out(name: str) -> bool:
     pieces = pieces_of(name)
     said = [piece for piece in pieces if not piece.isdecimal() and piece not in _BESIDE_PARTS]
     tested = any(part_of_word(piece) is not None and piece not in _OTHER_MEANING for piece in pieces)
-    return part_of(name) is None and (tested or (bool(said) and HELD_OUT | _TESTED >= {*said}))
+    return part_of(name) is None and (tested or (bool(said) and {*said} <= HELD_OUT | _TESTED))
 
 
 def _is_paired(images: Collection[str]) -> bool:
