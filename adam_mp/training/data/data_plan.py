@@ -13,6 +13,7 @@ import numpy as np
 from adam_mp.data.augmentation import Augmentation, mirrored_names, parse_augmentation
 from adam_mp.data.normalization import Normalization, even_background
 from adam_mp.data.pictures import PictureSpec
+from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet, split, split_by_class
 from adam_mp.data.reading.items import Items
 from adam_mp.data.reading.loading import load_data
@@ -32,6 +33,7 @@ from adam_mp.training.settings.events import Listener, Notice
 from adam_mp.training.settings.settings import FIELDS, TrainSettings, parse_cache
 
 BY_CLASS, DRAWN = "by class", "drawn"  # ways to divide the training images, see `divide`
+_SAME = 3  # images of a class that are not the same by chance
 _LOOKED_AT = 1000  # images
 _KEPT = 7 / 8  # share of an image's side that evaluation looks at if training crops: the edges are seen in crops alone
 
@@ -231,6 +233,9 @@ def plan_data(
     )  # fmt: skip
     if len(shown := survey.examples) > 1 and (shown == shown[0]).all():
         listener(Notice(f"{several(len(shown), 'image')} of {dataset.name} that were looked at are all the same"))
+    elif dataset.image_shape[:2] != (1, 1) and (blank := _blank_classes(shown, survey.labels)):
+        names = some(dataset.class_names[label] if dataset.class_names else label for label in blank)
+        listener(Notice(f"all images of the class {names} of {dataset.name} that were looked at are the same"))
     if source is not None:
         cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
         if cache is not None:
@@ -239,6 +244,12 @@ def plan_data(
         dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, join_records(dataset),
         survey, cache_bytes, kept, division.way,
     )  # fmt: skip
+
+
+def _blank_classes(shown: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Return the classes of which several images [k, h, w, c] are the same, as blank ones are."""
+    found = [(label, shown[labels == label]) for label in np.unique(labels).tolist()]
+    return [label for label, images in found if len(images) >= _SAME and (images == images[0]).all()]
 
 
 def make_source(dataset: DataSet, keep: float) -> SourceSpec | None:

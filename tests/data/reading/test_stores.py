@@ -13,15 +13,16 @@ from tests.data.pictures_on_disk import write_folder
 from tests.data.reading.test_meant_classes import fill
 
 
+@pytest.mark.parametrize("named", ["{}", "copy of {}"])
 @pytest.mark.parametrize("how", [shutil.copy, os.link])
 @pytest.mark.parametrize("part", ["", "train"])
-def test_a_folder_of_all_images_is_no_class(tmp_path, how, part):
+def test_a_folder_of_all_images_is_no_class(tmp_path, how, part, named):
     root = tmp_path / part
     paths = write_folder(root, 20)
     (root / "originals").mkdir()
     for path in paths:
-        named = path.rename(path.with_name(f"{path.parent.name}.{path.name}"))
-        how(named, root / "originals" / named.name)
+        moved = path.rename(path.with_name(f"{path.parent.name}.{path.name}"))
+        how(moved, root / "originals" / named.format(moved.name))
     with pytest.raises(DataError, match=r"originals are in other class folders too, such as originals/.* 8 of 8"):
         load_data(tmp_path)
     for path in sorted((root / "originals").iterdir())[:30]:  # half of them

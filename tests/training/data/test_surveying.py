@@ -198,3 +198,17 @@ def test_classes_that_are_mirror_images_are_told_if_images_are_mirrored(tmp_path
         lines = [event.text for event in events if isinstance(event, Notice)]
         said = "mirror images of the class left are trained as left, and may look like right: to mirror none, give "
         assert lines == ([f"{said}augment crop=0.08,colour=0.1"] if told else [])
+
+
+def test_a_class_of_blank_images_is_told(tmp_path):
+    random = np.random.default_rng(0)
+    for number in range(4):
+        for name, alpha in (("cat", 255), ("dog", 255), ("eel", 0)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            sheet = Image.fromarray(random.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+            sheet.putalpha(alpha)
+            sheet.save(tmp_path / name / f"{number}.png")
+    events = []
+    plan_data(load_data(tmp_path), make_settings({"validation": 0}), None, 1, events.append)
+    (line,) = [event.text for event in events if isinstance(event, Notice)]
+    assert line == f"all images of the class eel of {tmp_path} that were looked at are the same"
