@@ -191,15 +191,30 @@ def _inner_items(dataset: Any) -> Iterable[tuple[Any, Sequence[int] | np.ndarray
     held = [_listed(dataset, "dataset"), _listed(dataset, "indices"), *getattr(dataset, "__dict__", {}).values()]
     numberings = [numbers for each in held if len(numbers := _as_numbers(each)) == count]
     for inner in held:
-        if is_item_source(inner) and not isinstance(inner, (list, tuple)) and not hasattr(inner, "__array__"):
-            same = [np.arange(count)] if len(inner) == count else []
-            yield from ((inner, each) for each in same + numberings if each.max(initial=0) < len(inner))
+        length = _length_of_items(inner)
+        same = [np.arange(count)] if length == count else []
+        yield from ((inner, each) for each in same + numberings if each.max(initial=0) < length)
+
+
+def _length_of_items(given: Any) -> int:
+    """Return how many items an object has that may name its classes; 0 for arrays, lists and all other objects."""
+    if not is_item_source(given) or isinstance(given, (list, tuple, Mapping)) or hasattr(given, "__array__"):
+        return 0
+    try:
+        return len(given)
+    except Exception:  # of a file that is closed, for example
+        return 0
 
 
 def _as_numbers(given: Any) -> np.ndarray:
     """Return numbers of items, if `given` is a list or an array of some; else none."""
-    listed = isinstance(given, (list, tuple, range)) or hasattr(given, "__array__")
-    numbers = np.asarray(given) if listed and all(isinstance(each, Integral) for each in given[:1]) else np.zeros(0)
+    listed = isinstance(given, (list, tuple)) and bool(given) and isinstance(given[0], Integral)
+    numbers = np.zeros(0)
+    if listed or isinstance(given, range) or (hasattr(given, "__array__") and getattr(given, "ndim", 0) == 1):
+        try:
+            numbers = np.asarray(given)
+        except Exception:  # of a list of many things
+            return numbers
     return numbers if numbers.dtype.kind in "iu" and numbers.ndim == 1 and numbers.min(initial=0) >= 0 else np.zeros(0)
 
 

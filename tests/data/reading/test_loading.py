@@ -440,6 +440,16 @@ class Changed:
         return image[::-1], label
 
 
+class Without:
+    """Something that cannot say how many items it has."""
+
+    def __len__(self):
+        raise ValueError("closed")
+
+    def __getitem__(self, index):
+        raise ValueError("closed")
+
+
 @pytest.mark.parametrize("indices", [list, tuple, np.array])
 def test_names_of_classes_are_those_of_an_object_that_is_changed(indices):
     train = named_items(["cat", "dog", "eel"], [0, 1, 2] * 2)
@@ -452,6 +462,9 @@ def test_names_of_classes_are_those_of_an_object_that_is_changed(indices):
     ):
         data = load_data((train, test))
         assert (data.test.labels.tolist(), data.class_names) == (labels, ("cat", "dog", "eel"))
+    test = Changed(inner)
+    test.mean, test.scale, test.closed, test.many = np.float64(0.5), np.array(2), Without(), [1, "a", [2]]
+    assert load_data((train, test)).test.labels.tolist() == [0, 2, 2, 0]
     other = Changed(inner)
     other.wrapped, other.names_of = named_items(None, [0, 1, 2, 0]), inner  # whose labels are others
     assert load_data((train, other)).test.labels.tolist() == [0, 1, 2, 0]
