@@ -104,11 +104,12 @@ def told_of(part: PartFound) -> list[str]:
 
 
 def _is_held_out(name: str) -> bool:
-    """Tell whether a name says that its images are not to be trained on: `my_test`, `holdout`, `alien_test`."""
-    pieces = pieces_of(name)
-    said = [piece for piece in pieces if not piece.isdecimal() and piece not in _BESIDE_PARTS]
-    tested = any(part_of_word(piece) is not None and piece not in _OTHER_MEANING for piece in pieces)
-    return part_of(name) is None and (tested or (bool(said) and {*said} <= HELD_OUT | _TESTED))
+    """Tell whether a name says that its images are not to be trained on: `my_test`, `holdout`; `test_tube` does not."""
+    said = [piece for piece in pieces_of(name) if not piece.isdecimal() and piece not in _BESIDE_PARTS]
+    if part_of(name) is not None or not said:
+        return False
+    tested = part_of_word(said[-1]) is not None and said[-1] not in _OTHER_MEANING
+    return tested or {*said} <= HELD_OUT | _TESTED
 
 
 def _is_paired(images: Collection[str]) -> bool:
