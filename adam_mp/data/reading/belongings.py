@@ -107,7 +107,7 @@ def _is_held_out(name: str) -> bool:
     """Tell whether a name says that its images are not to be trained on: `my_test`, `holdout`; `test_tube` does not."""
     said = [piece for piece in pieces_of(name) if not piece.isdecimal() and piece not in _BESIDE_PARTS]
     if part_of(name) is not None or not said:
-        return False
+        return name.casefold() in HELD_OUT
     tested = part_of_word(said[-1]) is not None and said[-1] not in _OTHER_MEANING
     return tested or {*said} <= HELD_OUT | _TESTED
 

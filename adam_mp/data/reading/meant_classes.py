@@ -56,7 +56,8 @@ KINDS = IMAGES | ANSWERS | frozenset((
 HELD_OUT = frozenset((
     "dev", "devel", "development", "eval", "evaluation", "holdout", "heldout", "query", "gallery", "probe", "unlabeled",
     "unlabelled", "te", "exam", "prueba", "pruebas", "teste", "validacion", "validación", "prüfung",
-    "测试", "验证", "テスト", "тест",
+    "testdaten", "testmenge", "validierung", "validierungsdaten", "verifica",
+    "测试", "测试集", "验证", "验证集", "テスト", "評価", "検証", "테스트", "검증", "тест", "валидация",
 ))  # fmt: skip
 _MAGNIFIED = re.compile(r"x[0-9]+|[0-9]+x[0-9]*")  # such as 40x, or a size
 _TIME = re.compile(r"(19|20)[0-9]{2}([-_.]?[0-9]{2}){0,2}")  # a year, month or day

@@ -124,6 +124,9 @@ def test_images_may_have_a_word_where_their_masks_have_one(tmp_path, image, mask
         "val_pics",
         "alien_test",
         "live_test",
+        "Testdaten",
+        "тест",
+        "测试集",
     ],
 )
 def test_folders_of_other_images_beside_classes_are_told(tmp_path, name):

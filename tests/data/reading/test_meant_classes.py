@@ -74,6 +74,12 @@ REFUSED = {
         {f"{a}/{b}/{c}": 2 for a in "ab" for b in ("x", "y") for c in ("mug", "pen")}, "not clear: the folders x/, y/"),
     "a part in Spanish": (
         {"entrenamiento/a": 3, "entrenamiento/b": 3, "prueba/a": 3, "prueba/b": 3}, "prueba/ seems to be held out"),
+    "a part in German": (
+        {f"{part}/{name}": 3 for part in ("Trainingsdaten", "Testdaten") for name in ("red", "blue")},
+        "Testdaten/ seems to be held out"),
+    "a part in Chinese": (
+        {f"{part}/{name}": 3 for part in ("训练集", "测试集") for name in ("red", "blue")},
+        "测试集/ seems to be held out"),
     "a part by another word": (
         {"fit/red": 3, "fit/blue": 3, "hold_out/red": 3, "hold_out/blue": 3},
         "fit/, hold_out/ .* hold the same classes, and hold_out/ seems to be held out: call the folders train/"),
