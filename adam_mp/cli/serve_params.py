@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.errors import SettingsError
+from adam_mp.params.controller.place import parse_etcd
 from adam_mp.params.run.bucket_map import COMMITS
 from adam_mp.params.server.serving import ServerSpec, serve_parameters
 from adam_mp.process.interruption import EXIT_CODES, Interruption
@@ -86,6 +87,15 @@ def _add_copies(parser: Parser) -> None:
         help="how long a server with copies may miss its beats before another takes its place (default: "
         f"{ServerSpec.failover:g})",
     )  # fmt: skip
+    parser.add_argument(
+        "--controller", metavar="etcd://HOST:PORT,...[/NAME]",
+        help="keep the run's bucket map in etcd, under NAME, and elect the coordinator there: then any server may die, "
+        "and no server is the first; give it to all servers, in place of --join",
+    )  # fmt: skip
+    parser.add_argument(
+        "--controller-tls", metavar="CERT,KEY,CA",
+        help="files for encrypted connections to etcd: this server's certificate and key, and etcd's authority",
+    )  # fmt: skip
 
 
 def _spec(values: argparse.Namespace) -> ServerSpec:
@@ -103,6 +113,8 @@ def _spec(values: argparse.Namespace) -> ServerSpec:
     for name in ("beat_seconds", "failover_seconds"):
         if not 0.01 <= (seconds := getattr(values, name)) <= 3600:
             raise SettingsError(f"--{name.replace('_', '-')} is {seconds:g}; expected 0.01 to 3600")
+    if values.controller is None and values.controller_tls is not None:
+        raise SettingsError("--controller-tls is for etcd; give --controller etcd://HOST:PORT too")
     return ServerSpec(
         listen=values.listen,
         advertise=values.advertise,
@@ -118,4 +130,5 @@ def _spec(values: argparse.Namespace) -> ServerSpec:
         copies_listen=values.copies_listen,
         beat=values.beat_seconds,
         failover=values.failover_seconds,
+        controller=parse_etcd(values.controller, values.controller_tls) if values.controller is not None else None,
     )

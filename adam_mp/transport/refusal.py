@@ -7,6 +7,7 @@ import dataclasses
 from adam_mp.errors import AdamError
 from adam_mp.transport.forms import Flag, Optional, Text, Whole, entry, read, write
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
+from adam_mp.transport.places import ADDRESS
 
 LONGEST_REASON = 500  # characters
 
@@ -24,12 +25,14 @@ class Refusal:
     """What REFUSED holds.
 
     `reason` is for people. `rejoin` asks the receiver of REFUSED to join the run again. `session` is the number of a
-    session that the data server does not know: the receiver should open it again.
+    session that the data server does not know: the receiver should open it again. `coordinator` is where the run's
+    coordinator is, for a message that only it takes; "" if that is not the reason, or not known.
     """
 
     reason: str = entry(Text(LONGEST_REASON), "it does not say why")
     rejoin: bool = entry(Flag(), False)
     session: int | None = entry(Optional(Whole(0, (1 << 32) - 1)), None)
+    coordinator: str = entry(ADDRESS, "")
 
 
 def read_refusal(message: Message) -> Refusal:

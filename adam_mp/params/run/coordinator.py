@@ -26,24 +26,22 @@ from adam_mp.errors import several
 from adam_mp.machine import free_memory
 from adam_mp.memory.ledger import LEASED
 from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap
-from adam_mp.params.run.copy_roles import newest, with_balance, with_new_copies, without_joining, without_memory
+from adam_mp.params.run.copy_roles import newest
 from adam_mp.params.run.course import Course
 from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.member import LIFE, Member
 from adam_mp.params.run.news import ENDED, News
+from adam_mp.params.run.role_changes import RoleChanges
 from adam_mp.params.run.roster import RETURNING, Roster
 from adam_mp.params.run.run_facts import LARGEST, RunFacts
 from adam_mp.params.run.server_places import ServerPlaces
 from adam_mp.params.run.statements import REPLICA, SERVER, Joining, Leaving, read_joining, read_reporting
 from adam_mp.params.run.update_counts import UpdateCounts
-from adam_mp.params.run.wishes import RoleWish, grant_wishes
 from adam_mp.transport.forms import MalformedError, read, write
 from adam_mp.transport.refusal import RefusedError
 
 _MOST_MEMBERS = 10_000
-_LOOK = 0.1  # seconds between two searches for copies to make
-_CALM = 1.0  # seconds without a change of roles after which a group may be handed over
 _MOST_NOTICES = 1000  # lines for the user that wait to be shown
 
 
@@ -67,10 +65,7 @@ class Coordinator:
         self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.changed = False  # since the last snapshot
         self._listening = Listening()
-        self.keep: Callable[[], bool] = lambda: True  # has a map with copies written; False if the disk refuses
-        self._copies_looked = 0.0
-        self._unchanging: tuple[Any, ...] = ()  # what was looked at last, when nothing was to be done
-        self._roles_changed = 0.0  # when the roles of servers changed last, in seconds of listening
+        self.roles = RoleChanges(self.places, self.roster)
         self._accompanied = 0.0  # when the run last had a replica as a member, in seconds of listening
 
     # Messages.
@@ -81,11 +76,14 @@ class Coordinator:
         self._check_place(identity, member, asked)
         if member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence):
             return self._welcome(member)
-        if asked.role == SERVER and (waiting := self._place_server(identity, member, asked)):
+        before = self.map
+        if asked.role == SERVER and (waiting := self._place_server(identity, member, asked, sequence >> LIFE)):
             return write(News(waiting=waiting))
         begins = self.course.facts is None
         if asked.facts is not None and (waiting := self._agree(asked, asked.facts, now)):
             return write(News(waiting=waiting))
+        if self.map is not before:
+            self.roles.need(identity)
         if member is None:
             member = self.roster.add(identity, asked.role, asked.name, asked.address, self.listened, now)
             self.notices.append(f"{member.name} joined")
@@ -113,7 +111,9 @@ class Coordinator:
         granted: Sequence[int] = ()
         if member.role == SERVER:
             member.behind, member.full = said.behind, said.full
-            self._grant_wishes(identity, said.wishes)
+            lines = self.roles.grant(identity, said.wishes, self.listened)
+            self.changed |= bool(lines)
+            self.notices.extend(lines)
         if member.role == REPLICA:
             member.epoch = said.epoch
             if member.epoch == course.epoch:
@@ -170,12 +170,13 @@ class Coordinator:
                 self.roster.missing[member.identity] = member
             leased = ": what it had leased is free again" if member.role == REPLICA else ""
             self.notices.append(f"{member.name} is silent{leased}")
-        self._make_copies()
+        if self.phase == "training":
+            self.changed |= self.roles.make_copies(self.listened)
         return silent
 
     def state(self, now: float) -> dict[str, Any]:
         """Return what `status` shows of the run, at `now` by the clock, as plain values."""
-        course = self.course
+        course, told = self.course, self.roles.told()
         return {
             "run": f"{self.run:016x}",
             "phase": course.phase,
@@ -185,7 +186,7 @@ class Coordinator:
             "trained": course.trained,
             "leased": course.batches.images_in(LEASED),
             "finished": ENDED.write(course.finished),
-            "map": self.map.as_dict() if self.map else None,
+            "map": told.as_dict() if told else None,
             "behind": [[lag.group, lag.place, lag.shards] for each in self.roster.servers() for lag in each.behind],
             "members": [
                 {**member.as_dict(now, self.listened), "leader": member is self._leader()}
@@ -226,7 +227,7 @@ class Coordinator:
 
     @property
     def map(self) -> BucketMap | None:
-        """Which server has which bucket; None before a replica has told the layout."""
+        """Which server has which bucket, as is decided; None before a replica has told the layout."""
         return self.places.map
 
     @property
@@ -261,6 +262,7 @@ class Coordinator:
             self = cls(int(facts["run"]), int(facts["expected"]))
             self.updates = UpdateCounts({int(each): int(updates) for each, updates in facts["departed"].items()})
             self.places = ServerPlaces.restored(facts)
+            self.roles = RoleChanges(self.places, self.roster)
             for server in self.map.servers if self.map is not None else ():
                 self.roster.expect(server.identity, SERVER, f"params {server.address}", server.address)
             for identity, name in facts.get("replicas", {}).items():
@@ -285,55 +287,7 @@ class Coordinator:
         if known is not None and known.role != asked.role:
             raise RefusedError(f"{known.name} has the role {known.role}, and joins as {asked.role}; start it again")
 
-    def _grant_wishes(self, identity: int, wishes: Sequence[RoleWish]) -> None:
-        """Change roles as a server wants, where that is safe."""
-        if self.map is None or not wishes or (place := self.map.place_of(identity)) is None:
-            return
-        bucket_map, lines, silent = grant_wishes(self.map, place, wishes)
-        self._take_map(bucket_map)
-        self.notices.extend(lines)
-        for identity in silent:
-            if (member := self.roster.members.get(identity)) is not None and member.lost < self.listened:
-                member.lost, member.losses = self.listened, member.losses + 1
-
-    def _make_copies(self) -> None:
-        """Have a new copy made where one is missing and a living server has none of that group.
-
-        If there are enough, spread work equally again, step by step, as it is not after a failover.
-        """
-        if self.map is None or self.places.copies == 1 or self.phase != "training":
-            return
-        if self.listened - self._copies_looked < _LOOK:
-            return
-        self._copies_looked = self.listened
-        members = [self.roster.members.get(server.identity) for server in self.map.servers]
-        full = [place for place, member in enumerate(members) if member is not None and member.full]
-        living = [
-            place
-            for place, member in enumerate(members)
-            if member is not None and member.may_take_copies(self.listened) and not member.full
-        ]
-        calm = self.listened - self._roles_changed > _CALM
-        if (self.map, full, living, calm) == self._unchanging:
-            return
-        self._unchanging = (self.map, full, living, calm)
-        self._take_map(without_joining(self.map, full))
-        self._take_map(with_new_copies(self.map, self.places.copies, living))
-        if calm:
-            self._take_map(with_balance(self.map, self.places.copies, living))
-
-    def _learn_map(self, told: BucketMap | None) -> None:
-        """Take a newer map that a member was told before this coordinator was started again, if it is of this run."""
-        assert self.map is not None
-        ours = {server.identity for server in self.map.servers}
-        if told is not None and {server.identity for server in told.servers} == ours:
-            self._take_map(newest(self.map, told))
-
-    def _take_map(self, bucket_map: BucketMap) -> None:
-        if bucket_map is not self.map:
-            self.places.map, self.changed, self._roles_changed = bucket_map, True, self.listened
-
-    def _place_server(self, identity: int, member: Member | None, asked: Joining) -> str | None:
+    def _place_server(self, identity: int, member: Member | None, asked: Joining, life: int) -> str | None:
         """Give a joining server a place, and write it into the map. Raises RefusedError if there is no place for it.
 
         Return what the server has to wait for, in words, if the present holder of the place may still live; else None.
@@ -361,10 +315,8 @@ class Coordinator:
             member.address, member.name = address, member.name.replace(member.address, address)
         if self.map is not None and self.map.copied:
             if asked.run == self.run:
-                self._learn_map(asked.map)
-            place = self.map.place_of(identity)
-            assert place is not None
-            self._take_map(without_memory(self.map, place, asked.kept))
+                self.changed |= self.roles.learn(asked.map, self.listened)
+            self.changed |= self.roles.lose_memory(identity, life, asked.kept, self.listened)
         return None
 
     def _agree(self, asked: Joining, offered: RunFacts, now: float) -> str | None:
@@ -375,6 +327,8 @@ class Coordinator:
         facts = self.course.facts
         if facts is not None and (difference := facts.difference(offered)):
             raise RefusedError(f"this replica has {difference}; start it with the settings of the run")
+        if self.roles.elected and asked.run not in (0, self.run):
+            raise RefusedError(f"this replica is of run {asked.run:x}, the controller has run {self.run:x}")
         if self.phase == "done" and asked.run != self.run:  # a replica of this run may still have to validate
             raise RefusedError("the run is done; start new parameter servers for another")
         if facts is None:
@@ -391,7 +345,7 @@ class Coordinator:
                 return f"parameter servers there so far: {len(servers)} of {self.places.expected}"
             self._make_map(servers, asked)
         elif asked.run == self.run and self.map.copied:
-            self._learn_map(asked.map)
+            self.changed |= self.roles.learn(asked.map, self.listened)
         elif self.places.outgrow(asked.map if asked.run == self.run else None):
             self.changed = True
         if facts is None:
@@ -408,9 +362,12 @@ class Coordinator:
         joined = {server.identity: server.joined_with for server in servers}
         told = [each.map for each in joined.values() if each is not None and each.run == asked.run]
         made = self.places.make_map(servers, functools.reduce(newest, told, asked.map))
-        for place, server in enumerate(made.servers if made.copied else ()):
+        for server in made.servers if made.copied else ():
             each = joined[server.identity]
-            self._take_map(without_memory(self.places.map or made, place, each.kept if each is not None else ()))
+            kept = each.kept if each is not None else ()
+            self.roles.lose_memory(
+                server.identity, self.roster.members[server.identity].sequence >> LIFE, kept, self.listened
+            )
 
     def _take_up(self, member: Member, asked: Joining, begins: bool, now: float) -> None:
         """Note what a joining replica did before: in this run, until the coordinator restarted, or in a checkpoint.
@@ -464,6 +421,8 @@ class Coordinator:
     # What members are told.
 
     def _welcome(self, member: Member) -> dict[str, Any]:
+        if self.roles.has_to_wait(member.identity):
+            return write(News(waiting="the coordinator has to write the bucket map first"))
         return write(self._news(member))
 
     def _news(self, member: Member) -> News:
@@ -473,7 +432,8 @@ class Coordinator:
             run=self.run, epoch=course.epoch, phase=course.phase, trained=course.trained, failed=course.failed,
             finished=tuple(entry for entry in course.finished if entry.epoch >= member.epoch),
             leader=member is self._leader(), replicas=self.awaited_replicas, updates=self.updates.total(others),
-            map=self.map, layout=course.facts.layout if course.facts and is_server else None,
+            map=self.roles.told(), elected=self.roles.elected,
+            layout=course.facts.layout if course.facts and is_server else None,
             senders=tuple(replica.identity for replica in self.roster.replicas()) if is_server else (),
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from adam_mp.errors import AdamError
 from adam_mp.params.run.announcements import Announcements
+from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.replies import Arrived, Replies
 from adam_mp.params.run.statements import name_in
@@ -48,8 +49,8 @@ class CoordinatorService:
         self.coordinator, self._identity = coordinator, identity
         self._replies, self._announcements, self._folder = replies, announcements, folder
         self._kept_at = 0.0
-        coordinator.keep = self.keep_map
-        self._kept_map = 0  # the map epoch that is in `folder`
+        if folder is not None and not coordinator.roles.elected:
+            coordinator.roles.store = self._write_map
         self._over_since: float | None = None  # in seconds of listening
 
     def take(self, each: Arrived, now: float) -> None:
@@ -57,7 +58,7 @@ class CoordinatorService:
         message = each.message
         try:
             answer = self._answer(message, now)
-            if answer is not None and self.keep_map():
+            if answer is not None:
                 self._replies.answer(each, answer[0], self._header, answer[1])
         except RefusedError as error:
             if message.kind in (Kind.JOIN, Kind.REPORT) and not error.rejoin:
@@ -104,20 +105,13 @@ class CoordinatorService:
             if facts is not None and not self._folder.note(facts):
                 coordinator.changed = True  # the writer has no room: try again after the next interval
 
-    def keep_map(self) -> bool:
-        """Write the state if roles of copies have changed: before anybody learns of them, and so at once.
-
-        Otherwise a coordinator that is started again could make a server primary that lacks stable updates. Return
-        False if the disk refuses: then nobody may be told.
-        """
-        bucket_map = self.coordinator.map
-        if self._folder is None or bucket_map is None or not bucket_map.copied or bucket_map.epoch == self._kept_map:
+    def _write_map(self, _: BucketMap | None, __: BucketMap) -> bool:
+        """Write the state, and with it the map that is decided; return False if the disk refuses."""
+        assert self._folder is not None
+        if self._folder.write_now({"identity": self._identity, "coordinator": self.coordinator.snapshot()}):
             return True
-        if not self._folder.write_now({"identity": self._identity, "coordinator": self.coordinator.snapshot()}):
-            self.coordinator.changed = True
-            return False
-        self._kept_map = bucket_map.epoch
-        return True
+        self.coordinator.changed = True
+        return False
 
     def unwritten(self) -> dict[str, Any] | None:
         """Return the state, None if it has not changed since the last call; from now on it counts as written."""
@@ -135,7 +129,7 @@ class CoordinatorService:
 
     @property
     def _header(self) -> dict[str, int]:
-        bucket_map = self.coordinator.map
+        bucket_map = self.coordinator.roles.told()
         return {
             "run": self.coordinator.run, "sender": self._identity, "map_epoch": bucket_map.epoch if bucket_map else 0,
         }  # fmt: skip

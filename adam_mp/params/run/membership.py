@@ -5,6 +5,9 @@ same answer as before. So a request counts once, however often it arrives.
 
 Sequences grow for as long as the link lives, so an answer fits one request only. They begin at a random number (the
 *life*, `new_life`), so another process with the same identity has other sequences.
+
+A server that is not the coordinator says where the coordinator is: the link turns there. If the coordinator is elected
+and silent, the link asks the other servers of the bucket map in turn.
 """
 
 from __future__ import annotations
@@ -16,19 +19,20 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from adam_mp.errors import JoinError, StoppedError, TransportError
+from adam_mp.errors import AdamError, JoinError, StoppedError, TransportError
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.member import LIFE
 from adam_mp.params.run.news import News
 from adam_mp.params.run.statements import Leaving
 from adam_mp.transport.forms import read, write
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
-from adam_mp.transport.places import Place
-from adam_mp.transport.refusal import Refusal
+from adam_mp.transport.places import Place, parse_place
+from adam_mp.transport.refusal import Refusal, read_refusal
 from adam_mp.transport.zeromq import ABSENT, SocketDialer
 
 _AGAIN = 0.5  # seconds after which a request is sent again
 _QUIET = 3.0  # seconds without an answer after which the caller is told why
+_TURN = 2.0  # seconds without an answer after which another server is asked where an elected coordinator is
 _LOOK = 0.05  # seconds that one wait for an answer lasts, before `stop` is asked again
 _ANSWERS = {Kind.JOIN: Kind.WELCOME, Kind.REPORT: Kind.ORDERS, Kind.STATUS: Kind.STATE}
 _Facts = Mapping[str, Any]
@@ -67,7 +71,19 @@ class CoordinatorLink:
         self._member = False
         self._listening = Listening()
         self._heard = 0.0
+        self._servers: tuple[str, ...] = ()  # which of them is the coordinator may change; () if it cannot
+        self._turned = 0.0
         dialer.dial(address)
+
+    def turn_to(self, address: Place) -> None:
+        """Ask the coordinator there from now on; an open request is sent there again."""
+        if address == self.address:
+            return
+        self._dialer.hang_up(self.address)
+        self.address, self._turned = address, self._listening.seconds
+        self._dialer.dial(address)
+        if self._open is not None:
+            self._open.sent = 0.0
 
     def join(
         self, facts: _Facts, seconds: float, stop: Callable[[], bool] = lambda: False,
@@ -164,6 +180,11 @@ class CoordinatorLink:
         while self._dialer.send(self.address, message) is None and time.monotonic() < deadline:
             time.sleep(_LOOK / 5)
 
+    def close(self) -> None:
+        """Hang up on the coordinator."""
+        self._open = None
+        self._dialer.hang_up(self.address)
+
     def _listened(self) -> float:
         return self._listening.step(time.monotonic())
 
@@ -184,10 +205,13 @@ class CoordinatorLink:
                 time.sleep(_LOOK / 5)
         received = self._dialer.receive(seconds)
         if received is None or self._open is None:
+            self._look_elsewhere()
             return None
         message = received[1]
-        self._heard = self._listening.seconds
         asked = self._open.message
+        if message.kind == Kind.REFUSED and self._is_elsewhere(message):
+            return None
+        self._heard = self._turned = self._listening.seconds
         if message.sequence != asked.sequence or message.kind not in (_ANSWERS[asked.kind], Kind.REFUSED):
             return None  # the answer to an earlier request
         try:
@@ -204,9 +228,37 @@ class CoordinatorLink:
         if message.kind == Kind.STATE:
             return facts
         news = self._read(News, facts)
+        if news.map is not None:
+            self._servers = news.map.addresses if news.elected else ()
         if message.kind == Kind.WELCOME and not news.waiting:
             self.run, self._member = news.run, True
         return news
+
+    def _is_elsewhere(self, message: Message) -> bool:
+        """Turn to the coordinator if a server that is not it says where it is; return whether one does.
+
+        Two servers may each take the other for it for a moment, so the link turns back only after a pause.
+        """
+        try:
+            told = read_refusal(message).coordinator
+            if not told:
+                return False
+            again = self._listening.seconds - self._turned < _AGAIN
+            self.turn_to(parse_place(told, "the coordinator's address"))
+        except AdamError:
+            return False
+        if again and self._open is not None:
+            self._open.sent = time.monotonic()
+        return True
+
+    def _look_elsewhere(self) -> None:
+        """If an elected coordinator is silent, turn to the next server: it is the new one, or knows who is."""
+        if self._open is None or not self._servers or self._listening.seconds - self._turned < _TURN:
+            return
+        here = str(self.address)
+        place = self._servers.index(here) if here in self._servers else -1
+        self.turn_to(parse_place(self._servers[(place + 1) % len(self._servers)], "the server's address"))
+        self._turned = self._listening.seconds
 
     def _read(self, kind: type[_Answer], facts: _Facts) -> _Answer:
         try:

@@ -98,6 +98,7 @@ class News:
     All members: a WELCOME with `waiting` does not make its receiver a member yet, and says what the run waits for.
     `trained` and `failed` count images of `epoch`; `finished` are the epochs that have ended since the member's own.
     `replicas` is how many replicas the servers wait for before they end; `updates` counts those of all other replicas.
+    If the coordinator is `elected`, another server of the map may become it.
 
     Servers alone: the `layout`, and `senders`, the identities of the replicas.
 
@@ -116,6 +117,7 @@ class News:
     replicas: int = entry(Whole(0, LARGEST_COUNT), 0)
     updates: int = entry(Whole(0, LARGEST), 0)
     map: BucketMap | None = entry(Optional(BUCKET_MAP), None)
+    elected: bool = entry(Flag(), False)
     layout: LayoutFacts | None = entry(Optional(LAYOUT), None)
     senders: tuple[int, ...] = entry(Wholes("members", 0, LARGEST), ())
     granted: tuple[int, ...] = entry(Wholes("batches", 0, MOST_BATCHES), ())

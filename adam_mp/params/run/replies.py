@@ -38,7 +38,10 @@ class Replies:
         if self._endpoint.send(to.peer, message) is None:
             self.dropped += 1
 
-    def refuse(self, to: Arrived, header: Mapping[str, int], reason: str, rejoin: bool = False) -> None:
-        """Send REFUSED with the reason; `rejoin` asks the sender of the message to join again."""
+    def refuse(
+        self, to: Arrived, header: Mapping[str, int], reason: str, rejoin: bool = False, coordinator: str = ""
+    ) -> None:  # fmt: skip
+        """Send REFUSED, as `Refusal` says."""
         self.refused += 1
-        self.answer(to, Kind.REFUSED, header, write(Refusal(reason[:LONGEST_REASON], rejoin)))
+        refusal = Refusal(reason[:LONGEST_REASON], rejoin, coordinator=coordinator)
+        self.answer(to, Kind.REFUSED, header, write(refusal))

@@ -12,7 +12,7 @@ from adam_mp.memory.segment import megabytes
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.transport.forms import Made, MalformedError, Number, Seen, Whole, brief, entry, is_number, write
 from adam_mp.transport.messages import LONGEST
-from adam_mp.transport.places import parse_place
+from adam_mp.transport.places import ADDRESS, parse_place
 from adam_mp.transport.refusal import RefusedError
 
 MOST_IMAGES, MOST_BATCHES, MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31
@@ -20,7 +20,6 @@ LARGEST = (1 << 64) - 1  # the largest number in a 64-bit field of a message's h
 LARGEST_COUNT = 1 << 48  # ten thousand of them still fit the 63 bits of a replica's counter
 _MOST_NUMBERS, _MOST_TENSORS, _MOST_SIDES = 1 << 36, 10_000, 8  # limits of a layout; sides: of one tensor's shape
 _MOST_AGREED, _LONGEST_VALUE = 100, 10_000
-_LONGEST_ADDRESS = 4200  # letters; a path may have 4095 bytes
 LATEST_MAP = 1 << 31  # the largest map epoch: a message's header has 32 bits for it
 _WIDEST = LONGEST // 4  # most numbers in a row of a matrix: a shard has whole rows, and must fit one message
 
@@ -50,16 +49,9 @@ def _agreed(told: Any, _: Seen) -> dict[str, Any]:
     return dict(told)
 
 
-def _address(told: Any, _: Seen) -> str:
-    """Return an address unchanged: other members dial it letter for letter."""
-    if not isinstance(told, str) or not told.isprintable() or len(told) > _LONGEST_ADDRESS:
-        raise MalformedError(f"is {brief(told)}; expected a printable text, {_LONGEST_ADDRESS} letters at most")
-    return told
-
-
 def _copies_address(told: Any, seen: Seen) -> str:
     """Return an address for copies, "" for none: one that all servers can at least parse."""
-    address = _address(told, seen)
+    address = str(ADDRESS.read(told, seen))
     try:
         if address:
             parse_place(address, "the address for copies")
@@ -79,7 +71,7 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
     try:
         bucket_map = BucketMap.from_dict(told)
         for server in bucket_map.servers:
-            _address(server.address, {})
+            ADDRESS.read(server.address, {})
             _copies_address(server.copies, {})
     except MalformedError as error:
         raise MalformedError(f"is malformed: address {error}") from None
@@ -90,7 +82,6 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
     return bucket_map
 
 
-ADDRESS = Made(_address, str)
 COPIES_ADDRESS = Made(_copies_address, str)
 LAYOUT = Made(_layout, LayoutFacts.as_list)
 BUCKET_MAP = Made(_bucket_map, BucketMap.as_dict)

@@ -13,7 +13,6 @@ from typing import Any
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.news import ENDED, FAILED, EndedEpoch
 from adam_mp.params.run.run_facts import (
-    ADDRESS,
     BUCKET_MAP,
     COPIES_ADDRESS,
     LARGEST,
@@ -39,6 +38,7 @@ from adam_mp.transport.forms import (
     is_number,
     read,
 )
+from adam_mp.transport.places import ADDRESS
 from adam_mp.transport.refusal import RefusedError
 
 REPLICA, SERVER = "replica", "params"

@@ -19,11 +19,13 @@ from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.run.replies import Arrived, Replies
 from adam_mp.params.server.copy_path import CopyPath
 from adam_mp.params.server.copying import CopySettings
+from adam_mp.params.server.elected_run import Controller, ElectedRun
 from adam_mp.params.server.persistence import SnapshotFolder
-from adam_mp.params.server.run_view import HostedRun, RemoteRun, RunView
+from adam_mp.params.server.run_view import HostedRun, OwnJoining, RemoteRun, RunView
 from adam_mp.params.server.server import ParameterServer
 from adam_mp.params.server.server_memory import TURN, TURN_BYTES
 from adam_mp.transport.endpoint import Endpoint
+from adam_mp.transport.places import Place
 
 _IDLE = 0.02  # seconds that a turn waits for a first message
 _OWING = 0.002  # the same while answers are owed: they may wait for a buffer, and no message tells that one is free
@@ -40,6 +42,14 @@ class CopyPlace:
     wait: Callable[[float], object] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Elections:
+    """How this server takes part in the election of the coordinator, and makes a `link` to the one elected."""
+
+    controller: Controller
+    link: Callable[[Place], CoordinatorLink]
+
+
 class ServerLoop:
     """Takes messages that arrive at `endpoint`, for `server` and, if this process has the coordinator, for `service`.
 
@@ -52,6 +62,7 @@ class ServerLoop:
         clock: Callable[[], float] = time.monotonic, wait: Callable[[float], object] | None = None,
     ) -> None:  # fmt: skip
         self._endpoint, self.server, self.service = endpoint, server, service
+        self._elected = server.view if isinstance(server.view, ElectedRun) else None
         self._replies, self._clock, self._wait = replies, clock, wait
 
     def run(self, stop: Callable[[], bool], seconds_to_join: float = 30.0, wait: float = math.inf) -> str:
@@ -83,19 +94,29 @@ class ServerLoop:
         """Wait up to `seconds` for a first message, take all that have arrived, do regular work; return how many."""
         arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
         now = self._clock()
+        if self._elected is not None:
+            self._elected.step(now)
+            self.service = self._elected.service
         for each in arrived:
             if each.message.kind not in CONTROL:
                 self.server.take(each, now)
             elif self.service is not None:
                 self.service.take(each, now)
             else:
-                reason = f"the coordinator of this run is at {self.server.view.coordinator}"
-                self._replies.refuse(each, self.server.header, reason)
+                self._point_to_coordinator(each)
         self.server.apply_deltas(now)
         if self.service is not None:
             self.service.step(now, behind)
         self.server.step(now, len(arrived))
         return len(arrived)
+
+    def _point_to_coordinator(self, each: Arrived) -> None:
+        """Say where the coordinator is. While none is elected, say nothing: the sender asks again."""
+        there = self.server.view.coordinator
+        if there:
+            reason = f"the coordinator of this run is at {there}"
+            elected = there if self._elected is not None else ""
+            self._replies.refuse(each, self.server.header, reason, coordinator=elected)
 
     def _receive(self, seconds: float) -> tuple[list[Arrived], bool]:
         """Return the messages that have arrived, up to a bound, and whether more may be waiting."""
@@ -114,26 +135,30 @@ class ServerLoop:
 
     def close(self) -> None:
         """Write all that is not on disk yet, and free the memory."""
-        self.server.close(self.service.unwritten() if self.service is not None else None)
+        hosted = self.service is not None and self._elected is None
+        self.server.close(self.service.unwritten() if hosted and self.service is not None else None)
 
 
 def make_loop(
-    endpoint: Endpoint, address: str, identity: int, coordinator: Coordinator | CoordinatorLink,
+    endpoint: Endpoint, address: str, identity: int, coordinator: Coordinator | CoordinatorLink | Elections,
     snapshots: SnapshotFolder | None, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic,
     copies: CopyPlace | None = None,
 ) -> ServerLoop:  # fmt: skip
     """Return the loop of a server process that other members find at `address`.
 
-    `coordinator` is the coordinator itself in the first server's process, else a link to it. `snapshots` is None if the
-    server keeps none. `tell` gets the lines for the user. `copies` is None in a run without copies.
+    `coordinator` is the coordinator itself in the first server's process, else a link to it, or how one is elected.
+    `snapshots` is None if the server keeps none. `tell` gets the lines for the user. `copies` is None in a run without
+    copies.
     """
     announcements, replies, service = Announcements(tell), Replies(endpoint), None
-    at = copies.address if copies is not None else ""
+    joining = OwnJoining(address, copies.address if copies is not None else "")
     if isinstance(coordinator, Coordinator):
-        view: RunView = HostedRun(coordinator, identity, address, at)
+        view: RunView = HostedRun(coordinator, identity, address, joining)
         service = CoordinatorService(coordinator, identity, replies, announcements, snapshots)
+    elif isinstance(coordinator, CoordinatorLink):
+        view = RemoteRun(coordinator, joining, announcements)
     else:
-        view = RemoteRun(coordinator, address, announcements, at)
+        view = ElectedRun(coordinator.controller, coordinator.link, joining, replies, announcements)
     if copies is None:
         server = ParameterServer(endpoint, identity, view, replies, snapshots, announcements)
         return ServerLoop(endpoint, server, service, replies, clock)

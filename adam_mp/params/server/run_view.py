@@ -1,6 +1,7 @@
 """What a parameter server knows of its run, and how it joins, reports and leaves.
 
-One interface, whether the coordinator runs in the same process (`HostedRun`) or in another (`RemoteRun`).
+One interface, whether the coordinator runs in the same process (`HostedRun`) or in another (`RemoteRun`); which of the
+two it is changes if the coordinator is elected (`elected_run`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from adam_mp.params.run.silences import SilenceNotices
 from adam_mp.params.run.statements import SERVER, Joining, Reporting
 from adam_mp.transport.forms import read, write
 from adam_mp.transport.messages import FrameError
+from adam_mp.transport.places import Place
 
 _LOST = 60.0  # seconds of silence of the coordinator after which a server gives up
 MakeReport = Callable[[], Reporting]
@@ -45,7 +47,7 @@ class RunView(Protocol):
 
     @property
     def coordinator(self) -> str:
-        """The coordinator's address, for the refusal of a message that should have gone there."""
+        """The coordinator's address, for the refusal of a message that should have gone there; "" if not known now."""
 
     def is_replica(self, identity: int) -> bool:
         """Tell whether a replica with this identity is a member."""
@@ -69,10 +71,10 @@ class RunView(Protocol):
         """Tell the coordinator that this server goes."""
 
 
-class _Joining:
+class OwnJoining:
     """The JOIN of a server at `address`, and at `copies` for copies if the run has them."""
 
-    def __init__(self, address: str, copies: str) -> None:
+    def __init__(self, address: str, copies: str = "") -> None:
         self._joining = Joining(SERVER, f"params {address}", address, copies=copies)
 
     def has(self, groups: Collection[int], bucket_map: BucketMap, run: int) -> None:
@@ -87,9 +89,11 @@ class _Joining:
 class HostedRun:
     """The view of a server whose coordinator runs in the same process."""
 
-    def __init__(self, coordinator: Coordinator, identity: int, address: str, copies: str = "") -> None:
+    def __init__(
+        self, coordinator: Coordinator, identity: int, address: str, joining: OwnJoining | None = None
+    ) -> None:  # fmt: skip
         self._coordinator, self._identity, self._address = coordinator, identity, address
-        self._joining = _Joining(address, copies)
+        self._joining = joining or OwnJoining(address)
         self._reported = float("-inf")
 
     @property
@@ -136,7 +140,7 @@ class HostedRun:
             self._join(now)
             return None
         told = self._coordinator.report(self._identity, member.sequence + 1, write(make()), now)
-        return read(News, told, FrameError) if self._coordinator.keep() else None
+        return read(News, told, FrameError)
 
     def _join(self, now: float) -> None:
         """Join with a new life, whose random bits nobody else can guess."""
@@ -153,10 +157,12 @@ class HostedRun:
 class RemoteRun:
     """The view of a server whose coordinator runs in another process, reached by `link`."""
 
-    def __init__(self, link: CoordinatorLink, address: str, announcements: Announcements, copies: str = "") -> None:
-        self._link, self._joining, self._announcements = link, _Joining(address, copies), announcements
-        self._news = News()
-        self._senders: frozenset[int] = frozenset()  # identities of the replicas
+    def __init__(
+        self, link: CoordinatorLink, joining: OwnJoining, announcements: Announcements, news: News | None = None
+    ) -> None:  # fmt: skip
+        self._link, self._joining, self._announcements = link, joining, announcements
+        self._news = news or News()
+        self._senders = frozenset(self._news.senders)  # identities of the replicas
         self._reported = float("-inf")
         self._silences = SilenceNotices(_LOST, announcements.say)
 
@@ -214,6 +220,14 @@ class RemoteRun:
     def leave(self) -> None:
         """See `RunView.leave`."""
         self._link.leave()
+
+    def turn_to(self, coordinator: Place) -> None:
+        """Ask the coordinator at another address from now on."""
+        self._link.turn_to(coordinator)
+
+    def close(self) -> None:
+        """Hang up on the coordinator."""
+        self._link.close()
 
     def _take(self, news: News) -> News:
         before, self._news = self.phase, news

@@ -24,6 +24,7 @@ from adam_mp.params.server.admission import find_obstacle
 from adam_mp.params.server.answers import Answers
 from adam_mp.params.server.copy_path import CopyPath
 from adam_mp.params.server.copying import Copying, CopySettings
+from adam_mp.params.server.elected_run import ElectedRun
 from adam_mp.params.server.persistence import SnapshotFolder
 from adam_mp.params.server.run_view import RunView
 from adam_mp.params.server.server_memory import server_memory
@@ -56,6 +57,8 @@ class ParameterServer:
         self.endpoint, self.identity, self.view = endpoint, identity, view
         self.snapshots, self._replies, self._announcements = snapshots, replies, announcements
         self._path, self._copy_settings = path, copies or CopySettings()
+        self._elected = view if isinstance(view, ElectedRun) else None
+        self._layout: LayoutFacts | None = None
         self.table: ShardTable | None = None
         self.map: BucketMap | None = None
         self.copying: Copying | None = None
@@ -108,6 +111,8 @@ class ParameterServer:
         news = self.view.report(lambda: self._report(now), self._interval(now), now)
         if news is not None:
             self.learn(news)
+        if self._elected is not None:
+            self._swap_roles(self._elected, now)
         if self.snapshots is not None:
             if self.table is not None:
                 self.snapshots.step(self.table, now)
@@ -124,7 +129,12 @@ class ParameterServer:
     def _interval(self, now: float) -> float:
         """Return the seconds from the last report to the next."""
         copying = self.copying
-        if copying is not None and self._changes_roles and (copying.outdated or copying.wishes(now)):
+        if (
+            self._elected is None
+            and copying is not None
+            and self._changes_roles
+            and (copying.outdated or copying.wishes(now))
+        ):
             return _WISHING
         return _STRANGERS if self._has_strangers else _REPORT
 
@@ -132,9 +142,18 @@ class ParameterServer:
         if self.copying is None or not self._changes_roles:
             return Reporting(statistics=self.figures(now))
         copying = self.copying
-        return Reporting(
-            self.figures(now), wishes=copying.wishes(now), behind=copying.behind(), full=copying.full
-        )  # fmt: skip
+        wishes = copying.wishes(now) if self._elected is None else ()
+        return Reporting(self.figures(now), wishes=wishes, behind=copying.behind(), full=copying.full)
+
+    def _swap_roles(self, elected: ElectedRun, now: float) -> None:
+        """Have the keeper swap the roles that this server wants to change, and take a newer map from etcd."""
+        copying = self.copying
+        if copying is not None and self.map is not None:
+            wishes = copying.wishes(now) if self._changes_roles else ()
+            elected.want(wishes, copying.outdated, now)
+            stored = elected.stored()
+            if stored is not None and stored.epoch > self.map.epoch and self._layout is not None:
+                self.learn(News(map=stored, layout=self._layout))
 
     @property
     def _changes_roles(self) -> bool:
@@ -260,7 +279,7 @@ class ParameterServer:
         known = self.map if self._made[:1] == (self.view.run,) else None
         if known is not None and known.copied and news.map.epoch < known.epoch:
             return
-        self.map = news.map
+        self.map, self._layout = news.map, news.layout
         made = (self.view.run, news.layout, len(self.map.servers), len(self.map.copied), self._place())
         if self._made != made:
             self._make_table(self.map, news.layout)
@@ -293,6 +312,8 @@ class ParameterServer:
             self.copying = Copying(self._path, self.table, self.identity, self._copy_settings)
             self._take_roles(bucket_map, layout)
         loaded = self.snapshots.load(self.table, self.view.run) if self.snapshots is not None else 0
+        if self.snapshots is not None and self._elected is not None:
+            self.snapshots.note({"identity": self.identity, "run": self.view.run})
         snapshot = f"; {loaded} from the snapshot" if loaded else ""
         count = sum(map(len, own.values()))
         self._announcements.say(f"{several(count, 'shard')}, {size / 1e6:,.1f} MB{snapshot}")

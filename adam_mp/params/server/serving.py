@@ -11,12 +11,15 @@ from typing import Any
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.errors import RunFolderError, SettingsError, TransportError
 from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.params.controller.entrance import open_controller
+from adam_mp.params.controller.place import EtcdPlace
+from adam_mp.params.controller.record import Elected, Record
 from adam_mp.params.run.bucket_map import COMMIT_COPIED
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.server.copy_path import CopyThread
 from adam_mp.params.server.copying import CopySettings
-from adam_mp.params.server.loop import ALONE, STOPPED, CopyPlace, make_loop
+from adam_mp.params.server.loop import ALONE, STOPPED, CopyPlace, Elections, ServerLoop, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server.run_view import RunView
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
@@ -47,6 +50,9 @@ class ServerSpec:
     the system chooses, which others find at the host of `advertise`. The first server says how many copies the run has,
     and how it commits (`BucketMap.commit`). Servers beat every `beat` seconds; one that misses its beats for `failover`
     seconds is replaced.
+
+    With a `controller` (`parse_etcd`) no server is the first: they find each other in etcd, which elects the
+    coordinator. All of them get `servers`, `copies` and `commit`, and none gets `join`.
     """
 
     listen: str
@@ -64,6 +70,7 @@ class ServerSpec:
     copies_listen: str | None = None
     beat: float = 0.1
     failover: float = 0.5
+    controller: EtcdPlace | None = None
 
 
 def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None]) -> bool:
@@ -77,6 +84,7 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
     first = parse_place(spec.join, "--join") if spec.join is not None else None
     if first is not None:
         _check_other(first, address, spec.advertise)
+    _check_controller(spec)
     with contextlib.ExitStack() as held:
         if spec.snapshots is not None:
             lock = _hold(spec.snapshots)
@@ -91,33 +99,69 @@ def _serve(
 ) -> bool:  # fmt: skip
     facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
     identity = int(facts.get("identity", 0)) or new_identity()
-    coordinator = _make_coordinator(spec, facts.get("coordinator")) if first is None else None
+    coordinator = None
+    if first is None and spec.controller is None:
+        coordinator = _make_coordinator(spec, facts.get("coordinator"))
     compile_kernels()
-    listener = SocketListener(address, spec.keys)
     with contextlib.ExitStack() as ends:
+        listener = SocketListener(address, spec.keys)
         ends.callback(listener.close)
+        at_address = _advertised(spec.advertise, listener.address)
         snapshots = SnapshotFolder(spec.snapshots, spec.seconds) if spec.snapshots is not None else None
-        at: Coordinator | CoordinatorLink | None = coordinator
-        if first is not None:
-            dialer = SocketDialer(spec.keys)
-            ends.callback(dialer.close)
-            at = CoordinatorLink(dialer, first, identity)
-        assert at is not None
+        at = coordinator or _find_coordinator(spec, first, Elected(identity, at_address), facts, stop, ends)
+        if at is None:
+            return False
         if spec.snapshots is not None:
             _try_folder(spec.snapshots, {**facts, "identity": identity})
         copies = _open_copies(spec, address, listener, ends) if spec.copies > 1 else None
-        at_address = _advertised(spec.advertise, listener.address)
         loop = make_loop(listener, at_address, identity, at, snapshots, tell, copies=copies)
         ends.callback(loop.close)
         _announce(spec, listener, coordinator is not None, tell)
         outcome = loop.run(stop, spec.patience, spec.wait)
-        view = loop.server.view
+        if isinstance(at, Elections):
+            _leave_etcd(at, loop, outcome, spec)
+        view, coordinator = loop.server.view, loop.service.coordinator if loop.service is not None else None
         if outcome == ALONE and coordinator is not None:
             how = how_it_ends(view, coordinator, spec)
             raise TransportError(f"waited {spec.wait:g} s for {coordinator.awaited}: {how}")
         if outcome == STOPPED:
             tell(f"stopped: {how_it_ends(view, coordinator, spec)}")
         return outcome not in (ALONE, STOPPED)
+
+
+def _check_controller(spec: ServerSpec) -> None:
+    """Raise SettingsError if the settings do not go together with a controller in etcd."""
+    if spec.controller is None:
+        return
+    if spec.join is not None:
+        raise SettingsError("--join is not for servers with --controller: they find each other in etcd")
+    if spec.copies == 1:
+        raise SettingsError("--controller is for servers with copies; give --copies N too")
+
+
+def _find_coordinator(
+    spec: ServerSpec, first: Place | None, me: Elected, facts: dict[str, Any], stop: Callable[[], bool],
+    ends: contextlib.ExitStack,
+) -> CoordinatorLink | Elections | None:  # fmt: skip
+    """Return the way to the run's coordinator; None if `stop` returned True meanwhile. `ends` has what ends it."""
+    dialer = SocketDialer(spec.keys)
+    ends.callback(dialer.close)
+    if first is not None:
+        return CoordinatorLink(dialer, first, me.identity)
+    assert spec.controller is not None
+    fresh = Record(new_identity(), spec.servers, min(spec.copies, spec.servers), spec.commit)
+    controller = open_controller(spec.controller, me, fresh, int(facts.get("run", 0)), stop)
+    if controller is None:
+        return None
+    ends.callback(controller.close)
+    return Elections(controller, lambda place: CoordinatorLink(dialer, place, me.identity))
+
+
+def _leave_etcd(at: Elections, loop: ServerLoop, outcome: str, spec: ServerSpec) -> None:
+    """Leave the coordinator's part to another server; remove the run's keys if nobody needs them any more."""
+    alone = loop.service is not None and len(loop.service.coordinator.roster.servers()) < 2
+    is_lost = alone and spec.snapshots is None
+    at.controller.close(forget=outcome not in (STOPPED, ALONE) or is_lost)
 
 
 def _open_copies(spec: ServerSpec, address: Place, server: SocketListener, ends: contextlib.ExitStack) -> CopyPlace:

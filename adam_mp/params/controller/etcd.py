@@ -1,0 +1,208 @@
+"""A client of etcd by its JSON gateway: keys, compare-and-swap, leases. Needs urllib3 (`pip install adam_mp[etcd]`).
+
+Each call has a deadline, and goes to the next endpoint on any fault. In the gateway's JSON, keys and values are base64,
+64-bit numbers are texts, and zeros, false and empty lists are left out.
+
+A change whose answer was lost may have happened, or may still happen. The caller reads again and goes on from what it
+finds: each change compares a revision, so it cannot happen twice, or after another.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import json
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from adam_mp.errors import SettingsError, TransportError
+from adam_mp.params.controller.place import EtcdPlace
+from adam_mp.transport.addresses import Address
+
+_CALL = 1.0  # seconds that one endpoint has for an answer
+_PAUSE = 0.02  # seconds after all endpoints have failed
+_OLDEST = (3, 4)  # the first version with the gateway under /v3
+NO_LEASES: Mapping[str, int] = MappingProxyType({})
+_JSON = {"Content-Type": "application/json"}
+
+
+class EtcdError(TransportError):
+    """No endpoint of etcd answers in time, or what it answers cannot be used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """The value of a key. `revision` is that of its last change, 0 for a key that does not exist."""
+
+    value: bytes = b""
+    revision: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Unchanged:
+    """The condition of a swap: `key` was last changed in `revision`, 0 for a key that does not exist."""
+
+    key: str
+    revision: int
+
+
+class Etcd:
+    """A client for the keys of one run. Only one thread may use it. `clock` and `sleep` are replaced in tests.
+
+    Raises SettingsError if urllib3 is missing or the files for TLS cannot be used.
+    """
+
+    def __init__(
+        self, place: EtcdPlace, clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        try:
+            import urllib3
+        except ImportError:
+            raise SettingsError(
+                "--controller needs urllib3, which is not installed; install it with: pip install 'adam_mp[etcd]'"
+            ) from None
+        self._place, self._clock, self._sleep, self._at = place, clock, sleep, 0
+        self._faults: type[Exception] = urllib3.exceptions.HTTPError
+        options: dict[str, Any] = {}
+        if place.tls is not None:
+            try:
+                context = ssl.create_default_context(cafile=str(place.tls.authority))
+                context.load_cert_chain(str(place.tls.certificate), str(place.tls.key))
+            except (OSError, ssl.SSLError) as error:
+                raise SettingsError(f"--controller-tls: the files cannot be used: {error}") from None
+            options["ssl_context"] = context
+        self._pool = urllib3.PoolManager(retries=False, maxsize=1, **options)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
+    def check(self, seconds: float) -> None:
+        """Raise EtcdError if no endpoint answers in time, or what answers is no etcd with a gateway under /v3."""
+        told = str(self._ask("GET", "/version", None, seconds).get("etcdserver", ""))
+        version = tuple(map(int, re.findall(r"\d+", told)[:2]))
+        if version < _OLDEST:
+            raise EtcdError(f"etcd at {self._place} is of version {told or 'unknown'}; expected 3.4 or newer")
+        self.read(seconds)  # the gateway may be turned off
+
+    def read(self, seconds: float) -> dict[str, Found]:
+        """Return all keys of the run that exist. Raises EtcdError if no endpoint answers within `seconds`."""
+        answer = self._ask("POST", "/v3/kv/range", self._all, seconds)
+        return {key: found for each in answer.get("kvs", ()) for key, found in self._found(each)}
+
+    def swap(
+        self, values: Mapping[str, bytes], conditions: Sequence[Unchanged], seconds: float,
+        leases: Mapping[str, int] = NO_LEASES,
+    ) -> int:  # fmt: skip
+        """Write keys if all conditions hold; return the revision of the change, 0 if one does not hold.
+
+        A key that is written with a lease, by its name in `leases`, goes when the lease ends. Raises EtcdError if it
+        cannot be told within `seconds` whether the keys are written.
+        """
+        compare = [
+            {"key": self._key(each.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(each.revision)}
+            for each in conditions
+        ]
+        puts = [
+            {"requestPut": {"key": self._key(key), "value": _encoded(value), "lease": str(leases.get(key, 0))}}
+            for key, value in values.items()
+        ]
+        answer = self._ask("POST", "/v3/kv/txn", {"compare": compare, "success": puts}, seconds)
+        return int(answer.get("header", {}).get("revision", 0)) if answer.get("succeeded") is True else 0
+
+    def forget(self, seconds: float) -> None:
+        """Remove all keys of the run. Raises EtcdError."""
+        self._ask("POST", "/v3/kv/deleterange", self._all, seconds)
+
+    def lease(self, ends_after: int, seconds: float) -> int:
+        """Return the number of a new lease, which ends `ends_after` seconds after it was last kept alive."""
+        answer = self._ask("POST", "/v3/lease/grant", {"TTL": str(ends_after)}, seconds)
+        number = int(answer.get("ID", 0))
+        if not number:
+            raise EtcdError(f"etcd at {self._place} grants no lease: {answer.get('error', 'it does not say why')}")
+        return number
+
+    def keep_alive(self, lease: int, seconds: float) -> bool:
+        """Keep a lease alive; return False if it has ended."""
+        answer = self._ask("POST", "/v3/lease/keepalive", {"ID": str(lease)}, seconds)
+        return int(answer.get("result", {}).get("TTL", 0)) > 0
+
+    def end_lease(self, lease: int, seconds: float) -> None:
+        """End a lease: keys that have it go at once. If etcd does not answer, it ends by itself."""
+        with contextlib.suppress(EtcdError):
+            self._ask("POST", "/v3/lease/revoke", {"ID": str(lease)}, seconds)
+
+    # One call.
+
+    @property
+    def _all(self) -> dict[str, str]:
+        """The range of all keys of the run."""
+        prefix = self._place.prefix.encode()
+        return {"key": _encoded(prefix), "range_end": _encoded(prefix[:-1] + bytes([prefix[-1] + 1]))}
+
+    def _key(self, name: str) -> str:
+        return _encoded((self._place.prefix + name).encode())
+
+    def _found(self, each: Mapping[str, Any]) -> list[tuple[str, Found]]:
+        try:
+            key = base64.b64decode(each["key"]).decode().removeprefix(self._place.prefix)
+            return [(key, Found(base64.b64decode(each.get("value", "")), int(each["mod_revision"])))]
+        except (KeyError, ValueError, TypeError):
+            raise EtcdError(f"{self._place} gives a key that cannot be read; is it etcd?") from None
+
+    def _ask(self, method: str, path: str, content: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
+        """Return the answer of the first endpoint that gives one. Raises EtcdError after `seconds`."""
+        deadline, troubles = self._clock() + seconds, dict[Address, str]()
+        while True:
+            endpoint = self._place.endpoints[self._at]
+            try:
+                return self._ask_one(endpoint, method, path, content, min(_CALL, max(deadline - self._clock(), 0.01)))
+            except EtcdError as error:
+                troubles[endpoint] = str(error)
+            self._at = (self._at + 1) % len(self._place.endpoints)
+            if self._at == 0:
+                self._sleep(_PAUSE)
+            if self._clock() >= deadline:
+                told = "; ".join(f"{endpoint} {trouble}" for endpoint, trouble in troubles.items())
+                raise EtcdError(f"etcd does not answer: {told}")
+
+    def _ask_one(
+        self, endpoint: Address, method: str, path: str, content: Mapping[str, Any] | None, seconds: float
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return one endpoint's answer; raises EtcdError, whose text is the reason alone."""
+        scheme = "http" if self._place.tls is None else "https"
+        body = None if content is None else json.dumps(content).encode()
+        try:
+            answer = self._pool.request(
+                method, f"{scheme}://{endpoint}{path}", body=body, headers=_JSON, timeout=seconds, redirect=False
+            )
+            found = json.loads(answer.data)
+        except self._faults as error:
+            raise EtcdError(_reason(error)) from None
+        except ValueError:
+            raise EtcdError(f"answers {answer.status} without JSON; is it etcd 3.4 or newer, gateway on?") from None
+        if not isinstance(found, dict):
+            raise EtcdError("answers with JSON that etcd does not send; is it etcd?")
+        if answer.status != 200:
+            raise EtcdError(f"answers {answer.status}: {found.get('error') or found.get('message') or 'no reason'}")
+        return found
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words why a call failed."""
+    text = str(error)
+    if "CERTIFICATE" in text.upper() or "SSL" in text:
+        return f"does not agree on TLS: {text.rpartition('] ')[2].partition(' (_ssl')[0]}"
+    if "imeout" in type(error).__name__ or "timed out" in text:
+        return "gives no answer in time"
+    return f"is not reached: {text.rpartition('] ')[2] or type(error).__name__}"
+
+
+def _encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()

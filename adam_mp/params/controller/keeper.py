@@ -1,0 +1,230 @@
+"""A server's side of the controller in etcd: it swaps maps, and is elected coordinator. No thread, no socket.
+
+    keys of a run in etcd
+      run           the record: bucket map and latest changes; swapped whole, under the revision that was read
+      coordinator   who is coordinator; has a lease, so it goes soon after that server has died
+      state         the coordinator's state, from which its successor goes on
+
+The server's thread says what it wants (`wishes`, `proposal`, `state`), and looks at what is (`record`, `elected`,
+`leads`). Another thread calls `turn`, which asks etcd. All that the two share are immutable values, replaced whole.
+
+Everything here goes by what etcd holds, not by what an answer said: if an answer is lost, the next turn reads.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from adam_mp.params.controller.etcd import NO_LEASES, EtcdError, Found, Unchanged
+from adam_mp.params.controller.record import (
+    Elected,
+    Record,
+    RecordError,
+    as_bytes,
+    read_elected,
+    read_record,
+)
+from adam_mp.params.run.bucket_map import BucketMap
+from adam_mp.params.run.wishes import RoleWish, grant_wishes
+
+LEASE = 3  # seconds: etcd grants no shorter ones with its default settings
+_LOOK = 0.5  # seconds between two readings of all keys
+_ALIVE = 1.0  # seconds between two signs of life of the coordinator
+_CALL = 1.5  # seconds that etcd, with all its endpoints, has for an answer
+_PAUSE = 5.0  # seconds for which a server that has resigned leaves the election to others
+_LARGEST_STATE = 1 << 28  # bytes
+_RUN, _COORDINATOR, _STATE = "run", "coordinator", "state"
+
+
+class Store(Protocol):
+    """The keys of a run, as `Etcd` has them."""
+
+    def read(self, seconds: float) -> dict[str, Found]:
+        """See `Etcd.read`."""
+
+    def swap(
+        self, values: Mapping[str, bytes], conditions: Sequence[Unchanged], seconds: float,
+        leases: Mapping[str, int] = NO_LEASES,
+    ) -> int:  # fmt: skip
+        """See `Etcd.swap`."""
+
+    def lease(self, ends_after: int, seconds: float) -> int:
+        """See `Etcd.lease`."""
+
+    def keep_alive(self, lease: int, seconds: float) -> bool:
+        """See `Etcd.keep_alive`."""
+
+    def end_lease(self, lease: int, seconds: float) -> None:
+        """See `Etcd.end_lease`."""
+
+    def forget(self, seconds: float) -> None:
+        """See `Etcd.forget`."""
+
+
+class Keeper:
+    """The controller's keeper in the server `me`.
+
+    `run` is the run of which this server is a member, 0 for none: it may be elected in that run alone. If etcd has no
+    run, the server may begin `fresh`, until it is a member of a run. `trouble` is why etcd could not be asked last, ""
+    if it could; `confirmed` is when it last could.
+    """
+
+    def __init__(self, store: Store, me: Elected, fresh: Record, run: int = 0) -> None:
+        self.me, self.run = me, run
+        self.record: Record | None = None
+        self.elected: Elected | None = None
+        self.leads = False
+        self.trouble, self.confirmed = "", float("-inf")
+        self.wishes: tuple[RoleWish, ...] = ()
+        self.proposal: tuple[BucketMap | None, BucketMap] | None = None
+        self.state: Mapping[str, Any] | None = None  # what is to be written
+        self.outdated = self._resigns = False
+        self._store, self._fresh, self._lease = store, fresh, 0
+        self._found: Mapping[str, Found] = {}
+        self._looked = self._lived = self._paused = float("-inf")
+
+    # What the server's thread does.
+
+    def is_stored(self, before: BucketMap | None, after: BucketMap) -> bool:
+        """Tell whether etcd has the map `after`; else have it written if etcd has `before` still."""
+        record = self.record
+        if record is not None and record.map == after:
+            self.proposal = None
+            return True
+        self.proposal = (before, after)
+        return False
+
+    def resign(self) -> None:
+        """Leave the coordinator's part to another server, at once, even if etcd cannot be told now."""
+        self._resigns, self.leads = True, False
+
+    def stored_state(self) -> dict[str, Any] | None:
+        """Return the coordinator's state in etcd; None if there is none that can be read."""
+        try:
+            unpacked = zlib.decompressobj().decompress(self._found.get(_STATE, Found()).value, _LARGEST_STATE)
+            state = json.loads(unpacked)
+        except (zlib.error, ValueError, RecursionError):
+            return None
+        return state if isinstance(state, dict) else None
+
+    # What the other thread does.
+
+    def turn(self, now: float) -> None:
+        """Do what is to be done at etcd now. If etcd cannot be asked, `trouble` says why."""
+        try:
+            self._do(now)
+        except EtcdError as error:
+            self.trouble, self.outdated = str(error), True
+        except RecordError as error:
+            self.trouble, self.outdated = f"a key of the run in etcd cannot be used: {error}", True
+        else:
+            self.trouble, self.confirmed = "", now
+
+    def look(self, now: float) -> None:
+        """Read all keys. Raises EtcdError or RecordError."""
+        self.outdated = False
+        found = self._store.read(_CALL)
+        run, coordinator = found.get(_RUN), found.get(_COORDINATOR)
+        record = read_record(run.value) if run is not None else None
+        self.elected = read_elected(coordinator.value) if coordinator is not None else None
+        self._found, self.record, self._looked = found, record, now
+
+    def end(self, forget: bool) -> None:
+        """Resign, so that another is elected at once; `forget` removes all keys of the run, if this server leads it."""
+        try:
+            if forget and self.leads:
+                self._store.forget(_CALL)
+        except EtcdError as error:
+            self.trouble = str(error)
+        if self._lease:
+            self._store.end_lease(self._lease, _CALL)
+        self._lease, self.leads = 0, False
+
+    def _do(self, now: float) -> None:
+        if self.outdated or self.elected is None or now - self._looked >= _LOOK:
+            self.look(now)
+        self._change_map(now)
+        if self._resigns:
+            self._resign(now)
+        self._live(now)
+        if self.elected is None and now >= self._paused and self._may_lead():
+            self._campaign(now)
+        self.leads = self._lease != 0 and self.elected == self.me and not self._resigns
+        if self.leads:
+            self._write_state(now)
+
+    def _revision(self, key: str) -> int:
+        return self._found.get(key, Found()).revision
+
+    def _change_map(self, now: float) -> None:
+        """Grant this server's wishes, or write the map that it proposes as coordinator."""
+        record, wishes, proposal = self.record, self.wishes, self.proposal
+        if record is None or record.run != self.run:
+            return
+        place = record.map.place_of(self.me.identity) if record.map is not None else None
+        after = record
+        if record.map is not None and place is not None and wishes:
+            bucket_map, lines, silent = grant_wishes(record.map, place, wishes)
+            if bucket_map is not record.map:
+                after = record.changed(bucket_map, lines, tuple(silent))
+        if after is record and proposal is not None and record.map == proposal[0] != proposal[1]:
+            after = record.changed(proposal[1])
+        if after is record:
+            return
+        value = as_bytes(after)
+        revision = self._store.swap({_RUN: value}, [Unchanged(_RUN, self._revision(_RUN))], _CALL)
+        if revision:
+            self._found = {**self._found, _RUN: Found(value, revision)}
+            self.record = after
+        else:
+            self.look(now)  # what is still wanted then, the next turn does
+
+    def _live(self, now: float) -> None:
+        """Keep the lease alive. If it has ended, etcd has removed the key, and may have elected another."""
+        if self._lease and self.elected is not None and self.elected != self.me:
+            self._store.end_lease(self._lease, _CALL)  # of an election whose answer was lost, and which another won
+            self._lease = 0
+        if self._lease and now - self._lived >= _ALIVE:
+            if self._store.keep_alive(self._lease, _CALL):
+                self._lived = now
+            else:
+                self._lease = 0
+                self.look(now)
+
+    def _may_lead(self) -> bool:
+        return self.run == self.record.run if self.record is not None else self.run == 0
+
+    def _campaign(self, now: float) -> None:
+        lease = self._lease = self._store.lease(LEASE, _CALL)
+        self._lived = now
+        values = {_COORDINATOR: as_bytes(self.me)}
+        if self.record is None:
+            values[_RUN] = as_bytes(self._fresh)
+        conditions = [Unchanged(_COORDINATOR, 0), Unchanged(_RUN, self._revision(_RUN))]
+        self._store.swap(values, conditions, _CALL, {_COORDINATOR: lease})
+        self.look(now)
+        if self.elected != self.me:
+            self._store.end_lease(lease, _CALL)
+            self._lease = 0
+        elif self.record is not None:
+            self.run = self.record.run
+
+    def _resign(self, now: float) -> None:
+        self._resigns, self._paused = False, now + _PAUSE
+        if self._lease:
+            self._store.end_lease(self._lease, _CALL)
+            self._lease = 0
+            self.look(now)
+
+    def _write_state(self, now: float) -> None:
+        state = self.state
+        if state is None:
+            return
+        value = zlib.compress(json.dumps(state).encode(), 1)
+        if not self._store.swap({_STATE: value}, [Unchanged(_COORDINATOR, self._revision(_COORDINATOR))], _CALL):
+            self.look(now)  # another is coordinator
+        elif self.state is state:
+            self.state = None
