@@ -15,9 +15,9 @@ ORDER = [
     "data", "params", "training", "report", "interop", "api", "cli",
 ]  # fmt: skip
 ROOMS = [  # of some layers; what lies beside them in their layer may import from all of them
-    "data.reading", "data", "data.serving", "params.run", "params.controller", "params.server", "params.replica", "training.settings",
-    "training.folder", "training.data", "training.plan", "training.worker", "training.crew", "training.replica",
-    "training.epoch", "training",
+    "data.reading", "data", "data.serving", "params.run", "params.controller", "params.server", "params.replica",
+    "training.settings", "training.folder", "training.data", "training.plan", "training.worker", "training.crew",
+    "training.replica", "training.epoch", "training",
 ]  # fmt: skip
 
 # Modules without a test file of their name in their place -> the tests that see them at work.

@@ -36,7 +36,7 @@ FACTS = {"layout": LayoutFacts.of(LAYOUT).as_list(), "images": 100, "batch_size"
 
 def copies_of(name):
     """Where a server takes copies; all addresses are checked."""
-    return f"{name}:7701"
+    return f"{name.partition(chr(58))[0]}:7701"
 
 
 class SimPath:
@@ -171,11 +171,7 @@ class Replica:
 
 class World:
     def __init__(self, seed, commit, copies=3):
-        self.chance, self.random = random.Random(seed), np.random.default_rng(seed)
-        weather = Weather(
-            self.chance.choice([0, 0.05]), self.chance.choice([0, 0.1]), self.chance.choice([0.005, 0.05])
-        )
-        self.network, self.cut, self.stopped, self.lives = Network(seed, weather), set(), {}, 0
+        self.begin(seed)
         self.coordinator = Coordinator(RUN, SERVERS, copies=copies, commit=commit)
         self.names = [f"server{number}" for number in range(SERVERS)]
         self.servers = {name: Server(self, name, 1 + number) for number, name in enumerate(self.names)}
@@ -185,6 +181,14 @@ class World:
         self.layout = self.coordinator.map.cut(LAYOUT)
         self.replicas = [Replica(self, number) for number in range(REPLICAS)]
         self.epochs = [self.map.epoch]
+
+    def begin(self, seed):
+        self.chance, self.random = random.Random(seed), np.random.default_rng(seed)
+        weather = Weather(
+            self.chance.choice([0, 0.05]), self.chance.choice([0, 0.1]), self.chance.choice([0.005, 0.05])
+        )
+        self.network, self.cut, self.stopped, self.lives = Network(seed, weather), set(), {}, 0
+        self.replica_layout = LAYOUT
 
     @property
     def now(self):
@@ -206,9 +210,7 @@ class World:
             return
         self.calm = self.now + self.chance.choice([0.2, 1.0, 4.0])
         if kind == "kill":
-            # It has the same identity, as with snapshots: the coordinator makes a new one wait for its place.
-            self.servers[name].server.close()
-            self.servers[name] = Server(self, name, self.servers[name].identity)
+            self.start(name)
         elif kind == "stop":
             self.stopped[name] = self.now + self.chance.choice([0.3, 0.8, 2.0])
         else:
@@ -217,6 +219,17 @@ class World:
             self.stopped[""] = self.now + self.chance.choice([0.3, 0.8, 2.0])
 
     calm = 1.0
+
+    def start(self, name):
+        """Start a killed server again.
+
+        It has the same identity, as with snapshots: the coordinator makes a new one wait for its place.
+        """
+        self.servers[name].server.close()
+        self.servers[name] = Server(self, name, self.servers[name].identity)
+
+    def step_others(self):
+        self.coordinator.step(self.now)
 
     def turn(self, faults=False, more=True):
         self.network.advance(0.01)
@@ -228,7 +241,7 @@ class World:
                     self.network.cut()
         if faults and self.chance.random() < 0.05:
             self.fault()
-        self.coordinator.step(self.now)
+        self.step_others()
         for name, server in self.servers.items():
             if name not in self.stopped:
                 server.step()
@@ -236,6 +249,27 @@ class World:
             replica.step(more)
         if self.map is not None and hasattr(self, "epochs") and self.map.epoch != self.epochs[-1]:
             self.epochs.append(self.map.epoch)
+
+    def run_and_check(self, turns, calm):
+        """Let faults happen, then have all replicas exchange what is left: all weights are what was pushed."""
+        for _ in range(turns):
+            self.turn(faults=True)
+        self.network.weather = Weather(delay=0.005)
+        for _ in range(calm):
+            self.turn(more=False)
+        assert self.epochs == sorted(set(self.epochs)), "map epochs grow"
+        assert len(self.epochs) > 3, "faults happened"
+        expected = sum(replica.pushed for replica in self.replicas)
+        assert np.abs(expected).sum() > 0
+        for replica in self.replicas:
+            assert np.array_equal(replica.weights, expected)
+        for number, group in enumerate(self.map.copied):
+            assert group.in_sync, "there are copies; a server that was silent often is given new ones late"
+            for place in (group.primary, *group.in_sync):
+                entries = self.servers[self.map.servers[place].address].server.table.entries.values()
+                for entry in entries:
+                    if entry.group == number:
+                        assert np.array_equal(entry.weights, expected[self.layout.shards[entry.number].place])
 
     def close(self):
         for server in self.servers.values():
@@ -262,23 +296,6 @@ def test_no_update_is_lost_under_more_seeds(first, commit):
 def check_a_world(seed, commit):
     world = World(seed, commit)
     try:
-        for _ in range(1200):
-            world.turn(faults=True)
-        world.network.weather = Weather(delay=0.005)
-        for _ in range(800):
-            world.turn(more=False)
-        assert world.epochs == sorted(set(world.epochs)), "map epochs grow"
-        assert len(world.epochs) > 3, "faults happened"
-        expected = sum(replica.pushed for replica in world.replicas)
-        assert np.abs(expected).sum() > 0
-        for replica in world.replicas:
-            assert np.array_equal(replica.weights, expected)
-        for number, group in enumerate(world.map.copied):
-            assert group.in_sync, "there are copies; a server that was silent often is given new ones late"
-            for place in (group.primary, *group.in_sync):
-                entries = world.servers[world.map.servers[place].address].server.table.entries.values()
-                for entry in entries:
-                    if entry.group == number:
-                        assert np.array_equal(entry.weights, expected[world.layout.shards[entry.number].place])
+        world.run_and_check(turns=1200, calm=800)
     finally:
         world.close()

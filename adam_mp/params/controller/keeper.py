@@ -131,6 +131,8 @@ class Keeper:
         record = read_record(run.value) if run is not None else None
         self.elected = read_elected(coordinator.value) if coordinator is not None else None
         self._found, self.record, self._looked = found, record, now
+        if record is not None and record.run == self._fresh.run:
+            self.run = record.run  # this server has begun it
 
     def end(self, forget: bool) -> None:
         """Resign, so that another is elected at once; `forget` removes all keys of the run, if this server leads it."""
@@ -209,8 +211,6 @@ class Keeper:
         if self.elected != self.me:
             self._store.end_lease(lease, _CALL)
             self._lease = 0
-        elif self.record is not None:
-            self.run = self.record.run
 
     def _resign(self, now: float) -> None:
         self._resigns, self._paused = False, now + _PAUSE
