@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from adam_mp.errors import TransportError
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.params.replica.exchange import Exchange
@@ -53,10 +54,13 @@ _TRAIN = (sys.executable, "-m", "adam_mp", "train", "--model", "lenet", "--serve
 
 
 class Servers:
-    """Server processes on loopback, in a folder for their addresses. Use as a context manager."""
+    """Server processes on loopback, in a folder for their addresses. Use as a context manager.
 
-    def __init__(self, folder: Path, commit: str) -> None:
-        self._folder, self._commit = folder, commit
+    `controller` is the flag's value if the coordinator is elected; else the first server has it.
+    """
+
+    def __init__(self, folder: Path, commit: str, controller: str | None = None) -> None:
+        self._folder, self._commit, self._controller = folder, commit, controller
         self.addresses: list[str] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         for number in range(_SERVERS):
@@ -68,6 +72,8 @@ class Servers:
 
     def _start(self, number: int, listen: str) -> subprocess.Popen[bytes]:
         first = ["--join", self.addresses[0]] if self.addresses else ["--servers", str(_SERVERS)]
+        if self._controller is not None:
+            first = ["--servers", str(_SERVERS), "--controller", self._controller]
         command = [sys.executable, "-m", "adam_mp", "serve-params", "--listen", listen, "--copies", str(_COPIES),
                    "--commit", self._commit, "--address-file", str(self._folder / f"address-{number}")]  # fmt: skip
         with open(self._folder / f"log-{number}", "ab") as log:
@@ -188,13 +194,15 @@ class Sender(threading.Thread):
 class Run:
     """Servers, senders, and a line to ask for the state. Use as a context manager."""
 
-    def __init__(self, commit: str) -> None:
+    def __init__(self, commit: str, controller: str | None = None) -> None:
         self._ends = contextlib.ExitStack()
         folder = Path(self._ends.enter_context(tempfile.TemporaryDirectory()))
         self.folder = folder
-        self.servers = self._ends.enter_context(Servers(folder, commit))
+        self.servers = self._ends.enter_context(Servers(folder, commit, controller))
+        self._is_first_immortal = controller is None
         self._line = SocketDialer(None)
         self._ends.callback(self._line.close)
+        self._asked = 0
         self._asking = CoordinatorLink(self._line, parse_place(self.servers.addresses[0], "address"), new_identity())
         self.senders = [Sender(self.servers.addresses[0], seed) for seed in range(_SENDERS)]
         for sender in self.senders:
@@ -211,8 +219,24 @@ class Run:
 
     def map(self) -> dict[str, Any]:
         """Return the bucket map as `status` shows it."""
-        bucket_map: dict[str, Any] = self._asking.ask(Kind.STATUS, {}, 20)["map"]
+        bucket_map: dict[str, Any] = self.state()["map"]
         return bucket_map
+
+    def state(self) -> dict[str, Any]:
+        """Return what `status` shows; servers are asked in turn if the coordinator is elected."""
+        for _ in range(10):
+            try:
+                state: dict[str, Any] = self._asking.ask(Kind.STATUS, {}, 2 if not self._is_first_immortal else 20)
+                return state
+            except TransportError:
+                self._asked = (self._asked + 1) % _SERVERS
+                self._asking.turn_to(parse_place(self.servers.addresses[self._asked], "address"))
+        raise SystemExit("no server shows the state")
+
+    def coordinator(self) -> int:
+        """Return the number of the server that is the coordinator: the one that answers."""
+        self.state()
+        return self.servers.addresses.index(str(self._asking.address))
 
     def settle(self, seconds: float = 60.0) -> dict[str, Any]:
         """Wait until each group has all its copies; return the map."""
@@ -244,9 +268,9 @@ class Run:
         raise SystemExit(f"no new primary answers after {seconds:g} s: {answered}, {self.map()}; logs in {self.folder}")
 
     def victim(self, chance: random.Random) -> int:
-        """Return a server that is primary of some group, but not the one with the coordinator."""
-        deadline = time.monotonic() + 30
-        while not (others := {each[1] for each in self.settle()["groups"]} - {0}):  # until groups are handed over
+        """Return a server that is primary of some group, but not the one with the only coordinator."""
+        deadline, immortal = time.monotonic() + 30, {0} if self._is_first_immortal else set()
+        while not (others := {each[1] for each in self.settle()["groups"]} - immortal):  # until groups are handed over
             if time.monotonic() > deadline:
                 raise SystemExit("the server with the coordinator stays primary of all groups")
             time.sleep(0.1)

@@ -10,7 +10,7 @@ import itertools
 import pytest
 
 from adam_mp.params.controller.keeper import Keeper
-from adam_mp.params.controller.record import Elected, Record
+from adam_mp.params.controller.record import Elected, Record, read_record
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.membership import RejoinError
 from adam_mp.params.run.news import News
@@ -157,7 +157,7 @@ class ElectedWorld(World):
         self.etcd = SimulatedEtcd(lambda: self.network.now, lambda: self.chance.random() < 0.02)
         self.begin(seed)
         self.names = [f"server{number}:{PORT}" for number in range(SERVERS)]
-        self.servers, self.terms = {}, set()
+        self.servers = {}
         for number, name in enumerate(self.names):
             self.servers[name] = ElectingServer(self, name, 1 + number)
         self.members = [Member(self, 1000 + number) for number in range(2)]
@@ -171,9 +171,8 @@ class ElectedWorld(World):
 
     @property
     def map(self):
-        records = (server.controller.keeper.record for server in self.servers.values())
-        maps = [record.map for record in records if record is not None and record.map is not None]
-        return max(maps, key=lambda bucket_map: bucket_map.epoch, default=None)
+        found = self.etcd.keys.get("run")
+        return read_record(found.value).map if found is not None else None
 
     def start(self, name):
         """Start a killed server again, as with snapshots: with its identity, which may be elected again."""
@@ -184,11 +183,13 @@ class ElectedWorld(World):
     def step_others(self):
         for member in self.members:
             member.step()
-        if not self.etcd.down and self.chance.random() < 0.0005:
-            self.etcd.down, self.back = True, self.now + self.chance.choice([0.5, 2.0, 6.0])
-        elif self.etcd.down and self.now > self.back:
+        if self.etcd.down and self.now > self.back:
             self.etcd.down = False
-        self.terms |= {name for name, server in self.servers.items() if server.view.service is not None}
+
+    def fault(self):
+        super().fault()
+        if not self.etcd.down and self.chance.random() < 0.02:
+            self.etcd.down, self.back = True, self.now + self.chance.choice([0.5, 2.0, 6.0])
 
 
 @pytest.mark.parametrize("commit", ["copied", "all"])

@@ -154,23 +154,23 @@ class Etcd:
             key = base64.b64decode(each["key"]).decode().removeprefix(self._place.prefix)
             return [(key, Found(base64.b64decode(each.get("value", "")), int(each["mod_revision"])))]
         except (KeyError, ValueError, TypeError):
-            raise EtcdError(f"{self._place} gives a key that cannot be read; is it etcd?") from None
+            raise EtcdError(f"etcd at {self._place} gives a key that cannot be read; is it etcd?") from None
 
     def _ask(self, method: str, path: str, content: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
         """Return the answer of the first endpoint that gives one. Raises EtcdError after `seconds`."""
         deadline, troubles = self._clock() + seconds, dict[Address, str]()
         while True:
-            endpoint = self._place.endpoints[self._at]
+            endpoint, left = self._place.endpoints[self._at], deadline - self._clock()
             try:
-                return self._ask_one(endpoint, method, path, content, min(_CALL, max(deadline - self._clock(), 0.01)))
+                return self._ask_one(endpoint, method, path, content, min(_CALL, max(left, 0.01)))
             except EtcdError as error:
-                troubles[endpoint] = str(error)
+                if left >= _CALL or endpoint not in troubles:  # else it had too little time
+                    troubles[endpoint] = str(error)
             self._at = (self._at + 1) % len(self._place.endpoints)
             if self._at == 0:
                 self._sleep(_PAUSE)
             if self._clock() >= deadline:
-                told = "; ".join(f"{endpoint} {trouble}" for endpoint, trouble in troubles.items())
-                raise EtcdError(f"etcd does not answer: {told}")
+                raise EtcdError("; ".join(f"etcd at {endpoint} {trouble}" for endpoint, trouble in troubles.items()))
 
     def _ask_one(
         self, endpoint: Address, method: str, path: str, content: Mapping[str, Any] | None, seconds: float

@@ -116,10 +116,8 @@ class Keeper:
         """Do what is to be done at etcd now. If etcd cannot be asked, `trouble` says why."""
         try:
             self._do(now)
-        except EtcdError as error:
+        except (EtcdError, RecordError) as error:
             self.trouble, self.outdated = str(error), True
-        except RecordError as error:
-            self.trouble, self.outdated = f"a key of the run in etcd cannot be used: {error}", True
         else:
             self.trouble, self.confirmed = "", now
 

@@ -59,13 +59,13 @@ class Elected:
 
 
 def read_record(value: bytes) -> Record:
-    """Return the record in a key's value; raises RecordError."""
-    return read(Record, _json(value), RecordError)
+    """Return the record in the value of the key `run`; raises RecordError."""
+    return read(Record, _json("run", value), RecordError)
 
 
 def read_elected(value: bytes) -> Elected:
-    """Return who is elected, by a key's value; raises RecordError."""
-    return read(Elected, _json(value), RecordError)
+    """Return who is elected, by the value of the key `coordinator`; raises RecordError."""
+    return read(Elected, _json("coordinator", value), RecordError)
 
 
 def as_bytes(held: Record | Elected) -> bytes:
@@ -73,8 +73,8 @@ def as_bytes(held: Record | Elected) -> bytes:
     return json.dumps(write(held), separators=(",", ":")).encode()
 
 
-def _json(value: bytes) -> object:
+def _json(key: str, value: bytes) -> object:
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        raise RecordError(f"{value[:40]!r} is no JSON") from None
+        raise RecordError(f"the key {key} in etcd holds {value[:40]!r}, which is no JSON") from None
