@@ -22,7 +22,12 @@ ROOMS = [  # of some layers; what lies beside them in their layer may import fro
 
 # Modules without a test file of their name in their place -> the tests that see them at work.
 TESTED_BY = {
+    "params.controller.entrance": "system/test_controller.py",
+    "params.controller.keeper_thread": "system/test_controller.py",
+    "params.controller.record": "params/controller/test_keeper.py",
+    "params.controller.state": "params/test_elected.py",
     "params.replica.routes": "params/test_copies.py",
+    "params.server.elected_run": "params/test_elected.py",
     "params.server.copying": "params/test_copies.py",
     "api": "system/test_parents.py",
     "clash": "system/test_own_files.py",

@@ -194,3 +194,75 @@ def test_a_member_that_was_stopped_takes_nobody_for_silent(monkeypatch):
     clock[0] += 600
     link.report(dict, dict, 0.0)
     assert link.silence < 6.1
+
+
+SERVERS = [[1, "127.0.0.1:7700", "127.0.0.1:7800"], [2, "127.0.0.1:7701", "127.0.0.1:7801"]]
+MAP = {"epoch": 1, "servers": SERVERS, "commit": "copied", "groups": [[1, 0, [1], [], 0]]}
+
+
+class Servers(Line):
+    """A dialer of several servers: `answers` is a function of the peer and the message."""
+
+    def __init__(self, answers):
+        super().__init__(None)
+        self.by_peer, self.dialled = answers, []
+
+    def dial(self, address):
+        self.dialled.append(str(address))
+
+    def hang_up(self, address):
+        self.dialled.remove(str(address))
+
+    def send(self, peer, message):
+        assert self.dialled == [str(peer)]
+        self.answers = lambda message: self.by_peer(str(peer), message)
+        return super().send(peer, message)
+
+
+def test_a_server_that_is_not_the_coordinator_leads_to_it():
+    def answers(peer, message):
+        if peer == str(HERE):
+            return [(Kind.REFUSED, {"reason": "elsewhere", "coordinator": "127.0.0.1:7701"})]
+        return [(Kind.WELCOME, WELCOME)]
+
+    link = CoordinatorLink(Servers(answers), HERE, 9)
+    assert link.join({}, 2.0).run == 5
+    assert str(link.address) == "127.0.0.1:7701"
+
+
+def test_two_servers_that_lead_to_each_other_are_not_asked_without_pause():
+    others = {"127.0.0.1:7700": "127.0.0.1:7701", "127.0.0.1:7701": "127.0.0.1:7700"}
+    line = Servers(lambda peer, message: [(Kind.REFUSED, {"reason": "elsewhere", "coordinator": others[peer]})])
+    link = CoordinatorLink(line, HERE, 9)
+    with pytest.raises(TransportError):
+        link.join({}, 1.2)
+    assert 2 <= len(line.sent) < 8
+
+
+def test_an_address_that_nobody_can_dial_is_no_way_to_the_coordinator():
+    line = Servers(lambda peer, message: [(Kind.REFUSED, {"reason": "elsewhere", "coordinator": "nowhere"})])
+    with pytest.raises(TransportError, match="elsewhere"):
+        CoordinatorLink(line, HERE, 9).join({}, 1.0)
+
+
+@pytest.mark.parametrize("elected", [True, False])
+def test_the_other_servers_are_asked_if_an_elected_coordinator_is_silent(monkeypatch, elected):
+    monkeypatch.setattr(membership, "_TURN", 0.2)
+    dead = set()
+
+    def answers(peer, message):
+        if peer in dead:
+            return []
+        if message.kind == Kind.JOIN:
+            return [(Kind.WELCOME, {**WELCOME, "map": MAP, "elected": elected})]
+        return [(Kind.ORDERS, {"granted": [1]})] if peer != str(HERE) else []
+
+    link = CoordinatorLink(Servers(answers), HERE, 9)
+    link.join({}, 2.0)
+    dead.add(str(HERE))
+    deadline, news = time.monotonic() + (5 if elected else 0.5), None
+    while news is None and time.monotonic() < deadline:
+        news = link.report(dict, dict, 0.0)
+        time.sleep(0.01)
+    assert (news is not None) == elected
+    assert str(link.address) == ("127.0.0.1:7701" if elected else str(HERE))
