@@ -12,7 +12,7 @@ from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.member import MEMBER_DEADLINE
 from adam_mp.params.run.news import News
 from adam_mp.params.run.statements import Reporting
-from adam_mp.params.server.run_view import HostedRun, RemoteRun
+from adam_mp.params.server.run_view import HostedRun, OwnJoining, RemoteRun
 from adam_mp.transport.forms import read
 
 LAYOUT = LayoutFacts.of(Layout.of({"a": (30, 7)})).as_list()
@@ -54,7 +54,7 @@ def run(request):
     if request.param == "beside it":
         view = HostedRun(coordinator, 100, "here:1")
     else:
-        view = RemoteRun(Link(coordinator, 100), "here:1", Announcements(told.append))
+        view = RemoteRun(Link(coordinator, 100), OwnJoining("here:1"), Announcements(told.append))
     return coordinator, view, told
 
 
@@ -100,7 +100,7 @@ def test_a_server_that_took_leave_of_itself_joins_again():
 def test_a_server_elsewhere_says_what_becomes_of_the_run_and_gives_up_in_the_end():
     coordinator, told = Coordinator(run=5, expected=1), []
     link = Link(coordinator, 100)
-    view = RemoteRun(link, "here:1", Announcements(told.append))
+    view = RemoteRun(link, OwnJoining("here:1"), Announcements(told.append))
     view.join(0.0, 1.0, lambda: False)
     coordinator.join(7, {"role": "replica", "facts": FACTS}, 0.0)
     coordinator.report(7, 1, {"epoch": 0, "trained": list(range(10))}, 0.0)
