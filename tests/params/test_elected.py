@@ -33,7 +33,7 @@ PORT = 7700
 class Link:
     """A member's link to the coordinator in the simulated world: a request takes effect at once, or gets no answer."""
 
-    busy, silence, _member = False, 0.0, False
+    busy, silence, waiting, _member = False, 0.0, "", False
 
     def __init__(self, world, name, address, identity):
         self.world, self.name, self.address, self.identity, self.run = world, name, str(address), identity, 0
@@ -94,6 +94,9 @@ class Controller:
     def __init__(self, world, keeper):
         self.world, self.keeper, self.turned = world, keeper, -1.0
 
+    def check(self):
+        pass
+
     def poke(self):
         self.turned = self.world.now
         self.keeper.turn(self.world.now)
@@ -132,10 +135,7 @@ class ElectingServer:
             if not keeper.leads and (keeper.elected is None or keeper.elected == keeper.me):
                 return
             self.joined = True
-            if keeper.leads:
-                self.view.join(self.world.now, 0.0, lambda: False)
-            else:
-                self.view._remote = self.view._make_remote(News())
+            self.view.join(self.world.now, 0.0, lambda: False)
         self.loop.step(0)
 
 

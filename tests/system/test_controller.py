@@ -65,8 +65,8 @@ def test_a_run_goes_on_while_etcd_is_down_and_swaps_roles_when_it_is_back(tmp_pa
         epoch, place = run.map()["epoch"], run.victim(random.Random(1))
         cluster.stop(0, signal.SIGSTOP)
         rounds = run.senders[0].rounds
-        time.sleep(10)
-        assert run.senders[0].rounds > rounds + 5
+        time.sleep(8)
+        _wait_for(lambda: run.senders[0].rounds > rounds + 3)
         assert run.map()["epoch"] == epoch
         run.servers.processes[place].kill()
         time.sleep(3)
@@ -77,7 +77,7 @@ def test_a_run_goes_on_while_etcd_is_down_and_swaps_roles_when_it_is_back(tmp_pa
         assert run.map()["epoch"] > epoch
         assert run.audit() == 0
         said = "".join((run.folder / f"log-{number}").read_text() for number in range(4))
-    assert "gives no answer in time; training goes on, changes of roles wait for it" in said
+    assert "gives no answer in time; training goes on, but changes of roles wait" in said
     assert "etcd answers again" in said
 
 
@@ -120,7 +120,7 @@ def test_keys_of_another_run_are_refused(etcd):
         client.swap({"run": b"hello"}, [], 5.0)
         assert "the key run in etcd holds b'hello', which is no JSON" in refused(serve(f"{etcd.controller}/old"))
     finally:
-        client.forget(5.0)
+        client.forget([], 5.0)
         client.close()
 
 
@@ -138,9 +138,9 @@ def test_a_run_ends_well_without_its_first_coordinator_and_leaves_no_keys(etcd, 
                  "--cores", "1", "--limit", "6000", "--run-dir", str(tmp_path / "run"), "--quiet"]  # fmt: skip
         replica = ends.enter_context(subprocess.Popen(train, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
         ends.callback(replica.kill)
-        _wait_for(lambda: "joined\nwaiting for the first replica\nreplica" in _logs(tmp_path))
+        _wait_for(lambda: "replica" in _logs(tmp_path).replace("the first replica", ""))
         time.sleep(2.0)
-        first = next(place for place in range(3) if "waiting for the first replica" in _log(tmp_path, place))
+        first = next(place for place in range(3) if "params 127.0.0.1" in _log(tmp_path, place))
         servers[first].kill()
         output = replica.communicate(timeout=200)[0].decode()
         assert replica.returncode == 0, output

@@ -52,7 +52,7 @@ def _wait(thread: KeeperThread, place: EtcdPlace, fresh: Record, run: int, stop:
     """Wait for a coordinator of the run; return False if `stop` returned True. Raises SettingsError."""
     keeper, began = thread.keeper, time.monotonic()
     while not stop():
-        thread.poke()
+        thread.check()
         if keeper.leads or (keeper.elected is not None and keeper.elected != keeper.me):
             _check_run(place, keeper.record, fresh, run)
             return True
@@ -70,6 +70,11 @@ def _wait(thread: KeeperThread, place: EtcdPlace, fresh: Record, run: int, stop:
 def _check_run(place: EtcdPlace, record: Record | None, fresh: Record, run: int) -> None:
     """Raise SettingsError if the run in etcd is not that of this server."""
     if record is None:
+        if run:
+            raise SettingsError(
+                f"the snapshots here are of run {run:x}, of which etcd has no keys: it is done, or etcd has lost them; "
+                "name another folder for snapshots"
+            )
         return
     if run not in (0, record.run):
         raise SettingsError(

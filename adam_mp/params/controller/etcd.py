@@ -16,7 +16,7 @@ import json
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -68,12 +68,13 @@ class Etcd:
                 "--controller needs urllib3, which is not installed; install it with: pip install 'adam_mp[etcd]'"
             ) from None
         self._place, self._clock, self._sleep, self._at = place, clock, sleep, 0
+        self._timeout = urllib3.Timeout
         self._faults: type[Exception] = urllib3.exceptions.HTTPError
         options: dict[str, Any] = {}
         if place.tls is not None:
             try:
                 context = ssl.create_default_context(cafile=str(place.tls.authority))
-                context.load_cert_chain(str(place.tls.certificate), str(place.tls.key))
+                context.load_cert_chain(str(place.tls.certificate), str(place.tls.key), password="")
             except (OSError, ssl.SSLError) as error:
                 raise SettingsError(f"--controller-tls: the files cannot be used: {error}") from None
             options["ssl_context"] = context
@@ -85,16 +86,24 @@ class Etcd:
 
     def check(self, seconds: float) -> None:
         """Raise EtcdError if no endpoint answers in time, or what answers is no etcd with a gateway under /v3."""
-        told = str(self._ask("GET", "/version", None, seconds).get("etcdserver", ""))
+        told = str(self._ask("GET", "/version", None, seconds).get("etcdserver") or "")
         version = tuple(map(int, re.findall(r"\d+", told)[:2]))
         if version < _OLDEST:
             raise EtcdError(f"etcd at {self._place} is of version {told or 'unknown'}; expected 3.4 or newer")
-        self.read(seconds)  # the gateway may be turned off
+        self.read(("run",), seconds)  # the gateway may be turned off
 
-    def read(self, seconds: float) -> dict[str, Found]:
-        """Return all keys of the run that exist. Raises EtcdError if no endpoint answers within `seconds`."""
-        answer = self._ask("POST", "/v3/kv/range", self._all, seconds)
-        return {key: found for each in answer.get("kvs", ()) for key, found in self._found(each)}
+    def read(self, keys: Sequence[str], seconds: float) -> dict[str, Found]:
+        """Return those of some keys that exist, as of one moment. Raises EtcdError if no endpoint answers in time."""
+        reads = [{"requestRange": {"key": self._key(key)}} for key in keys]
+        answer = self._ask("POST", "/v3/kv/txn", {"success": reads}, seconds)
+        with self._understood():
+            kvs = [each for response in answer["responses"] for each in response["response_range"].get("kvs", ())]
+            return {
+                base64.b64decode(each["key"]).decode().removeprefix(self._place.prefix): Found(
+                    base64.b64decode(each.get("value", "")), int(each["mod_revision"])
+                )
+                for each in kvs
+            }
 
     def swap(
         self, values: Mapping[str, bytes], conditions: Sequence[Unchanged], seconds: float,
@@ -105,33 +114,30 @@ class Etcd:
         A key that is written with a lease, by its name in `leases`, goes when the lease ends. Raises EtcdError if it
         cannot be told within `seconds` whether the keys are written.
         """
-        compare = [
-            {"key": self._key(each.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(each.revision)}
-            for each in conditions
-        ]
         puts = [
             {"requestPut": {"key": self._key(key), "value": _encoded(value), "lease": str(leases.get(key, 0))}}
             for key, value in values.items()
         ]
-        answer = self._ask("POST", "/v3/kv/txn", {"compare": compare, "success": puts}, seconds)
-        return int(answer.get("header", {}).get("revision", 0)) if answer.get("succeeded") is True else 0
+        return self._change(puts, conditions, seconds)
 
-    def forget(self, seconds: float) -> None:
-        """Remove all keys of the run. Raises EtcdError."""
-        self._ask("POST", "/v3/kv/deleterange", self._all, seconds)
+    def forget(self, conditions: Sequence[Unchanged], seconds: float) -> int:
+        """Remove all keys of the run if all conditions hold; returns and raises as `swap` does."""
+        prefix = self._place.prefix.encode()
+        end = prefix[:-1] + bytes([prefix[-1] + 1])
+        remove = {"requestDeleteRange": {"key": _encoded(prefix), "range_end": _encoded(end)}}
+        return self._change([remove], conditions, seconds)
 
     def lease(self, ends_after: int, seconds: float) -> int:
         """Return the number of a new lease, which ends `ends_after` seconds after it was last kept alive."""
         answer = self._ask("POST", "/v3/lease/grant", {"TTL": str(ends_after)}, seconds)
-        number = int(answer.get("ID", 0))
-        if not number:
-            raise EtcdError(f"etcd at {self._place} grants no lease: {answer.get('error', 'it does not say why')}")
-        return number
+        with self._understood():
+            return int(answer["ID"])
 
     def keep_alive(self, lease: int, seconds: float) -> bool:
         """Keep a lease alive; return False if it has ended."""
         answer = self._ask("POST", "/v3/lease/keepalive", {"ID": str(lease)}, seconds)
-        return int(answer.get("result", {}).get("TTL", 0)) > 0
+        with self._understood():
+            return int(answer["result"].get("TTL", 0)) > 0
 
     def end_lease(self, lease: int, seconds: float) -> None:
         """End a lease: keys that have it go at once. If etcd does not answer, it ends by itself."""
@@ -140,21 +146,25 @@ class Etcd:
 
     # One call.
 
-    @property
-    def _all(self) -> dict[str, str]:
-        """The range of all keys of the run."""
-        prefix = self._place.prefix.encode()
-        return {"key": _encoded(prefix), "range_end": _encoded(prefix[:-1] + bytes([prefix[-1] + 1]))}
-
     def _key(self, name: str) -> str:
         return _encoded((self._place.prefix + name).encode())
 
-    def _found(self, each: Mapping[str, Any]) -> list[tuple[str, Found]]:
+    def _change(self, operations: list[Any], conditions: Sequence[Unchanged], seconds: float) -> int:
+        compare = [
+            {"key": self._key(each.key), "target": "MOD", "result": "EQUAL", "mod_revision": str(each.revision)}
+            for each in conditions
+        ]
+        answer = self._ask("POST", "/v3/kv/txn", {"compare": compare, "success": operations}, seconds)
+        with self._understood():
+            return int(answer["header"]["revision"]) if answer.get("succeeded") is True else 0
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Raise EtcdError if an answer is not what etcd sends."""
         try:
-            key = base64.b64decode(each["key"]).decode().removeprefix(self._place.prefix)
-            return [(key, Found(base64.b64decode(each.get("value", "")), int(each["mod_revision"])))]
-        except (KeyError, ValueError, TypeError):
-            raise EtcdError(f"etcd at {self._place} gives a key that cannot be read; is it etcd?") from None
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise EtcdError(f"etcd at {self._place} answers what cannot be understood; is it etcd?") from None
 
     def _ask(self, method: str, path: str, content: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
         """Return the answer of the first endpoint that gives one. Raises EtcdError after `seconds`."""
@@ -180,12 +190,13 @@ class Etcd:
         body = None if content is None else json.dumps(content).encode()
         try:
             answer = self._pool.request(
-                method, f"{scheme}://{endpoint}{path}", body=body, headers=_JSON, timeout=seconds, redirect=False
-            )
+                method, f"{scheme}://{endpoint}{path}", body=body, headers=_JSON,
+                timeout=self._timeout(total=seconds), redirect=False,
+            )  # fmt: skip
             found = json.loads(answer.data)
         except self._faults as error:
             raise EtcdError(_reason(error)) from None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise EtcdError(f"answers {answer.status} without JSON; is it etcd 3.4 or newer, gateway on?") from None
         if not isinstance(found, dict):
             raise EtcdError("answers with JSON that etcd does not send; is it etcd?")

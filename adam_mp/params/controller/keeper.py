@@ -42,7 +42,7 @@ _RUN, _COORDINATOR, _STATE = "run", "coordinator", "state"
 class Store(Protocol):
     """The keys of a run, as `Etcd` has them."""
 
-    def read(self, seconds: float) -> dict[str, Found]:
+    def read(self, keys: Sequence[str], seconds: float) -> dict[str, Found]:
         """See `Etcd.read`."""
 
     def swap(
@@ -60,7 +60,7 @@ class Store(Protocol):
     def end_lease(self, lease: int, seconds: float) -> None:
         """See `Etcd.end_lease`."""
 
-    def forget(self, seconds: float) -> None:
+    def forget(self, conditions: Sequence[Unchanged], seconds: float) -> int:
         """See `Etcd.forget`."""
 
 
@@ -84,6 +84,8 @@ class Keeper:
         self.outdated = self._resigns = False
         self._store, self._fresh, self._lease = store, fresh, 0
         self._found: Mapping[str, Found] = {}
+        self._written: Mapping[str, Any] | None = None  # the newest state that is not to be written any more
+        self._state_found = b""
         self._looked = self._lived = self._paused = float("-inf")
 
     # What the server's thread does.
@@ -102,9 +104,9 @@ class Keeper:
         self._resigns, self.leads = True, False
 
     def stored_state(self) -> dict[str, Any] | None:
-        """Return the coordinator's state in etcd; None if there is none that can be read."""
+        """Return the coordinator's state as it was when this server was elected; None if none could be read."""
         try:
-            unpacked = zlib.decompressobj().decompress(self._found.get(_STATE, Found()).value, _LARGEST_STATE)
+            unpacked = zlib.decompressobj().decompress(self._state_found, _LARGEST_STATE)
             state = json.loads(unpacked)
         except (zlib.error, ValueError, RecursionError):
             return None
@@ -122,21 +124,23 @@ class Keeper:
             self.trouble, self.confirmed = "", now
 
     def look(self, now: float) -> None:
-        """Read all keys. Raises EtcdError or RecordError."""
+        """Read the run and who is its coordinator. Raises EtcdError or RecordError."""
         self.outdated = False
-        found = self._store.read(_CALL)
+        found = self._store.read((_RUN, _COORDINATOR), _CALL)
         run, coordinator = found.get(_RUN), found.get(_COORDINATOR)
         record = read_record(run.value) if run is not None else None
         self.elected = read_elected(coordinator.value) if coordinator is not None else None
         self._found, self.record, self._looked = found, record, now
         if record is not None and record.run == self._fresh.run:
             self.run = record.run  # this server has begun it
+        self._note_leading()
 
     def end(self, forget: bool) -> None:
         """Resign, so that another is elected at once; `forget` removes all keys of the run, if this server leads it."""
+        self.trouble = ""
         try:
             if forget and self.leads:
-                self._store.forget(_CALL)
+                self._store.forget(self._as_coordinator(), _CALL)
         except EtcdError as error:
             self.trouble = str(error)
         if self._lease:
@@ -146,15 +150,21 @@ class Keeper:
     def _do(self, now: float) -> None:
         if self.outdated or self.elected is None or now - self._looked >= _LOOK:
             self.look(now)
-        self._change_map(now)
         if self._resigns:
             self._resign(now)
         self._live(now)
         if self.elected is None and now >= self._paused and self._may_lead():
             self._campaign(now)
-        self.leads = self._lease != 0 and self.elected == self.me and not self._resigns
+        self._change_map(now)
         if self.leads:
             self._write_state(now)
+
+    def _note_leading(self) -> None:
+        self.leads = self._lease != 0 and self.elected == self.me and not self._resigns
+
+    def _as_coordinator(self) -> list[Unchanged]:
+        """The condition that this server has been coordinator ever since it last read."""
+        return [Unchanged(_COORDINATOR, self._revision(_COORDINATOR))]
 
     def _revision(self, key: str) -> int:
         return self._found.get(key, Found()).revision
@@ -165,17 +175,18 @@ class Keeper:
         if record is None or record.run != self.run:
             return
         place = record.map.place_of(self.me.identity) if record.map is not None else None
-        after = record
+        after, conditions = record, [Unchanged(_RUN, self._revision(_RUN))]
         if record.map is not None and place is not None and wishes:
             bucket_map, lines, silent = grant_wishes(record.map, place, wishes)
             if bucket_map is not record.map:
                 after = record.changed(bucket_map, lines, tuple(silent))
-        if after is record and proposal is not None and record.map == proposal[0] != proposal[1]:
+        if after is record and self.leads and proposal is not None and record.map == proposal[0] != proposal[1]:
             after = record.changed(proposal[1])
+            conditions += self._as_coordinator()
         if after is record:
             return
         value = as_bytes(after)
-        revision = self._store.swap({_RUN: value}, [Unchanged(_RUN, self._revision(_RUN))], _CALL)
+        revision = self._store.swap({_RUN: value}, conditions, _CALL)
         if revision:
             self._found = {**self._found, _RUN: Found(value, revision)}
             self.record = after
@@ -195,34 +206,41 @@ class Keeper:
                 self.look(now)
 
     def _may_lead(self) -> bool:
-        return self.run == self.record.run if self.record is not None else self.run == 0
+        """Whether this server may be elected: it is of the run and has its place in the map, or may begin a run."""
+        record = self.record
+        if record is None:
+            return self.run == 0
+        is_placed = record.map is None or record.map.place_of(self.me.identity) is not None
+        return record.run == self.run and is_placed
 
     def _campaign(self, now: float) -> None:
-        lease = self._lease = self._store.lease(LEASE, _CALL)
-        self._lived = now
+        """Be elected. The lease may be that of an attempt whose answer was lost, and which may still succeed."""
+        if not self._lease:
+            self._lease, self._lived = self._store.lease(LEASE, _CALL), now
         values = {_COORDINATOR: as_bytes(self.me)}
         if self.record is None:
             values[_RUN] = as_bytes(self._fresh)
         conditions = [Unchanged(_COORDINATOR, 0), Unchanged(_RUN, self._revision(_RUN))]
-        self._store.swap(values, conditions, _CALL, {_COORDINATOR: lease})
+        state = self._store.read((_STATE,), _CALL)
+        self._state_found = state[_STATE].value if _STATE in state else b""
+        self._written = self.state  # that of an earlier term
+        self._store.swap(values, conditions, _CALL, {_COORDINATOR: self._lease})
         self.look(now)
-        if self.elected != self.me:
-            self._store.end_lease(lease, _CALL)
-            self._lease = 0
+        self._live(now)
 
     def _resign(self, now: float) -> None:
         self._resigns, self._paused = False, now + _PAUSE
         if self._lease:
             self._store.end_lease(self._lease, _CALL)
             self._lease = 0
-            self.look(now)
+        self.look(now)
 
     def _write_state(self, now: float) -> None:
         state = self.state
-        if state is None:
+        if state is None or state is self._written:
             return
         value = zlib.compress(json.dumps(state).encode(), 1)
-        if not self._store.swap({_STATE: value}, [Unchanged(_COORDINATOR, self._revision(_COORDINATOR))], _CALL):
+        if self._store.swap({_STATE: value}, self._as_coordinator(), _CALL):
+            self._written = state
+        else:
             self.look(now)  # another is coordinator
-        elif self.state is state:
-            self.state = None

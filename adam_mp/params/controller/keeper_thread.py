@@ -24,13 +24,18 @@ class KeeperThread:
         self._thread.start()
 
     def poke(self) -> None:
-        """Have the thread take a turn at once. Raises the error by which the thread ended, if it did."""
+        """Have the thread take a turn at once."""
+        self._wake.set()
+
+    def check(self) -> None:
+        """Raise ProcessError if the thread has ended by an error of its own."""
         if self._error is not None:
             raise ProcessError(f"the thread that asks etcd has ended: {self._error!r}") from self._error
-        self._wake.set()
 
     def close(self, forget: bool = False) -> None:
         """Resign and end the thread; `forget` removes the run's keys, if this server is its coordinator."""
+        if self._ends:
+            return
         self._forgets, self._ends = forget, True
         self._wake.set()
         self._thread.join(_CLOSING)

@@ -15,7 +15,7 @@ from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.transport.refusal import RefusedError
 
-_TOLD = ("trained", "failed", "departed", "map")  # what members tell, and what the record has
+_TOLD = ("trained", "failed", "departed")  # what members tell
 
 
 class EtcdState:
@@ -32,7 +32,7 @@ class EtcdState:
 
     def note(self, facts: Mapping[str, Any]) -> bool:
         """Have the state written if the epoch or the members have changed."""
-        state = {**facts["coordinator"], "announced": self._announced()}
+        state = {**facts["coordinator"], "map": None, "announced": self._announced()}  # the record has the map
         mark = {name: value for name, value in state.items() if name not in _TOLD}
         if mark != self._mark:
             self._mark, self._keeper.state = mark, state

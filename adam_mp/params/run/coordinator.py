@@ -74,8 +74,10 @@ class Coordinator:
         """Answer JOIN. A repeated `sequence` has no effect (0: the message has none). Raises RefusedError."""
         asked, member = read_joining(facts), self.roster.members.get(identity)
         self._check_place(identity, member, asked)
-        if member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence):
+        repeated = member is not None and 0 < sequence <= member.sequence and member.lives_in(sequence)
+        if member is not None and repeated and identity not in self.roles.anew:
             return self._welcome(member)
+        self.roles.anew.discard(identity)
         before = self.map
         if asked.role == SERVER and (waiting := self._place_server(identity, member, asked, sequence >> LIFE)):
             return write(News(waiting=waiting))
@@ -149,9 +151,9 @@ class Coordinator:
             self.notices.append(f"{member.name} left" if named == identity else f"{member.name} died")
 
     def is_replica(self, identity: int) -> bool:
-        """Tell whether a replica with this identity is a member."""
-        member = self.roster.members.get(identity)
-        return member is not None and member.role == REPLICA
+        """Tell whether a replica with this identity is a member, or may be by what an earlier coordinator knew."""
+        member = self.roster.known(identity)
+        return member is not None and member.role == REPLICA and self._may_send(member)
 
     def step(self, now: float, behind: bool = False) -> list[Member]:
         """Remove the members that have been silent too long; return them. Silent servers keep their buckets.
@@ -328,7 +330,9 @@ class Coordinator:
         if facts is not None and (difference := facts.difference(offered)):
             raise RefusedError(f"this replica has {difference}; start it with the settings of the run")
         if self.roles.elected and asked.run not in (0, self.run):
-            raise RefusedError(f"this replica is of run {asked.run:x}, the controller has run {self.run:x}")
+            raise RefusedError(
+                f"this replica is of run {asked.run:x}, the run in etcd is {self.run:x}; start the replica again"
+            )
         if self.phase == "done" and asked.run != self.run:  # a replica of this run may still have to validate
             raise RefusedError("the run is done; start new parameter servers for another")
         if facts is None:
@@ -434,8 +438,17 @@ class Coordinator:
             leader=member is self._leader(), replicas=self.awaited_replicas, updates=self.updates.total(others),
             map=self.roles.told(), elected=self.roles.elected,
             layout=course.facts.layout if course.facts and is_server else None,
-            senders=tuple(replica.identity for replica in self.roster.replicas()) if is_server else (),
+            senders=self._senders() if is_server else (),
         )  # fmt: skip
+
+    def _senders(self) -> tuple[int, ...]:
+        """Return the replicas whose updates servers take."""
+        replicas = (*self.roster.replicas(), *self.roster.replicas_missing())
+        return tuple(replica.identity for replica in replicas if self._may_send(replica))
+
+    def _may_send(self, replica: Member) -> bool:
+        """Whether servers take a replica's updates: also before it has found a coordinator that was just elected."""
+        return replica.identity in self.roster.members or (self.roles.elected and replica.number == 0)
 
     def _leader(self) -> Member | None:
         return self.leadership.holder(self.roster.replicas(), self.phase == "done")

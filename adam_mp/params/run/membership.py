@@ -64,6 +64,7 @@ class CoordinatorLink:
 
     def __init__(self, dialer: SocketDialer, address: Place, identity: int) -> None:
         self.address, self.identity, self.run = address, identity, 0
+        self.waiting = ""  # what this member has to wait for before it may join, as it was last told
         self._dialer = dialer
         self._sequence = new_life()
         self._open: _Request | None = None
@@ -209,7 +210,7 @@ class CoordinatorLink:
             return None
         message = received[1]
         asked = self._open.message
-        if message.kind == Kind.REFUSED and self._is_elsewhere(message):
+        if message.kind == Kind.REFUSED and message.sequence == asked.sequence and self._is_elsewhere(message):
             return None
         self._heard = self._turned = self._listening.seconds
         if message.sequence != asked.sequence or message.kind not in (_ANSWERS[asked.kind], Kind.REFUSED):
@@ -230,6 +231,7 @@ class CoordinatorLink:
         news = self._read(News, facts)
         if news.map is not None:
             self._servers = news.map.addresses if news.elected else ()
+        self.waiting = news.waiting or ""
         if message.kind == Kind.WELCOME and not news.waiting:
             self.run, self._member = news.run, True
         return news

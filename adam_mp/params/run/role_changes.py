@@ -18,6 +18,7 @@ from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.copy_roles import newest, with_balance, with_new_copies, without_joining, without_memory
 from adam_mp.params.run.roster import Roster
 from adam_mp.params.run.server_places import ServerPlaces
+from adam_mp.params.run.statements import SERVER
 from adam_mp.params.run.wishes import RoleWish, grant_wishes
 
 _LOOK = 0.1  # seconds between two searches for copies to make
@@ -38,6 +39,7 @@ class RoleChanges:
         self.elected = False
         self._told = places.map
         self._needed: dict[int, int] = {}  # a member that joins -> the map epoch that must be told first
+        self.anew: set[int] = set()  # members that wait, whose joining was given up: it takes effect again
         self._bereft: dict[int, tuple[int, Sequence[int]]] = {}  # a server -> its life, and what it had kept
         self._looked = self._changed = 0.0
         self._unchanging: tuple[Any, ...] = ()  # what was looked at last, when nothing was to be done
@@ -139,9 +141,20 @@ class RoleChanges:
         """Take a map that is stored; what was decided meanwhile is given up, and members that wait join anew."""
         if bucket_map == self._told or (self._told is not None and bucket_map.epoch < self._told.epoch):
             return False
+        for server in bucket_map.servers:
+            if self._roster.known(server.identity) is None:
+                self._roster.expect(server.identity, SERVER, f"params {server.address}", server.address)
         if bucket_map != self.map:
-            self._needed.clear()
-            self._bereft.clear()
+            self._give_up(bucket_map)
             self.take(bucket_map, now)
         self._told = self.map
         return True
+
+    def _give_up(self, stored: BucketMap) -> None:
+        """Forget what was decided: servers of the stored map that had lost their places have them still."""
+        self.anew.update(self._needed)
+        for identity in self._needed:
+            self._bereft.pop(identity, None)
+        self._needed.clear()
+        for server in stored.servers:
+            self._places.replaced.pop(server.identity, None)

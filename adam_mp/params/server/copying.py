@@ -251,6 +251,11 @@ class Copying:
     def _silence(self, place: int) -> float:
         return 0.0 if place == self._me else self._path.silence(self._map.servers[place].copies)
 
+    def hears_others(self) -> bool:
+        """Tell whether some other server of the map is heard."""
+        others = (place for place in range(len(self._map.servers)) if place != self._me)
+        return any(self._silence(place) < self._settings.patience for place in others)
+
     def behind(self) -> tuple[Lag, ...]:
         """Return how far behind the copies of this server's groups are."""
         return tuple(

@@ -8,25 +8,27 @@ What a server that hosts the coordinator decides for all is in etcd, or members 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from adam_mp.errors import JoinError
-from adam_mp.params.controller.keeper import LEASE, Keeper
-from adam_mp.params.controller.record import Record
+from adam_mp.params.controller.keeper import Keeper
+from adam_mp.params.controller.record import Elected, Record
 from adam_mp.params.controller.state import EtcdState, announced_in, make_coordinator, map_epoch
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.params.run.coordinator_service import CoordinatorService
+from adam_mp.params.run.member import Member
 from adam_mp.params.run.membership import CoordinatorLink
 from adam_mp.params.run.news import News
 from adam_mp.params.run.replies import Replies
+from adam_mp.params.run.statements import SERVER
 from adam_mp.params.run.wishes import RoleWish
 from adam_mp.params.server.run_view import HostedRun, MakeReport, OwnJoining, RemoteRun
 from adam_mp.transport.places import Place, parse_place
 
-_UNHEARD = 5.0  # seconds in which a coordinator hears nobody, after which it resigns
+_UNHEARD = 5.0  # seconds without a word of any other server, after which a coordinator may resign
+_LOST = 3600.0  # seconds of silence of the coordinator after which a server gives up: etcd may be away too
 _SILENT = 3.0  # seconds for which etcd may be silent before the user is told
 _PAUSE = 0.02  # seconds between two pokes for the same reason
 
@@ -38,6 +40,9 @@ class Controller(Protocol):
 
     def poke(self) -> None:
         """Have the keeper take a turn."""
+
+    def check(self) -> None:
+        """Raise ProcessError if the keeper cannot take turns any more."""
 
     def close(self, forget: bool = False) -> None:
         """Resign and end; `forget` removes the keys of the run if this server is its coordinator."""
@@ -57,6 +62,8 @@ class ElectedRun:
         self._hosted: HostedRun | None = None
         self._remote: RemoteRun | None = None
         self._seen: Record | None = None  # the record that the coordinator here has taken
+        self._followed: Elected | None = None  # the coordinator that the link was turned to last
+        self._may_resign = True
         self._announced = 0  # the newest change of roles that the coordinator here has told of
         self._since = 0.0  # when the coordinator here began, in seconds in which it listened
         self._poked = float("-inf")
@@ -95,15 +102,12 @@ class ElectedRun:
         """See `RunView.is_replica`."""
         return self._view.is_replica(identity)
 
-    def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> News | None:
-        """See `RunView.join`."""
+    def join(self, now: float, seconds: float, stop: Callable[[], bool]) -> None:
+        """See `RunView.join`; never waits, because another may be elected meanwhile, and this server too."""
         if self._keeper.leads:
             self._host(now)
-            return None
-        if not self.coordinator:
-            raise JoinError("no server of the run is its coordinator")
-        self._remote = self._make_remote(News())
-        return self._remote.join(now, seconds, stop)
+        else:
+            self._remote = self._make_remote(News())  # it joins in place of its first report
 
     def report(self, make: MakeReport, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
@@ -117,9 +121,13 @@ class ElectedRun:
         """See `RunView.leave`."""
         self._view.leave()
 
-    def step(self, now: float) -> None:
-        """Follow what the keeper has found out; the loop calls it at the begin of each turn."""
+    def step(self, now: float, hears_servers: bool) -> None:
+        """Follow what the keeper has found out; the loop calls it at the begin of each turn.
+
+        `hears_servers` says whether beats of some other server come.
+        """
         keeper = self._keeper
+        self._controller.check()
         if self._view.run:
             keeper.run = self._view.run
         if keeper.proposal is not None:
@@ -130,15 +138,17 @@ class ElectedRun:
             self._follow()
         elif self.service is not None:
             self._learn(self.service.coordinator)
-            self._resign_if_alone(self.service.coordinator, now)
-        elif self._remote is not None and self.coordinator:
+            self._resign_if_cut_off(self.service.coordinator, hears_servers, now)
+        elif self._remote is not None and self.coordinator and keeper.elected != self._followed:
+            self._followed = keeper.elected
             self._remote.turn_to(parse_place(self.coordinator, "the coordinator's address"))
         self._tell_trouble(now)
 
     def want(self, wishes: tuple[RoleWish, ...], outdated: bool, now: float) -> None:
         """Have the keeper swap roles; `outdated` says that another server knows a newer map."""
         self._keeper.wishes = wishes
-        self._keeper.outdated |= outdated
+        if outdated:
+            self._keeper.outdated = True
         if wishes or outdated:
             self._poke(now)
 
@@ -173,8 +183,10 @@ class ElectedRun:
         hosted = HostedRun(coordinator, keeper.me.identity, keeper.me.address, self._joining)
         hosted.join(now)
         if self._remote is not None:
-            self._announcements.say("this server is the coordinator now")
+            if self._remote.run:
+                self._announcements.say("this server is the coordinator now")
             self._remote.close()
+        self._keeper.proposal = None
         self._announced, self._since, self._seen = announced_in(state), coordinator.listened, None
         self._hosted, self._remote, self.service = hosted, None, service
 
@@ -186,17 +198,19 @@ class ElectedRun:
         news = News(
             run=coordinator.run, phase=coordinator.phase, replicas=coordinator.awaited_replicas, senders=senders
         )
-        self._announcements.say(f"another server is the coordinator now{self.coordinator and ': ' + self.coordinator}")
+        there = self.coordinator
+        self._announcements.say(
+            f"the server at {there} is the coordinator now" if there else "this server is not the coordinator any more"
+        )
+        self._keeper.proposal = self._keeper.state = None
         self._remote, self._hosted, self.service = self._make_remote(news), None, None
 
     def _make_remote(self, news: News) -> RemoteRun:
-        """Return the view by a link to the coordinator, or to another server, which will know it."""
-        stored = self._keeper.record.map if self._keeper.record is not None else None
-        others = [server.address for server in (stored.servers if stored is not None else ())]
-        there = self.coordinator or next(each for each in others if each != self._keeper.me.address)
-        link = self._link(parse_place(there, "the coordinator's address"))
+        """Return the view by a link to the coordinator. If none is known, that link turns to it later."""
+        self._followed = self._keeper.elected
+        link = self._link(parse_place(self.coordinator or self._keeper.me.address, "the coordinator's address"))
         link.run = news.run
-        return RemoteRun(link, self._joining, self._announcements, news)
+        return RemoteRun(link, self._joining, self._announcements, news, _LOST)
 
     def _learn(self, coordinator: Coordinator) -> None:
         """Have the coordinator take a map that servers have stored, and tell the user of their changes."""
@@ -206,32 +220,34 @@ class ElectedRun:
         self._seen = record
         if record.map is not None:
             coordinator.roles.stored(record.map, coordinator.listened)
+            self._keeper.proposal = None  # if it is still wanted, it is made again
         for change in record.changes:
             if change.epoch > self._announced:
                 coordinator.notices.append(change.line)
                 coordinator.roles.note_silent(change.silent, coordinator.listened)
         self._announced = map_epoch(record.map)
 
-    def _resign_if_alone(self, coordinator: Coordinator, now: float) -> None:
-        """Resign if all other servers are silent, and replicas are too or etcd is: then it is this one that is cut off.
+    def _resign_if_cut_off(self, coordinator: Coordinator, hears_servers: bool, now: float) -> None:
+        """Resign if the other servers do not report, but live; or if nobody at all is heard.
 
-        If etcd cannot be reached, another may have been elected meanwhile, and the others have turned to it.
+        In the first case they may have turned to another coordinator, of whom a server without a way to etcd does not
+        know. In the second it is this server that is cut off. But one that was elected again has no rival.
         """
-        others = [
-            member for member in coordinator.roster.members.values() if member.identity != self._keeper.me.identity
-        ]
-        servers = [member for member in others if not coordinator.is_replica(member.identity)]
+        me, listened = self._keeper.me.identity, coordinator.listened
+        others = [member for member in coordinator.roster.members.values() if member.identity != me]
+        servers = [member for member in others if member.role == SERVER]
         if coordinator.phase != "training" or coordinator.map is None or len(coordinator.map.servers) < 2:
             return
-        listened = coordinator.listened
 
-        def unheard(members: Collection[object]) -> bool:
-            seen = max((getattr(member, "seen", 0.0) for member in members), default=0.0)
-            return listened - max(seen, self._since) > _UNHEARD
+        def unheard(members: Sequence[Member]) -> bool:
+            return listened - max((self._since, *(member.seen for member in members))) > _UNHEARD
 
-        if unheard(servers) and (unheard(others) or now - self._keeper.confirmed > LEASE + _UNHEARD):
+        if not unheard(servers):
+            self._may_resign = True
+        elif self._may_resign and (hears_servers or unheard(others)):
+            self._may_resign = False
             self._keeper.resign()
-            self._announcements.say_seldom("this server hears no other: it leaves the coordinator's part to them", now)
+            self._announcements.say("no other server reports here: this one leaves the coordinator's part to them")
 
     def _tell_trouble(self, now: float) -> None:
         trouble = self._keeper.trouble
@@ -243,4 +259,4 @@ class ElectedRun:
         self._mute_since = now if self._mute_since is None else self._mute_since
         if not self._is_told_mute and now - self._mute_since >= _SILENT:
             self._is_told_mute = True
-            self._announcements.say(f"{trouble}; training goes on, changes of roles wait for it")
+            self._announcements.say(f"{trouble}; training goes on, but changes of roles wait")

@@ -95,7 +95,7 @@ class ServerLoop:
         arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
         now = self._clock()
         if self._elected is not None:
-            self._elected.step(now)
+            self._elected.step(now, self.server.hears_servers())
             self.service = self._elected.service
         for each in arrived:
             if each.message.kind not in CONTROL:

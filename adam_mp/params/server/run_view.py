@@ -140,6 +140,8 @@ class HostedRun:
             self._join(now)
             return None
         told = self._coordinator.report(self._identity, member.sequence + 1, write(make()), now)
+        if self._coordinator.roles.has_to_wait(self._identity):
+            return None  # the map that is told is older than what this server's joining has changed
         return read(News, told, FrameError)
 
     def _join(self, now: float) -> None:
@@ -158,13 +160,15 @@ class RemoteRun:
     """The view of a server whose coordinator runs in another process, reached by `link`."""
 
     def __init__(
-        self, link: CoordinatorLink, joining: OwnJoining, announcements: Announcements, news: News | None = None
+        self, link: CoordinatorLink, joining: OwnJoining, announcements: Announcements, news: News | None = None,
+        patience: float = _LOST,
     ) -> None:  # fmt: skip
         self._link, self._joining, self._announcements = link, joining, announcements
         self._news = news or News()
         self._senders = frozenset(self._news.senders)  # identities of the replicas
         self._reported = float("-inf")
-        self._silences = SilenceNotices(_LOST, announcements.say)
+        self._patience, self._waiting = patience, ""
+        self._silences = SilenceNotices(patience, announcements.say)
 
     @property
     def run(self) -> int:
@@ -208,8 +212,11 @@ class RemoteRun:
             self._reported = now
         news = self._link.report(lambda: write(make()), self._joining.write, interval)
         coordinator, silence = f"the coordinator at {self._link.address}", self._link.silence
-        if silence > _LOST:
-            raise TransportError(f"{coordinator} is silent for {_LOST:g} s: {self._link.trouble()}")
+        if silence > self._patience:
+            raise TransportError(f"{coordinator} is silent for {self._patience:g} s: {self._link.trouble()}")
+        if self._link.waiting and self._link.waiting != self._waiting:
+            self._announcements.say(f"waiting to join {self._link.address}: {self._link.waiting}")
+        self._waiting = self._link.waiting
         self._silences.step({coordinator: silence})
         return None if news is None else self._take(news)
 

@@ -59,6 +59,7 @@ class ParameterServer:
         self._path, self._copy_settings = path, copies or CopySettings()
         self._elected = view if isinstance(view, ElectedRun) else None
         self._layout: LayoutFacts | None = None
+        self._noted = 0  # the run that is written in the snapshot folder
         self.table: ShardTable | None = None
         self.map: BucketMap | None = None
         self.copying: Copying | None = None
@@ -114,9 +115,20 @@ class ParameterServer:
         if self._elected is not None:
             self._swap_roles(self._elected, now)
         if self.snapshots is not None:
+            self._note_run(self.snapshots)
             if self.table is not None:
                 self.snapshots.step(self.table, now)
             self._tell_trouble(self.snapshots)
+
+    def _note_run(self, snapshots: SnapshotFolder) -> None:
+        """Write which run the snapshots are of: only servers of a run may be elected in it."""
+        run = self.view.run if self._elected is not None else 0
+        if run not in (0, self._noted) and snapshots.write_now({"identity": self.identity, "run": run}):
+            self._noted = run
+
+    def hears_servers(self) -> bool:
+        """Tell whether some other server of the map beats."""
+        return self.copying is not None and self.copying.hears_others()
 
     def close(self, facts: dict[str, Any] | None = None) -> None:
         """Write all that is not on disk yet, and the coordinator's state `facts` if it is given; free the memory."""
@@ -312,8 +324,6 @@ class ParameterServer:
             self.copying = Copying(self._path, self.table, self.identity, self._copy_settings)
             self._take_roles(bucket_map, layout)
         loaded = self.snapshots.load(self.table, self.view.run) if self.snapshots is not None else 0
-        if self.snapshots is not None and self._elected is not None:
-            self.snapshots.note({"identity": self.identity, "run": self.view.run})
         snapshot = f"; {loaded} from the snapshot" if loaded else ""
         count = sum(map(len, own.values()))
         self._announcements.say(f"{several(count, 'shard')}, {size / 1e6:,.1f} MB{snapshot}")

@@ -119,7 +119,7 @@ def _serve(
         _announce(spec, listener, coordinator is not None, tell)
         outcome = loop.run(stop, spec.patience, spec.wait)
         if isinstance(at, Elections):
-            _leave_etcd(at, loop, outcome, spec)
+            _leave_etcd(at, loop, outcome, spec, tell)
         view, coordinator = loop.server.view, loop.service.coordinator if loop.service is not None else None
         if outcome == ALONE and coordinator is not None:
             how = how_it_ends(view, coordinator, spec)
@@ -135,8 +135,8 @@ def _check_controller(spec: ServerSpec) -> None:
         return
     if spec.join is not None:
         raise SettingsError("--join is not for servers with --controller: they find each other in etcd")
-    if spec.copies == 1:
-        raise SettingsError("--controller is for servers with copies; give --copies N too")
+    if min(spec.copies, spec.servers) == 1:
+        raise SettingsError("--controller is for servers with copies; give --copies N and --servers N too, above 1")
 
 
 def _find_coordinator(
@@ -157,11 +157,12 @@ def _find_coordinator(
     return Elections(controller, lambda place: CoordinatorLink(dialer, place, me.identity))
 
 
-def _leave_etcd(at: Elections, loop: ServerLoop, outcome: str, spec: ServerSpec) -> None:
+def _leave_etcd(at: Elections, loop: ServerLoop, outcome: str, spec: ServerSpec, tell: Callable[[str], None]) -> None:
     """Leave the coordinator's part to another server; remove the run's keys if nobody needs them any more."""
-    alone = loop.service is not None and len(loop.service.coordinator.roster.servers()) < 2
-    is_lost = alone and spec.snapshots is None
-    at.controller.close(forget=outcome not in (STOPPED, ALONE) or is_lost)
+    alone = loop.service is not None and loop.service.coordinator.map is None and spec.snapshots is None
+    at.controller.close(forget=outcome not in (STOPPED, ALONE) or alone)
+    if at.controller.keeper.trouble:
+        tell(f"the run's keys may be left in etcd: {at.controller.keeper.trouble}")
 
 
 def _open_copies(spec: ServerSpec, address: Place, server: SocketListener, ends: contextlib.ExitStack) -> CopyPlace:

@@ -29,10 +29,10 @@ class SimulatedEtcd:
         if self.lose():
             raise EtcdError("etcd does not answer: the answer is lost")
 
-    def read(self, seconds):
+    def read(self, keys, seconds):
         self._begin()
         self._end()
-        return dict(self.keys)
+        return {key: self.keys[key] for key in keys if key in self.keys}
 
     def swap(self, values, conditions, seconds, leases=NO_LEASES):
         self._begin()
@@ -65,7 +65,10 @@ class SimulatedEtcd:
         if not self.down and lease in self.leases:
             self._drop(lease)
 
-    def forget(self, seconds):
+    def forget(self, conditions, seconds):
         self._begin()
+        if any(self.keys.get(each.key, Found()).revision != each.revision for each in conditions):
+            return 0
         self.keys.clear()
         self.of_lease.clear()
+        return self.revision

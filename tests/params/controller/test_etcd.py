@@ -17,6 +17,7 @@ from adam_mp.params.controller.place import EtcdPlace, Tls, parse_etcd
 from adam_mp.transport.addresses import Address
 from tests.params.controller.real_etcd import BINARIES, EtcdCluster, free_port, needs_etcd
 
+KEYS = ("run", "coordinator")
 VERSION = {"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}
 
 
@@ -75,7 +76,7 @@ def gateway(request):
 
 
 def good(path, content):
-    return 200, json.dumps(VERSION if path == "/version" else {"header": {"revision": "4"}}).encode()
+    return 200, json.dumps(VERSION if path == "/version" else {"responses": [{"response_range": {}}]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,7 @@ def test_nobody_there_is_named_within_the_deadline():
     place = EtcdPlace((Address("127.0.0.1", free_port()),), "t")
     client, began = Etcd(place), time.monotonic()
     with pytest.raises(EtcdError, match=f"{place} is not reached: Connection refused"):
-        client.read(0.3)
+        client.read(("run",), 0.3)
     assert time.monotonic() - began < 2
     client.close()
 
@@ -112,24 +113,41 @@ def test_nobody_there_is_named_within_the_deadline():
 def test_a_fault_of_one_endpoint_goes_to_the_next_which_is_asked_first_from_then_on(gateway):
     client, (bad, well) = gateway(lambda path, content: None, good)
     client.check(2.0)
-    client.read(2.0)
+    client.read(("run",), 2.0)
     assert (len(bad.asked), len(well.asked)) == (1, 3)
 
 
 def test_an_endpoint_that_hangs_is_left_after_a_second(gateway):
     client, _ = gateway(lambda path, content: time.sleep(2.5), good)
     began = time.monotonic()
-    client.read(5.0)
+    client.read(KEYS, 5.0)
     assert 0.9 < time.monotonic() - began < 2.4
 
 
 def test_zeros_are_left_out_and_numbers_are_texts(gateway):
     key = base64.b64encode(b"/adam_mp/t/run").decode()
-    client, _ = gateway(lambda path, content: (200, json.dumps({"kvs": [{"key": key, "mod_revision": "12"}]}).encode()))
-    assert client.read(1.0) == {"run": Found(b"", 12)}
-    client, _ = gateway(lambda path, content: (200, b'{"kvs": [{"key": "!", "mod_revision": "x"}]}'))
-    with pytest.raises(EtcdError, match="a key that cannot be read"):
-        client.read(0.1)
+    answer = {"responses": [{"response_range": {"kvs": [{"key": key, "mod_revision": "12"}]}}]}
+    client, _ = gateway(lambda path, content: (200, json.dumps(answer).encode()))
+    assert client.read(("run",), 1.0) == {"run": Found(b"", 12)}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {}, {"responses": None}, {"responses": [{}]}, {"responses": [{"response_range": {"kvs": None}}]},
+        {"responses": [{"response_range": {"kvs": [{"key": "!", "mod_revision": "x"}]}}], "succeeded": True},
+        {"header": None, "succeeded": True, "ID": "x", "result": None},
+        {"header": {"revision": "x"}, "succeeded": True},
+    ],
+)  # fmt: skip
+def test_answers_of_other_types_are_faults_of_etcd(gateway, answer):
+    client, _ = gateway(lambda path, content: (200, json.dumps(answer).encode()))
+    asked = [lambda: client.read(("run",), 0.1), lambda: client.lease(3, 0.1), lambda: client.keep_alive(3, 0.1)]
+    if answer.get("succeeded"):
+        asked.append(lambda: client.swap({"run": b""}, [], 0.1))
+    for ask in asked:
+        with pytest.raises(EtcdError, match="is it etcd"):
+            ask()
 
 
 def test_files_that_are_no_certificates_are_named(tmp_path):
@@ -146,25 +164,26 @@ def test_keys_swaps_and_leases_of_a_real_etcd(tmp_path, binary):
         client = Etcd(parse_etcd(f"{cluster.controller}/mine"))
         other = Etcd(parse_etcd(f"{cluster.controller}/mine2"))
         client.check(5.0)
-        assert client.read(5.0) == {}
+        assert client.read(KEYS, 5.0) == {}
         first = client.swap({"run": b"a\x00b"}, [Unchanged("run", 0)], 5.0)
         assert first > 0
         assert client.swap({"run": b"c"}, [Unchanged("run", 0)], 5.0) == 0
         assert client.swap({"run": b"c"}, [Unchanged("run", first), Unchanged("coordinator", 1)], 5.0) == 0
-        assert {key: (each.value, each.revision) for key, each in client.read(5.0).items()} == {
+        assert {key: (each.value, each.revision) for key, each in client.read(KEYS, 5.0).items()} == {
             "run": (b"a\x00b", first)
         }
         lease = client.lease(3, 5.0)
         values = {"run": b"d", "coordinator": b"e"}
         assert client.swap(values, [Unchanged("run", first)], 5.0, {"coordinator": lease}) > first
         assert client.keep_alive(lease, 5.0)
-        assert sorted(client.read(5.0)) == ["coordinator", "run"]
-        assert other.read(5.0) == {}, "another run's keys"
+        assert sorted(client.read(KEYS, 5.0)) == ["coordinator", "run"]
+        assert other.read(KEYS, 5.0) == {}, "another run's keys"
         client.end_lease(lease, 5.0)
-        assert list(client.read(5.0)) == ["run"]
+        assert list(client.read(KEYS, 5.0)) == ["run"]
         assert not client.keep_alive(lease, 5.0)
-        client.forget(5.0)
-        assert client.read(5.0) == {}
+        assert client.forget([Unchanged("run", 1)], 5.0) == 0
+        assert client.forget([Unchanged("coordinator", 0)], 5.0) > 0
+        assert client.read(KEYS, 5.0) == {}
         client.close()
         other.close()
 

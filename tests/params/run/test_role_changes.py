@@ -86,9 +86,26 @@ def test_what_others_have_stored_comes_before_what_was_decided():
     stored = dataclasses.replace(told, epoch=told.epoch + 1, copied=copied)
     assert case.roles.stored(stored, 1.0)
     assert case.coordinator.map == case.roles.told() == stored
-    assert "waiting" in serve(case.coordinator, 2, (30 << 32) + 1), "its start is counted anew, on the stored map"
+    assert "waiting" in serve(case.coordinator, 2, 30 << 32), "its start counts anew, asked again or not"
     assert case.coordinator.map.epoch == stored.epoch + 1
     assert not case.roles.stored(told, 2.0), "an older one"
+
+
+def test_a_server_that_had_lost_its_place_has_it_again_if_that_was_not_stored():
+    case = Case()
+    case.join_replica()
+    told, case.stores = case.coordinator.map, False
+    case.coordinator.leave(3, None, (3 << 32) + 1)
+    newcomer = {"role": "params", "address": "10.0.0.9:77", "copies": "10.0.0.9:78"}
+    case.coordinator.roster.missing[3].seen = -100.0
+    assert "waiting" in case.coordinator.join(50, newcomer, 0.0, 60 << 32)
+    assert case.coordinator.map.place_of(50) == 2
+    stored = dataclasses.replace(told, epoch=told.epoch + 5)
+    assert case.roles.stored(stored, 1.0)
+    assert case.coordinator.map.place_of(3) == 2
+    case.coordinator.roster.missing[3].seen = -100.0
+    assert "waiting" in case.coordinator.join(50, newcomer, 0.0, (60 << 32) + 1)
+    assert case.coordinator.map.place_of(50) == 2
 
 
 @pytest.mark.parametrize("elected", [True, False])
