@@ -33,7 +33,7 @@ PORT = 7700
 class Link:
     """A member's link to the coordinator in the simulated world: a request takes effect at once, or gets no answer."""
 
-    busy, silence, waiting, _member = False, 0.0, "", False
+    busy, silence, waiting, who, _member = False, 0.0, "", "the coordinator", False
 
     def __init__(self, world, name, address, identity):
         self.world, self.name, self.address, self.identity, self.run = world, name, str(address), identity, 0

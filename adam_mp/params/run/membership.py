@@ -162,6 +162,16 @@ class CoordinatorLink:
         return answer if self._member else None
 
     @property
+    def is_elected(self) -> bool:
+        """Whether another server may become the coordinator."""
+        return bool(self._servers)
+
+    @property
+    def who(self) -> str:
+        """The coordinator in words, with its address unless that may change."""
+        return "the coordinator" if self.is_elected else f"the coordinator at {self.address}"
+
+    @property
     def busy(self) -> bool:
         """Whether a request waits for its answer."""
         return self._open is not None

@@ -211,7 +211,7 @@ class RemoteRun:
                 return None
             self._reported = now
         news = self._link.report(lambda: write(make()), self._joining.write, interval)
-        coordinator, silence = f"the coordinator at {self._link.address}", self._link.silence
+        coordinator, silence = self._link.who, self._link.silence
         if silence > self._patience:
             raise TransportError(f"{coordinator} is silent for {self._patience:g} s: {self._link.trouble()}")
         if self._link.waiting and self._link.waiting != self._waiting:

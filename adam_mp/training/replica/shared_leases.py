@@ -138,8 +138,8 @@ class SharedLeases:
         return moved
 
     def silences(self) -> dict[str, float]:
-        """See `Leases.silences`. The first parameter server's process is the coordinator too."""
-        silences: dict[str, float] = {}
+        """See `Leases.silences`. The first server's process is the coordinator too, unless that is elected."""
+        silences = {self._link.who: self._link.silence} if self._link.is_elected else {}
         servers = self._news.map["servers"]
         for (_, address, *_), milliseconds in zip(servers, self._exchange.silences.tolist(), strict=True):
             role = "parameter server" if silences else "coordinator"
@@ -215,7 +215,7 @@ class SharedLeases:
             self._take(write(news))
         elif self._link.silence > self._patience:
             raise TransportError(
-                f"the coordinator at {self._link.address} is silent for {self._link.silence:.0f} s: "
+                f"{self._link.who} is silent for {self._link.silence:.0f} s: "
                 f"{self._link.trouble()}"
             )
 

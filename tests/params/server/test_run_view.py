@@ -22,7 +22,7 @@ FACTS = {"layout": LAYOUT, "images": 95, "batch_size": 10, "epochs": 1, "quorum"
 class Link:
     """A line to a coordinator in this process, on which nothing is lost; while `cut`, nothing comes through."""
 
-    address, waiting = "first:1", ""
+    address, who, waiting = "first:1", "the coordinator at first:1", ""
 
     def __init__(self, coordinator, identity):
         self.coordinator, self.identity, self.sequence = coordinator, identity, 0

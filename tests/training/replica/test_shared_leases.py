@@ -42,7 +42,7 @@ ENDED = {"epoch": 0, "trained": 90, "skipped": 5, "failed": 3, "twice": 0}
 class Link:
     """A line on which `said` comes next: news, or "rejoin" where the coordinator does not know the replica."""
 
-    address, run, silence = "127.0.0.1:7700", 5, 0.0
+    address, run, silence, is_elected, who = "127.0.0.1:7700", 5, 0.0, False, "the coordinator"
 
     def __init__(self):
         self.said, self.reports, self.joins, self.left = [], [], [], 0
@@ -296,6 +296,9 @@ def test_the_first_server_is_the_coordinator_too_and_silent_as_whichever_is(repl
     assert leases.silences() == {one: 1.5, other: 2.5}
     link.silence = 3.0
     assert leases.silences() == {one: 3.0, other: 2.5}
+    link.is_elected = True
+    server = one.replace("coordinator", "parameter server")
+    assert leases.silences() == {"the coordinator": 3.0, server: 1.5, other: 2.5}
 
 
 def test_a_replica_that_was_stopped_gives_up_on_nobody(replica, monkeypatch):
