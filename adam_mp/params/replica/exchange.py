@@ -29,7 +29,7 @@ from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap
 from adam_mp.params.run.news import Moved
 from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.forms import read
-from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, pairs_payload
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, confirm_payload
 from adam_mp.transport.refusal import read_refusal
 
 _FLOAT32 = ENCODINGS.index("float32")
@@ -139,15 +139,18 @@ class Exchange:
     # Copies.
 
     def _confirm(self) -> None:
-        """Ask the primary of each group when the updates that this replica keeps are stable."""
-        kept: dict[int, list[int]] = {}
-        for number in np.flatnonzero(self._memory.kept_sequences).tolist():
-            kept.setdefault(self._routes.groups[number], []).append(number)
-        for group, numbers in kept.items():
-            pairs = pairs_payload((number, int(self._memory.kept_sequences[number])) for number in numbers)
-            sequence = self._memory.add("sequence")
-            message = Message(Kind.CONFIRM, pairs, sequence=sequence, **self._routes.header(group))
-            self._launch(Flight(tuple(numbers), message, self._routes.owners[numbers[0]], None))
+        """Ask each primary when the updates that this replica keeps are stable."""
+        memory, routes = self._memory, self._routes
+        kept: dict[Peer, list[int]] = {}
+        for number in np.flatnonzero(memory.kept_sequences).tolist():
+            kept.setdefault(routes.owners[number], []).append(number)
+        for peer, numbers in kept.items():
+            rows = [(routes.epoch_of(number), number, int(memory.kept_sequences[number])) for number in numbers]
+            message = Message(
+                Kind.CONFIRM, confirm_payload(rows), run=routes.run, sender=routes.sender, map_epoch=self._map.epoch,
+                sequence=memory.add("sequence"),
+            )  # fmt: skip
+            self._launch(Flight(tuple(numbers), message, peer, None))
 
     def _keep(self, number: int) -> None:
         """Keep the update of a PUSHED shard that a server has answered.
@@ -169,12 +172,11 @@ class Exchange:
             if silence < _SCOUTING or now - self._scouted.get(peer, float("-inf")) < _SCOUTING:
                 continue
             self._scouted[peer] = now
-            copies = list(self._routes.copies_of(peer).items())
+            copies = self._routes.copies_of(peer)
             if copies:
                 self._turns += 1
-                copy, group = copies[self._turns % len(copies)]
-                header = {**self._routes.header(group), "map_epoch": 0}
-                self._endpoint.send(copy, Message(Kind.CONFIRM, **header))
+                copy = copies[self._turns % len(copies)]
+                self._endpoint.send(copy, Message(Kind.CONFIRM, run=self._routes.run, sender=self._routes.sender))
 
     def _take_moved(self, message: Message) -> bool:
         """Note the map in a MOVED if it is newer. Return whether it is older: that server soon learns the newer one.

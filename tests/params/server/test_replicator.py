@@ -61,21 +61,36 @@ class Server:
             state = self.state[shard]
             if sequence > state.applied.get(source, 0):
                 state.applied[source], state.weight, state.version = sequence, state.weight + amount, state.version + 1
-                self.leader.changed(shard)
+                self.leader.changed(shard, world.now)
+                if world.hurries:
+                    self.leader.hurry(world.now, 0.005)
             self.answer(source, shard)
         elif kind == "ask":
+            self.leader.ask(source, world.now)
             self.answer(source, fields[1])
         elif kind == "copy":
-            epoch, shard, version, weight, applied = fields
-            taken = self.follower.takes(epoch, shard, version)
-            if taken is None or (self.leader is not None and epoch <= self.group.epoch):
+            epoch, copies = fields
+            if self.leader is not None and epoch <= self.group.epoch:
                 world.post(self.name, source, "map", self.group)
                 return
-            if taken:
-                self.state[shard] = State(weight, dict(applied), version)
-            world.post(self.name, source, "copied", epoch, shard, version)
+            verdicts = [
+                (shard, version, self.take_copy(epoch, shard, version, *rest)) for shard, version, *rest in copies
+            ]
+            world.post(self.name, source, "copied", epoch, verdicts)
+            if not all(taken for _, _, taken in verdicts):
+                world.post(self.name, source, "map", self.group)
         elif kind == "copied" and self.leader is not None:
-            self.leader.copied(source, *fields)
+            for shard, version, taken in fields[1]:
+                if taken:
+                    self.leader.copied(source, fields[0], shard, version)
+                else:
+                    self.leader.refused(source, shard, version, world.now)
+
+    def take_copy(self, epoch, shard, version, weight, applied):
+        taken = self.follower.takes(epoch, shard, version)
+        if taken:
+            self.state[shard] = State(weight, dict(applied), version)
+        return taken is not None
 
     def answer(self, sender, shard):
         applied = self.state[shard].applied.get(sender, 0)
@@ -85,11 +100,13 @@ class Server:
     def step(self):
         world, group = self.world, self.group
         if self.leader is not None:
-            for follower, shard in self.leader.due(world.now):
-                state = self.state[shard]
-                content = (group.epoch, shard, state.version, state.weight, dict(state.applied))
-                self.leader.sent(follower, shard, state.version, state.applied, world.now)
-                world.post(self.name, follower, "copy", *content)
+            for follower, shards in self.leader.due(world.now).items():
+                some = shards[: world.room]
+                copies = [(shard, self.state[shard].version, self.state[shard].weight, dict(self.state[shard].applied))
+                          for shard in some]  # fmt: skip
+                for shard, version, _, applied in copies:
+                    self.leader.sent(follower, shard, version, applied, world.now)
+                world.post(self.name, follower, "copy", group.epoch, copies)
         ready = self.leader.ready(lambda shard: self.state[shard].applied) if self.leader is not None else None
         wish = find_wish(group, self.name, lambda place: world.now - self.heard[place], DEAD, ready)
         if wish is not None:
@@ -159,6 +176,7 @@ class World:
         self.born = False
         self.loss, self.doubling = self.random.choice([0, 0, 0.1, 0.3]), self.random.choice([0, 0.2])
         self.delay = self.random.choice([0.002, 0.02, 0.1])
+        self.hurries, self.room = self.random.choice([True, False]), self.random.choice([1, 3])
         self.mail, self.stopped, self.cut = [], {}, set()
         self.servers = {name: Server(self, name) for name in SERVERS}
         self.born = True
