@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import math
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -141,12 +142,15 @@ class SocketListener:
     def wait(self, seconds: float, files: Sequence[Any]) -> set[Any]:
         """Wait at most `seconds` until a message can be received or one of `files` can be read.
 
-        Returns those of `files`, descriptors and monitors of a `SocketDialer`, that can be read.
+        Returns those of `files`, descriptors and monitors of a `SocketDialer`, that can be read, and this listener if a
+        message can be received.
         """
         if self._waiting[0] != tuple(files):
             self._waiting = (tuple(files), _poller_of(self._socket, self._connections.monitor, *files))
-        found = {each for each, _ in self._waiting[1].poll(round(seconds * 1000))}
+        found: set[Any] = {each for each, _ in self._waiting[1].poll(math.ceil(seconds * 1000))}
         _look(self._connections, found)
+        if self._socket in found:
+            found.add(self)
         return found - {self._socket, self._connections.monitor}
 
     def receive(self, seconds: float) -> tuple[bytes, Message] | None:

@@ -215,7 +215,8 @@ class CopyThread:
                 read_all, changed = False, True
             else:
                 found = self._listener.wait(turn, files)
-                read_all, changed = self._receive(wanted[0]), bool(found - {self._posted})
+                changed = not found <= {self._posted, self._listener}
+                read_all = self._receive(wanted[0]) if self._listener in found else True
 
     def _see(self, places: Mapping[str, Place], beats: SocketDialer) -> None:
         """Note which servers are connected; if a connection broke, wake the server's thread."""

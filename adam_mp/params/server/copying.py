@@ -7,6 +7,7 @@ that out with shards of the `ShardTable`, through a `CopyPath`. The clock is an 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from adam_mp.errors import SpaceError
@@ -193,6 +194,12 @@ class Copying:
             self._send(place, some, now)
         more_stable, self._more_stable = self._more_stable, False
         return more_stable
+
+    def next_due(self, now: float) -> float:
+        """Return for how many seconds `step` has nothing to do if no message comes."""
+        return min(
+            (held.leader.next_due(now) for held in self._held.values() if held.leader is not None), default=math.inf
+        )
 
     def _take(self, message: Message, place: int, now: float) -> None:
         if message.kind == Kind.COPY:

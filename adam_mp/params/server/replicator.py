@@ -115,16 +115,26 @@ class Leader:
         """Return the shards to copy now to each follower; the caller calls `sent` for each that it could send."""
         found: dict[int, list[int]] = {}
         for follower, there in self._there.items():
-            shards = [shard for shard, copy in there.flying.items() if now - copy.sent >= AGAIN]
+            flying = there.flying
+            shards: list[int] = []
+            if flying and now - next(iter(flying.values())).sent >= AGAIN:  # those that were sent first come first
+                shards = [shard for shard, copy in flying.items() if now - copy.sent >= AGAIN]
             if there.dirty and now >= there.due:
-                shards += [shard for shard in there.dirty if shard not in there.flying]
+                shards += [shard for shard in there.dirty if shard not in flying]
             if shards:
                 found[follower] = shards
         return found
 
+    def next_due(self, now: float) -> float:
+        """Return the seconds until more copies are due, infinity if only a message makes any due."""
+        return min(
+            (there.due - now for there in self._there.values() if there.dirty and there.due > now), default=math.inf
+        )
+
     def sent(self, follower: int, shard: int, version: int, applied: Mapping[int, int], now: float) -> None:
         """Note a COPY on its way: the shard's version and the updates in it, as they are now."""
         there = self._there[follower]
+        there.flying.pop(shard, None)
         there.flying[shard] = _Copy(version, dict(applied), now)
         there.dirty.pop(shard, None)
         self._asking.clear()

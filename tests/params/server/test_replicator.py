@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import math
 import random
 
 import pytest
 
-from adam_mp.params.run.copy_groups import Swap, first_groups, grant, promoted, with_joining, without
+from adam_mp.params.run.copy_groups import CopyGroup, Swap, first_groups, grant, promoted, with_joining, without
 from adam_mp.params.server.replicator import Follower, Leader
 from adam_mp.params.server.takeover import find_wish
 
@@ -255,6 +256,62 @@ class World:
                         server.beat()
             for sender in self.senders.values():
                 sender.step(faults)
+
+
+def make_leader(gather=0.05):
+    """A leader with two followers that have everything."""
+    leader = Leader(CopyGroup(5, 0, (1, 2)), SHARDS, gather)
+    for follower, shards in leader.due(0.0).items():
+        for shard in shards:
+            leader.sent(follower, shard, 1, {}, 0.0)
+            leader.copied(follower, 5, shard, 1)
+    assert leader.due(0.0) == {}
+    return leader
+
+
+def test_shards_that_changed_are_copied_together_when_all_senders_wait():
+    leader = make_leader()
+    leader.changed(2, 1.0)
+    leader.changed(0, 1.0)
+    assert (leader.due(1.4), leader.due(1.5)) == ({}, {1: [2, 0], 2: [2, 0]}), "late, if nobody waits"
+    leader.ask(100, 1.1)
+    assert leader.due(1.1) == {1: [2, 0], 2: [2, 0]}, "nobody else is expected"
+    for follower in (1, 2):
+        for shard in (2, 0):
+            leader.sent(follower, shard, 2, {}, 1.1)
+            leader.copied(follower, 5, shard, 2)
+    leader.changed(1, 1.2)
+    leader.ask(101, 1.2)
+    assert leader.next_due(1.2) == pytest.approx(0.05)
+    assert (leader.due(1.24), leader.due(1.26)) == ({}, {1: [1], 2: [1]}), "sender 100 is waited for, not for long"
+    leader.changed(0, 1.21)
+    leader.ask(100, 1.22)
+    assert leader.due(1.22) == {1: [1, 0], 2: [1, 0]}
+    for follower in (1, 2):
+        for shard in (1, 0):
+            leader.sent(follower, shard, 3, {}, 1.22)
+    assert leader.due(1.3) == {}
+    assert leader.next_due(1.3) == math.inf
+    leader.changed(0, 2.2)
+    leader.ask(101, 2.22)  # sender 100 has not asked for a second
+    assert leader.due(2.215) == {}, "shard 0 is on its way"
+    assert leader.due(2.22) == {1: [1, 0], 2: [1, 0]}, "it was lost"
+    leader.copied(1, 5, 0, 3)
+    assert leader.due(2.23) == {1: [1, 0], 2: [1, 0]}, "it has changed since"
+
+
+def test_what_is_refused_is_copied_again_soon_and_not_at_once():
+    leader = make_leader()
+    leader.changed(0, 1.0)
+    leader.hurry(1.0, 0.005)
+    assert (leader.due(1.0), leader.due(1.01)) == ({}, {1: [0], 2: [0]})
+    for follower in (1, 2):
+        leader.sent(follower, 0, 2, {}, 1.01)
+    leader.copied(2, 5, 0, 2)
+    leader.refused(1, 0, 2, 1.02)
+    assert (leader.due(1.03), leader.due(1.08)) == ({}, {1: [0]})
+    leader.regroup(CopyGroup(6, 0, (1, 2)))
+    assert leader.due(1.03) == {1: [0]}, "under a newer map epoch at once"
 
 
 @pytest.mark.parametrize("seed", range(200))
