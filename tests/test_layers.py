@@ -23,7 +23,6 @@ ROOMS = [  # of some layers; what lies beside them in their layer may import fro
 # Modules without a test file of their name in their place -> the tests that see them at work.
 TESTED_BY = {
     "params.replica.routes": "params/test_copies.py",
-    "params.server.copying": "params/test_copies.py",
     "api": "system/test_parents.py",
     "clash": "system/test_own_files.py",
     "cli.evaluate": "cli/test_cli.py",

@@ -24,6 +24,7 @@ from adam_mp.transport.messages import FrameError, Kind, Message
 
 _LOOK = 0.01  # seconds between two searches for wishes
 _AT_ONCE = 0.005  # seconds that a copy waits for more updates, where answers to replicas wait for the copy
+_SAVING = 3.0  # seconds between two snapshots of copies: they are used only if all servers of a group die
 _WINDOW = 2  # bundles on their way to one server at once
 _BUNDLE = 4 << 20  # bytes of a bundle, unless a single shard has more
 
@@ -70,6 +71,8 @@ class Copying:
         self._looked = float("-inf")
         self._bundles = 0  # that were sent
         self._flying: dict[int, dict[int, float]] = {}  # place of a server -> bundle on its way -> when it was sent
+        self._unsaved: set[int] = set()  # shards that were taken from their primary since `_saved`
+        self._saved = -math.inf
         self._more_stable = False  # whether anything may have become stable since the last step
         self.outdated = self.full = False
         self.trouble = ""
@@ -192,8 +195,16 @@ class Copying:
                     continue  # what is malformed changes nothing
         for place, some in self._due(now).items():
             self._send(place, some, now)
+        if self._unsaved and now - self._saved >= _SAVING:
+            self._saved = now
+            self.save()
         more_stable, self._more_stable = self._more_stable, False
         return more_stable
+
+    def save(self) -> None:
+        """Have the shards that were taken from their primaries written to the snapshot."""
+        self._table.changed |= self._unsaved & self._table.entries.keys()
+        self._unsaved.clear()
 
     def next_due(self, now: float) -> float:
         """Return for how many seconds `step` has nothing to do if no message comes."""
@@ -226,6 +237,8 @@ class Copying:
         taken = held.follower.takes(copy.epoch, copy.shard, copy.version)
         if taken:
             self._table.take_copy(copy.shard, copy.version, copy.weights, copy.applied)
+            if copy.version:
+                self._unsaved.add(copy.shard)
         return copy.epoch if taken is not None else held.follower.epoch
 
     def _take_verdicts(self, message: Message, place: int, now: float) -> None:

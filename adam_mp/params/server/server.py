@@ -114,6 +114,8 @@ class ParameterServer:
 
     def close(self, facts: dict[str, Any] | None = None) -> None:
         """Write all that is not on disk yet, and the coordinator's state `facts` if it is given; free the memory."""
+        if self.copying is not None:
+            self.copying.save()
         if self.snapshots is not None:
             self.snapshots.close(self.table, facts)
             self._tell_trouble(self.snapshots)
