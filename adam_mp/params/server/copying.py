@@ -272,8 +272,8 @@ class Copying:
     def _send(self, place: int, some: Iterable[tuple[Leader, int]], now: float) -> None:
         """Send shards to a server, in as few bundles as fit, while not too many are on their way."""
         flying = self._flying.setdefault(place, {})
-        for bundle in [bundle for bundle, sent in flying.items() if now - sent >= AGAIN]:
-            del flying[bundle]
+        for lost in [number for number, sent in flying.items() if now - sent >= AGAIN]:
+            del flying[lost]
         bundles = self._bundle(some)
         while len(flying) < _WINDOW and (bundle := next(bundles, None)):
             copies = [copy for _, copy in bundle]
