@@ -236,7 +236,7 @@ class World:
                     del self.stopped[server]
                     if server == -1:
                         self.cut = set()
-            if faults and self.random.random() < 0.01:
+            if faults and self.random.random() < 0.08:
                 self.fault()
             while self.mail and self.mail[0][0] <= self.now:
                 _, _, source, target, message = heapq.heappop(self.mail)
@@ -312,6 +312,39 @@ def test_what_is_refused_is_copied_again_soon_and_not_at_once():
     assert (leader.due(1.03), leader.due(1.08)) == ({}, {1: [0]})
     leader.regroup(CopyGroup(6, 0, (1, 2)))
     assert leader.due(1.03) == {1: [0]}, "under a newer map epoch at once"
+
+
+def test_a_copy_of_an_older_map_epoch_is_refused_and_one_that_is_known_is_not_taken_again():
+    follower = Follower()
+    assert follower.takes(5, 0, 7) is True
+    assert follower.takes(5, 0, 7) is False
+    assert follower.takes(5, 0, 6) is False
+    follower.learn(6)
+    assert follower.takes(5, 1, 9) is None
+    assert follower.takes(6, 0, 1) is True, "versions of another primary do not compare"
+    assert follower.takes(5, 0, 99) is None
+
+
+def test_a_new_copy_is_ready_with_all_that_was_stable_and_counts_before_that():
+    leader = make_leader()
+    leader.regroup(CopyGroup(6, 0, (1,), (3,)))
+    assert leader.due(1.0) == {3: list(SHARDS)}
+    applied = {shard: {100: 4} for shard in SHARDS}
+    for follower in (1, 3):
+        for shard in SHARDS:
+            leader.sent(follower, shard, 2, applied[shard] if follower == 1 else {}, 1.0)
+            leader.copied(1, 6, shard, 2)
+    assert leader.stable(0, 100, 4) == 4
+    assert leader.ready(applied.__getitem__) is None, "it has no shard yet"
+    for shard in SHARDS:
+        leader.copied(3, 6, shard, 2)
+    assert leader.ready(applied.__getitem__) is None, "it lacks what is stable"
+    assert leader.stable(0, 100, 4) == 0, "and counts"
+    for shard in SHARDS:
+        leader.sent(3, shard, 3, applied[shard], 1.1)
+        assert leader.ready(applied.__getitem__) is None
+        leader.copied(3, 6, shard, 3)
+    assert leader.ready(applied.__getitem__) == 3
 
 
 @pytest.mark.parametrize("seed", range(200))
