@@ -147,8 +147,9 @@ class Sender(threading.Thread):
             self.dialer.dial(peer)
         self.dialer.groups = bucket_map.groups_of(_LAYOUT)
         self.exchange = Exchange(
-            self.dialer, self.memory, self.weights, peers, bucket_map, self._link.run, self._link.identity
-        )
+            self.dialer, self.memory, self.weights, peers, bucket_map, self._link.run, self._link.identity,
+            reaches=self.dialer.reaches,
+        )  # fmt: skip
         self.exchange.begin()
 
     def run(self) -> None:

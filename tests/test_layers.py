@@ -28,7 +28,6 @@ TESTED_BY = {
     "params.controller.state": "params/test_elected.py",
     "params.replica.routes": "params/test_copies.py",
     "params.server.elected_run": "params/test_elected.py",
-    "params.server.copying": "params/test_copies.py",
     "api": "system/test_parents.py",
     "clash": "system/test_own_files.py",
     "cli.evaluate": "cli/test_cli.py",

@@ -63,11 +63,11 @@ class Kind(enum.IntEnum):
     UNCHANGED = 21  # the answer: the replica's base, plus the delta that it pushed, is the shard
     EMPTY = 22  # the answer: the parameter server has no weights for this shard yet; send FIRST
     MOVED = 23  # the answer: the parameter server has another bucket map, or does not own this shard
-    CONFIRM = 24  # a replica asks when some of its updates in a group are stable: pairs of shard and sequence
+    CONFIRM = 24  # a replica asks when some of its updates are stable: rows of map epoch, shard and sequence
     STABLE = 25  # the answer, once they are: all in-sync copies have them
 
-    COPY = 26  # a primary sends a copy of a shard: `sequence` pairs of sender and last update, then the weights
-    COPIED = 27  # the answer: the copy is taken
+    COPY = 26  # a primary sends copies of shards (see `params/server/copy_bundles.py`)
+    COPIED = 27  # the answer: which of them are taken
     BEAT = 28  # a server tells another that it lives
 
     FETCH = 32  # a replica asks a data server for the pictures of some samples
@@ -129,16 +129,17 @@ class Message:
         )
 
 
-def pairs_payload(pairs: Iterable[tuple[int, int]]) -> bytes:
-    """Return pairs of shard and sequence as the payload of CONFIRM."""
-    return np.array(list(pairs), "<u8").tobytes()
+def confirm_payload(rows: Iterable[tuple[int, int, int]]) -> bytes:
+    """Return rows of map epoch, shard and sequence as the payload of CONFIRM."""
+    return np.array(list(rows), "<u8").tobytes()
 
 
-def read_pairs(message: Message) -> tuple[tuple[int, int], ...]:
-    """Return the pairs in a CONFIRM; raises FrameError if it holds none."""
-    if message.length % 16:
-        raise FrameError(f"{message.kind.name} has {message.length} bytes, which is no whole number of pairs")
-    return tuple((int(a), int(b)) for a, b in np.frombuffer(message.payload, "<u8").reshape(-1, 2))
+def read_confirm(message: Message) -> list[tuple[int, int, int]]:
+    """Return the rows in a CONFIRM; raises FrameError if it holds none."""
+    if message.length % 24:
+        raise FrameError(f"{message.kind.name} has {message.length} bytes, which is no whole number of rows")
+    rows = np.frombuffer(message.payload, "<u8").reshape(-1, 3).tolist()
+    return [(epoch, shard, sequence) for epoch, shard, sequence in rows]
 
 
 def shown(text: object, longest: int = _LONGEST_SHOWN) -> str:

@@ -16,9 +16,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import math
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import zmq
@@ -110,9 +111,8 @@ class SocketListener:
         self._socket = _socket(self._context, zmq.ROUTER, keys, way)
         self._socket.router_mandatory = True
         self._connections = Connections(self._socket, way.with_keys)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._connections.monitor, zmq.POLLIN)
+        self._poller = _poller_of(self._socket, self._connections.monitor)
+        self._waiting: tuple[tuple[Any, ...], zmq.Poller] = ((), self._poller)
         if keys is not None:
             self._socket.curve_server = True
         try:
@@ -139,17 +139,19 @@ class SocketListener:
         self._socket.send(header, zmq.SNDMORE)
         return _send_payload(self._socket, message, self._tally)
 
-    def wait(self, seconds: float, files: Collection[int]) -> set[int]:
+    def wait(self, seconds: float, files: Sequence[Any]) -> set[Any]:
         """Wait at most `seconds` until a message can be received or one of `files` can be read.
 
-        Returns those of `files`, descriptors, that can be read.
+        Returns those of `files`, descriptors and monitors of a `SocketDialer`, that can be read, and this listener if a
+        message can be received.
         """
-        poller = zmq.Poller()
-        for each in (self._socket, self._connections.monitor, *files):
-            poller.register(each, zmq.POLLIN)
-        found = {each for each, _ in poller.poll(round(seconds * 1000)) if isinstance(each, int)}
-        self._connections.step()
-        return found
+        if self._waiting[0] != tuple(files):
+            self._waiting = (tuple(files), _poller_of(self._socket, self._connections.monitor, *files))
+        found: set[Any] = {each for each, _ in self._waiting[1].poll(math.ceil(seconds * 1000))}
+        _look(self._connections, found)
+        if self._socket in found:
+            found.add(self)
+        return found - {self._socket, self._connections.monitor}
 
     def receive(self, seconds: float) -> tuple[bytes, Message] | None:
         """See `Endpoint.receive`."""
@@ -299,6 +301,11 @@ class SocketDialer:
             return MUTE
         return self._ways[address].describe_absence() or NOBODY
 
+    @property
+    def monitors(self) -> list[Any]:
+        """What `SocketListener.wait` waits for to hear of connections that begin or break; `reaches` tells which."""
+        return [connections.monitor for connections in self._connections.values()]
+
     def reaches(self, address: Place) -> bool:
         """Return whether the connection to a peer is open and had a good handshake."""
         connections = self._connections.get(address)
@@ -318,6 +325,13 @@ class SocketDialer:
         for way in (*self._hung_up, *self._ways.values()):  # only now: closed sockets used theirs until here
             way.close()
         self._hung_up.clear()
+
+
+def _poller_of(*sockets: Any) -> zmq.Poller:
+    poller = zmq.Poller()
+    for each in sockets:
+        poller.register(each, zmq.POLLIN)
+    return poller
 
 
 def _look(connections: Connections, found: Collection[Any]) -> None:

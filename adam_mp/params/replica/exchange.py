@@ -13,7 +13,7 @@ becomes primary before that. A round is over when all its updates are stable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -25,15 +25,16 @@ from adam_mp.params.replica.factors import Gathered, Inboxes
 from adam_mp.params.replica.flights import Flight, Flights
 from adam_mp.params.replica.matrices import Matrices, note_pushed
 from adam_mp.params.replica.routes import Routes
-from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap
+from adam_mp.params.run.bucket_map import COMMIT_ALL, COMMIT_COPIED, BucketMap
 from adam_mp.params.run.news import Moved
 from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.forms import read
-from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, pairs_payload
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, confirm_payload
 from adam_mp.transport.refusal import read_refusal
 
 _FLOAT32 = ENCODINGS.index("float32")
-_SCOUTING = 0.05  # seconds of a primary's silence after which others are asked about it, and between two such questions
+_SCOUTING = 0.05  # seconds of silence of a primary without a connection after which others are asked about it
+_PATIENCE = 0.25  # the same with a connection: answers may wait for copies
 _UNDER_EPOCH = (Kind.FRESH, Kind.UNCHANGED, Kind.STABLE)  # answers under the map epoch of the request
 _COUNT_BITS = 38  # the lower bits of a version count updates; the bits above are the life of the server
 
@@ -42,15 +43,16 @@ class Exchange:
     """The exchange of all shards under one bucket map. One thread may use it.
 
     `weights` is the replica's flat space, shared with its workers; `peers` are the servers in the order of the map, as
-    the endpoint knows them; `wire` is the encoding of deltas. `answered` counts the answers that could be used. All
-    that must outlive this object is in `memory`: for another map, the synchronizer makes another exchange on the same
-    memory. An answer to another exchange is known by its map epoch. `moved` is a newer map that a server has told, None
-    if none has. Raises TransportError if the number of servers has changed since `memory` was made.
+    the endpoint knows them; `reaches` tells whether there is a connection to one; `wire` is the encoding of deltas.
+    `answered` counts the answers that could be used. All that must outlive this object is in `memory`: for another map,
+    the synchronizer makes another exchange on the same memory. An answer to another exchange is known by its map epoch.
+    `moved` is a newer map that a server has told, None if none has. Raises TransportError if the number of servers has
+    changed since `memory` was made.
     """
 
     def __init__(
         self, endpoint: Endpoint, memory: ExchangeMemory, weights: np.ndarray, peers: list[Peer], bucket_map: BucketMap,
-        run: int, identity: int, wire: str = "float32",
+        run: int, identity: int, wire: str = "float32", reaches: Callable[[Peer], bool] = lambda peer: True,
     ) -> None:  # fmt: skip
         if memory.layout.servers != len(peers):
             raise TransportError(
@@ -60,9 +62,10 @@ class Exchange:
         self._memory, self._weights, self._map, self._endpoint = memory, weights, bucket_map, endpoint
         self._routes = Routes.of(bucket_map, memory.layout, peers, run, identity)
         self._keeps = memory.kept if bucket_map.copied and bucket_map.commit == COMMIT_COPIED else None
-        self._encoding = ENCODINGS.index(wire)
+        self._encoding, self._reaches = ENCODINGS.index(wire), reaches
         largest = max(shard.size for shard in memory.layout.shards)
-        self.flights = Flights(endpoint, peers, 4 * largest)
+        waits_for_copies = bool(bucket_map.copied) and bucket_map.commit == COMMIT_ALL
+        self.flights = Flights(endpoint, peers, 4 * largest, wide=waits_for_copies)
         self.matrices = Matrices(memory, weights, self._routes)
         self._maker = DeltaMaker(largest)
         self._trouble: dict[Peer, str] = {}  # servers whose last answer could not be used, and what it was
@@ -139,15 +142,18 @@ class Exchange:
     # Copies.
 
     def _confirm(self) -> None:
-        """Ask the primary of each group when the updates that this replica keeps are stable."""
-        kept: dict[int, list[int]] = {}
-        for number in np.flatnonzero(self._memory.kept_sequences).tolist():
-            kept.setdefault(self._routes.groups[number], []).append(number)
-        for group, numbers in kept.items():
-            pairs = pairs_payload((number, int(self._memory.kept_sequences[number])) for number in numbers)
-            sequence = self._memory.add("sequence")
-            message = Message(Kind.CONFIRM, pairs, sequence=sequence, **self._routes.header(group))
-            self._launch(Flight(tuple(numbers), message, self._routes.owners[numbers[0]], None))
+        """Ask each primary when the updates that this replica keeps are stable."""
+        memory, routes = self._memory, self._routes
+        kept: dict[Peer, list[int]] = {}
+        for number in np.flatnonzero(memory.kept_sequences).tolist():
+            kept.setdefault(routes.owners[number], []).append(number)
+        for peer, numbers in kept.items():
+            rows = [(routes.epoch_of(number), number, int(memory.kept_sequences[number])) for number in numbers]
+            message = Message(
+                Kind.CONFIRM, confirm_payload(rows), run=routes.run, sender=routes.sender, map_epoch=self._map.epoch,
+                sequence=memory.add("sequence"),
+            )  # fmt: skip
+            self._launch(Flight(tuple(numbers), message, peer, None))
 
     def _keep(self, number: int) -> None:
         """Keep the update of a PUSHED shard that a server has answered.
@@ -168,13 +174,14 @@ class Exchange:
         for peer, silence in self.flights.silences.items():
             if silence < _SCOUTING or now - self._scouted.get(peer, float("-inf")) < _SCOUTING:
                 continue
+            if silence < _PATIENCE and self._reaches(peer):
+                continue
             self._scouted[peer] = now
-            copies = list(self._routes.copies_of(peer).items())
+            copies = self._routes.copies_of(peer)
             if copies:
                 self._turns += 1
-                copy, group = copies[self._turns % len(copies)]
-                header = {**self._routes.header(group), "map_epoch": 0}
-                self._endpoint.send(copy, Message(Kind.CONFIRM, **header))
+                copy = copies[self._turns % len(copies)]
+                self._endpoint.send(copy, Message(Kind.CONFIRM, run=self._routes.run, sender=self._routes.sender))
 
     def _take_moved(self, message: Message) -> bool:
         """Note the map in a MOVED if it is newer. Return whether it is older: that server soon learns the newer one.

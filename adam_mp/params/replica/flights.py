@@ -1,6 +1,7 @@
 """A replica's requests to parameter servers: those on their way (flights), and those that wait for their turn.
 
-Each server has up to `WINDOW` unanswered requests at once. An unanswered request is sent again under the same sequence.
+Each server has up to `WINDOW` unanswered requests at once; more of small shards where answers wait for copies, so that
+the server copies many shards together. An unanswered request is sent again under the same sequence.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from adam_mp.transport.endpoint import Endpoint, Peer, Sent
 from adam_mp.transport.messages import Message
 
 _AGAIN = 1.0  # seconds after which an unanswered request is sent again
+_WIDE, _WIDE_BYTES = 16, 4 << 20  # unanswered requests at once, at most, where answers wait for copies
 
 
 @dataclasses.dataclass
@@ -52,17 +54,18 @@ class Flight:
 class Line:
     """The requests of a round to one server: `products` go first, then one for each shard in `left`.
 
-    Both lists are taken from their ends. `flying` counts the requests that are sent and not answered.
+    Both lists are taken from their ends. `flying` counts the requests that are sent and not answered, at most `window`.
     """
 
     products: list[Flight] = dataclasses.field(default_factory=list)
     left: list[int] = dataclasses.field(default_factory=list)
     flying: int = 0
+    window: int = WINDOW
 
     @property
     def has_room(self) -> bool:
         """Whether one more request may be sent now."""
-        return self.flying < WINDOW
+        return self.flying < self.window
 
     @property
     def done(self) -> bool:
@@ -73,15 +76,17 @@ class Line:
 class Flights:
     """All requests to the servers `peers` through `endpoint`. One thread may use it; the clock is an argument.
 
-    `buffers` hold payloads, `largest` bytes each; a flight that lands (is answered) returns its buffer. `resent` counts
-    requests that were sent again. `silences` are the seconds for which a server that owes an answer has sent nothing.
+    `wide` says that answers wait for copies. `buffers` hold payloads, `largest` bytes each; a flight that lands (is
+    answered) returns its buffer. `resent` counts requests that were sent again. `silences` are the seconds for which a
+    server that owes an answer has sent nothing.
     """
 
-    def __init__(self, endpoint: Endpoint, peers: Sequence[Peer], largest: int) -> None:
+    def __init__(self, endpoint: Endpoint, peers: Sequence[Peer], largest: int, wide: bool = False) -> None:
         self._endpoint = endpoint
+        window = max(WINDOW, min(_WIDE, _WIDE_BYTES // largest)) if wide else WINDOW
         # Twice the window: an answered request keeps its buffer while a repeated copy still waits in the transport.
-        self.buffers = BufferPool(2 * WINDOW * len(peers), largest)
-        self.lines: dict[Peer, Line] = {peer: Line() for peer in peers}
+        self.buffers = BufferPool(2 * window * len(peers), largest)
+        self.lines: dict[Peer, Line] = {peer: Line(window=window) for peer in peers}
         self.silences = dict.fromkeys(peers, 0.0)
         self.resent = 0
         self._flying: dict[tuple[int, int], Flight] = {}  # by the message's shard and sequence

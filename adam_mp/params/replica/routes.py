@@ -45,7 +45,11 @@ class Routes:
         """Return the header fields of a message about a shard."""
         return {**self.header(self.groups[shard]), "shard": shard}
 
-    def copies_of(self, peer: Peer) -> dict[Peer, int]:
-        """Return the servers with in-sync copies of the groups of a primary, each with the number of such a group."""
+    def epoch_of(self, shard: int) -> int:
+        """Return the map epoch of a shard's group."""
+        return self.epochs[self.groups[shard]]
+
+    def copies_of(self, peer: Peer) -> list[Peer]:
+        """Return the servers with in-sync copies of the groups of a primary."""
         groups = {group for group, owner in zip(self.groups, self.owners, strict=True) if owner == peer}
-        return {copy: group for group in sorted(groups) for copy in self.copies[group]}
+        return list(dict.fromkeys(copy for group in sorted(groups) for copy in self.copies[group]))

@@ -83,7 +83,7 @@ class Synchronizer:
             self.dialer.dial(peer)
         self.exchange = Exchange(
             self.dialer, self.words, self.store.weights, list(peers), bucket_map, self.spec.run, self.spec.identity,
-            self.spec.wire,
+            self.spec.wire, self.dialer.reaches,
         )  # fmt: skip
         milliseconds = self.words.silences.tolist()  # go on from a predecessor's counts
         silences = {peer: each / 1000 for peer, each in zip(peers, milliseconds, strict=True)}

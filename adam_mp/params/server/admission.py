@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.server.shard_table import ShardTable
-from adam_mp.transport.messages import Kind, Message
+from adam_mp.transport.messages import FrameError, Kind, Message, read_confirm
 
 _OLDEST = BucketMap(0, ())  # older than all maps: a replica ignores it and asks again
 
@@ -53,7 +53,7 @@ def find_obstacle(
     if message.kind == Kind.FACTORS:
         group, entries = message.group, table.parts_of(message.shard, message.group)
     elif message.kind == Kind.CONFIRM:
-        return None if leads.get(message.group) == message.map_epoch else Obstacle(Kind.MOVED, bucket_map)
+        return _find_obstacle_to_confirm(message, bucket_map, table, leads)
     else:
         entries = [table.entries[message.shard]] if message.shard in table.entries else []
         group = entries[0].group if entries else -1
@@ -61,3 +61,15 @@ def find_obstacle(
         return Obstacle(Kind.MOVED, bucket_map)
     filled = message.kind == Kind.FIRST or all(entry.version for entry in entries)
     return None if filled else Obstacle(Kind.EMPTY)
+
+
+def _find_obstacle_to_confirm(
+    message: Message, bucket_map: BucketMap, table: ShardTable, leads: Mapping[int, int]
+) -> Obstacle | None:  # fmt: skip
+    """Return MOVED if the message is about no shard, or about one of which the server is not primary by its epoch."""
+    try:
+        rows = read_confirm(message)
+    except FrameError as error:
+        return Obstacle(Kind.REFUSED, reason=str(error))
+    leading = (shard in table.entries and leads.get(table.entries[shard].group) == epoch for epoch, shard, _ in rows)
+    return None if rows and all(leading) else Obstacle(Kind.MOVED, bucket_map)

@@ -22,7 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.params.run.listening import Listening
@@ -31,12 +31,13 @@ from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.zeromq import SocketDialer, SocketListener
 
-_TURN = 0.01  # seconds that the thread waits for a message, at most
-_LONGEST_TURN = 0.05  # seconds of a turn that count as silence of others: in a longer one this process did not run
+_TURN = 0.05  # seconds that the thread waits for a message, at most
+_BLOCKED = 0.01  # the same while a message cannot be sent, or cannot be handed on
+_LONGEST_TURN = 0.1  # seconds of a turn that count as silence of others: in a longer one this process did not run
 _LATE = 0.05  # seconds
 _MOST_POSTED = 64  # messages to a server that wait to be sent
 _HUNG = 5.0  # seconds
-_UNREAD = 32  # copies that wait for the server's thread; then the thread reads no more, and primaries wait
+_UNREAD = 16  # copies that wait for the server's thread; then the thread reads no more, and primaries wait
 
 
 class CopyPath(Protocol):
@@ -88,14 +89,16 @@ class Others:
             if self.listened - self._broke.get(address, self.listened) > _LATE:
                 del self._broke[address]
 
-    def see(self, address: str, reached: bool) -> None:
-        """Note whether there is a connection to a server."""
+    def see(self, address: str, reached: bool) -> bool:
+        """Note whether there is a connection to a server; return whether it has just broken."""
         if reached:
             self._reached.add(address)
             self._broke.pop(address, None)
         elif address in self._reached:
             self._reached.discard(address)
             self._broke[address] = self.listened
+            return True
+        return False
 
     def silence(self, address: str) -> float:
         """See `CopyPath.silence`."""
@@ -189,21 +192,37 @@ class CopyThread:
     def _carry(self, copies: SocketDialer, beats: SocketDialer) -> None:
         places: dict[str, Place] = {}
         wanted, listening, beaten, read_all = None, Listening(_LONGEST_TURN), float("-inf"), True
+        files: list[Any] = []
+        changed = True  # whether a connection may have begun or broken
         while not self._ends:
             if wanted is not self._wanted:
                 wanted = self._wanted
                 places = self._dial(frozenset(wanted[0].values()), places, copies, beats)
+                files, changed = [self._posted, *beats.monitors], True
             now, before = time.monotonic(), listening.seconds
             passed = listening.step(now) - before
             self._others.listened += passed if read_all else 0.0
-            if now - beaten >= self._beat and now - self._taken < _HUNG:
-                beaten = now
-                for place in places.values():
-                    beats.send(place, Message(Kind.BEAT, **wanted[1]))
-            for address, place in places.items():
-                self._others.see(address, beats.reaches(place))
-            self._send(places, copies)
-            read_all = self._receive(wanted[0])
+            if now - beaten >= self._beat:
+                beaten, changed = now, True
+                if now - self._taken < _HUNG:
+                    for place in places.values():
+                        beats.send(place, Message(Kind.BEAT, **wanted[1]))
+            if changed:
+                self._see(places, beats)
+            turn = min(_TURN, max(0.001, beaten + self._beat - now)) if self._send(places, copies) else _BLOCKED
+            if len(self._in) >= _UNREAD:
+                time.sleep(_BLOCKED)
+                read_all, changed = False, True
+            else:
+                found = self._listener.wait(turn, files)
+                changed = not found <= {self._posted, self._listener}
+                read_all = self._receive(wanted[0]) if self._listener in found else True
+
+    def _see(self, places: Mapping[str, Place], beats: SocketDialer) -> None:
+        """Note which servers are connected; if a connection broke, wake the server's thread."""
+        broke = [self._others.see(address, beats.reaches(place)) for address, place in places.items()]
+        if any(broke):
+            os.eventfd_write(self.heard, 1)
 
     def _dial(
         self, addresses: frozenset[str], before: Mapping[str, Place], copies: SocketDialer, beats: SocketDialer
@@ -221,25 +240,20 @@ class CopyThread:
                 places[address] = place
         return places
 
-    def _send(self, places: Mapping[str, Place], copies: SocketDialer) -> None:
-        """Send what is posted; what cannot be sent now stays, in its order."""
+    def _send(self, places: Mapping[str, Place], copies: SocketDialer) -> bool:
+        """Send what is posted; what cannot be sent now stays, in its order. Return whether nothing stays."""
         _clear(self._posted)
         for address, queued in list(self._out.items()):
             if address not in self._wanted[0].values():
                 queued.clear()
             while queued and address in places and copies.send(places[address], queued[0]) is not None:
                 self.bytes_sent += queued.popleft().length
+        return not any(self._out.values())
 
     def _receive(self, known: Mapping[int, str]) -> bool:
-        """Wait for one turn, or until something is posted; take what came. Return whether that was all there was."""
-        if len(self._in) >= _UNREAD:
-            time.sleep(_TURN)
-            return False
-        self._listener.wait(_TURN, [self._posted])
-        while len(self._in) < _UNREAD:
-            received = self._listener.receive(0)
-            if received is None:
-                return True
+        """Take what came, up to a bound. Return whether that was all there was."""
+        came = False
+        while len(self._in) < _UNREAD and (received := self._listener.receive(0)) is not None:
             message = received[1]
             address = known.get(message.sender)
             if address is None:
@@ -247,8 +261,10 @@ class CopyThread:
             self._others.hear(address)
             if message.kind != Kind.BEAT:
                 self._in.append(message)
-                os.eventfd_write(self.heard, 1)
-        return False
+                came = True
+        if came:
+            os.eventfd_write(self.heard, 1)
+        return len(self._in) < _UNREAD
 
 
 def _clear(descriptor: int) -> None:

@@ -7,30 +7,37 @@ that out with shards of the `ShardTable`, through a `CopyPath`. The clock is an 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-
-import numpy as np
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from adam_mp.errors import SpaceError
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.copy_groups import CopyGroup
 from adam_mp.params.run.wishes import Lag, RoleWish
+from adam_mp.params.server.copy_bundles import ShardCopy, pack_copies, pack_verdicts, read_verdicts, unpack_copies
 from adam_mp.params.server.copy_path import CopyPath
-from adam_mp.params.server.replicator import Follower, Leader
+from adam_mp.params.server.replicator import AGAIN, Follower, Leader
 from adam_mp.params.server.shard_table import Entry, ShardTable
 from adam_mp.params.server.takeover import find_wish
 from adam_mp.params.server.waits import Wait
-from adam_mp.transport.messages import Kind, Message
+from adam_mp.transport.messages import FrameError, Kind, Message
 
 _LOOK = 0.01  # seconds between two searches for wishes
-_PAIR = 16  # bytes of a sender and its sequence in a COPY
+_AT_ONCE = 0.005  # seconds that a copy waits for more updates, where answers to replicas wait for the copy
+_SAVING = 3.0  # seconds between two snapshots of copies: they are used only if all servers of a group die
+_WINDOW = 2  # bundles on their way to one server at once
+_BUNDLE = 4 << 20  # bytes of a bundle, unless a single shard has more
 
 
 @dataclasses.dataclass(frozen=True)
 class CopySettings:
-    """A shard is copied at most every `interval` seconds; a server that is silent for `patience` seconds is missing."""
+    """How soon a server copies, and when it misses another.
 
-    interval: float = 0.05
+    A copy of the updates of one replica waits up to `gather` seconds for those of others. A server that is silent for
+    `patience` seconds is missing.
+    """
+
+    gather: float = 0.05
     patience: float = 0.6
 
 
@@ -62,6 +69,11 @@ class Copying:
         self._held: dict[int, _Held] = {}
         self._wishes: tuple[RoleWish, ...] = ()
         self._looked = float("-inf")
+        self._bundles = 0  # that were sent
+        self._flying: dict[int, dict[int, float]] = {}  # place of a server -> bundle on its way -> when it was sent
+        self._unsaved: set[int] = set()  # shards that were taken from their primary since `_saved`
+        self._saved = -math.inf
+        self._more_stable = False  # whether anything may have become stable since the last step
         self.outdated = self.full = False
         self.trouble = ""
 
@@ -75,6 +87,8 @@ class Copying:
         """
         self._map, self._run, self._me = bucket_map, run, bucket_map.place_of(self._identity)
         self.outdated, self._wishes, self._looked = False, (), float("-inf")
+        self._flying.clear()
+        self._more_stable = True
         led = self.leads().keys()
         for number, group in enumerate(bucket_map.copied):
             held = self._held.get(number)
@@ -115,7 +129,7 @@ class Copying:
             held.filling.clear()
             if not is_new:
                 self._table.renew(number)
-            held.leader = Leader(group, shards, self._settings.interval)
+            held.leader = Leader(group, shards, self._settings.gather)
         else:
             assert held.leader is not None
             held.leader.regroup(group)
@@ -126,102 +140,171 @@ class Copying:
 
     # What the parameter server does to shards.
 
-    def filled(self, entry: Entry) -> None:
+    def filled(self, entry: Entry, now: float) -> None:
         """Note that a shard got first weights here: no answer about it is sent before they are stable."""
         self._held[entry.group].filling[entry.number] = entry.version
-        self.changed(entry)
+        self.changed(entry, now)
 
-    def changed(self, entry: Entry) -> None:
+    def changed(self, entry: Entry, now: float) -> None:
         """Note that updates were applied to a shard."""
         leader = self._held[entry.group].leader
         if leader is not None:
-            leader.changed(entry.number)
+            leader.changed(entry.number, now)
+
+    def fills(self, group: int) -> bool:
+        """Tell whether a group has shards whose first weights may not be stable."""
+        return bool(self._held[group].filling)
 
     def is_stable(self, wait: Wait) -> bool:
         """Tell whether what an answer waits for is stable; a sequence of 0 stands for the shard's first weights."""
-        held = self._held.get(wait.group)
-        if held is None or held.leader is None:
-            return False
         for shard, sequence in wait.needs:
+            entry = self._table.entries.get(shard)
+            held = self._held.get(entry.group) if entry is not None else None
+            if entry is None or held is None or held.leader is None:
+                return False
             if shard in held.filling:
                 if not held.leader.has(shard, held.filling[shard]):
                     return False
                 del held.filling[shard]
-            applied = self._table.entries[shard].applied.get(wait.sender, 0)
+            applied = entry.applied.get(wait.sender, 0)
             if sequence and held.leader.stable(shard, wait.sender, applied) < sequence:
                 return False
         return True
 
+    def await_stable(self, wait: Wait, now: float, has_sent_all: bool) -> None:
+        """Have copied what an answer waits for: soon if its sender has sent all updates of a round, else at once."""
+        for group in wait.groups:
+            leader = self._held[group].leader
+            if leader is not None and has_sent_all:
+                leader.ask(wait.sender, now)
+            elif leader is not None:
+                leader.hurry(now, _AT_ONCE)
+
     # Copies.
 
-    def step(self, now: float) -> None:
-        """Take the messages that have come, and send copies that are due."""
+    def step(self, now: float) -> bool:
+        """Take the messages that have come, and send copies that are due.
+
+        Return whether more may be stable than at the last call.
+        """
         while (message := self._path.take()) is not None:
-            if message.run == self._run and self._map.place_of(message.sender) is not None:
-                self._take(message)
-        for held in self._held.values():
-            if held.leader is not None:
-                for follower, shard in held.leader.due(now):
-                    self._send(held.leader, follower, self._table.entries[shard], now)
+            if message.run == self._run and (place := self._map.place_of(message.sender)) is not None:
+                try:
+                    self._take(message, place, now)
+                except FrameError:
+                    continue  # what is malformed changes nothing
+        for place, some in self._due(now).items():
+            self._send(place, some, now)
+        if self._unsaved and now - self._saved >= _SAVING:
+            self._saved = now
+            self.save()
+        more_stable, self._more_stable = self._more_stable, False
+        return more_stable
 
-    def _take(self, message: Message) -> None:
-        entry = self._table.entries.get(message.shard)
-        held = self._held.get(entry.group) if entry is not None else None
-        if entry is None or held is None:
-            self.outdated = True
-            if message.kind == Kind.COPY:
-                self._answer(message, Kind.MOVED, 0)
-            return
-        self.outdated |= message.map_epoch > held.group.epoch
+    def save(self) -> None:
+        """Have the shards that were taken from their primaries written to the snapshot."""
+        self._table.changed |= self._unsaved & self._table.entries.keys()
+        self._unsaved.clear()
+
+    def next_due(self, now: float) -> float:
+        """Return for how many seconds `step` has nothing to do if no message comes."""
+        return min(
+            (held.leader.next_due(now) for held in self._held.values() if held.leader is not None), default=math.inf
+        )
+
+    def _take(self, message: Message, place: int, now: float) -> None:
         if message.kind == Kind.COPY:
-            self._take_copy(held, entry, message)
-        elif held.leader is not None and (place := self._map.place_of(message.sender)) is not None:
-            if message.kind == Kind.COPIED:
-                held.leader.copied(place, message.map_epoch, message.shard, message.version)
-            elif message.kind == Kind.MOVED:
-                held.leader.refused(place, message.shard, message.version)
+            copies = unpack_copies(message, self._table.layout)
+            verdicts = [(copy.epoch, copy.shard, copy.version, self._take_copy(copy)) for copy in copies]
+            answer = Message(
+                Kind.COPIED, pack_verdicts(verdicts), run=self._run, sender=self._identity, sequence=message.sequence,
+                version=message.version,
+            )  # fmt: skip
+            self._post(place, answer)
+        elif message.kind == Kind.COPIED:
+            self._take_verdicts(message, place, now)
 
-    def _take_copy(self, held: _Held, entry: Entry, message: Message) -> None:
-        """Take a copy and acknowledge it. MOVED, with this server's map epoch, answers one that it cannot take now."""
-        if held.leader is not None and message.map_epoch >= held.group.epoch:
-            self._answer(
-                message, Kind.MOVED, held.group.epoch
-            )  # it is to be replaced, and learns it with the next news
-            return
-        content = _read_copy(message, entry)
-        if content is None:
-            return
-        taken = held.follower.takes(message.map_epoch, message.shard, message.version)
+    def _take_copy(self, copy: ShardCopy) -> int:
+        """Take a copy of a shard; return its map epoch. If this server cannot take it now, return another map epoch."""
+        entry = self._table.entries.get(copy.shard)
+        held = self._held.get(entry.group) if entry is not None else None
+        if held is None:
+            self.outdated = True
+            return 0
+        self.outdated |= copy.epoch > held.group.epoch
+        if held.leader is not None and copy.epoch >= held.group.epoch:
+            return 0  # this server is to be replaced, and learns it with the next news
+        taken = held.follower.takes(copy.epoch, copy.shard, copy.version)
         if taken:
-            self._table.take_copy(message.shard, message.version, *content)
-        if taken is None:
-            self._answer(message, Kind.MOVED, held.follower.epoch)
-        else:
-            self._answer(message, Kind.COPIED, message.map_epoch)
+            self._table.take_copy(copy.shard, copy.version, copy.weights, copy.applied)
+            if copy.version:
+                self._unsaved.add(copy.shard)
+        return copy.epoch if taken is not None else held.follower.epoch
 
-    def _answer(self, copy: Message, kind: Kind, epoch: int) -> None:
-        answer = Message(
-            kind, run=self._run, sender=self._identity, map_epoch=epoch, shard=copy.shard, version=copy.version,
-            group=copy.group,
-        )  # fmt: skip
-        self._post(copy.sender, answer)
+    def _take_verdicts(self, message: Message, place: int, now: float) -> None:
+        verdicts = read_verdicts(message)
+        self._flying.get(place, {}).pop(message.version, None)
+        for epoch, shard, version, known in verdicts:
+            entry = self._table.entries.get(shard)
+            held = self._held.get(entry.group) if entry is not None else None
+            if held is None or held.leader is None:
+                continue
+            self.outdated |= known > held.group.epoch
+            if known == epoch:
+                self._more_stable |= held.leader.copied(place, epoch, shard, version)
+            else:
+                held.leader.refused(place, shard, version, now)
 
-    def _send(self, leader: Leader, follower: int, entry: Entry, now: float) -> None:
-        weights = entry.weights if entry.version else entry.weights[:0]
-        payload = np.empty(_PAIR * len(entry.applied) + weights.nbytes, np.uint8)
-        pairs = payload[: _PAIR * len(entry.applied)].view(np.uint64).reshape(-1, 2)
-        pairs[...] = np.array(list(entry.applied.items()), np.uint64).reshape(-1, 2)
-        payload[pairs.nbytes :].view(np.float32)[...] = weights
-        copy = Message(
-            Kind.COPY, payload, run=self._run, sender=self._identity, map_epoch=leader.group.epoch, shard=entry.number,
-            sequence=len(entry.applied), version=entry.version, group=entry.group,
-        )  # fmt: skip
-        if self._post(self._map.servers[follower].identity, copy):
-            leader.sent(follower, entry.number, entry.version, entry.applied, now)
+    def _due(self, now: float) -> dict[int, list[tuple[Leader, int]]]:
+        """Return the shards to send now to each server, with their leaders; in-sync copies go before joining ones."""
+        found: dict[int, list[tuple[Leader, int]]] = {}
+        joining: dict[int, list[tuple[Leader, int]]] = {}
+        for held in self._held.values():
+            leader = held.leader
+            if leader is not None:
+                for place, shards in leader.due(now).items():
+                    into = joining if place in held.group.joining else found
+                    into.setdefault(place, []).extend((leader, shard) for shard in shards)
+        for place, some in joining.items():
+            found.setdefault(place, []).extend(some)
+        return found
 
-    def _post(self, identity: int, message: Message) -> bool:
-        place = self._map.place_of(identity)
-        return place is not None and self._path.post(self._map.servers[place].copies, message)
+    def _send(self, place: int, some: Iterable[tuple[Leader, int]], now: float) -> None:
+        """Send shards to a server, in as few bundles as fit, while not too many are on their way."""
+        flying = self._flying.setdefault(place, {})
+        for lost in [number for number, sent in flying.items() if now - sent >= AGAIN]:
+            del flying[lost]
+        bundles = self._bundle(some)
+        while len(flying) < _WINDOW and (bundle := next(bundles, None)):
+            copies = [copy for _, copy in bundle]
+            self._bundles += 1
+            message = Message(
+                Kind.COPY, pack_copies(copies), run=self._run, sender=self._identity, sequence=len(copies),
+                version=self._bundles,
+            )  # fmt: skip
+            if not self._post(place, message):
+                return
+            flying[self._bundles] = now
+            for leader, copy in bundle:
+                leader.sent(place, copy.shard, copy.version, copy.applied, now)
+
+    def _bundle(self, some: Iterable[tuple[Leader, int]]) -> Iterator[list[tuple[Leader, ShardCopy]]]:
+        bundle: list[tuple[Leader, ShardCopy]] = []
+        size = 0
+        for leader, shard in some:
+            entry = self._table.entries[shard]
+            weights = entry.weights if entry.version else entry.weights[:0]
+            copy = ShardCopy(leader.group.epoch, shard, entry.version, entry.applied, weights)
+            if bundle and size + copy.bytes > _BUNDLE:
+                yield bundle
+                bundle, size = [], 0
+            bundle.append((leader, copy))
+            size += copy.bytes
+        if bundle:
+            yield bundle
+
+    def _post(self, place: int, message: Message) -> bool:
+        return self._path.post(self._map.servers[place].copies, message)
 
     # What the coordinator is told.
 
@@ -235,6 +318,9 @@ class Copying:
         if self._me is None:
             return
         silences = {place: self._silence(place) for place in range(len(self._map.servers))}
+        joins = any(held.leader is not None and held.group.joining for held in self._held.values())
+        if not joins and max(silences.values()) <= self._settings.patience:
+            return  # which is so nearly always
         for number, held in self._held.items():
             ready = self._ready(held)
             wish = find_wish(held.group, self._me, silences.__getitem__, self._settings.patience, ready)
@@ -264,13 +350,3 @@ class Copying:
             if held.leader is not None
             for place, shards in held.leader.behind().items()
         )
-
-
-def _read_copy(message: Message, entry: Entry) -> tuple[np.ndarray, Mapping[int, int]] | None:
-    """Return weights and applied updates in a COPY; None if it does not fit the shard."""
-    size = _PAIR * message.sequence
-    weights = 4 * entry.shard.size if message.version else 0
-    if message.length != size + weights:
-        return None
-    pairs = np.frombuffer(message.payload, "<u8", 2 * message.sequence).reshape(-1, 2)
-    return np.frombuffer(message.payload, "<f4", offset=size), {int(a): int(b) for a, b in pairs}

@@ -34,12 +34,15 @@ DONE, STOPPED, ALONE = "done", "stopped", "alone"  # how a server's work ends
 
 @dataclasses.dataclass(frozen=True)
 class CopyPlace:
-    """Where a server takes copies: its address for them, its path to other servers', how to `wait` for a message."""
+    """Where a server takes copies: its address for them, its path to other servers', how to `wait` for a message.
+
+    `wait` returns whether there may be a message at the server's endpoint.
+    """
 
     address: str
     path: CopyPath
     settings: CopySettings
-    wait: Callable[[float], object] | None = None
+    wait: Callable[[float], bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +57,13 @@ class ServerLoop:
     """Takes messages that arrive at `endpoint`, for `server` and, if this process has the coordinator, for `service`.
 
     Both answer through `replies`. `clock` returns seconds; tests give a simulated one. `wait` waits for so many seconds
-    at most until there is a message at `endpoint` or a copy; None if there are no copies. A turn is one iteration.
+    at most until there is a message at `endpoint` or a copy, and returns whether there may be one at `endpoint`; None
+    if there are no copies. A turn is one iteration.
     """
 
     def __init__(
         self, endpoint: Endpoint, server: ParameterServer, service: CoordinatorService | None, replies: Replies,
-        clock: Callable[[], float] = time.monotonic, wait: Callable[[float], object] | None = None,
+        clock: Callable[[], float] = time.monotonic, wait: Callable[[float], bool] | None = None,
     ) -> None:  # fmt: skip
         self._endpoint, self.server, self.service = endpoint, server, service
         self._elected = server.view if isinstance(server.view, ElectedRun) else None
@@ -92,6 +96,8 @@ class ServerLoop:
 
     def step(self, seconds: float) -> int:
         """Wait up to `seconds` for a first message, take all that have arrived, do regular work; return how many."""
+        if self.server.copying is not None:
+            seconds = min(seconds, self.server.copying.next_due(self._clock()))
         arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
         now = self._clock()
         if self._elected is not None:
@@ -121,7 +127,8 @@ class ServerLoop:
     def _receive(self, seconds: float) -> tuple[list[Arrived], bool]:
         """Return the messages that have arrived, up to a bound, and whether more may be waiting."""
         if self._wait is not None and seconds:
-            self._wait(seconds)
+            if not self._wait(seconds):
+                return [], False
             seconds = 0
         arrived: list[Arrived] = []
         size = 0

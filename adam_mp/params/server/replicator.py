@@ -1,10 +1,13 @@
 """Copying a group of shards to other servers: decisions alone, no socket, no clock, no weights.
 
-    primary (`Leader`)                     copies (`Follower`)
-      a shard changed ──▶ due
-      COPY epoch, shard, version, applied ──▶ an older epoch than known? refuse : take
-      ◀──────────────────────── COPIED epoch, shard, version
+    primary (`Leader`)                       copies (`Follower`)
+      shards changed, a sender waits ──▶ due
+      COPY (epoch, shard, version, applied)s ──▶ an older epoch than known? refuse : take
+      ◀──────────────────────── COPIED (epoch, shard, version)s
       in all in-sync copies: its updates are stable
+
+Shards are copied when somebody waits for that, all that changed together: so a round of a sender costs one copy of each
+shard, and a round of several senders costs no more if they wait at about the same time.
 
 A primary that applies an update answers it at once. The update is *stable* once all in-sync copies have it: then it
 outlives the primary. Senders keep an update until it is stable, and send it again to a new primary. A copy of a shard
@@ -18,13 +21,14 @@ COPYs of the old primary, which so can make nothing stable any more, however lat
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from adam_mp.params.run.copy_groups import CopyGroup
 
-_WINDOW = 4  # copies on their way to one follower at once
-_AGAIN = 1.0  # seconds after which a COPY without an answer is sent again
+AGAIN = 1.0  # seconds after which a COPY without an answer is sent again
+_LATEST = 0.5  # seconds after which a change is copied although nobody waits for it
+_EXPECTED = 1.0  # seconds for which a sender that waited is expected to wait again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,25 +42,30 @@ class _Copy:
 
 @dataclasses.dataclass
 class _There:
-    """What is known of a follower: what it acknowledged, what is on its way to it, which shards changed since."""
+    """What is known of a follower: what it acknowledged, what is on its way to it, which shards changed since.
+
+    `due` is when the changed shards are to be copied.
+    """
 
     has: dict[int, _Copy] = dataclasses.field(default_factory=dict)
     flying: dict[int, _Copy] = dataclasses.field(default_factory=dict)
     dirty: dict[int, None] = dataclasses.field(default_factory=dict)  # shards that were copied longest ago come first
-    sent: dict[int, float] = dataclasses.field(default_factory=dict)
+    due: float = -math.inf
 
 
 class Leader:
     """The primary's side of one group, from the moment in which it learns of the group's map epoch.
 
-    `shards` are the group's. A shard is copied at most every `interval` seconds to each follower. A server that becomes
+    `shards` are the group's. A copy waits up to `gather` seconds for the updates of more senders. A server that becomes
     primary copies all shards once more, because it does not know what the other copies got from the primary before it.
     """
 
-    def __init__(self, group: CopyGroup, shards: Sequence[int], interval: float) -> None:
-        self.group, self._interval = group, interval
+    def __init__(self, group: CopyGroup, shards: Sequence[int], gather: float) -> None:
+        self.group, self._gather = group, gather
         self._shards = tuple(shards)
         self._there: dict[int, _There] = {}
+        self._asked: dict[int, float] = {}  # sender -> when it last said that it waits
+        self._asking: set[int] = set()  # those that have said so since the last copy
         self._wanted: int | None = None  # a joining copy that counts as if it were in sync
         self._bar: dict[int, dict[int, int]] = {}  # shard -> what was stable when that began
         self._follow()
@@ -75,33 +84,60 @@ class Leader:
         for there in known.values():
             there.dirty.update(dict.fromkeys(there.flying))
             there.flying.clear()
+            there.due = -math.inf
         followers = (*self.group.in_sync, *self.group.joining)
         self._there = {each: known.get(each) or _There(dirty=dict.fromkeys(self._shards)) for each in followers}
 
-    def changed(self, shard: int) -> None:
+    def changed(self, shard: int, now: float) -> None:
         """Note that an update was applied to a shard."""
         for there in self._there.values():
-            there.dirty.setdefault(shard)
+            if not there.dirty:
+                there.due = now + _LATEST
+            there.dirty[shard] = None
 
-    def due(self, now: float) -> list[tuple[int, int]]:
-        """Return (follower, shard) of the COPYs to send now; the caller calls `sent` for each that it could send."""
-        found = []
+    def hurry(self, now: float, within: float) -> None:
+        """Have what changed copied in `within` seconds at the latest."""
+        for there in self._there.values():
+            there.due = min(there.due, now + within)
+
+    def ask(self, sender: int, now: float) -> None:
+        """Note that a sender has sent all updates of a round and waits until they are stable.
+
+        Once all senders wait that waited lately, there is nothing to gather any more.
+        """
+        self._asked[sender] = now
+        self._asking.add(sender)
+        expected = {each for each, asked in self._asked.items() if now - asked < _EXPECTED}
+        self._asked = {each: self._asked[each] for each in expected}
+        self.hurry(now, 0.0 if expected <= self._asking else self._gather)
+
+    def due(self, now: float) -> dict[int, list[int]]:
+        """Return the shards to copy now to each follower; the caller calls `sent` for each that it could send."""
+        found: dict[int, list[int]] = {}
         for follower, there in self._there.items():
-            lost = [shard for shard, copy in there.flying.items() if now - copy.sent >= _AGAIN]
-            ripe = (
-                shard for shard in there.dirty
-                if shard not in there.flying and now - there.sent.get(shard, float("-inf")) >= self._interval
-            )  # fmt: skip
-            room = _WINDOW - (len(there.flying) - len(lost))
-            found += [(follower, shard) for shard in itertools.islice(itertools.chain(lost, ripe), max(0, room))]
+            flying = there.flying
+            shards: list[int] = []
+            if flying and now - next(iter(flying.values())).sent >= AGAIN:  # those that were sent first come first
+                shards = [shard for shard, copy in flying.items() if now - copy.sent >= AGAIN]
+            if there.dirty and now >= there.due:
+                shards += [shard for shard in there.dirty if shard not in flying]
+            if shards:
+                found[follower] = shards
         return found
+
+    def next_due(self, now: float) -> float:
+        """Return the seconds until more copies are due, infinity if only a message makes any due."""
+        return min(
+            (there.due - now for there in self._there.values() if there.dirty and there.due > now), default=math.inf
+        )
 
     def sent(self, follower: int, shard: int, version: int, applied: Mapping[int, int], now: float) -> None:
         """Note a COPY on its way: the shard's version and the updates in it, as they are now."""
         there = self._there[follower]
+        there.flying.pop(shard, None)
         there.flying[shard] = _Copy(version, dict(applied), now)
-        there.sent[shard] = now
         there.dirty.pop(shard, None)
+        self._asking.clear()
 
     def copied(self, follower: int, epoch: int, shard: int, version: int) -> bool:
         """Take a COPIED; return whether it tells of a COPY that was on its way."""
@@ -112,12 +148,13 @@ class Leader:
         there.has[shard] = there.flying.pop(shard)
         return True
 
-    def refused(self, follower: int, shard: int, version: int) -> None:
+    def refused(self, follower: int, shard: int, version: int, now: float) -> None:
         """Take the refusal of a COPY: one side does not know the newest map epoch yet, so it is sent again soon."""
         there = self._there.get(follower)
         if there is not None and shard in there.flying and there.flying[shard].version == version:
             del there.flying[shard]
             there.dirty.setdefault(shard)
+            there.due = now + self._gather
 
     def stable(self, shard: int, sender: int, applied: int) -> int:
         """Return the newest update of a sender that is stable in a shard; `applied` is the newest in the primary's."""

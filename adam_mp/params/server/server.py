@@ -33,7 +33,7 @@ from adam_mp.params.server.traffic import Traffic
 from adam_mp.params.server.waits import Wait, Waits
 from adam_mp.transport.endpoint import Endpoint
 from adam_mp.transport.forms import write
-from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, read_pairs
+from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, read_confirm
 
 _REPORT = 0.5  # seconds between two reports to the coordinator
 _STRANGERS = 0.05  # the same after a message of a stranger, which may be a new member: the next news tells
@@ -98,8 +98,7 @@ class ParameterServer:
         deltas, self._deltas = self._deltas, {}
         for number, some in deltas.items():
             self._apply(number, some, now)
-        if self.copying is not None:
-            self.copying.step(now)
+        if self.copying is not None and self.copying.step(now):
             self._waits.settle(self.copying.is_stable)
         self._send_owed()
 
@@ -132,6 +131,8 @@ class ParameterServer:
 
     def close(self, facts: dict[str, Any] | None = None) -> None:
         """Write all that is not on disk yet, and the coordinator's state `facts` if it is given; free the memory."""
+        if self.copying is not None:
+            self.copying.save()
         if self.snapshots is not None:
             self.snapshots.close(self.table, facts)
             self._tell_trouble(self.snapshots)
@@ -208,7 +209,7 @@ class ParameterServer:
         for each, applied in zip(fits, new, strict=True):
             alone = applied and sum(new) == 1 and each.message.version == before
             if applied and self.copying is not None:
-                self.copying.changed(entry)
+                self.copying.changed(entry, now)
             self._owe(each, entry.version if alone else None, now, entry.group, ((number, each.message.sequence),))
 
     def _answer(self, each: Arrived, table: ShardTable, now: float) -> None:
@@ -224,7 +225,7 @@ class ParameterServer:
             if message.kind == Kind.PULL and entry.version == message.version:
                 version = entry.version
             elif message.kind == Kind.FIRST and table.fill(message.shard, message.array()) and self.copying is not None:
-                self.copying.filled(entry)
+                self.copying.filled(entry, now)
             self._owe(each, version, now, entry.group, ((entry.number, 0),))
 
     def _multiply(self, each: Arrived, table: ShardTable, now: float) -> None:
@@ -233,19 +234,16 @@ class ParameterServer:
         entries = table.parts_of(message.shard, message.group)
         if self.copying is not None:
             for entry in entries:
-                self.copying.changed(entry)
+                self.copying.changed(entry, now)
         self._owe(each, 0, now, message.group, tuple((entry.number, message.sequence) for entry in entries))
 
     def _confirm(self, each: Arrived, table: ShardTable, now: float) -> None:
-        """Answer STABLE once the updates that the message names are; those of other groups it may not name."""
-        message = each.message
-        needs = read_pairs(message)
-        for shard, _ in needs:
-            if shard not in table.entries or table.entries[shard].group != message.group:
-                raise TransportError(f"shard {shard} is not in bucket group {message.group}")
-        header = {**self.header, "map_epoch": message.map_epoch, "group": message.group}
-        bare = dataclasses.replace(each, message=dataclasses.replace(message, payload=b""))
-        self._when_stable(bare, message.group, needs, now, lambda: self._replies.answer(bare, Kind.STABLE, header))
+        """Answer STABLE once the updates that the message names are."""
+        needs = tuple((shard, sequence) for _, shard, sequence in read_confirm(each.message))
+        groups = frozenset(table.entries[shard].group for shard, _ in needs)
+        header = {**self.header, "map_epoch": each.message.map_epoch}
+        bare = dataclasses.replace(each, message=dataclasses.replace(each.message, payload=b""))
+        self._when_stable(bare, groups, needs, now, lambda: self._replies.answer(bare, Kind.STABLE, header))
 
     def _owe(self, each: Arrived, version: int | None, now: float, group: int, needs: _Needs) -> None:
         """Answer UNCHANGED with `version`, or the newest weights if that is None.
@@ -257,20 +255,24 @@ class ParameterServer:
             self._owe_now(each, version, now)
             return
         if self.map.commit != COMMIT_ALL:
+            if not self.copying.fills(group):
+                self._owe_now(each, version, now)
+                return
             needs = tuple((shard, 0) for shard, _ in needs)
         bare = dataclasses.replace(each, message=dataclasses.replace(each.message, payload=b""))
-        self._when_stable(bare, group, needs, now, lambda: self._owe_now(bare, version, now))
+        self._when_stable(bare, frozenset((group,)), needs, now, lambda: self._owe_now(bare, version, now))
 
     def _when_stable(
-        self, each: Arrived, group: int, needs: _Needs, now: float, answer: Callable[[], None]
+        self, each: Arrived, groups: frozenset[int], needs: _Needs, now: float, answer: Callable[[], None]
     ) -> None:  # fmt: skip
         """Answer once the updates `needs` of the sender are stable, if need be at once."""
         message = each.message
-        wait = Wait(group, message.sender, needs, answer, now)
+        wait = Wait(groups, message.sender, needs, answer, now)
         if self.copying is None or self.copying.is_stable(wait):
             answer()
         else:
             self._waits.put((each.peer, message.kind, message.shard, message.sequence), wait)
+            self.copying.await_stable(wait, now, has_sent_all=message.kind == Kind.CONFIRM)
 
     def _owe_now(self, each: Arrived, version: int | None, now: float) -> None:
         assert self._answers is not None

@@ -178,7 +178,7 @@ def _open_copies(spec: ServerSpec, address: Place, server: SocketListener, ends:
     if known is not None and isinstance(at, Address):
         at = Address(known, at.port)
     settings = CopySettings(patience=spec.beat + spec.failover)
-    return CopyPlace(str(at), path, settings, lambda seconds: server.wait(seconds, [path.heard]))
+    return CopyPlace(str(at), path, settings, lambda seconds: server in server.wait(seconds, [path.heard]))
 
 
 def _place_for_copies(spec: ServerSpec, address: Place) -> tuple[Place, str | None]:

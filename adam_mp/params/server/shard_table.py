@@ -183,13 +183,13 @@ class ShardTable:
     def take_copy(self, number: int, version: int, weights: np.ndarray, applied: Mapping[int, int]) -> None:
         """Take the weights of a shard, float32 [shard.size], its version and its senders' sequences, from its primary.
 
-        If `version` is 0 the primary has no weights yet, and `weights` is empty.
+        If `version` is 0 the primary has no weights yet, and `weights` is empty. The shard does not count as changed:
+        the caller says when a snapshot is due.
         """
         entry = self.entries[number]
         if version:
             self._check_size(number, weights)
             entry.weights[...] = weights
-            self.changed.add(number)
         entry.version, entry.applied = version, dict(applied)
 
     def renew(self, group: int) -> None:

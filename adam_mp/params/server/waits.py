@@ -13,13 +13,13 @@ _FORGOTTEN = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class Wait:
-    """An answer about `group` that waits for the updates `needs`, pairs of shard and sequence, of one sender.
+    """An answer about `groups` that waits for the updates `needs`, pairs of shard and sequence, of one sender.
 
     A sequence of 0 stands for the shard's first weights alone. `answer` sends the answer. `asked` is when the request
     last came.
     """
 
-    group: int
+    groups: frozenset[int]
     sender: int
     needs: tuple[tuple[int, int], ...]
     answer: Callable[[], None] = dataclasses.field(compare=False)
@@ -54,7 +54,7 @@ class Waits:
 
     def forget(self, groups: frozenset[int]) -> None:
         """Forget answers about `groups`, of which this server is not primary any more."""
-        self._keep(lambda wait: wait.group not in groups)
+        self._keep(lambda wait: not wait.groups & groups)
 
     def _keep(self, is_kept: Callable[[Wait], bool]) -> None:
         self._waits = {key: wait for key, wait in self._waits.items() if is_kept(wait)}

@@ -214,10 +214,7 @@ class SharedLeases:
         if news is not None:
             self._take(write(news))
         elif self._link.silence > self._patience:
-            raise TransportError(
-                f"{self._link.who} is silent for {self._link.silence:.0f} s: "
-                f"{self._link.trouble()}"
-            )
+            raise TransportError(f"{self._link.who} is silent for {self._link.silence:.0f} s: {self._link.trouble()}")
 
     def _take(self, answer: Mapping[str, Any]) -> None:
         """Take over what the coordinator answered. Raises TransportError if that does not fit the run."""

@@ -273,6 +273,18 @@ def test_a_shard_of_another_table_that_the_disk_refused_is_not_written(table, tm
     assert list((tmp_path / "gone").iterdir()) == []
 
 
+def test_shards_that_another_server_has_now_are_not_written(table, tmp_path):
+    first, folder = table(), SnapshotFolder(tmp_path, 5.0)
+    now = time.monotonic()
+    first.fill(0, ones(0))
+    folder.step(first, now)
+    first.drop(0)
+    folder.step(first, now + 6)
+    assert folder.statistics(now + 6).dirty == 0
+    folder.close(first)
+    assert (folder.trouble, list(tmp_path.iterdir())) == (None, [])
+
+
 def wait_until(condition, seconds=20.0):
     deadline = time.monotonic() + seconds
     while not condition():

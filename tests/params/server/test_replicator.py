@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+import math
 import random
 
 import pytest
 
-from adam_mp.params.run.copy_groups import Swap, first_groups, grant, promoted, with_joining, without
+from adam_mp.params.run.copy_groups import CopyGroup, Swap, first_groups, grant, promoted, with_joining, without
 from adam_mp.params.server.replicator import Follower, Leader
 from adam_mp.params.server.takeover import find_wish
 
@@ -61,21 +62,36 @@ class Server:
             state = self.state[shard]
             if sequence > state.applied.get(source, 0):
                 state.applied[source], state.weight, state.version = sequence, state.weight + amount, state.version + 1
-                self.leader.changed(shard)
+                self.leader.changed(shard, world.now)
+                if world.hurries:
+                    self.leader.hurry(world.now, 0.005)
             self.answer(source, shard)
         elif kind == "ask":
+            self.leader.ask(source, world.now)
             self.answer(source, fields[1])
         elif kind == "copy":
-            epoch, shard, version, weight, applied = fields
-            taken = self.follower.takes(epoch, shard, version)
-            if taken is None or (self.leader is not None and epoch <= self.group.epoch):
+            epoch, copies = fields
+            if self.leader is not None and epoch <= self.group.epoch:
                 world.post(self.name, source, "map", self.group)
                 return
-            if taken:
-                self.state[shard] = State(weight, dict(applied), version)
-            world.post(self.name, source, "copied", epoch, shard, version)
+            verdicts = [
+                (shard, version, self.take_copy(epoch, shard, version, *rest)) for shard, version, *rest in copies
+            ]
+            world.post(self.name, source, "copied", epoch, verdicts)
+            if not all(taken for _, _, taken in verdicts):
+                world.post(self.name, source, "map", self.group)
         elif kind == "copied" and self.leader is not None:
-            self.leader.copied(source, *fields)
+            for shard, version, taken in fields[1]:
+                if taken:
+                    self.leader.copied(source, fields[0], shard, version)
+                else:
+                    self.leader.refused(source, shard, version, world.now)
+
+    def take_copy(self, epoch, shard, version, weight, applied):
+        taken = self.follower.takes(epoch, shard, version)
+        if taken:
+            self.state[shard] = State(weight, dict(applied), version)
+        return taken is not None
 
     def answer(self, sender, shard):
         applied = self.state[shard].applied.get(sender, 0)
@@ -85,11 +101,13 @@ class Server:
     def step(self):
         world, group = self.world, self.group
         if self.leader is not None:
-            for follower, shard in self.leader.due(world.now):
-                state = self.state[shard]
-                content = (group.epoch, shard, state.version, state.weight, dict(state.applied))
-                self.leader.sent(follower, shard, state.version, state.applied, world.now)
-                world.post(self.name, follower, "copy", *content)
+            for follower, shards in self.leader.due(world.now).items():
+                some = shards[: world.room]
+                copies = [(shard, self.state[shard].version, self.state[shard].weight, dict(self.state[shard].applied))
+                          for shard in some]  # fmt: skip
+                for shard, version, _, applied in copies:
+                    self.leader.sent(follower, shard, version, applied, world.now)
+                world.post(self.name, follower, "copy", group.epoch, copies)
         ready = self.leader.ready(lambda shard: self.state[shard].applied) if self.leader is not None else None
         wish = find_wish(group, self.name, lambda place: world.now - self.heard[place], DEAD, ready)
         if wish is not None:
@@ -159,6 +177,7 @@ class World:
         self.born = False
         self.loss, self.doubling = self.random.choice([0, 0, 0.1, 0.3]), self.random.choice([0, 0.2])
         self.delay = self.random.choice([0.002, 0.02, 0.1])
+        self.hurries, self.room = self.random.choice([True, False]), self.random.choice([1, 3])
         self.mail, self.stopped, self.cut = [], {}, set()
         self.servers = {name: Server(self, name) for name in SERVERS}
         self.born = True
@@ -217,7 +236,7 @@ class World:
                     del self.stopped[server]
                     if server == -1:
                         self.cut = set()
-            if faults and self.random.random() < 0.01:
+            if faults and self.random.random() < 0.08:
                 self.fault()
             while self.mail and self.mail[0][0] <= self.now:
                 _, _, source, target, message = heapq.heappop(self.mail)
@@ -237,6 +256,95 @@ class World:
                         server.beat()
             for sender in self.senders.values():
                 sender.step(faults)
+
+
+def make_leader(gather=0.05):
+    """A leader with two followers that have everything."""
+    leader = Leader(CopyGroup(5, 0, (1, 2)), SHARDS, gather)
+    for follower, shards in leader.due(0.0).items():
+        for shard in shards:
+            leader.sent(follower, shard, 1, {}, 0.0)
+            leader.copied(follower, 5, shard, 1)
+    assert leader.due(0.0) == {}
+    return leader
+
+
+def test_shards_that_changed_are_copied_together_when_all_senders_wait():
+    leader = make_leader()
+    leader.changed(2, 1.0)
+    leader.changed(0, 1.0)
+    assert (leader.due(1.4), leader.due(1.5)) == ({}, {1: [2, 0], 2: [2, 0]}), "late, if nobody waits"
+    leader.ask(100, 1.1)
+    assert leader.due(1.1) == {1: [2, 0], 2: [2, 0]}, "nobody else is expected"
+    for follower in (1, 2):
+        for shard in (2, 0):
+            leader.sent(follower, shard, 2, {}, 1.1)
+            leader.copied(follower, 5, shard, 2)
+    leader.changed(1, 1.2)
+    leader.ask(101, 1.2)
+    assert leader.next_due(1.2) == pytest.approx(0.05)
+    assert (leader.due(1.24), leader.due(1.26)) == ({}, {1: [1], 2: [1]}), "sender 100 is waited for, not for long"
+    leader.changed(0, 1.21)
+    leader.ask(100, 1.22)
+    assert leader.due(1.22) == {1: [1, 0], 2: [1, 0]}
+    for follower in (1, 2):
+        for shard in (1, 0):
+            leader.sent(follower, shard, 3, {}, 1.22)
+    assert leader.due(1.3) == {}
+    assert leader.next_due(1.3) == math.inf
+    leader.changed(0, 2.2)
+    leader.ask(101, 2.22)  # sender 100 has not asked for a second
+    assert leader.due(2.215) == {}, "shard 0 is on its way"
+    assert leader.due(2.22) == {1: [1, 0], 2: [1, 0]}, "it was lost"
+    leader.copied(1, 5, 0, 3)
+    assert leader.due(2.23) == {1: [1, 0], 2: [1, 0]}, "it has changed since"
+
+
+def test_what_is_refused_is_copied_again_soon_and_not_at_once():
+    leader = make_leader()
+    leader.changed(0, 1.0)
+    leader.hurry(1.0, 0.005)
+    assert (leader.due(1.0), leader.due(1.01)) == ({}, {1: [0], 2: [0]})
+    for follower in (1, 2):
+        leader.sent(follower, 0, 2, {}, 1.01)
+    leader.copied(2, 5, 0, 2)
+    leader.refused(1, 0, 2, 1.02)
+    assert (leader.due(1.03), leader.due(1.08)) == ({}, {1: [0]})
+    leader.regroup(CopyGroup(6, 0, (1, 2)))
+    assert leader.due(1.03) == {1: [0]}, "under a newer map epoch at once"
+
+
+def test_a_copy_of_an_older_map_epoch_is_refused_and_one_that_is_known_is_not_taken_again():
+    follower = Follower()
+    assert follower.takes(5, 0, 7) is True
+    assert follower.takes(5, 0, 7) is False
+    assert follower.takes(5, 0, 6) is False
+    follower.learn(6)
+    assert follower.takes(5, 1, 9) is None
+    assert follower.takes(6, 0, 1) is True, "versions of another primary do not compare"
+    assert follower.takes(5, 0, 99) is None
+
+
+def test_a_new_copy_is_ready_with_all_that_was_stable_and_counts_before_that():
+    leader = make_leader()
+    leader.regroup(CopyGroup(6, 0, (1,), (3,)))
+    assert leader.due(1.0) == {3: list(SHARDS)}
+    applied = {shard: {100: 4} for shard in SHARDS}
+    for follower in (1, 3):
+        for shard in SHARDS:
+            leader.sent(follower, shard, 2, applied[shard] if follower == 1 else {}, 1.0)
+            leader.copied(1, 6, shard, 2)
+    assert leader.stable(0, 100, 4) == 4
+    assert leader.ready(applied.__getitem__) is None, "it has no shard yet"
+    for shard in SHARDS:
+        leader.copied(3, 6, shard, 2)
+    assert leader.ready(applied.__getitem__) is None, "it lacks what is stable"
+    assert leader.stable(0, 100, 4) == 0, "and counts"
+    for shard in SHARDS:
+        leader.sent(3, shard, 3, applied[shard], 1.1)
+        assert leader.ready(applied.__getitem__) is None
+        leader.copied(3, 6, shard, 3)
+    assert leader.ready(applied.__getitem__) == 3
 
 
 @pytest.mark.parametrize("seed", range(200))
