@@ -12,7 +12,7 @@ from adam_mp.params.controller.keeper_thread import KeeperThread
 from adam_mp.params.controller.place import EtcdPlace
 from adam_mp.params.controller.record import Elected, Record, RecordError
 
-_ANSWER = 5.0  # seconds that etcd has to answer for the first time
+_ANSWER = 3.0  # seconds that etcd has to answer for the first time
 _ABANDONED = 12.0  # seconds after which a run without a coordinator has no living server: an election takes 4
 _LOOK = 0.02  # seconds
 
