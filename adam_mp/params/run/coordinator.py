@@ -32,6 +32,7 @@ from adam_mp.params.run.leadership import Leadership
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.member import LIFE, Member
 from adam_mp.params.run.news import ENDED, News
+from adam_mp.params.run.role_lines import role_lines
 from adam_mp.params.run.roster import RETURNING, Roster
 from adam_mp.params.run.run_facts import LARGEST, RunFacts
 from adam_mp.params.run.server_places import ServerPlaces
@@ -51,7 +52,8 @@ class Coordinator:
     """The state of one run. No replica may begin before `expected` parameter servers have joined.
 
     Each bucket is on `copies` of them, which commit as `commit` says (`BucketMap`). `room` returns the bytes of memory
-    that a server has for weights. `notices` are lines for the user; the caller removes those that it has shown.
+    that a server has for weights. `notices` are lines for the user, and `role_notices` those of roles; the
+    caller removes those that it has shown.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Coordinator:
         self.updates = UpdateCounts()
         self.leadership = Leadership()
         self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
+        self.role_notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.changed = False  # since the last snapshot
         self._listening = Listening()
         self.keep: Callable[[], bool] = lambda: True  # has a map with copies written; False if the disk refuses
@@ -291,7 +294,7 @@ class Coordinator:
             return
         bucket_map, lines, silent = grant_wishes(self.map, place, wishes)
         self._take_map(bucket_map)
-        self.notices.extend(lines)
+        self.role_notices.extend(lines)
         for identity in silent:
             if (member := self.roster.members.get(identity)) is not None and member.lost < self.listened:
                 member.lost, member.losses = self.listened, member.losses + 1
@@ -320,7 +323,7 @@ class Coordinator:
         self._take_map(without_joining(self.map, full))
         self._take_map(with_new_copies(self.map, self.places.copies, living))
         if calm:
-            self._take_map(with_balance(self.map, self.places.copies, living))
+            self._take_map(with_balance(self.map, self.places.copies, living), "so that all have equal work")
 
     def _learn_map(self, told: BucketMap | None) -> None:
         """Take a newer map that a member was told before this coordinator was started again, if it is of this run."""
@@ -329,8 +332,11 @@ class Coordinator:
         if told is not None and {server.identity for server in told.servers} == ours:
             self._take_map(newest(self.map, told))
 
-    def _take_map(self, bucket_map: BucketMap) -> None:
+    def _take_map(self, bucket_map: BucketMap, why: str = "") -> None:
+        """Take a map with other roles. `why` is the reason for the user, unless the user is told elsewhere."""
         if bucket_map is not self.map:
+            if why and self.map is not None:
+                self.role_notices.extend(role_lines(self.map, bucket_map, why))
             self.places.map, self.changed, self._roles_changed = bucket_map, True, self.listened
 
     def _place_server(self, identity: int, member: Member | None, asked: Joining) -> str | None:
@@ -364,7 +370,7 @@ class Coordinator:
                 self._learn_map(asked.map)
             place = self.map.place_of(identity)
             assert place is not None
-            self._take_map(without_memory(self.map, place, asked.kept))
+            self._take_memory(self.map, place, asked.kept)
         return None
 
     def _agree(self, asked: Joining, offered: RunFacts, now: float) -> str | None:
@@ -410,7 +416,11 @@ class Coordinator:
         made = self.places.make_map(servers, functools.reduce(newest, told, asked.map))
         for place, server in enumerate(made.servers if made.copied else ()):
             each = joined[server.identity]
-            self._take_map(without_memory(self.places.map or made, place, each.kept if each is not None else ()))
+            self._take_memory(self.places.map or made, place, each.kept if each is not None else ())
+
+    def _take_memory(self, bucket_map: BucketMap, place: int, kept: Sequence[int]) -> None:
+        """Note that a server which joins has of its groups `kept` alone."""
+        self._take_map(without_memory(bucket_map, place, kept), "which was started again without its memory")
 
     def _take_up(self, member: Member, asked: Joining, begins: bool, now: float) -> None:
         """Note what a joining replica did before: in this run, until the coordinator restarted, or in a checkpoint.

@@ -136,9 +136,11 @@ class SnapshotFolder:
             self._since.setdefault(number, now)
         table.changed.clear()
         for number in self._due(now, all_of_it):
-            entry = table.entries[number]
-            self._busy.add(number)
+            entry = table.entries.get(number)
             del self._since[number]
+            if entry is None:
+                continue  # its group was given to other servers
+            self._busy.add(number)
             copy = _Copy(number, entry.weights.copy(), dict(entry.applied), self._run, table.layout.digest)
             self._queue.put(copy, timeout=_CLOSING)
 

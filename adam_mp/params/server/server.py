@@ -303,7 +303,7 @@ class ParameterServer:
         shards = shards_of_groups(layout, len(bucket_map.servers), len(bucket_map.copied))
         lost = self.copying.learn(bucket_map, self.view.run, shards)
         if self.copying.trouble:
-            self._announcements.say(self.copying.trouble)
+            self._announcements.note(self.copying.trouble)
             self.copying.trouble = ""
         self._leads = self.copying.leads()
         self._waits.forget(lost)
@@ -329,7 +329,7 @@ class ParameterServer:
 
     def _tell_trouble(self, snapshots: SnapshotFolder) -> None:
         if snapshots.trouble:
-            self._announcements.say(snapshots.trouble)
+            self._announcements.note(snapshots.trouble)
             snapshots.trouble = None
 
     @property
