@@ -24,6 +24,7 @@ from adam_mp.transport.messages import Kind, Message
 
 _LOOK = 0.01  # seconds between two searches for wishes
 _PAIR = 16  # bytes of a sender and its sequence in a COPY
+_ALONE = 1.0  # seconds more of silence that a server needs to blame others, if all others are silent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Copying:
         self._run = 0
         self._held: dict[int, _Held] = {}
         self._wishes: tuple[RoleWish, ...] = ()
-        self._looked = float("-inf")
+        self._looked = self._heard = float("-inf")
         self.outdated = self.full = False
         self.trouble = ""
 
@@ -225,16 +226,20 @@ class Copying:
 
     # What the coordinator is told.
 
+    def hear(self, now: float) -> None:
+        """Note that somebody spoke to this server, on another way than that of copies: it is not cut off."""
+        self._heard = now
+
     def wishes(self, now: float) -> tuple[RoleWish, ...]:
         """Return the changes of roles that this server wants now."""
         if now - self._looked >= _LOOK:
-            self._looked, self._wishes = now, tuple(self._find_wishes())
+            self._looked, self._wishes = now, tuple(self._find_wishes(now))
         return self._wishes
 
-    def _find_wishes(self) -> Iterator[RoleWish]:
+    def _find_wishes(self, now: float) -> Iterator[RoleWish]:
         if self._me is None:
             return
-        silences = {place: self._silence(place) for place in range(len(self._map.servers))}
+        silences = self._silences(now)
         for number, held in self._held.items():
             ready = self._ready(held)
             wish = find_wish(held.group, self._me, silences.__getitem__, self._settings.patience, ready)
@@ -248,8 +253,19 @@ class Copying:
             return None
         return held.leader.ready(lambda shard: self._table.entries[shard].applied)
 
-    def _silence(self, place: int) -> float:
-        return 0.0 if place == self._me else self._path.silence(self._map.servers[place].copies)
+    def _silences(self, now: float) -> dict[int, float]:
+        """Return for how many seconds each server has been silent, as far as that is its own fault."""
+        others = {place: server.copies for place, server in enumerate(self._map.servers) if place != self._me}
+        silences = {place: self._path.silence(address) for place, address in others.items()}
+        unheard = {place: self._path.unheard(address) for place, address in others.items()}
+        patience = self._settings.patience
+        if others and min(unheard.values()) > patience:
+            # This server hears no other: it may be the one that is cut off. Then it blames nobody. If it hears
+            # replicas, the others may all be dead; but if they live, they replace this server first.
+            wait = _ALONE if len(others) > 1 else 0.0
+            is_cut_off = now - self._heard > min(unheard.values()) - patience / 2
+            silences = {place: 0.0 if is_cut_off else silent - wait for place, silent in silences.items()}
+        return {self._me or 0: 0.0, **silences}
 
     def behind(self) -> tuple[Lag, ...]:
         """Return how far behind the copies of this server's groups are."""

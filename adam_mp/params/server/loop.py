@@ -83,6 +83,8 @@ class ServerLoop:
         """Wait up to `seconds` for a first message, take all that have arrived, do regular work; return how many."""
         arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
         now = self._clock()
+        if arrived:
+            self.server.hear(now)
         for each in arrived:
             if each.message.kind not in CONTROL:
                 self.server.take(each, now)

@@ -74,6 +74,11 @@ class ParameterServer:
         """Whether an answer waits for the transport to take it."""
         return self._answers is not None and self._answers.count > 0
 
+    def hear(self, now: float) -> None:
+        """Note that a message came, to this server or to another part of its process."""
+        if self.copying is not None:
+            self.copying.hear(now)
+
     def take(self, each: Arrived, now: float) -> None:
         """Take a message about a shard. A delta waits for `apply_deltas`; any other message takes effect at once."""
         kind = each.message.kind
