@@ -296,8 +296,8 @@ class Coordinator:
         self._take_map(bucket_map)
         self.role_notices.extend(lines)
         for identity in silent:
-            if (member := self.roster.members.get(identity)) is not None and member.lost < self.listened:
-                member.lost, member.losses = self.listened, member.losses + 1
+            if (member := self.roster.members.get(identity)) is not None:
+                member.lose(self.listened)
 
     def _make_copies(self) -> None:
         """Have a new copy made where one is missing and a living server has none of that group.
