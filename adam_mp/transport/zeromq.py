@@ -5,8 +5,10 @@ payload. Large payloads are sent from the caller's memory and received into memo
 Queues hold `_QUEUE` messages a peer in each direction; when a queue is full, `send` returns None.
 
 A connection that dies while bytes are on their way is found and ended by `connections`, an idle one by the kernel (TCP
-keep-alive). A dialer dials again for as long as it lives. ZeroMQ's own heartbeats are off: they end a connection whose
-peer is only slow to read. Payloads that were queued for a dead connection become `done` when the endpoint is next used.
+keep-alive). A dialer dials again for as long as it lives. It also does so if what it sent has no answer for `_WEDGED`
+seconds, since a frame whose length was damaged on the way swallows all that comes after it. ZeroMQ's own heartbeats are
+off: they end a connection whose peer is only slow to read. Payloads that were queued for a dead connection become
+`done` when the endpoint is next used.
 
 With keys, both sides prove that they hold the same key file, and everything that goes over TCP is encrypted (CURVE).
 """
@@ -23,7 +25,7 @@ from typing import Any
 
 import zmq
 
-from adam_mp.errors import PlaceError, TransportError
+from adam_mp.errors import AdamError, PlaceError, TransportError
 from adam_mp.machine import keep_freed_memory
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.connections import MUTE, Connections
@@ -41,6 +43,8 @@ _LINGER = 500  # milliseconds
 _HELLO = 3000  # milliseconds for the handshake of a new connection
 _DIAL = 2000  # milliseconds for the kernel to connect, then ZeroMQ dials anew: the kernel itself tries ever more rarely
 _REDIAL, _SLOWEST_REDIAL = 100, 500  # milliseconds between two dials: at first, and at most
+_WEDGED = 10.0  # seconds in which this side listened for an answer
+_LONGEST_LOOK = 0.5  # seconds of them between two looks that count, at most: in a longer time this process did not run
 _MOST_PARTS = 8  # frames of a message that are kept; more are read and thrown away
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
@@ -197,10 +201,15 @@ class SocketListener:
 
 
 class SocketDialer:
-    """The endpoint that dials peers; a peer is named by the place that was dialled. Only one thread may use it."""
+    """The endpoint that dials peers; a peer is named by the place that was dialled. Only one thread may use it.
 
-    def __init__(self, keys: Keys | None) -> None:
+    `answered` says that peers answer what is sent to them; what they do not answer, the user of a dialer sends again.
+    """
+
+    def __init__(self, keys: Keys | None, answered: bool = True) -> None:
         keep_freed_memory()
+        self._answered, self._looked = answered, time.monotonic()
+        self._unanswered: dict[Place, float] = {}  # for how many seconds peers have not answered
         self._keys, self._tally = keys, _Tally()
         self._context = zmq.Context()
         self._sockets: dict[Place, zmq.Socket[bytes]] = {}
@@ -234,8 +243,26 @@ class SocketDialer:
             self.hang_up(address)
             raise PlaceError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
 
+    def renew(self, address: Place) -> None:
+        """Close the connection to a peer and dial anew; what was sent and has not left is lost."""
+        self.hang_up(address)
+        with contextlib.suppress(AdamError):  # then there is no connection, and whoever needs one dials
+            self.dial(address)
+
+    def _renew_wedged(self) -> None:
+        """Dial peers anew that have not answered for long, though there is a connection."""
+        now = time.monotonic()
+        passed, self._looked = min(now - self._looked, _LONGEST_LOOK), now
+        for address in self._unanswered:
+            self._unanswered[address] += passed
+        for address in [address for address, seconds in self._unanswered.items() if seconds > _WEDGED]:
+            self._unanswered[address] = 0.0
+            if self._connections[address].reached:
+                self.renew(address)
+
     def hang_up(self, address: Place) -> None:
         """Close the connection to a peer and forget the peer."""
+        self._unanswered.pop(address, None)
         socket, connections = self._sockets.pop(address, None), self._connections.pop(address, None)
         if socket is not None and connections is not None:
             self._poller.unregister(socket)
@@ -257,6 +284,8 @@ class SocketDialer:
         except zmq.ZMQError:
             self._tally.values["full"] += 1
             return None
+        if self._answered:
+            self._unanswered.setdefault(peer, 0.0)
         return _send_payload(socket, message, self._tally)
 
     def receive(self, seconds: float) -> tuple[Place, Message] | None:
@@ -273,11 +302,14 @@ class SocketDialer:
                 except zmq.Again:
                     continue
                 with contextlib.suppress(FrameError):
-                    return address, _message(parts, self._tally)
+                    message = _message(parts, self._tally)
+                    self._unanswered.pop(address, None)
+                    return address, message
             left = deadline - time.monotonic()
             found = {socket for socket, _ in self._poller.poll(max(0, round(left * 1000)))}
             if left <= 0:
                 if not found:
+                    self._renew_wedged()
                     return None
                 late -= 1
             self._ready = [address for address, socket in self._sockets.items() if socket in found]

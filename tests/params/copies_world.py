@@ -100,6 +100,9 @@ class SimPath:
                 return message
         return None
 
+    def renew(self):
+        pass
+
     def silence(self, address):
         return self.others.silence(address)
 

@@ -12,7 +12,7 @@ import pytest
 
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.sim import BOTH, IN, OUT, Weather
-from tests.params.copies_world import FIRST, TURN, World
+from tests.params.copies_world import FIRST, TURN, World, copies_of
 
 # What is done to a member for a while; a member that was killed is started again.
 WEATHERS = {
@@ -23,7 +23,7 @@ WEATHERS = {
     "bit flips": Weather(flips=0.3),
 }
 CUTS = {"cut both ways": BOTH, "what it sends cut": OUT, "what it gets cut": IN}
-FAULTS = ("killed", "stopped", *CUTS, *WEATHERS, "clock jump", "disk full")
+FAULTS = ("killed", "stopped", *CUTS, "its network of copies cut", *WEATHERS, "clock jump", "disk full")
 PARTS = ("primary", "secondary", "coordinator", "sender")
 MOMENTS = ("before a copy", "between copy and answer", "after the swap and before it is known", "during re-copy")
 
@@ -36,6 +36,8 @@ def begin(world, fault, name):
         world.stopped.add(name)
     elif fault in CUTS:
         world.cut(name, CUTS[fault])
+    elif fault == "its network of copies cut":
+        world.network.cut(copies_of(name))
     elif fault in WEATHERS:
         world.trouble(name, WEATHERS[fault])
     elif fault == "clock jump":
@@ -87,6 +89,8 @@ def check_a_world(seed, commit):
             if not ends and whole and world.now > calm and chance.random() < 0.05:
                 fault = chance.choice(FAULTS)
                 name = FIRST if fault == "disk full" else chance.choice(list(world.members))
+                if fault == "its network of copies cut":
+                    name = chance.choice(world.names)
                 begin(world, fault, name)
                 ends, faults = world.now + chance.choice([0.3, 0.8, 2.0]), faults + 1
         mend(world)
@@ -108,7 +112,8 @@ class Case:
 
 def matrix():
     cases = [Case(*each) for each in itertools.product(FAULTS, PARTS, MOMENTS)]
-    return [case for case in cases if case.fault != "disk full" or case.part == "coordinator"]
+    only = {"disk full": ("coordinator",), "its network of copies cut": PARTS[:-1]}  # what only these parts have
+    return [case for case in cases if case.part in only.get(case.fault, PARTS)]
 
 
 CHOSEN = {
@@ -118,6 +123,7 @@ CHOSEN = {
     ("what it sends cut", "secondary", "between copy and answer"),
     ("killed", "sender", "between copy and answer"),
     ("30% loss", "primary", "during re-copy"),
+    ("its network of copies cut", "primary", "before a copy"),
 }
 
 

@@ -731,3 +731,80 @@ class TestGarbage:
         listener = ends.listen()
         dialer.dial(listener.address)
         met(dialer, listener)
+
+
+class Swallowing(threading.Thread):
+    """Carries connections to a listener; once told so, the present ones stay open and carry nothing to who dialled."""
+
+    def __init__(self, target: Address) -> None:
+        super().__init__(daemon=True)
+        self._target, self._swallowed, self._links = target, set[int](), list[socket.socket]()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1])
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                dialled, _ = self._listener.accept()
+            except OSError:
+                return
+            onward = socket.create_connection((self._target.host, self._target.port))
+            self._links += [dialled, onward]
+            for source, sink in ((dialled, onward), (onward, dialled)):
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if id(sink) not in self._swallowed:
+                    sink.sendall(data)
+        except OSError:
+            pass
+
+    def swallow(self) -> None:
+        self._swallowed = {id(link) for link in self._links[::2]}
+
+    @property
+    def carried(self) -> int:
+        """How many connections there were."""
+        return len(self._links) // 2
+
+    def close(self) -> None:
+        for link in (self._listener, *self._links):
+            link.close()
+
+
+def asks(dialer, listener, address, seconds=SOON):
+    """Ask again and again; tell whether an answer comes."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        dialer.send(address, HELLO)
+        while (asked := listener.receive(0.05)) is not None:
+            listener.send(*asked)
+        if dialer.receive(0.05) is not None:
+            return True
+    return False
+
+
+def test_a_connection_that_swallows_all_answers_is_dialled_anew(ends, monkeypatch):
+    monkeypatch.setattr(zeromq, "_WEDGED", 1.0)
+    listener = ends.listen()
+    way = ends.keep(Swallowing(listener.address))
+    dialer = ends.dial(way.address)
+    assert asks(dialer, listener, way.address)
+    way.swallow()
+    assert asks(dialer, listener, way.address)
+    assert way.carried == 2
+
+
+def test_a_peer_that_is_not_to_answer_keeps_its_connection(ends, monkeypatch):
+    monkeypatch.setattr(zeromq, "_WEDGED", 0.2)
+    listener = ends.listen()
+    way = ends.keep(Swallowing(listener.address))
+    dialer = ends.keep(SocketDialer(None, answered=False))
+    dialer.dial(way.address)
+    assert asks(dialer, listener, way.address)
+    way.swallow()
+    assert not asks(dialer, listener, way.address, 1.0)
+    assert way.carried == 1

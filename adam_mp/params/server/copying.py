@@ -83,6 +83,7 @@ class Copying:
                 if held is not None:
                     del self._held[number]
                     self._table.drop(number)
+                    self._path.renew()  # perhaps the others do not hear this server
             elif held is None:
                 if self._has_room(group, number, shards[number]):
                     held = self._held[number] = _Held(group, Follower())
