@@ -24,6 +24,7 @@ from adam_mp.transport.messages import Kind, Message
 
 _LOOK = 0.01  # seconds between two searches for wishes
 _PAIR = 16  # bytes of a sender and its sequence in a COPY
+_WEDGED = 10.0  # seconds without an answer to a COPY, or with the same COPY again and again, for a new connection
 _ALONE = 1.0  # seconds more of silence that a server needs to blame others, if all others are silent
 
 
@@ -62,6 +63,8 @@ class Copying:
         self._run = 0
         self._held: dict[int, _Held] = {}
         self._wishes: tuple[RoleWish, ...] = ()
+        self._unanswered: dict[int, float] = {}  # place -> since when it has answered no COPY
+        self._repeated: dict[int, float] = {}  # sender -> since when it has sent no other COPY than before
         self._looked = self._heard = float("-inf")
         self.outdated = self.full = False
         self.trouble = ""
@@ -76,6 +79,7 @@ class Copying:
         """
         self._map, self._run, self._me = bucket_map, run, bucket_map.place_of(self._identity)
         self.outdated, self._wishes, self._looked = False, (), float("-inf")
+        self._unanswered.clear()
         led = self.leads().keys()
         for number, group in enumerate(bucket_map.copied):
             held = self._held.get(number)
@@ -160,13 +164,20 @@ class Copying:
         """Take the messages that have come, and send copies that are due."""
         while (message := self._path.take()) is not None:
             if message.run == self._run and self._map.place_of(message.sender) is not None:
-                self._take(message)
+                self._take(message, now)
+        if any(now - since > _WEDGED for since in (*self._unanswered.values(), *self._repeated.values())):
+            self._unanswered.clear()
+            self._repeated.clear()
+            self._path.renew()  # a damaged frame may have swallowed all that came after it
         for held in self._held.values():
             if held.leader is not None:
                 for follower, shard in held.leader.due(now):
                     self._send(held.leader, follower, self._table.entries[shard], now)
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: Message, now: float) -> None:
+        place = self._map.place_of(message.sender)
+        if place is not None and message.kind != Kind.COPY:
+            self._unanswered.pop(place, None)
         entry = self._table.entries.get(message.shard)
         held = self._held.get(entry.group) if entry is not None else None
         if entry is None or held is None:
@@ -176,14 +187,14 @@ class Copying:
             return
         self.outdated |= message.map_epoch > held.group.epoch
         if message.kind == Kind.COPY:
-            self._take_copy(held, entry, message)
-        elif held.leader is not None and (place := self._map.place_of(message.sender)) is not None:
+            self._take_copy(held, entry, message, now)
+        elif held.leader is not None and place is not None:
             if message.kind == Kind.COPIED:
                 held.leader.copied(place, message.map_epoch, message.shard, message.version)
             elif message.kind == Kind.MOVED:
                 held.leader.refused(place, message.shard, message.version)
 
-    def _take_copy(self, held: _Held, entry: Entry, message: Message) -> None:
+    def _take_copy(self, held: _Held, entry: Entry, message: Message, now: float) -> None:
         """Take a copy and acknowledge it. MOVED, with this server's map epoch, answers one that it cannot take now."""
         if held.leader is not None and message.map_epoch >= held.group.epoch:
             self._answer(
@@ -194,6 +205,10 @@ class Copying:
         if content is None:
             return
         taken = held.follower.takes(message.map_epoch, message.shard, message.version)
+        if taken is False:
+            self._repeated.setdefault(message.sender, now)
+        else:
+            self._repeated.pop(message.sender, None)
         if taken:
             self._table.take_copy(message.shard, message.version, *content)
         if taken is None:
@@ -220,6 +235,7 @@ class Copying:
         )  # fmt: skip
         if self._post(self._map.servers[follower].identity, copy):
             leader.sent(follower, entry.number, entry.version, entry.applied, now)
+            self._unanswered.setdefault(follower, now)
 
     def _post(self, identity: int, message: Message) -> bool:
         place = self._map.place_of(identity)
