@@ -13,6 +13,7 @@ import pytest
 from adam_mp.transport.messages import Kind
 from adam_mp.transport.sim import BOTH, IN, OUT, Weather
 from tests.params.copies_world import FIRST, TURN, World, copies_of
+from tests.system.reliability import Row, recorded
 
 # What is done to a member for a while; a member that was killed is started again.
 WEATHERS = {
@@ -136,7 +137,9 @@ def in_suite(case):
 @pytest.mark.parametrize("commit", ["copied", "all"])
 @pytest.mark.parametrize("case", [in_suite(case) for case in matrix()])
 def test_a_fault_at_a_part_in_a_moment(case, commit):
-    check_case(case, commit, seed=1)
+    done = f"{case.part} with --copies 3, simulated: {case.fault}, in each moment of a copy, a failover and a re-copy"
+    with recorded(Row(done, "each update is in the weights once; one primary a map epoch; map epochs only grow")):
+        check_case(case, commit, seed=1)
 
 
 def check_case(case, commit, seed):

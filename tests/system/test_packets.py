@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import loaded_tool
 from tests.system.reliability import Row, recorded
 
-EPOCHS, IMAGES = 400, 1900
+EPOCHS, IMAGES = 200, 1900
 SECONDS = 4.0  # that a fault lasts, longer than it takes to replace a server
 PARTS = ("server 1", "server 0", "replica 1")
 NAMES = {"server 1": "parameter server 1", "server 0": "parameter server 0, the coordinator", "replica 1": "replica 1"}

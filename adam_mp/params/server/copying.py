@@ -25,7 +25,8 @@ from adam_mp.transport.messages import Kind, Message
 _LOOK = 0.01  # seconds between two searches for wishes
 _PAIR = 16  # bytes of a sender and its sequence in a COPY
 _WEDGED = 10.0  # seconds without an answer to a COPY, or with the same COPY again and again, for a new connection
-_ALONE = 1.0  # seconds more of silence that a server needs to blame others, if all others are silent
+_ALONE = 3.0  # seconds more of silence after which a server blames others if all of them are silent
+_GAP = 1.0  # seconds without a message after which a server may have been cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Copying:
         self._wishes: tuple[RoleWish, ...] = ()
         self._unanswered: dict[int, float] = {}  # place -> since when it has answered no COPY
         self._repeated: dict[int, float] = {}  # sender -> since when it has sent no other COPY than before
-        self._looked = self._heard = float("-inf")
+        self._looked = self._heard = self._hears_since = float("-inf")
         self.outdated = self.full = False
         self.trouble = ""
 
@@ -245,6 +246,8 @@ class Copying:
 
     def hear(self, now: float) -> None:
         """Note that somebody spoke to this server, on another way than that of copies: it is not cut off."""
+        if now - self._heard > _GAP:
+            self._hears_since = now
         self._heard = now
 
     def wishes(self, now: float) -> tuple[RoleWish, ...]:
@@ -275,14 +278,20 @@ class Copying:
         others = {place: server.copies for place, server in enumerate(self._map.servers) if place != self._me}
         silences = {place: self._path.silence(address) for place, address in others.items()}
         unheard = {place: self._path.unheard(address) for place, address in others.items()}
-        patience = self._settings.patience
-        if others and min(unheard.values()) > patience:
-            # This server hears no other: it may be the one that is cut off. Then it blames nobody. If it hears
-            # replicas, the others may all be dead; but if they live, they replace this server first.
-            wait = _ALONE if len(others) > 1 else 0.0
-            is_cut_off = now - self._heard > min(unheard.values()) - patience / 2
-            silences = {place: 0.0 if is_cut_off else silent - wait for place, silent in silences.items()}
+        lonely = min(unheard.values(), default=0.0) - self._settings.patience
+        if lonely > 0 and not self._may_blame(lonely, len(others), now):
+            return dict.fromkeys(range(len(self._map.servers)), 0.0)
         return {self._me or 0: 0.0, **silences}
+
+    def _may_blame(self, lonely: float, others: int, now: float) -> bool:
+        """Tell whether the others are to blame, all of which this server has not heard for `lonely` seconds too long.
+
+        It may be the one that is cut off, or was until just now. If replicas speak to it all the time, it is not. Then
+        the others may all be dead; if they live, they replace this server before it blames them.
+        """
+        if others == 1:
+            return now - self._heard < lonely + self._settings.patience / 2
+        return lonely > _ALONE and now - self._heard <= _GAP and now - self._hears_since > _ALONE
 
     def behind(self) -> tuple[Lag, ...]:
         """Return how far behind the copies of this server's groups are."""
