@@ -40,6 +40,15 @@ def test_a_run_on_seven_machines_survives_what_happens_to_them(drill, machines, 
     assert summary["twice"] == 0
 
 
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_run_with_copies_survives_what_happens_to_servers_and_the_coordinator(drill, machines, tmp_path):
+    with drill.Run(machines, tmp_path, EPOCHS, ("--model", "lenet"), drill.COPIED) as run:
+        summary = drill.drill(run, tuple(drill.in_turn(("server 1", "server 0"), 3.0)), 1000, print)
+    assert summary["images_trained"] == EPOCHS * 57_000
+    assert summary["test_accuracy"] > 0.98
+
+
 def test_a_cut_cable_carries_nothing(drill, machines):
     def reaches():
         done = drill._ip("netns", "exec", machines.space(1), sys.executable, "-c", PING, machines.address(2))

@@ -68,7 +68,7 @@ class Member:
     @property
     def _again(self) -> float:
         """Seconds after a loss for which this server gets no new copies."""
-        return LIVING * 2 ** min(max(self.losses - 1, 0), _MOST_DOUBLINGS)
+        return LIVING * 2.0 ** min(max(self.losses - 1, 0), _MOST_DOUBLINGS)
 
     def lose(self, listened: float) -> None:
         """Note that another server found this one silent. Several find it at about the same time: that is one loss."""
