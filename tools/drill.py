@@ -320,6 +320,16 @@ class Run:
                 raise DrillError(f"copies are missing after {seconds:g} s: {self.status()}")
         return time.monotonic() - began
 
+    def ends_within(self, seconds: float) -> bool:
+        """Look for a second at the last epoch; tell whether it is over soon, if all goes on as it does now."""
+        first, began = self.status(), time.monotonic()
+        if first["epoch"] < self.epochs:
+            return False
+        time.sleep(1)
+        last = self.status()
+        trained = last["trained"] - first["trained"]
+        return bool(trained * seconds >= (last["images"] - last["trained"]) * (time.monotonic() - began))
+
     def finish(self, seconds: float) -> dict[str, Any]:
         """Wait for the run's end; return the summary of the replica that led."""
         replicas = [self.parts[name] for name in self.parts if name.startswith("replica")]
@@ -383,9 +393,9 @@ def cut_over_the_end(name: str, seconds: float) -> Callable[[Run], None]:
 
     def fault(run: Run) -> None:
         deadline = time.monotonic() + 10 * PATIENCE
-        while run.status()["epoch"] < run.epochs - 1:
+        while not run.ends_within(seconds / 2):
             if time.monotonic() > deadline:
-                raise DrillError(f"the last epoch does not begin: {run.status()}")
+                raise DrillError(f"the end of the run does not come near: {run.status()}")
         began = time.monotonic()
         run.machines.cut(run.shape.machine(name))
         try:
@@ -490,7 +500,8 @@ def drill(
         before = run.trained_here()
         began = time.monotonic()
         fault.deed(run)
-        during = sum(images - before.get(identity, 0) for identity, images in run.trained_here().items())
+        # A replica that has just joined a restarted coordinator has not told yet what it trained.
+        during = sum(max(0, images - before.get(identity, 0)) for identity, images in run.trained_here().items())
         seconds = time.monotonic() - began
         after = run.goes_on(images)
         line = f"{fault.words}: {during:,} images meanwhile, {images:,} more {after:.1f} s after it"
