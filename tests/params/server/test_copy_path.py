@@ -74,6 +74,17 @@ def test_a_server_that_makes_its_connections_anew_is_heard_on(pair):
     assert wait_until(paths[1].take, "a copy").sender == 20
 
 
+def test_a_connection_that_this_side_ends_tells_nothing_of_the_other():
+    for forgets in (False, True):
+        others = Others(PATIENCE)
+        others.expect(frozenset({"a"}))
+        others.see("a", True)
+        if forgets:
+            others.forget_reached("a")
+        others.see("a", False)
+        assert (others.silence("a") > PATIENCE) is not forgets
+
+
 def test_silence_is_counted_while_this_server_listens():
     others = Others(0.5)
     others.expect(frozenset({"a", "b"}))
