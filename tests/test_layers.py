@@ -87,7 +87,6 @@ TESTED_BY = {
     "params.run.course": "params/run/test_coordinator.py",
     "params.run.epoch_batches": "params/run/test_coordinator.py",
     "params.run.leadership": "params/run/test_coordinator.py",
-    "params.run.member": "params/run/test_membership.py",
     "params.run.news": "params/run/test_coordinator.py",
     "params.run.replies": "params/replica/test_exchange.py",
     "params.run.roster": "params/test_returning.py",
@@ -284,3 +283,12 @@ def test_each_module_has_its_tests():
             assert (tests / TESTED_BY[inside]).exists(), f"{TESTED_BY[inside]}, which is to test {name}, does not exist"
     assert not own & set(TESTED_BY), "these have tests of their own"
     assert {f"adam_mp.{inside}" for inside in TESTED_BY} <= {name for name, _ in modules()}
+
+
+def test_nothing_is_decided_by_the_clock_of_the_day():
+    """It may jump, and differs between machines; only the name of a new run folder has it."""
+    reads = re.compile(
+        r"\btime\.(time|time_ns|localtime|gmtime|strftime|ctime)\(|datetime\.now\(|\b(utcnow|today)\(|_REALTIME"
+    )
+    found = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py") if reads.search(path.read_text())]
+    assert found == ["training/folder/run_folder.py"]

@@ -4,6 +4,10 @@ Needs root and `ip` (iproute2). Three parameter servers, one of them without sna
 data server, with keys, train MNIST; while they do, parts are killed and started again, the network is cut and healed,
 broken frames are thrown at the servers, another user knocks. One replica is cut off while the run ends. What must hold
 is checked at the end, and the table of what was done and seen is printed.
+
+`--copies 3` drills nine machines instead: four servers with copies of all weights, three replicas, two data servers.
+Servers, the first one with the coordinator among them, replicas and data servers are killed, stopped and cut off in
+turn, each for longer than the others wait before they replace it.
 """
 
 from __future__ import annotations
@@ -20,15 +24,50 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PATIENCE = 120.0  # seconds that anything may take
-MACHINES = {"server 0": 1, "server 1": 2, "server 2": 3, "replica 0": 4, "replica 1": 5, "data 0": 6}
-DESK = 7  # from which the run is watched
-_WITHOUT_SNAPSHOTS = "server 2"
+IMAGES = 57_000  # of an epoch: what --validation leaves of MNIST
 _NOBODY = 65534  # the user and group that own nothing
+BOTH, OUT, IN = "both", "out", "in"  # what a cut takes: all, what the machine sends, what others send to it
+_ADAM_MP = (sys.executable, "-m", "adam_mp")
+_NOBODYS = "02:00:00:00:00:fe"  # the hardware address of no machine
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """The parts of a run, by name: each has a machine of its own, in this order; the run is watched from one more.
+
+    `forgetful` are servers without snapshots. With `copies` above 1, all weights are on so many servers.
+    """
+
+    parts: tuple[str, ...]
+    forgetful: tuple[str, ...] = ()
+    copies: int = 1
+
+    def machine(self, name: str) -> int:
+        """Return the number of a part's machine, from 1."""
+        return self.parts.index(name) + 1
+
+    @property
+    def desk(self) -> int:
+        """The machine from which the run is watched."""
+        return len(self.parts) + 1
+
+    def of(self, kind: str) -> tuple[str, ...]:
+        """Return the parts of a kind: "server", "replica" or "data"."""
+        return tuple(name for name in self.parts if name.startswith(kind))
+
+
+PLAIN = Shape(("server 0", "server 1", "server 2", "replica 0", "replica 1", "data 0"), ("server 2",))
+COPIED = Shape(
+    ("server 0", "server 1", "server 2", "server 3", "replica 0", "replica 1", "replica 2", "data 0", "data 1"),
+    ("server 2", "server 3"), copies=3,
+)  # fmt: skip
 
 
 class DrillError(Exception):
@@ -87,12 +126,20 @@ class Machines:
         """Return its address."""
         return f"10.77.0.{number}"
 
-    def cut(self, number: int) -> None:
-        """Take the cable out: what is sent to and from it is lost, and nobody is told."""
-        _must("-n", f"{self._prefix}-switch", "link", "set", f"port{number}", "nomaster")
+    def cut(self, number: int, way: str = BOTH) -> None:
+        """Take the cable out, or one of its ways: what is lost is lost, and nobody is told."""
+        if way == BOTH:
+            _must("-n", f"{self._prefix}-switch", "link", "set", f"port{number}", "nomaster")
+            return
+        others = [other for other in range(1, self.count + 1) if other != number]
+        for sender, target in [(number, other) if way == OUT else (other, number) for other in others]:
+            entry = (self.address(target), "lladdr", _NOBODYS, "dev", "eth0", "nud", "permanent")
+            _must("-n", self.space(sender), "neigh", "replace", *entry)
 
     def heal(self, number: int) -> None:
         """Put it back."""
+        for other in range(1, self.count + 1):
+            _must("-n", self.space(other), "neigh", "flush", "dev", "eth0", "nud", "permanent")
         _must("-n", f"{self._prefix}-switch", "link", "set", f"port{number}", "master", "switch")
 
 
@@ -107,13 +154,13 @@ def _must(*arguments: str) -> None:
 
 
 class Part:
-    """A command of adam_mp on one of the machines."""
+    """A command on one of the machines."""
 
-    def __init__(self, space: str, folder: Path, name: str, arguments: Sequence[str]) -> None:
+    def __init__(self, space: str, folder: Path, name: str, command: Sequence[str]) -> None:
         self.name = name
         self.log = folder / f"{name}-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
-            command = ["ip", "netns", "exec", space, sys.executable, "-m", "adam_mp", *arguments]
+            command = ["ip", "netns", "exec", space, *command]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def said(self) -> str:
@@ -129,6 +176,14 @@ class Part:
         self.process.kill()
         self.process.wait()
 
+    def send(self, number: int) -> None:
+        """Send a signal to all of its processes."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.process.pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.send_signal(number)
+
     def end(self, seconds: float) -> int:
         """Wait for its end; return its exit code."""
         try:
@@ -138,17 +193,20 @@ class Part:
 
 
 class Run:
-    """The parts of a run, each on the machine that `MACHINES` says."""
+    """The parts of a run, each on the machine that its shape says; `more` are settings of its replicas.
 
-    COUNT = DESK
+    `machines` are Machines, or a PacketSwitch.
+    """
 
-    def __init__(self, machines: Machines, folder: Path, epochs: int, more: Sequence[str] = ()) -> None:
-        self.machines, self.folder, self.epochs, self.more = machines, folder, epochs, more
+    def __init__(
+        self, machines: Any, folder: Path, epochs: int, more: Sequence[str] = (), shape: Shape = PLAIN
+    ) -> None:  # fmt: skip
+        self.machines, self.folder, self.epochs, self.more, self.shape = machines, folder, epochs, more, shape
         self.parts: dict[str, Part] = {}
         self.ended: list[Part] = []  # those that were killed
         self.watch: Part | None = None
         self.key = folder / "key"
-        subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(self.key)], check=True, capture_output=True)
+        subprocess.run([*_ADAM_MP, "keygen", str(self.key)], check=True, capture_output=True)
         self.coordinator = self.address("server 0")
 
     def __enter__(self) -> Run:
@@ -157,44 +215,49 @@ class Run:
     def __exit__(self, *_: Any) -> None:
         for part in (*self.parts.values(), *([self.watch] if self.watch else [])):
             if part.alive():
+                part.send(signal.SIGCONT)
                 part.kill()
 
     def start(self, name: str) -> None:
         """Start a part, or start it again."""
         if name in self.parts:
             self.ended.append(self.parts[name])
-        part = Part(self.machines.space(MACHINES[name]), self.folder, name.replace(" ", "-"), self._arguments(name))
-        self.parts[name] = part
+        space = self.machines.space(self.shape.machine(name))
+        self.parts[name] = Part(space, self.folder, name.replace(" ", "-"), self._command(name))
 
-    def _arguments(self, name: str) -> tuple[str, ...]:
+    def _command(self, name: str) -> tuple[str, ...]:
         """Return the command of a part."""
         keys = ("--key-file", str(self.key))
         kind, number = name.rsplit(" ", 1)
         if kind == "replica":
+            data = self.shape.of("data")
             return (
-                "train", "--join", self.coordinator, *keys, "--cores", "1", "--epochs", str(self.epochs), "--json",
-                "--data-from", self.address("data 0"), "--run-dir", self._run_dir(int(number)), *self.more,
+                *_ADAM_MP, "train", "--join", self.coordinator, *keys, "--cores", "1", "--epochs", str(self.epochs),
+                "--json", *(("--data-from", ",".join(map(self.address, data))) if data else ()),
+                "--run-dir", self._run_dir(int(number)), *self.more,
             )  # fmt: skip
         listen = ("--listen", self.address(name))
         if kind == "data":
             data = [value for pair in itertools.pairwise(self.more) if pair[0] == "--data" for value in pair]
-            return ("serve-data", *listen, "--cores", "1", *data, *keys)
-        servers = sum(other.startswith("server") for other in MACHINES)
-        place = ("--servers", str(servers)) if name == "server 0" else ("--join", self.coordinator)
-        kept = () if name == _WITHOUT_SNAPSHOTS else ("--snapshots", str(self.folder / f"state-{number}"))
-        return ("serve-params", *listen, *place, *kept, *keys)
+            return (*_ADAM_MP, "serve-data", *listen, "--cores", "1", *data, *keys)
+        first = ("--servers", str(len(self.shape.of("server"))))
+        place = first if name == "server 0" else ("--join", self.coordinator)
+        kept = () if name in self.shape.forgetful else ("--snapshots", str(self.folder / f"state-{number}"))
+        copies = ("--copies", str(self.shape.copies)) if self.shape.copies > 1 else ()
+        return (*_ADAM_MP, "serve-params", *listen, *place, *copies, *kept, *keys)
 
     def address(self, name: str) -> str:
         """Return where a part listens."""
-        return f"{self.machines.address(MACHINES[name])}:{7800 if name.startswith('data') else 7700}"
+        port = 7800 if name.startswith("data") else 7700
+        return f"{self.machines.address(self.shape.machine(name))}:{port}"
 
     def _run_dir(self, index: int) -> str:
         number = sum(part.name == f"replica-{index}" for part in self.ended)
         return str(self.folder / f"run-{index}-{number}")
 
     def begin(self) -> None:
-        """Start all parts, the servers last: the order must not matter."""
-        for name in ("replica 1", "data 0", "replica 0", "server 2", "server 1", "server 0"):
+        """Start all parts, the first server last: the order must not matter."""
+        for name in reversed(self.shape.parts):
             self.start(name)
 
     def status(self) -> dict[str, Any]:
@@ -214,8 +277,8 @@ class Run:
 
     def _ask(self, *more: str, key: Path | None = None) -> Part:
         """Ask for the run's status at the desk."""
-        arguments = ("status", self.coordinator, "--json", "--key-file", str(key or self.key), *more)
-        return Part(self.machines.space(DESK), self.folder, "status", arguments)
+        command = (*_ADAM_MP, "status", self.coordinator, "--json", "--key-file", str(key or self.key), *more)
+        return Part(self.machines.space(self.shape.desk), self.folder, "status", command)
 
     def is_shown_to(self, key: Path) -> bool:
         """Tell whether the holder of `key` is shown the status."""
@@ -244,6 +307,29 @@ class Run:
                 raise DrillError(f"no {images} images are trained within {seconds:g} s: {self.status()}")
             time.sleep(0.2)
 
+    def is_whole(self) -> bool:
+        """Tell whether each bucket group is on as many servers as it should be, all of them in sync."""
+        groups = (self.status()["map"] or {}).get("groups") or []
+        return all(len(in_sync) == self.shape.copies - 1 and not joining for _, _, in_sync, joining, _ in groups)
+
+    def becomes_whole(self, seconds: float = PATIENCE) -> float:
+        """Wait until lost copies have been made anew; return after how many seconds that was."""
+        began = time.monotonic()
+        while self.shape.copies > 1 and not self.is_whole():
+            if time.monotonic() - began > seconds:
+                raise DrillError(f"copies are missing after {seconds:g} s: {self.status()}")
+        return time.monotonic() - began
+
+    def ends_within(self, seconds: float) -> bool:
+        """Look for a second at the last epoch; tell whether it is over soon, if all goes on as it does now."""
+        first, began = self.status(), time.monotonic()
+        if first["epoch"] < self.epochs:
+            return False
+        time.sleep(1)
+        last = self.status()
+        trained = last["trained"] - first["trained"]
+        return bool(trained * seconds >= (last["images"] - last["trained"]) * (time.monotonic() - began))
+
     def finish(self, seconds: float) -> dict[str, Any]:
         """Wait for the run's end; return the summary of the replica that led."""
         replicas = [self.parts[name] for name in self.parts if name.startswith("replica")]
@@ -252,9 +338,9 @@ class Run:
             code = part.end(seconds)
             if code:
                 raise DrillError(f"{part.name} ended with exit code {code}: {part.said()[-2000:]}")
-        data = self.parts["data 0"]
-        data.process.send_signal(signal.SIGTERM)
-        data.end(20)
+        for name in self.shape.of("data"):
+            self.parts[name].process.send_signal(signal.SIGTERM)
+            self.parts[name].end(20)
         summaries = [json.loads(part.said().strip().splitlines()[-1]) for part in replicas]
         led = [summary for summary in summaries if summary["test_accuracy"] is not None]
         if not led:
@@ -276,15 +362,28 @@ def kill(name: str, away: float = 0.0) -> Callable[[Run], None]:
     return fault
 
 
-def cut(name: str, seconds: float) -> Callable[[Run], None]:
-    """Cut a part's machine off."""
+def stop(name: str, seconds: float) -> Callable[[Run], None]:
+    """Stop all processes of a part for a while."""
 
     def fault(run: Run) -> None:
-        run.machines.cut(MACHINES[name])
+        run.parts[name].send(signal.SIGSTOP)
         try:
             time.sleep(seconds)
         finally:
-            run.machines.heal(MACHINES[name])
+            run.parts[name].send(signal.SIGCONT)
+
+    return fault
+
+
+def cut(name: str, seconds: float, way: str = BOTH) -> Callable[[Run], None]:
+    """Cut a part's machine off, one way or both."""
+
+    def fault(run: Run) -> None:
+        run.machines.cut(run.shape.machine(name), way)
+        try:
+            time.sleep(seconds)
+        finally:
+            run.machines.heal(run.shape.machine(name))
 
     return fault
 
@@ -294,18 +393,18 @@ def cut_over_the_end(name: str, seconds: float) -> Callable[[Run], None]:
 
     def fault(run: Run) -> None:
         deadline = time.monotonic() + 10 * PATIENCE
-        while run.status()["epoch"] < run.epochs - 1:
+        while not run.ends_within(seconds / 2):
             if time.monotonic() > deadline:
-                raise DrillError(f"the last epoch does not begin: {run.status()}")
+                raise DrillError(f"the end of the run does not come near: {run.status()}")
         began = time.monotonic()
-        run.machines.cut(MACHINES[name])
+        run.machines.cut(run.shape.machine(name))
         try:
             while run.status()["phase"] != "done":
                 if time.monotonic() - began > seconds:
                     raise DrillError(f"the run is not over within a cut of {seconds:g} s: {run.status()}")
             time.sleep(max(0.0, began + seconds - time.monotonic()))
         finally:
-            run.machines.heal(MACHINES[name])
+            run.machines.heal(run.shape.machine(name))
 
     return fault
 
@@ -319,7 +418,7 @@ def knock(run: Run) -> None:
         f"os.setgroups([]); os.setgid({_NOBODY}); os.setuid({_NOBODY})\n"
         "sys.exit(main.main(sys.argv[1:]))\n"
     )
-    here = ["ip", "netns", "exec", run.machines.space(MACHINES["server 0"]), sys.executable, "-c", script]
+    here = ["ip", "netns", "exec", run.machines.space(run.shape.machine("server 0")), sys.executable, "-c", script]
     ask = [*here, "status", run.coordinator, "--deadline", "5"]
     for keys, expected in (((), "without keys"), (("--key-file", str(run.key)), "cannot read key file")):
         asked = subprocess.run([*ask, *keys], capture_output=True, text=True, timeout=PATIENCE, check=False)
@@ -337,11 +436,11 @@ def throw(run: Run) -> None:
         "            link.sendall(os.urandom(size))\n"
     )
     targets = [run.machines.address(number) for number in (1, 2)]
-    command = ["ip", "netns", "exec", run.machines.space(DESK), sys.executable, "-c", script, *targets]
+    command = ["ip", "netns", "exec", run.machines.space(run.shape.desk), sys.executable, "-c", script, *targets]
     with contextlib.suppress(subprocess.CalledProcessError):  # a server may hang up while it is spoken to
         subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
     wrong = run.folder / "wrong-key"
-    subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(wrong)], check=True, capture_output=True)
+    subprocess.run([*_ADAM_MP, "keygen", str(wrong)], check=True, capture_output=True)
     if run.is_shown_to(wrong):
         raise DrillError("status was shown to somebody with other keys")
     wrong.unlink()
@@ -359,7 +458,7 @@ FAULTS = (
     Fault("broken frames and wrong keys", throw),
     Fault("another user of the coordinator's machine knocks", knock),
     Fault("parameter server killed -9, started again from its snapshot", kill("server 1")),
-    Fault("parameter server without snapshots killed -9, started again", kill(_WITHOUT_SNAPSHOTS)),
+    Fault("parameter server without snapshots killed -9, started again", kill("server 2")),
     Fault("coordinator killed -9, started again from its snapshot", kill("server 0")),
     Fault("the only data server killed -9, started again after 2 s", kill("data 0", 2)),
     Fault("the only data server killed -9, started again after 20 s", kill("data 0", 20)),
@@ -371,6 +470,21 @@ FAULTS = (
     Fault("a replica cut off for 30 s: taken for dead, and back", cut("replica 1", 30)),
 )
 LAST = Fault("a replica cut off for 30 s while the run ends", cut_over_the_end("replica 1", 30))
+
+
+def in_turn(victims: Sequence[str], seconds: float = 5.0) -> Iterator[Fault]:
+    """Kill each victim, stop it, and cut it off in each way."""
+    for name in victims:
+        yield Fault(f"{name} killed -9, started again after {seconds:g} s", kill(name, seconds))
+        yield Fault(f"{name} stopped for {seconds:g} s", stop(name, seconds))
+        yield Fault(f"{name} cut off for {seconds:g} s", cut(name, seconds))
+        yield Fault(f"what {name} sends lost for {seconds:g} s", cut(name, seconds, OUT))
+        yield Fault(f"what is sent to {name} lost for {seconds:g} s", cut(name, seconds, IN))
+
+
+# Who is struck in a run with copies: an old and a new server without snapshots, the coordinator, and one of each other
+# kind. Parts of other kinds, which this run has not, need only be named here and in `Run._command`.
+VICTIMS = ("server 1", "server 3", "server 0", "replica 1", "data 0")
 
 
 def drill(
@@ -386,10 +500,14 @@ def drill(
         before = run.trained_here()
         began = time.monotonic()
         fault.deed(run)
-        during = sum(images - before.get(identity, 0) for identity, images in run.trained_here().items())
+        # A replica that has just joined a restarted coordinator has not told yet what it trained.
+        during = sum(max(0, images - before.get(identity, 0)) for identity, images in run.trained_here().items())
         seconds = time.monotonic() - began
         after = run.goes_on(images)
-        tell(f"{seconds:6.1f} s   {fault.words}: {during:,} images meanwhile, {images:,} more {after:.1f} s after it")
+        line = f"{fault.words}: {during:,} images meanwhile, {images:,} more {after:.1f} s after it"
+        if run.shape.copies > 1:
+            line += f", all copies {after + run.becomes_whole():.1f} s after it"
+        tell(f"{seconds:6.1f} s   {line}")
     state = run.status()
     if state["phase"] == "done":
         raise DrillError("the run was over before all faults; give it more --epochs")
@@ -406,17 +524,24 @@ def drill(
 def main() -> int:
     """Run the drill that the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--copies", type=int, default=1, choices=(1, COPIED.copies))
+    parser.add_argument("--victims", default=",".join(VICTIMS), help="parts that are struck with --copies, in turn")
     parser.add_argument("--epochs", type=int, default=34)
     parser.add_argument("--images", type=int, default=5000, help="images trained between two faults")
     parser.add_argument("--accuracy", type=float, default=0.99, help="the least test accuracy")
+    parser.add_argument("--model", default="mnist", help="the network")
     parser.add_argument("--keep", type=Path, help="a folder for the logs, which are thrown away otherwise")
     values = parser.parse_args()
+    shape, faults = (COPIED, tuple(in_turn(values.victims.split(",")))) if values.copies > 1 else (PLAIN, FAULTS)
     folder = Path(tempfile.mkdtemp(prefix="drill-"))
+    more = ("--model", values.model)
     try:
-        with Machines(Run.COUNT) as machines, Run(machines, folder, values.epochs) as run:
-            summary = drill(run, FAULTS, values.images, lambda line: print(line, flush=True), LAST)
+        with Machines(shape.desk) as machines, Run(machines, folder, values.epochs, more, shape) as run:
+            summary = drill(run, faults, values.images, lambda line: print(line, flush=True), LAST)
         figures = ("test_accuracy", "images_trained", "updates", "staleness_mean", "seconds", "twice")
         print({name: summary[name] for name in figures})
+        if summary["images_trained"] != values.epochs * IMAGES:
+            raise DrillError(f"{summary['images_trained']} images are counted; expected {values.epochs * IMAGES}")
         if summary["test_accuracy"] < values.accuracy:
             raise DrillError(f"test accuracy {summary['test_accuracy']}; expected {values.accuracy} or more")
     except DrillError as error:

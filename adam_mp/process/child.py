@@ -52,6 +52,7 @@ class Child:
         self._process = process
         self._output = output
         self._held = held  # the writing end of the child's input: the child lives while it is open
+        self._seen = 0  # bytes of its output that `new_lines` has returned
         self._kills = memory_kills()
         self._wanted_memory: bool | None = False
         self._looked = False  # whether `_wanted_memory` is known
@@ -127,6 +128,14 @@ class Child:
         """Return what the child printed from byte `begin` of its output on."""
         size = os.fstat(self._output.fileno()).st_size
         return os.pread(self._output.fileno(), max(0, size - begin), begin).decode(errors="replace")
+
+    def new_lines(self) -> list[str]:
+        """Return the whole lines that the child has printed since the last call."""
+        size = os.fstat(self._output.fileno()).st_size
+        said = os.pread(self._output.fileno(), size - self._seen, self._seen)
+        whole = said[: said.rfind(b"\n") + 1]
+        self._seen += len(whole)
+        return whole.decode(errors="replace").splitlines()
 
     def wait(self, deadline: float) -> bool:
         """Wait until the child has ended, or until `deadline` (of time.monotonic); tell whether it has ended."""

@@ -24,6 +24,7 @@ _DEAF = 3.0  # seconds without any answer of the peer's kernel
 _ATTEMPTS = 3  # unanswered attempts to send the same bytes
 _PROBES = 2  # unanswered probes of a peer that had no room for more bytes
 _LOOK = 0.5  # seconds between looks at the connections
+_GIVEN_UP = 6.0  # seconds without any event: more than an attempt to connect and the handshake may take
 _SELDOM = 0.02  # seconds between looks at the monitor by `step_if_due`
 # Offsets in the kernel's struct tcp_info: probes without an answer; milliseconds since an answer; segments sent again.
 _PROBES_AT, _HEARD_AT, _RESENT_AT, _INFO_BYTES = 3, 56, 100, 104
@@ -68,12 +69,19 @@ class Connections:
         self._socket, self._has_keys = of, has_keys
         self._failing = 0  # connections whose handshake failed and whose end the monitor has not reported yet
         self._open: dict[int, _Heard] = {}  # by the connections' descriptors
-        self._taken = self._looked = time.monotonic()
+        self._taken = self._looked = self._event = time.monotonic()
 
     @property
     def is_open(self) -> bool:
         """Whether a connection is open, with or without its handshake done."""
         return bool(self._open)
+
+    def is_given_up(self, now: float) -> bool:
+        """Whether ZeroMQ does not dial any more: it never does after a handshake that it could not read."""
+        if self.reached or now - self._event <= _GIVEN_UP:
+            return False
+        self.step()
+        return not self.reached and now - self._event > _GIVEN_UP
 
     def step_if_due(self) -> None:
         """Call `step`, unless that was done in the last 20 ms: a look takes longer than sending a small message."""
@@ -97,6 +105,7 @@ class Connections:
             self.monitor.close(0)
 
     def _take(self, event: int, value: int) -> None:
+        self._event = time.monotonic()
         if event & _OPENED:
             self._open[value] = _Heard(time.monotonic(), 0)
         elif event == zmq.EVENT_DISCONNECTED:

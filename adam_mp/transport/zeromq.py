@@ -5,8 +5,11 @@ payload. Large payloads are sent from the caller's memory and received into memo
 Queues hold `_QUEUE` messages a peer in each direction; when a queue is full, `send` returns None.
 
 A connection that dies while bytes are on their way is found and ended by `connections`, an idle one by the kernel (TCP
-keep-alive). A dialer dials again for as long as it lives. ZeroMQ's own heartbeats are off: they end a connection whose
-peer is only slow to read. Payloads that were queued for a dead connection become `done` when the endpoint is next used.
+keep-alive). A dialer dials again for as long as it lives. Bytes that are damaged on the way do worse: ZeroMQ never
+again dials a peer whose handshake it cannot read, and a frame with a wrong length swallows all that comes after it. So
+a dialer also dials peers anew that ZeroMQ has given up, and those that have taken nothing or answered nothing for
+`_WEDGED` seconds. ZeroMQ's own heartbeats are off: they end a connection whose peer is only slow to read. Payloads that
+were queued for a dead connection become `done` when the endpoint is next used.
 
 With keys, both sides prove that they hold the same key file, and everything that goes over TCP is encrypted (CURVE).
 """
@@ -24,7 +27,7 @@ from typing import Any
 
 import zmq
 
-from adam_mp.errors import PlaceError, TransportError
+from adam_mp.errors import AdamError, PlaceError, TransportError
 from adam_mp.machine import keep_freed_memory
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.connections import MUTE, Connections
@@ -42,6 +45,8 @@ _LINGER = 500  # milliseconds
 _HELLO = 3000  # milliseconds for the handshake of a new connection
 _DIAL = 2000  # milliseconds for the kernel to connect, then ZeroMQ dials anew: the kernel itself tries ever more rarely
 _REDIAL, _SLOWEST_REDIAL = 100, 500  # milliseconds between two dials: at first, and at most
+_WEDGED = 10.0  # seconds in which this side listened for an answer
+_LOOK = 0.5  # seconds between two looks for it; if twice that have passed, this process did not listen
 _MOST_PARTS = 8  # frames of a message that are kept; more are read and thrown away
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
@@ -199,10 +204,17 @@ class SocketListener:
 
 
 class SocketDialer:
-    """The endpoint that dials peers; a peer is named by the place that was dialled. Only one thread may use it."""
+    """The endpoint that dials peers; a peer is named by the place that was dialled. Only one thread may use it.
 
-    def __init__(self, keys: Keys | None) -> None:
+    `answered` says that peers answer what is sent to them; what they do not answer, the user of a dialer sends again.
+    """
+
+    def __init__(self, keys: Keys | None, answered: bool = True) -> None:
         keep_freed_memory()
+        self._answered, self._looked = answered, time.monotonic()
+        # For how many seconds peers have not answered, and taken nothing that was to be sent.
+        self._unanswered: dict[Place, float] = {}
+        self._refusing: dict[Place, float] = {}
         self._keys, self._tally = keys, _Tally()
         self._context = zmq.Context()
         self._sockets: dict[Place, zmq.Socket[bytes]] = {}
@@ -236,8 +248,33 @@ class SocketDialer:
             self.hang_up(address)
             raise PlaceError(f"cannot dial {address}: {_reason(error)}; give HOST:PORT or unix:FILE") from None
 
+    def renew(self, address: Place) -> None:
+        """Close the connection to a peer and dial anew; what was sent and has not left is lost."""
+        trouble = self._connections[address].trouble if address in self._connections else ""
+        self.hang_up(address)
+        with contextlib.suppress(AdamError):  # then there is no connection, and whoever needs one dials
+            self.dial(address)
+            self._connections[address].trouble = trouble
+
+    def _look_after(self) -> None:
+        """Twice a second, dial peers anew that ZeroMQ has given up, or that have taken or answered nothing for long."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return
+        passed, self._looked = min(now - self._looked, 2 * _LOOK), now
+        for seconds in (self._unanswered, self._refusing):
+            for address in seconds:
+                seconds[address] += passed
+        for address, connections in list(self._connections.items()):
+            stands = max(self._unanswered.get(address, 0.0), self._refusing.get(address, 0.0))
+            is_wedged = connections.reached and stands > _WEDGED
+            if is_wedged or connections.is_given_up(now):
+                self.renew(address)
+
     def hang_up(self, address: Place) -> None:
         """Close the connection to a peer and forget the peer."""
+        self._unanswered.pop(address, None)
+        self._refusing.pop(address, None)
         socket, connections = self._sockets.pop(address, None), self._connections.pop(address, None)
         if socket is not None and connections is not None:
             self._poller.unregister(socket)
@@ -250,6 +287,7 @@ class SocketDialer:
 
     def send(self, peer: Place, message: Message) -> Sent | None:
         """See `Endpoint.send`; returns None also while there is no connection to the peer."""
+        self._look_after()
         socket = self._sockets.get(peer)
         if socket is None:  # `dial` failed
             return None
@@ -258,7 +296,11 @@ class SocketDialer:
             socket.send(encode(message), zmq.SNDMORE | zmq.DONTWAIT)
         except zmq.ZMQError:
             self._tally.values["full"] += 1
+            self._refusing.setdefault(peer, 0.0)
             return None
+        self._refusing.pop(peer, None)
+        if self._answered:
+            self._unanswered.setdefault(peer, 0.0)
         return _send_payload(socket, message, self._tally)
 
     def receive(self, seconds: float) -> tuple[Place, Message] | None:
@@ -275,11 +317,14 @@ class SocketDialer:
                 except zmq.Again:
                     continue
                 with contextlib.suppress(FrameError):
-                    return address, _message(parts, self._tally)
+                    message = _message(parts, self._tally)
+                    self._unanswered.pop(address, None)
+                    return address, message
             left = deadline - time.monotonic()
             found = {socket for socket, _ in self._poller.poll(max(0, round(left * 1000)))}
             if left <= 0:
                 if not found:
+                    self._look_after()
                     return None
                 late -= 1
             self._ready = [address for address, socket in self._sockets.items() if socket in found]

@@ -259,6 +259,18 @@ def test_it_tells_its_stacks(run_child, tmp_path):
     assert child.exit_code is None
 
 
+def test_its_new_lines_are_whole_and_come_once(run_child):
+    child = ended(run_child(tasks.fail, "no"))
+    assert child.new_lines()[-1] == "ValueError: no"
+
+    def prints(text):
+        os.pwrite(child._output.fileno(), text, os.fstat(child._output.fileno()).st_size)
+        return child.new_lines()
+
+    assert prints(b"half \xc4") == []
+    assert prints(b"\x8d of it\nmore") == ["half \u010d of it"]
+
+
 def test_one_that_is_asked_before_it_can_answer_lives(run_child, tmp_path):
     child = run_child(tasks.sleep, str(tmp_path / "pid"))
     child.ask(signal.SIGUSR1)

@@ -21,7 +21,7 @@ def drill():
 def machines(drill):
     if not drill.Machines.can_be_made():
         pytest.skip("network namespaces cannot be made here")
-    with drill.Machines(drill.Run.COUNT) as machines:
+    with drill.Machines(drill.COPIED.desk) as machines:
         yield machines
 
 
@@ -38,6 +38,15 @@ def test_a_run_on_seven_machines_survives_what_happens_to_them(drill, machines, 
     assert summary["images_trained"] == EPOCHS * 57_000
     assert summary["test_accuracy"] > 0.985
     assert summary["twice"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_run_with_copies_survives_what_happens_to_servers_and_the_coordinator(drill, machines, tmp_path):
+    with drill.Run(machines, tmp_path, EPOCHS, ("--model", "lenet"), drill.COPIED) as run:
+        summary = drill.drill(run, tuple(drill.in_turn(("server 1", "server 0"), 3.0)), 1000, print)
+    assert summary["images_trained"] == EPOCHS * 57_000
+    assert summary["test_accuracy"] > 0.98
 
 
 def test_a_cut_cable_carries_nothing(drill, machines):
@@ -59,6 +68,29 @@ def test_a_cut_cable_carries_nothing(drill, machines):
         listener.kill()
         listener.wait()
         listener.stdout.close()
+
+
+def test_a_cut_of_one_way_carries_the_other(drill, machines):
+    def arrives(sender, target):
+        command = ["ip", "netns", "exec", machines.space(target), sys.executable, "-c", TAKE]
+        taker = drill.subprocess.Popen(command, stdout=drill.subprocess.PIPE, stderr=drill.subprocess.DEVNULL)
+        taker.stdout.readline()
+        sending = ["ip", "netns", "exec", machines.space(sender), sys.executable, "-c", SEND, machines.address(target)]
+        drill.subprocess.run(sending, check=True, timeout=20)
+        return taker.communicate()[0] == b"took\n"
+
+    assert arrives(1, 2)
+    assert arrives(2, 1)
+    machines.cut(2, drill.OUT)
+    assert arrives(1, 2)
+    assert not arrives(2, 1)
+    machines.heal(2)
+    machines.cut(2, drill.IN)
+    assert arrives(2, 1)
+    assert not arrives(1, 2)
+    machines.heal(2)
+    assert arrives(1, 2)
+    assert arrives(2, 1)
 
 
 def test_a_connection_that_a_cut_cable_killed_is_ended_in_the_cut_and_dialled_again(drill, machines, tmp_path):
@@ -100,6 +132,15 @@ print("listens", flush=True)
 while True:
     listener.accept()
 """
+TAKE = """
+import socket
+taker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+taker.bind(("0.0.0.0", 7))
+taker.settimeout(1)
+print("listens", flush=True)
+print("took" if taker.recv(10) else "", flush=True)
+"""
+SEND = "import socket, sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', (sys.argv[1], 7))"
 
 COMMON = """
 import sys, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -10,6 +11,7 @@ import time
 import pytest
 
 from benchmarks import failover
+from tests.system.conftest import metrics, wait_until
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,18 @@ def test_a_server_that_stops_for_less_than_the_patience_is_not_replaced():
             time.sleep(0.5)
         assert run.map()["epoch"] == before
         assert run.audit() == 0
+
+
+def test_train_tells_who_takes_the_place_of_a_server_that_it_has_started(start, small_data, tmp_path):
+    folder = tmp_path / "run"
+    run = start(
+        "train", "--data", str(small_data), "--model", "lenet", "--cores", "1", "--epochs", "4", "--servers", "3",
+        "--copies", "3", "--exchange-images", "64", "--json", "--run-dir", str(folder),
+    )  # fmt: skip
+    wait_until(lambda: run.process.poll() is not None or metrics(folder), "the first epoch")
+    os.kill(run.wait_for_child("parameter server 1"), signal.SIGKILL)
+    ended = run.finish()
+    assert ended.code == 0, ended.err
+    place = r"parameter server [02] is primary of \d bucket groups? \([\d, ]+\) now"
+    assert re.search(rf"^adam_mp: {place}, \d\.\d\d s after parameter server 1 was last heard$", ended.err, re.M)
+    assert "joined" not in ended.err

@@ -29,6 +29,7 @@ DEADLINE = 180.0
 EPOCHS = 3
 IMAGES = 1900  # of an epoch
 EVERY = "every image of every epoch is counted once"
+COPIES = ("--servers", "3", "--copies", "3", "--exchange-images", "64")
 LINE = "one line that says what is short, exit code 2 (1 once processes ran); no process, memory or file is left"
 pytestmark = pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs the commands of util-linux")
 
@@ -173,6 +174,34 @@ def test_the_disk_of_checkpoints_is_full(begin, disk, freed):
         assert [row["epoch"] for row in metrics(inside)] == list(range(1, epochs + 1))
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("deed", ["stopped", "killed"])
+@pytest.mark.parametrize("part", ["parameter server 1", "parameter server 0"])
+def test_the_disk_of_servers_with_copies_is_full_when_roles_change(begin, disk, tmp_path, part, deed):
+    """The first server may tell nobody of a change of roles that is not on its disk; so those wait."""
+    row = Row(
+        f"disk of --copies 3 filled, {part} {deed} for 2 s, then disk freed", f"a line says so; exit code 0; {EVERY}"
+    )
+    with recorded(row):
+        small = disk("size=24m")
+        folder, inside, epochs = small.path / "run", small.inside / "run", 8 * EPOCHS
+        run = begin("--run-dir", folder, "--epochs", epochs, *COPIES, before=small.before)
+        wait_until(lambda: over(run) or metrics(inside), "the first epoch", DEADLINE)
+        process = run.wait_for_child(part)
+        small.fill()
+        os.kill(process, signal.SIGSTOP if deed == "stopped" else signal.SIGKILL)
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            small.fill()
+            time.sleep(0.05)
+        small.free()
+        if deed == "stopped":
+            os.kill(process, signal.SIGCONT)
+        ended = run.finish(DEADLINE)
+        check_done(ended, epochs * IMAGES)
+        assert "cannot write a snapshot to" in ended.err
+
+
 def test_the_disk_is_full_from_the_start(begin, disk):
     with recorded(Row("disk full at the start", LINE)):
         small = disk("size=12m")
@@ -265,8 +294,13 @@ open(os.path.join(os.environ["JUMPED"], str(os.getpid())), "w").close()
 """
 
 
-def test_the_clock_jumps(begin, tmp_path):
-    with recorded(Row("the clock of all processes jumps by days, on and back", f"exit code 0; {EVERY}; sane seconds")):
+@pytest.mark.parametrize(
+    ("more", "part"), [((), "worker 0"), pytest.param(COPIES, "parameter server 1", marks=pytest.mark.long)]
+)
+def test_the_clock_jumps(begin, tmp_path, more, part):
+    with_copies = ", --copies 3" if more else ""
+    done = f"the clock of all processes jumps by days, on and back, and {part} is killed{with_copies}"
+    with recorded(Row(done, f"exit code 0; {EVERY}; sane seconds")):
         (tmp_path / "jumped").mkdir()
         (tmp_path / "site").mkdir()
         (tmp_path / "site" / "sitecustomize.py").write_text(JUMPING)
@@ -277,9 +311,9 @@ def test_the_clock_jumps(begin, tmp_path):
             f"JUMPED={tmp_path / 'jumped'}",
         )
         began = time.monotonic()
-        run = begin("--run-dir", folder, "--epochs", epochs, "--checkpoint-seconds", "0.1", before=clock)
+        run = begin("--run-dir", folder, "--epochs", epochs, "--checkpoint-seconds", "0.1", *more, before=clock)
         first_epoch(run, folder)
-        os.kill(run.wait_for_child("worker 0"), signal.SIGKILL)
+        os.kill(run.wait_for_child(part), signal.SIGKILL)
         ended = run.finish(DEADLINE)
         took = time.monotonic() - began
         check_done(ended, epochs * IMAGES)

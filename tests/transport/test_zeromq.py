@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from adam_mp.errors import SettingsError, TransportError
-from adam_mp.transport import messages, zeromq
+from adam_mp.transport import connections, messages, zeromq
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.connections import FAILURES
 from adam_mp.transport.endpoint import Sent
@@ -731,3 +731,135 @@ class TestGarbage:
         listener = ends.listen()
         dialer.dial(listener.address)
         met(dialer, listener)
+
+
+class Swallowing(threading.Thread):
+    """Carries connections to a listener; once told so, the present ones stay open and carry nothing to who dialled."""
+
+    def __init__(self, target: Address, port: int = 0) -> None:
+        super().__init__(daemon=True)
+        self._target, self._swallowed, self._links = target, set[int](), list[socket.socket]()
+        self._unread = set[int]()
+        self._listener = socket.create_server(("127.0.0.1", port))
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1])
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            try:
+                dialled, _ = self._listener.accept()
+            except OSError:
+                return
+            onward = socket.create_connection((self._target.host, self._target.port))
+            self._links += [dialled, onward]
+            for source, sink in ((dialled, onward), (onward, dialled)):
+                threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                if id(source) in self._unread:
+                    return
+                if id(sink) not in self._swallowed:
+                    sink.sendall(data)
+        except OSError:
+            pass
+
+    def swallow(self) -> None:
+        self._swallowed = {id(link) for link in self._links[::2]}
+
+    def stop_reading(self) -> None:
+        self._unread = {id(link) for link in self._links}
+
+    @property
+    def carried(self) -> int:
+        """How many connections there were."""
+        return len(self._links) // 2
+
+    def close(self) -> None:
+        for link in (self._listener, *self._links):
+            link.close()
+
+
+def asks(dialer, listener, address, seconds=SOON):
+    """Ask again and again; tell whether an answer comes."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        dialer.send(address, HELLO)
+        while (asked := listener.receive(0.05)) is not None:
+            listener.send(*asked)
+        if dialer.receive(0.05) is not None:
+            return True
+    return False
+
+
+def test_a_connection_that_swallows_all_answers_is_dialled_anew(ends, monkeypatch):
+    monkeypatch.setattr(zeromq, "_WEDGED", 1.0)
+    listener = ends.listen()
+    way = ends.keep(Swallowing(listener.address))
+    dialer = ends.dial(way.address)
+    assert asks(dialer, listener, way.address)
+    way.swallow()
+    assert asks(dialer, listener, way.address)
+    assert way.carried == 2
+
+
+def test_a_peer_that_is_not_to_answer_keeps_its_connection(ends, monkeypatch):
+    monkeypatch.setattr(zeromq, "_WEDGED", 0.2)
+    listener = ends.listen()
+    way = ends.keep(Swallowing(listener.address))
+    dialer = ends.keep(SocketDialer(None, answered=False))
+    dialer.dial(way.address)
+    assert asks(dialer, listener, way.address)
+    way.swallow()
+    assert not asks(dialer, listener, way.address, 1.0)
+    assert way.carried == 1
+
+
+class Damaging(threading.Thread):
+    """Answers the first connection with what is no handshake; carries later ones to a listener."""
+
+    def __init__(self, target: Address) -> None:
+        super().__init__(daemon=True)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = Address("127.0.0.1", self._listener.getsockname()[1])
+        self._target, self.onward = target, None
+        self.start()
+
+    def run(self) -> None:
+        link, _ = self._listener.accept()
+        with link:
+            link.sendall(b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL" + bytes(48) + b"\x04\x08\x07damaged")
+            link.recv(1000)
+        self._listener.close()
+        self.onward = Swallowing(self._target, self.address.port)
+
+    def close(self) -> None:
+        self._listener.close()
+        if self.onward is not None:
+            self.onward.close()
+
+
+def test_a_peer_whose_handshake_came_damaged_is_dialled_anew(ends, monkeypatch):
+    monkeypatch.setattr(connections, "_GIVEN_UP", 3.0)
+    listener = ends.listen()
+    way = ends.keep(Damaging(listener.address))
+    dialer = ends.dial(way.address)
+    assert asks(dialer, listener, way.address, 2 * SOON)
+    assert dialer.statistics().failed == 1
+
+
+def test_a_peer_that_takes_nothing_is_dialled_anew(ends, monkeypatch):
+    monkeypatch.setattr(zeromq, "_WEDGED", 1.0)
+    listener = ends.listen()
+    way = ends.keep(Swallowing(listener.address))
+    dialer = ends.keep(SocketDialer(None, answered=False))
+    dialer.dial(way.address)
+    assert asks(dialer, listener, way.address)
+    way.stop_reading()
+    large = Message(Kind.COPY, LARGE, run=7)
+    deadline = time.monotonic() + 2 * SOON
+    while way.carried < 2 and time.monotonic() < deadline:
+        dialer.send(way.address, large)
+        time.sleep(0.01)
+    assert way.carried == 2

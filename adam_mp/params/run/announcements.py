@@ -13,10 +13,13 @@ _AGAIN = 60.0  # seconds after which `say_seldom` says the same line again
 
 
 class Announcements:
-    """Shows lines by `tell`, which gets one line at a time."""
+    """Shows lines by `tell`, which gets one line at a time.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    `note` gets those that also matter to a user who started the run and not this server; None for `tell`.
+    """
+
+    def __init__(self, tell: Callable[[str], None], note: Callable[[str], None] | None = None) -> None:
+        self._tell, self.note = tell, note or tell
         self._awaited: str | None = None
         self._said: OrderedDict[str, float] = OrderedDict()
 

@@ -49,7 +49,8 @@ class Coordinator:
     """The state of one run. No replica may begin before `expected` parameter servers have joined.
 
     Each bucket is on `copies` of them, which commit as `commit` says (`BucketMap`). `room` returns the bytes of memory
-    that a server has for weights. `notices` are lines for the user; the caller removes those that it has shown.
+    that a server has for weights. `notices` are lines for the user, and `role_notices` those of roles; the
+    caller removes those that it has shown.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class Coordinator:
         self.updates = UpdateCounts()
         self.leadership = Leadership()
         self.notices: deque[str] = deque(maxlen=_MOST_NOTICES)
+        self.role_notices: deque[str] = deque(maxlen=_MOST_NOTICES)
         self.changed = False  # since the last snapshot
         self._listening = Listening()
-        self.roles = RoleChanges(self.places, self.roster)
+        self.roles = RoleChanges(self.places, self.roster, self.role_notices)
         self._accompanied = 0.0  # when the run last had a replica as a member, in seconds of listening
 
     # Messages.
@@ -115,7 +117,7 @@ class Coordinator:
             member.behind, member.full = said.behind, said.full
             lines = self.roles.grant(identity, said.wishes, self.listened)
             self.changed |= bool(lines)
-            self.notices.extend(lines)
+            self.role_notices.extend(lines)
         if member.role == REPLICA:
             member.epoch = said.epoch
             if member.epoch == course.epoch:
@@ -264,7 +266,7 @@ class Coordinator:
             self = cls(int(facts["run"]), int(facts["expected"]))
             self.updates = UpdateCounts({int(each): int(updates) for each, updates in facts["departed"].items()})
             self.places = ServerPlaces.restored(facts)
-            self.roles = RoleChanges(self.places, self.roster)
+            self.roles = RoleChanges(self.places, self.roster, self.role_notices)
             for server in self.map.servers if self.map is not None else ():
                 self.roster.expect(server.identity, SERVER, f"params {server.address}", server.address)
             for identity, name in facts.get("replicas", {}).items():
@@ -425,7 +427,8 @@ class Coordinator:
     # What members are told.
 
     def _welcome(self, member: Member) -> dict[str, Any]:
-        if self.roles.has_to_wait(member.identity):
+        lacks_map = member.role == REPLICA and self.roles.told() is None
+        if lacks_map or self.roles.has_to_wait(member.identity):
             return write(News(waiting="the coordinator has to write the bucket map first"))
         return write(self._news(member))
 

@@ -94,6 +94,8 @@ class CoordinatorService:
         coordinator.step(now, behind)
         while coordinator.notices:
             self._announcements.say(coordinator.notices.popleft())
+        while coordinator.role_notices:
+            self._announcements.note(coordinator.role_notices.popleft())
         self._announcements.say_awaited(coordinator.awaited)
         if not coordinator.over:
             self._over_since = None

@@ -12,6 +12,7 @@ from adam_mp.params.run.wishes import Lag
 MEMBER_DEADLINE = 15.0  # seconds of silence after which the coordinator presumes a member dead
 LIVING = 3.0  # seconds of silence after which a newcomer may have a server's address; servers report twice a second
 _MOST_DOUBLINGS = 5
+_FORGIVEN = 4  # times as long as it had to wait for copies: without a loss for that, earlier ones do not count
 LIFE = 32  # the lower bits of a sequence count a member's messages; the bits above are its life, new at each start
 
 
@@ -62,8 +63,19 @@ class Member:
 
         One that others found silent again and again, because only the coordinator reaches it, waits longer each time.
         """
-        again = LIVING * 2 ** min(max(self.losses - 1, 0), _MOST_DOUBLINGS)
-        return listened - self.seen < LIVING and self.seen > self.lost and listened - self.lost > again
+        return listened - self.seen < LIVING and self.seen > self.lost and listened - self.lost > self._again
+
+    @property
+    def _again(self) -> float:
+        """Seconds after a loss for which this server gets no new copies."""
+        return LIVING * 2.0 ** min(max(self.losses - 1, 0), _MOST_DOUBLINGS)
+
+    def lose(self, listened: float) -> None:
+        """Note that another server found this one silent. Several find it at about the same time: that is one loss."""
+        since = listened - self.lost
+        if since >= LIVING:
+            self.losses = self.losses + 1 if since < _FORGIVEN * self._again else 1
+        self.lost = listened
 
     def as_dict(self, now: float, listened: float) -> dict[str, Any]:
         """Return what `status` shows at `now` by the clock; `listened` is how long the coordinator has listened."""

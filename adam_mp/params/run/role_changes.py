@@ -11,11 +11,13 @@ Times are seconds in which the coordinator listened.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.copy_roles import newest, with_balance, with_new_copies, without_joining, without_memory
+from adam_mp.params.run.role_lines import role_lines
 from adam_mp.params.run.roster import Roster
 from adam_mp.params.run.server_places import ServerPlaces
 from adam_mp.params.run.statements import SERVER
@@ -30,11 +32,12 @@ class RoleChanges:
     """The map that is decided, in `places`, and the one that is told.
 
     `store` has a map written in place of another, and returns whether it is. `elected` says that servers swap roles
-    themselves, so that their wishes are not the coordinator's to grant.
+    themselves, so that their wishes are not the coordinator's to grant. `notices` gets lines for the user about changes
+    that no server wished for.
     """
 
-    def __init__(self, places: ServerPlaces, roster: Roster) -> None:
-        self._places, self._roster = places, roster
+    def __init__(self, places: ServerPlaces, roster: Roster, notices: deque[str]) -> None:
+        self._places, self._roster, self._notices = places, roster, notices
         self.store: _Store = lambda before, after: True
         self.elected = False
         self._told = places.map
@@ -60,10 +63,12 @@ class RoleChanges:
 
     # Decisions. Each returns whether it changed the map.
 
-    def take(self, bucket_map: BucketMap, now: float) -> bool:
-        """Decide for a map."""
+    def take(self, bucket_map: BucketMap, now: float, why: str = "") -> bool:
+        """Decide for a map. `why` is the reason for the user, unless the user is told elsewhere."""
         if bucket_map is self.map:
             return False
+        if why and self.map is not None:
+            self._notices.extend(role_lines(self.map, bucket_map, why))
         self._places.map, self._changed = bucket_map, now
         return True
 
@@ -81,7 +86,7 @@ class RoleChanges:
         if self.map is None or place is None or self._bereft.get(identity) == (life, kept):
             return False
         self._bereft[identity] = (life, kept)
-        return self.take(without_memory(self.map, place, kept), now)
+        return self.take(without_memory(self.map, place, kept), now, "which was started again without its memory")
 
     def grant(self, identity: int, wishes: Sequence[RoleWish], now: float) -> list[str]:
         """Change roles as a server wants, where that is safe; return lines for the user."""
@@ -95,9 +100,8 @@ class RoleChanges:
     def note_silent(self, identities: Collection[int], now: float) -> None:
         """Note that other servers found these silent: they get no new copies for a while."""
         for identity in identities:
-            member = self._roster.members.get(identity)
-            if member is not None and member.lost < now:
-                member.lost, member.losses = now, member.losses + 1
+            if (member := self._roster.members.get(identity)) is not None:
+                member.lose(now)
 
     def make_copies(self, now: float) -> bool:
         """Have a new copy made where one is missing and a living server has none of that group.
@@ -120,7 +124,9 @@ class RoleChanges:
             return False
         self._unchanging = (before, full, living, calm)
         after = with_new_copies(without_joining(before, full), self._places.copies, living)
-        return self.take(with_balance(after, self._places.copies, living) if calm else after, now)
+        if not calm or after is not before:
+            return self.take(after, now)
+        return self.take(with_balance(after, self._places.copies, living), now, "so that all have equal work")
 
     # Members that wait until a map is stored, and maps that others have stored.
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from adam_mp.errors import several
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.copy_groups import CopyGroup, Swap
 from adam_mp.params.run.copy_roles import swapped
+from adam_mp.params.run.role_lines import name_groups
 from adam_mp.params.run.run_facts import LARGEST_COUNT, LATEST_MAP
 from adam_mp.transport.forms import Flag, Number, Whole, Wholes, entry
 
@@ -87,7 +87,7 @@ def _change(before: CopyGroup, wanted: CopyGroup) -> str:
 
 def _line(change: str, name: str, about: str, wishes: Sequence[RoleWish]) -> str:
     """Say what changed, for whom and why; `wishes` are those that were granted."""
-    groups = several(len(wishes), "bucket group") + " (" + ", ".join(str(wish.group) for wish in wishes) + ")"
+    groups = name_groups(sorted(wish.group for wish in wishes))
     heard = f"{max(wish.unheard for wish in wishes):.2f} s after {about} was last heard"
     if change == _TAKES_OVER:
         return f"{name} is primary of {groups} now, {heard}"

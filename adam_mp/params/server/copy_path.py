@@ -52,6 +52,9 @@ class CopyPath(Protocol):
     def take(self) -> Message | None:
         """Return the next message, None if there is none."""
 
+    def renew(self) -> None:
+        """Make connections to all servers anew: others do not hear this server."""
+
     def silence(self, address: str) -> float:
         """Return for how many seconds a server has been silent; more than `patience` if its connection broke."""
 
@@ -100,6 +103,10 @@ class Others:
             return True
         return False
 
+    def forget_reached(self, address: str) -> None:
+        """Note that this side ends a connection itself, which tells nothing of the other."""
+        self._reached.discard(address)
+
     def silence(self, address: str) -> float:
         """See `CopyPath.silence`."""
         heard, broke = self._heard.get(address), self._broke.get(address)
@@ -130,7 +137,7 @@ class CopyThread:
         self._taken = time.monotonic()  # when the server's thread last looked
         self._error: Exception | None = None  # that ended the thread
         self.bytes_sent = 0
-        self._ends = False
+        self._ends = self._renews = False
         self._thread = threading.Thread(target=self._run, name="copies", daemon=True)
         self._thread.start()
 
@@ -157,6 +164,10 @@ class CopyThread:
         _clear(self.heard)
         return self._in.popleft() if self._in else None  # one may have come between
 
+    def renew(self) -> None:
+        """See `CopyPath.renew`."""
+        self._renews = True
+
     def silence(self, address: str) -> float:
         """See `CopyPath.silence`."""
         return self._others.silence(address)
@@ -179,7 +190,7 @@ class CopyThread:
     # The thread.
 
     def _run(self) -> None:
-        copies, beats = SocketDialer(self._keys), SocketDialer(self._keys)
+        copies, beats = (SocketDialer(self._keys, answered=False) for _ in range(2))
         try:
             self._carry(copies, beats)
         except Exception as error:  # the server's thread raises it
@@ -199,6 +210,12 @@ class CopyThread:
                 wanted = self._wanted
                 places = self._dial(frozenset(wanted[0].values()), places, copies, beats)
                 files, changed = [self._posted, *beats.monitors], True
+            if self._renews:
+                self._renews = False
+                for address, place in places.items():
+                    self._others.forget_reached(address)
+                    beats.renew(place)
+                    copies.renew(place)
             now, before = time.monotonic(), listening.seconds
             passed = listening.step(now) - before
             self._others.listened += passed if read_all else 0.0

@@ -27,6 +27,9 @@ _AT_ONCE = 0.005  # seconds that a copy waits for more updates, where answers to
 _SAVING = 3.0  # seconds between two snapshots of copies: they are used only if all servers of a group die
 _WINDOW = 2  # bundles on their way to one server at once
 _BUNDLE = 4 << 20  # bytes of a bundle, unless a single shard has more
+_WEDGED = 10.0  # seconds without an answer to a COPY, or with the same COPY again and again, for a new connection
+_ALONE = 3.0  # seconds for which a server blames nobody when it heard no other: after a cut, all dial again in 2.5 s
+_GAP = 1.0  # seconds without a message after which a server may have been cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +71,15 @@ class Copying:
         self._run = 0
         self._held: dict[int, _Held] = {}
         self._wishes: tuple[RoleWish, ...] = ()
-        self._looked = float("-inf")
         self._bundles = 0  # that were sent
         self._flying: dict[int, dict[int, float]] = {}  # place of a server -> bundle on its way -> when it was sent
         self._unsaved: set[int] = set()  # shards that were taken from their primary since `_saved`
         self._saved = -math.inf
         self._more_stable = False  # whether anything may have become stable since the last step
+        self._unanswered: dict[int, float] = {}  # place -> since when it has answered no COPY
+        self._repeated: dict[int, float] = {}  # sender -> since when it has sent no other COPY than before
+        self._is_repeated = False  # whether the COPY that is being taken brings nothing new
+        self._looked = self._heard = self._hears_since = self._was_lonely = float("-inf")
         self.outdated = self.full = False
         self.trouble = ""
 
@@ -89,6 +95,7 @@ class Copying:
         self.outdated, self._wishes, self._looked = False, (), float("-inf")
         self._flying.clear()
         self._more_stable = True
+        self._unanswered.clear()
         led = self.leads().keys()
         for number, group in enumerate(bucket_map.copied):
             held = self._held.get(number)
@@ -96,6 +103,7 @@ class Copying:
                 if held is not None:
                     del self._held[number]
                     self._table.drop(number)
+                    self._path.renew()  # perhaps the others do not hear this server
             elif held is None:
                 if self._has_room(group, number, shards[number]):
                     held = self._held[number] = _Held(group, Follower())
@@ -193,6 +201,10 @@ class Copying:
                     self._take(message, place, now)
                 except FrameError:
                     continue  # what is malformed changes nothing
+        if any(now - since > _WEDGED for since in (*self._unanswered.values(), *self._repeated.values())):
+            self._unanswered.clear()
+            self._repeated.clear()
+            self._path.renew()  # a damaged frame may have swallowed all that came after it
         for place, some in self._due(now).items():
             self._send(place, some, now)
         if self._unsaved and now - self._saved >= _SAVING:
@@ -215,7 +227,12 @@ class Copying:
     def _take(self, message: Message, place: int, now: float) -> None:
         if message.kind == Kind.COPY:
             copies = unpack_copies(message, self._table.layout)
+            self._is_repeated = True
             verdicts = [(copy.epoch, copy.shard, copy.version, self._take_copy(copy)) for copy in copies]
+            if self._is_repeated:
+                self._repeated.setdefault(message.sender, now)
+            else:
+                self._repeated.pop(message.sender, None)
             answer = Message(
                 Kind.COPIED, pack_verdicts(verdicts), run=self._run, sender=self._identity, sequence=message.sequence,
                 version=message.version,
@@ -235,6 +252,7 @@ class Copying:
         if held.leader is not None and copy.epoch >= held.group.epoch:
             return 0  # this server is to be replaced, and learns it with the next news
         taken = held.follower.takes(copy.epoch, copy.shard, copy.version)
+        self._is_repeated &= taken is False
         if taken:
             self._table.take_copy(copy.shard, copy.version, copy.weights, copy.applied)
             if copy.version:
@@ -244,6 +262,7 @@ class Copying:
     def _take_verdicts(self, message: Message, place: int, now: float) -> None:
         verdicts = read_verdicts(message)
         self._flying.get(place, {}).pop(message.version, None)
+        self._unanswered.pop(place, None)
         for epoch, shard, version, known in verdicts:
             entry = self._table.entries.get(shard)
             held = self._held.get(entry.group) if entry is not None else None
@@ -285,6 +304,7 @@ class Copying:
             if not self._post(place, message):
                 return
             flying[self._bundles] = now
+            self._unanswered.setdefault(place, now)
             for leader, copy in bundle:
                 leader.sent(place, copy.shard, copy.version, copy.applied, now)
 
@@ -308,16 +328,22 @@ class Copying:
 
     # What the coordinator is told.
 
+    def hear(self, now: float) -> None:
+        """Note that somebody spoke to this server, on another way than that of copies: it is not cut off."""
+        if now - self._heard > _GAP:
+            self._hears_since = now
+        self._heard = now
+
     def wishes(self, now: float) -> tuple[RoleWish, ...]:
         """Return the changes of roles that this server wants now."""
         if now - self._looked >= _LOOK:
-            self._looked, self._wishes = now, tuple(self._find_wishes())
+            self._looked, self._wishes = now, tuple(self._find_wishes(now))
         return self._wishes
 
-    def _find_wishes(self) -> Iterator[RoleWish]:
+    def _find_wishes(self, now: float) -> Iterator[RoleWish]:
         if self._me is None:
             return
-        silences = {place: self._silence(place) for place in range(len(self._map.servers))}
+        silences = self._silences(now)
         joins = any(held.leader is not None and held.group.joining for held in self._held.values())
         if not joins and max(silences.values()) <= self._settings.patience:
             return  # which is so nearly always
@@ -334,13 +360,32 @@ class Copying:
             return None
         return held.leader.ready(lambda shard: self._table.entries[shard].applied)
 
-    def _silence(self, place: int) -> float:
-        return 0.0 if place == self._me else self._path.silence(self._map.servers[place].copies)
+    def _silences(self, now: float) -> dict[int, float]:
+        """Return for how many seconds each server has been silent, as far as that is its own fault."""
+        others = {place: server.copies for place, server in enumerate(self._map.servers) if place != self._me}
+        silences = {place: self._path.silence(address) for place, address in others.items()}
+        unheard = {place: self._path.unheard(address) for place, address in others.items()}
+        lonely = min(unheard.values(), default=0.0) - self._settings.patience
+        if lonely > 0:
+            self._was_lonely = now
+        if self._may_blame(lonely, len(others), now) if lonely > 0 else now - self._was_lonely > _ALONE:
+            return {self._me or 0: 0.0, **silences}
+        return dict.fromkeys(range(len(self._map.servers)), 0.0)
+
+    def _may_blame(self, lonely: float, others: int, now: float) -> bool:
+        """Tell whether the others are to blame, all of which this server has not heard for `lonely` seconds too long.
+
+        It may be the one that is cut off, or was until just now. If replicas speak to it all the time, it is not. Then
+        the others may all be dead; if they live, they replace this server before it blames them.
+        """
+        if others == 1:
+            return now - self._heard < lonely + self._settings.patience / 2
+        return lonely > _ALONE and now - self._heard <= _GAP and now - self._hears_since > _ALONE
 
     def hears_others(self) -> bool:
         """Tell whether some other server of the map is heard."""
-        others = (place for place in range(len(self._map.servers)) if place != self._me)
-        return any(self._silence(place) < self._settings.patience for place in others)
+        others = (server.copies for place, server in enumerate(self._map.servers) if place != self._me)
+        return any(self._path.silence(address) < self._settings.patience for address in others)
 
     def behind(self) -> tuple[Lag, ...]:
         """Return how far behind the copies of this server's groups are."""

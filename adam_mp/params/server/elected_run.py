@@ -223,7 +223,7 @@ class ElectedRun:
             self._keeper.proposal = None  # if it is still wanted, it is made again
         for change in record.changes:
             if change.epoch > self._announced:
-                coordinator.notices.append(change.line)
+                coordinator.role_notices.append(change.line)
                 coordinator.roles.note_silent(change.silent, coordinator.listened)
         self._announced = map_epoch(record.map)
 

@@ -103,6 +103,8 @@ class ServerLoop:
         if self._elected is not None:
             self._elected.step(now, self.server.hears_servers())
             self.service = self._elected.service
+        if arrived:
+            self.server.hear(now)
         for each in arrived:
             if each.message.kind not in CONTROL:
                 self.server.take(each, now)
@@ -149,15 +151,15 @@ class ServerLoop:
 def make_loop(
     endpoint: Endpoint, address: str, identity: int, coordinator: Coordinator | CoordinatorLink | Elections,
     snapshots: SnapshotFolder | None, tell: Callable[[str], None], clock: Callable[[], float] = time.monotonic,
-    copies: CopyPlace | None = None,
+    copies: CopyPlace | None = None, note: Callable[[str], None] | None = None,
 ) -> ServerLoop:  # fmt: skip
     """Return the loop of a server process that other members find at `address`.
 
     `coordinator` is the coordinator itself in the first server's process, else a link to it, or how one is elected.
-    `snapshots` is None if the server keeps none. `tell` gets the lines for the user. `copies` is None in a run without
-    copies.
+    `snapshots` is None if the server keeps none. `tell` and `note` get the lines for the user (`Announcements`).
+    `copies` is None in a run without copies.
     """
-    announcements, replies, service = Announcements(tell), Replies(endpoint), None
+    announcements, replies, service = Announcements(tell, note), Replies(endpoint), None
     joining = OwnJoining(address, copies.address if copies is not None else "")
     if isinstance(coordinator, Coordinator):
         view: RunView = HostedRun(coordinator, identity, address, joining)

@@ -78,6 +78,11 @@ class ParameterServer:
         """Whether an answer waits for the transport to take it."""
         return self._answers is not None and self._answers.count > 0
 
+    def hear(self, now: float) -> None:
+        """Note that a message came, to this server or to another part of its process."""
+        if self.copying is not None:
+            self.copying.hear(now)
+
     def take(self, each: Arrived, now: float) -> None:
         """Take a message about a shard. A delta waits for `apply_deltas`; any other message takes effect at once."""
         kind = each.message.kind
@@ -336,7 +341,7 @@ class ParameterServer:
         shards = shards_of_groups(layout, len(bucket_map.servers), len(bucket_map.copied))
         lost = self.copying.learn(bucket_map, self.view.run, shards)
         if self.copying.trouble:
-            self._announcements.say(self.copying.trouble)
+            self._announcements.note(self.copying.trouble)
             self.copying.trouble = ""
         self._leads = self.copying.leads()
         self._waits.forget(lost)
@@ -362,7 +367,7 @@ class ParameterServer:
 
     def _tell_trouble(self, snapshots: SnapshotFolder) -> None:
         if snapshots.trouble:
-            self._announcements.say(snapshots.trouble)
+            self._announcements.note(snapshots.trouble)
             snapshots.trouble = None
 
     @property

@@ -23,13 +23,14 @@ from adam_mp.params.server.loop import ALONE, STOPPED, CopyPlace, Elections, Ser
 from adam_mp.params.server.persistence import SnapshotFolder, read_facts, write_facts
 from adam_mp.params.server.run_view import RunView
 from adam_mp.process.folder_lock import FolderHeldError, FolderLock
-from adam_mp.process.output import standard_error
+from adam_mp.process.output import one_line, standard_error
 from adam_mp.transport.addresses import Address, open_notice, parse_address
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.zeromq import SocketDialer, SocketListener
 
 _EVERYWHERE = ("0.0.0.0", "::")
+NOTE = "note: "  # how a line begins that the supervisor of a server shows the user
 
 
 class RunDoneError(RunFolderError):
@@ -73,8 +74,12 @@ class ServerSpec:
     controller: EtcdPlace | None = None
 
 
-def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None]) -> bool:
-    """Serve until `stop` returns True or the run ends; return whether the run is done. `tell` gets lines for the user.
+def serve_parameters(
+    spec: ServerSpec, stop: Callable[[], bool], tell: Callable[[str], None], note: Callable[[str], None] | None = None
+) -> bool:  # fmt: skip
+    """Serve until `stop` returns True or the run ends; return whether the run is done.
+
+    `tell` and `note` get lines for the user (`Announcements`).
 
     Raises AdamError: for wrong settings before it serves, and when the run has had no replica for `spec.wait` seconds.
     """
@@ -91,11 +96,12 @@ def serve_parameters(spec: ServerSpec, stop: Callable[[], bool], tell: Callable[
             held.callback(lock.close)
             if lock.trouble is not None:
                 tell(lock.trouble)
-        return _serve(spec, address, first, stop, tell)
+        return _serve(spec, address, first, stop, tell, note or tell)
 
 
 def _serve(
-    spec: ServerSpec, address: Place, first: Place | None, stop: Callable[[], bool], tell: Callable[[str], None]
+    spec: ServerSpec, address: Place, first: Place | None, stop: Callable[[], bool], tell: Callable[[str], None],
+    note: Callable[[str], None],
 ) -> bool:  # fmt: skip
     facts = read_facts(spec.snapshots) if spec.snapshots is not None else {}
     identity = int(facts.get("identity", 0)) or new_identity()
@@ -114,7 +120,7 @@ def _serve(
         if spec.snapshots is not None:
             _try_folder(spec.snapshots, {**facts, "identity": identity})
         copies = _open_copies(spec, address, listener, ends) if spec.copies > 1 else None
-        loop = make_loop(listener, at_address, identity, at, snapshots, tell, copies=copies)
+        loop = make_loop(listener, at_address, identity, at, snapshots, tell, copies=copies, note=note)
         ends.callback(loop.close)
         _announce(spec, listener, coordinator is not None, tell)
         outcome = loop.run(stop, spec.patience, spec.wait)
@@ -313,7 +319,10 @@ def _advertised(text: str | None, bound: Place) -> str:
 def serve_for_supervisor(spec: ServerSpec) -> None:
     """Run a server as a supervisor's child; its lines go to standard error, which the supervisor keeps in a file.
 
+    The supervisor shows the user those that begin with NOTE.
     If the server died as its run ended and is started again, its snapshot says that the run is done: it just ends.
     """
     with contextlib.suppress(RunDoneError):
-        serve_parameters(spec, lambda: False, standard_error().say)
+        serve_parameters(
+            spec, lambda: False, standard_error().say, lambda line: standard_error().say(NOTE + one_line(line))
+        )

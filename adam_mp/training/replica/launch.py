@@ -2,7 +2,8 @@
 
 The process that the user started is the first replica, and looks after the others. A parameter server that dies is
 started again at its address, from its snapshot. If a replica dies, this process tells the coordinator, so that its
-leases are free at once, and starts another one in its place.
+leases are free at once, and starts another one in its place. What servers note for the user, such as a change of roles,
+is shown here.
 
 Every user of the machine can reach its loopback addresses. So the parameter servers listen on socket files in a folder
 that only this user can enter, and need no keys. The run removes that folder at its end; the next run removes one that a
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.params.run.bucket_map import COMMIT_COPIED
 from adam_mp.params.run.membership import CoordinatorLink
-from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
+from adam_mp.params.server.serving import NOTE, ServerSpec, serve_for_supervisor
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.folder.run_folder import RUN_FILE
@@ -184,17 +185,35 @@ class Launch:
         except OSError as error:
             raise ProcessError(f"cannot start {part.name}: {refusal(error)}") from None
 
+    def _tell_notes(self, name: str, lines: list[str]) -> None:
+        """Show the user what the parameter server `name` has noted among these lines; servers get their names here."""
+        for line in lines:
+            if not line.startswith(NOTE):
+                continue
+            note = line.removeprefix(NOTE)
+            for part in reversed(self._parts):  # server 10 before server 1, whose address begins like that
+                if isinstance(part.argument, ServerSpec):
+                    note = note.replace(part.argument.listen, part.name)
+            self._notice(note if note.startswith("parameter server") else f"{name}: {note}")
+
     def children(self) -> dict[str, Child]:
         """Return name -> child of the living parts."""
         return {part.name: part.child for part in self._parts if part.child is not None}
 
     def step(self) -> None:
-        """Start parts that died again; raises ProcessError once a parameter server has died too often.
+        """Tell what servers note, and start parts that died again.
+
+        Raises ProcessError once a parameter server has died too often.
 
         A further replica that has died too often is given up, and the run goes on without it.
         """
         for part in self._parts:
-            if part.child is None or part.child.exit_code is None:
+            if part.child is None:
+                continue
+            has_ended = part.child.exit_code is not None
+            if part.function is serve_for_supervisor:
+                self._tell_notes(part.name, part.child.new_lines())
+            if not has_ended:
                 continue
             code, how, words = part.child.exit_code, part.child.describe_end(), part.child.last_words()
             part.deaths.note(

@@ -46,6 +46,8 @@ def test_a_replica_waits_until_its_map_is_stored():
     assert "has to write the bucket map" in told["waiting"]
     assert case.coordinator.map is not None
     assert case.coordinator.state(0.0)["map"] is None
+    other = case.coordinator.join(98, {"role": "replica", "facts": FACTS}, 0.0, 8 << 32)
+    assert "has to write the bucket map" in other["waiting"], "no replica joins without a map"
     case.stores = True
     assert case.join_replica((9 << 32) + 1)["map"]["epoch"] == 1
     assert case.asked[-1] == (None, case.coordinator.map)

@@ -61,6 +61,30 @@ def test_a_server_whose_connection_broke_is_silent_at_once(pair):
     assert time.monotonic() - broke < PATIENCE / 2
 
 
+def test_a_server_that_makes_its_connections_anew_is_heard_on(pair):
+    paths, addresses = pair
+    time.sleep(2 * PATIENCE)
+    paths[0].renew()
+    until = time.monotonic() + 3 * PATIENCE
+    while time.monotonic() < until:
+        assert paths[0].silence(addresses[1]) < PATIENCE, "it does not take its own deed for the other's death"
+        assert paths[1].silence(addresses[0]) < PATIENCE
+        time.sleep(0.01)
+    assert paths[0].post(addresses[1], Message(Kind.COPY, run=7, sender=20))
+    assert wait_until(paths[1].take, "a copy").sender == 20
+
+
+def test_a_connection_that_this_side_ends_tells_nothing_of_the_other():
+    for forgets in (False, True):
+        others = Others(PATIENCE)
+        others.expect(frozenset({"a"}))
+        others.see("a", True)
+        if forgets:
+            others.forget_reached("a")
+        others.see("a", False)
+        assert (others.silence("a") > PATIENCE) is not forgets
+
+
 def test_silence_is_counted_while_this_server_listens():
     others = Others(0.5)
     others.expect(frozenset({"a", "b"}))

@@ -64,6 +64,18 @@ def test_several_updates_fold_into_one_writing(table, tmp_path):
     assert folder.statistics(time.monotonic()).written == 1
 
 
+def test_shards_that_the_server_has_no_more_are_not_written(tmp_path):
+    table, folder = ShardTable(LAYOUT, {0: [0], 1: [1]}), SnapshotFolder(tmp_path, 5.0)
+    for number in (0, 1):
+        table.fill(number, ones(number))
+    folder.step(table, 0.0)  # notes that they have changed
+    table.drop(0)
+    folder.step(table, 6.0)
+    folder.close(table)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-000001.safetensors"]
+    table.close()
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100, 5000, -1])
 def test_a_damaged_file_is_left_out_and_named(table, tmp_path, cut):
     first, folder = table(), SnapshotFolder(tmp_path, 0.0)

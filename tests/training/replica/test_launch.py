@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from adam_mp.params.server.serving import serve_for_supervisor
+from adam_mp.params.server.serving import ServerSpec, serve_for_supervisor
 from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.replica.launch import Launch, LaunchShape, ReplicaTask, _Part
 
@@ -28,6 +28,9 @@ class Ended:
     def last_lines(self):
         return ""
 
+    def new_lines(self):
+        return []
+
     def own_fault(self):
         return ""
 
@@ -46,7 +49,7 @@ def launched(tmp_path, monkeypatch):
     def launched(function, code, stops=False):
         argument = ReplicaTask({"run_dir": str(tmp_path / "replica-1")}, (1, 2))
         made = Launch(
-            tmp_path, LaunchShape(1, 2), {}, 5, train, lambda: stops, lambda text, details: made.told.append(text)
+            tmp_path, LaunchShape(1, 2), {}, 5, train, lambda: stops, lambda text, details="": made.told.append(text)
         )
         made.told, made.started, made.dead = [], [], []
         made._parts.append(_Part("part", function, argument, EarlyDeaths(5), Ended(code)))
@@ -81,3 +84,34 @@ def test_a_server_is_replaced_while_the_run_stops_since_it_takes_the_last_update
     launch = launched(serve_for_supervisor, -signal.SIGTERM, stops=True)
     launch.step()
     assert launch.started == ["part"]
+
+
+class Noting(Ended):
+    """A parameter server that has printed some lines."""
+
+    def __init__(self, lines):
+        super().__init__(None)
+        self.lines = lines
+
+    def new_lines(self):
+        lines, self.lines = self.lines, []
+        return lines
+
+
+def test_what_servers_note_is_told_with_their_names(launched):
+    launch = launched(train, 0)
+    launch._parts[:] = [
+        _Part(f"parameter server {number}", serve_for_supervisor, ServerSpec(f"unix:/x/server-{number}"), None, child)
+        for number, child in enumerate(
+            [
+                Noting(["replica r joined", "note: unix:/x/server-1 is primary, as unix:/x/server-10 was"]),
+                Noting(["note: no room for a copy"]),
+                *[Noting([])] * 9,
+            ]
+        )
+    ]
+    launch.step()
+    launch.step()
+    assert launch.told == [
+        "parameter server 1 is primary, as parameter server 10 was", "parameter server 1: no room for a copy"
+    ]  # fmt: skip
