@@ -22,6 +22,7 @@ from adam_mp.errors import AdamError
 from adam_mp.transport.messages import shown
 
 _LONGEST = 60  # characters of a peer's value in an error message
+_LONGEST_ADDRESS = 4200  # characters; a path may have 4095 bytes
 _FORM = "form"
 _LARGEST_FLOAT32 = 3.4028234e38
 _Message = TypeVar("_Message")
@@ -312,3 +313,13 @@ class Inner:
 
 class _InnerError(AdamError):
     """A message within a message is malformed."""
+
+
+def _read_address(told: Any, _: Seen) -> str:
+    """Return an address unchanged: other members dial it letter for letter."""
+    if not isinstance(told, str) or not told.isprintable() or len(told) > _LONGEST_ADDRESS:
+        raise MalformedError(f"is {brief(told)}; expected a printable text, {_LONGEST_ADDRESS} letters at most")
+    return told
+
+
+ADDRESS: Form = Made(_read_address, str)  # in a message

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from adam_mp.transport.addresses import Address, check_joining, check_listening, parse_address
-from adam_mp.transport.forms import Form, Made, MalformedError, Seen, brief
 from adam_mp.transport.socket_files import PREFIX, PrivateFolder, SocketFile, parse_socket_file
 
 Place = Address | SocketFile
-_LONGEST = 4200  # letters of an address; a path may have 4095 bytes
 
 
 def parse_place(text: str, what: str, least_port: int = 1) -> Place:
@@ -72,13 +69,3 @@ def way_to_dial(place: Place, has_keys: bool) -> Way:
         return Way(folder.endpoint, folder=folder)
     target = check_joining(place, has_keys)
     return Way(f"tcp://{target}", target.is_version_6, has_keys)
-
-
-def _read_address(told: Any, _: Seen) -> str:
-    """Return an address unchanged: other members dial it letter for letter."""
-    if not isinstance(told, str) or not told.isprintable() or len(told) > _LONGEST:
-        raise MalformedError(f"is {brief(told)}; expected a printable text, {_LONGEST} letters at most")
-    return told
-
-
-ADDRESS: Form = Made(_read_address, str)  # in a message

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from adam_mp.errors import AdamError
-from adam_mp.transport.forms import Flag, Optional, Text, Whole, entry, read, write
+from adam_mp.transport.forms import ADDRESS, Flag, Optional, Text, Whole, entry, read, write
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
-from adam_mp.transport.places import ADDRESS
 
 LONGEST_REASON = 500  # characters
 

@@ -49,10 +49,11 @@ def plain(tmp_path):
 
 @pytest.fixture
 def photographs(tmp_path):
+    numbers = np.random.default_rng(1)
     for name in "ab":
         (tmp_path / "photographs" / name).mkdir(parents=True)
         for number in range(60):
-            picture = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            picture = numbers.integers(0, 256, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(picture).save(tmp_path / "photographs" / name / f"{number}.png")
     return tmp_path / "photographs"
 

@@ -13,8 +13,7 @@ from adam_mp.errors import AdamError
 from adam_mp.params.run.bucket_map import COMMITS, BucketMap
 from adam_mp.params.run.run_facts import BUCKET_MAP, LARGEST, LATEST_MAP
 from adam_mp.params.run.wishes import MOST_SERVERS
-from adam_mp.transport.forms import Choice, Inner, ListOf, Optional, Text, Whole, Wholes, entry, read, write
-from adam_mp.transport.places import ADDRESS
+from adam_mp.transport.forms import ADDRESS, Choice, Inner, ListOf, Optional, Text, Whole, Wholes, entry, read, write
 
 _KEPT = 32  # changes of roles that the record tells of
 _LONGEST = 5000  # letters of a line

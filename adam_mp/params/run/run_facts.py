@@ -10,9 +10,9 @@ from typing import Any
 from adam_mp.errors import AdamError, SettingsError, several
 from adam_mp.memory.segment import megabytes
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
-from adam_mp.transport.forms import Made, MalformedError, Number, Seen, Whole, brief, entry, is_number, write
+from adam_mp.transport.forms import ADDRESS, Made, MalformedError, Number, Seen, Whole, brief, entry, is_number, write
 from adam_mp.transport.messages import LONGEST
-from adam_mp.transport.places import ADDRESS, parse_place
+from adam_mp.transport.places import parse_place
 from adam_mp.transport.refusal import RefusedError
 
 MOST_IMAGES, MOST_BATCHES, MOST_EPOCHS = 1 << 40, 1 << 24, 1 << 31

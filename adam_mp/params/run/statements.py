@@ -22,6 +22,7 @@ from adam_mp.params.run.run_facts import (
 )
 from adam_mp.params.run.wishes import MOST_GROUPS, Lag, RoleWish
 from adam_mp.transport.forms import (
+    ADDRESS,
     Choice,
     Flag,
     Inner,
@@ -38,7 +39,6 @@ from adam_mp.transport.forms import (
     is_number,
     read,
 )
-from adam_mp.transport.places import ADDRESS
 from adam_mp.transport.refusal import RefusedError
 
 REPLICA, SERVER = "replica", "params"
