@@ -172,6 +172,15 @@ class Board:
         self._order[2] = kind
 
     @property
+    def held_up(self) -> bool:
+        """Whether workers may begin no batch, because a parameter server is silent. The synchronizer sets it."""
+        return bool(self._order[3])
+
+    @held_up.setter
+    def held_up(self, held_up: bool) -> None:
+        self._order[3] = held_up
+
+    @property
     def rate_share(self) -> float:
         """Which share of the scheduled learning rate workers use: 1 unless the run diverged. The supervisor sets it."""
         return float(self._rate[0]) or 1.0

@@ -27,6 +27,8 @@ from adam_mp.transport.local import ChannelHandle
 from adam_mp.transport.places import parse_place
 from adam_mp.transport.zeromq import SocketDialer
 
+_SILENT = 1.0  # seconds without an answer of a server, after which workers may have to wait for it
+_ROUNDS = 4  # rounds' images that workers train on the weights of a silent server, at most
 _PAUSE = 0.002  # seconds between two looks at the board, the map and the messages
 
 
@@ -71,6 +73,7 @@ class Synchronizer:
         self.listening = Listening()
         self.heard = 0.0  # when a useful answer came last, in seconds of listening
         self.exchanged = self.store.read_updates()
+        self.between = (0, 0)  # images between the beginnings of the last three rounds
         self.maps, text = self.words.read_map()
         self.dialer = SocketDialer(spec.keys)
         self.connect(read_map(text))
@@ -132,8 +135,11 @@ class Synchronizer:
         """Whether a round should begin: enough images are trained, or the supervisor wants one."""
         if self.wanted():
             return True
-        trained = (self.store.read_updates() - self.exchanged) * self.spec.batch_size
-        return order == TRAIN and trained >= self.spec.images
+        return order == TRAIN and self.trained() >= self.spec.images
+
+    def trained(self) -> int:
+        """Return the images that were trained since the last round began."""
+        return (self.store.read_updates() - self.exchanged) * self.spec.batch_size
 
     def allowed(self) -> bool:
         """Acknowledge the present order; return whether the round may change the weights under it."""
@@ -155,6 +161,7 @@ class Synchronizer:
         ended = None
         while ended is None:
             began = time.monotonic_ns()
+            self.between = (self.between[1], self.trained())
             self.exchanged = self.store.read_updates()
             number = self.words.add("round_begun")
             complete = not (np.isin(self.words.states, (PUSHED, APPLYING)).any() or self.words.kept_sequences.any())
@@ -195,9 +202,17 @@ class Synchronizer:
         return True
 
     def tell_silences(self) -> None:
-        """Note, for the supervisor, how long each server has been silent, in whole milliseconds."""
-        for number, seconds in enumerate(self.exchange.flights.silences.values()):
+        """Note, for the supervisor, how long each server has been silent, in whole milliseconds.
+
+        Hold the workers up if one is silent and they have trained much since: each replica goes on alone on the shards
+        of that server, and what all have done there is added up when it is back.
+        """
+        silences = self.exchange.flights.silences.values()
+        for number, seconds in enumerate(silences):
             self.words.silences[number] = round(1000 * seconds)
+        usual = max(self.spec.images, min(self.between))  # the last round may have been a long one itself
+        alone = self.trained() > _ROUNDS * usual
+        self.memory.board.held_up = alone and max(silences, default=0.0) > _SILENT
 
     def silence(self) -> str:
         """Say which servers do not answer, or give answers that cannot be used, and why."""

@@ -29,7 +29,7 @@ class AsyncStep:
         numbers: UpdateNumbers, rate: LearningRate, outbox: Outbox | None = None,
     ) -> None:  # fmt: skip
         self._worker, self._store = worker, store
-        self._rings, self._ledger = memory.rings_of(worker), memory.ledger
+        self._board, self._rings, self._ledger = memory.board, memory.rings_of(worker), memory.ledger
         self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
         self._updates, self._numbers, self._rate, self._outbox = updates, numbers, rate, outbox
 
@@ -38,6 +38,8 @@ class AsyncStep:
         return False
 
     def take(self) -> WaitingBatch | Outcome:
+        if self._board.held_up:
+            return Outcome.WAITING_FOR_EXCHANGE
         return find_oldest(self._rings) or Outcome.NOTHING_THERE
 
     def skip(self, tag: Tag) -> None:

@@ -15,6 +15,7 @@ class Outcome(enum.Enum):
 
     DONE = enum.auto()
     NOTHING_THERE = enum.auto()  # the worker's rings do not have the batch that it needs
+    WAITING_FOR_EXCHANGE = enum.auto()  # a parameter server is silent, so no worker begins a batch
     WAITING_FOR_OTHERS = enum.auto()  # the worker may not begin a batch until other workers have made progress
 
 

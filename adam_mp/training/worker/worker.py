@@ -21,7 +21,7 @@ from adam_mp.compute.optimizer import Optimizer, UpdateNumbers
 from adam_mp.compute.updates import bind_updates
 from adam_mp.data.augmentation import draw_key
 from adam_mp.data.pictures import PictureSpec, open_pictures
-from adam_mp.memory.board import LACKS, OTHERS, STOP, TEST, TRAIN, VALIDATE
+from adam_mp.memory.board import EXCHANGE, LACKS, OTHERS, STOP, TEST, TRAIN, VALIDATE
 from adam_mp.memory.run_memory import RunHandle, RunMemory
 from adam_mp.memory.steps import StepHandle, StepMemory
 from adam_mp.memory.store import ParameterStore, StoreHandle
@@ -38,6 +38,8 @@ from adam_mp.training.worker.slot_programs import SlotPrograms
 from adam_mp.training.worker.step import Gradient, Outcome, Step
 from adam_mp.training.worker.synchronous import SynchronousStep
 from adam_mp.transport.local import ChannelHandle
+
+_LACK_OF = {Outcome.WAITING_FOR_OTHERS: OTHERS, Outcome.WAITING_FOR_EXCHANGE: EXCHANGE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,14 +148,14 @@ class Worker:
     def rest(self, outcome: Outcome, training: bool) -> None:
         """Sleep a little, because there was nothing to do; in training, count the time by what this worker lacks.
 
-        With a batch at hand, that is the progress of other workers; else it is what the supervisor says (`Board.lack`).
+        That is what the outcome names; if it names nothing, it is what the supervisor says (`Board.lack`).
         """
         start = time.perf_counter_ns()
         held = outcome is Outcome.WAITING_FOR_OTHERS
         (self.waiting_for_others if held else self.waiting).pause()
         if training:
-            lack = OTHERS if held else self.memory.board.lack
-            self.counters.add(LACKS[lack], time.perf_counter_ns() - start)
+            lack = _LACK_OF.get(outcome)
+            self.counters.add(LACKS[self.memory.board.lack if lack is None else lack], time.perf_counter_ns() - start)
 
     def note_progress(self) -> None:
         """Show the supervisor's watchdog that something was done; after that, poll for work quickly again."""

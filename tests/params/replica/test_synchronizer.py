@@ -24,6 +24,8 @@ WELL, SILENT, REFUSING = (parse_address(f"127.0.0.1:{port}", "server") for port 
 class Board:
     """Gives the orders of a list, one a look; the last one stands."""
 
+    held_up = False
+
     def __init__(self, *orders):
         self.orders = list(enumerate(orders))
 
@@ -99,6 +101,7 @@ def make():
         made.store = types.SimpleNamespace(read_updates=lambda: 0)
         made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
         made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
+        made.exchanged, made.between = 0, (0, 0)
         made.listening, made.heard, made.maps, made.map = Listening(), 0.0, words.read("maps"), BucketMap(1, ())
         exchange.board, exchange.words = board, words
         return made
@@ -192,3 +195,27 @@ def test_the_servers_that_are_well_are_not_blamed(make):
     well, silent, refusing = made.words.silences
     assert (well, refusing) == (0, 0)
     assert silent == round(1000 * made.exchange.flights.silences[SILENT]) >= 100
+
+
+@pytest.mark.parametrize(
+    ("silence", "trained", "between", "held_up"),
+    [
+        (1.5, 41, (0, 0), True),
+        (1.5, 40, (0, 0), False),  # four rounds' images
+        (0.9, 41, (0, 0), False),
+        (1.5, 79, (20, 25), False),  # rounds are longer than the setting says, as on slow networks
+        (1.5, 81, (20, 25), True),
+        (1.5, 81, (20, 900), True),  # the last one was long because a server was silent
+    ],
+)
+def test_workers_wait_for_a_silent_server_once_they_have_trained_much_without_it(
+    make, silence, trained, between, held_up
+):
+    made = make(Board(TRAIN), Exchange(1))
+    made.exchange.flights.silences[SILENT] = silence
+    made.store.read_updates, made.between = lambda: trained, between
+    made.tell_silences()
+    assert made.memory.board.held_up == held_up
+    made.exchange.flights.silences[SILENT] = 0.0
+    made.tell_silences()
+    assert not made.memory.board.held_up

@@ -40,6 +40,18 @@ def test_an_epoch_is_trained_batch_by_batch(make_world):
     assert world.memory.staleness[0].tolist()[:2] == [BATCHES, 0]
 
 
+def test_no_batch_is_begun_while_a_silent_parameter_server_holds_the_workers_up(make_world):
+    world = make_world()
+    (worker,) = world.workers
+    world.server.fill_rings()
+    world.memory.board.held_up = True
+    assert worker.train_batch() is Outcome.WAITING_FOR_EXCHANGE
+    worker.rest(Outcome.WAITING_FOR_EXCHANGE, training=True)
+    assert world.progress().exchange_ns > 0
+    world.memory.board.held_up = False
+    assert worker.train_batch() is Outcome.DONE
+
+
 def test_a_batch_that_was_taken_back_is_dropped(make_world):
     world = make_world()
     (worker,) = world.workers
