@@ -115,7 +115,8 @@ class Coordinator:
         granted: Sequence[int] = ()
         if member.role == SERVER:
             member.behind, member.full = said.behind, said.full
-            lines = self.roles.grant(identity, said.wishes, self.listened)
+            wishes = () if self.over else said.wishes  # servers that end at the end of a run are not missed
+            lines = self.roles.grant(identity, wishes, self.listened)
             self.changed |= bool(lines)
             self.role_notices.extend(lines)
         if member.role == REPLICA:

@@ -222,7 +222,7 @@ class ElectedRun:
             coordinator.roles.stored(record.map, coordinator.listened)
             self._keeper.proposal = None  # if it is still wanted, it is made again
         for change in record.changes:
-            if change.epoch > self._announced:
+            if change.epoch > self._announced and not coordinator.over:
                 coordinator.role_notices.append(change.line)
                 coordinator.roles.note_silent(change.silent, coordinator.listened)
         self._announced = map_epoch(record.map)
