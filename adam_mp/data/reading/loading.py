@@ -15,7 +15,7 @@ from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
 from adam_mp.data.reading.beside import notes_beside, unread_files
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
-from adam_mp.data.reading.idx import find_idx, has_idx, read_idx, unused_idx
+from adam_mp.data.reading.idx import exchanged_axes, find_idx, has_idx, read_idx, unused_idx
 from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
@@ -236,6 +236,7 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         account = account.with_notes(_not_the_folder())
     else:
         account = account.with_notes(unused_idx(folder, used))
+        account = account.with_notes(exchanged_axes(used))
         account = account.with_notes(
             notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used])
         )
