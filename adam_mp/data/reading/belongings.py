@@ -96,14 +96,14 @@ def told_of(part: PartFound) -> list[str]:
             f"images of the class {some(paired)} have the same names but for their endings, such as 1.jpg and 1.png; "
             "if these are masks or copies, move them away"
         )
-    if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED or _is_held_out(name)]:
+    if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED or is_held_out(name)]:
         lines.append(
             f"the class {some(unsorted)} may hold images of no class; if so, move its folder out of {part.folder}"
         )
     return lines
 
 
-def _is_held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
     """Tell whether a name says that its images are not to be trained on: `my_test`, `holdout`; `test_tube` does not."""
     said = [piece for piece in pieces_of(name) if not piece.isdecimal() and piece not in _BESIDE_PARTS]
     if part_of(name) is not None or not said:

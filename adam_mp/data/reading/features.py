@@ -16,6 +16,7 @@ from adam_mp.errors import DataError
 
 _MANY = 20  # samples of which a feature is the label by no chance
 _EACH = 4  # samples of each class, on the average, of which features have one value by no chance
+_CLEAN = 2  # times as many such features as classes: then they are images or the like, and not the label
 _NUMBERED = 40  # samples that have whole numbers of their own, from a range twice as long, by no chance
 
 
@@ -113,6 +114,8 @@ def _label_features(rows: np.ndarray, labels: np.ndarray) -> list[int]:
     values = rows[first]  # [classes, features]
     head = (rows[:_MANY] == values[of_class[:_MANY]]).all(axis=0) & (values != values[0]).any(axis=0)
     found = [n for n in np.flatnonzero(head).tolist() if (rows[:, n] == values[of_class, n]).all()]
+    if len(found) > _CLEAN * count:
+        return []
     for feature in found:
         if len(np.unique(values[:, feature])) == count:
             return [feature]

@@ -33,9 +33,7 @@ def test_features_to_test_have_the_columns_of_those_to_train_on():
     def load(columns, trained=("a", "b", "c")):
         return load_data((Frame(FEATURES, trained), Y, Frame(FEATURES[:, : len(columns)], columns), Y))
 
-    with pytest.raises(
-        DataError, match=r"^test: features .* in another order; write test_features\[train_features"
-    ):
+    with pytest.raises(DataError, match=r"^test: features .* in another order; write test_features\[train_features"):
         load(("a", "c", "b"))
     with pytest.raises(DataError, match=r"^test: column 1 of the features is 'x', of those to train on 'b'; expected"):
         load(("a", "x", "c"))
@@ -68,6 +66,7 @@ def test_features_that_tell_the_label_together_are_told(labels):
     (line,) = load_data((frame, labels)).notices
     assert "feature 'kind' of the training data tells the label" in line
     assert line.endswith("features.drop(columns=['kind'])")
+    assert load_data((np.hstack([marks] * 3), labels)).notices == ()  # clean images
     assert load_data((table[:, :4], labels)).notices == ()  # one class alone is told
     assert load_data((table[:9], labels[:9])).notices == ()  # by chance
 
