@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.columns import column_names, other_columns
 from adam_mp.data.reading.account import some
 from adam_mp.errors import DataError
 
@@ -20,31 +21,12 @@ _CLEAN = 2  # times as many such features as classes: then they are images or th
 _NUMBERED = 40  # samples that have whole numbers of their own, from a range twice as long, by no chance
 
 
-def column_names(given: Any) -> tuple[str, ...]:
-    """Return the names of a data frame's columns; none if it has no columns, or if not all have text as names."""
-    columns = getattr(given, "columns", None)
-    if columns is None or callable(columns) or not hasattr(given, "__array__"):
-        return ()
-    names = tuple(columns)
-    return names if all(isinstance(name, str) for name in names) else ()
-
-
 def check_columns(parts: Sequence[tuple[str, Any, Any]]) -> None:
     """Raise DataError if data frames, the second of each part, have other columns than the first, or in other order."""
-    wanted = column_names(parts[0][1])
+    trained = column_names(parts[0][1])
     for what, given, _ in parts[1:]:
-        names = column_names(given)
-        if not names or not wanted or names == wanted:
-            continue
-        if sorted(names) == sorted(wanted):
-            order = "the same columns as those to train on, in another order"
-            raise DataError(f"{what}: features have {order}; write test_features[train_features.columns]")
-        number = next(n for n, pair in enumerate(zip((*names, ""), (*wanted, ""), strict=False)) if pair[0] != pair[1])
-        found, trained = (repr(each[number]) if number < len(each) else "missing" for each in (names, wanted))
-        raise DataError(
-            f"{what}: column {number} of the features is {found}, of those to train on {trained}; expected the same "
-            "columns"
-        )
+        if (why := other_columns(column_names(given), trained)) is not None:
+            raise DataError(f"{what}: {why}")
 
 
 def rows_apart(parts: Sequence[tuple[str, Any, Any]]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.columns import column_names
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
@@ -270,10 +271,11 @@ def _with_arrays(
     order = [part for part in (TRAIN, VALIDATION, TEST) if part in parts]
     samples, classes = make_samples([parts[part] for part in order], to_train=not options.only_test)
     made = dict(zip(order, samples, strict=True))
-    return make_dataset(
+    dataset = make_dataset(
         name, made[TRAIN], made.get(VALIDATION), made.get(TEST), class_names=classes.names, account=account,
         least=least_images(options), options=options, notices=classes.notices,
     )  # fmt: skip
+    return dataclasses.replace(dataset, columns=column_names(parts[order[0]][1]))
 
 
 def _load_folder(path: Path, options: LoadOptions) -> DataSet:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.columns import column_names
 from adam_mp.compute.unclear import unclear_images
 from adam_mp.data.reading.axes import UNKNOWN, odd_channels, order_of_images
-from adam_mp.data.reading.features import check_columns, column_names, odd_features, rows_apart
+from adam_mp.data.reading.features import check_columns, odd_features, rows_apart
 from adam_mp.data.reading.labels import Classes, find_classes, plain_labels
 from adam_mp.errors import DataError
 
