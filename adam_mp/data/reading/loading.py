@@ -19,7 +19,7 @@ from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
 from adam_mp.data.reading.idx import exchanged_axes, find_idx, has_idx, read_idx, unused_idx
 from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
-from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
+from adam_mp.data.reading.items import Items, is_item_source, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of
 from adam_mp.data.reading.picture_form import LOOKED_AT, least_images, looked_at, picture_shape, with_form
@@ -54,11 +54,11 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     - arrays: `(images, labels)`, `(images, labels, test_images, test_labels)` or `((images, labels), (test_images,
       test_labels))`;
     - an object whose items are (image, label), or a pair of such objects to train and to test on;
-    - a DataSet, which is returned as it is.
+    - a DataSet, of which a copy is returned that shares its arrays.
     """
     options = options or LoadOptions()
     if isinstance(source, DataSet):
-        return source
+        return dataclasses.replace(source)  # what it has computed of its arrays may be true no more
     if isinstance(source, os.PathLike) and os.fsdecode(source) == EMBEDDED:
         source = os.path.join(os.curdir, EMBEDDED)
     if isinstance(source, (str, bytes, os.PathLike)):
@@ -336,6 +336,16 @@ def _tested(dataset: DataSet, options: LoadOptions) -> DataSet:
     return dataclasses.replace(dataset, train=dataset.test, validation=None, test=None)
 
 
+def _known_again(part: Items) -> Items:
+    """Return a part with checksums of some of its images, by which a resumed run knows them, unless it draws them."""
+    chosen = looked_at(part.labels, np.arange(min(LOOKED_AT, len(part))), 0)
+    try:
+        _, look = look_at_items(part, chosen, len(chosen))
+    except DataError:  # none can be used: it is told when they are tested
+        return part
+    return dataclasses.replace(part, look=dataclasses.replace(look, draws=False))
+
+
 def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts, classes = make_items(
         list(zip(("training", "test"), datasets, strict=False)), to_train=not options.only_test
@@ -344,7 +354,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     sizes, look = look_at_items(parts[0], chosen, _ASKED_TWICE)
     parts[0] = dataclasses.replace(parts[0], look=look)
     shape = picture_shape(sizes, options)
-    test: Part | None = parts[1] if len(parts) > 1 else None
+    test: Part | None = _known_again(parts[1]) if len(parts) > 1 else None
     asked = (
         "items, asked for anew in each epoch: the object draws at random"
         if look.draws

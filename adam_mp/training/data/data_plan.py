@@ -155,7 +155,7 @@ def load_dataset(settings: TrainSettings, white_measured: bool = False) -> DataS
     """
     options = reading_options(settings, white_measured)
     size, dataset = options.image_size, load_data(settings.data, options)
-    if dataset is settings.data:
+    if isinstance(settings.data, DataSet):
         _check_read_so(dataset, options)
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
         height, width, _ = dataset.image_shape
