@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
-from adam_mp.compute.model import load
+from adam_mp.compute.model import MODEL_FILE, load
 from adam_mp.errors import RunFolderError, SettingsError, several
 from adam_mp.process.output import one_line, standard_output
 from adam_mp.report.progress import notices_only
@@ -64,6 +64,7 @@ def _data_of(run: Path) -> str:
 
 def _trained_on(run: Path, source: str) -> TrainedOn | None:
     """Return what is known of the data that a run was trained on; None if the model's run is not known."""
+    run = run.parent if run.name == MODEL_FILE and run.is_file() else run
     if not (run / RUN_FILE).is_file():
         return None
     settings, identity = read_record(run)["settings"], read_identity(run)

@@ -6,6 +6,7 @@
 - `optimizer`, `expression`, `updates`: update rules; formulas that users write; binding a rule to a parameter store.
 - `model`, `tensor_file`: the trained network as a library object; files of named tensors; `scale`: whether images
   have the scale of those trained on.
+- `unclear`, `columns`: images and features that are not what their array has.
 - `gradient_check`: the backward pass against finite differences, for tests.
 
 May import: `errors`, `machine`, `kernels`, `network`, `memory`.

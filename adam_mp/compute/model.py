@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.columns import column_names, other_columns
 from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.compute.unclear import is_masked, unclear_images
@@ -61,9 +62,11 @@ class Model:
 
         A single image [h, w] or [h, w, c] counts as n = 1. The values are those of stored images, not normalised.
         Raises DataError, with both shapes, if the images do not fit, and if they have another scale than the training
-        images, such as values from 0 to 1 where those were bytes.
+        images, such as values from 0 to 1 where those were bytes, or as a data frame other columns.
         """
         if (why := unclear_images(images)) is not None:
+            raise DataError(why)
+        if (why := other_columns(column_names(images), self.reading.get("columns", ()))) is not None:
             raise DataError(why)
         try:
             given = np.asarray(images)

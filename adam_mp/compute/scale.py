@@ -20,6 +20,7 @@ _SOME = 8  # images of which at least one has the dark pixels, or the light ones
 _BELOW = 0.1  # the lowest normalised value is at least this share of the highest below 0
 _DEEP = 1000.0  # images whose largest value is above this have more than 8 bits
 _NORMALISED = 10.0  # normalised values lie between this and the same below 0
+_LITTLE_MORE = 2.0  # the largest value that images from 0 to 1 may have, brightened or interpolated
 _DEEPER = 16.0  # times the largest value of bytes, which values of 12 bits or more have
 
 
@@ -65,7 +66,7 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
         return f"{given}, {range_of}; give the values as they were before they were normalised"
     if pictures and images.dtype.kind in "biu" and images.dtype.itemsize == 1 and trained.high >= _DEEPER * BYTES.high:
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
-    if _is_share(low, high) and trained.high > _LARGE:
+    if _is_share(images, low, high) and trained.high > _LARGE:
         return f"{given}, {range_of}; write 255 * images if they were divided by 255"
     if len(images) >= _SOME and pictures and _other_pictures(images, low, high, trained):
         return f"{given}, {range_of}; scale the images as those to train on were scaled"
@@ -129,11 +130,13 @@ def _not_bytes(images: np.ndarray, low: float, high: float, given: str) -> str |
         return f"{given}, {trained}; give the values as they are stored: the model normalises them itself"
     if high > BYTES.high:
         return f"{given}, {trained}; scale them to 0 to 255"
-    if _is_share(low, high):
+    if _is_share(images, low, high):
         return f"{given}, {trained}; write 255 * images"
     return None
 
 
-def _is_share(low: float, high: float) -> bool:
-    """Tell whether values are from 0 to 1, not all 0."""
-    return low >= 0 and 0 < high <= 1
+def _is_share(images: np.ndarray, low: float, high: float) -> bool:
+    """Tell whether values are from 0 to 1, not all 0; or fractions from 0 to little more, as filters make of those."""
+    if low < 0 or not 0 < high <= _LITTLE_MORE:
+        return False
+    return high <= 1 or (images.dtype.kind == "f" and bool((images != np.floor(images)).any()))

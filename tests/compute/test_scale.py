@@ -28,6 +28,17 @@ SCALES = {
 OF_BYTES = {"bytes", "floats of bytes", "whole numbers"}
 
 
+@pytest.mark.parametrize("largest", [1.0004, 1.3])
+@pytest.mark.parametrize("trained_as", ["bytes", "floats of bytes"])
+def test_values_little_above_1_are_no_bytes(largest, trained_as):
+    """Images from 0 to 1 that were brightened, or made larger with a filter that swings over."""
+    for images in (largest * SHARES, largest * SHARES[:1]):
+        assert "write 255 * images" in other_scale(images, ValueScale.of(SCALES[trained_as]))
+    dark = np.minimum(DIGITS, 2)
+    for images in (dark.astype(np.float32), dark[:1].astype(np.int64)):
+        assert other_scale(images, ValueScale.of(DIGITS)) is None
+
+
 @pytest.mark.parametrize("given_as", SCALES)
 @pytest.mark.parametrize("trained_as", ["bytes", "floats of bytes", "shares", "normalised", "16 bits"])
 def test_only_the_same_scale_is_taken(trained_as, given_as):

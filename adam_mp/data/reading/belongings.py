@@ -42,6 +42,10 @@ _UNSORTED = frozenset((
     "venv", "env", "nodemodules", "pycache", "ipynbcheckpoints", "wandb", "mlruns", "lightninglogs", "checkpoints",
     "results", "output", "outputs", "plots", "figures", "logs", "screenshots", "assets", "docs",
 ))  # fmt: skip
+_IMAGES = frozenset(("images", "all", "allimages", "samples", "sampleimages", "examples"))  # of a class too
+_PUT_ASIDE = frozenset((
+    "bad", "wrong", "trash", "unused", "mislabeled", "mislabelled", "skip", "skipped", "todelete",
+))  # fmt: skip
 
 
 def without_belongings(part: PartFound) -> PartFound:
@@ -96,14 +100,48 @@ def told_of(part: PartFound) -> list[str]:
             f"images of the class {some(paired)} have the same names but for their endings, such as 1.jpg and 1.png; "
             "if these are masks or copies, move them away"
         )
-    if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED or _is_held_out(name)]:
+    if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED or is_held_out(name)]:
         lines.append(
             f"the class {some(unsorted)} may hold images of no class; if so, move its folder out of {part.folder}"
         )
     return lines
 
 
-def _is_held_out(name: str) -> bool:
+def told_within(part: PartFound) -> list[str]:
+    """Return lines about folders inside class folders whose images may be of another class, or of none.
+
+    That is the name of another class (`cat/dog/`), or a word for what was put aside (`cat/deleted/`).
+    """
+    of_others, aside = [], []
+    classes = {name.casefold() for name in part.classes}
+    for name, found in part.classes.items():
+        for folder in sorted({os.path.dirname(image) for image in found.images}):
+            inside = folder.split("/")
+            inside = inside[inside.index(name) + 1 :] if name in inside else []
+            if any(each.casefold() in classes - {name.casefold()} for each in inside):
+                of_others.append(f"{folder}/")
+            elif any(_is_put_aside(each, found.direct > 0) for each in inside):
+                aside.append(f"{folder}/")
+    lines = []
+    if of_others:
+        lines.append(
+            f"images in {some(of_others, 3)} are taken for those of the outer folder, though the inner one has the "
+            "name of another class; if they are of that class, move them there"
+        )
+    if aside:
+        lines.append(
+            f"images in {some(aside, 3)} are taken for those of the class; if they are not to be used, move them away"
+        )
+    return [f"{line} ({part.folder})" for line in lines]
+
+
+def _is_put_aside(name: str, beside_images: bool) -> bool:
+    """Tell whether a folder in a class folder, perhaps beside images, says that its images are not to be used."""
+    word = "".join(pieces_of(name))
+    return word in _UNSORTED - _IMAGES or is_held_out(name) or (beside_images and word in _PUT_ASIDE)
+
+
+def is_held_out(name: str) -> bool:
     """Tell whether a name says that its images are not to be trained on: `my_test`, `holdout`; `test_tube` does not."""
     said = [piece for piece in pieces_of(name) if not piece.isdecimal() and piece not in _BESIDE_PARTS]
     if part_of(name) is not None or not said:

@@ -35,7 +35,7 @@ class DataSet:
     `image_shape` is the (height, width, channels) of pictures. `classes` is the number of classes: one more than the
     highest training label, and at least the number of `class_names`, which has a name for each class or is empty.
     `account` says what the loader saw, `options` how images are read, with what was measured on them. `notices` are
-    lines for the user.
+    lines for the user. `columns` are the names of features, if they came as a data frame.
     """
 
     name: str
@@ -48,6 +48,7 @@ class DataSet:
     account: Account = Account()
     options: LoadOptions = LoadOptions()
     notices: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     @property
     def parts(self) -> list[Part]:

@@ -35,6 +35,7 @@ class Fault(enum.IntEnum):
     NO_MEMORY = 18
     ABOVE_WHITE = 19
     BELONGS = 20
+    OTHER_LABEL = 21
 
 
 REASONS = {
@@ -57,6 +58,7 @@ REASONS = {
     Fault.HIDDEN: "its name begins with a dot, as those of hidden files do",
     Fault.NO_CLASS: "an image that is in no class folder",
     Fault.BELONGS: "by its name a mask or the like of the image beside it, as 1_mask.png of 1.png",
+    Fault.OTHER_LABEL: "the item has another label than its object lists in .targets or .labels, or than it had before",
     Fault.DUPLICATE: "the sample has such a member already",
 }
 
@@ -66,6 +68,7 @@ REMEDIES = {
     Fault.HIDDEN: "rename it",
     Fault.BELONGS: "if it is an image of the class, rename it",
     Fault.NO_CLASS: "move it into the folder of its class",
+    Fault.OTHER_LABEL: "give an object that lists the labels of its items, or no labels",
 }
 
 

@@ -115,6 +115,16 @@ def unused_idx(folder: Path, used: Sequence[Path]) -> list[str]:
     return [f"not used in {folder}: {', '.join(spare[:8])}"] if spare else []
 
 
+def exchanged_axes(used: Sequence[Path]) -> list[str]:
+    """Return a line if files are those of EMNIST by their names, or their folder's: its images lie on their side."""
+    if not any("emnist" in f"{path.absolute().parent.name}/{path.name}".lower() for path in used):
+        return []
+    return [
+        "EMNIST is published with rows and columns of each image exchanged, and is read as it is: a model that was "
+        "trained so gives upright images wrong classes; to have upright ones, give arrays, images.transpose(0, 2, 1)"
+    ]
+
+
 def _slot(name: str) -> tuple[str, str, str] | None:
     """Return (prefix, "train" or "test", "image" or "label") for the name of an IDX file, None for another name."""
     match = _NAME.fullmatch(name)

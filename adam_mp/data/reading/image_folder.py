@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from adam_mp.data.reading.account import Account, copies, some, why_nothing
-from adam_mp.data.reading.belongings import told_of, without_belongings
+from adam_mp.data.reading.belongings import told_of, told_within, without_belongings
 from adam_mp.data.reading.beside import unread_files, unread_tables
 from adam_mp.data.reading.class_folders import ClassFound, PartFound, find_classes
 from adam_mp.data.reading.deeper_folders import branches, check_deeper
@@ -87,6 +87,7 @@ def read_image_folder(folder: Path, follow_links: bool, only_test: bool = False)
     notes += unread_files(all_places) + unread_tables(all_places)
     notes += alike(classes)
     notes += told_of(train)
+    notes += [line for each in (train, *usable.values()) for line in told_within(each)]
     notes += [f"the classes {some(group, 3)} may be one class" for group in spread_classes(train.classes)]
     notes += [f"the class folder {copy}/ may be a copy of {base}/" for copy, base in copies(classes)]
     if not only_test:

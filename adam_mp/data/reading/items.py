@@ -56,13 +56,15 @@ class ItemsLook:
 class Items:
     """A part of a data set: the items of one Python object.
 
-    `numbers` int64 [n] are the indices of the items that have a label, `labels` int32 [n] their labels. `rejected` are
-    items that failed and were left out. `look` is what was seen of some items.
+    `numbers` int64 [n] are the indices of the items that have a label, `labels` int32 [n] their labels, `given` [n] the
+    plain labels that the object gave. `rejected` are items that failed and were left out. `look` is what was seen of
+    some items.
     """
 
     dataset: Any
     numbers: np.ndarray
     labels: np.ndarray
+    given: np.ndarray
     rejected: tuple[BadSample, ...] = ()
     look: ItemsLook = ItemsLook()
 
@@ -93,12 +95,10 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     classes = find_classes(plain, what, _names_for(dataset, plain), to_train)
     if differ := [line for what, dataset in datasets for line in _joined_apart(dataset, what)]:
         classes = dataclasses.replace(classes, notices=(*classes.notices, *differ))
-    parts = [
-        Items(
-            dataset, numbers, classes.number(_by_name(plain, _names_for(dataset, plain), classes, what), what), rejected
-        )
-        for what, dataset, numbers, plain, rejected in found
-    ]
+    parts = []
+    for what, dataset, numbers, plain, rejected in found:
+        labels = classes.number(_by_name(plain, _names_for(dataset, plain), classes, what), what)
+        parts.append(Items(dataset, numbers, labels, plain, rejected))
     return parts, classes
 
 
@@ -355,12 +355,18 @@ def _pixels_of(image: Any) -> np.ndarray:
     return np.asarray(image)
 
 
-def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:
-    """Return the image of an item as uint8 [h, w, channels]; raises SampleError if the item has no such image."""
+def item_pixels(dataset: Any, index: int, channels: int, given: Any = None) -> np.ndarray:
+    """Return the image of an item as uint8 [h, w, channels]; raises SampleError if the item has no such image.
+
+    It raises it too if the item has a label that is another than `given`, its plain label, unless that is None.
+    """
     try:
-        pixels = _pixels_of(dataset[index][0])
+        item = dataset[index]
+        pixels = _pixels_of(item[0])
     except Exception:
         raise SampleError(Fault.BAD_ITEM) from None
+    if given is not None and _has_other_label(item, given):
+        raise SampleError(Fault.OTHER_LABEL)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
@@ -370,6 +376,13 @@ def item_pixels(dataset: Any, index: int, channels: int) -> np.ndarray:
     if pixels.shape[2] != channels:
         raise SampleError(Fault.BAD_ITEM)
     return np.ascontiguousarray(pixels)
+
+
+def _has_other_label(item: Any, given: Any) -> bool:
+    try:
+        return bool(_label_of(item) != given)
+    except Exception:  # of another form than the object lists, such as one-hot
+        return False
 
 
 def look_at_items(part: Items, chosen: np.ndarray, twice: int) -> tuple[list[tuple[int, int, int]], ItemsLook]:

@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.columns import column_names
 from adam_mp.data.reading.account import Account, some
 from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
 from adam_mp.data.reading.beside import notes_beside, unread_files
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
-from adam_mp.data.reading.idx import find_idx, has_idx, read_idx, unused_idx
+from adam_mp.data.reading.idx import exchanged_axes, find_idx, has_idx, read_idx, unused_idx
 from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
-from adam_mp.data.reading.items import is_item_source, look_at_items, make_items
+from adam_mp.data.reading.items import Items, is_item_source, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of
 from adam_mp.data.reading.picture_form import LOOKED_AT, least_images, looked_at, picture_shape, with_form
@@ -53,11 +54,11 @@ def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> Dat
     - arrays: `(images, labels)`, `(images, labels, test_images, test_labels)` or `((images, labels), (test_images,
       test_labels))`;
     - an object whose items are (image, label), or a pair of such objects to train and to test on;
-    - a DataSet, which is returned as it is.
+    - a DataSet, of which a copy is returned that shares its arrays.
     """
     options = options or LoadOptions()
     if isinstance(source, DataSet):
-        return source
+        return dataclasses.replace(source)  # what it has computed of its arrays may be true no more
     if isinstance(source, os.PathLike) and os.fsdecode(source) == EMBEDDED:
         source = os.path.join(os.curdir, EMBEDDED)
     if isinstance(source, (str, bytes, os.PathLike)):
@@ -236,6 +237,7 @@ def _load_idx(folder: Path, name: str, options: LoadOptions) -> DataSet:
         account = account.with_notes(_not_the_folder())
     else:
         account = account.with_notes(unused_idx(folder, used))
+        account = account.with_notes(exchanged_axes(used))
         account = account.with_notes(
             notes_beside(folder, "IDX files", [path.relative_to(folder).parts[0] for path in used])
         )
@@ -269,10 +271,11 @@ def _with_arrays(
     order = [part for part in (TRAIN, VALIDATION, TEST) if part in parts]
     samples, classes = make_samples([parts[part] for part in order], to_train=not options.only_test)
     made = dict(zip(order, samples, strict=True))
-    return make_dataset(
+    dataset = make_dataset(
         name, made[TRAIN], made.get(VALIDATION), made.get(TEST), class_names=classes.names, account=account,
         least=least_images(options), options=options, notices=classes.notices,
     )  # fmt: skip
+    return dataclasses.replace(dataset, columns=column_names(parts[order[0]][1]))
 
 
 def _load_folder(path: Path, options: LoadOptions) -> DataSet:
@@ -333,6 +336,16 @@ def _tested(dataset: DataSet, options: LoadOptions) -> DataSet:
     return dataclasses.replace(dataset, train=dataset.test, validation=None, test=None)
 
 
+def _known_again(part: Items) -> Items:
+    """Return a part with checksums of some of its images, by which a resumed run knows them, unless it draws them."""
+    chosen = looked_at(part.labels, np.arange(min(LOOKED_AT, len(part))), 0)
+    try:
+        _, look = look_at_items(part, chosen, len(chosen))
+    except DataError:  # none can be used: it is told when they are tested
+        return part
+    return dataclasses.replace(part, look=dataclasses.replace(look, draws=False))
+
+
 def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     parts, classes = make_items(
         list(zip(("training", "test"), datasets, strict=False)), to_train=not options.only_test
@@ -341,7 +354,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
     sizes, look = look_at_items(parts[0], chosen, _ASKED_TWICE)
     parts[0] = dataclasses.replace(parts[0], look=look)
     shape = picture_shape(sizes, options)
-    test: Part | None = parts[1] if len(parts) > 1 else None
+    test: Part | None = _known_again(parts[1]) if len(parts) > 1 else None
     asked = (
         "items, asked for anew in each epoch: the object draws at random"
         if look.draws

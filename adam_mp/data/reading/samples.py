@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.columns import column_names
 from adam_mp.compute.unclear import unclear_images
 from adam_mp.data.reading.axes import UNKNOWN, odd_channels, order_of_images
+from adam_mp.data.reading.features import check_columns, odd_features, rows_apart
 from adam_mp.data.reading.labels import Classes, find_classes, plain_labels
 from adam_mp.errors import DataError
-
-_MANY = 20  # samples of which a feature is the label by no chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,7 @@ def make_samples(parts: Sequence[tuple[str, Any, Any]], to_train: bool = True) -
     uint8 stays, other numbers become float32. `labels.plain_labels` says what labels may be, `labels.find_classes` what
     `to_train` is. Raises DataError if images or labels are not usable.
     """
+    check_columns(parts)
     plain = []
     for what, images, labels in parts:
         pixels = _checked(images, labels, what)
@@ -48,24 +49,9 @@ def make_samples(parts: Sequence[tuple[str, Any, Any]], to_train: bool = True) -
     classes = find_classes(labels, what, to_train=to_train)
     if line := odd_channels(pixels.shape[1:]):
         classes = dataclasses.replace(classes, notices=(*classes.notices, line))
-    if line := _label_among_features(pixels, labels, what):
-        classes = dataclasses.replace(classes, notices=(*classes.notices, line))
+    lines = [*odd_features(pixels, labels, column_names(parts[0][1]), what), *rows_apart(parts)]
+    classes = dataclasses.replace(classes, notices=(*classes.notices, *lines))
     return [Samples(_stored(pixels, what), classes.number(labels, what)) for what, pixels, labels in plain], classes
-
-
-def _label_among_features(pixels: np.ndarray, labels: np.ndarray, what: str) -> str:
-    """Return a line if one of several features [n, 1, 1, f] is the label of each of many samples; else ""."""
-    if pixels.shape[1:3] != (1, 1) or pixels.shape[3] < 2 or labels.dtype.kind in "UO" or len(labels) < _MANY:
-        return ""
-    rows = pixels[:, 0, 0]
-    candidates = np.flatnonzero((rows[:_MANY] == labels[:_MANY, None]).all(axis=0))
-    same = [number for number in candidates.tolist() if (rows[:, number] == labels).all()]
-    if not same:
-        return ""
-    return (
-        f"feature {same[0]} of the {what} data is the label itself in all {len(labels):,} samples; if it is not "
-        f"known of new ones, leave it out: numpy.delete(features, {same[0]}, axis=1)"
-    )
 
 
 def _checked(given: Any, labels: Any, what: str) -> np.ndarray:

@@ -230,7 +230,7 @@ def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str
         content = file.read(member.size)
         label = _number_or_text(content) if ending == "cls" else _described(content)
         if label is None:
-            where = "under label or cls" if ending == "json" else "in it"
+            where = "under label or cls (or two numbers)" if ending == "json" else "in it"
             return None, f"its .{ending} has no whole number from 0 and no name {where}"
         found.append(label)
     if not found:
@@ -244,10 +244,13 @@ def _described(content: bytes) -> int | bool | str | None:
     try:
         described = json.loads(content)
         label = plain_label(described["label"] if "label" in described else described["cls"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        other = described.get("cls")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if isinstance(label, str):
         return _number_or_text(label.encode("utf-8", "surrogatepass"))  # a part of a letter is no text
+    if type(label) is type(other) is int and label != other:  # a name and its number may stand together
+        return None
     return label if label >= 0 else None
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from adam_mp.data.reading.account import Account, copies, some, why_nothing
+from adam_mp.data.reading.belongings import is_held_out
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import is_dropping
 from adam_mp.data.reading.labels import Spelled, find_classes, most_alike, names_among, plain_of
@@ -123,7 +124,8 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
             use = "nothing is tested" if part == TEST else "it is not validated on"
             notes.append(f"{each.why_empty()}; so {use}")
             del found[part]
-    for each in found.values():
+    for part, each in found.items():
+        _check_folders(each, part if parts_named else None)
         notes += each.notes()
     plain = {part: each.plain_labels() for part, each in found.items()}
     try:
@@ -143,6 +145,25 @@ def read_shard_set(shards: Mapping[str, Sequence[Path]], parts_named: bool, only
     places = {part: some((path.name for path in each.paths), 3) for part, each in found.items()}
     account = Account("tar shards", places, parts_named, tuple(notes))
     return ShardSet(records, classes.names, account, classes.notices)
+
+
+def _check_folders(read: _PartRead, named: str | None) -> None:
+    """Raise DataError if folders in tar shards say that their images are of several parts, or not of the `named` one.
+
+    Tar shards are read whole, whatever their folders are called.
+    """
+    said: dict[str, str] = {} if named is None else {named: ""}
+    for folder in sorted(read.account.folders):
+        for name in folder.split("/"):
+            part = part_of(name) or ("held out" if is_held_out(name) else None)
+            if part is not None:
+                said.setdefault(part, name)
+    if len(said) > 1:
+        names = some(f"{name}/" for name in said.values() if name)
+        raise DataError(
+            f"the tar shard {read.paths[0]} has images in the folders {names}, which are of several parts, or of "
+            "another than it is; give each part tar shards of its own, named train-..., val-... and test-..."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +206,12 @@ class _PartRead:
                 "taken as names of further classes"
             )
         stems = [path.stem for path in self.paths]
+        held_out = [stem for stem in stems if is_held_out(stem)]
+        if held_out and len(held_out) < len(stems) and not part_within(stems[0])[0]:
+            lines.append(
+                f"the tar shards {some((f'{stem}.tar' for stem in held_out), 3)} may not be meant to be trained on; if "
+                "so, move them away"
+            )
         return lines + [f"the tar shard {copy}.tar may be a copy of {base}.tar" for copy, base in copies(stems)]
 
     def records(self, numbers: np.ndarray) -> Records:

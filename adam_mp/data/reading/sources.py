@@ -69,7 +69,7 @@ class ItemSource:
     def __init__(self, spec: SourceSpec) -> None:
         self._spec = spec
         # Safe to unpickle: the supervisor wrote it, in the file with the task that this process inherited.
-        self._datasets: list[tuple[Any, np.ndarray, int]] = pickle.loads(spec.datasets)
+        self._datasets: list[tuple[Any, np.ndarray, np.ndarray, int]] = pickle.loads(spec.datasets)
 
     def prepare(self, samples: Iterable[int]) -> None:
         """Do nothing: items are not read ahead."""
@@ -81,8 +81,9 @@ class ItemSource:
         of an evaluation. That holds for the generators that Python, numpy and torch have for a whole process.
         """
         _seed_generators(key, sample)
-        dataset, numbers, first = next(part for part in reversed(self._datasets) if part[2] <= sample)
-        pixels = item_pixels(dataset, int(numbers[sample - first]), self._spec.channels)
+        dataset, numbers, given, first = next(part for part in reversed(self._datasets) if part[3] <= sample)
+        place = sample - first
+        pixels = item_pixels(dataset, int(numbers[place]), self._spec.channels, given[place])
         return pixels if pixels.shape[:2] == self._spec.least else reduce(pixels, self._spec.least)
 
 
@@ -108,12 +109,12 @@ def open_source(spec: SourceSpec, table: RecordTable | None) -> Source:
 def pickle_items(parts: Sequence[Items]) -> bytes:
     """Return the data-set objects of `parts`, pickled for `SourceSpec.datasets`.
 
-    Each comes with the numbers of its items and the number of its first sample. Raises DataError if one cannot be
-    pickled.
+    Each comes with the numbers of its items, their labels, and the number of its first sample. Raises DataError if one
+    cannot be pickled.
     """
     first, sent = 0, []
     for part in parts:
-        sent.append((part.dataset, part.numbers, first))
+        sent.append((part.dataset, part.numbers, part.given, first))
         first += len(part)
     try:
         return bytes(cloudpickle.dumps(sent))

@@ -57,7 +57,7 @@ def take_model(plan: RunPlan, store: ParameterStore, figures: Figures, place: Te
         data.dataset.class_names, data.keep, figures.best_epoch or 0, figures.validation_accuracy,
         {
             **data.dataset.options.as_dict(), "even_background": data.even_background,
-            "untrained": data.dataset.untrained,
+            "untrained": data.dataset.untrained, "columns": list(data.dataset.columns),
         }, data.dataset.values,
     )  # fmt: skip
 

@@ -33,6 +33,12 @@ from adam_mp.training.settings.events import Listener, Notice
 from adam_mp.training.settings.settings import FIELDS, TrainSettings, parse_cache
 
 BY_CLASS, DRAWN = "by class", "drawn"  # ways to divide the training images, see `divide`
+_READING = {
+    "follow_links": "follow_links",
+    "pixel_limit": "pixel_limit",
+    "turned": "ignore_orientation",
+    "white": "white",
+}  # field of LoadOptions -> setting
 _SAME = 3  # images of a class that are not the same by chance
 _LOOKED_AT = 1000  # images
 _KEPT = 7 / 8  # share of an image's side that evaluation looks at if training crops: the edges are seen in crops alone
@@ -149,6 +155,8 @@ def load_dataset(settings: TrainSettings, white_measured: bool = False) -> DataS
     """
     options = reading_options(settings, white_measured)
     size, dataset = options.image_size, load_data(settings.data, options)
+    if isinstance(settings.data, DataSet):
+        _check_read_so(dataset, options)
     if size is not None and dataset.image_shape[:2] != parse_image_size(size):
         height, width, _ = dataset.image_shape
         raise SettingsError(
@@ -160,6 +168,21 @@ def load_dataset(settings: TrainSettings, white_measured: bool = False) -> DataS
             f"{bad.path}: {bad.reason} (the first of {len(dataset.rejected)}; without --strict it is left out)"
         )
     return dataset
+
+
+def _check_read_so(dataset: DataSet, options: LoadOptions) -> None:
+    """Raise SettingsError if a data set that the caller has loaded was read in another way than settings ask for."""
+    if not isinstance(dataset.train, Records):
+        return
+    usual, read = LoadOptions(), dataset.options
+    for name, setting in _READING.items():
+        value = getattr(options, name)
+        if value not in (getattr(usual, name), getattr(read, name)):
+            said = not value if name == "turned" else value
+            raise SettingsError(
+                f"{setting} is {said}, but {dataset.name} was loaded before, with {name} {getattr(read, name)}; write "
+                f"adam_mp.load_data(source, adam_mp.LoadOptions({name}={value}))"
+            )
 
 
 def tell_notes(dataset: DataSet, listener: Listener) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from adam_mp.data.normalization import Normalization, measure_normalization
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet
-from adam_mp.data.reading.faults import Fault
+from adam_mp.data.reading.faults import REMEDIES, Fault
 from adam_mp.data.reading.samples import Samples
 from adam_mp.data.reading.sources import SourceSpec
 from adam_mp.data.serving.blame import CRASHES
@@ -73,6 +73,7 @@ def survey_data(
         count = several(len(samples), "image")
         raise DataError(f"none of {count} of {data.name} can be read; {data.worst_of(samples, faults)}")
     _check_classes(data, training, samples, faults, tell)
+    _tell_other_labels(data, samples, faults, tell)
     return found if known is None else dataclasses.replace(found, normalization=known)
 
 
@@ -98,6 +99,17 @@ def _check_classes(
     if np.count_nonzero(seen) - len(lost) < 2 and (everything or len(samples) >= MOST_IMAGES):
         raise DataError(f"{data.name} has images of one class alone that can be read: {said}")
     tell(Notice(said if everything else f"{said}; {several(len(samples), 'image')} were looked at"))
+
+
+def _tell_other_labels(data: DataSet, samples: np.ndarray, faults: np.ndarray, tell: Listener) -> None:
+    """Tell of items that have another label than their object lists: they are left out."""
+    other = faults == Fault.OTHER_LABEL
+    if other.any():
+        tell(Notice(
+            f"{several(int(other.sum()), 'item')} of {len(samples):,} that were looked at are left out: "
+            f"{data.bad_sample(int(samples[other][0]), Fault.OTHER_LABEL, False).path} has another label than its "
+            f"object lists; {REMEDIES[Fault.OTHER_LABEL]}"
+        ))  # fmt: skip
 
 
 class _Surveyors:

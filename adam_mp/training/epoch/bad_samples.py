@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet
 from adam_mp.data.reading.faults import BadSample, Fault
-from adam_mp.errors import DataError, refusal
+from adam_mp.errors import DataError, refusal, several
 from adam_mp.training.folder.run_folder import BAD_SAMPLES_FILE
 
 _PASSING = [int(Fault.MISSING), int(Fault.UNREADABLE), int(Fault.NO_MEMORY)]
@@ -40,6 +41,7 @@ class BadSamples:
         training: np.ndarray | None = None,
     ) -> None:
         self._training, self._without = training, set[int]()  # classes of which no image to train on is good
+        self._told = set[str]()  # parts
         self._dataset, self._strict, self._notice = dataset, strict, notice
         self._path = None if folder is None else folder / BAD_SAMPLES_FILE
         self._flags: np.ndarray = np.zeros(0, np.uint8) if flags is None else flags
@@ -109,6 +111,20 @@ class BadSamples:
                     f"the class {names[label] if names else label} has no image left to train on: all of its "
                     f"{np.count_nonzero(labels[self._training] == label):,} cannot be read (see {BAD_SAMPLES_FILE})"
                 )
+
+    def tell_left_out(self, part: str, numbers: np.ndarray) -> None:
+        """Tell once how many of the samples `numbers` of a part, "validation" or "test", no figure counts."""
+        bad = numbers[self._flags[numbers] != 0] if len(self._flags) else numbers[:0]
+        if not bad.size or part in self._told:
+            return
+        self._told.add(part)
+        labels, names = self._dataset.labels, self._dataset.class_names
+        lost = np.setdiff1d(labels[bad], labels[np.setdiff1d(numbers, bad)]).tolist()
+        none_of = f", among them all of the class {some(names[label] if names else label for label in lost)}"
+        self._notice(
+            f"{bad.size:,} of {several(len(numbers), f'{part} image')} could not be used, and count neither way"
+            f"{none_of if lost else ''}; {self._dataset.worst_of(bad, self._flags[bad])}"
+        )
 
     def _write(self, found: Sequence[tuple[BadSample, int | None]]) -> None:
         new = [(bad, number) for bad, number in found if bad.path not in self._named]

@@ -203,6 +203,8 @@ class Driver:
         """Add an epoch to the figures and report it; save its model if it is the best."""
         plan, account, figures, sums = self.plan, self.account, self.figures, self._sums
         loss, accuracy = self.session.evaluated("validation") if closed.validated else (None, None)
+        if closed.validated:
+            self.bad_samples.tell_left_out("validation", plan.data.validation)
         measured = account.end_epoch(closed.following, sums)
         self._hints.check(measured, account.epoch.seconds, self.session.crew.disturbances)
         best = figures.note_validation(closed.epoch, accuracy)

@@ -177,7 +177,9 @@ class Supervisor:
 
     def test(self) -> tuple[float, float]:
         """Evaluate the test samples; return (mean loss, accuracy). Training is over, so the guard does not look."""
-        return self.session.evaluate("test", lambda: self.step(guarded=False))
+        found = self.session.evaluate("test", lambda: self.step(guarded=False))
+        self.bad_samples.tell_left_out("test", self.plan.data.test)
+        return found
 
     def sums_of_epoch(self) -> Sums:
         """Return the images of the epoch that is open, by all machines, up to now or up to its interruption."""

@@ -18,7 +18,7 @@ def data_identity(dataset: DataSet) -> dict[str, Any]:
     """Return what a checkpoint notes of the data, as plain values."""
     names = list(dataset.class_names) if len(dataset.class_names) <= _MOST_NAMES else []
     parts = {part: each.as_dict() for part, each in dataset.fingerprints.items()}
-    return {"classes": names, "parts": parts}
+    return {"classes": names, "parts": parts, "turned": dataset.options.turned}
 
 
 def check_same_data(folder: Path, identity: Mapping[str, Any], dataset: DataSet) -> None:
@@ -55,6 +55,8 @@ def _difference(noted: Mapping[str, Any], dataset: DataSet) -> str | None:
     names = list(dataset.class_names)
     if noted["classes"] and noted["classes"] != names and len(names) <= _MOST_NAMES:
         return f"they have the classes {some(names) or 'without names'}, and had {some(noted['classes'])}"
+    if noted.get("turned", dataset.options.turned) != dataset.options.turned:  # earlier versions noted nothing
+        return f"their images are {'turned' if dataset.options.turned else 'not turned'} as their EXIF orientation asks"
     before = {part: Fingerprint.of_dict(values) for part, values in noted["parts"].items()}
     for part, now in dataset.fingerprints.items():
         if part not in before:

@@ -133,3 +133,39 @@ def test_folders_of_other_images_beside_classes_are_told(tmp_path, name):
     fill(tmp_path, {"yes": 3, "no": 3, name: 3})
     (note,) = load_data(tmp_path).account.notes
     assert note.startswith(f"the class {name} may hold images of no class")
+
+
+@pytest.mark.parametrize("part", ["", "train/", "test/"])
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        ("dog", "the inner one has the name of another class"),
+        ("young/Dog", "the inner one has the name of another class"),
+        ("deleted", "if they are not to be used, move them away"),
+        ("holdout", "if they are not to be used, move them away"),
+        ("wrong", "if they are not to be used, move them away"),
+    ],
+)
+def test_folders_in_a_class_that_are_not_of_it_are_told(tmp_path, part, inside, said):
+    for where in ("train/", "test/") if part else ("",):
+        for name in ("cat", "dog"):
+            write(tmp_path / where / name / "1.jpg", JPEG)
+    write(tmp_path / part / "cat" / inside / "1.jpg", JPEG)
+    (line,) = load_data(tmp_path).account.notes
+    assert line.startswith(f"images in cat/{inside}/ are taken for those of the")
+    assert said in line
+
+
+@pytest.mark.parametrize("inside", ["cat", "young", "images", "pug", "samples", "a/b"])
+def test_folders_in_a_class_that_are_of_it_are_not_told(tmp_path, inside):
+    for name in ("cat", "dog"):
+        write(tmp_path / name / "1.jpg", JPEG)
+    write(tmp_path / "cat" / inside / "1.jpg", JPEG)
+    assert load_data(tmp_path).account.notes == ()
+
+
+def test_good_and_bad_ones_of_a_class_are_no_news(tmp_path):
+    for name in ("apple/good", "apple/bad", "pear/1", "pear/2"):
+        write(tmp_path / name / "1.jpg", JPEG)
+    (line,) = load_data(tmp_path).account.notes
+    assert "lie in folders below them, which are no classes: 1, 2, bad, good" in line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -184,6 +185,41 @@ def test_numbers_among_names_are_the_names_that_they_are(tmp_path):
 
 def labelled(labels):
     return [each for n, name in enumerate(labels) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", name.encode()))]
+
+
+def test_folders_of_several_parts_in_tar_shards_are_refused(tmp_path):
+    def write_in(name, *folders):
+        pack(tmp_path / name, [(f"{folder}{name}", content) for folder in folders for name, content in SAMPLES])
+        return tmp_path / name
+
+    for folders in (("set/train/", "set/test/"), ("train/", "holdout/"), ("", "x/Test/", "val/")):
+        with pytest.raises(DataError, match=r"a\.tar has images in the folders .*/, .*/, which are of several parts"):
+            load_data(write_in("a.tar", *folders))
+    for folders in (("train/", ""), ("test/",), ("cat/", "dog/")):
+        assert len(load_data(write_in("a.tar", *folders)).train) == 6 * len(folders)
+    (tmp_path / "a.tar").rename(tmp_path / "train-0.tar")
+    write_in("test-0.tar", "train/")
+    with pytest.raises(DataError, match=r"test-0\.tar has images in the folders train/, which"):
+        load_data(tmp_path)
+
+
+def test_a_held_out_shard_beside_others_is_told(tmp_path):
+    for name in ("shard-000.tar", "shard-001.tar", "holdout-000.tar"):
+        pack(tmp_path / name, SAMPLES)
+    (line,) = load_data(tmp_path).account.notes
+    assert line == "the tar shards holdout-000.tar may not be meant to be trained on; if so, move them away"
+
+
+def test_a_description_with_two_numbers_has_no_label(tmp_path):
+    def load(**more):
+        described = [(f"x{n}.jpg", JPEG) for n in range(2)]
+        described += [(f"x{n}.json", json.dumps({"label": n, **more}).encode()) for n in range(2)]
+        pack(tmp_path / "a.tar", [*SAMPLES, *described])
+        return load_data(tmp_path / "a.tar")
+
+    for more in ({}, {"cls": "cat"}, {"cls": None}, {"name": 1}):
+        assert len(load(**more).train) == 8
+    assert [bad.path[-6:] for bad in load(cls=1).rejected] == ["x0.jpg"]
 
 
 def test_shards_to_train_on_that_are_tested_are_told(tmp_path):

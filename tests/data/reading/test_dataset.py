@@ -31,7 +31,7 @@ def test_arrays(source):
     assert data.classes == 3
     assert data.image_shape == (5, 6, 1)
     assert (data.test is None) == (len(source) == 2 and not isinstance(source[0], tuple))
-    assert load_data(data) is data
+    assert load_data(data) == data
 
 
 @pytest.mark.parametrize(

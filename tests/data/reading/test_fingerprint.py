@@ -13,6 +13,7 @@ import pytest
 from adam_mp.data.reading import fingerprint as module
 from adam_mp.data.reading.fingerprint import Fingerprint
 from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.training.plan.same_data import data_difference, data_identity
 from tests.data.pictures_on_disk import encode, pixels, write_folder, write_shard
 from tests.system.conftest import write_idx
@@ -216,3 +217,35 @@ def test_a_fingerprint_outlives_the_checkpoint():
         assert Fingerprint.of_dict(json.loads(json.dumps(each.as_dict()))) == each
     whole = dataclasses.asdict(data.fingerprints["train"])
     assert (whole["kind"], whole["count"], sum(whole["classes"])) == ("uint8 28x28x1", 60000, 60000)
+
+
+def test_arrays_that_were_changed_in_place_are_other_data():
+    images = np.random.default_rng(0).integers(0, 200, (12, 4, 4)).astype(np.uint8)
+    data = load_data((images, np.arange(12) % 2))
+    identity, values = identity_of(data), data.values
+    assert data_difference(identity, load_data(data)) is None
+    images //= 2
+    again = load_data(data)
+    assert "other contents" in data_difference(identity, again)
+    assert again.values.high < values.high
+
+
+def test_images_of_an_object_to_test_on_are_known():
+    def load(value):
+        items = [[(np.full((4, 4), 9 * n + at, np.uint8), n % 2) for n in range(6)] for at in (0, value)]
+        return load_data(items)
+
+    identity = identity_of(load(1))
+    assert data_difference(identity, load(1)) is None
+    assert "images to test on have other contents" in data_difference(identity, load(2))
+    assert not load(1).draws
+
+
+def test_images_that_are_turned_otherwise_are_other_data(tmp_path):
+    write_folder(tmp_path, 2)
+    identity = identity_of(load_data(tmp_path))
+    stored = load_data(tmp_path, LoadOptions(turned=False))
+    assert data_difference(identity, load_data(tmp_path)) is None
+    assert "not turned as their EXIF orientation asks" in data_difference(identity, stored)
+    del identity["data"]["turned"]  # of an earlier version
+    assert data_difference(identity, stored) is None

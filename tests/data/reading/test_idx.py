@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp.data.reading.idx import find_idx, read_idx
+from adam_mp.data.reading.idx import exchanged_axes, find_idx, read_idx
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.errors import DataError
@@ -86,3 +86,10 @@ def test_a_packed_file_beside_a_plain_one_must_be_the_same(tmp_path):
     (tmp_path / "labels.gz").write_bytes(gzip.compress(content[:-1] + b"9"))
     with pytest.raises(DataError, match=r"labels and .*labels.gz are not the same; remove the one"):
         find_idx(tmp_path, "labels")
+
+
+@pytest.mark.parametrize("name", ["emnist/train-images-idx3-ubyte", "set/emnist-letters-train-images-idx3-ubyte"])
+def test_images_that_lie_on_their_side_are_told(tmp_path, name):
+    (line,) = exchanged_axes([tmp_path / name, tmp_path / "labels"])
+    assert "rows and columns of each image exchanged" in line
+    assert exchanged_axes([tmp_path / name.replace("emnist", "kmnist")]) == []

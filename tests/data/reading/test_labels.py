@@ -329,7 +329,7 @@ def test_a_label_among_the_features_is_told():
     features = np.random.default_rng(0).normal(size=(60, 4))
     table = np.insert(features, 2, Y, axis=1)
     (line,) = load_data((table, Y)).notices
-    assert line.startswith("feature 2 of the training data is the label itself in all 60 samples; ")
+    assert line.startswith("feature 2 of the training data tells the label of all 60 samples, with one value for")
     assert line.endswith("leave it out: numpy.delete(features, 2, axis=1)")
     table[59, 2] += 1
     for images, labels in ((table, Y), (features, Y), (table[:9], Y[:9]), (table, NAMES[Y])):

@@ -585,6 +585,29 @@ def test_labels_that_an_object_changes_are_those_of_its_items(said):
     assert labels == [changing.change(label) for label in changing.targets]
 
 
+def test_items_with_another_label_than_their_object_lists_are_left_out():
+    """Items whose label `__getitem__` corrects, too few for those that are asked."""
+
+    class Corrected(Items):
+        def __getitem__(self, index):
+            return np.full((4, 4), 3, np.uint8), 2 if index == 1007 else self.targets[index]
+
+    corrected = Corrected(0)
+    corrected.targets = [number % 100 for number in range(2000)]
+    data = load_data(corrected)
+    source = open_source(SourceSpec(1, (4, 4), datasets=pickle_items([data.train])), None)
+    assert source.pixels(1006).shape == (4, 4, 1)
+    with pytest.raises(SampleError, match="another label than its object lists"):
+        source.pixels(1007)
+
+    class OneHot(Items):
+        def __getitem__(self, index):
+            return np.full((4, 4), 3, np.uint8), np.eye(3)[self.targets[index]]
+
+    listed = load_data(OneHot(6)).train  # by labels of another form than those of the items
+    assert open_source(SourceSpec(1, (4, 4), datasets=pickle_items([listed])), None).pixels(5).shape == (4, 4, 1)
+
+
 def test_paths_that_a_shell_would_have_changed(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "pets").mkdir()

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from adam_mp.data.reading.faults import Fault
+from adam_mp.data.reading.faults import REASONS, Fault
 from adam_mp.data.reading.loading import load_data
 from adam_mp.errors import DataError
 from adam_mp.training.epoch.bad_samples import BadSamples
@@ -97,6 +97,23 @@ def test_a_class_without_a_good_image_to_train_on_is_told_once(tmp_path):
         bad.forgive()
         flags[2] = Fault.MISSING
     assert len(notices) == 2
+
+
+def test_what_no_figure_counts_is_told_once_a_part(tmp_path, data):
+    notices: list[str] = []
+    flags = np.zeros(data.count, np.uint8)
+    bad = BadSamples(data, flags, None, False, notices.append)
+    bad.tell_left_out("test", np.arange(9))
+    flags[[3, 4, 5]] = flags[8] = Fault.DAMAGED
+    for _ in range(2):
+        bad.tell_left_out("test", np.arange(9))
+        bad.tell_left_out("validation", np.array([0, 7, 8]))
+    second = data.class_names[1]
+    assert [line.partition(";")[0] for line in notices] == [
+        f"4 of 9 test images could not be used, and count neither way, among them all of the class {second}",
+        "1 of 3 validation images could not be used, and count neither way",
+    ]
+    assert notices[0].endswith(f"4 of 4: {REASONS[Fault.DAMAGED]} ({data.place(3)})")
 
 
 def test_what_was_left_out_is_named_once_wherever_the_data_move(tmp_path, data):

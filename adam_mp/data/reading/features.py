@@ -1,0 +1,121 @@
+"""Features of tables: what may be wrong with their columns and rows though all of them are numbers.
+
+Tables come as arrays, or as data frames, whose columns and rows have names. Training takes both by position, so names
+that say otherwise are refused or told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adam_mp.compute.columns import column_names, other_columns
+from adam_mp.data.reading.account import some
+from adam_mp.errors import DataError
+
+_MANY = 20  # samples of which a feature is the label by no chance
+_EACH = 4  # samples of each class, on the average, of which features have one value by no chance
+_CLEAN = 2  # times as many such features as classes: then they are images or the like, and not the label
+_NUMBERED = 40  # samples that have whole numbers of their own, from a range twice as long, by no chance
+
+
+def check_columns(parts: Sequence[tuple[str, Any, Any]]) -> None:
+    """Raise DataError if data frames, the second of each part, have other columns than the first, or in other order."""
+    trained = column_names(parts[0][1])
+    for what, given, _ in parts[1:]:
+        if (why := other_columns(column_names(given), trained)) is not None:
+            raise DataError(f"{what}: {why}")
+
+
+def rows_apart(parts: Sequence[tuple[str, Any, Any]]) -> list[str]:
+    """Return a line for each part whose images and labels have the same index, as pandas has, in another order."""
+    return [
+        f"{what} images and labels have the same index in another order, and are joined by their places: if they are "
+        "to be joined by the index, write labels.loc[images.index]"
+        for what, images, labels in parts
+        if _reordered(_index_of(images), _index_of(labels))
+    ]
+
+
+def _index_of(given: Any) -> np.ndarray:
+    index = getattr(given, "index", None)  # a method of lists
+    return np.zeros(0) if index is None or not hasattr(index, "__array__") else np.asarray(index)
+
+
+def _reordered(first: np.ndarray, second: np.ndarray) -> bool:
+    if first.shape != second.shape or first.ndim != 1 or (first == second).all():
+        return False
+    try:
+        return bool((np.sort(first) == np.sort(second)).all())
+    except TypeError:  # of names of several types
+        return False
+
+
+def odd_features(pixels: np.ndarray, labels: np.ndarray, names: Sequence[str], what: str) -> list[str]:
+    """Return lines if features [n, 1, 1, f] tell the label of each sample, or number the samples.
+
+    `labels` are plain; `names` are those of the features, or none.
+    """
+    if pixels.shape[1:3] != (1, 1) or len(labels) < _MANY:
+        return []
+    rows, lines = pixels[:, 0, 0], []
+    told = _label_features(rows, labels) if rows.shape[1] > 1 else []
+    if told:
+        verb, them = ("tells", "it is") if len(told) == 1 else ("together tell", "they are")
+        lines.append(
+            f"feature {_called(told, names)} of the {what} data {verb} the label of all {len(labels):,} samples, with "
+            f"one value for each class; if {them} not known of new ones, leave it out: {_without(told, names)}"
+        )
+    if numbered := [feature for feature in _row_numbers(rows) if feature not in told]:
+        lines.append(
+            f"feature {_called(numbered[:1], names)} of the {what} data has another whole number in each sample, as "
+            "row numbers have, which tell the class where samples are sorted; if it is one, leave it out: "
+            f"{_without(numbered[:1], names)}"
+        )
+    return lines
+
+
+def _called(features: Sequence[int], names: Sequence[str]) -> str:
+    return some((repr(names[feature]) if names else feature for feature in features), 4)
+
+
+def _without(features: Sequence[int], names: Sequence[str]) -> str:
+    if names:
+        return f"features.drop(columns={[names[feature] for feature in features[:4]]})"
+    return f"numpy.delete(features, {features[0] if len(features) == 1 else list(features[:4])}, axis=1)"
+
+
+def _label_features(rows: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Return features that have one value for each class, by which classes can be told apart; the fewest that can."""
+    _, first, of_class = np.unique(labels, return_index=True, return_inverse=True)
+    count = len(first)
+    if count < 2 or len(labels) < _EACH * count:
+        return []
+    values = rows[first]  # [classes, features]
+    head = (rows[:_MANY] == values[of_class[:_MANY]]).all(axis=0) & (values != values[0]).any(axis=0)
+    found = [n for n in np.flatnonzero(head).tolist() if (rows[:, n] == values[of_class, n]).all()]
+    if len(found) > _CLEAN * count:
+        return []
+    for feature in found:
+        if len(np.unique(values[:, feature])) == count:
+            return [feature]
+    if not found or len(np.unique(values[:, found], axis=0)) < count:
+        return []
+    return found
+
+
+def _row_numbers(rows: np.ndarray) -> list[int]:
+    """Return features that have another whole number in each sample, of a range that is not much longer."""
+    count = len(rows)
+    if count < _NUMBERED:
+        return []
+    head = rows[:_NUMBERED].astype(np.float64)
+    whole = (head == np.floor(head)).all(axis=0) & (np.diff(np.sort(head, axis=0), axis=0) > 0).all(axis=0)
+    found = []
+    for feature in np.flatnonzero(whole).tolist():
+        column = rows[:, feature].astype(np.float64)
+        if np.ptp(column) < 2 * count and (column == np.floor(column)).all() and len(np.unique(column)) == count:
+            found.append(feature)
+    return found

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from adam_mp.data.reading.loading import load_data
+from adam_mp.errors import DataError
+from tests.compute.test_columns import Frame
+
+Y = np.arange(60) % 3
+NAMES = np.array(["ant", "bee", "cat"])[Y]
+FEATURES = np.random.default_rng(0).normal(size=(60, 3))
+
+
+def test_features_to_test_have_the_columns_of_those_to_train_on():
+    def load(columns, trained=("a", "b", "c")):
+        return load_data((Frame(FEATURES, trained), Y, Frame(FEATURES[:, : len(columns)], columns), Y))
+
+    with pytest.raises(DataError, match=r"^test: features have the same columns .* in another order"):
+        load(("a", "c", "b"))
+    assert load(("a", "b", "c")).columns == ("a", "b", "c")
+    assert load((0, 1, 2)).notices == load(("x", "y", "z"), (0, 1, 2)).notices == load(("a", "b", "c")).notices == ()
+    assert load_data((Frame(FEATURES), Y, FEATURES, Y)).notices == ()
+
+
+def test_rows_that_the_index_joins_otherwise_are_told():
+    order = np.arange(60)[::-1]
+    shuffled = Frame(FEATURES, index=order)
+    (line,) = load_data((shuffled, Frame(Y, index=range(60)))).notices
+    assert line.startswith("training images and labels have the same index in another order")
+    assert "labels.loc[images.index]" in line
+    for labels in (Frame(Y, index=order), Frame(Y, index=range(60, 120)), Y, Y.tolist(), Frame(Y, index=[*"ab"] * 30)):
+        assert load_data((shuffled, labels)).notices == ()
+
+
+@pytest.mark.parametrize("labels", [Y, NAMES])
+def test_features_that_tell_the_label_together_are_told(labels):
+    marks = np.eye(3)[Y]
+    table = np.hstack([FEATURES, marks])
+    (line,) = load_data((table, labels)).notices
+    assert line.startswith("feature 3, 4, 5 of the training data together tell the label of all 60 samples")
+    assert line.endswith("numpy.delete(features, [3, 4, 5], axis=1)")
+    (line,) = load_data((table[:, :-1], labels)).notices
+    assert "feature 3, 4 of" in line
+    frame = Frame(np.hstack([FEATURES, Y[:, None] / 3 - 7]), ("a", "b", "c", "kind"))
+    (line,) = load_data((frame, labels)).notices
+    assert "feature 'kind' of the training data tells the label" in line
+    assert line.endswith("features.drop(columns=['kind'])")
+    assert load_data((np.hstack([marks] * 3), labels)).notices == ()  # clean images
+    assert load_data((table[:, :4], labels)).notices == ()  # one class alone is told
+    assert load_data((table[:9], labels[:9])).notices == ()  # by chance
+
+
+def test_row_numbers_among_the_features_are_told():
+    def notices(column, count=60):
+        return load_data((np.insert(FEATURES, 0, column, axis=1)[:count], Y[:count])).notices
+
+    rows = np.arange(60)
+    for column in (rows, rows[::-1] + 1001, np.random.default_rng(0).permutation(60)):
+        (line,) = notices(column)
+        assert line.startswith("feature 0 of the training data has another whole number in each sample, as row numbers")
+        assert line.endswith("numpy.delete(features, 0, axis=1)")
+    for column in (rows // 2, rows * 3, rows + 0.5, np.where(rows == 59, 0, rows)):
+        assert notices(column) == ()
+    assert notices(rows, 30) == ()
