@@ -23,7 +23,7 @@ def data_identity(dataset: DataSet) -> dict[str, Any]:
 
 def check_same_data(folder: Path, identity: Mapping[str, Any], dataset: DataSet) -> None:
     """Raise RunFolderError, with what differs, unless a checkpoint of this `identity` is of a run on `dataset`."""
-    why = data_difference(identity, dataset)
+    why = data_difference(identity, dataset) or _reading_difference(identity, dataset)
     if why is not None:
         raise RunFolderError(
             f"the run in {folder} was trained on other data than {dataset.name}: {why}; give --data with the data of "
@@ -51,12 +51,18 @@ def data_difference(identity: Mapping[str, Any], dataset: DataSet) -> str | None
     )
 
 
+def _reading_difference(identity: Mapping[str, Any], dataset: DataSet) -> str | None:
+    """Say in words how images are read otherwise than before; None if as before. Earlier versions noted nothing."""
+    turned = dataset.options.turned
+    if (identity.get("data") or {}).get("turned", turned) == turned:
+        return None
+    return f"their images are {'turned' if turned else 'not turned'} as their EXIF orientation asks"
+
+
 def _difference(noted: Mapping[str, Any], dataset: DataSet) -> str | None:
     names = list(dataset.class_names)
     if noted["classes"] and noted["classes"] != names and len(names) <= _MOST_NAMES:
         return f"they have the classes {some(names) or 'without names'}, and had {some(noted['classes'])}"
-    if noted.get("turned", dataset.options.turned) != dataset.options.turned:  # earlier versions noted nothing
-        return f"their images are {'turned' if dataset.options.turned else 'not turned'} as their EXIF orientation asks"
     before = {part: Fingerprint.of_dict(values) for part, values in noted["parts"].items()}
     for part, now in dataset.fingerprints.items():
         if part not in before:

@@ -14,7 +14,8 @@ from adam_mp.data.reading import fingerprint as module
 from adam_mp.data.reading.fingerprint import Fingerprint
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
-from adam_mp.training.plan.same_data import data_difference, data_identity
+from adam_mp.errors import RunFolderError
+from adam_mp.training.plan.same_data import check_same_data, data_difference, data_identity
 from tests.data.pictures_on_disk import encode, pixels, write_folder, write_shard
 from tests.system.conftest import write_idx
 
@@ -245,7 +246,8 @@ def test_images_that_are_turned_otherwise_are_other_data(tmp_path):
     write_folder(tmp_path, 2)
     identity = identity_of(load_data(tmp_path))
     stored = load_data(tmp_path, LoadOptions(turned=False))
-    assert data_difference(identity, load_data(tmp_path)) is None
-    assert "not turned as their EXIF orientation asks" in data_difference(identity, stored)
+    check_same_data(tmp_path, identity, load_data(tmp_path))
+    with pytest.raises(RunFolderError, match="not turned as their EXIF orientation asks"):
+        check_same_data(tmp_path, identity, stored)
     del identity["data"]["turned"]  # of an earlier version
-    assert data_difference(identity, stored) is None
+    check_same_data(tmp_path, identity, stored)
