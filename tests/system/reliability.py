@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 RESULTS = "ADAM_MP_RELIABILITY"  # environment: the file to which outcomes are appended
 HEAD = """# Reliability
 
-What was done to runs, and whether the promises held, as often as it was tried. Written by `make reliability`: from
+Each line says what tests did to runs, what must hold then, and how often it held. `make reliability` writes it: from
 `tests/system/test_faults.py` and `tests/system/test_limits.py` with real processes on one machine, from
 `tests/system/test_packets.py` with real processes in network namespaces, and, where the line says that it is simulated,
 from `tests/params/test_copies.py`, with servers, replicas and the coordinator on a simulated network.

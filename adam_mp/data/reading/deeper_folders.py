@@ -21,6 +21,7 @@ from adam_mp.data.reading.meant_classes import (
     NO_CLASS,
     check_below,
     folders_inside,
+    unclear_classes,
 )
 from adam_mp.data.reading.part_names import TRAIN, part_of, pieces_of
 from adam_mp.errors import DataError
@@ -114,9 +115,4 @@ def _check_alike(part: PartFound, held: Mapping[str, Mapping[str, int]]) -> None
     count = sum(map(len, held.values()))
     if len(held) < 2 or kinds or count == len(names) or count < HELD_ALIKE * len(held) * len(names):
         return
-    first, second = list(held)[:2]
-    raise DataError(
-        f"the classes of {part.folder} are not clear: its folders hold folders of partly the same names "
-        f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
-        f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
-    )
+    raise unclear_classes(part, held)

@@ -276,12 +276,7 @@ def _check_held_alike(part: PartFound, inside: Mapping[str, Mapping[str, int]]) 
         return
     if share < HELD_ALIKE and not _each_in_one(list(held.values())):
         return
-    first, second = list(held)[:2]
-    raise DataError(
-        f"the classes of {part.folder} are not clear: its folders hold folders of partly the same names "
-        f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
-        f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
-    )
+    raise unclear_classes(part, held)
 
 
 def _each_in_one(held: Sequence[Collection[str]]) -> bool:
@@ -326,3 +321,13 @@ def _parts_beside_the_same(part: PartFound) -> set[str | None]:
         for rest in beside:
             found[rest].add(TRAIN)
     return next((parts - {None} for parts in found.values() if len(parts - {None}) > 1), set())
+
+
+def unclear_classes(part: PartFound, held: Mapping[str, Collection[str]]) -> DataError:
+    """Return the error for class folders, names in `held`, that hold folders of partly the same names."""
+    first, second = list(held)[:2]
+    return DataError(
+        f"the classes of {part.folder} are not clear: its folders hold folders of partly the same names "
+        f"({first}/ {some(sorted(held[first]), 3)}; {second}/ {some(sorted(held[second]), 3)}); if the inner ones are "
+        f"the classes, move their images up to {part.folder}/NAME; if the outer ones, move images out of the inner"
+    )

@@ -23,7 +23,7 @@ _STORED = 0.5  # share of them that other classes have too, from which a class i
 def check_stores(part: PartFound) -> None:
     """Raise DataError if most images of a class are in other classes too, by their contents and names.
 
-    Some images of the largest classes are looked at. Where there are few images in all, copies may have other names.
+    The function compares some images of the largest classes. In small data sets it also finds copies of other names.
     """
     if len(part.classes) < 2:
         return

@@ -69,7 +69,7 @@ class Keeper:
 
     `run` is the run of which this server is a member, 0 for none: it may be elected in that run alone. If etcd has no
     run, the server may begin `fresh`, until it is a member of a run. `trouble` is why etcd could not be asked last, ""
-    if it could; `confirmed` is when it last could.
+    if it could.
     """
 
     def __init__(self, store: Store, me: Elected, fresh: Record, run: int = 0) -> None:
@@ -77,7 +77,7 @@ class Keeper:
         self.record: Record | None = None
         self.elected: Elected | None = None
         self.leads = False
-        self.trouble, self.confirmed = "", float("-inf")
+        self.trouble = ""
         self.wishes: tuple[RoleWish, ...] = ()
         self.proposal: tuple[BucketMap | None, BucketMap] | None = None
         self.state: Mapping[str, Any] | None = None  # what is to be written
@@ -121,7 +121,7 @@ class Keeper:
         except (EtcdError, RecordError) as error:
             self.trouble, self.outdated = str(error), True
         else:
-            self.trouble, self.confirmed = "", now
+            self.trouble = ""
 
     def look(self, now: float) -> None:
         """Read the run and who is its coordinator. Raises EtcdError or RecordError."""

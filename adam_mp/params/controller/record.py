@@ -1,6 +1,6 @@
 """What etcd holds about a run: one record with its bucket map and the latest changes of roles, as JSON.
 
-Who changes the record swaps all of it for a new one, if nobody else has changed it since.
+A server that changes the record swaps all of it for a new one. Etcd refuses that if another changed it meanwhile.
 """
 
 from __future__ import annotations

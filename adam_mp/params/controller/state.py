@@ -11,7 +11,6 @@ from typing import Any
 
 from adam_mp.params.controller.keeper import Keeper
 from adam_mp.params.controller.record import Record
-from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.coordinator import Coordinator
 from adam_mp.transport.refusal import RefusedError
 
@@ -59,8 +58,3 @@ def announced_in(state: Mapping[str, Any] | None) -> int:
     """Return the map epoch of the newest change of roles that an earlier coordinator has told its user."""
     announced = state.get("announced", 0) if state is not None else 0
     return announced if isinstance(announced, int) else 0
-
-
-def map_epoch(bucket_map: BucketMap | None) -> int:
-    """Return the epoch of a map, 0 for none."""
-    return bucket_map.epoch if bucket_map is not None else 0

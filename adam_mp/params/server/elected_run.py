@@ -2,18 +2,17 @@
 
     follows ──elected──▶ hosts the coordinator ──another is elected, or nobody is heard──▶ follows
 
-What a server that hosts the coordinator decides for all is in etcd, or members tell it to the next one.
+The next server that hosts the coordinator finds in etcd what this one has decided, or hears it from members.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from adam_mp.params.controller.keeper import Keeper
 from adam_mp.params.controller.record import Elected, Record
-from adam_mp.params.controller.state import EtcdState, announced_in, make_coordinator, map_epoch
+from adam_mp.params.controller.state import EtcdState, announced_in, make_coordinator
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.coordinator import Coordinator
@@ -53,11 +52,10 @@ class ElectedRun:
 
     def __init__(
         self, controller: Controller, link: Callable[[Place], CoordinatorLink], joining: OwnJoining, replies: Replies,
-        announcements: Announcements, clock: Callable[[], float] = time.monotonic,
+        announcements: Announcements,
     ) -> None:  # fmt: skip
         self._controller, self._keeper, self._link = controller, controller.keeper, link
         self._joining, self._replies, self._announcements = joining, replies, announcements
-        self._clock = clock
         self.service: CoordinatorService | None = None
         self._hosted: HostedRun | None = None
         self._remote: RemoteRun | None = None
@@ -225,7 +223,7 @@ class ElectedRun:
             if change.epoch > self._announced and not coordinator.over:
                 coordinator.role_notices.append(change.line)
                 coordinator.roles.note_silent(change.silent, coordinator.listened)
-        self._announced = map_epoch(record.map)
+        self._announced = record.map.epoch if record.map is not None else 0
 
     def _resign_if_cut_off(self, coordinator: Coordinator, hears_servers: bool, now: float) -> None:
         """Resign if the other servers do not report, but live; or if nobody at all is heard.
