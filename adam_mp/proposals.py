@@ -141,6 +141,11 @@ LAYERS = {
     **dict.fromkeys(("avgpool", "avgpool2d", "averagepooling", "averagepooling2d", "meanpool"), "average_pool"),
     **dict.fromkeys(("lrn", "localresponsenormalization"), "local_response_norm"),
     **dict.fromkeys(("rectifier", "rectifiedlinear", "activation"), "relu"),
+    **dict.fromkeys(("gap", "globalavgpool", "globalavgpool2d", "globalaveragepooling", "globalaveragepooling2d",
+                     "globalpool", "adaptiveavgpool2d", "adaptiveaveragepool"), "global_average_pool"),
+    **dict.fromkeys(("concatenate", "concatenation", "cat", "branches", "inception", "parallel"), "concat"),
+    **dict.fromkeys(("sum", "plus", "eltwise", "addition"), "add"),
+    **dict.fromkeys(("resblock", "residualblock", "basicblock", "bottleneck", "skip", "shortcut"), "residual"),
     "reshape": "flatten", "logsoftmax": "softmax", "dropout2d": "dropout", "logistic": "sigmoid",
 }  # fmt: skip
 LAYER_SETTINGS = {
@@ -149,6 +154,8 @@ LAYER_SETTINGS = {
     **dict.fromkeys(("outfeatures", "neurons", "nodes", "hidden", "width", "outputs", "numunits", "dim"), "units"),
     **dict.fromkeys(("p", "prob", "probability", "ratio", "droprate"), "rate"),
     **dict.fromkeys(("step", "subsample"), "stride"),
+    **dict.fromkeys(("pad", "border"), "padding"), "usebias": "bias",
+    **dict.fromkeys(("skip", "identity", "downsample"), "shortcut"),
     "k0": "offset", "bias0": "offset",
 }  # fmt: skip
 COMMANDS = {

@@ -16,7 +16,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from adam_mp.machine import usable_cores
-from adam_mp.network.layers import Conv, Dense, Flatten, Layer, MaxPool, ReLU, Softmax
+from adam_mp.network.layer import Layer
+from adam_mp.network.layers import Conv, Dense, Flatten, MaxPool, ReLU, Softmax
 from adam_mp.network.network import Network
 from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed

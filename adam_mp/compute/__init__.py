@@ -1,7 +1,10 @@
 """A network bound to arrays: training context, forward and backward pass, update, and the trained model.
 
-- `operation` (what an operation is), `operations`, `convolution`, `conv_backward`: bind each kind of layer to kernels.
-- `context`: puts the operations' kernel calls into a program, which runs without allocating memory.
+- `fusion`: which layers one operation computes together.
+- `operation` (what an operation is), `operations`, `convolution`, `conv_backward`, `joining`: bind kinds of layers to
+  kernels.
+- `context`: puts the operations' kernel calls into a program, which runs without allocating memory; `lifetimes`: where
+  in one memory values and errors lie.
 - `choice`, `measurement`: which of several kernels a layer uses; timing them on this machine.
 - `optimizer`, `expression`, `updates`: update rules; formulas that users write; binding a rule to a parameter store.
 - `model`, `tensor_file`: the trained network as a library object; files of named tensors; `scale`: whether images

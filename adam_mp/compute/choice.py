@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adam_mp import __version__
+from adam_mp.compute.fusion import Group, fuse
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.machine import cpu_name, l2_bytes
 from adam_mp.network.description import to_json
@@ -57,17 +58,17 @@ def likely_choices(network: Network) -> KernelChoices:
     from adam_mp.compute.conv_backward import ways_back
 
     bytes_per_image, ways = 1, {}
-    for name, position, layer in convolutions(network):
-        before, after = network.shapes[position : position + 2]
-        ways[name] = ways_back(layer, position)[0]
+    for group in convolutions(network):
+        layer: Any = group.layers[0]
+        before, after = group.input_shape, layer.output_shape(group.input_shape)
+        ways[group.name] = ways_back(layer, group.wanted[0])[0]
         bytes_per_image = max(bytes_per_image, 4 * (math.prod(before) + 2 * math.prod(after)))
     return KernelChoices(max(1, min(_MOST_IMAGES, l2_bytes() * 3 // 4 // bytes_per_image)), ways)
 
 
-def convolutions(network: Network) -> list[tuple[str, int, Conv]]:
-    """Return (name, position in the network, layer) of each convolution."""
-    layers = enumerate(zip(network.names, network.layers, strict=True))
-    return [(name, position, layer) for position, (name, layer) in layers if isinstance(layer, Conv)]
+def convolutions(network: Network) -> list[Group]:
+    """Return the groups that begin with a convolution, in their order."""
+    return [group for group in fuse(network) if isinstance(group.layers[0], Conv)]
 
 
 def read_choices(network: Network, batch: int) -> KernelChoices | None:

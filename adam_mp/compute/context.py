@@ -1,8 +1,9 @@
 """The training context: all arrays that one worker needs for a batch, allocated once (paper, section 3.2.1).
 
-A *program* is a list of kernel calls over these arrays, so that running it allocates no memory. The layers before the
-first flat one (the image layers) run in blocks of images that fit the L2 cache: forward for all blocks, later backward
-for all blocks, adding each block's gradients of the weights. The flat layers run on the whole batch.
+A *program* is a list of kernel calls over these arrays, so that running it allocates no memory. The image layers run in
+blocks of images that fit the L2 cache: forward for all blocks, later backward for all blocks, adding each block's
+gradients of the weights. The flat layers behind them (`Network.tail`) run on the whole batch. Values and errors share
+one memory, in which `lifetimes` gives each its place.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.choice import KernelChoices, likely_choices
-from adam_mp.compute.operation import Call, Operation, Span, fuse
+from adam_mp.compute.fusion import fuse
+from adam_mp.compute.lifetimes import Bound, Place, Reads, arrange, first_writers, flat_roots, plan_buffers
+from adam_mp.compute.operation import Call, Operation, Span, aligned_zeros
 from adam_mp.compute.operations import OPERATIONS, DenseProduct, DropoutMask
+from adam_mp.kernels.join import add_to
 from adam_mp.kernels.loss import softmax, softmax_cross_entropy
 from adam_mp.memory.layout import Layout
+from adam_mp.network.graph import INPUT
 from adam_mp.network.layers import Flatten
 from adam_mp.network.network import Network
 
@@ -71,34 +76,35 @@ class TrainingContext:
         self.block = math.ceil(batch / math.ceil(batch / self.choices.block))
         self.totals = np.zeros(2)
         groups = list(fuse(network, self.choices.ways_back))
-        flat = [len(group.input_shape) == 1 or isinstance(group.layers[0], Flatten) for group in groups]
-        self._image_groups = flat.index(True) if True in flat else len(groups)
-        self._operations: list[Operation | None] = []
-        self._outputs: list[np.ndarray] = []
-        self._errors: list[np.ndarray] = []
-        for index, group in enumerate(groups):
-            rows = self.block if index < self._image_groups else batch
-            # The last image layer's error comes from the flat layers, which run on the whole batch.
-            error_rows = rows if index + 1 < self._image_groups else batch
-            if isinstance(group.layers[0], Flatten):
-                shape = (-1, math.prod(group.output_shape))
-                empty: np.ndarray = np.zeros((batch, *group.output_shape), real)
-                self._operations.append(None)
-                self._outputs.append(self._outputs[-1].reshape(shape) if self._outputs else empty)
-                self._errors.append(self._errors[-1].reshape(shape) if self._errors else empty[:0])
-                continue
-            kind = OPERATIONS[type(group.layers[0])]
-            self._operations.append(kind(group, dict(weights), self.gradients, batch, rows, real))
-            self._outputs.append(np.zeros((batch, *group.output_shape), real))
-            self._errors.append(np.zeros((error_rows if backward else 0, *group.output_shape), real))
+        self._roots = flat_roots(groups)
+        self._operations: list[Operation] = [
+            OPERATIONS[type(group.layers[0])](
+                group, dict(weights), self.gradients, batch, batch if group.whole else self.block, real
+            )
+            for group in groups
+            if not isinstance(group.layers[0], Flatten)
+        ]
+        self._scores = (network.nodes[-1].inputs or (INPUT,))[0]
+        self._arrays = self._make_arrays(backward, real)
 
-        # The first operation that computes; a Flatten before it only reshapes the images, and has None in the list.
-        self._lowest = next(index for index, operation in enumerate(self._operations) if operation is not None)
+    def _make_arrays(self, backward: bool, real: type) -> dict[Place, np.ndarray]:
+        """Return the arrays of all values and errors, [images, *shape], for a block or for the batch."""
+        bound = [Bound(each.group, Reads(each.reads_inputs, each.reads_output, each.read_after, each.adds_errors))
+                 for each in self._operations]  # fmt: skip
+        self._firsts = first_writers(bound, self._roots)
+        self.buffers = plan_buffers(bound, self._roots, self._scores, backward)
+        self.offsets, numbers = arrange(self.buffers, self.batch, self.block, np.dtype(real).itemsize)
+        memory = aligned_zeros((numbers,), real)
+        self._whole = {buffer.place for buffer in self.buffers if buffer.whole}
+        return {
+            buffer.place: memory[offset : offset + buffer.numbers(self.batch, self.block)].reshape(-1, *buffer.shape)
+            for buffer, offset in zip(self.buffers, self.offsets, strict=True)
+        }
 
     @property
     def operations(self) -> list[Operation]:
         """The operations, in the order of the forward pass."""
-        return [operation for operation in self._operations if operation is not None]
+        return list(self._operations)
 
     def set_dropout_key(self, key: int) -> None:
         """Set the key from which dropout draws its masks, from the next forward pass on."""
@@ -107,27 +113,29 @@ class TrainingContext:
                 operation.key[0] = key
 
     def update_directly(self, numbers: np.ndarray) -> list[str]:
-        """Let the backward pass update the dense layers' weights itself, by gradient descent.
+        """Let the backward pass update the weights of the tail's dense layers itself, by gradient descent.
 
         This holds for programs that are made later. `numbers` is the live array `[lr, weight_decay, ...]`. Return the
         names of the tensors that the backward pass then updates.
         """
         names = []
         for operation in self.operations:
-            if isinstance(operation, DenseProduct):
+            if isinstance(operation, DenseProduct) and operation.group.whole:
                 operation.direct = numbers
                 names.append(f"{operation.group.name}.weight")
         return names
 
     def factors(self, tensor: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (inputs [n, m], errors [n, k]) of a dense layer, from the last backward pass, on `images` [n, ...].
+        """Return (inputs [n, m], errors [n, k]) of a dense layer of the tail, from the last backward pass.
 
+        `images` [n, ...] are those of its program.
         `tensor` names the layer's weight, whose gradient is `inputs.T @ errors`.
         """
-        for index, operation in enumerate(self._operations):
-            if isinstance(operation, DenseProduct) and f"{operation.group.name}.weight" == tensor:
-                inputs = self._input(index, images, 0, len(images))
-                return inputs.reshape(len(images), -1), self._errors[index][: len(images)]
+        for operation in self._operations:
+            group = operation.group
+            if isinstance(operation, DenseProduct) and group.whole and f"{group.name}.weight" == tensor:
+                inputs = self._value(group.inputs[0], images, 0, len(images))
+                return inputs.reshape(len(images), -1), self._arrays[Place("error", group.output)][: len(images)]
         raise KeyError(tensor)
 
     def program(self, images: np.ndarray, labels: np.ndarray | None, training: bool = True) -> Program:
@@ -138,50 +146,70 @@ class TrainingContext:
         """
         count = len(images)
         blocks = [(start, min(start + self.block, count)) for start in range(0, count, self.block)]
-        bound = [(index, operation) for index, operation in enumerate(self._operations) if operation is not None]
-        image_part = [each for each in bound if each[0] < self._image_groups]
-        flat_part = [each for each in bound if each[0] >= self._image_groups]
+        image_part = [each for each in self._operations if not each.group.whole]
+        tail = [each for each in self._operations if each.group.whole]
         forward: list[Call] = []
-        for part, spans in ((image_part, blocks), (flat_part, [(0, count)])):
+        for part, spans in ((image_part, blocks), (tail, [(0, count)])):
             for start, end in spans:
-                for index, operation in part:
-                    forward += operation.forward(self._span(index, images, start, end), training)
-        scores = self._outputs[-1][:count]
+                for operation in part:
+                    forward += operation.forward(self._span(operation, images, start, end), training)
+        scores = self._value(self._scores, images, 0, count).reshape(count, -1)
         backward: list[Call] = []
         if labels is not None:
-            error = self._errors[-1][:count] if training else np.zeros_like(scores)
+            error = np.zeros_like(scores)
+            if training:
+                error = self._arrays[Place("error", self._roots[self._scores])][:count].reshape(scores.shape)
             forward.append((softmax_cross_entropy, (scores, labels, error, self.totals)))
             if training:
-                for part, spans in ((flat_part, [(0, count)]), (image_part, blocks)):
+                for part, spans in ((tail, [(0, count)]), (image_part, blocks)):
                     for start, end in spans:
-                        for index, operation in reversed(part):
-                            backward += operation.backward(self._span(index, images, start, end, len(spans)))
+                        for operation in reversed(part):
+                            backward += self._backward(operation, images, start, end, len(spans))
         return Program(tuple(forward), tuple(backward), self.totals, scores)
 
-    def _input(self, index: int, images: np.ndarray, start: int, end: int) -> np.ndarray:
-        if index > self._lowest:
-            return self._outputs[index - 1][start:end]
-        block = images[start:end]
-        return block.reshape(len(block), -1) if index else block
-
-    def _span(self, index: int, images: np.ndarray, start: int, end: int, blocks: int = 1) -> Span:
-        """Return the span of images start:end for operation number `index`, one of the batch's `blocks` spans."""
-        return Span(
-            first=start,
-            x=self._input(index, images, start, end),
-            out=self._outputs[index][start:end],
-            error=self._error(index, start, end),
-            x_error=None if index == self._lowest else self._error(index - 1, start, end),
+    def _backward(self, operation: Operation, images: np.ndarray, start: int, end: int, spans: int) -> list[Call]:
+        """Return the calls of an operation's backward pass, and those that add what it cannot add itself."""
+        group, targets, sums = operation.group, [], []
+        if not group.trains:
+            return []
+        for number, (name, wanted) in enumerate(zip(group.inputs, group.wanted, strict=True)):
+            root = self._roots[name]
+            target = self._cut(Place("error", root), start, end) if wanted else None
+            if target is not None and (group.name, number) not in self._firsts and not operation.adds_errors:
+                extra = self._cut(Place("extra", root, group.name), start, end)
+                sums.append((add_to, (extra.reshape(-1), target.reshape(-1))))
+                target = extra
+            targets.append(None if target is None else target.reshape(-1, *group.input_shapes[number]))
+        span = dataclasses.replace(
+            self._span(operation, images, start, end),
+            error=self._cut(Place("error", group.output), start, end),
+            input_errors=tuple(targets),
+            adds=tuple((group.name, number) not in self._firsts for number in range(len(targets))),
             accumulate=start > 0,
-            fresh=blocks > 1,
+            fresh=spans > 1,
             last=end == len(images),
         )
+        return [*operation.backward(span), *sums]
 
-    def _error(self, index: int, start: int, end: int) -> np.ndarray:
-        """Return the error of output `index` for images start:end. Between image layers all blocks share one array."""
-        if index + 1 < self._image_groups:
-            return self._errors[index][: end - start]
-        return self._errors[index][start:end]
+    def _span(self, operation: Operation, images: np.ndarray, start: int, end: int) -> Span:
+        """Return the span of images start:end for the forward pass of an operation."""
+        group = operation.group
+        inputs = tuple(
+            self._value(name, images, start, end).reshape(-1, *shape)
+            for name, shape in zip(group.inputs, group.input_shapes, strict=True)
+        )
+        out = self._value(group.output, images, start, end)
+        return Span(start, inputs, out, out[:0])
+
+    def _value(self, name: str, images: np.ndarray, start: int, end: int) -> np.ndarray:
+        """Return a value for images start:end; the shape is that before any flattening."""
+        root = self._roots[name]
+        return images[start:end] if root == INPUT else self._cut(Place("value", root), start, end)
+
+    def _cut(self, place: Place, start: int, end: int) -> np.ndarray:
+        """Return the part of an array for images start:end; an array for a block holds the latest block."""
+        array = self._arrays[place]
+        return array[start:end] if place in self._whole else array[: end - start]
 
     def probabilities(self, program: Program, out: np.ndarray) -> None:
         """Write the class probabilities, from the scores of a program that has run forward, into `out` [n, classes]."""

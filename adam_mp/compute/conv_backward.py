@@ -1,6 +1,6 @@
 """The ways to run a convolution backward: from its output's error to the weight's gradient and the input's error.
 
-- `tiled` computes the gradient `patches.T @ error`, and no error of the input: for the first layer.
+- `tiled` computes the gradient `patches.T @ error`, and no error of the input: for layers before which nothing trains.
 - `flipped` computes the same gradient, and the input's error as a convolution of the padded error with the flipped
   weight.
 - `scattered` computes the same gradient, and the input's error as `error @ weight.T`, whose rows are added up at the
@@ -17,13 +17,13 @@ import math
 
 import numpy as np
 
-from adam_mp.compute.operation import Call, Span, product_panel, rows, strided
+from adam_mp.compute.operation import Call, Span, aligned_zeros, product_panel, rows, strided
 from adam_mp.kernels import conv, sparse
 from adam_mp.kernels.product import transpose
-from adam_mp.network.layers import Conv, Shape
+from adam_mp.network.layer import Shape
+from adam_mp.network.layers import Conv
 
 _SCATTERED_ROWS = 256  # rows that `scattered` computes, at least, before it adds them up
-_CACHE_LINE = 64
 
 Patches = tuple[np.ndarray, np.ndarray, np.ndarray]  # images (padded, if the layer pads), offsets of pixels, of taps
 
@@ -50,12 +50,12 @@ class BoundLayer:
 
     @property
     def geometry(self) -> tuple[int, int, int]:
-        """Size, stride and padding."""
-        return self.layer.size, self.layer.stride, self.layer.padding
+        """Size, stride and margin."""
+        return self.layer.size, self.layer.stride, self.layer.margin
 
 
 class Tiled:
-    """The weight's gradient as a product. For the first layer, where the error of the images is not needed."""
+    """The weight's gradient as a product. For the first layers, where the error of the input is not needed."""
 
     def __init__(self, bound: BoundLayer) -> None:
         self.bound = bound
@@ -77,7 +77,7 @@ class Flipped(Tiled):
     def __init__(self, bound: BoundLayer) -> None:
         super().__init__(bound)
         size, (height, width, filters) = bound.layer.size, bound.output_shape
-        self.padding = size - 1 - bound.layer.padding
+        self.padding = size - 1 - bound.layer.margin
         padded = (height + 2 * self.padding, width + 2 * self.padding, filters)
         self.padded: np.ndarray = np.zeros((bound.block, *padded), bound.real)
         self.pixels, self.taps = conv.pixel_offsets(bound.block, padded, size, 1), conv.tap_offsets(padded, size)
@@ -142,7 +142,7 @@ class Sparse:
         self.transposed_gradient: np.ndarray = np.zeros((filters, taps), bound.real)
         self.scratch = _patch_scratch(bound)
         width = sparse.padded_width(taps, np.dtype(bound.real).itemsize)
-        self.transposed = _aligned_zeros((filters + 1, width), bound.real)  # the last row stays 0: padding points to it
+        self.transposed = aligned_zeros((filters + 1, width), bound.real)  # the last row stays 0: padding points to it
 
     def calls(self, patches: Patches, error: np.ndarray, span: Span) -> list[Call]:
         """See Tiled."""
@@ -166,16 +166,16 @@ BACKWARD_WAYS: dict[str, type[Tiled] | type[Sparse]] = {
 }  # fmt: skip
 
 
-def ways_back(layer: Conv, position: int) -> list[str]:
-    """Return the ways that a convolution at `position` of a network can use, the likely faster first.
+def ways_back(layer: Conv, wanted: bool) -> list[str]:
+    """Return the ways that a convolution can use, the likely faster first; `wanted` is whether for its input's error.
 
     `flipped` suits outputs as large as inputs; with smaller outputs it would multiply much padding.
     """
-    if position == 0:
+    if not wanted:
         return ["tiled"]
-    if layer.stride > 1 or layer.padding >= layer.size:
+    if layer.stride > 1 or layer.margin >= layer.size:
         return ["scattered", "sparse"]
-    by_size = ["flipped", "scattered"] if layer.padding >= layer.size // 2 else ["scattered", "flipped"]
+    by_size = ["flipped", "scattered"] if layer.margin >= layer.size // 2 else ["scattered", "flipped"]
     return [*by_size, "sparse"]
 
 
@@ -183,11 +183,3 @@ def _patch_scratch(bound: BoundLayer) -> np.ndarray:
     """Return scratch for the patches of a few images, at most a block."""
     images = min(bound.block, math.ceil(_SCATTERED_ROWS / bound.pixels))
     return np.zeros((images * bound.pixels, bound.weight.shape[0]), bound.real)
-
-
-def _aligned_zeros(shape: tuple[int, int], real: type) -> np.ndarray:
-    """Return an array of zeros whose memory begins at a cache line."""
-    size = np.dtype(real).itemsize
-    memory: np.ndarray = np.zeros(math.prod(shape) + _CACHE_LINE // size, real)
-    begin = -memory.ctypes.data % _CACHE_LINE // size
-    return memory[begin : begin + math.prod(shape)].reshape(shape)

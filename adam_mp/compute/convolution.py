@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.conv_backward import BACKWARD_WAYS, BoundLayer, Patches, ways_back
-from adam_mp.compute.operation import Call, Group, Operation, Span, Tensors, product_panel, rows
+from adam_mp.compute.fusion import Group
+from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, product_panel, rows
 from adam_mp.kernels import activation, conv, pool
 from adam_mp.network import layers as kinds
 
@@ -19,17 +20,18 @@ class Convolution(Operation):
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
         name, layer = group.name, self.layer
-        self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        self.bias_gradient = gradients[f"{name}.bias"]
+        self.weight = weights[f"{name}.weight"]
+        self.bias, self.bias_gradient = bias_of(group, weights, gradients, real)
+        self.reads_output = self.rectify
         height, width, channels = group.input_shape
         shape = layer.output_shape(group.input_shape)
         self.panel = product_panel(real)
         self.pixels_per_image = math.prod(shape[:2])
-        padded = (height + 2 * layer.padding, width + 2 * layer.padding, channels)
-        self.padded: np.ndarray | None = np.zeros((block, *padded), real) if layer.padding else None
+        padded = (height + 2 * layer.margin, width + 2 * layer.margin, channels)
+        self.padded: np.ndarray | None = np.zeros((block, *padded), real) if layer.margin else None
         self.pixels = conv.pixel_offsets(block, padded, layer.size, layer.stride)
         self.taps = conv.tap_offsets(padded, layer.size)
-        way = BACKWARD_WAYS[group.way or ways_back(layer, group.position)[0]]
+        way = BACKWARD_WAYS[group.way or ways_back(layer, group.wanted[0])[0]]
         gradient = gradients[f"{name}.weight"]
         self.way = way(BoundLayer(layer, group.input_shape, shape, self.weight, gradient, block, real))
         self.pool: Any = next((after for after in group.layers[1:] if isinstance(after, kinds.MaxPool)), None)
@@ -43,7 +45,7 @@ class Convolution(Operation):
         if self.padded is None:
             return [], (span.x, pixels, self.taps)
         padded = self.padded[: len(span.x)]
-        return [(conv.pad_images, (span.x, padded, self.layer.padding))], (padded, pixels, self.taps)
+        return [(conv.pad_images, (span.x, padded, self.layer.margin))], (padded, pixels, self.taps)
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         count = len(span.x)
@@ -51,7 +53,8 @@ class Convolution(Operation):
         calls, patches = self._read(span)
         calls.append((conv.conv_forward, (*patches, self.weight, rows(convolved), self.panel)))
         if self.pool is None:
-            calls.append((activation.add_bias, (rows(span.out), self.bias, self.rectify)))
+            if self.layer.bias or self.rectify:
+                calls.append((activation.add_bias, (rows(span.out), self.bias, self.rectify)))
         else:
             choice = self.choice[span.first : span.first + count]
             size, step = self.pool.size, self.pool.step
@@ -64,7 +67,8 @@ class Convolution(Operation):
         if self.pool is None:
             convolved_error = span.error
             arrays = (rows(span.error), rows(span.out), self.bias_gradient)
-            calls.append((activation.bias_backward, (*arrays, self.rectify, span.accumulate)))
+            if self.layer.bias or self.rectify:
+                calls.append((activation.bias_backward, (*arrays, self.rectify, span.accumulate)))
         else:
             convolved_error = self.unpooled[:count]
             choice = self.choice[span.first : span.first + count]

@@ -10,16 +10,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from adam_mp.compute.choice import KernelChoices, convolutions, keep_choices, likely_choices, read_choices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.conv_backward import BACKWARD_WAYS, BoundLayer, ways_back
+from adam_mp.compute.fusion import Group
 from adam_mp.compute.operation import Call, Span
 from adam_mp.kernels.conv import pixel_offsets, tap_offsets
-from adam_mp.network.layers import Conv, Dense, Flatten, Layer, MaxPool, ReLU, Softmax
+from adam_mp.network.joins import Concat, Node
+from adam_mp.network.layer import Layer
+from adam_mp.network.layers import Conv, Dense, Flatten, MaxPool, ReLU, Softmax
 from adam_mp.network.network import Network
 
 _BLOCKS = (1, 2, 4, 8, 16, 32)
@@ -46,31 +49,32 @@ def measure_choices(network: Network, batch: int) -> KernelChoices:
     likely = likely_choices(network)
     block = min(likely.block, batch)
     ways = {}
-    for name, position, layer in convolutions(network):
-        candidates = {way: _way_calls(network, position, layer, way, block) for way in ways_back(layer, position)}
+    for group in convolutions(network):
+        layer: Any = group.layers[0]
+        candidates = {way: _way_calls(group, layer, way, block) for way in ways_back(layer, group.wanted[0])}
         seconds = _in_turns({way: _runner(calls) for way, calls in candidates.items()})
-        ways[name] = min(seconds, key=seconds.__getitem__)
+        ways[group.name] = min(seconds, key=seconds.__getitem__)
     return KernelChoices(_measure_block(network, batch, KernelChoices(block, ways)), ways)
 
 
-def _way_calls(network: Network, position: int, layer: Conv, way: str, block: int) -> list[Call]:
+def _way_calls(group: Group, layer: Conv, way: str, block: int) -> list[Call]:
     """Return the kernel calls of one backward way, on random images and an error with a realistic share of zeros."""
-    before, after = network.shapes[position : position + 2]
+    before, after = group.input_shape, layer.output_shape(group.input_shape)
     generator = np.random.default_rng(0)
     weight: np.ndarray = np.ones((layer.size**2 * before[2], layer.channels), np.float32)
-    padded = (before[0] + 2 * layer.padding, before[1] + 2 * layer.padding, before[2])
+    padded = (before[0] + 2 * layer.margin, before[1] + 2 * layer.margin, before[2])
     images: np.ndarray = generator.standard_normal((block, *padded), dtype=np.float32)
     error: np.ndarray = generator.standard_normal((block, *after), dtype=np.float32)
-    error *= generator.random(error.shape) < _density(network.layers[position + 1 : position + 3])
+    error *= generator.random(error.shape) < _density(group.layers[1:])
     patches = (images, pixel_offsets(block, padded, layer.size, layer.stride), tap_offsets(padded, layer.size))
     bound = BoundLayer(layer, before, after, weight, np.zeros_like(weight), block, np.float32)
-    x_error: np.ndarray | None = np.zeros((block, *before), np.float32) if position else None
-    span = Span(0, images, error, error, x_error)
+    x_error: np.ndarray | None = np.zeros((block, *before), np.float32) if group.wanted[0] else None
+    span = Span(0, (images,), error, error, (x_error,))
     return BACKWARD_WAYS[way](bound).calls(patches, error, span)
 
 
-def _density(behind: tuple[Layer, ...]) -> float:
-    """Return which share of a convolution's errors is not 0, from the layers that follow it.
+def _density(behind: Sequence[Layer]) -> float:
+    """Return which share of a convolution's errors is not 0, from the layers that one operation computes with it.
 
     Max-pooling passes one error a window, ReLU about half of them.
     """
@@ -80,8 +84,6 @@ def _density(behind: tuple[Layer, ...]) -> float:
             density = min(density, 1 / min(layer.step, layer.size) ** 2)
         elif isinstance(layer, ReLU):
             density = min(density, 1 / 2)
-        else:
-            break
     return density
 
 
@@ -119,12 +121,22 @@ def _measure_block(network: Network, batch: int, start: KernelChoices) -> int:
 
 
 def _image_part(network: Network) -> Network | None:
-    """Return the image layers followed by a small dense layer, as a network; None if there is no convolution."""
+    """Return the layers before the flat tail, followed by a small dense layer, as a network.
+
+    None if there is no convolution.
+    """
     if not convolutions(network):
         return None
-    flat = [len(shape) == 1 for shape in network.shapes]
-    layers = network.layers[: flat.index(True) - 1 if True in flat else len(network.layers)]
-    return Network.build([*layers, Flatten(), Dense(), Softmax()], network.input_shape, 2)
+    part = [node for node in network.nodes[:-1] if node.name not in network.tail]
+    inside = {read for node in part for read in node.inputs or ()}
+    ends = [str(node.name) for node in part if node.name not in inside]
+    own = "end"
+    while any(name.startswith(own) for name in network.names):
+        own += "_"
+    flat = [Node(Flatten(), f"{own}{number}", (end,)) for number, end in enumerate(ends)]
+    names = [str(node.name) for node in flat]
+    joined = [Node(Concat(), f"{own}s", tuple(names))] if len(names) > 1 else []
+    return Network.build([*part, *flat, *joined, Node(Dense(), f"{own}d"), Softmax()], network.input_shape, 2)
 
 
 def _weights(network: Network) -> dict[str, np.ndarray]:

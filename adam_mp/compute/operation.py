@@ -1,100 +1,73 @@
-"""What an operation is: one layer bound to buffers, or several layers that one pass over the data computes together.
+"""What an operation is: a layer bound to buffers. `fusion` says which layers one operation computes together.
 
-A convolution is fused with the max-pooling and ReLU that follow it, a dense layer with its ReLU. An operation owns its
-scratch, allocated once for the largest block. Asked for a span of images, it returns kernel calls over arrays that
-exist already.
+An operation owns its scratch, allocated once for the largest block. Asked for a span of images, it returns kernel calls
+over arrays that exist already.
 """
 
 from __future__ import annotations
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
+from adam_mp.compute.fusion import Group
 from adam_mp.kernels.product import PANEL_BYTES
 from adam_mp.network import layers as kinds
-from adam_mp.network.layers import Layer, Shape
-from adam_mp.network.network import Network
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 Tensors = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Layers of a network that one operation computes. `position` and `name` are those of the first.
-
-    `way` is a convolution's backward way, None for the likely faster one. `sparse` says that an input of 0 needs no
-    error, because a ReLU or dropout before made the 0, and stops the error.
-    """
-
-    position: int
-    layers: tuple[Layer, ...]
-    name: str
-    input_shape: Shape
-    output_shape: Shape
-    way: str | None = None
-    sparse: bool = False
-
-
-def fuse(network: Network, ways: Mapping[str, str] | None = None) -> Iterator[Group]:
-    """Yield a network's layers, without its softmax, in groups for one operation each; `ways`: name -> `Group.way`."""
-    position, layers = 0, network.layers[:-1]
-    while position < len(layers):
-        end = position + 1
-        if isinstance(layers[position], (kinds.Conv, kinds.MaxPool)):
-            followers: list[type[Layer]] = [kinds.ReLU]
-            if isinstance(layers[position], kinds.Conv):
-                followers.append(kinds.MaxPool)
-            # ReLU and max-pooling commute, so either order may be fused; each at most once.
-            while end < len(layers) and type(layers[end]) in followers:
-                followers.remove(type(layers[end]))
-                end += 1
-        elif isinstance(layers[position], kinds.Dense) and isinstance(layers[min(end, len(layers) - 1)], kinds.ReLU):
-            end += 1
-        name = network.names[position]
-        yield Group(
-            position, layers[position:end], name, network.shapes[position], network.shapes[end],
-            (ways or {}).get(name), _is_sparse(layers[:position]),
-        )  # fmt: skip
-        position = end
-
-
-def _is_sparse(below: tuple[Layer, ...]) -> bool:
-    """Return whether the outputs of these layers fit `Group.sparse`: after a ReLU, none of them adds values up."""
-    for layer in reversed(below):
-        if isinstance(layer, kinds.ReLU):
-            return True
-        if not isinstance(layer, (kinds.Dropout, kinds.Flatten, kinds.MaxPool)):
-            return False
-    return False
+_CACHE_LINE = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Span:
     """Some images of a batch, from number `first` on, and the arrays with an operation's inputs and outputs for them.
 
-    `x` and `out` are [n, *shape]; `error` and `x_error` are the gradients of the loss by out and by x. `x_error` is
-    None if no operation needs it. With `accumulate` the gradients of the weights are added to, else replaced: it is
-    False for the first span of a batch only. `last` marks the last span. `fresh` says that other images have run
+    `inputs` and `out` are [n, *shape]; `error` and `input_errors` are the gradients of the loss by out and by each
+    input. An input's error is None if no operation needs it. `adds` says for each whether its error is to be added to
+    what the array holds, because another operation that reads the same value has run backward already; this happens to
+    operations with `adds_errors` only. With `accumulate` the gradients of the weights are added to, else replaced: it
+    is False for the first span of a batch only. `last` marks the last span. `fresh` says that other images have run
     forward since this span did, so that the operation must fill its scratch again.
     """
 
     first: int
-    x: np.ndarray
+    inputs: tuple[np.ndarray, ...]
     out: np.ndarray
     error: np.ndarray
-    x_error: np.ndarray | None = None
+    input_errors: tuple[np.ndarray | None, ...] = (None,)
+    adds: tuple[bool, ...] = (False,)
     accumulate: bool = False
     fresh: bool = False
     last: bool = True
 
+    @property
+    def x(self) -> np.ndarray:
+        """The first input, for operations that have one."""
+        return self.inputs[0]
+
+    @property
+    def x_error(self) -> np.ndarray | None:
+        """The error of the first input."""
+        return self.input_errors[0]
+
 
 class Operation(abc.ABC):
-    """A group bound to `weights` and `gradients` (by name), with scratch for spans of up to `block` images."""
+    """A group bound to `weights` and `gradients` (by name), with scratch for spans of up to `block` images.
+
+    The memory of a value is used for other values once no operation reads it any more. So an operation says what its
+    backward pass reads: `reads_inputs`, `reads_output`. What it does not read there may hold anything by then. With
+    `read_after`, inputs and error of the tail's operations stay after the program, for `TrainingContext.factors`.
+    """
+
+    reads_inputs: bool = True
+    reads_output: bool = True
+    read_after: ClassVar[bool] = False
+    adds_errors: ClassVar[bool] = False  # the operation heeds `Span.adds`
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         self.group = group
@@ -103,11 +76,20 @@ class Operation(abc.ABC):
 
     @abc.abstractmethod
     def forward(self, span: Span, training: bool) -> list[Call]:
-        """Return the kernel calls that compute `span.out` from `span.x`."""
+        """Return the kernel calls that compute `span.out` from `span.inputs`."""
 
     @abc.abstractmethod
     def backward(self, span: Span) -> list[Call]:
-        """Return the kernel calls that compute `span.x_error` and the gradients from `span.error`."""
+        """Return the kernel calls that compute `span.input_errors` and the gradients from `span.error`."""
+
+
+def bias_of(group: Group, weights: Tensors, gradients: Tensors, real: type) -> tuple[np.ndarray, np.ndarray]:
+    """Return a group's bias [channels] and the array for its gradient; zeros and scratch if it has no bias."""
+    name = f"{group.name}.bias"
+    if name in weights:
+        return weights[name], gradients[name]
+    channels = group.output_shape[-1]
+    return np.zeros(channels, real), np.zeros(channels, real)
 
 
 def rows(array: np.ndarray) -> np.ndarray:
@@ -123,3 +105,11 @@ def strided(count: int, step: int) -> np.ndarray:
 def product_panel(real: type) -> np.ndarray:
     """Return the scratch that every product needs: room for `PANEL_BYTES` of its right factor."""
     return np.zeros(PANEL_BYTES // np.dtype(real).itemsize, real)
+
+
+def aligned_zeros(shape: tuple[int, ...], real: type) -> np.ndarray:
+    """Return an array of zeros whose memory begins at a cache line."""
+    size = np.dtype(real).itemsize
+    memory: np.ndarray = np.zeros(math.prod(shape) + _CACHE_LINE // size, real)
+    begin = -memory.ctypes.data % _CACHE_LINE // size
+    return memory[begin : begin + math.prod(shape)].reshape(shape)

@@ -1,4 +1,4 @@
-"""The operations of all kinds of layers except convolution, which is in `convolution`."""
+"""The operations of all kinds of layers but convolution, in `convolution`, and those that join values, in `joining`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import math
 import numpy as np
 
 from adam_mp.compute.convolution import Convolution
-from adam_mp.compute.operation import Call, Group, Operation, Span, Tensors, product_panel, rows, strided
-from adam_mp.kernels import activation, dense, dropout, normalization, pool
+from adam_mp.compute.fusion import Group
+from adam_mp.compute.joining import SideBySide, Sum
+from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, product_panel, rows, strided
+from adam_mp.kernels import activation, dense, dropout, global_pool, normalization, pool
 from adam_mp.network import layers as kinds
-from adam_mp.network.layers import Layer
+from adam_mp.network.joins import Add, Concat
+from adam_mp.network.layer import Layer
 
 _WIDE = 64  # from this number of outputs, a dense layer has special kernels for few images
 
@@ -18,12 +21,14 @@ _WIDE = 64  # from this number of outputs, a dense layer has special kernels for
 class MaxPooling(Operation):
     """Max-pooling that does not follow a convolution, with the ReLU after it, if there is one."""
 
+    reads_inputs = False  # but `choice`
+
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
         self.choice = np.zeros((batch, *group.output_shape), np.uint8)
         # The kernels add a bias and compute its gradient, because most pooling follows a convolution.
-        self.no_bias: np.ndarray = np.zeros(group.output_shape[-1], real)
-        self.unused: np.ndarray = np.zeros_like(self.no_bias)
+        self.no_bias, self.unused = bias_of(group, weights, gradients, real)
+        self.reads_output = self.rectify
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         choice = self.choice[span.first : span.first + len(span.x)]
@@ -41,6 +46,8 @@ class MaxPooling(Operation):
 class AveragePooling(Operation):
     """Average pooling, which is never fused with another layer."""
 
+    reads_inputs = reads_output = False
+
     def forward(self, span: Span, training: bool) -> list[Call]:
         return [(pool.average_pool_forward, (span.x, span.out, self.layer.size, self.layer.step))]
 
@@ -53,11 +60,14 @@ class AveragePooling(Operation):
 class DenseProduct(Operation):
     """A dense layer with its bias, and the ReLU after it, if there is one: `out = max(x @ weight + bias, 0)`."""
 
+    read_after = True
+
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
         name = group.name
-        self.weight, self.bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
-        self.weight_gradient, self.bias_gradient = gradients[f"{name}.weight"], gradients[f"{name}.bias"]
+        self.weight, self.weight_gradient = weights[f"{name}.weight"], gradients[f"{name}.weight"]
+        self.bias, self.bias_gradient = bias_of(group, weights, gradients, real)
+        self.reads_output = self.rectify
         inputs, outputs = self.weight.shape
         self.panel = product_panel(real)
         self.images, self.inputs = strided(batch, inputs), strided(inputs, 1)
@@ -69,37 +79,37 @@ class DenseProduct(Operation):
         self.direct: np.ndarray | None = None
 
     def forward(self, span: Span, training: bool) -> list[Call]:
-        if len(span.x) == 1:
-            return [(dense.dense_forward_one, (span.x, self.weight, self.bias, span.out, self.rectify))]
-        tables = (self.images[: len(span.x)], self.inputs)
-        arguments = (span.x, *tables, self.weight, self.bias, span.out, self.panel, self.rectify)
+        x = _flat(span.x)
+        if len(x) == 1:
+            return [(dense.dense_forward_one, (x, self.weight, self.bias, span.out, self.rectify))]
+        tables = (self.images[: len(x)], self.inputs)
+        arguments = (x, *tables, self.weight, self.bias, span.out, self.panel, self.rectify)
         return [(dense.dense_forward, arguments)]
 
     def backward(self, span: Span) -> list[Call]:
-        count = len(span.x)
-        calls: list[Call] = [
-            (activation.bias_backward, (span.error, span.out, self.bias_gradient, self.rectify, span.accumulate)),
-        ]
+        x, count = _flat(span.x), len(span.x)
+        wanted = None if span.x_error is None else _flat(span.x_error)
+        calls: list[Call] = []
+        if self.layer.bias or self.rectify:
+            arrays = (span.error, span.out, self.bias_gradient)
+            calls.append((activation.bias_backward, (*arrays, self.rectify, span.accumulate)))
         if count == 1 and self.direct is not None:
-            x_error = (
-                self.x_error_columns[: span.x.size].reshape(span.x.shape) if span.x_error is None else span.x_error
-            )
-            wanted = span.x_error is not None
-            arguments = (span.x, span.error, self.weight, x_error, self.direct, wanted, self.group.sparse)
+            x_error = self.x_error_columns[: x.size].reshape(x.shape) if wanted is None else wanted
+            arguments = (x, span.error, self.weight, x_error, self.direct, wanted is not None, self.group.sparse)
             return [*calls, (dense.dense_update_one, arguments)]
         few_images = 1 < count <= dense.FEW and self.weight.shape[1] >= _WIDE
-        if few_images and self.direct is not None and span.x_error is not None:
-            few = (span.x, span.error, self.weight, span.x_error, self.few, self.direct)
+        if few_images and self.direct is not None and wanted is not None:
+            few = (x, span.error, self.weight, wanted, self.few, self.direct)
             return [*calls, (dense.dense_update_few, few)]
         # The input's error first: it is computed with the weight, which a direct update changes.
-        if span.x_error is not None:
-            calls.append(self._input_error(span.error, span.x_error))
+        if wanted is not None:
+            calls.append(self._input_error(span.error, wanted))
         tables = (self.inputs, self.images[:count])
         if self.direct is not None:
-            calls.append((dense.dense_update, (span.x, *tables, span.error, self.weight, self.panel, self.direct)))
+            calls.append((dense.dense_update, (x, *tables, span.error, self.weight, self.panel, self.direct)))
         else:
             gradient = (self.weight_gradient, self.panel, self.panel.dtype.type(span.accumulate))
-            calls.append((dense.dense_backward_weight, (span.x, *tables, span.error, *gradient)))
+            calls.append((dense.dense_backward_weight, (x, *tables, span.error, *gradient)))
         return calls
 
     def _input_error(self, error: np.ndarray, x_error: np.ndarray) -> Call:
@@ -121,6 +131,7 @@ class Activation(Operation):
         kinds.Sigmoid: (activation.sigmoid_forward, activation.sigmoid_backward),
         kinds.Tanh: (activation.tanh_forward, activation.tanh_backward),
     }
+    reads_inputs = False
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         return [(self._KERNELS[type(self.layer)][0], (span.x.reshape(-1), span.out.reshape(-1)))]
@@ -141,6 +152,8 @@ class DropoutMask(Operation):
 
     `mask` keeps the factor of each value of the batch, 0 or `1 / (1 - rate)`, for the backward pass.
     """
+
+    reads_inputs = reads_output = False
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
@@ -190,10 +203,37 @@ class LocalResponse(Operation):
         return [(normalization.local_response_backward, (*arrays, *self.numbers))]
 
 
+class GlobalAverage(Operation):
+    """Average pooling over whole images."""
+
+    reads_inputs = reads_output = False
+
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        return [(global_pool.global_average_forward, (_pixels(span.x), span.out))]
+
+    def backward(self, span: Span) -> list[Call]:
+        if span.x_error is None:
+            return []
+        return [(global_pool.global_average_backward, (span.error, _pixels(span.x_error)))]
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """View [n, ...] as [n, features]."""
+    return array.reshape(len(array), -1)
+
+
+def _pixels(array: np.ndarray) -> np.ndarray:
+    """View [n, height, width, c] as [n, pixels, c]."""
+    return array.reshape(len(array), -1, array.shape[-1])
+
+
 OPERATIONS: dict[type[Layer], type[Operation]] = {
     kinds.Conv: Convolution,
     kinds.MaxPool: MaxPooling,
     kinds.AveragePool: AveragePooling,
+    kinds.GlobalAveragePool: GlobalAverage,
+    Add: Sum,
+    Concat: SideBySide,
     kinds.Dense: DenseProduct,
     kinds.ReLU: Activation,
     kinds.Sigmoid: Activation,

@@ -1,19 +1,22 @@
-"""What a network is: layers with shapes and counts. Pure descriptions that own no arrays.
+"""What a network is: a graph of layers with shapes and counts. Pure descriptions that own no arrays.
 
-`layers` describes each kind of layer. `network` puts layers in a row and checks that they fit. `description` makes
-networks from names, TOML files and functions, and writes and reads JSON. `zoo` holds the named networks.
-`initialization` draws first weights.
+`layer` is what all layers have, `layers` describes each kind. `joins` holds nodes with names and the layers that have
+branches; `graph` makes one row of nodes of them, and `network` checks that they fit. `tables` turns layers into tables
+and back. `description` makes networks from names, TOML files and functions, and writes and reads JSON. `zoo` holds the
+named networks. `initialization` draws first weights.
 
 May import: `errors`.
 """
 
+from adam_mp.network.joins import Add, Concat, Node, Residual
+from adam_mp.network.layer import Layer
 from adam_mp.network.layers import (
     AveragePool,
     Conv,
     Dense,
     Dropout,
     Flatten,
-    Layer,
+    GlobalAveragePool,
     LocalResponseNorm,
     MaxPool,
     ReLU,
@@ -24,16 +27,21 @@ from adam_mp.network.layers import (
 from adam_mp.network.network import Network
 
 __all__ = [
+    "Add",
     "AveragePool",
+    "Concat",
     "Conv",
     "Dense",
     "Dropout",
     "Flatten",
+    "GlobalAveragePool",
     "Layer",
     "LocalResponseNorm",
     "MaxPool",
     "Network",
+    "Node",
     "ReLU",
+    "Residual",
     "Sigmoid",
     "Softmax",
     "Tanh",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import json
 import os
@@ -13,10 +12,12 @@ from types import ModuleType
 from typing import Any
 
 from adam_mp.errors import NetworkError, several, shown
-from adam_mp.network.layers import KINDS, Layer, Shape, unknown_setting
+from adam_mp.network.joins import Part
+from adam_mp.network.layer import Shape
 from adam_mp.network.network import Network
+from adam_mp.network.tables import layer_from_dict, table_of
 from adam_mp.network.zoo import ZOO
-from adam_mp.proposals import LAYERS, nearest
+from adam_mp.proposals import nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,7 +29,7 @@ START_FROM_WEIGHTS = "A run cannot start from saved weights: it goes on with its
 _MOST_NAMED = 10  # functions of a user's module that a message lists
 
 
-def load_network(source: str | Path | Network | Sequence[Layer], input_shape: Shape, classes: int) -> Network:
+def load_network(source: str | Path | Network | Sequence[Part], input_shape: Shape, classes: int) -> Network:
     """Make the network that `source` names, for images of `input_shape` `(height, width, channels)` and `classes`.
 
     `source` is a name from the zoo; a TOML file; `package.module:function`, which is called with input_shape and
@@ -97,7 +98,7 @@ def _weights(source: Any) -> str:
     return f". {START_FROM_WEIGHTS}" if hasattr(source, "predict") or hasattr(source, "state_dict") else ""
 
 
-def read_toml(path: Path) -> tuple[list[Layer], str]:
+def read_toml(path: Path) -> tuple[list[Part], str]:
     """Return (layers, name) of a TOML file, which has a table in `layers` for each layer and may have a `name`.
 
     Without it the name is the file's, without its ending. Raises NetworkError.
@@ -119,33 +120,9 @@ def read_toml(path: Path) -> tuple[list[Layer], str]:
         raise NetworkError(f"model file {path}: {error}") from None
 
 
-def layer_from_dict(table: Any, position: int) -> Layer:
-    """Make the layer that a table such as `{"type": "conv", "channels": 20, "size": 5}` describes."""
-    if not isinstance(table, dict) or "type" not in table:
-        raise NetworkError(f"layer {position} has no type; expected one of {', '.join(sorted(KINDS))}")
-    kind = KINDS.get(str(table["type"]))
-    if kind is None:
-        raise NetworkError(
-            f"layer {position}: unknown type {shown(table['type'])}; "
-            f"{nearest(str(table['type']), KINDS, of_others=LAYERS)}"
-        )
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    values = {key: value for key, value in table.items() if key != "type"}
-    for key in values:
-        if key not in fields:
-            raise NetworkError(f"layer {position}: {unknown_setting(kind, key)}")
-    missing = [name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in values]
-    if missing:
-        raise NetworkError(f"layer {position} ({kind.kind}) lacks {' and '.join(missing)}")
-    try:
-        return kind(**values)
-    except NetworkError as error:
-        raise NetworkError(f"layer {position}: {error}") from None
-
-
 def to_json(network: Network) -> str:
-    """Return a network as JSON text: name, input shape, and every field of every layer."""
-    layers = [{"type": layer.kind, **dataclasses.asdict(layer)} for layer in network.layers]
+    """Return a network as JSON text: name, input shape, and the table of every layer."""
+    layers = [table_of(part) for part in network.layers]
     return json.dumps({"name": network.name, "input_shape": network.input_shape, "layers": layers})
 
 
@@ -155,7 +132,7 @@ def from_json(text: str) -> Network:
         table = json.loads(text)
         layers = tuple(layer_from_dict(layer, i) for i, layer in enumerate(table["layers"], 1))
         return Network(layers, tuple(table["input_shape"]), table["name"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise NetworkError(f"damaged network description: {error}") from None
 
 
@@ -169,7 +146,7 @@ def _check_fit(network: Network, input_shape: Shape, classes: int) -> Network:
     return network
 
 
-def _call(function: Callable[[Shape, int], Any], text: str, input_shape: Shape, classes: int) -> Network | list[Layer]:
+def _call(function: Callable[[Shape, int], Any], text: str, input_shape: Shape, classes: int) -> Network | list[Part]:
     """Call a user's function; any exception of it becomes a NetworkError that names the function."""
     try:
         made = function(input_shape, classes)

@@ -28,10 +28,10 @@ def initial_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
 def draw_weights(network: Network, seed: int, weights: Mapping[str, np.ndarray]) -> None:
     """Draw the same numbers as `initial_weights` into `weights`, contiguous float32 arrays by name."""
     generator = np.random.Generator(np.random.PCG64(seed))
-    for position, (name, layer) in enumerate(zip(network.names, network.layers, strict=True)):
-        last = position == len(network.layers) - 2
-        for parameter, shape in layer.parameters(network.shapes[position]).items():
-            tensor = weights[f"{name}.{parameter}"]
+    for node, input_shape in zip(network.nodes, network.input_shapes, strict=True):
+        last = (node.name,) == network.nodes[-1].inputs
+        for parameter, shape in node.layer.parameters(input_shape).items():
+            tensor = weights[f"{node.name}.{parameter}"]
             if len(shape) == 1:
                 tensor[...] = 0
                 continue

@@ -1,77 +1,19 @@
-"""The kinds of layers. A layer is a frozen dataclass: its fields describe it completely, and it owns no arrays.
-
-A shape is that of one image: `(height, width, channels)`, or `(features,)` for flat values. From its input shape each
-layer tells its output shape, its parameters, and its connections: the multiply-adds of one forward pass of one image.
-"""
+"""The kinds of layers, and the table of all of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar
 
 from adam_mp.errors import NetworkError, shown
-from adam_mp.proposals import LAYER_SETTINGS, bare, nearest
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-Shape = tuple[int, ...]
-_LARGEST = 10**9
-_FROM_BEFORE = ("inchannels", "infeatures", "inputshape", "inputdim", "inputsize", "numfeatures")
+from adam_mp.network.joins import Add, Concat, Residual
+from adam_mp.network.layer import UNWRITTEN, Layer, Shape, check_flag, check_image, check_positive
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """One layer of a network. A child class overrides the methods unless it keeps the shape and has no parameters."""
-
-    kind: ClassVar[str]
-
-    def __new__(cls, *_: Any, **settings: Any) -> Self:
-        """Raise NetworkError for a keyword that the layer does not have."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in settings:
-            if name not in known:
-                raise NetworkError(unknown_setting(cls, name))
-        return super().__new__(cls)
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """Return the output shape for input `shape`; raises NetworkError, without the layer's name, if none fits."""
-        return shape
-
-    def parameters(self, shape: Shape) -> dict[str, Shape]:
-        """Return name -> shape of the layer's parameters for input `shape`."""
-        return {}
-
-    def connections(self, shape: Shape) -> int:
-        """Return the multiply-adds of one forward pass of one image of `shape`."""
-        return 0
-
-
-def unknown_setting(kind: type[Layer], name: str) -> str:
-    """Return the message about a setting that a kind of layer does not have."""
-    known = [field.name for field in dataclasses.fields(kind)]
-    bare_name = bare(name)
-    if bare_name in _FROM_BEFORE:
-        return f"{kind.kind} has no setting {shown(name)}; it takes what the layer before gives"
-    if bare_name == "activation":
-        return f"{kind.kind} has no setting {shown(name)}; an activation is a layer of its own, such as ReLU"
-    listed = nearest(name, known, of_others=LAYER_SETTINGS) if known else "it has none"
-    return f"{kind.kind} has no setting {shown(name)}; {listed}"
-
-
-def _positive(layer: Layer, **values: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected a whole number of at least 1")
-        if value > _LARGEST:
-            raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected at most {_LARGEST:,}")
-
-
-def _windows(layer: Layer, shape: Shape, size: int, stride: int, padding: int) -> tuple[int, int]:
+def _windows(shape: Shape, size: int, stride: int, padding: int) -> tuple[int, int]:
     """Return how many windows fit down and across an image of `shape`."""
-    if len(shape) != 3:
-        raise NetworkError(f"takes images (height, width, channels), but gets {shape}")
+    check_image(shape)
     height, width = ((side + 2 * padding - size) // stride + 1 for side in shape[:2])
     if min(shape[0], shape[1]) + 2 * padding < size:
         around = f" with padding {padding}" if padding else ""
@@ -83,26 +25,40 @@ def _windows(layer: Layer, shape: Shape, size: int, stride: int, padding: int) -
 class Conv(Layer):
     """Convolution: `channels` square kernels of `size` pixels, moved by `stride`, over `padding` zeros all around.
 
-    Parameters: weight `(size * size * in_channels, channels)`, rows in the order (y, x, in_channel); bias
-    `(channels,)`.
+    With padding "same" the output is as large as the input, or 1 / `stride` of it, rounded up; `size` is odd then.
+    Parameters: weight `(size * size * in_channels, channels)`, rows in the order (y, x, in_channel); bias `(channels,)`
+    unless `bias` is False.
     """
 
     kind: ClassVar[str] = "conv"
     channels: int
     size: int
     stride: int = 1
-    padding: int = 0
+    padding: int | str = 0
+    bias: bool = dataclasses.field(default=True, metadata=UNWRITTEN)
 
     def __post_init__(self) -> None:
-        _positive(self, channels=self.channels, size=self.size, stride=self.stride)
-        if not isinstance(self.padding, int) or self.padding < 0:
-            raise NetworkError(f"conv: padding is {shown(self.padding)}; expected a whole number of at least 0")
+        check_positive(self, channels=self.channels, size=self.size, stride=self.stride)
+        check_flag(self, bias=self.bias)
+        if self.padding == "same":
+            if self.size % 2 == 0:
+                raise NetworkError(f"conv: padding is 'same' with size {self.size}; expected an odd size, or a number")
+        elif not isinstance(self.padding, int) or self.padding < 0:
+            raise NetworkError(
+                f"conv: padding is {shown(self.padding)}; expected a whole number of at least 0, or 'same'"
+            )
+
+    @property
+    def margin(self) -> int:
+        """How many zeros `padding` puts on each side."""
+        return self.size // 2 if isinstance(self.padding, str) else self.padding
 
     def output_shape(self, shape: Shape) -> Shape:
-        return (*_windows(self, shape, self.size, self.stride, self.padding), self.channels)
+        return (*_windows(shape, self.size, self.stride, self.margin), self.channels)
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
-        return {"weight": (self.size * self.size * shape[2], self.channels), "bias": (self.channels,)}
+        weight: dict[str, Shape] = {"weight": (self.size * self.size * shape[2], self.channels)}
+        return {**weight, "bias": (self.channels,)} if self.bias else weight
 
     def connections(self, shape: Shape) -> int:
         return math.prod(self.output_shape(shape)) * self.size * self.size * shape[2]
@@ -114,11 +70,9 @@ class _Pool(Layer):
     stride: int | None = None
 
     def __post_init__(self) -> None:
-        _positive(self, size=self.size)
+        check_positive(self, size=self.size)
         if self.stride is not None:
-            _positive(self, stride=self.stride)
-        if self.size > 16:  # the kernel notes the largest value's position in the window as one byte
-            raise NetworkError(f"{self.kind}: size is {self.size}; expected at most 16")
+            check_positive(self, stride=self.stride)
 
     @property
     def step(self) -> int:
@@ -126,7 +80,7 @@ class _Pool(Layer):
         return self.size if self.stride is None else self.stride
 
     def output_shape(self, shape: Shape) -> Shape:
-        return (*_windows(self, shape, self.size, self.step, 0), shape[2])
+        return (*_windows(shape, self.size, self.step, 0), shape[2])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +88,11 @@ class MaxPool(_Pool):
     """The largest of each `size` x `size` window, per channel; `stride` defaults to `size`."""
 
     kind: ClassVar[str] = "max_pool"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.size > 16:  # the kernel notes the largest value's position in the window as one byte
+            raise NetworkError(f"max_pool: size is {self.size}; expected at most 16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,21 +103,35 @@ class AveragePool(_Pool):
 
 
 @dataclasses.dataclass(frozen=True)
+class GlobalAveragePool(Layer):
+    """The mean of each channel over the whole image, as flat values: (height, width, channels) to (channels,)."""
+
+    kind: ClassVar[str] = "global_average_pool"
+
+    def output_shape(self, shape: Shape) -> Shape:
+        check_image(shape)
+        return shape[2:]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dense(Layer):
     """Each of `units` outputs has a weight for every input. `Dense()` has as many units as the data has classes.
 
-    Parameters: weight `(inputs, units)`, bias `(units,)`.
+    It takes flat values, or images of one pixel, as features are. Parameters: weight `(inputs, units)`; bias `(units,)`
+    unless `bias` is False.
     """
 
     kind: ClassVar[str] = "dense"
     units: int | None = None
+    bias: bool = dataclasses.field(default=True, metadata=UNWRITTEN)
 
     def __post_init__(self) -> None:
         if self.units is not None:
-            _positive(self, units=self.units)
+            check_positive(self, units=self.units)
+        check_flag(self, bias=self.bias)
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != 1:
+        if len(shape) != 1 and shape[:2] != (1, 1):
             raise NetworkError(f"takes flat values, but gets {shape}; put a flatten layer before it")
         if self.units is None:
             raise NetworkError("has no units; give units, or the number of classes to the network")
@@ -166,7 +139,8 @@ class Dense(Layer):
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         (units,) = self.output_shape(shape)
-        return {"weight": (shape[0], units), "bias": (units,)}
+        weight: dict[str, Shape] = {"weight": (math.prod(shape), units)}
+        return {**weight, "bias": (units,)} if self.bias else weight
 
     def connections(self, shape: Shape) -> int:
         return math.prod(self.parameters(shape)["weight"])
@@ -228,15 +202,14 @@ class LocalResponseNorm(Layer):
     offset: float = 2.0
 
     def __post_init__(self) -> None:
-        _positive(self, size=self.size)
+        check_positive(self, size=self.size)
         for name in ("alpha", "beta", "offset"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not value > 0:
                 raise NetworkError(f"local_response_norm: {name} is {shown(value)}; expected a positive number")
 
     def output_shape(self, shape: Shape) -> Shape:
-        if len(shape) != 3:
-            raise NetworkError(f"takes images (height, width, channels), but gets {shape}")
+        check_image(shape)
         return shape
 
 
@@ -256,6 +229,7 @@ KINDS: dict[str, type[Layer]] = {
         Conv,
         MaxPool,
         AveragePool,
+        GlobalAveragePool,
         Dense,
         ReLU,
         Sigmoid,
@@ -264,5 +238,8 @@ KINDS: dict[str, type[Layer]] = {
         Dropout,
         LocalResponseNorm,
         Flatten,
+        Add,
+        Concat,
+        Residual,
     )
 }

@@ -1,4 +1,4 @@
-"""A network: layers in a row that fit each other, and the shapes, names and counts that follow from them."""
+"""A network: a graph of layers that fit each other, and the shapes, names and counts that follow from it."""
 
 from __future__ import annotations
 
@@ -6,46 +6,55 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
-from adam_mp.errors import NetworkError, several, shown
-from adam_mp.network.layers import KINDS, Dense, Layer, Shape, Softmax
+from adam_mp.errors import NetworkError, several
+from adam_mp.network.graph import INPUT, check_parts, expand, map_layers, readers
+from adam_mp.network.joins import Join, Node, Part, Row
+from adam_mp.network.layer import Layer, Shape
+from adam_mp.network.layers import Dense, Flatten, Softmax
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """Layers for images of `input_shape` `(height, width, channels)`; picklable, owns no arrays.
 
-    The last layer is `Softmax`. Raises NetworkError, naming the layer and both shapes, if the layers do not fit.
+    `layers` are as they are written: a row, in which some may hold rows of their own. `nodes` are all layers in the
+    order in which they run, with their names and inputs. The last one is `Softmax`. Raises NetworkError, naming the
+    layers and both shapes, if the layers do not fit.
 
     Example:
         >>> Network.build([Flatten(), Dense(), Softmax()], (28, 28, 1), classes=10).parameter_count
         7850
     """
 
-    layers: tuple[Layer, ...]
+    layers: Row
     input_shape: Shape
     name: str = "network"
 
     def __post_init__(self) -> None:
-        for position, layer in enumerate(self.layers, 1):
-            _check_known(position, layer)
-        if not self.layers or not isinstance(self.layers[-1], Softmax):
-            last = f"ends with {self.layers[-1].kind}" if self.layers else "has no layers"
-            raise NetworkError(f"network {self.name!r} {last}; the last layer must be softmax")
-        for name, layer in zip(self.names[:-1], self.layers[:-1], strict=True):
-            if isinstance(layer, Softmax):
-                raise NetworkError(f"{name} stands inside network {self.name!r}; only the last layer may be softmax")
+        check_parts(self.layers)
+        last = self.nodes[-1].layer if self.nodes else None
+        if not isinstance(last, Softmax):
+            ends = f"ends with {last.kind}" if last else "has no layers"
+            raise NetworkError(f"network {self.name!r} {ends}; the last layer must be softmax")
+        for node in self.nodes[:-1]:
+            if isinstance(node.layer, Softmax):
+                raise NetworkError(
+                    f"{node.name} stands inside network {self.name!r}; only the last layer may be softmax"
+                )
         if self.classes < 2:  # `classes` computes all shapes, and raises here if two layers do not fit
             raise NetworkError(f"network {self.name!r} ends with {self.classes} score; expected at least 2 classes")
 
     @classmethod
-    def build(cls, layers: Sequence[Layer], input_shape: Shape, classes: int, name: str = "network") -> Network:
+    def build(cls, layers: Sequence[Part], input_shape: Shape, classes: int, name: str = "network") -> Network:
         """Make a network of `layers` for data of `input_shape` and `classes`; each `Dense()` gets `classes` units."""
-        for position, layer in enumerate(layers, 1):
-            _check_known(position, layer)
-        sized = tuple(Dense(classes) if layer == Dense() else layer for layer in layers)
-        network = cls(sized, tuple(input_shape), name)
+
+        def sized(layer: Layer) -> Layer:
+            wants = isinstance(layer, Dense) and layer.units is None
+            return dataclasses.replace(layer, units=classes) if wants else layer  # type: ignore[call-arg]
+
+        check_parts(layers)
+        network = cls(map_layers(layers, sized), tuple(input_shape), name)
         if network.classes != classes:
             raise NetworkError(
                 f"network {name!r} ends with {several(network.classes, 'score')}, but the data has "
@@ -55,34 +64,76 @@ class Network:
         return network
 
     @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """All layers that compute something, in the order in which they run, with names and inputs."""
+        return expand(self.layers)
+
+    @cached_property
     def names(self) -> tuple[str, ...]:
-        """The layers' names: kind and number within the kind, such as `conv2`."""
-        seen: dict[str, int] = {}
-        names = []
-        for layer in self.layers:
-            seen[layer.kind] = seen.get(layer.kind, 0) + 1
-            names.append(f"{layer.kind}{seen[layer.kind]}")
-        return tuple(names)
+        """The names of the nodes: if the network gives no other, kind and number within the kind, such as `conv2`."""
+        return tuple(str(node.name) for node in self.nodes)
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[int, ...]]:
+        """Name of a value -> numbers of the nodes that read it."""
+        return readers(self.nodes)
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
-        """The input shape, then the output shape of each layer."""
-        shapes = [self.input_shape]
-        for name, layer in zip(self.names, self.layers, strict=True):
+        """The input shape, then the output shape of each node."""
+        known = {INPUT: self.input_shape}
+        for name, node in zip(self.names, self.nodes, strict=True):
+            inputs = [(read, known[read]) for read in node.inputs or ()]
             try:
-                shapes.append(layer.output_shape(shapes[-1]))
+                if isinstance(node.layer, Join):
+                    known[name] = node.layer.joined_shape(inputs)
+                else:
+                    known[name] = node.layer.output_shape(inputs[0][1])
             except NetworkError as error:
-                raise NetworkError(f"{name} ({layer}) after input {shapes[-1]}: {error}") from None
-        return tuple(shapes)
+                after = "" if isinstance(node.layer, Join) else f" ({node.layer}) after input {inputs[0][1]}:"
+                raise NetworkError(f"{name}{after} {error}") from None
+        return tuple(known.values())
+
+    @cached_property
+    def shape_of(self) -> dict[str, Shape]:
+        """Name of a value -> its shape; `input` is the images."""
+        return dict(zip((INPUT, *self.names), self.shapes, strict=True))
+
+    @cached_property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """The shape of the first input of each node."""
+        return tuple(self.shape_of[(node.inputs or (INPUT,))[0]] for node in self.nodes)
 
     @cached_property
     def parameters(self) -> dict[str, Shape]:
-        """Name -> shape of all parameters, such as `conv1.weight`, in the order of the layers."""
+        """Name -> shape of all parameters, such as `conv1.weight`, in the order of the nodes."""
         return {
-            f"{name}.{parameter}": shape
-            for name, layer, input_shape in zip(self.names, self.layers, self.shapes, strict=False)
-            for parameter, shape in layer.parameters(input_shape).items()
+            f"{node.name}.{parameter}": shape
+            for node, input_shape in zip(self.nodes, self.input_shapes, strict=True)
+            for parameter, shape in node.layer.parameters(input_shape).items()
         }
+
+    @cached_property
+    def trained_values(self) -> frozenset[str]:
+        """The names of values that depend on parameters: the backward pass needs their errors."""
+        found: set[str] = set()
+        for name, node, shape in zip(self.names, self.nodes, self.input_shapes, strict=True):
+            if node.layer.parameters(shape) or found.intersection(node.inputs or ()):
+                found.add(name)
+        return frozenset(found)
+
+    @cached_property
+    def tail(self) -> frozenset[str]:
+        """The names of the nodes that compute flat values from flat ones, and whose readers all do so.
+
+        They run on a whole batch at once, all others on a few images at a time.
+        """
+        found: set[str] = set()
+        for name, node, shape in reversed(list(zip(self.names, self.nodes, self.input_shapes, strict=True))):
+            flat = len(shape) == 1 or isinstance(node.layer, (Flatten, Dense))
+            if flat and all(self.names[number] in found for number in self.readers[name]):
+                found.add(name)
+        return frozenset(found)
 
     @property
     def classes(self) -> int:
@@ -96,31 +147,10 @@ class Network:
 
     @property
     def connection_counts(self) -> tuple[int, ...]:
-        """The connections of each layer, in their order."""
-        return tuple(layer.connections(shape) for layer, shape in zip(self.layers, self.shapes, strict=False))
+        """The connections of each node, in their order."""
+        return tuple(node.layer.connections(shape) for node, shape in zip(self.nodes, self.input_shapes, strict=True))
 
     @property
     def connections(self) -> int:
         """Multiply-adds of one forward pass of one image."""
         return sum(self.connection_counts)
-
-
-def _check_known(position: int, layer: Any) -> None:
-    """Raise NetworkError unless `layer` is of a kind that every process knows, with plain numbers."""
-    known = ", ".join(sorted(kind.__name__ for kind in KINDS.values()))
-    if isinstance(layer, type) and issubclass(layer, Layer):
-        raise NetworkError(
-            f"layer {position} is the class {layer.__name__}; expected a layer: write {layer.__name__}(...)"
-        )
-    if not isinstance(layer, Layer):
-        raise NetworkError(f"layer {position} is {shown(layer)}; expected a layer such as adam_mp.Conv(20, 5)")
-    if type(layer) not in KINDS.values():
-        raise NetworkError(
-            f"layer {position} is of the class {type(layer).__name__}, which is none of adam_mp's, and which the "
-            f"processes of a run do not know; expected one of {known}"
-        )
-    for name, value in vars(layer).items():
-        if type(value) not in (int, float, bool, type(None)):
-            raise NetworkError(
-                f"layer {position} ({layer.kind}): {name} is of type {type(value).__name__}; expected a plain number"
-            )

@@ -8,17 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from adam_mp.errors import NetworkError
-from adam_mp.network.layers import (
-    Conv,
-    Dense,
-    Dropout,
-    Flatten,
-    Layer,
-    MaxPool,
-    ReLU,
-    Shape,
-    Softmax,
-)
+from adam_mp.network.layer import Layer, Shape
+from adam_mp.network.layers import Conv, Dense, Dropout, Flatten, MaxPool, ReLU, Softmax
 
 
 def mnist(shape: Shape, classes: int) -> list[Layer]:

@@ -58,15 +58,20 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 def network_table(network: Network) -> str:
     """Return a table of a network's layers with shapes, parameters and connections."""
     rows = [("layer", "", "output", "parameters", "connections")]
-    for name, layer, shape_in, shape_out, connections in zip(
-        network.names, network.layers, network.shapes, network.shapes[1:], network.connection_counts, strict=False
+    (before,) = network.nodes[0].inputs or ("",)
+    for node, shape_in, shape_out, connections in zip(
+        network.nodes, network.input_shapes, network.shapes[1:], network.connection_counts, strict=True
     ):
-        numbers = sum(_product(shape) for shape in layer.parameters(shape_in).values())
-        fields = ", ".join(f"{field} {value}" for field, value in vars(layer).items() if value is not None)
+        numbers = sum(_product(shape) for shape in node.layer.parameters(shape_in).values())
+        fields = [f"{field} {value}" for field, value in node.layer.settings().items() if value is not None]
+        inputs = node.inputs or ()
+        if inputs != (before,):  # of a plain row each layer reads the one above
+            fields.append(f"of {', '.join(inputs)}")
+        before = str(node.name)
         rows.append(
             (
-                name,
-                fields,
+                before,
+                ", ".join(fields),
                 "x".join(map(str, shape_out)),
                 f"{numbers:,}" if numbers else "",
                 f"{connections:,}" if connections else "",

@@ -146,10 +146,12 @@ def training_flops(network: Network) -> int:
     """Return how many floating-point operations the products of a training step take for one image.
 
     A connection takes two in the forward pass, two for its weight's gradient, and two for the error of its input. The
-    first layer does not compute the error of its input, which is the image.
+    first layers do not compute the error of their input: nothing before them is trained.
     """
-    counts = [connections for connections in network.connection_counts if connections]
-    return 6 * sum(counts) - 2 * counts[0] if counts else 0
+    flops = 0
+    for node, connections in zip(network.nodes, network.connection_counts, strict=True):
+        flops += (6 if network.trained_values.intersection(node.inputs or ()) else 4) * connections
+    return flops
 
 
 _SGEMM = f"""

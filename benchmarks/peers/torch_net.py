@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from adam_mp.network import layers as kinds
+from adam_mp.network.layer import Layer
 from adam_mp.network.network import Network
 
 torch.set_num_threads(1)
@@ -42,7 +43,7 @@ def torch_twin(network: Network, weights: dict[str, np.ndarray]) -> nn.Sequentia
     return nn.Sequential(*modules)
 
 
-def _plain_module(layer: kinds.Layer) -> nn.Module:
+def _plain_module(layer: Layer) -> nn.Module:
     if isinstance(layer, kinds.MaxPool):
         return nn.MaxPool2d(layer.size, layer.step)
     if isinstance(layer, kinds.Dropout):

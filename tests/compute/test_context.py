@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from adam_mp import Dense, Dropout, Flatten, MaxPool, Network, ReLU, Softmax
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.fusion import fuse
 from adam_mp.compute.gradient_check import gradient_error
-from adam_mp.compute.operation import fuse
 from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
 from adam_mp.compute.updates import bind_updates
 from adam_mp.errors import NetworkError

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp import Dense, Flatten, Network, Softmax
+from adam_mp import Add, Concat, Dense, Flatten, GlobalAveragePool, Network, Node, Residual, Softmax
 from adam_mp.errors import NetworkError
 from adam_mp.network.description import from_json, layer_from_dict, load_network, read_toml, to_json
 from adam_mp.network.layers import KINDS, AveragePool, Conv, Dropout, LocalResponseNorm, MaxPool, ReLU, Sigmoid, Tanh
+from adam_mp.network.tables import table_of
 
 SIZES = st.integers(1, 3)
 LAYERS = st.one_of(
@@ -20,6 +22,31 @@ LAYERS = st.one_of(
     st.builds(LocalResponseNorm, st.integers(1, 5), st.floats(1e-4, 1), st.floats(0.1, 1), st.floats(0.5, 3)),
     st.sampled_from([ReLU(), Sigmoid(), Tanh()]),
 )
+
+
+@st.composite
+def named(draw, parts):
+    """A part as it is, or with a name or inputs of its own."""
+    part = draw(parts)
+    name, inputs = draw(st.sampled_from([None, "a", "b-1"])), draw(st.sampled_from([None, ("input",)]))
+    return part if name is None and inputs is None else Node(part, name, inputs)
+
+
+PARTS = st.recursive(
+    LAYERS,
+    lambda parts: st.one_of(
+        st.builds(Residual, st.lists(named(parts), min_size=1, max_size=3), st.lists(parts, max_size=2)),
+        st.lists(st.lists(parts, max_size=2), min_size=2, max_size=3).map(lambda branches: Concat(*branches)),
+        st.lists(st.lists(parts, max_size=2), min_size=2, max_size=3).map(lambda branches: Add(*branches)),
+    ),
+    max_leaves=8,
+)
+
+
+@given(named(PARTS))
+def test_parts_and_their_tables(part):
+    table = json.loads(json.dumps(table_of(part)))
+    assert layer_from_dict(table, 1) == part
 
 
 @given(st.lists(LAYERS, max_size=4))
@@ -51,6 +78,18 @@ def test_toml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('layers = [{type = "residual"}]', "lacks layers"),
+        ('layers = [{type = "residual", layers = 3}]', "layer 1: residual: inner is 3; expected a list of layers"),
+        (
+            'layers = [{type = "residual", layers = [{type = "cov"}]}]',
+            "layer 1, inner layer 1: unknown type 'cov'; did",
+        ),
+        ('layers = [{type = "concat", branches = [[{type = "relu"}], 3]}]', "layer 1: concat: branch 2 is 3"),
+        ('layers = [{type = "concat", branches = {}}]', "expected a list of lists of layers"),
+        ('layers = [{type = "relu", name = 3}]', "layer 1: name is 3; expected text"),
+        ('layers = [{type = "relu", inputs = "input"}]', "layer 1: relu: inputs is 'input'; expected a list of names"),
+        ('layers = [{type = "batch_norn"}]', "unknown type 'batch_norn'; known: "),
+        ('layers = [{type = "GlobalAvgPool2d"}]', "did you mean 'global_average_pool'"),
         ("layers = 3", "no \\[\\[layers\\]\\]"),
         ("name = 'x'", "no \\[\\[layers\\]\\]"),
         ("layer = []", "did you mean 'layers'"),
@@ -112,6 +151,78 @@ def test_a_network_must_fit_the_data():
     assert load_network(network, (4, 4, 1), 3) is network
     with pytest.raises(NetworkError, match=r"and has 3 classes, but the data has"):
         load_network(network, (4, 4, 1), 4)
+
+
+GRAPH = """
+[[layers]]
+type = "conv"
+name = "stem"
+channels = 8
+size = 3
+padding = "same"
+[[layers]]
+type = "residual"
+layers = [
+  {type = "conv", channels = 16, size = 3, stride = 2, padding = "same", bias = false},
+  {type = "relu"},
+]
+shortcut = [{type = "conv", channels = 16, size = 1, stride = 2}]
+[[layers]]
+type = "concat"
+name = "both"
+branches = [[], [{type = "conv", channels = 4, size = 1}, {type = "relu"}]]
+[[layers]]
+type = "global_average_pool"
+[[layers]]
+type = "global_average_pool"
+name = "early"
+inputs = ["stem"]
+[[layers]]
+type = "concat"
+inputs = ["early", "global_average_pool1"]
+[[layers]]
+type = "dense"
+[[layers]]
+type = "softmax"
+"""
+
+
+def test_toml_with_branches(tmp_path):
+    path = tmp_path / "own.toml"
+    path.write_text(GRAPH)
+    network = load_network(str(path), (8, 8, 1), 3)
+    assert network.layers == (
+        Node(Conv(8, 3, padding="same"), "stem"),
+        Residual([Conv(16, 3, 2, "same", bias=False), ReLU()], [Conv(16, 1, 2)]),
+        Node(Concat([], [Conv(4, 1), ReLU()]), "both"),
+        GlobalAveragePool(),
+        Node(GlobalAveragePool(), "early", ("stem",)),
+        Node(Concat(), inputs=("early", "global_average_pool1")),
+        Dense(3),
+        Softmax(),
+    )
+    assert from_json(to_json(network)) == network
+
+
+def test_the_text_of_a_row_is_that_of_earlier_versions():
+    """It stands in model files and checkpoints, and is part of the key of measured choices."""
+    network = Network.build([Conv(2, 3), MaxPool(2), ReLU(), Flatten(), Dense(), Softmax()], (8, 8, 1), 3)
+    assert to_json(network) == (
+        '{"name": "network", "input_shape": [8, 8, 1], "layers": ['
+        '{"type": "conv", "channels": 2, "size": 3, "stride": 1, "padding": 0}, '
+        '{"type": "max_pool", "size": 2, "stride": null}, {"type": "relu"}, {"type": "flatten"}, '
+        '{"type": "dense", "units": 3}, {"type": "softmax"}]}'
+    )
+
+
+def test_tables_in_tables_without_end_are_refused():
+    table = {"type": "relu"}
+    for _ in range(60):
+        table = {"type": "residual", "layers": [table]}
+    with pytest.raises(NetworkError, match="more than 32 deep"):
+        layer_from_dict(table, 1)
+    with pytest.raises(NetworkError, match="damaged network description"):
+        from_json('{"layers": [' + '{"type": "residual", "layers": [' * 100_000)
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"layers": 3}', '{"layers": [], "input_shape": [1], "name": "x"}', "[1]"])

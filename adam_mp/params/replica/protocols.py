@@ -55,13 +55,14 @@ def choose_protocols(
             "use --protocol deltas"
         )
     chosen = []
-    for name, layer, shape in zip(network.names, network.layers, network.shapes, strict=False):
-        sizes = layer.parameters(shape)
+    for name, node, shape in zip(network.names, network.nodes, network.input_shapes, strict=True):
+        sizes = node.layer.parameters(shape)
         if not sizes:
             continue
         numbers = sum(math.prod(size) for size in sizes.values())
         deltas, activations = (delta_number_bytes + 4) * numbers, None
-        if isinstance(layer, Dense) and plain_descent and fits_message(images, *sizes["weight"]):
+        dense = isinstance(node.layer, Dense) and name in network.tail  # whose activations the worker keeps
+        if dense and plain_descent and fits_message(images, *sizes["weight"]):
             inputs, outputs = sizes["weight"]
             rest = (delta_number_bytes + 4) * (numbers - inputs * outputs)
             activations = 4 * images * (inputs + groups * outputs) + 4 * inputs * outputs + rest

@@ -140,6 +140,6 @@ def gradient_bytes(network: Network, layout: Layout, plain: bool) -> int:
 
     With `plain` descent, the weights of dense layers are updated without a gradient, so their part is never written.
     """
-    dense = [name for name, layer in zip(network.names, network.layers, strict=True) if isinstance(layer, Dense)]
+    dense = [node.name for node in network.nodes if isinstance(node.layer, Dense) and node.name in network.tail]
     direct = sum(tensor.size for tensor in layout.tensors if plain and tensor.name.removesuffix(".weight") in dense)
     return 4 * (layout.size - direct)

@@ -136,15 +136,19 @@ def _other_layers(before: Network, now: Network) -> str:
     """Say in which layer a network differs from the one before."""
     if before.input_shape != now.input_shape:
         return f"it takes {before.input_shape}, not {now.input_shape}"
-    for name, old, new in zip(before.names, before.layers, now.layers, strict=False):
-        if old != new:
-            return f"its {name} is {old}, not {new}"
-    return f"it has {several(len(before.layers), 'layer')}, not {len(now.layers)}"
+    for old, new in zip(before.nodes, now.nodes, strict=False):
+        if old.layer != new.layer:
+            return f"its {old.name} is {old.layer}, not {new.layer}"
+        if old.name != new.name:
+            return f"its {old.name} is named {new.name} now"
+        if old.inputs != new.inputs:
+            return f"its {old.name} reads {' and '.join(old.inputs or ())}, not {' and '.join(new.inputs or ())}"
+    return f"it has {several(len(before.nodes), 'layer')}, not {len(now.nodes)}"
 
 
 def check_same_network(folder: Path, checkpoint: RunState, network: Network) -> None:
     """Raise RunFolderError, with the first layer that differs, unless `checkpoint` is of the same network."""
-    if checkpoint.network.layers != network.layers or checkpoint.network.input_shape != network.input_shape:
+    if checkpoint.network.nodes != network.nodes or checkpoint.network.input_shape != network.input_shape:
         raise RunFolderError(
             f"run folder {folder} belongs to another network, {checkpoint.network.name!r}: "
             f"{_other_layers(checkpoint.network, network)}; leave model out, or name another folder"

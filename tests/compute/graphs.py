@@ -1,0 +1,196 @@
+"""Random networks with branches, and what they compute: by plain NumPy, and by PyTorch where it is installed."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from adam_mp import Add, Concat, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Network, Node, ReLU, Residual
+from adam_mp.network.layers import AveragePool, Conv, LocalResponseNorm, Sigmoid, Softmax, Tanh
+
+SHAPE, CLASSES = (7, 6, 2), 3
+
+
+class _Writer:
+    """Writes a random network; it knows the shape at each place, so that all fits."""
+
+    def __init__(self, draw: st.DrawFn, smooth: bool, dropout: bool) -> None:
+        self.draw = draw
+        self.acts = [Tanh(), Sigmoid()] if smooth else [ReLU(), ReLU(), ReLU(), Tanh(), Sigmoid()]
+        self.acts += [Dropout(0.3)] if dropout else []
+        self.names = itertools.count(1)
+
+    def pick(self, *choices: Any) -> Any:
+        return self.draw(st.sampled_from(choices))
+
+    def row(self, shape, depth, keeps, most=4):
+        """Return (parts, shape behind them); with `keeps` height and width stay."""
+        parts = []
+        for _ in range(self.draw(st.integers(0, most))):
+            part, shape = self.image_part(shape, depth, keeps)
+            parts += part
+        return parts, shape
+
+    def image_part(self, shape, depth, keeps):
+        kind = self.pick("conv", "conv", "act", "act", "pool", "norm", *(("residual", "concat", "named") * (depth > 0)))
+        height, width, channels = shape
+        if kind == "conv":
+            size, filters, bias = self.pick(1, 3), self.pick(1, 2, 4), self.pick(True, True, False)
+            if keeps or min(height, width) < 3:
+                return [Conv(filters, size, padding="same", bias=bias)], (height, width, filters)
+            conv = Conv(filters, size, self.pick(1, 2), self.pick(0, 1, "same"), bias)
+            return [conv], conv.output_shape(shape)
+        if kind == "pool" and min(height, width) >= 2:
+            size = self.pick(2, 3) if min(height, width) > 2 else 2
+            pool = self.pick(MaxPool, AveragePool)(size, 1 if keeps else self.pick(1, 2))
+            if keeps:  # a row that gives the size back
+                return [Conv(2, 3, padding=2), MaxPool(3, 1)], (height, width, 2)
+            return [pool], pool.output_shape(shape)
+        if kind == "norm":
+            return [LocalResponseNorm(3, 0.5, 0.75, 1.0)], shape
+        if kind == "residual":
+            inner, after = self.row(shape, depth - 1, keeps=True)
+            shortcut = [] if after == shape else [Conv(after[2], 1, bias=False)]
+            return [Residual(inner or [Conv(channels, 3, padding=1)], shortcut)], after
+        if kind == "concat":
+            rows = [self.row(shape, depth - 1, True, 2) for _ in range(self.pick(2, 2, 3))]
+            return [Concat(*[row for row, _ in rows])], (height, width, sum(after[2] for _, after in rows))
+        if kind == "named":
+            return self.named(shape)
+        return [self.pick(*self.acts)], shape
+
+    def named(self, shape):
+        """A value that three layers read, by its name."""
+        first, second, third = (f"n{next(self.names)}" for _ in range(3))
+        layer = Conv(shape[2], 3, padding=1)
+        parts = [
+            Node(layer, first), Node(self.pick(*self.acts), second), Node(Conv(shape[2], 1), third, [first]),
+            Node(Add(), inputs=self.draw(st.permutations([first, second, third]))),
+        ]  # fmt: skip
+        return parts, shape
+
+    def flat_row(self, width, depth):
+        parts = []
+        for _ in range(self.draw(st.integers(0, 3))):
+            kind = self.pick("dense", "act", *(("residual", "concat") * (depth > 0)))
+            if kind == "dense":
+                width = self.pick(2, 5)
+                parts.append(Dense(width, self.pick(True, False)))
+            elif kind == "residual":
+                inner, _ = self.flat_row(width, depth - 1)
+                parts.append(Residual([*inner, Dense(width)], self.pick([], [Tanh()])))
+            elif kind == "concat":
+                rows = [self.flat_row(width, depth - 1) for _ in range(2)]
+                parts.append(Concat(*[row for row, _ in rows]))
+                width = sum(after for _, after in rows)
+            else:
+                parts.append(self.pick(*self.acts))
+        return parts, width
+
+
+@st.composite
+def networks(draw: st.DrawFn, smooth: bool = False, dropout: bool = False, shape=SHAPE, depth: int = 2) -> Network:
+    """Networks with residuals, concatenations and named values inside each other, for images of `shape`."""
+    writer = _Writer(draw, smooth, dropout)
+    parts, (height, width, channels) = writer.row(shape, depth, keeps=False)
+    flat = height * width * channels
+    end = writer.pick("flatten", "pool", "both")
+    if end == "both":
+        parts.append(Concat([Flatten()], [GlobalAveragePool()]))
+        flat += channels
+    else:
+        parts.append(Flatten() if end == "flatten" else GlobalAveragePool())
+        flat = flat if end == "flatten" else channels
+    row, _ = writer.flat_row(flat, depth)
+    return Network.build([*parts, *row, Dense(), Softmax()], shape, CLASSES)
+
+
+def data_for(network: Network, images: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Random images, float64, and labels."""
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((images, *network.input_shape))
+    return x, generator.integers(network.classes, size=images, dtype=np.int32)
+
+
+def weights_for(network: Network, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random weights, float64, biases too."""
+    generator = np.random.default_rng(seed)
+    return {name: generator.standard_normal(shape) * 0.4 for name, shape in network.parameters.items()}
+
+
+def numpy_scores(network: Network, weights: dict[str, np.ndarray], images: np.ndarray) -> np.ndarray:
+    """The scores [n, classes], each layer as its formula is written; without dropout."""
+    values = {"input": images}
+    for node in network.nodes[:-1]:
+        inputs = [values[name] for name in node.inputs]
+        own = {name.partition(".")[2]: array for name, array in weights.items() if name.startswith(f"{node.name}.")}
+        values[node.name] = _plain(node.layer, inputs, own)
+    return values[network.nodes[-1].inputs[0]].reshape(len(images), -1)
+
+
+def _plain(layer, inputs, own):
+    x = inputs[0]
+    if isinstance(layer, Conv):
+        windows = _windows(x, layer.size, layer.stride, layer.margin, 0.0)  # [n, h, w, size, size, c]
+        return windows.reshape(*windows.shape[:3], -1) @ own["weight"] + own.get("bias", 0)
+    if isinstance(layer, MaxPool):
+        return _windows(x, layer.size, layer.step, 0, 0.0).max(axis=(3, 4))
+    if isinstance(layer, AveragePool):
+        return _windows(x, layer.size, layer.step, 0, 0.0).mean(axis=(3, 4))
+    if isinstance(layer, Dense):
+        return x.reshape(len(x), -1) @ own["weight"] + own.get("bias", 0)
+    if isinstance(layer, LocalResponseNorm):
+        padded = np.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(layer.size // 2,) * 2])
+        sums = sum(padded[..., k : k + x.shape[-1]] for k in range(layer.size))
+        return x / (layer.offset + layer.alpha / layer.size * sums) ** layer.beta
+    return {
+        ReLU: lambda: np.maximum(x, 0), Sigmoid: lambda: 1 / (1 + np.exp(-x)), Tanh: lambda: np.tanh(x),
+        Dropout: lambda: x, Flatten: lambda: x.reshape(len(x), -1), GlobalAveragePool: lambda: x.mean(axis=(1, 2)),
+        Add: lambda: sum(inputs), Concat: lambda: np.concatenate(inputs, axis=-1),
+    }[type(layer)]()  # fmt: skip
+
+
+def _windows(x, size, stride, margin, fill):
+    padded = np.pad(x, [(0, 0), (margin,) * 2, (margin,) * 2, (0, 0)], constant_values=fill)
+    views = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    return views.transpose(0, 1, 2, 4, 5, 3)
+
+
+def torch_gradients(
+    network: Network, weights: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(scores, gradients of the mean loss by name) as PyTorch computes them; without dropout."""
+    torch = importlib.import_module("torch")
+    torch.set_num_threads(1)
+    tensors = {name: torch.from_numpy(array.copy()).requires_grad_() for name, array in weights.items()}
+    values = {"input": torch.from_numpy(images.transpose(0, 3, 1, 2).copy())}
+    for node in network.nodes[:-1]:
+        inputs = [values[name] for name in node.inputs]
+        own = {name.partition(".")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{node.name}.")}
+        values[node.name] = _torch_layer(torch, node.layer, inputs, own)
+    scores = values[network.nodes[-1].inputs[0]]
+    torch.nn.functional.cross_entropy(scores, torch.from_numpy(labels.astype(np.int64))).backward()
+    return scores.detach().numpy(), {name: tensor.grad.numpy() for name, tensor in tensors.items()}
+
+
+def _torch_layer(torch, layer, inputs, own):
+    functional, x = torch.nn.functional, inputs[0]
+    if isinstance(layer, Conv):
+        weight = own["weight"].reshape(layer.size, layer.size, x.shape[1], layer.channels).permute(3, 2, 0, 1)
+        padding = "same" if layer.padding == "same" and layer.stride == 1 else layer.margin
+        return functional.conv2d(x, weight, own.get("bias"), layer.stride, padding)
+    if isinstance(layer, Dense):
+        return functional.linear(x.flatten(1), own["weight"].T, own.get("bias"))
+    return {
+        MaxPool: lambda: functional.max_pool2d(x, layer.size, layer.step),
+        AveragePool: lambda: functional.avg_pool2d(x, layer.size, layer.step),
+        LocalResponseNorm: lambda: functional.local_response_norm(
+            x if x.ndim > 2 else x[:, :, None], layer.size, layer.alpha, layer.beta, layer.offset).reshape(x.shape),
+        ReLU: lambda: torch.relu(x), Sigmoid: lambda: torch.sigmoid(x), Tanh: lambda: torch.tanh(x),
+        Dropout: lambda: x, Flatten: lambda: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1),
+        GlobalAveragePool: lambda: x.mean(dim=(2, 3)), Add: lambda: sum(inputs), Concat: lambda: torch.cat(inputs, 1),
+    }[type(layer)]()  # fmt: skip
