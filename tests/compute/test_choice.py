@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from adam_mp import Conv, Dense, Flatten, Network, ReLU, Softmax
+from adam_mp import Concat, Conv, Dense, Flatten, GlobalAveragePool, Network, Node, ReLU, Residual, Softmax
 from adam_mp.compute import choice, measurement
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.kernels import compilation
@@ -82,3 +82,21 @@ def test_choices_survive_json():
 def test_a_network_without_convolutions_has_nothing_to_choose():
     flat = Network.build([Flatten(), Dense(5), Softmax()], (4, 4, 1), 5)
     assert measurement.measure_choices(flat, 7).ways_back == {}
+
+
+def test_a_graph_is_measured_whole_up_to_its_flat_tail():
+    """Several values leave the images, layers have names of their own, and two convolutions read the images."""
+    layers = [
+        Concat([Conv(4, 3, padding="same")], [Node(Conv(2, 1), "dense9")]),
+        Node(Residual([Conv(6, 3, padding="same"), ReLU()]), "end0"),
+        Node(Flatten(), "f"), Dense(7), Node(GlobalAveragePool(), "g", ["dense9"]),
+        Node(Concat(), inputs=["dense1", "g"]),
+    ]  # fmt: skip
+    graph = Network.build([*layers, Dense(), Softmax()], (9, 9, 2), 3)
+    part = measurement._image_part(graph)
+    assert {name for name in part.names[:-1] if name in graph.names} == set(graph.names) - graph.tail
+    chosen = measurement.measure_choices(graph, 6)
+    assert list(chosen.ways_back) == ["conv1", "dense9", "conv3"]
+    assert (chosen.ways_back["conv1"], chosen.ways_back["dense9"]) == ("tiled", "tiled")
+    assert chosen.ways_back["conv3"] in ("flipped", "scattered", "sparse")
+    assert 1 <= chosen.block <= 6
