@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from adam_mp.network import (
         Add,
         AveragePool,
+        BatchNorm,
         Concat,
         Conv,
         Dense,
@@ -66,6 +67,7 @@ __all__ = [
     "AdamError",
     "Add",
     "AveragePool",
+    "BatchNorm",
     "Concat",
     "Conv",
     "DataSet",

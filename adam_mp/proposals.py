@@ -146,6 +146,7 @@ LAYERS = {
     **dict.fromkeys(("concatenate", "concatenation", "cat", "branches", "inception", "parallel"), "concat"),
     **dict.fromkeys(("sum", "plus", "eltwise", "addition"), "add"),
     **dict.fromkeys(("resblock", "residualblock", "basicblock", "bottleneck", "skip", "shortcut"), "residual"),
+    **dict.fromkeys(("bn", "norm", "batchnorm1d", "batchnorm2d", "batchnormalization"), "batch_norm"),
     "reshape": "flatten", "logsoftmax": "softmax", "dropout2d": "dropout", "logistic": "sigmoid",
 }  # fmt: skip
 LAYER_SETTINGS = {
@@ -154,7 +155,7 @@ LAYER_SETTINGS = {
     **dict.fromkeys(("outfeatures", "neurons", "nodes", "hidden", "width", "outputs", "numunits", "dim"), "units"),
     **dict.fromkeys(("p", "prob", "probability", "ratio", "droprate"), "rate"),
     **dict.fromkeys(("step", "subsample"), "stride"),
-    **dict.fromkeys(("pad", "border"), "padding"), "usebias": "bias",
+    **dict.fromkeys(("pad", "border"), "padding"), "usebias": "bias", "eps": "epsilon",
     **dict.fromkeys(("skip", "identity", "downsample"), "shortcut"),
     "k0": "offset", "bias0": "offset",
 }  # fmt: skip

@@ -9,6 +9,7 @@ one memory, in which `lifetimes` gives each its place.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.fusion import fuse
-from adam_mp.compute.lifetimes import Bound, Place, Reads, arrange, first_writers, flat_roots, plan_buffers
+from adam_mp.compute.lifetimes import Bound, Place, Reads, arrange, first_writers, flat_roots, plan_buffers, turns_of
 from adam_mp.compute.operation import Call, Operation, Span, aligned_zeros
 from adam_mp.compute.operations import OPERATIONS, DenseProduct, DropoutMask
 from adam_mp.kernels.join import add_to
@@ -138,21 +139,27 @@ class TrainingContext:
                 return inputs.reshape(len(images), -1), self._arrays[Place("error", group.output)][: len(images)]
         raise KeyError(tensor)
 
-    def program(self, images: np.ndarray, labels: np.ndarray | None, training: bool = True) -> Program:
+    def program(
+        self, images: np.ndarray, labels: np.ndarray | None, training: bool = True, of_batch: bool | None = None
+    ) -> Program:  # fmt: skip
         """Make the program for batches in the arrays `images` [n, h, w, c] and `labels` int32 [n], such as a ring slot.
 
         Each run reads what then lies in the arrays. Without labels the program computes scores only. With `training`
-        it has a backward pass, and dropout is on.
+        it has a backward pass, and dropout is on. `of_batch` is whether norms take the statistics of the batch, else
+        those that they know; by default they do so in training.
         """
-        count = len(images)
-        blocks = [(start, min(start + self.block, count)) for start in range(0, count, self.block)]
-        image_part = [each for each in self._operations if not each.group.whole]
-        tail = [each for each in self._operations if each.group.whole]
+        count, of_batch = len(images), training if of_batch is None else of_batch
         forward: list[Call] = []
-        for part, spans in ((image_part, blocks), (tail, [(0, count)])):
+        for turns, spans in self._stages(count):
             for start, end in spans:
-                for operation in part:
-                    forward += operation.forward(self._span(operation, images, start, end), training)
+                for early, operation in turns:
+                    span = self._span(operation, images, start, end)
+                    if early and of_batch:
+                        forward += operation.take(span)
+                    elif not early:
+                        forward += operation.forward(span, of_batch if operation.group.batchwise else training)
+            if of_batch:
+                forward += [call for early, operation in turns if early for call in operation.settle(count)]
         scores = self._value(self._scores, images, 0, count).reshape(count, -1)
         backward: list[Call] = []
         if labels is not None:
@@ -161,14 +168,30 @@ class TrainingContext:
                 error = self._arrays[Place("error", self._roots[self._scores])][:count].reshape(scores.shape)
             forward.append((softmax_cross_entropy, (scores, labels, error, self.totals)))
             if training:
-                for part, spans in ((tail, [(0, count)]), (image_part, blocks)):
+                for turns, spans in reversed(self._stages(count)):
                     for start, end in spans:
-                        for operation in reversed(part):
-                            backward += self._backward(operation, images, start, end, len(spans))
+                        for early, operation in reversed(turns):
+                            backward += self._backward(operation, early, images, start, end, len(spans))
         return Program(tuple(forward), tuple(backward), self.totals, scores)
 
-    def _backward(self, operation: Operation, images: np.ndarray, start: int, end: int, spans: int) -> list[Call]:
-        """Return the calls of an operation's backward pass, and those that add what it cannot add itself."""
+    def _stages(self, count: int) -> list[tuple[list[tuple[bool, Any]], list[tuple[int, int]]]]:
+        """Return the stages of the forward pass over `count` images: (turns, spans of images for which they run).
+
+        A turn is (whether it is the early one of a batchwise operation, operation).
+        """
+        blocks = [(start, min(start + self.block, count)) for start in range(0, count, self.block)]
+        by_name = {operation.group.name: operation for operation in self._operations}
+        stages = []
+        for _, turns in itertools.groupby(turns_of([each.group for each in self._operations]), lambda turn: turn.stage):
+            those = list(turns)
+            spans = [(0, count)] if those[0].group.whole else blocks
+            stages.append(([(turn.early, by_name[turn.group.name]) for turn in those], spans))
+        return stages
+
+    def _backward(
+        self, operation: Any, early: bool, images: np.ndarray, start: int, end: int, spans: int
+    ) -> list[Call]:  # fmt: skip
+        """Return the calls of an operation's turn in the backward pass, with those that add what it cannot itself."""
         group, targets, sums = operation.group, [], []
         if not group.trains:
             return []
@@ -188,7 +211,10 @@ class TrainingContext:
             accumulate=start > 0,
             fresh=spans > 1,
             last=end == len(images),
+            batch=len(images),
         )
+        if group.batchwise and not early:
+            return list(operation.take_errors(span))
         return [*operation.backward(span), *sums]
 
     def _span(self, operation: Operation, images: np.ndarray, start: int, end: int) -> Span:

@@ -19,6 +19,7 @@ _FOLLOWERS: dict[type[Layer], tuple[type[Layer], ...]] = {
     kinds.Conv: (kinds.ReLU, kinds.MaxPool),  # they commute, so either may come first
     kinds.MaxPool: (kinds.ReLU,),
     kinds.Dense: (kinds.ReLU,),
+    kinds.BatchNorm: (kinds.ReLU,),
     Add: (kinds.ReLU,),
 }
 
@@ -29,8 +30,9 @@ class Group:
 
     `inputs` and `output` are names of values. `wanted` says for each input whether the backward pass needs its error,
     `trains` whether it needs that of the output; else the group has no backward pass. `whole` is whether the group runs
-    on a whole batch at once. `way` is a convolution's backward way, None for the likely faster one. `sparse` says that
-    an input of 0 needs no error, because a ReLU or dropout before made the 0, and stops the error.
+    on a whole batch at once, `stage` when it runs (see `fuse`). `way` is a convolution's backward way, None for the
+    likely faster one. `sparse` says that an input of 0 needs no error, because a ReLU or dropout before made the 0, and
+    stops the error.
     """
 
     position: int
@@ -43,8 +45,14 @@ class Group:
     wanted: tuple[bool, ...]
     trains: bool
     whole: bool
+    stage: int = 0
     way: str | None = None
     sparse: bool = False
+
+    @property
+    def batchwise(self) -> bool:
+        """Whether each image's output depends on the whole batch."""
+        return isinstance(self.layers[0], kinds.BatchNorm)
 
     @property
     def input_shape(self) -> Shape:
@@ -52,8 +60,26 @@ class Group:
         return self.input_shapes[0]
 
 
-def fuse(network: Network, ways: Mapping[str, str] | None = None) -> Iterator[Group]:
-    """Yield a network's layers, without its softmax, in groups for one operation each; `ways`: name -> `Group.way`."""
+def fuse(network: Network, ways: Mapping[str, str] | None = None) -> list[Group]:
+    """Return a network's layers, without its softmax, in groups for one operation each; `ways`: name -> `Group.way`.
+
+    Groups run in stages. A stage is over when it has run for all images of the batch; then the next begins. A group
+    that is batchwise takes the statistics of its input in its own stage, and computes its output in the next. The
+    groups of the flat tail run in the last stages, after all of the others.
+    """
+    groups = list(_fused(network, ways or {}))
+    stages = {INPUT: 0}
+    for whole in (False, True):
+        begin = max(stages.values()) + 1 if whole else 0
+        for number, group in enumerate(groups):
+            if group.whole == whole:
+                stage = max(begin, *(stages[name] for name in group.inputs))
+                groups[number] = dataclasses.replace(group, stage=stage)
+                stages[group.output] = stage + group.batchwise
+    return groups
+
+
+def _fused(network: Network, ways: Mapping[str, str]) -> Iterator[Group]:
     done: set[int] = set()
     for position, node in enumerate(network.nodes[:-1]):
         if position in done:
@@ -73,7 +99,7 @@ def fuse(network: Network, ways: Mapping[str, str] | None = None) -> Iterator[Gr
             position, tuple(network.nodes[each].layer for each in chain), name, inputs, output,
             tuple(network.shape_of[read] for read in inputs), network.shape_of[output],
             wanted, output in network.trained_values, name in network.tail,
-            (ways or {}).get(name) if wanted[0] else None, _is_sparse(network, inputs[0]),
+            way=ways.get(name) if wanted[0] else None, sparse=_is_sparse(network, inputs[0]),
         )  # fmt: skip
 
 

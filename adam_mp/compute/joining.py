@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from adam_mp.compute.fusion import Group
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, rows
 from adam_mp.kernels import join
@@ -38,7 +36,7 @@ class Sum(Operation):
             targets = [x_error.reshape(-1) for x_error, adds in each if x_error is not None and adds == add]
             while targets:
                 target, *targets = targets
-                if targets and not np.shares_memory(target, targets[0]):
+                if targets:
                     calls.append((join.pass_error_twice, (error, out, target, targets[0], self.rectify, add)))
                     targets = targets[1:]
                 else:

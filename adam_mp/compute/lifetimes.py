@@ -2,16 +2,16 @@
 
 A program runs in this order; each operation's turn is a time:
 
-    forward, image part    for each block of images, all operations before the flat tail
+    forward, image part    in stages; each for all blocks of images
     forward, tail          the flat operations behind them, on the whole batch
     loss
     backward, tail
-    backward, image part   for each block of images
+    backward, image part   in the same stages, the last first; each for all blocks of images
 
-A value lives from the operation that computes it to the last one that reads it. In the image part, a value that the
-backward pass reads again, or the tail reads, has room for the whole batch, and lives as long as any block runs; every
-other value, and the error of each, has room for a block. Buffers that live at the same time lie side by side; others
-share memory.
+A value lives from the operation that computes it to the last one that reads it. If it is written and read within one
+stage, it has room for a block. If a later stage, the tail or the backward pass reads it, it has room for the batch, and
+lives from the beginning of the stage that writes it to the end of the last one that reads it. The same holds for
+errors. Buffers that live at the same time lie side by side; others share memory.
 """
 
 from __future__ import annotations
@@ -72,15 +72,56 @@ class Bound(NamedTuple):
     reads: Reads
 
 
+class Turn(NamedTuple):
+    """When a group runs. A batchwise one has two turns: it takes statistics in the `early`, writes its output late."""
+
+    stage: int
+    number: int
+    early: bool
+    group: Group
+
+
+def turns_of(groups: Sequence[Group]) -> list[Turn]:
+    """Return the turns of all groups in the forward pass, in their order; the backward pass has the reverse."""
+    turns = []
+    for number, group in enumerate(groups):
+        turns.append(Turn(group.stage, number, group.batchwise, group))
+        if group.batchwise:
+            turns.append(Turn(group.stage + 1, number, False, group))
+    return sorted(turns, key=lambda turn: turn[:2])
+
+
 class Times:
-    """The time of each group's turn in the program, by the group's name."""
+    """The time of each turn in the program. A group's `early` turn reads its inputs, its `late` one writes its output.
+
+    Only a batchwise group's turns are different ones; then both read the inputs.
+    """
 
     def __init__(self, bound: Sequence[Bound]) -> None:
-        ordered = sorted((group for group, _ in bound), key=lambda group: group.whole)
-        self.forward = {group.name: time for time, group in enumerate(ordered)}
-        self.loss = len(ordered)
-        self.backward = {name: 2 * self.loss - time for name, time in self.forward.items()}
+        turns = turns_of([group for group, _ in bound])
+        self.loss = len(turns)
         self.end = 2 * self.loss + 1  # the program is over
+        self.early: dict[str, int] = {}
+        self.late: dict[str, int] = {}
+        bounds: dict[int, list[int]] = {}  # stage of the image part: its times
+        for time, turn in enumerate(turns):
+            self.early.setdefault(turn.group.name, time)
+            self.late[turn.group.name] = time
+            if not turn.group.whole:
+                bounds.setdefault(turn.stage, []).append(time)
+        self._sweeps = {time: (times[0], times[-1]) for times in bounds.values() for time in times}
+        self._sweeps.update(
+            {2 * self.loss - time: (2 * self.loss - last, 2 * self.loss - first)
+             for time, (first, last) in self._sweeps.items()}
+        )  # fmt: skip
+
+    def back(self, time: int) -> int:
+        """Return the time in the backward pass of a turn that has `time` in the forward pass."""
+        return 2 * self.loss - time
+
+    def sweep(self, time: int) -> tuple[int, int]:
+        """Return the first and last time of what runs for all blocks before anything else does: a stage, or a turn."""
+        return self._sweeps.get(time, (time, time))
 
 
 def flat_roots(groups: Sequence[Group]) -> dict[str, str]:
@@ -99,7 +140,7 @@ def first_writers(bound: Sequence[Bound], roots: Mapping[str, str]) -> set[tuple
     """
     times = Times(bound)
     found: dict[str, tuple[str, int]] = {}
-    for group, _ in sorted(bound, key=lambda each: times.backward[each.group.name]):
+    for group, _ in sorted(bound, key=lambda each: times.back(times.early[each.group.name])):
         for number, name in enumerate(group.inputs):
             found.setdefault(roots[name], (group.name, number))
     return set(found.values())
@@ -122,7 +163,7 @@ def plan_buffers(bound: Sequence[Bound], roots: Mapping[str, str], scores: str, 
         for group, reads in readers:
             for number, read in enumerate(group.inputs):
                 if roots[read] == name and (group.name, number) not in firsts and not reads.adds:
-                    turn = times.backward[group.name]
+                    turn = times.back(times.early[group.name])
                     buffers.append(
                         Buffer(Place("extra", name, group.name), maker.group.output_shape, group.whole, turn, turn)
                     )
@@ -138,39 +179,37 @@ class _Use:
     is_scores: bool
     times: Times
 
-    @property
-    def _crosses(self) -> bool:
-        """Whether the tail or the loss reads the value."""
-        return self.is_scores or any(group.whole for group, _ in self.readers)
+    def _turns(self, each: Bound) -> tuple[int, int]:
+        return self.times.early[each.group.name], self.times.late[each.group.name]
 
     def value(self, backward: bool) -> Buffer:
         """Return the buffer of the value itself."""
-        group, times = self.maker.group, self.times
-        again = [self.maker.group] if self.maker.reads.output else []
-        again = [each for each in (*again, *(r.group for r in self.readers if r.reads.inputs)) if each.trains]
-        turns = [times.forward[each.group.name] for each in (self.maker, *self.readers)]
+        times, again = self.times, [self.maker] if self.maker.reads.output else []
+        again += [each for each in self.readers if each.reads.inputs]
+        reads = [turn for each in self.readers for turn in self._turns(each)]
         if backward:
-            turns += [times.backward[each.name] for each in again]
-        first, last = turns[0], max(turns)
-        if self.is_scores or any(each.reads.after and each.group.whole for each in self.readers):
-            last = times.end
-        whole = group.whole or self._crosses or (backward and bool(again))
-        if whole and not group.whole:
-            first = 0  # when the first block has its turn, the others have theirs to come
-            if backward and not all(each.whole for each in again):
-                last = times.end
-        return Buffer(Place("value", group.output), group.output_shape, whole, first, last)
+            reads += [times.back(turn) for each in again if each.group.trains for turn in self._turns(each)]
+        after = self.is_scores or any(each.reads.after and each.group.whole for each in self.readers)
+        write = times.late[self.maker.group.name]
+        return self._buffer("value", [write], [*reads, *([times.end] if after else [])])
 
     def error(self) -> Buffer:
         """Return the buffer of the value's error."""
+        times, after = self.times, self.maker.reads.after and self.maker.group.whole
+        writes = [times.back(times.early[each.group.name]) for each in self.readers]
+        reads = [times.back(turn) for turn in self._turns(self.maker)]
+        return self._buffer(
+            "error", [*writes, *([times.loss] if self.is_scores else [])], [*reads, *([times.end] if after else [])]
+        )
+
+    def _buffer(self, purpose: str, writes: list[int], reads: list[int]) -> Buffer:
+        """Return a buffer: for a block if all its reads and writes are of one sweep, and so of one block's time."""
         group, times = self.maker.group, self.times
-        writers = [times.loss] if self.is_scores else []
-        writers += [times.backward[each.group.name] for each in self.readers]
-        last = times.backward[group.name]
-        if (self._crosses and not group.whole) or (self.maker.reads.after and group.whole):
-            last = times.end
-        whole = group.whole or self._crosses
-        return Buffer(Place("error", group.output), group.output_shape, whole, min(writers), last)
+        turns = [*writes, *reads]
+        whole = group.whole or len({times.sweep(turn) for turn in turns}) > 1
+        first = min(times.sweep(turn)[0] if whole else turn for turn in turns)
+        last = max(times.sweep(turn)[1] if whole else turn for turn in turns)
+        return Buffer(Place(purpose, group.output), group.output_shape, whole, first, last)
 
 
 def arrange(buffers: Sequence[Buffer], batch: int, block: int, item: int) -> tuple[list[int], int]:

@@ -33,6 +33,8 @@ Tensors = Mapping[str, np.ndarray]
 class Model:
     """A network with its weights (name -> float32 array) and the normalisation of its inputs. One thread may use it.
 
+    `weights` has the statistics of norms too, such as `batch_norm1.mean`.
+
     `mean` and `deviation` are per channel, in units of the stored values (0 to 255 for images of bytes); `fill` is the
     stored value around an image. `keep` is which part of an image's middle is shown if its size is another than the
     network's. `class_names` has a name for each class, or is empty. `epoch` is the epoch of the run after which these
@@ -247,7 +249,7 @@ def load(path: str | Path) -> Model:
         path = path / MODEL_FILE
     tensors, metadata = read_tensors(path, MODEL_FORMAT)
     network = from_json(metadata.get("network", ""))
-    for name, shape in network.parameters.items():
+    for name, shape in {**network.parameters, **network.statistics}.items():
         if name not in tensors or tensors[name].shape != shape or tensors[name].dtype != np.float32:
             raise CheckpointError(f"{path} has no float32 tensor {name} of shape {shape}, which its network needs")
     try:

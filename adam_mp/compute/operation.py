@@ -31,8 +31,9 @@ class Span:
     input. An input's error is None if no operation needs it. `adds` says for each whether its error is to be added to
     what the array holds, because another operation that reads the same value has run backward already; this happens to
     operations with `adds_errors` only. With `accumulate` the gradients of the weights are added to, else replaced: it
-    is False for the first span of a batch only. `last` marks the last span. `fresh` says that other images have run
-    forward since this span did, so that the operation must fill its scratch again.
+    is False for the first span of a batch only. `last` marks the last span; all spans together have `batch` images.
+    `fresh` says that other images have run forward since this span did, so that the operation must fill its scratch
+    again.
     """
 
     first: int
@@ -44,6 +45,7 @@ class Span:
     accumulate: bool = False
     fresh: bool = False
     last: bool = True
+    batch: int = 0
 
     @property
     def x(self) -> np.ndarray:
@@ -81,6 +83,27 @@ class Operation(abc.ABC):
     @abc.abstractmethod
     def backward(self, span: Span) -> list[Call]:
         """Return the kernel calls that compute `span.input_errors` and the gradients from `span.error`."""
+
+
+class BatchOperation(Operation):
+    """An operation of which each image's output depends on the whole batch. It runs in two stages, see `fusion.fuse`.
+
+    For each block of the batch the context asks for `take`, then once for `settle`, then for each block for `forward`;
+    back, for each block for `take_errors`, which computes the gradients too, then for each for `backward`. Where the
+    statistics are known, there is `forward` alone.
+    """
+
+    @abc.abstractmethod
+    def take(self, span: Span) -> list[Call]:
+        """Return the kernel calls that take the statistics of `span.inputs`."""
+
+    @abc.abstractmethod
+    def settle(self, images: int) -> list[Call]:
+        """Return the kernel calls that finish the statistics, of a batch of `images`."""
+
+    @abc.abstractmethod
+    def take_errors(self, span: Span) -> list[Call]:
+        """Return the kernel calls that take from `span.error` what `backward` needs of the whole batch."""
 
 
 def bias_of(group: Group, weights: Tensors, gradients: Tensors, real: type) -> tuple[np.ndarray, np.ndarray]:

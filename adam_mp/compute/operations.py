@@ -9,6 +9,7 @@ import numpy as np
 from adam_mp.compute.convolution import Convolution
 from adam_mp.compute.fusion import Group
 from adam_mp.compute.joining import SideBySide, Sum
+from adam_mp.compute.normalizing import BatchNormalization
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, product_panel, rows, strided
 from adam_mp.kernels import activation, dense, dropout, global_pool, normalization, pool
 from adam_mp.network import layers as kinds
@@ -240,4 +241,5 @@ OPERATIONS: dict[type[Layer], type[Operation]] = {
     kinds.Tanh: Activation,
     kinds.Dropout: DropoutMask,
     kinds.LocalResponseNorm: LocalResponse,
+    kinds.BatchNorm: BatchNormalization,
 }

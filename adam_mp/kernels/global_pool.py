@@ -10,7 +10,7 @@ from adam_mp.kernels.compilation import kernel
 @kernel("void(R[:,:,::1], R[:,::1])")
 def global_average_forward(x, out):
     """`out = mean of x over the pixels`."""
-    share = out.dtype.type(1) / x.shape[1]
+    share = out.dtype.type(1.0 / x.shape[1])
     source, target = x.reshape(-1), out.reshape(-1)
     channels = np.uint64(x.shape[2])
     for n in range(x.shape[0]):
@@ -28,7 +28,7 @@ def global_average_forward(x, out):
 @kernel("void(R[:,::1], R[:,:,::1])")
 def global_average_backward(error, x_error):
     """`x_error = error / pixels` at each pixel."""
-    share = error.dtype.type(1) / x_error.shape[1]
+    share = error.dtype.type(1.0 / x_error.shape[1])
     source, target = error.reshape(-1), x_error.reshape(-1)
     channels = np.uint64(x_error.shape[2])
     for n in range(x_error.shape[0]):

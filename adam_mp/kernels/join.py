@@ -43,7 +43,10 @@ def pass_error(error, out, x_error, rectify, add):
 
 @kernel("void(R[::1], R[::1], R[::1], R[::1], b1, b1)")
 def pass_error_twice(error, out, first, second, rectify, add):
-    """`first = error` and `second = error` as in `pass_error`, in one pass. `add` is for both; they are two arrays."""
+    """`first = error` and `second = error` as in `pass_error`, in one pass.
+
+    `add` is for both; with it they may be the same array.
+    """
     zero = error.dtype.type(0)
     if add:
         for i in range(error.size):

@@ -12,6 +12,7 @@ from adam_mp.network.joins import Add, Concat, Node, Residual
 from adam_mp.network.layer import Layer
 from adam_mp.network.layers import (
     AveragePool,
+    BatchNorm,
     Conv,
     Dense,
     Dropout,
@@ -29,6 +30,7 @@ from adam_mp.network.network import Network
 __all__ = [
     "Add",
     "AveragePool",
+    "BatchNorm",
     "Concat",
     "Conv",
     "Dense",

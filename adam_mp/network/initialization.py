@@ -33,7 +33,7 @@ def draw_weights(network: Network, seed: int, weights: Mapping[str, np.ndarray])
         for parameter, shape in node.layer.parameters(input_shape).items():
             tensor = weights[f"{node.name}.{parameter}"]
             if len(shape) == 1:
-                tensor[...] = 0
+                tensor[...] = node.layer.first(parameter)
                 continue
             generator.standard_normal(dtype=np.float32, out=tensor)
             tensor *= np.float32(math.sqrt((0.1 if last else 1.0) / shape[0]))

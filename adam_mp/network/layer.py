@@ -43,6 +43,14 @@ class Layer:
         """Return name -> shape of the layer's parameters for input `shape`."""
         return {}
 
+    def first(self, parameter: str) -> float:
+        """Return the first value of a parameter that has one axis, such as a bias."""
+        return 0.0
+
+    def statistics(self, shape: Shape) -> dict[str, Shape]:
+        """Return name -> shape of what the layer knows of the training images, for input `shape`; not trained."""
+        return {}
+
     def connections(self, shape: Shape) -> int:
         """Return the multiply-adds of one forward pass of one image of `shape`."""
         return 0

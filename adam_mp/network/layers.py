@@ -214,6 +214,31 @@ class LocalResponseNorm(Layer):
 
 
 @dataclasses.dataclass(frozen=True)
+class BatchNorm(Layer):
+    """`(x - mean) / sqrt(variance + epsilon) * scale + shift`, each of them per channel (Ioffe and Szegedy 2015).
+
+    While training, mean and variance are those of the batch, over all its pixels; else those of the training images.
+    Parameters: scale and shift, `(channels,)`. Statistics: mean and variance, `(channels,)`.
+    """
+
+    kind: ClassVar[str] = "batch_norm"
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, (int, float)) or not self.epsilon > 0:
+            raise NetworkError(f"batch_norm: epsilon is {shown(self.epsilon)}; expected a positive number")
+
+    def parameters(self, shape: Shape) -> dict[str, Shape]:
+        return {"scale": shape[-1:], "shift": shape[-1:]}
+
+    def first(self, parameter: str) -> float:
+        return 1.0 if parameter == "scale" else 0.0
+
+    def statistics(self, shape: Shape) -> dict[str, Shape]:
+        return {"mean": shape[-1:], "variance": shape[-1:]}
+
+
+@dataclasses.dataclass(frozen=True)
 class Flatten(Layer):
     """Images to flat values, in the order (y, x, channel)."""
 
@@ -237,6 +262,7 @@ KINDS: dict[str, type[Layer]] = {
         Softmax,
         Dropout,
         LocalResponseNorm,
+        BatchNorm,
         Flatten,
         Add,
         Concat,

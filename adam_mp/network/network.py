@@ -114,6 +114,15 @@ class Network:
         }
 
     @cached_property
+    def statistics(self) -> dict[str, Shape]:
+        """Name -> shape of what layers know of the training images, such as `batch_norm1.mean`, in the same order."""
+        return {
+            f"{node.name}.{statistic}": shape
+            for node, input_shape in zip(self.nodes, self.input_shapes, strict=True)
+            for statistic, shape in node.layer.statistics(input_shape).items()
+        }
+
+    @cached_property
     def trained_values(self) -> frozenset[str]:
         """The names of values that depend on parameters: the backward pass needs their errors."""
         found: set[str] = set()

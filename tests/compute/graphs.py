@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from adam_mp import Add, Concat, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Network, Node, ReLU, Residual
-from adam_mp.network.layers import AveragePool, Conv, LocalResponseNorm, Sigmoid, Softmax, Tanh
+from adam_mp.network.layers import AveragePool, BatchNorm, Conv, LocalResponseNorm, Sigmoid, Softmax, Tanh
 
 SHAPE, CLASSES = (7, 6, 2), 3
 
@@ -19,7 +19,7 @@ class _Writer:
     """Writes a random network; it knows the shape at each place, so that all fits."""
 
     def __init__(self, draw: st.DrawFn, smooth: bool, dropout: bool) -> None:
-        self.draw = draw
+        self.draw, self.smooth = draw, smooth
         self.acts = [Tanh(), Sigmoid()] if smooth else [ReLU(), ReLU(), ReLU(), Tanh(), Sigmoid()]
         self.acts += [Dropout(0.3)] if dropout else []
         self.names = itertools.count(1)
@@ -36,7 +36,17 @@ class _Writer:
         return parts, shape
 
     def image_part(self, shape, depth, keeps):
-        kind = self.pick("conv", "conv", "act", "act", "pool", "norm", *(("residual", "concat", "named") * (depth > 0)))
+        kind = self.pick(
+            "conv",
+            "conv",
+            "act",
+            "act",
+            "pool",
+            "norm",
+            "batch",
+            "batch",
+            *(("residual", "concat", "named") * (depth > 0)),
+        )
         height, width, channels = shape
         if kind == "conv":
             size, filters, bias = self.pick(1, 3), self.pick(1, 2, 4), self.pick(True, True, False)
@@ -50,6 +60,8 @@ class _Writer:
             if keeps:  # a row that gives the size back
                 return [Conv(2, 3, padding=2), MaxPool(3, 1)], (height, width, 2)
             return [pool], pool.output_shape(shape)
+        if kind == "batch":
+            return [BatchNorm(self.pick(1e-5, 0.1)), *([ReLU()] * self.pick(0, 1) * (not self.smooth))], shape
         if kind == "norm":
             return [LocalResponseNorm(3, 0.5, 0.75, 1.0)], shape
         if kind == "residual":
@@ -76,10 +88,12 @@ class _Writer:
     def flat_row(self, width, depth):
         parts = []
         for _ in range(self.draw(st.integers(0, 3))):
-            kind = self.pick("dense", "act", *(("residual", "concat") * (depth > 0)))
+            kind = self.pick("dense", "act", "batch", *(("residual", "concat") * (depth > 0)))
             if kind == "dense":
                 width = self.pick(2, 5)
                 parts.append(Dense(width, self.pick(True, False)))
+            elif kind == "batch":
+                parts.append(BatchNorm())
             elif kind == "residual":
                 inner, _ = self.flat_row(width, depth - 1)
                 parts.append(Residual([*inner, Dense(width)], self.pick([], [Tanh()])))
@@ -143,6 +157,10 @@ def _plain(layer, inputs, own):
         return _windows(x, layer.size, layer.step, 0, 0.0).mean(axis=(3, 4))
     if isinstance(layer, Dense):
         return x.reshape(len(x), -1) @ own["weight"] + own.get("bias", 0)
+    if isinstance(layer, BatchNorm):  # of a batch that is trained
+        axes = tuple(range(x.ndim - 1))
+        normal = (x - x.mean(axis=axes)) / np.sqrt(x.var(axis=axes) + layer.epsilon)
+        return normal * own["scale"] + own["shift"]
     if isinstance(layer, LocalResponseNorm):
         padded = np.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(layer.size // 2,) * 2])
         sums = sum(padded[..., k : k + x.shape[-1]] for k in range(layer.size))
@@ -185,6 +203,8 @@ def _torch_layer(torch, layer, inputs, own):
         return functional.conv2d(x, weight, own.get("bias"), layer.stride, padding)
     if isinstance(layer, Dense):
         return functional.linear(x.flatten(1), own["weight"].T, own.get("bias"))
+    if isinstance(layer, BatchNorm):
+        return functional.batch_norm(x, None, None, own["scale"], own["shift"], training=True, eps=layer.epsilon)
     return {
         MaxPool: lambda: functional.max_pool2d(x, layer.size, layer.step),
         AveragePool: lambda: functional.avg_pool2d(x, layer.size, layer.step),

@@ -27,7 +27,7 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.fusion import fuse
 from adam_mp.compute.gradient_check import gradient_error
-from adam_mp.network.layers import AveragePool, Tanh
+from adam_mp.network.layers import AveragePool, BatchNorm, Tanh
 from tests.compute.graphs import data_for, networks, numpy_scores, torch_gradients, weights_for
 
 BLOCKS = st.sampled_from([1, 2, 3, 5])
@@ -48,6 +48,17 @@ GRAPHS = {
     ],
     "flat": [Flatten(), Dense(6, bias=False), Residual([Dense(6), ReLU(), Dense(6)]), ReLU(), Concat([Dense(2)], [])],
     "sums above a relu": [Conv(3, 3), ReLU(), Residual(ROW, [Conv(3, 1)]), ReLU(), MaxPool(2)],
+    "norms": [
+        Conv(3, 3, bias=False), BatchNorm(), ReLU(), Residual([Conv(3, 1), BatchNorm(), ReLU(), Conv(3, 1)]),
+        BatchNorm(), ReLU(), GlobalAveragePool(), Dense(5), BatchNorm(), ReLU()
+    ],
+    "norms in a shortcut": [
+        BatchNorm(), Residual([Conv(4, 3, 2, 1), BatchNorm()], [Conv(4, 1, 2), BatchNorm(0.1)]), ReLU(), MaxPool(2)
+    ],
+    "norms beside what waits for them": [
+        Node(Conv(2, 3), "a"), Node(BatchNorm(), "b"), Node(Tanh(), "c", ["a"]), Node(BatchNorm(), "d", ["b"]),
+        Node(Add(), inputs=["a", "c", "d", "a"])
+    ],
     "skips to the end": [Node(Conv(3, 3), "early"), ReLU(), Conv(2, 3), Flatten(), Node(Dense(4), "late"),
                          Node(Flatten(), "flat", ["early"]), Node(Concat(), inputs=["flat", "late"])],
 }  # fmt: skip
@@ -132,7 +143,7 @@ def test_a_context_for_inference_alone_computes_the_same(network, block):
     _, program, weights, x, _ = bound(network, block=block)
     program.run_forward()
     choices = KernelChoices(block)
-    alone = TrainingContext(network, weights, len(x), np.float64, choices, backward=False).program(x, None, False)
+    alone = TrainingContext(network, weights, len(x), np.float64, choices, backward=False).program(x, None)
     alone.run_forward()
     np.testing.assert_array_equal(alone.scores, program.scores)
 

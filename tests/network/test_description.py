@@ -88,7 +88,7 @@ def test_toml(tmp_path):
         ('layers = [{type = "concat", branches = {}}]', "expected a list of lists of layers"),
         ('layers = [{type = "relu", name = 3}]', "layer 1: name is 3; expected text"),
         ('layers = [{type = "relu", inputs = "input"}]', "layer 1: relu: inputs is 'input'; expected a list of names"),
-        ('layers = [{type = "batch_norn"}]', "unknown type 'batch_norn'; known: "),
+        ('layers = [{type = "batch_norn"}]', "unknown type 'batch_norn'; did you mean 'batch_norm'"),
         ('layers = [{type = "GlobalAvgPool2d"}]', "did you mean 'global_average_pool'"),
         ("layers = 3", "no \\[\\[layers\\]\\]"),
         ("name = 'x'", "no \\[\\[layers\\]\\]"),

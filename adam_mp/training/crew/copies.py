@@ -44,12 +44,15 @@ def restore(store: ParameterStore, checkpoint: Checkpoint, updates: int) -> None
     store.set_updates(updates)
 
 
-def take_model(plan: RunPlan, store: ParameterStore, figures: Figures, place: Tensors | None) -> Model:
+def take_model(
+    plan: RunPlan, store: ParameterStore, statistics: Tensors, figures: Figures, place: Tensors | None
+) -> Model:  # fmt: skip
     """Copy the present weights as a model whose epoch and accuracy are those of the best in `figures`.
 
-    `place` are the arrays of an earlier model, to be written over; if None, new arrays are made.
+    `statistics` are those of norms for these weights, which the model keeps. `place` are the arrays of an earlier
+    model, to be written over; if None, new arrays are made.
     """
-    weights = _copy(store.tensors, place)
+    weights = {**_copy(store.tensors, place), **statistics}
     data = plan.data
     normalization = data.normalization
     return Model(

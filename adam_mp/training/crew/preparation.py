@@ -21,6 +21,7 @@ from adam_mp.network.initialization import draw_weights
 from adam_mp.params.replica.factors import FactorShape, make_outboxes
 from adam_mp.training.crew.copies import spaces_of
 from adam_mp.training.folder.checkpoint import RunState
+from adam_mp.training.plan.calibration import fill_calibration
 from adam_mp.training.plan.memory_need import plan_outbox_slots, run_need, step_shape
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.worker.worker import WorkerSpec
@@ -96,6 +97,7 @@ def prepare_memory(
         store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
         made.callback(store.close)
         plan.data.fill(memory.arrays)
+        fill_calibration(memory.arrays, plan.network, plan.data.training, plan.weights)
         _fill_store(plan, store)
         if plan.data.source is not None:
             cache = plan.data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE + need.kept)

@@ -17,6 +17,7 @@ import numpy as np
 
 from adam_mp.data.reading.dataset import epoch_order
 from adam_mp.errors import DataError, several
+from adam_mp.kernels.atomic import observe
 from adam_mp.memory.board import IDLE, TEST, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
@@ -26,6 +27,7 @@ from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.crew import Crew
 from adam_mp.training.crew.preparation import Shared, make_specs, prepare_memory
 from adam_mp.training.crew.watchdog import Watchdog
+from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES, statistics_in
 from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import within_quorum
 
@@ -74,6 +76,7 @@ class Session:
         self.plan, self._interruption, self._notice, self._keeps = plan, interruption, notice, keeps
         self._exchanging, self._others = exchanging, others
         self._sequence = self._evaluations = 0
+        self._evaluated_at = -1  # how many updates the weights had that were evaluated last
 
     def __enter__(self) -> Session:
         with contextlib.ExitStack() as ends:
@@ -202,9 +205,31 @@ class Session:
 
     def open_evaluation(self, part: str) -> None:
         """Open the evaluation ledger for the chunks of a part; the order to evaluate comes after that."""
+        self._open_chunks(math.ceil(len(self._numbers(part)) / self.plan.settings.batch_size))
+
+    def _open_chunks(self, chunks: int) -> None:
         self._evaluations += 1
-        chunks = math.ceil(len(self._numbers(part)) / self.plan.settings.batch_size)
+        self._evaluated_at = self.store.read_updates()
         self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
+
+    def statistics(self) -> dict[str, np.ndarray]:
+        """Return a copy of the statistics of norms for the present weights, by name. Workers must be idle.
+
+        They measure them in each evaluation. If these weights were not evaluated, they are asked for them now.
+        """
+        arrays, network = self.memory.arrays, self.plan.network
+        measures = arrays.get(SAMPLES, np.zeros(0)).size > 0
+        if measures and not (self._evaluated_at == self.store.read_updates() and self._is_calibrated()):
+            self._open_chunks(0)
+            self.order(TEST)
+            while not self._is_calibrated():
+                self.step()
+                time.sleep(EVALUATION_LOOK)
+            self.pause(self.step)
+        return {name: view.copy() for name, view in statistics_in(arrays, network).items()}
+
+    def _is_calibrated(self) -> bool:
+        return int(observe(self.memory.arrays[CALIBRATED], 0)) == self._evaluations
 
     def is_evaluated(self) -> bool:
         """Tell whether all chunks are evaluated."""

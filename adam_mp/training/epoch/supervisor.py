@@ -109,10 +109,12 @@ class Supervisor:
         resumed = self.plan.resumed
         first = self._first_epoch()
         states = reopened(resumed.ledger) if resumed else np.zeros(self.plan.batches, np.uint8)
-        self._find_best()
+        unsaved = self._find_best()
         self.driver.open_epoch(first, states)
         self.session.start()
         self.session.crew.wait_ready(self.step_while_starting)
+        if unsaved:
+            self.keeper.save_model(self.driver.model)
         if self._rollbacks:
             self.driver.remember(first, states)
         return self.driver.train(first)
@@ -134,15 +136,14 @@ class Supervisor:
             )
         return following
 
-    def _find_best(self) -> None:
-        """In a resumed run, find its best model for the figures; if only the checkpoint has it, write its file."""
+    def _find_best(self) -> bool:
+        """In a resumed run, find its best model for the figures; tell whether only the checkpoint has it."""
         resumed = self.plan.resumed
         if resumed is None:
-            return
+            return False
         best = find_best(self.folder, resumed)
         self.account.figures.best_epoch, self.account.figures.validation_accuracy = best.epoch, best.accuracy
-        if best.in_checkpoint:
-            self.keeper.save_model(self.driver.model)
+        return best.in_checkpoint
 
     # What is due at short intervals.
 

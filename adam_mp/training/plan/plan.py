@@ -36,6 +36,7 @@ from adam_mp.training.data.data_plan import (
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.data.understanding import understand
 from adam_mp.training.folder.checkpoint import StoredCheckpoint
+from adam_mp.training.plan.calibration import calibration_fields
 from adam_mp.training.plan.quorum import quorum_batches
 from adam_mp.training.plan.resuming import check_same_network, check_same_run, recorded_choices, resume_settings
 from adam_mp.training.plan.same_data import check_same_data, data_identity
@@ -126,7 +127,8 @@ class RunPlan:
         evaluated = max(len(data.validation), len(data.test))
         return RunShape(
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
-            len(data.training), RingShape(slots, batch, self.network.input_shape), data.fields,
+            len(data.training), RingShape(slots, batch, self.network.input_shape),
+            {**data.fields, **calibration_fields(self.network, data.training, self.weights is not None)},
             int(self.is_replica), self.consistency.in_steps,
         )  # fmt: skip
 
@@ -257,6 +259,12 @@ def _check_network(settings: TrainSettings, network: Network, optimizer: Optimiz
     }
     check_space(sum(need.values()), f"network {network.name!r}", None, need)
     choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # only for its SettingsError
+    for node, shape in zip(network.nodes, network.input_shapes, strict=True):
+        if node.layer.statistics(shape) and settings.batch_size * math.prod(shape[:-1]) < 2:
+            raise SettingsError(
+                f"{node.name} has one value a channel, of which it cannot take the variance, with --batch-size "
+                f"{settings.batch_size}; give a larger batch"
+            )
 
 
 def _check_rate(settings: TrainSettings, images: int) -> None:

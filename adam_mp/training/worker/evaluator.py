@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from adam_mp.compute.calibration import calibrate
 from adam_mp.compute.context import Program, TrainingContext
 from adam_mp.data.pictures import Pictures
+from adam_mp.kernels.atomic import publish
 from adam_mp.memory.board import VALIDATE
 from adam_mp.memory.run_memory import RunMemory
+from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES
 
 
 class Evaluator:
@@ -22,6 +25,7 @@ class Evaluator:
         self._images: np.ndarray = np.zeros((context.batch, *context.network.input_shape), np.float32)
         self._labels: np.ndarray = np.zeros(context.batch, np.int32)
         self._programs: dict[int, Program] = {}  # number of images in a chunk -> program
+        self._calibrated = -1  # the evaluation for which the norms have their statistics
 
     def evaluate_chunk(self, order: int) -> bool:
         """Lease a chunk of the set that `order` (VALIDATE or TEST) names, evaluate it, write its result.
@@ -30,16 +34,32 @@ class Evaluator:
         """
         ledger = self._memory.evaluation
         round_number = ledger.round
+        if round_number != self._calibrated:
+            self._calibrate(round_number)
         chunk = ledger.claim_lease(round_number, self._worker) if round_number >= 0 else None
         if chunk is None:
             return False
         numbers = self._memory.arrays["validation" if order == VALIDATE else "test"]
         samples = numbers[chunk * self._context.batch : (chunk + 1) * self._context.batch]
-        self._pictures.prepare(samples)
-        count = self._pictures.fill(samples, self._images, self._labels, None)
+        count = self._fill(samples)
         self._memory.results[chunk] = (*self._measure(count), count)
         ledger.finish(round_number, chunk, self._worker)
         return True
+
+    def _calibrate(self, round_number: int) -> None:
+        """Measure the statistics of the norms, if there are any, with the present weights."""
+        arrays, batch = self._memory.arrays, self._context.batch
+        samples = arrays.get(SAMPLES, np.zeros(0, np.int64))
+        if len(samples):
+            parts = (samples[start : start + batch] for start in range(0, len(samples), batch))
+            calibrate(self._context, (self._images[: self._fill(part)] for part in parts))
+            publish(arrays[CALIBRATED], 0, round_number)
+        self._calibrated = round_number
+
+    def _fill(self, samples: np.ndarray) -> int:
+        """Make the pictures of samples; return how many could be made."""
+        self._pictures.prepare(samples)
+        return self._pictures.fill(samples, self._images, self._labels, None)
 
     def _measure(self, count: int) -> np.ndarray:
         """Return [sum of losses, number classified correctly] of the first `count` images."""

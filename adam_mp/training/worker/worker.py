@@ -29,6 +29,7 @@ from adam_mp.memory.waiting import AMONG_WORKERS, Backoff
 from adam_mp.memory.wanted import WaitingBatch
 from adam_mp.network.network import Network
 from adam_mp.params.replica.factors import FactorShape, Outbox
+from adam_mp.training.plan.calibration import statistics_in
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.worker.asynchronous import AsyncStep
 from adam_mp.training.worker.bounded import BoundedClock, BoundedStep
@@ -77,7 +78,8 @@ class Worker:
         self.counters = self.memory.board.counters[spec.process]
         steps = None if spec.steps is None else StepMemory.attach(spec.steps)
         self.context = TrainingContext(
-            spec.network, self.store.tensors, spec.batch_size, choices=spec.choices,
+            spec.network, {**self.store.tensors, **statistics_in(self.memory.arrays, spec.network)},
+            spec.batch_size, choices=spec.choices,
             gradient=None if steps is None else steps.gradients[spec.process],
         )  # fmt: skip
         self.step = make_step(spec, self.memory, self.store, self.context, steps)

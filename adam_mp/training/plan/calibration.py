@@ -1,0 +1,49 @@
+"""The shared arrays by which a run's processes agree on the statistics of norms (`compute/calibration.py`).
+
+`calibrated_on` int64 [k] has the numbers of training samples, `statistics` float32 the statistics in the layout of
+`Network.statistics`, `calibrated` int64 [1] the number of the evaluation in which a worker has last written them. All
+workers write the same numbers: from the same weights, samples and kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from adam_mp.memory.layout import Layout
+from adam_mp.memory.run_memory import Field
+from adam_mp.network.network import Network
+
+_IMAGES = 256
+SAMPLES, STATISTICS, CALIBRATED = "calibrated_on", "statistics", "calibrated"
+
+
+def calibration_fields(network: Network, training: np.ndarray, known: bool) -> dict[str, Field]:
+    """Return name -> (type, shape) of the arrays; none without norms. `known`: statistics are given, not measured."""
+    if not network.statistics:
+        return {}
+    return {
+        SAMPLES: ("<i8", (0 if known else min(_IMAGES, len(training)),)),
+        STATISTICS: ("<f4", (Layout.of(network.statistics).size,)), CALIBRATED: ("<i8", (1,)),
+    }  # fmt: skip
+
+
+def fill_calibration(
+    arrays: Mapping[str, np.ndarray], network: Network, training: np.ndarray, known: Mapping[str, np.ndarray] | None
+) -> None:
+    """Choose samples evenly from the numbers `training`; put in the `known` statistics, if these are given."""
+    if SAMPLES not in arrays:
+        return
+    samples = arrays[SAMPLES]
+    samples[...] = training[np.arange(len(samples)) * len(training) // max(len(samples), 1)]
+    arrays[CALIBRATED][0] = -1
+    for name, view in statistics_in(arrays, network).items():
+        view[...] = known[name] if known is not None else 0
+
+
+def statistics_in(arrays: Mapping[str, np.ndarray], network: Network) -> dict[str, np.ndarray]:
+    """Return views of the statistics by name; none without norms."""
+    if STATISTICS not in arrays:
+        return {}
+    return Layout.of(network.statistics).views(arrays[STATISTICS])
