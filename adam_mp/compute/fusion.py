@@ -87,8 +87,9 @@ def _fused(network: Network, ways: Mapping[str, str]) -> Iterator[Group]:
         chain = [position]
         followers = list(_FOLLOWERS.get(type(node.layer), ()))
         while (follower := _only_reader(network, chain[-1])) is not None:
-            kind = type(network.nodes[follower].layer)
-            if kind not in followers:
+            after = network.nodes[follower].layer
+            kind = type(after)
+            if kind not in followers or (isinstance(after, kinds.MaxPool) and after.margin):
                 break
             followers.remove(kind)  # each at most once
             chain.append(follower)

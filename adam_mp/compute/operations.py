@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from adam_mp.compute.fusion import Group
 from adam_mp.compute.joining import SideBySide, Sum
 from adam_mp.compute.normalizing import BatchNormalization
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, product_panel, rows, strided
-from adam_mp.kernels import activation, dense, dropout, global_pool, normalization, pool
+from adam_mp.kernels import activation, conv, crop, dense, dropout, global_pool, normalization, pool
 from adam_mp.network import layers as kinds
 from adam_mp.network.joins import Add, Concat
 from adam_mp.network.layer import Layer
@@ -19,10 +20,39 @@ from adam_mp.network.layer import Layer
 _WIDE = 64  # from this number of outputs, a dense layer has special kernels for few images
 
 
-class MaxPooling(Operation):
+class _Pooling(Operation):
+    """Pooling, of padded images if the layer pads. `border` is the value of the padding."""
+
+    reads_inputs = False
+    border: ClassVar[float] = 0.0
+
+    def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
+        super().__init__(group, weights, gradients, batch, block, real)
+        self.margin = self.layer.margin
+        height, width, channels = group.input_shape
+        padded = (block, height + 2 * self.margin, width + 2 * self.margin, channels)
+        self.padded: np.ndarray = np.full(padded if self.margin else (0, 1, 1, 1), self.border, real)
+        self.padded_error: np.ndarray = np.zeros_like(self.padded)
+
+    def _pad(self, x: np.ndarray) -> tuple[list[Call], np.ndarray]:
+        """Return the call that pads images, if the layer pads, and the images that the pooling reads."""
+        if not self.margin:
+            return [], x
+        padded = self.padded[: len(x)]
+        return [(conv.pad_images, (x, padded, self.margin))], padded
+
+    def _crop(self, x_error: np.ndarray) -> tuple[np.ndarray, list[Call]]:
+        """Return the array that the pooling writes the error of its images to, and the call that crops that."""
+        if not self.margin:
+            return x_error, []
+        padded = self.padded_error[: len(x_error)]
+        return padded, [(crop.crop_images, (padded, x_error, self.margin))]
+
+
+class MaxPooling(_Pooling):
     """Max-pooling that does not follow a convolution, with the ReLU after it, if there is one."""
 
-    reads_inputs = False  # but `choice`
+    border = -math.inf
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
@@ -34,28 +64,32 @@ class MaxPooling(Operation):
     def forward(self, span: Span, training: bool) -> list[Call]:
         choice = self.choice[span.first : span.first + len(span.x)]
         sizes = (self.layer.size, self.layer.step, self.rectify)
-        return [(pool.max_pool_forward, (span.x, self.no_bias, span.out, choice, *sizes))]
+        calls, x = self._pad(span.x)
+        return [*calls, (pool.max_pool_forward, (x, self.no_bias, span.out, choice, *sizes))]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
             return []
         choice = self.choice[span.first : span.first + len(span.x)]
         sizes = (self.layer.size, self.layer.step, self.rectify, span.accumulate)
-        return [(pool.max_pool_backward, (span.error, span.out, choice, span.x_error, self.unused, *sizes))]
+        x_error, calls = self._crop(span.x_error)
+        return [(pool.max_pool_backward, (span.error, span.out, choice, x_error, self.unused, *sizes)), *calls]
 
 
-class AveragePooling(Operation):
+class AveragePooling(_Pooling):
     """Average pooling, which is never fused with another layer."""
 
-    reads_inputs = reads_output = False
+    reads_output = False
 
     def forward(self, span: Span, training: bool) -> list[Call]:
-        return [(pool.average_pool_forward, (span.x, span.out, self.layer.size, self.layer.step))]
+        calls, x = self._pad(span.x)
+        return [*calls, (pool.average_pool_forward, (x, span.out, self.layer.size, self.layer.step))]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
             return []
-        return [(pool.average_pool_backward, (span.error, span.x_error, self.layer.size, self.layer.step))]
+        x_error, calls = self._crop(span.x_error)
+        return [(pool.average_pool_backward, (span.error, x_error, self.layer.size, self.layer.step)), *calls]
 
 
 class DenseProduct(Operation):

@@ -21,6 +21,21 @@ def _windows(shape: Shape, size: int, stride: int, padding: int) -> tuple[int, i
     return height, width
 
 
+def _check_padding(layer: Layer, padding: int | str, size: int) -> None:
+    if padding == "same":
+        if size % 2 == 0:
+            raise NetworkError(f"{layer.kind}: padding is 'same' with size {size}; expected an odd size, or a number")
+    elif not isinstance(padding, int) or padding < 0:
+        raise NetworkError(
+            f"{layer.kind}: padding is {shown(padding)}; expected a whole number of at least 0, or 'same'"
+        )
+
+
+def _margin(padding: int | str, size: int) -> int:
+    """Return how many pixels a checked `padding` puts on each side."""
+    return size // 2 if isinstance(padding, str) else padding
+
+
 @dataclasses.dataclass(frozen=True)
 class Conv(Layer):
     """Convolution: `channels` square kernels of `size` pixels, moved by `stride`, over `padding` zeros all around.
@@ -40,18 +55,12 @@ class Conv(Layer):
     def __post_init__(self) -> None:
         check_positive(self, channels=self.channels, size=self.size, stride=self.stride)
         check_flag(self, bias=self.bias)
-        if self.padding == "same":
-            if self.size % 2 == 0:
-                raise NetworkError(f"conv: padding is 'same' with size {self.size}; expected an odd size, or a number")
-        elif not isinstance(self.padding, int) or self.padding < 0:
-            raise NetworkError(
-                f"conv: padding is {shown(self.padding)}; expected a whole number of at least 0, or 'same'"
-            )
+        _check_padding(self, self.padding, self.size)
 
     @property
     def margin(self) -> int:
         """How many zeros `padding` puts on each side."""
-        return self.size // 2 if isinstance(self.padding, str) else self.padding
+        return _margin(self.padding, self.size)
 
     def output_shape(self, shape: Shape) -> Shape:
         return (*_windows(shape, self.size, self.stride, self.margin), self.channels)
@@ -68,11 +77,22 @@ class Conv(Layer):
 class _Pool(Layer):
     size: int
     stride: int | None = None
+    padding: int | str = dataclasses.field(default=0, metadata=UNWRITTEN)
 
     def __post_init__(self) -> None:
         check_positive(self, size=self.size)
         if self.stride is not None:
             check_positive(self, stride=self.stride)
+        _check_padding(self, self.padding, self.size)
+        if self.margin > self.size // 2:
+            raise NetworkError(
+                f"{self.kind}: padding is {self.padding} with size {self.size}; expected at most half the size"
+            )
+
+    @property
+    def margin(self) -> int:
+        """How many pixels `padding` puts on each side."""
+        return _margin(self.padding, self.size)
 
     @property
     def step(self) -> int:
@@ -80,12 +100,12 @@ class _Pool(Layer):
         return self.size if self.stride is None else self.stride
 
     def output_shape(self, shape: Shape) -> Shape:
-        return (*_windows(shape, self.size, self.step, 0), shape[2])
+        return (*_windows(shape, self.size, self.step, self.margin), shape[2])
 
 
 @dataclasses.dataclass(frozen=True)
 class MaxPool(_Pool):
-    """The largest of each `size` x `size` window, per channel; `stride` defaults to `size`."""
+    """The largest of each `size` x `size` window, per channel; `stride` defaults to `size`. Padding never wins."""
 
     kind: ClassVar[str] = "max_pool"
 
@@ -97,7 +117,7 @@ class MaxPool(_Pool):
 
 @dataclasses.dataclass(frozen=True)
 class AveragePool(_Pool):
-    """The mean of each `size` x `size` window, per channel; `stride` defaults to `size`."""
+    """The mean of each `size` x `size` window, per channel; `stride` defaults to `size`. Padding counts as zeros."""
 
     kind: ClassVar[str] = "average_pool"
 

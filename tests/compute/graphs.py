@@ -56,9 +56,10 @@ class _Writer:
             return [conv], conv.output_shape(shape)
         if kind == "pool" and min(height, width) >= 2:
             size = self.pick(2, 3) if min(height, width) > 2 else 2
-            pool = self.pick(MaxPool, AveragePool)(size, 1 if keeps else self.pick(1, 2))
-            if keeps:  # a row that gives the size back
-                return [Conv(2, 3, padding=2), MaxPool(3, 1)], (height, width, 2)
+            kind = self.pick(MaxPool, AveragePool)
+            if keeps:
+                return self.pick([kind(3, 1, "same")], [Conv(channels, 3, padding=2), MaxPool(3, 1)]), shape
+            pool = kind(size, self.pick(1, 2), self.pick(0, 1))
             return [pool], pool.output_shape(shape)
         if kind == "batch":
             return [BatchNorm(self.pick(1e-5, 0.1)), *([ReLU()] * self.pick(0, 1) * (not self.smooth))], shape
@@ -152,9 +153,9 @@ def _plain(layer, inputs, own):
         windows = _windows(x, layer.size, layer.stride, layer.margin, 0.0)  # [n, h, w, size, size, c]
         return windows.reshape(*windows.shape[:3], -1) @ own["weight"] + own.get("bias", 0)
     if isinstance(layer, MaxPool):
-        return _windows(x, layer.size, layer.step, 0, 0.0).max(axis=(3, 4))
+        return _windows(x, layer.size, layer.step, layer.margin, -np.inf).max(axis=(3, 4))
     if isinstance(layer, AveragePool):
-        return _windows(x, layer.size, layer.step, 0, 0.0).mean(axis=(3, 4))
+        return _windows(x, layer.size, layer.step, layer.margin, 0.0).mean(axis=(3, 4))
     if isinstance(layer, Dense):
         return x.reshape(len(x), -1) @ own["weight"] + own.get("bias", 0)
     if isinstance(layer, BatchNorm):  # of a batch that is trained
@@ -206,8 +207,8 @@ def _torch_layer(torch, layer, inputs, own):
     if isinstance(layer, BatchNorm):
         return functional.batch_norm(x, None, None, own["scale"], own["shift"], training=True, eps=layer.epsilon)
     return {
-        MaxPool: lambda: functional.max_pool2d(x, layer.size, layer.step),
-        AveragePool: lambda: functional.avg_pool2d(x, layer.size, layer.step),
+        MaxPool: lambda: functional.max_pool2d(x, layer.size, layer.step, layer.margin),
+        AveragePool: lambda: functional.avg_pool2d(x, layer.size, layer.step, layer.margin),
         LocalResponseNorm: lambda: functional.local_response_norm(
             x if x.ndim > 2 else x[:, :, None], layer.size, layer.alpha, layer.beta, layer.offset).reshape(x.shape),
         ReLU: lambda: torch.relu(x), Sigmoid: lambda: torch.sigmoid(x), Tanh: lambda: torch.tanh(x),

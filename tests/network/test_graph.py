@@ -158,6 +158,8 @@ def test_only_the_weights_right_before_the_softmax_are_small():
         (lambda: build(Node("relu")), "node: layer is 'relu'; expected a layer"),
         (lambda: Concat(axis=1), "concat has no setting 'axis'"),
         (lambda: Conv(3, 2, padding="same"), "conv: padding is 'same' with size 2; expected an odd size"),
+        (lambda: MaxPool(3, padding=2), "max_pool: padding is 2 with size 3; expected at most half the size"),
+        (lambda: MaxPool(2, padding="same"), "max_pool: padding is 'same' with size 2; expected an odd size"),
         (lambda: Conv(3, 3, padding="valid"), "conv: padding is 'valid'; expected a whole number of at least 0, or"),
         (lambda: Conv(3, 3, bias=1), "conv: bias is 1; expected true or false"),
         (lambda: Dense(3, "no"), "dense: bias is 'no'; expected true or false"),

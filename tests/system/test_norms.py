@@ -41,7 +41,7 @@ def test_a_network_with_norms_trains_and_its_model_knows_the_images(tmp_path, va
     images, labels = make_images(600, 1)
     others, their_labels = make_images(200, 2)
     result = adam_mp.train(
-        LAYERS, (images, labels, others, their_labels), cores=2, epochs=4, lr=0.1, validation=validation, quiet=True,
+        LAYERS, (images, labels, others, their_labels), cores=2, epochs=8, lr=0.1, validation=validation, quiet=True,
         augment="none", run_dir=tmp_path / "run",
     )  # fmt: skip
     assert result.test_accuracy > 0.8
