@@ -29,7 +29,7 @@ class Node:
 
     layer: Layer
     name: str | None = None
-    inputs: tuple[str, ...] | None = None
+    inputs: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.layer, Layer):
@@ -127,8 +127,8 @@ class Residual(Branching):
     """`layers(x) + shortcut(x)`, where x is the value before; without `shortcut` it is `layers(x) + x`."""
 
     kind: ClassVar[str] = "residual"
-    layers: Row
-    shortcut: Row = ()
+    layers: Sequence[Part]
+    shortcut: Sequence[Part] = ()
 
     def __post_init__(self) -> None:
         for name in ("layers", "shortcut"):
@@ -138,7 +138,7 @@ class Residual(Branching):
             raise NetworkError("residual has no layers; expected a list such as [Conv(16, 3, padding=1), ReLU()]")
 
     def rows(self) -> tuple[tuple[str, Row], ...]:
-        return ("inner layer", self.layers), ("shortcut layer", self.shortcut)
+        return ("inner layer", tuple(self.layers)), ("shortcut layer", tuple(self.shortcut))
 
     def with_rows(self, rows: Iterable[Row]) -> Branching:
         return Residual(*rows)
