@@ -147,6 +147,8 @@ LAYERS = {
     **dict.fromkeys(("sum", "plus", "eltwise", "addition"), "add"),
     **dict.fromkeys(("resblock", "residualblock", "basicblock", "bottleneck", "skip", "shortcut"), "residual"),
     **dict.fromkeys(("bn", "norm", "batchnorm1d", "batchnorm2d", "batchnormalization"), "batch_norm"),
+    **dict.fromkeys(("lrelu", "leaky", "prelu"), "leaky_relu"),
+    **dict.fromkeys(("swish", "silu"), "silu"), "hswish": "hard_swish",
     "reshape": "flatten", "logsoftmax": "softmax", "dropout2d": "dropout", "logistic": "sigmoid",
 }  # fmt: skip
 LAYER_SETTINGS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -12,11 +13,12 @@ from adam_mp.compute.fusion import Group
 from adam_mp.compute.joining import SideBySide, Sum
 from adam_mp.compute.normalizing import BatchNormalization
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, product_panel, rows, strided
-from adam_mp.kernels import activation, conv, crop, dense, dropout, global_pool, normalization, pool
+from adam_mp.kernels import activation, conv, crop, dense, dropout, gate, global_pool, normalization, pool
 from adam_mp.network import layers as kinds
 from adam_mp.network.joins import Add, Concat
 from adam_mp.network.layer import Layer
 
+Kernels = Mapping[type[Layer], tuple[Callable[..., None], Callable[..., None]]]  # layer: (forward, backward)
 _WIDE = 64  # from this number of outputs, a dense layer has special kernels for few images
 
 
@@ -159,27 +161,41 @@ class DenseProduct(Operation):
 
 
 class Activation(Operation):
-    """ReLU, sigmoid or tanh that is not fused with the layer before it."""
+    """An activation that is not fused with the layer before it, and whose backward pass reads its output."""
 
-    _KERNELS = {
+    reads_inputs = False
+    _KERNELS: ClassVar[Kernels] = {
         kinds.ReLU: (activation.relu_forward, activation.relu_backward),
         kinds.Sigmoid: (activation.sigmoid_forward, activation.sigmoid_backward),
         kinds.Tanh: (activation.tanh_forward, activation.tanh_backward),
+        kinds.ReLU6: (gate.relu6_forward, gate.relu6_backward),
+        kinds.LeakyReLU: (gate.leaky_forward, gate.leaky_backward),
     }
-    reads_inputs = False
+
+    def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
+        super().__init__(group, weights, gradients, batch, block, real)
+        self.numbers = tuple(real(value) for value in vars(self.layer).values())  # of the layer, for its kernels
 
     def forward(self, span: Span, training: bool) -> list[Call]:
-        return [(self._KERNELS[type(self.layer)][0], (span.x.reshape(-1), span.out.reshape(-1)))]
+        return [(self._KERNELS[type(self.layer)][0], (span.x.reshape(-1), span.out.reshape(-1), *self.numbers))]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
             return []
-        return [
-            (
-                self._KERNELS[type(self.layer)][1],
-                (span.error.reshape(-1), span.out.reshape(-1), span.x_error.reshape(-1)),
-            )
-        ]
+        read = (span.x if self.reads_inputs else span.out).reshape(-1)
+        arrays = (span.error.reshape(-1), read, span.x_error.reshape(-1))
+        return [(self._KERNELS[type(self.layer)][1], (*arrays, *self.numbers))]
+
+
+class Gate(Activation):
+    """An activation whose backward pass reads its input."""
+
+    reads_inputs, reads_output = True, False
+    _KERNELS: ClassVar[Kernels] = {
+        kinds.HardSwish: (gate.hard_swish_forward, gate.hard_swish_backward),
+        kinds.SiLU: (gate.silu_forward, gate.silu_backward),
+        kinds.GELU: (gate.gelu_forward, gate.gelu_backward),
+    }
 
 
 class DropoutMask(Operation):
@@ -273,6 +289,11 @@ OPERATIONS: dict[type[Layer], type[Operation]] = {
     kinds.ReLU: Activation,
     kinds.Sigmoid: Activation,
     kinds.Tanh: Activation,
+    kinds.ReLU6: Activation,
+    kinds.LeakyReLU: Activation,
+    kinds.HardSwish: Gate,
+    kinds.SiLU: Gate,
+    kinds.GELU: Gate,
     kinds.Dropout: DropoutMask,
     kinds.LocalResponseNorm: LocalResponse,
     kinds.BatchNorm: BatchNormalization,

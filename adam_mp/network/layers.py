@@ -188,6 +188,46 @@ class Tanh(Layer):
 
 
 @dataclasses.dataclass(frozen=True)
+class ReLU6(Layer):
+    """`min(max(x, 0), 6)`."""
+
+    kind: ClassVar[str] = "relu6"
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyReLU(Layer):
+    """`x` where it is positive, else `slope * x`."""
+
+    kind: ClassVar[str] = "leaky_relu"
+    slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        if isinstance(self.slope, bool) or not isinstance(self.slope, (int, float)) or not 0 < self.slope < 1:
+            raise NetworkError(f"leaky_relu: slope is {shown(self.slope)}; expected a number between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class HardSwish(Layer):
+    """`x * min(max(x + 3, 0), 6) / 6` (Howard et al. 2019)."""
+
+    kind: ClassVar[str] = "hard_swish"
+
+
+@dataclasses.dataclass(frozen=True)
+class SiLU(Layer):
+    """`x / (1 + exp(-x))`, also called swish."""
+
+    kind: ClassVar[str] = "silu"
+
+
+@dataclasses.dataclass(frozen=True)
+class GELU(Layer):
+    """`x` times the normal distribution at x, `x * (1 + erf(x / sqrt(2))) / 2` (Hendrycks and Gimpel 2016)."""
+
+    kind: ClassVar[str] = "gelu"
+
+
+@dataclasses.dataclass(frozen=True)
 class Softmax(Layer):
     """Scores to class probabilities; the last layer of every network, trained with cross-entropy."""
 
@@ -279,6 +319,11 @@ KINDS: dict[str, type[Layer]] = {
         ReLU,
         Sigmoid,
         Tanh,
+        ReLU6,
+        LeakyReLU,
+        HardSwish,
+        SiLU,
+        GELU,
         Softmax,
         Dropout,
         LocalResponseNorm,

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import math
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from adam_mp import Add, Concat, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Network, Node, ReLU, Residual
-from adam_mp.network.layers import AveragePool, BatchNorm, Conv, LocalResponseNorm, Sigmoid, Softmax, Tanh
+from adam_mp.network.layers import (
+    GELU,
+    AveragePool,
+    BatchNorm,
+    Conv,
+    HardSwish,
+    LeakyReLU,
+    LocalResponseNorm,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 
 SHAPE, CLASSES = (7, 6, 2), 3
 
@@ -20,7 +34,8 @@ class _Writer:
 
     def __init__(self, draw: st.DrawFn, smooth: bool, dropout: bool) -> None:
         self.draw, self.smooth = draw, smooth
-        self.acts = [Tanh(), Sigmoid()] if smooth else [ReLU(), ReLU(), ReLU(), Tanh(), Sigmoid()]
+        self.acts = [Tanh(), Sigmoid(), SiLU(), GELU()]
+        self.acts += [] if smooth else [ReLU(), ReLU(), ReLU(), ReLU6(), LeakyReLU(0.2), HardSwish()]
         self.acts += [Dropout(0.3)] if dropout else []
         self.names = itertools.count(1)
 
@@ -166,7 +181,11 @@ def _plain(layer, inputs, own):
         padded = np.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(layer.size // 2,) * 2])
         sums = sum(padded[..., k : k + x.shape[-1]] for k in range(layer.size))
         return x / (layer.offset + layer.alpha / layer.size * sums) ** layer.beta
+    if isinstance(layer, GELU):
+        return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
     return {
+        ReLU6: lambda: np.clip(x, 0, 6), LeakyReLU: lambda: np.where(x > 0, x, layer.slope * x),
+        HardSwish: lambda: x * np.clip(x + 3, 0, 6) / 6, SiLU: lambda: x / (1 + np.exp(-x)),
         ReLU: lambda: np.maximum(x, 0), Sigmoid: lambda: 1 / (1 + np.exp(-x)), Tanh: lambda: np.tanh(x),
         Dropout: lambda: x, Flatten: lambda: x.reshape(len(x), -1), GlobalAveragePool: lambda: x.mean(axis=(1, 2)),
         Add: lambda: sum(inputs), Concat: lambda: np.concatenate(inputs, axis=-1),
@@ -211,6 +230,8 @@ def _torch_layer(torch, layer, inputs, own):
         AveragePool: lambda: functional.avg_pool2d(x, layer.size, layer.step, layer.margin),
         LocalResponseNorm: lambda: functional.local_response_norm(
             x if x.ndim > 2 else x[:, :, None], layer.size, layer.alpha, layer.beta, layer.offset).reshape(x.shape),
+        ReLU6: lambda: functional.relu6(x), LeakyReLU: lambda: functional.leaky_relu(x, layer.slope),
+        HardSwish: lambda: functional.hardswish(x), SiLU: lambda: functional.silu(x), GELU: lambda: functional.gelu(x),
         ReLU: lambda: torch.relu(x), Sigmoid: lambda: torch.sigmoid(x), Tanh: lambda: torch.tanh(x),
         Dropout: lambda: x, Flatten: lambda: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1),
         GlobalAveragePool: lambda: x.mean(dim=(2, 3)), Add: lambda: sum(inputs), Concat: lambda: torch.cat(inputs, 1),

@@ -55,11 +55,8 @@ def test_servers_have_about_equal_shares_of_every_network_of_the_zoo(name, serve
     assert sum(loads) == layout.size
     assert max(loads) <= 1.12 * layout.size / servers
     # Messages a round. Deep networks have many small matrices, each of which has a shard of its own.
-    own = (
-        2 * sum(len(tensor.shape) == 2 for tensor in layout.tensors)
-        if name != "alexnet" and (large or name == "resnet20")
-        else 0
-    )
+    deep = name.startswith(("resnet", "vgg"))
+    own = 2 * sum(len(tensor.shape) == 2 for tensor in layout.tensors) if deep else 0
     assert len(layout.shards) <= max(12 * servers, layout.size // SHARD + 20 + own)
 
 
