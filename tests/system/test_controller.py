@@ -16,7 +16,8 @@ from adam_mp.params.controller.etcd import Etcd
 from adam_mp.params.controller.place import parse_etcd
 from adam_mp.params.controller.record import Record, as_bytes
 from benchmarks import failover
-from tests.params.controller.real_etcd import EtcdCluster, free_port, needs_etcd
+from tests.params.controller.real_etcd import needs_etcd
+from tools.etcd_members import EtcdCluster, free_port
 
 pytestmark = needs_etcd
 
