@@ -65,10 +65,10 @@ class Run:
             assert self.etcd is not None
             return self.etcd.command(name)
         if kind == "replica":
-            data = self.shape.of("data")
+            data = ",".join(map(self.address, self.shape.of("data")))
             return (
                 *ADAM_MP, "train", "--join", self._door(int(number)), *keys, "--cores", "1",
-                "--epochs", str(self.epochs), "--json", *(("--data-from", ",".join(map(self.address, data))) if data else ()),
+                "--epochs", str(self.epochs), "--json", *(("--data-from", data) if data else ()),
                 "--run-dir", self._run_dir(int(number)), *self.more,
             )  # fmt: skip
         listen = ("--listen", self.address(name))
