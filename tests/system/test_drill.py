@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.params.controller.real_etcd import needs_etcd
 from tools.drill import drill
 from tools.drilling.faults import Fault, cut, in_turn, knock, throw
 from tools.drilling.machines import IN, OUT, Machines, ip
@@ -45,6 +46,19 @@ def test_a_run_with_copies_survives_what_happens_to_servers_and_the_coordinator(
     with Run(machines, tmp_path, EPOCHS, ("--model", "lenet"), COPIED) as run:
         summary = drill(run, tuple(in_turn(("server 1", "server 0"), 3.0)), 1000, print)
     assert summary["images_trained"] == EPOCHS * 57_000
+    assert summary["test_accuracy"] > 0.98
+
+
+@needs_etcd
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_run_whose_coordinator_is_elected_survives_what_happens_to_it_and_to_etcd(tmp_path):
+    if not Machines.can_be_made():
+        pytest.skip("network namespaces cannot be made here")
+    shape, faults = COPIED.with_etcd(3), (*in_turn(("coordinator", "etcd"), 3.0),)
+    with Machines(shape.desk) as machines, Run(machines, tmp_path, 2 * EPOCHS, ("--model", "lenet"), shape) as run:
+        summary = drill(run, faults, 500, print)
+    assert summary["images_trained"] == 2 * EPOCHS * 57_000
     assert summary["test_accuracy"] > 0.98
 
 
