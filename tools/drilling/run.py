@@ -201,7 +201,15 @@ class Run:
         if self.etcd is not None and (left := self.etcd.keys()):
             raise DrillError(f"the run is over, and has left the keys {', '.join(left)} in etcd")
         summaries = [json.loads(part.said().strip().splitlines()[-1]) for part in replicas]
+        for part, summary in zip(replicas, summaries, strict=True):
+            self._check_speed(part, summary)
         led = [summary for summary in summaries if summary["test_accuracy"] is not None]
         if not led:
             raise DrillError("no replica evaluated the model")
         return dict(max(led, key=lambda summary: int(summary["images_trained"])))
+
+    def _check_speed(self, part: Part, summary: dict[str, Any]) -> None:
+        """Check that a replica that was there all the time has counted about all images of the run as it went."""
+        counted = summary["images_per_second"] * summary["seconds"]
+        if part.name not in {each.name for each in self.ended} and counted < 0.8 * summary["images_trained"]:
+            raise DrillError(f"{part.name} tells {summary['images_per_second']:,.0f} images/s of all: {counted:,.0f}")
