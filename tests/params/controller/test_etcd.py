@@ -101,6 +101,20 @@ def test_what_is_no_etcd_is_named(gateway, answer, expected):
     assert str(gateways[0].address) in str(raised.value)
 
 
+def test_an_endpoint_that_is_silent_leaves_time_for_another(gateway):
+    client, gateways = gateway(lambda path, content: time.sleep(1.0), good)
+    assert client.read(KEYS, 0.8) == {}
+    assert len(gateways[1].asked) == 1
+
+
+def test_an_endpoint_whose_etcd_has_just_elected_a_leader_is_asked_again(gateway):
+    changed = (503, b'{"error": "etcdserver: leader changed", "code": 14}')
+    told = [changed, changed]
+    client, gateways = gateway(lambda path, content: told.pop() if told else good(path, content), good)
+    assert client.read(KEYS, 5.0) == {}
+    assert [len(each.asked) for each in gateways] == [3, 0]
+
+
 def test_nobody_there_is_named_within_the_deadline():
     place = EtcdPlace((Address("127.0.0.1", free_port()),), "t")
     client, began = Etcd(place), time.monotonic()
