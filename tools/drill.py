@@ -98,6 +98,8 @@ def main() -> int:
         print({name: summary[name] for name in figures})
         if summary["images_trained"] != values.epochs * IMAGES:
             raise DrillError(f"{summary['images_trained']} images are counted; expected {values.epochs * IMAGES}")
+        if values.copies > 1 and summary["twice"]:
+            raise DrillError(f"{summary['twice']} batches were trained by two replicas each")
         if summary["test_accuracy"] < values.accuracy:
             raise DrillError(f"test accuracy {summary['test_accuracy']}; expected {values.accuracy} or more")
     except DrillError as error:

@@ -112,12 +112,14 @@ def free_port() -> int:
 
 
 class EtcdCluster:
-    """So many members of etcd on this machine, in `folder`; use as a context manager."""
+    """So many members of etcd on this machine, in `folder`, with `more` flags. Use as a context manager."""
 
     def __init__(
-        self, folder: Path, members: int = 1, binary: str | None = None, certificates: Path | None = None
+        self, folder: Path, members: int = 1, binary: str | None = None, certificates: Path | None = None,
+        more: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.folder, self._binary, self._certificates = Path(folder), binary or BINARIES[0], certificates
+        self._more = tuple(more)
         self.members = [
             Member(f"m{place}", f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}", self.folder / f"etcd-{place}")
             for place in range(members)
@@ -153,7 +155,8 @@ class EtcdCluster:
 
     def start(self, place: int) -> None:
         """Start a member, or start it again with its data."""
-        command = member_command(self._binary, self.members[place], self.members, self._certificates)
+        member = self.members[place]
+        command = (*member_command(self._binary, member, self.members, self._certificates), *self._more)
         with (self.folder / f"etcd-{place}.log").open("ab") as log:
             self.processes[place] = subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT)
 
