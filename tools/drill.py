@@ -50,8 +50,7 @@ def drill(
         before = run.trained_here()
         began = time.monotonic()
         struck = fault.deed(run)
-        # A replica that has just joined a restarted coordinator has not told yet what it trained.
-        during = sum(max(0, images - before.get(identity, 0)) for identity, images in run.trained_here().items())
+        during = sum(run.trained_here().values()) - sum(before.values())
         seconds = time.monotonic() - began
         if not during and not fault.is_felt:
             raise DrillError(f"{fault.words} ({', '.join(struck)}): no image was trained meanwhile")

@@ -40,6 +40,7 @@ class Run:
         hosts = [machines.address(shape.machine(name)) for name in members]
         self.etcd = RunsEtcd(folder, members, hosts, machines.space(shape.desk)) if members else None
         self._asked = 0  # how often the desk had to ask anew
+        self._trained_here: dict[int, int] = {}
 
     def __enter__(self) -> Run:
         return self
@@ -147,9 +148,16 @@ class Run:
         return sum(entry["trained"] for entry in state["finished"]) + int(state["trained"])
 
     def trained_here(self) -> dict[int, int]:
-        """Return identity -> images trained by each replica, whether the servers have their updates yet or not."""
-        replicas = (member for member in self.status()["members"] if member["role"] == "replica")
-        return {member["identity"]: int(member.get("trained_here", 0)) for member in replicas}
+        """Return identity -> images trained by each replica, whether the servers have their updates yet or not.
+
+        A replica that has just joined a restarted coordinator has not told yet what it trained: what it told before
+        counts.
+        """
+        for member in self.status()["members"]:
+            if member["role"] == "replica":
+                known = self._trained_here.get(member["identity"], 0)
+                self._trained_here[member["identity"]] = max(known, int(member.get("trained_here", 0)))
+        return dict(self._trained_here)
 
     def goes_on(self, images: int, seconds: float = PATIENCE) -> float:
         """Wait until `images` more are trained; return after how many seconds that was."""
