@@ -27,7 +27,7 @@ from adam_mp.transport.addresses import Address
 _CALL = (
     1.0  # seconds that one endpoint has for an answer at most; it has half of a call's time, so that others have some
 )
-_PAUSE = 0.02  # seconds after all endpoints have failed
+_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds after all endpoints have failed: doubled each time until one answers
 _ELECTED = "leader changed"  # what etcd says to a read that waited while it elected its leader
 _OLDEST = (3, 4)  # the first version with the gateway under /v3
 NO_LEASES: Mapping[str, int] = MappingProxyType({})
@@ -75,6 +75,7 @@ class Etcd:
                 "--controller needs urllib3, which is not installed; install it with: pip install 'adam_mp[etcd]'"
             ) from None
         self._place, self._clock, self._sleep, self._at = place, clock, sleep, 0
+        self._pause = _PAUSE
         self._timeout = urllib3.Timeout
         self._faults: type[Exception] = urllib3.exceptions.HTTPError
         options: dict[str, Any] = {}
@@ -179,15 +180,20 @@ class Etcd:
         while True:
             endpoint, left = self._place.endpoints[self._at], deadline - self._clock()
             try:
-                return self._ask_one(endpoint, method, path, content, min(share, max(left, 0.01)))
+                answer = self._ask_one(endpoint, method, path, content, min(share, max(left, 0.01)))
+                self._pause = _PAUSE
+                return answer
             except EtcdError as error:
                 if left >= share or endpoint not in troubles:  # else it had too little time
                     troubles[endpoint] = str(error)
                 elects = isinstance(error, _LeaderError)
-            if not elects:
-                self._at = (self._at + 1) % len(self._place.endpoints)
-            if elects or self._at == 0:
+            if elects:
                 self._sleep(_PAUSE)
+            else:
+                self._at = (self._at + 1) % len(self._place.endpoints)
+                if self._at == 0:
+                    self._sleep(self._pause)
+                    self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             if self._clock() >= deadline:
                 raise EtcdError("; ".join(f"etcd at {endpoint} {trouble}" for endpoint, trouble in troubles.items()))
 

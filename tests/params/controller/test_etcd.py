@@ -115,6 +115,30 @@ def test_an_endpoint_whose_etcd_has_just_elected_a_leader_is_asked_again(gateway
     assert [len(each.asked) for each in gateways] == [3, 0]
 
 
+def test_endpoints_that_refuse_are_asked_more_and_more_seldom_until_one_answers(gateway):
+    slept, answers = [], [b"no etcd", b"no etcd"]
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 12:
+            answers.clear()
+
+    _, (etcd,) = gateway(lambda path, content: (200, answers[0]) if answers else good(path, content))
+    client = Etcd(EtcdPlace((etcd.address,), "t"), lambda: sum(slept), sleep)
+    with pytest.raises(EtcdError):
+        client.read(KEYS, 2.0)
+    assert slept[0] < 0.05
+    assert slept == sorted(slept)
+    assert len(slept) < 12, "2 s, without hammering"
+    assert client.read(KEYS, 5.0) == {}
+    assert slept[-1] == 0.5
+    answers.append(b"no etcd")
+    with pytest.raises(EtcdError):
+        client.read(KEYS, 0.01)
+    assert slept[-1] == slept[0]
+    client.close()
+
+
 def test_nobody_there_is_named_within_the_deadline():
     place = EtcdPlace((Address("127.0.0.1", free_port()),), "t")
     client, began = Etcd(place), time.monotonic()
