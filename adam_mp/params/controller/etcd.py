@@ -24,9 +24,7 @@ from adam_mp.errors import SettingsError, TransportError
 from adam_mp.params.controller.place import EtcdPlace
 from adam_mp.transport.addresses import Address
 
-_CALL = (
-    1.0  # seconds that one endpoint has for an answer at most; it has half of a call's time, so that others have some
-)
+_CALL = 1.0  # seconds that one endpoint has for an answer at most; it has half of a call's time, if that is less
 _PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds after all endpoints have failed: doubled each time until one answers
 _ELECTED = "leader changed"  # what etcd says to a read that waited while it elected its leader
 _OLDEST = (3, 4)  # the first version with the gateway under /v3
