@@ -9,7 +9,7 @@ import pytest
 
 from tests.params.controller.real_etcd import needs_etcd
 from tools.drill import drill
-from tools.drilling.faults import Fault, cut, in_turn, knock, throw
+from tools.drilling.faults import Fault, cut, in_turn, kill, knock, stop, throw
 from tools.drilling.machines import IN, OUT, Machines, ip
 from tools.drilling.run import Run
 from tools.drilling.shape import COPIED
@@ -55,11 +55,18 @@ def test_a_run_with_copies_survives_what_happens_to_servers_and_the_coordinator(
 def test_a_run_whose_coordinator_is_elected_survives_what_happens_to_it_and_to_etcd(tmp_path):
     if not Machines.can_be_made():
         pytest.skip("network namespaces cannot be made here")
-    shape, faults = COPIED.with_etcd(3), (*in_turn(("coordinator", "etcd"), 3.0),)
-    with Machines(shape.desk) as machines, Run(machines, tmp_path, 2 * EPOCHS, ("--model", "lenet"), shape) as run:
+    shape, epochs = COPIED.with_etcd(3), 6
+    faults = [
+        Fault("coordinator killed", kill("coordinator", 3)),
+        Fault("coordinator cut off", cut("coordinator", 3)),
+        Fault("leader of etcd killed", kill("etcd", 3), is_felt=False),
+        Fault("etcd stopped", stop("etcd majority", 3), is_felt=False),
+    ]
+    with Machines(shape.desk) as machines, Run(machines, tmp_path, epochs, ("--model", "lenet"), shape) as run:
         summary = drill(run, faults, 500, print)
-    assert summary["images_trained"] == 2 * EPOCHS * 57_000
+    assert summary["images_trained"] == epochs * 57_000
     assert summary["test_accuracy"] > 0.98
+    assert summary["twice"] == 0
 
 
 def test_a_cut_cable_carries_nothing(machines):
