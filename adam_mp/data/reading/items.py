@@ -27,6 +27,7 @@ from adam_mp.data.reading.labels import (
     plain_labels,
     plain_of,
 )
+from adam_mp.data.reading.own_numberings import NumberedItems, numbered_apart
 from adam_mp.errors import DataError
 
 _DEEPEST = 6  # objects in objects that are asked for their names of classes
@@ -91,14 +92,21 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     not usable (see `labels`), or if no item has one.
     """
     found = [(what, dataset, *_labels_of(dataset, what)) for what, dataset in datasets]
-    what, dataset, _, plain, _ = found[0]
+    what, dataset, numbers, plain, _ = found[0]
+    first = NumberedItems(dataset, numbers, plain, what)
     classes = find_classes(plain, what, _names_for(dataset, plain), to_train)
     if differ := [line for what, dataset in datasets for line in _joined_apart(dataset, what)]:
         classes = dataclasses.replace(classes, notices=(*classes.notices, *differ))
     parts = []
     for what, dataset, numbers, plain, rejected in found:
-        labels = classes.number(_by_name(plain, _names_for(dataset, plain), classes, what), what)
-        parts.append(Items(dataset, numbers, labels, plain, rejected))
+        named = _by_name(plain, _names_for(dataset, plain), classes, what)
+        if (
+            named is plain
+            and (apart := numbered_apart(first, NumberedItems(dataset, numbers, plain, what))) is not None
+        ):
+            named = apart.of(plain)
+            classes = dataclasses.replace(classes, notices=(*classes.notices, apart.line))
+        parts.append(Items(dataset, numbers, classes.number(named, what), plain, rejected))
     return parts, classes
 
 

@@ -1,0 +1,182 @@
+"""Numberings of classes that a user's object keeps for itself: a mapping such as `label2idx`, an encoder, its files.
+
+Objects often number the classes that they find. One to test on, which lacks a class or lists them in another order,
+then has other numbers for the same classes than the one to train on. If both keep a numbering at the same place, and
+the two differ, labels are matched by its names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from numbers import Integral
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from adam_mp.data.reading.labels import class_name
+
+_DEEPEST = 6  # objects in objects
+_MOST_PLACES = 1000  # where a numbering may be
+_MOST_FIELDS = 100  # of a mapping or an object
+_MOST_CLASSES = 10_000
+_SHOWN = 3  # classes that a line shows
+_NO_OBJECTS = (str, bytes, bytearray, int, float, complex, type, ModuleType, FunctionType, MethodType, type(None))
+
+
+@dataclasses.dataclass(frozen=True)
+class Renumbering:
+    """How to number an object's classes as another does: class `old[i]` is `new[i]` there. `line` tells the user."""
+
+    old: np.ndarray
+    new: np.ndarray
+    line: str
+
+    def of(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels [n] with the other object's numbers."""
+        return self.new[np.searchsorted(self.old, labels)]
+
+
+@dataclasses.dataclass(frozen=True)
+class NumberedItems:
+    """An object, the numbers of its items that have a label, and their plain labels. Lines call it `what`."""
+
+    dataset: Any
+    numbers: np.ndarray
+    labels: np.ndarray
+    what: str
+
+
+def numbered_apart(trained: NumberedItems, other: NumberedItems) -> Renumbering | None:
+    """Return how to number the classes of `other` as those to train on; None if they are numbered alike.
+
+    That is told only from a numbering that names exactly the classes to train on, and no class of `other` that is
+    none of these. If another such numbering is the same in both, it holds.
+    """
+    if trained.dataset is other.dataset or any(each.labels.dtype.kind not in "iu" for each in (trained, other)):
+        return None
+    present = np.unique(other.labels)
+    trained_count = {len(np.unique(trained.labels)), int(trained.labels.max(initial=-1)) + 1}
+    found: Renumbering | None = None
+    others = dict(_numberings(other))
+    for place, names in _numberings(trained):
+        own = others.get(place)
+        if own is None or len(names) not in trained_count or not {*own.values()} <= {*names.values()}:
+            continue
+        number_of = {name: number for number, name in names.items()}
+        new = np.array([number_of[own[number]] for number in present.tolist()], np.int64)
+        if (new == present).all():
+            return None
+        found = found or Renumbering(present, new, _line(place, trained, other, own, number_of))
+    return found
+
+
+def _line(
+    place: str, trained: NumberedItems, other: NumberedItems, own: Mapping[int, str], number_of: Mapping[str, int]
+) -> str:  # fmt: skip
+    apart = [(name, number) for number, name in sorted(own.items()) if number_of[name] != number][:_SHOWN]
+    here = ", ".join(f"{name} is {number}" for name, number in apart)
+    there = ", ".join(f"{name} is {number_of[name]}" for name, _ in apart)
+    return (
+        f"the {other.what} data number classes differently from the {trained.what} data (.{place}: {here}; there "
+        f"{there}): their labels are matched by these names"
+    )
+
+
+def _numberings(items: NumberedItems) -> Iterator[tuple[str, dict[int, str]]]:
+    """Yield (place, names by number) of each value in an object that names all classes of its items."""
+    present = np.unique(items.labels).tolist()
+    for place, value in islice(_values_in(items.dataset), _MOST_PLACES):
+        names = _names_in(value, items)
+        if 1 < len(names) <= _MOST_CLASSES and names.keys() >= {*present} and len({*names.values()}) == len(names):
+            yield place, names
+
+
+def _values_in(given: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (place, value) of what an object keeps, and of what these keep, those of few places first."""
+    waiting: list[tuple[str, Any, int]] = [("", given, 0)]
+    seen = {id(given)}
+    while waiting:
+        place, value, depth = waiting.pop(0)
+        for name, inner in islice(_fields_of(value), _MOST_FIELDS):
+            at = f"{place}.{name}" if place else name
+            if id(inner) in seen or isinstance(inner, _NO_OBJECTS):
+                continue
+            seen.add(id(inner))
+            yield at, inner
+            if depth < _DEEPEST:
+                waiting.append((at, inner, depth + 1))
+
+
+def _fields_of(given: Any) -> Iterable[tuple[str, Any]]:
+    """Return the named things that an object, a mapping or a data frame holds."""
+    try:
+        if hasattr(given, "columns") and hasattr(given, "iloc"):
+            return [(str(name), given[name]) for name in list(given.columns)[:_MOST_FIELDS]]
+        if isinstance(given, Mapping):
+            return [(name, given[name]) for name in islice(given, _MOST_FIELDS) if isinstance(name, str)]
+        if isinstance(given, (list, tuple, set, frozenset)) or hasattr(given, "__array__"):
+            return ()
+        return list(vars(given).items())
+    except Exception:  # of a file that is closed, for example, or without fields
+        return ()
+
+
+def _names_in(value: Any, items: NumberedItems) -> dict[int, str]:
+    """Return the names by number that a value gives to classes: a mapping, a list of names, or names of the items."""
+    try:
+        if isinstance(value, Mapping):
+            return _of_mapping(value)
+        if isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) == 1):
+            listed = value if isinstance(value, (list, tuple)) else np.asarray(value)
+            return _of_items(listed, items) if len(listed) == len(items.dataset) else _of_list(listed)
+    except Exception:  # of values of another kind
+        pass
+    return {}
+
+
+def _of_mapping(value: Mapping[Any, Any]) -> dict[int, str]:
+    if not 1 < len(value) <= _MOST_CLASSES:
+        return {}
+    pairs = list(value.items())
+    for numbers, names in (
+        ([n for _, n in pairs], [n for n, _ in pairs]),
+        ([n for n, _ in pairs], [n for _, n in pairs]),
+    ):
+        if all(map(_is_number, numbers)) and all(isinstance(name, str) for name in names):
+            return {int(number): class_name(name) for number, name in zip(numbers, names, strict=True)}
+    return {}
+
+
+def _is_number(given: Any) -> bool:
+    if isinstance(given, str):
+        return given.isascii() and given.isdecimal()
+    return isinstance(given, Integral) and not isinstance(given, bool)
+
+
+def _of_list(listed: Sequence[Any] | np.ndarray) -> dict[int, str]:
+    if len(listed) > _MOST_CLASSES or not all(isinstance(name, str) for name in listed):
+        return {}
+    return {number: class_name(str(name)) for number, name in enumerate(listed)}
+
+
+def _of_items(listed: Sequence[Any] | np.ndarray, items: NumberedItems) -> dict[int, str]:
+    """Return names from a list with the name or the file of each item; none if a class has several, or all have one.
+
+    Of a file, the name of its folder counts.
+    """
+    names: dict[int, str] = {}
+    for number, label in zip(items.numbers.tolist(), items.labels.tolist(), strict=True):
+        given = listed[number]
+        given = given[0] if isinstance(given, tuple) and given else given
+        if isinstance(given, os.PathLike):
+            given = os.fspath(given)
+        if not isinstance(given, str):
+            return {}
+        name = class_name(os.path.basename(os.path.dirname(given)) if os.sep in given else given)
+        if not name or names.setdefault(label, name) != name or len(names) > _MOST_CLASSES:
+            return {}
+    return names
