@@ -54,24 +54,44 @@ def numbered_apart(trained: NumberedItems, other: NumberedItems) -> Renumbering 
     """Return how to number the classes of `other` as those to train on; None if they are numbered alike.
 
     That is told only from a numbering that names exactly the classes to train on, and no class of `other` that is
-    none of these. If another such numbering is the same in both, it holds.
+    none of these. Numberings at the same place count first, then those of the same name. If one of `other` is the same
+    as one to train on, it holds.
     """
     if trained.dataset is other.dataset or any(each.labels.dtype.kind not in "iu" for each in (trained, other)):
         return None
     present = np.unique(other.labels)
-    trained_count = {len(np.unique(trained.labels)), int(trained.labels.max(initial=-1)) + 1}
-    found: Renumbering | None = None
-    others = dict(_numberings(other))
-    for place, names in _numberings(trained):
-        own = others.get(place)
-        if own is None or len(names) not in trained_count or not {*own.values()} <= {*names.values()}:
-            continue
-        number_of = {name: number for number, name in names.items()}
-        new = np.array([number_of[own[number]] for number in present.tolist()], np.int64)
-        if (new == present).all():
-            return None
-        found = found or Renumbering(present, new, _line(place, trained, other, own, number_of))
-    return found
+    exact = {len(np.unique(trained.labels)), int(trained.labels.max(initial=-1)) + 1}
+    first = [each for each in _numberings(trained) if len(each[1]) in exact]
+    pairs = [(here, there) for here in first for there in _numberings(other)] if first else []
+    found: dict[int, Renumbering | None] = {}
+    for (place, names), (own_place, own) in pairs:
+        if {*own.values()} <= {*names.values()}:
+            number_of = {name: number for number, name in names.items()}
+            new = np.array([number_of[own[number]] for number in present.tolist()], np.int64)
+            near = 0 if place == own_place else 1 if _last(place) == _last(own_place) else 2
+            line = _line(own_place, trained, other, own, number_of)
+            found.setdefault(near, Renumbering(present, new, line))
+            if (new == present).all():
+                found[near] = None
+    return found[min(found)] if found else None
+
+
+def joined_apart(items: NumberedItems, joined: Sequence[Any]) -> bool:
+    """Tell whether objects that `items` joins, one after the other, keep numberings of classes that differ."""
+    ends = np.cumsum([0, *map(len, joined)])
+    if ends[-1] != len(items.dataset):
+        return False
+    parts = []
+    for inner, begin, end in zip(joined, ends, ends[1:], strict=False):
+        chosen = (items.numbers >= begin) & (items.numbers < end)
+        if chosen.any():
+            parts.append(NumberedItems(inner, items.numbers[chosen] - begin, items.labels[chosen], items.what))
+    parts.sort(key=lambda part: -len(np.unique(part.labels)))
+    return any(numbered_apart(parts[0], other) is not None for other in parts[1:])
+
+
+def _last(place: str) -> str:
+    return place.rpartition(".")[2]
 
 
 def _line(
@@ -120,7 +140,11 @@ def _fields_of(given: Any) -> Iterable[tuple[str, Any]]:
             return [(name, given[name]) for name in islice(given, _MOST_FIELDS) if isinstance(name, str)]
         if isinstance(given, (list, tuple, set, frozenset)) or hasattr(given, "__array__"):
             return ()
-        return list(vars(given).items())
+        slots = {name for kind in type(given).__mro__ for name in getattr(kind, "__slots__", ())}
+        return [
+            *getattr(given, "__dict__", {}).items(),
+            *((name, getattr(given, name, None)) for name in sorted(slots)),
+        ]
     except Exception:  # of a file that is closed, for example, or without fields
         return ()
 

@@ -85,7 +85,8 @@ def test_classes_that_a_test_object_numbers_otherwise_are_matched_by_the_names_i
         ({"coarse": ["p", "q"]}, {"coarse": ["q", "p"]}),  # fewer than classes to train on
         ({"fine": [*NAMES, "eel"]}, {"fine": ["dog", "bee"]}),  # more of them
         ({"others": NAMES[::-1], "label2idx": numbers_of(NAMES)}, {"others": NAMES, "label2idx": numbers_of(NAMES)}),
-        ({"label2idx": numbers_of(NAMES)}, {"idx2label": {0: "bee", 1: "dog"}}),  # at another place
+        ({"label2idx": numbers_of(NAMES)}, {"label2idx": {"bee": 0, "dog": 1, "fox": 2}}),  # and one of no such class
+        ({"a": NAMES, "b": NAMES[::-1]}, {"c": NAMES}),  # the same as one of several
         ({"paths": [f"pets/{number}.png" for number in range(12)]}, {"paths": [f"pets/{n}.png" for n in range(6)]}),
     ],
 )
@@ -94,6 +95,51 @@ def test_other_lists_and_mappings_change_no_label(to_train: dict[str, Any], to_t
     assert data.test is not None
     assert np.unique(data.test.labels).tolist() == [0, 1]
     assert not data.notices
+
+
+def test_one_object_may_be_wrapped_or_call_its_numbering_otherwise_or_have_slots() -> None:
+    class WithSlots:
+        __slots__ = ("items", "names")
+
+        def __init__(self, names: list[str]) -> None:
+            self.items, self.names = Numbered(names), names
+
+        def __len__(self) -> int:
+            return len(self.items)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.items[index]
+
+    plain = Numbered(NAMES, label2idx=numbers_of(NAMES))
+    for other in (
+        Wrapped(Numbered(SOME, label2idx=numbers_of(SOME))),
+        Numbered(SOME, idx2label={0: "bee", 1: "dog"}),
+        WithSlots(SOME),
+    ):
+        data = load_data((plain, other))
+        assert data.test is not None
+        assert np.unique(data.test.labels).tolist() == [1, 3]
+
+
+def test_a_line_tells_joined_objects_that_number_classes_differently() -> None:
+    class Joined:
+        def __init__(self, *datasets: Numbered) -> None:
+            self.datasets = list(datasets)
+
+        def __len__(self) -> int:
+            return sum(map(len, self.datasets))
+
+        def __getitem__(self, index: int) -> Any:
+            for each in self.datasets:
+                if index < len(each):
+                    return each[index]
+                index -= len(each)
+            raise IndexError(index)
+
+    apart = load_data(Joined(*(Numbered(names, label2idx=numbers_of(names)) for names in (SOME, NAMES))))
+    assert "join objects whose classes are numbered differently:" in apart.notices[0]
+    alike = Joined(*(Numbered(NAMES, label2idx=numbers_of(NAMES)) for _ in range(2)))
+    assert not load_data(alike).notices
 
 
 def test_an_object_that_keeps_itself_and_values_that_cannot_be_read_is_searched_once() -> None:
