@@ -8,11 +8,13 @@ the two differ, labels are matched by its names.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+from collections import UserDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from functools import cached_property
 from numbers import Integral
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,9 @@ _DEEPEST = 6  # objects in objects
 _MOST_PLACES = 1000  # where a numbering may be
 _MOST_FIELDS = 100  # of a mapping or an object
 _MOST_CLASSES = 10_000
+_LOOKED_AT = 2000  # items whose names are looked at, beyond one of each class
 _SHOWN = 3  # classes that a line shows
+_MAPPINGS = (dict, UserDict, MappingProxyType)  # others may read a file for each value
 _NO_OBJECTS = (str, bytes, bytearray, int, float, complex, type, ModuleType, FunctionType, MethodType, type(None))
 
 
@@ -49,6 +53,12 @@ class NumberedItems:
     labels: np.ndarray
     what: str
 
+    @cached_property
+    def present(self) -> tuple[np.ndarray, np.ndarray]:
+        """The labels that there are, sorted, and the place of the first item of each."""
+        found = np.unique(self.labels, return_index=True)
+        return found[0], found[1]
+
 
 def numbered_apart(trained: NumberedItems, other: NumberedItems) -> Renumbering | None:
     """Return how to number the classes of `other` as those to train on; None if they are numbered alike.
@@ -59,12 +69,12 @@ def numbered_apart(trained: NumberedItems, other: NumberedItems) -> Renumbering 
     """
     if trained.dataset is other.dataset or any(each.labels.dtype.kind not in "iu" for each in (trained, other)):
         return None
-    present = np.unique(other.labels)
-    exact = {len(np.unique(trained.labels)), int(trained.labels.max(initial=-1)) + 1}
+    present, _ = other.present
+    exact = {len(trained.present[0]), int(trained.labels.max(initial=-1)) + 1}
     first = [each for each in _numberings(trained) if len(each[1]) in exact]
-    pairs = [(here, there) for here in first for there in _numberings(other)] if first else []
+    others = list(_numberings(other)) if first else []
     found: dict[int, Renumbering | None] = {}
-    for (place, names), (own_place, own) in pairs:
+    for (place, names), (own_place, own) in itertools.product(first, others):
         if {*own.values()} <= {*names.values()}:
             number_of = {name: number for number, name in names.items()}
             new = np.array([number_of[own[number]] for number in present.tolist()], np.int64)
@@ -86,7 +96,7 @@ def joined_apart(items: NumberedItems, joined: Sequence[Any]) -> bool:
         chosen = (items.numbers >= begin) & (items.numbers < end)
         if chosen.any():
             parts.append(NumberedItems(inner, items.numbers[chosen] - begin, items.labels[chosen], items.what))
-    parts.sort(key=lambda part: -len(np.unique(part.labels)))
+    parts.sort(key=lambda part: -len(part.present[0]))
     return any(numbered_apart(parts[0], other) is not None for other in parts[1:])
 
 
@@ -108,8 +118,8 @@ def _line(
 
 def _numberings(items: NumberedItems) -> Iterator[tuple[str, dict[int, str]]]:
     """Yield (place, names by number) of each value in an object that names all classes of its items."""
-    present = np.unique(items.labels).tolist()
-    for place, value in islice(_values_in(items.dataset), _MOST_PLACES):
+    present = items.present[0].tolist()
+    for place, value in itertools.islice(_values_in(items.dataset), _MOST_PLACES):
         names = _names_in(value, items)
         if 1 < len(names) <= _MOST_CLASSES and names.keys() >= {*present} and len({*names.values()}) == len(names):
             yield place, names
@@ -121,7 +131,7 @@ def _values_in(given: Any) -> Iterator[tuple[str, Any]]:
     seen = {id(given)}
     while waiting:
         place, value, depth = waiting.pop(0)
-        for name, inner in islice(_fields_of(value), _MOST_FIELDS):
+        for name, inner in itertools.islice(_fields_of(value), _MOST_FIELDS):
             at = f"{place}.{name}" if place else name
             if id(inner) in seen or isinstance(inner, _NO_OBJECTS):
                 continue
@@ -136,8 +146,8 @@ def _fields_of(given: Any) -> Iterable[tuple[str, Any]]:
     try:
         if hasattr(given, "columns") and hasattr(given, "iloc"):
             return [(str(name), given[name]) for name in list(given.columns)[:_MOST_FIELDS]]
-        if isinstance(given, Mapping):
-            return [(name, given[name]) for name in islice(given, _MOST_FIELDS) if isinstance(name, str)]
+        if isinstance(given, _MAPPINGS):
+            return [(name, given[name]) for name in itertools.islice(given, _MOST_FIELDS) if isinstance(name, str)]
         if isinstance(given, (list, tuple, set, frozenset)) or hasattr(given, "__array__"):
             return ()
         slots = {name for kind in type(given).__mro__ for name in getattr(kind, "__slots__", ())}
@@ -152,14 +162,21 @@ def _fields_of(given: Any) -> Iterable[tuple[str, Any]]:
 def _names_in(value: Any, items: NumberedItems) -> dict[int, str]:
     """Return the names by number that a value gives to classes: a mapping, a list of names, or names of the items."""
     try:
-        if isinstance(value, Mapping):
+        if isinstance(value, _MAPPINGS):
             return _of_mapping(value)
-        if isinstance(value, (list, tuple)) or (hasattr(value, "__array__") and getattr(value, "ndim", 0) == 1):
+        if isinstance(value, (list, tuple)) or _is_array_of_names(value):
             listed = value if isinstance(value, (list, tuple)) else np.asarray(value)
             return _of_items(listed, items) if len(listed) == len(items.dataset) else _of_list(listed)
     except Exception:  # of values of another kind
         pass
     return {}
+
+
+def _is_array_of_names(value: Any) -> bool:
+    """Tell whether a value is an array, or a column of a table, of texts or objects; one in a file is not read."""
+    if not hasattr(value, "tolist") or getattr(value, "ndim", 0) != 1:
+        return False
+    return getattr(getattr(value, "dtype", None), "kind", "") in "OUT" or hasattr(value, "iloc")
 
 
 def _of_mapping(value: Mapping[Any, Any]) -> dict[int, str]:
@@ -188,12 +205,14 @@ def _of_list(listed: Sequence[Any] | np.ndarray) -> dict[int, str]:
 
 
 def _of_items(listed: Sequence[Any] | np.ndarray, items: NumberedItems) -> dict[int, str]:
-    """Return names from a list with the name or the file of each item; none if a class has several, or all have one.
+    """Return names from a list with the name or the file of each item; none if a class has several.
 
     Of a file, the name of its folder counts.
     """
     names: dict[int, str] = {}
-    for number, label in zip(items.numbers.tolist(), items.labels.tolist(), strict=True):
+    spread = np.linspace(0, len(items.labels) - 1, min(_LOOKED_AT, len(items.labels))).astype(int)
+    places = np.union1d(items.present[1][: _MOST_CLASSES + 1], spread)
+    for number, label in zip(items.numbers[places].tolist(), items.labels[places].tolist(), strict=True):
         given = listed[number]
         given = given[0] if isinstance(given, tuple) and given else given
         if isinstance(given, os.PathLike):
