@@ -60,30 +60,54 @@ class NumberedItems:
         return found[0], found[1]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Numbering:
+    """Names of classes by number, and the place where an object keeps them.
+
+    `listed` says that it is a plain list, which may be of other things; `seen` that the names are those of the items.
+    """
+
+    place: str
+    names: Mapping[int, str]
+    listed: bool = False
+    seen: bool = False
+
+    def nearness(self, other: _Numbering) -> int:
+        """Return 0 if the other is at the same place, 1 if it has the same name elsewhere, else 2."""
+        if self.place == other.place:
+            return 0
+        return 1 if self.place.rpartition(".")[2] == other.place.rpartition(".")[2] else 2
+
+
 def numbered_apart(trained: NumberedItems, other: NumberedItems) -> Renumbering | None:
     """Return how to number the classes of `other` as those to train on; None if they are numbered alike.
 
     That is told only from a numbering that names exactly the classes to train on, and no class of `other` that is
-    none of these. Numberings at the same place count first, then those of the same name. If one of `other` is the same
-    as one to train on, it holds.
+    none of these. Of numberings with the same names, those at the same place count first, then those of the same name;
+    if one is the same in both, it holds.
     """
     if trained.dataset is other.dataset or any(each.labels.dtype.kind not in "iu" for each in (trained, other)):
         return None
     present, _ = other.present
-    exact = {len(trained.present[0]), int(trained.labels.max(initial=-1)) + 1}
-    first = [each for each in _numberings(trained) if len(each[1]) in exact]
-    others = list(_numberings(other)) if first else []
-    found: dict[int, Renumbering | None] = {}
-    for (place, names), (own_place, own) in itertools.product(first, others):
-        if {*own.values()} <= {*names.values()}:
-            number_of = {name: number for number, name in names.items()}
-            new = np.array([number_of[own[number]] for number in present.tolist()], np.int64)
-            near = 0 if place == own_place else 1 if _last(place) == _last(own_place) else 2
-            line = _line(own_place, trained, other, own, number_of)
-            found.setdefault(near, Renumbering(present, new, line))
-            if (new == present).all():
-                found[near] = None
-    return found[min(found)] if found else None
+    exact = {len(trained.present[0]), int(trained.labels.max(initial=-1)) + 1} - {1}
+    first = [each for each in _numberings(trained) if len(each.names) in exact]
+    others = [each for each in _numberings(other) if not each.listed or len(each.names) > 1] if first else []
+    found: dict[frozenset[str], dict[int, Renumbering | None]] = {}
+    for there, here in itertools.product(first, others):
+        classes = frozenset(there.names.values())
+        if not classes.issuperset(here.names.values()):
+            continue
+        number_of = {name: number for number, name in there.names.items()}
+        new = np.array([number_of[here.names[number]] for number in present.tolist()], np.int64)
+        alike = bool((new == present).all())
+        if alike and there.seen and here.seen:
+            return None
+        answers, near = found.setdefault(classes, {}), there.nearness(here)
+        if alike:
+            answers[near] = None
+        else:
+            answers.setdefault(near, Renumbering(present, new, _line(here, number_of, trained.what, other.what)))
+    return next(filter(None, (answers[min(answers)] for answers in found.values())), None)
 
 
 def joined_apart(items: NumberedItems, joined: Sequence[Any]) -> bool:
@@ -100,29 +124,25 @@ def joined_apart(items: NumberedItems, joined: Sequence[Any]) -> bool:
     return any(numbered_apart(parts[0], other) is not None for other in parts[1:])
 
 
-def _last(place: str) -> str:
-    return place.rpartition(".")[2]
-
-
-def _line(
-    place: str, trained: NumberedItems, other: NumberedItems, own: Mapping[int, str], number_of: Mapping[str, int]
-) -> str:  # fmt: skip
-    apart = [(name, number) for number, name in sorted(own.items()) if number_of[name] != number][:_SHOWN]
-    here = ", ".join(f"{name} is {number}" for name, number in apart)
+def _line(here: _Numbering, number_of: Mapping[str, int], trained: str, other: str) -> str:
+    apart = [(name, number) for number, name in sorted(here.names.items()) if number_of[name] != number][:_SHOWN]
+    said = ", ".join(f"{name} is {number}" for name, number in apart)
     there = ", ".join(f"{name} is {number_of[name]}" for name, _ in apart)
     return (
-        f"the {other.what} data number classes differently from the {trained.what} data (.{place}: {here}; there "
-        f"{there}): their labels are matched by these names"
+        f"the {other} data number classes differently from the {trained} data (.{here.place}: {said}; there {there}): "
+        "their labels are matched by these names"
     )
 
 
-def _numberings(items: NumberedItems) -> Iterator[tuple[str, dict[int, str]]]:
-    """Yield (place, names by number) of each value in an object that names all classes of its items."""
-    present = items.present[0].tolist()
+def _numberings(items: NumberedItems) -> Iterator[_Numbering]:
+    """Yield each value in an object that names all classes of its items."""
+    present = {*items.present[0].tolist()}
     for place, value in itertools.islice(_values_in(items.dataset), _MOST_PLACES):
-        names = _names_in(value, items)
-        if 1 < len(names) <= _MOST_CLASSES and names.keys() >= {*present} and len({*names.values()}) == len(names):
-            yield place, names
+        found = _numbering_in(place, value, items)
+        if found is None or len(found.names) > _MOST_CLASSES or not found.names.keys() >= present:
+            continue
+        if len({*found.names.values()}) == len(found.names):
+            yield found
 
 
 def _values_in(given: Any) -> Iterator[tuple[str, Any]]:
@@ -159,17 +179,22 @@ def _fields_of(given: Any) -> Iterable[tuple[str, Any]]:
         return ()
 
 
-def _names_in(value: Any, items: NumberedItems) -> dict[int, str]:
-    """Return the names by number that a value gives to classes: a mapping, a list of names, or names of the items."""
+def _numbering_in(place: str, value: Any, items: NumberedItems) -> _Numbering | None:
+    """Return the numbering in a value: a mapping, a list of names, or a list with a name or file for each item."""
     try:
         if isinstance(value, _MAPPINGS):
-            return _of_mapping(value)
+            if names := _of_mapping(value):
+                return _Numbering(place, names)
+            of_lists = value and all(isinstance(each, (list, np.ndarray)) for each in value.values())
+            return _Numbering(place, _of_list(list(value)), listed=True) if of_lists else None
         if isinstance(value, (list, tuple)) or _is_array_of_names(value):
             listed = value if isinstance(value, (list, tuple)) else np.asarray(value)
-            return _of_items(listed, items) if len(listed) == len(items.dataset) else _of_list(listed)
+            if len(listed) == len(items.dataset):
+                return _Numbering(place, _of_items(listed, items), seen=True)
+            return _Numbering(place, _of_list(listed), listed=True)
     except Exception:  # of values of another kind
         pass
-    return {}
+    return None
 
 
 def _is_array_of_names(value: Any) -> bool:
@@ -180,7 +205,7 @@ def _is_array_of_names(value: Any) -> bool:
 
 
 def _of_mapping(value: Mapping[Any, Any]) -> dict[int, str]:
-    if not 1 < len(value) <= _MOST_CLASSES:
+    if not 0 < len(value) <= _MOST_CLASSES:
         return {}
     pairs = list(value.items())
     for numbers, names in (
@@ -205,21 +230,33 @@ def _of_list(listed: Sequence[Any] | np.ndarray) -> dict[int, str]:
 
 
 def _of_items(listed: Sequence[Any] | np.ndarray, items: NumberedItems) -> dict[int, str]:
-    """Return names from a list with the name or the file of each item; none if a class has several.
+    """Return names from a list with a name or file for each item, or a record with one; none if a class has several.
 
     Of a file, the name of its folder counts.
     """
-    names: dict[int, str] = {}
+    first = listed[0]
+    fields = (
+        list(first) if isinstance(first, dict) else range(len(first)) if isinstance(first, (list, tuple)) else [None]
+    )
     spread = np.linspace(0, len(items.labels) - 1, min(_LOOKED_AT, len(items.labels))).astype(int)
     places = np.union1d(items.present[1][: _MOST_CLASSES + 1], spread)
-    for number, label in zip(items.numbers[places].tolist(), items.labels[places].tolist(), strict=True):
-        given = listed[number]
-        given = given[0] if isinstance(given, tuple) and given else given
-        if isinstance(given, os.PathLike):
-            given = os.fspath(given)
-        if not isinstance(given, str):
-            return {}
-        name = class_name(os.path.basename(os.path.dirname(given)) if os.sep in given else given)
-        if not name or names.setdefault(label, name) != name or len(names) > _MOST_CLASSES:
-            return {}
-    return names
+    labels, numbers = items.labels[places].tolist(), items.numbers[places].tolist()
+    for field in fields[:_MOST_FIELDS]:
+        names: dict[int, str] = {}
+        for number, label in zip(numbers, labels, strict=True):
+            name = _name_of(listed[number] if field is None else listed[number][field])
+            if not name or names.setdefault(label, name) != name:
+                names = {}
+                break
+        if len({*names.values()}) == len(names) > 0:
+            return names
+    return {}
+
+
+def _name_of(given: Any) -> str:
+    """Return a name, or the name of a file's folder; an empty text for a thing of another kind."""
+    if isinstance(given, os.PathLike):
+        given = os.fspath(given)
+    if not isinstance(given, str):
+        return ""
+    return class_name(os.path.basename(os.path.dirname(given)) if os.sep in given else given)

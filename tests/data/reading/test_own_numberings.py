@@ -61,6 +61,10 @@ KEPT: list[Any] = [
     lambda names: {"paths": [Path(f"pets/{name}/{number}.png") for number, name in enumerate(each(names))]},
     lambda names: {"samples": [(f"pets/{name}/1.png", 0) for name in each(names)]},
     lambda names: {"table": {"label": np.array(each(names))}},
+    lambda names: {"records": [{"path": f"pets/{name}/1.png", "size": 3} for name in each(names)]},
+    lambda names: {"records": [[3, f"pets/{name}/1.png"] for name in each(names)]},
+    lambda names: {"images": {name: [1, 2, 3] for name in names}},
+    lambda names: {"a": ["w", "x", "y", "z"], "found": names},  # a list of other things that are as many
 ]
 
 
@@ -95,6 +99,26 @@ def test_other_lists_and_mappings_change_no_label(to_train: dict[str, Any], to_t
     assert data.test is not None
     assert np.unique(data.test.labels).tolist() == [0, 1]
     assert not data.notices
+
+
+def test_an_object_of_one_class_is_matched_by_a_name_of_it_and_not_by_a_list() -> None:
+    for kept, number in (
+        (lambda names: {"label2idx": numbers_of(names)}, 3),
+        (lambda names: {"paths": [f"pets/{name}/1.png" for name in each(names)]}, 3),
+        (lambda names: {"found": names}, 0),
+    ):
+        data = load_data(tuple(Numbered(names, **kept(names)) for names in (NAMES, ["dog"])))
+        assert data.test is not None
+        assert np.unique(data.test.labels).tolist() == [number]
+
+
+def test_names_of_the_items_that_are_numbered_alike_hold() -> None:
+    def kept(names: list[str]) -> dict[str, Any]:
+        return {"others": names, "paths": [f"pets/{NAMES[n]}/1.png" for n in range(len(names)) for _ in range(EACH)]}
+
+    data = load_data(tuple(Numbered(names, **kept(names)) for names in (NAMES[::-1], SOME)))
+    assert data.test is not None
+    assert np.unique(data.test.labels).tolist() == [0, 1]
 
 
 def test_one_object_may_be_wrapped_or_call_its_numbering_otherwise_or_have_slots() -> None:
