@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import re
 from collections import UserDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -26,6 +27,7 @@ _MOST_PLACES = 1000  # where a numbering may be
 _MOST_FIELDS = 100  # of a mapping or an object
 _MOST_CLASSES = 10_000
 _LOOKED_AT = 2000  # items whose names are looked at, beyond one of each class
+_CLASSES = re.compile(r"class|label|lbl|categor|target|cls|cat2", re.IGNORECASE)
 _SHOWN = 3  # classes that a line shows
 _MAPPINGS = (dict, UserDict, MappingProxyType)  # others may read a file for each value
 _NO_OBJECTS = (str, bytes, bytearray, int, float, complex, type, ModuleType, FunctionType, MethodType, type(None))
@@ -42,6 +44,9 @@ class Renumbering:
     def of(self, labels: np.ndarray) -> np.ndarray:
         """Return labels [n] with the other object's numbers."""
         return self.new[np.searchsorted(self.old, labels)]
+
+
+_Answers = dict[frozenset[str], dict[int, Renumbering | None]]  # by the names of classes, and how near the places are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +77,11 @@ class _Numbering:
     listed: bool = False
     seen: bool = False
 
+    @property
+    def of_classes(self) -> bool:
+        """Whether it is surely one of classes, by the name of its place or by the items; else it may be of views."""
+        return self.seen or _CLASSES.search(self.place) is not None
+
     def nearness(self, other: _Numbering) -> int:
         """Return 0 if the other is at the same place, 1 if it has the same name elsewhere, else 2."""
         if self.place == other.place:
@@ -84,7 +94,7 @@ def numbered_apart(trained: NumberedItems, other: NumberedItems) -> Renumbering 
 
     That is told only from a numbering that names exactly the classes to train on, and no class of `other` that is
     none of these. Of numberings with the same names, those at the same place count first, then those of the same name;
-    if one is the same in both, it holds.
+    if one is the same in both, it holds. Numberings that may be of other things change no number, but have a line.
     """
     if trained.dataset is other.dataset or any(each.labels.dtype.kind not in "iu" for each in (trained, other)):
         return None
@@ -92,22 +102,23 @@ def numbered_apart(trained: NumberedItems, other: NumberedItems) -> Renumbering 
     exact = {len(trained.present[0]), int(trained.labels.max(initial=-1)) + 1} - {1}
     first = [each for each in _numberings(trained) if len(each.names) in exact]
     others = [each for each in _numberings(other) if not each.listed or len(each.names) > 1] if first else []
-    found: dict[frozenset[str], dict[int, Renumbering | None]] = {}
+    sure: _Answers = {}
+    unsure: _Answers = {}
     for there, here in itertools.product(first, others):
         classes = frozenset(there.names.values())
         if not classes.issuperset(here.names.values()):
             continue
         number_of = {name: number for number, name in there.names.items()}
         new = np.array([number_of[here.names[number]] for number in present.tolist()], np.int64)
-        alike = bool((new == present).all())
-        if alike and there.seen and here.seen:
-            return None
-        answers, near = found.setdefault(classes, {}), there.nearness(here)
-        if alike:
+        of_classes = there.of_classes and here.of_classes
+        answers, near = (sure if of_classes else unsure).setdefault(classes, {}), there.nearness(here)
+        if (new == present).all():
             answers[near] = None
         else:
-            answers.setdefault(near, Renumbering(present, new, _line(here, number_of, trained.what, other.what)))
-    return next(filter(None, (answers[min(answers)] for answers in found.values())), None)
+            line = _line(here, number_of, trained.what, other.what, of_classes)
+            answers.setdefault(near, Renumbering(present, new if of_classes else present, line))
+    nearest = [answers[min(answers)] for answers in (sure or unsure).values()]
+    return None if sure and None in nearest else next(filter(None, nearest), None)
 
 
 def joined_apart(items: NumberedItems, joined: Sequence[Any]) -> bool:
@@ -121,13 +132,19 @@ def joined_apart(items: NumberedItems, joined: Sequence[Any]) -> bool:
         if chosen.any():
             parts.append(NumberedItems(inner, items.numbers[chosen] - begin, items.labels[chosen], items.what))
     parts.sort(key=lambda part: -len(part.present[0]))
-    return any(numbered_apart(parts[0], other) is not None for other in parts[1:])
+    found = [numbered_apart(parts[0], other) for other in parts[1:]]
+    return any(each is not None and bool((each.old != each.new).any()) for each in found)
 
 
-def _line(here: _Numbering, number_of: Mapping[str, int], trained: str, other: str) -> str:
+def _line(here: _Numbering, number_of: Mapping[str, int], trained: str, other: str, of_classes: bool) -> str:
     apart = [(name, number) for number, name in sorted(here.names.items()) if number_of[name] != number][:_SHOWN]
     said = ", ".join(f"{name} is {number}" for name, number in apart)
     there = ", ".join(f"{name} is {number_of[name]}" for name, _ in apart)
+    if not of_classes:
+        return (
+            f"the {other} data number things differently from the {trained} data (.{here.place}: {said}; there "
+            f"{there}): if these are the classes, list their names in both as .classes"
+        )
     return (
         f"the {other} data number classes differently from the {trained} data (.{here.place}: {said}; there {there}): "
         "their labels are matched by these names"

@@ -55,7 +55,7 @@ def each(names: list[str]) -> list[str]:
 KEPT: list[Any] = [
     lambda names: {"label2idx": numbers_of(names)},
     lambda names: {"id2label": {str(number): name for name, number in numbers_of(names).items()}},
-    lambda names: {"found": names},
+    lambda names: {"class_list": names},
     lambda names: {"encoder": SimpleNamespace(classes_=np.array(names))},
     lambda names: {"features": {"image": 0, "label": SimpleNamespace(names=names)}},  # as Hugging Face's
     lambda names: {"paths": [Path(f"pets/{name}/{number}.png") for number, name in enumerate(each(names))]},
@@ -63,8 +63,8 @@ KEPT: list[Any] = [
     lambda names: {"table": {"label": np.array(each(names))}},
     lambda names: {"records": [{"path": f"pets/{name}/1.png", "size": 3} for name in each(names)]},
     lambda names: {"records": [[3, f"pets/{name}/1.png"] for name in each(names)]},
-    lambda names: {"images": {name: [1, 2, 3] for name in names}},
-    lambda names: {"a": ["w", "x", "y", "z"], "found": names},  # a list of other things that are as many
+    lambda names: {"by_class": {name: [1, 2, 3] for name in names}},
+    lambda names: {"a": ["w", "x", "y", "z"], "class_list": names},  # a list of other things that are as many
 ]
 
 
@@ -101,11 +101,24 @@ def test_other_lists_and_mappings_change_no_label(to_train: dict[str, Any], to_t
     assert not data.notices
 
 
+@pytest.mark.parametrize("kept", [lambda names: {"views": names}, lambda names: {"view2idx": numbers_of(names)}])
+def test_what_may_be_no_classes_is_told_and_changes_no_label(kept: Any) -> None:
+    data = load_data((Numbered(NAMES, **kept(NAMES)), Numbered(SOME, **kept(SOME))))
+    assert data.test is not None
+    assert np.unique(data.test.labels).tolist() == [0, 1]
+    assert "if these are the classes, list their names in both as .classes" in data.notices[0]
+    both = [Numbered(NAMES, label2idx=numbers_of(NAMES), **kept(names)) for names in (NAMES, NAMES[::-1])]
+    data = load_data(tuple(both))  # what is of classes is alike
+    assert data.test is not None
+    assert not data.notices
+    assert (data.test.labels == data.train.labels).all()
+
+
 def test_an_object_of_one_class_is_matched_by_a_name_of_it_and_not_by_a_list() -> None:
     for kept, number in (
         (lambda names: {"label2idx": numbers_of(names)}, 3),
         (lambda names: {"paths": [f"pets/{name}/1.png" for name in each(names)]}, 3),
-        (lambda names: {"found": names}, 0),
+        (lambda names: {"class_list": names}, 0),
     ):
         data = load_data(tuple(Numbered(names, **kept(names)) for names in (NAMES, ["dog"])))
         assert data.test is not None
@@ -114,7 +127,10 @@ def test_an_object_of_one_class_is_matched_by_a_name_of_it_and_not_by_a_list() -
 
 def test_names_of_the_items_that_are_numbered_alike_hold() -> None:
     def kept(names: list[str]) -> dict[str, Any]:
-        return {"others": names, "paths": [f"pets/{NAMES[n]}/1.png" for n in range(len(names)) for _ in range(EACH)]}
+        return {
+            "class_list": names,
+            "paths": [f"pets/{NAMES[n]}/1.png" for n in range(len(names)) for _ in range(EACH)],
+        }
 
     data = load_data(tuple(Numbered(names, **kept(names)) for names in (NAMES[::-1], SOME)))
     assert data.test is not None
@@ -123,10 +139,10 @@ def test_names_of_the_items_that_are_numbered_alike_hold() -> None:
 
 def test_one_object_may_be_wrapped_or_call_its_numbering_otherwise_or_have_slots() -> None:
     class WithSlots:
-        __slots__ = ("items", "names")
+        __slots__ = ("class_list", "items")
 
         def __init__(self, names: list[str]) -> None:
-            self.items, self.names = Numbered(names), names
+            self.items, self.class_list = Numbered(names), names
 
         def __len__(self) -> int:
             return len(self.items)
