@@ -180,9 +180,9 @@ def test_zeros_are_left_out_and_numbers_are_texts(gateway):
 )  # fmt: skip
 def test_answers_of_other_types_are_faults_of_etcd(gateway, answer):
     client, _ = gateway(lambda path, content: (200, json.dumps(answer).encode()))
-    asked = [lambda: client.read(("run",), 0.1), lambda: client.lease(3, 0.1), lambda: client.keep_alive(3, 0.1)]
+    asked = [lambda: client.read(("run",), 0.4), lambda: client.lease(3, 0.4), lambda: client.keep_alive(3, 0.4)]
     if answer.get("succeeded"):
-        asked.append(lambda: client.swap({"run": b""}, [], 0.1))
+        asked.append(lambda: client.swap({"run": b""}, [], 0.4))
     for ask in asked:
         with pytest.raises(EtcdError, match="is it etcd"):
             ask()
