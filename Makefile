@@ -2,6 +2,7 @@
 # make test [TESTS=...] [JOBS=4]             run the tests, JOBS at a time, but for the long ones of make reliability
 # make check                                 lint and type-check
 # make reliability                           run the long tests and the whole fault matrix, write docs/reliability.md
+# make drill [ARGS="--copies 3 --etcd 3"]    as root: a run in network namespaces under faults
 # make bench                                 run the benchmarks, write docs/benchmarks
 # make peers                                 install PyTorch and scikit-learn, for the benchmarks to compare with
 
@@ -13,7 +14,7 @@ TESTS ?=
 JOBS ?= 4
 PARALLEL := -n $(JOBS) --dist load --maxschedchunk 1
 
-.PHONY: train test check reliability bench peers clean
+.PHONY: train test check reliability drill bench peers clean
 
 # Without its compiled modules, each of the thousand processes that the tests start would compile a hundred of them.
 unexport PYTHONDONTWRITEBYTECODE
@@ -52,6 +53,9 @@ reliability: $(VENV)/installed-test
 	ADAM_MP_RELIABILITY=$(CURDIR)/$(VENV)/reliability.jsonl $(BIN)/python -m pytest -m long $(PARALLEL)
 	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(CURDIR)/$(VENV)/reliability.jsonl $(BIN)/python -m pytest $(PARALLEL) tests/system/test_faults.py tests/system/test_limits.py
 	$(BIN)/python -m tests.system.reliability $(VENV)/reliability.jsonl
+
+drill: $(VENV)/installed-test
+	$(BIN)/python tools/drill.py $(ARGS)
 
 bench: $(VENV)/installed-test
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=$(VENV)/benchmarks.json

@@ -1,18 +1,16 @@
 """Parameter servers with copies: how soon another takes the place of one that dies, and whether updates get lost.
 
-    python -m benchmarks.failover                     all rows, about fifteen minutes
+    python -m benchmarks.failover                     all rows, about half an hour
     python -m benchmarks.failover --only kill
     python -m benchmarks.failover --audit 1000        so many failovers in a row, about an hour
 
-Servers are processes as `adam-mp serve-params` starts them; senders push whole numbers all the time. Whole numbers add
-up exactly, so at the end the weights show whether each update is in them once.
+Servers have senders that push whole numbers all the time (`loaded_servers.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import json
 import os
 import random
@@ -21,274 +19,23 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
-from adam_mp.errors import TransportError
-from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.layout import Layout
-from adam_mp.params.replica.exchange import Exchange
-from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
-from adam_mp.params.run.membership import CoordinatorLink, new_identity
-from adam_mp.params.run.statements import REPLICA
-from adam_mp.transport.endpoint import Peer
-from adam_mp.transport.messages import Kind, Message
-from adam_mp.transport.places import Place, parse_place
-from adam_mp.transport.zeromq import SocketDialer
 from benchmarks.goals import Row, ratio_row, run_groups
+from benchmarks.loaded_servers import SENDERS, Run
+from tools.etcd_members import BINARIES, EtcdCluster
 
-_SERVERS, _COPIES, _SENDERS = 4, 3, 2
-_LAYOUT = Layout.of({f"w{number}": (64, 256) for number in range(48)})
-_FACTS = {"layout": LayoutFacts.of(_LAYOUT).as_list(), "images": 16, "batch_size": 16, "epochs": 1, "quorum": 1.0,
-          "agreed": {}}  # fmt: skip
-_JOINING = {"role": REPLICA, "facts": _FACTS}
 _TRIALS, _ROUNDS = 40, 5
+_MEMBERS, _MINUTE, _WITH_LEADER = 3, 60.0, 10
+_QUICK = ("--heartbeat-interval", "50", "--election-timeout", "500")
+_NO_ETCD = Row("with a coordinator that is elected in etcd", "", "", None, figures="etcd is not installed")
 _TRAIN = (sys.executable, "-m", "adam_mp", "train", "--model", "lenet", "--servers", "4", "--replicas", "2",
           "--cores", "2", "--quiet")  # fmt: skip
-
-
-class Servers:
-    """Server processes on loopback, in a folder for their addresses. Use as a context manager.
-
-    `controller` is the flag's value if the coordinator is elected; else the first server has it.
-    """
-
-    def __init__(self, folder: Path, commit: str, controller: str | None = None) -> None:
-        self._folder, self._commit, self._controller = folder, commit, controller
-        self.addresses: list[str] = []
-        self.processes: list[subprocess.Popen[bytes]] = []
-        for number in range(_SERVERS):
-            self.processes.append(self._start(number, "127.0.0.1:0"))
-            file = folder / f"address-{number}"
-            while not file.exists():
-                time.sleep(0.01)
-            self.addresses.append(file.read_text())
-
-    def _start(self, number: int, listen: str) -> subprocess.Popen[bytes]:
-        first = ["--join", self.addresses[0]] if self.addresses else ["--servers", str(_SERVERS)]
-        if self._controller is not None:
-            first = ["--servers", str(_SERVERS), "--controller", self._controller]
-        command = [sys.executable, "-m", "adam_mp", "serve-params", "--listen", listen, "--copies", str(_COPIES),
-                   "--commit", self._commit, "--address-file", str(self._folder / f"address-{number}")]  # fmt: skip
-        with open(self._folder / f"log-{number}", "ab") as log:
-            return subprocess.Popen([*command, *first], stdout=log, stderr=log)
-
-    def restart(self, number: int) -> None:
-        """Start a server that was killed again, at its address, without what it had in memory."""
-        self.processes[number].wait(10)
-        self.processes[number] = self._start(number, self.addresses[number])
-
-    def __enter__(self) -> Servers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for process in self.processes:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait(20)
-
-
-@dataclasses.dataclass
-class Watch:
-    """Group -> its map epoch when its primary was killed; `answered` is when a new primary first answered about it."""
-
-    epochs: dict[int, int]
-    answered: dict[int, float] = dataclasses.field(default_factory=dict)
-
-
-class WatchedDialer(SocketDialer):
-    """Notes when a shard of a watched group is answered under a newer map epoch."""
-
-    watch: Watch | None = None
-    groups: tuple[int, ...] = ()
-
-    def receive(self, seconds: float) -> tuple[Place, Message] | None:
-        """See `Endpoint.receive`."""
-        received, watch = super().receive(seconds), self.watch
-        if received is not None and watch is not None and received[1].kind in (Kind.FRESH, Kind.UNCHANGED):
-            group = self.groups[received[1].shard]
-            if received[1].map_epoch > watch.epochs.get(group, 1 << 62):
-                watch.answered.setdefault(group, time.monotonic())
-        return received
-
-
-class Sender(threading.Thread):
-    """A replica that pushes whole numbers to all shards, again and again; `pushed` is their sum.
-
-    `ends` asks it to end well, `given_up` to end at once.
-    """
-
-    def __init__(self, address: str, seed: int) -> None:
-        super().__init__(daemon=True)
-        self._line = SocketDialer(None)
-        self._link = CoordinatorLink(self._line, parse_place(address, "address"), new_identity())
-        news = self._link.join(_JOINING, 60)
-        assert news.map is not None
-        self.map: BucketMap = news.map
-        self._layout = self.map.cut(_LAYOUT)
-        self.memory = ExchangeMemory.create(self._layout.for_servers(_SERVERS), keeps=True)
-        self.weights = np.zeros(self._layout.size, np.float32)
-        self.pushed = np.zeros(self._layout.size)
-        self._numbers = np.random.default_rng(seed)
-        self.dialer = WatchedDialer(None)
-        self.rounds, self.ends, self.given_up, self.trouble = 0, False, False, ""
-        self._connect(self.map)
-
-    def _connect(self, bucket_map: BucketMap) -> None:
-        self.map = bucket_map
-        peers: list[Peer] = [parse_place(address, "address") for address in bucket_map.addresses]
-        for peer in peers:
-            self.dialer.dial(peer)
-        self.dialer.groups = bucket_map.groups_of(_LAYOUT)
-        self.exchange = Exchange(
-            self.dialer, self.memory, self.weights, peers, bucket_map, self._link.run, self._link.identity,
-            reaches=self.dialer.reaches,
-        )  # fmt: skip
-        self.exchange.begin()
-
-    def run(self) -> None:
-        """Push until `ends`, then until nothing is unstable."""
-        try:
-            self.round()  # to begin with the servers' weights
-            while not self.ends and not self.given_up:
-                numbers = self._numbers.integers(-3, 4, self._layout.size).astype(np.float32)
-                self.weights += numbers
-                self.pushed += numbers
-                self.round()
-            self.round()
-        except Exception as error:
-            self.trouble = repr(error)
-            raise
-
-    def round(self) -> None:
-        """Exchange all shards, by the newest map."""
-        self.exchange.begin()
-        while not self.exchange.done and not self.given_up:
-            self.exchange.step(time.monotonic(), 0.002)
-            self.stay()
-            newer = self.exchange.moved
-            if newer is not None and newer.epoch > self.map.epoch:
-                self._connect(newer)
-        self.rounds += 1
-
-    def stay(self) -> None:
-        """Report that it lives, where that is due, and take a newer map."""
-        news = self._link.report(lambda: {"epoch": 0, "wanted": 0, "statistics": {}}, lambda: _JOINING, 0.5)
-        if news is not None and news.map is not None and news.map.epoch > self.map.epoch:
-            self._connect(news.map)
-
-    def close(self) -> None:
-        """End it, and free what it has."""
-        self.given_up = True
-        self.join(20)
-        self.dialer.close()
-        self._line.close()
-        self.memory.close()
-
-
-class Run:
-    """Servers, senders, and a line to ask for the state. Use as a context manager."""
-
-    def __init__(self, commit: str, controller: str | None = None) -> None:
-        self._ends = contextlib.ExitStack()
-        folder = Path(self._ends.enter_context(tempfile.TemporaryDirectory()))
-        self.folder = folder
-        self.servers = self._ends.enter_context(Servers(folder, commit, controller))
-        self._is_first_immortal = controller is None
-        self._line = SocketDialer(None)
-        self._ends.callback(self._line.close)
-        self._asked = 0
-        self._asking = CoordinatorLink(self._line, parse_place(self.servers.addresses[0], "address"), new_identity())
-        self.senders = [Sender(self.servers.addresses[0], seed) for seed in range(_SENDERS)]
-        for sender in self.senders:
-            self._ends.callback(sender.close)
-            sender.start()
-        self.settle()
-        time.sleep(1.0)  # so that servers know each other
-
-    def __enter__(self) -> Run:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ends.close()
-
-    def map(self) -> dict[str, Any]:
-        """Return the bucket map as `status` shows it."""
-        bucket_map: dict[str, Any] = self.state()["map"]
-        return bucket_map
-
-    def state(self) -> dict[str, Any]:
-        """Return what `status` shows; servers are asked in turn if the coordinator is elected."""
-        for _ in range(10):
-            try:
-                state: dict[str, Any] = self._asking.ask(Kind.STATUS, {}, 2 if not self._is_first_immortal else 20)
-                return state
-            except TransportError:
-                self._asked = (self._asked + 1) % _SERVERS
-                self._asking.turn_to(parse_place(self.servers.addresses[self._asked], "address"))
-        raise SystemExit("no server shows the state")
-
-    def coordinator(self) -> int:
-        """Return the number of the server that is the coordinator: the one that answers."""
-        self.state()
-        return self.servers.addresses.index(str(self._asking.address))
-
-    def settle(self, seconds: float = 60.0) -> dict[str, Any]:
-        """Wait until each group has all its copies; return the map."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found = self.map()
-            if all(len(in_sync) == _COPIES - 1 and not joining for _, _, in_sync, joining, _ in found["groups"]):
-                return found
-            for sender in self.senders:
-                if sender.trouble:
-                    raise SystemExit(f"a sender ended: {sender.trouble}")
-            time.sleep(0.05)
-        raise SystemExit(f"copies are missing after {seconds:g} s: {found}")
-
-    def fail(self, place: int, number: int, seconds: float = 10.0) -> list[float]:
-        """Send a server a signal that ends or stops it; return, for each group, the seconds to its new answer."""
-        groups = self.map()["groups"]
-        epochs = {group: each[0] for group, each in enumerate(groups) if each[1] == place}
-        watches = [Watch(epochs) for _ in self.senders]
-        for sender, watch in zip(self.senders, watches, strict=True):
-            sender.dialer.watch = watch
-        killed = time.monotonic()
-        self.servers.processes[place].send_signal(number)
-        while time.monotonic() - killed < seconds:
-            answered = {group: min(watch.answered.get(group, 1e9) for watch in watches) for group in epochs}
-            if max(answered.values(), default=0.0) < 1e9:
-                return [when - killed for when in answered.values()]
-            time.sleep(0.005)
-        raise SystemExit(f"no new primary answers after {seconds:g} s: {answered}, {self.map()}; logs in {self.folder}")
-
-    def victim(self, chance: random.Random) -> int:
-        """Return a server that is primary of some group, but not the one with the only coordinator."""
-        deadline, immortal = time.monotonic() + 30, {0} if self._is_first_immortal else set()
-        while not (others := {each[1] for each in self.settle()["groups"]} - immortal):  # until groups are handed over
-            if time.monotonic() > deadline:
-                raise SystemExit("the server with the coordinator stays primary of all groups")
-            time.sleep(0.1)
-        return chance.choice(sorted(others))
-
-    def audit(self) -> int:
-        """End the senders; return how many numbers of the weights are not the sum of what was pushed."""
-        for sender in self.senders:
-            sender.ends = True
-        for sender in self.senders:
-            sender.join(60)
-            if sender.is_alive() or sender.trouble:
-                raise SystemExit(f"a sender does not end: {sender.trouble}")
-        last = self.senders[0]
-        last.round()
-        expected = sum(sender.pushed for sender in self.senders)
-        return int(np.count_nonzero(last.weights != expected))
 
 
 def killed(commit: str, trials: int, seed: int = 1) -> tuple[list[float], int, int]:
@@ -302,7 +49,7 @@ def killed(commit: str, trials: int, seed: int = 1) -> tuple[list[float], int, i
             if trial % 50 == 49:
                 print(f"  {trial + 1} failovers, median {statistics.median(times):.3f} s", flush=True)
         run.settle()
-        return sorted(times), run.audit(), sum(sender.rounds for sender in run.senders)
+        return sorted(times), run.audit(), run.rounds()
 
 
 def stopped(commit: str, trials: int) -> tuple[list[float], int]:
@@ -325,7 +72,7 @@ def kill_rows() -> Iterator[Row]:
         yield from _time_rows(f"kill -9 of a primary to the first answer of the new one, --commit {commit}", times)
         yield Row(
             f"numbers of the weights that are wrong after {_TRIALS} failovers, --commit {commit}", "", "0", wrong,
-            met=wrong == 0, figures=f"{rounds} rounds of {_SENDERS} senders",
+            met=wrong == 0, figures=f"{rounds} rounds of {SENDERS} senders",
         )  # fmt: skip
 
 
@@ -346,6 +93,87 @@ def stop_rows() -> Iterator[Row]:
             times[-1], met=times[-1] < 1, figures=f"median {statistics.median(times):.2f} s",
         )  # fmt: skip
         yield Row(f"numbers that are wrong after it, --commit {commit}", "", "0", wrong, met=wrong == 0)
+
+
+def stopped_etcd_rows() -> Iterator[Row]:
+    """A minute without etcd, in both modes."""
+    if not BINARIES:
+        yield _NO_ETCD
+        return
+    for commit in ("copied", "all"):
+        around, without, wrong = without_etcd(commit)
+        yield Row(
+            f"exchanges in a minute in which etcd is stopped, of the halves before and after it, --commit {commit}", "",
+            "98%", 100 * without / around, met=without >= 0.98 * around,
+            figures=f"{around} and {without} rounds of {SENDERS} senders",
+        )  # fmt: skip
+        yield Row(f"numbers that are wrong after it, --commit {commit}", "", "0", wrong, met=wrong == 0)
+
+
+def leader_rows() -> Iterator[Row]:
+    """Kill -9 of a primary and of etcd's leader, in both modes, with two ways to set etcd up."""
+    if not BINARIES:
+        yield _NO_ETCD
+        return
+    for setting, more in {"as it comes": (), " ".join(_QUICK): _QUICK}.items():
+        for commit in ("copied", "all"):
+            times, wrong = killed_with_leader(commit, _WITH_LEADER, more)
+            yield Row(
+                f"kill -9 of a primary and etcd's leader to the first answer of the next, etcd {setting}, --commit "
+                f"{commit}, longest", "", "< 2 s", times[-1], met=times[-1] < 2,
+                figures=f"median {statistics.median(times):.2f} s of {_WITH_LEADER} failovers",
+            )  # fmt: skip
+            yield Row(f"numbers that are wrong after them, --commit {commit}", "", "0", wrong, met=wrong == 0)
+
+
+def without_etcd(commit: str) -> tuple[int, int, int]:
+    """Stop all of etcd for a minute.
+
+    Return rounds of senders in half a minute before it and half a minute after it together, rounds in it, and how many
+    numbers are wrong at the end.
+    """
+    with _three_members() as cluster, Run(commit, cluster.controller) as run:
+        before = _rounds(run, _MINUTE / 2)
+        for member in range(_MEMBERS):
+            cluster.stop(member, signal.SIGSTOP)
+        without = _rounds(run, _MINUTE)
+        for member in range(_MEMBERS):
+            cluster.stop(member, signal.SIGCONT)
+        run.settle()
+        after = _rounds(run, _MINUTE / 2)
+        return before + after, without, run.audit()
+
+
+def _rounds(run: Run, seconds: float) -> int:
+    first = run.rounds()
+    time.sleep(seconds)
+    return run.rounds() - first
+
+
+def killed_with_leader(commit: str, trials: int, more: Sequence[str]) -> tuple[list[float], int]:
+    """Kill primaries and with each the leader of etcd; return seconds to the new answers, and wrong numbers.
+
+    `more` are flags of etcd's members.
+    """
+    chance, times = random.Random(3), list[float]()
+    with _three_members(more) as cluster, Run(commit, cluster.controller) as run:
+        for _ in range(trials):
+            place, member = run.victim(chance), cluster.leader()
+            if member is None:
+                raise SystemExit("etcd has no leader")
+            cluster.stop(member)
+            times += run.fail(place, signal.SIGKILL, 60.0)
+            run.servers.restart(place)
+            cluster.start(member)
+            run.settle()
+            cluster.wait()
+        return sorted(times), run.audit()
+
+
+@contextlib.contextmanager
+def _three_members(more: Sequence[str] = ()) -> Iterator[EtcdCluster]:
+    with tempfile.TemporaryDirectory() as folder, EtcdCluster(Path(folder), _MEMBERS, more=more) as cluster:
+        yield cluster
 
 
 def training_rows() -> Iterator[Row]:
@@ -423,7 +251,14 @@ def _state(folder: Path) -> dict[str, Any]:
     return state
 
 
-GROUPS = {"kill": kill_rows, "stop": stop_rows, "training": training_rows, "minute": minute_rows}
+GROUPS = {
+    "kill": kill_rows,
+    "stop": stop_rows,
+    "etcd": stopped_etcd_rows,
+    "leader": leader_rows,
+    "training": training_rows,
+    "minute": minute_rows,
+}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(add_help=False)

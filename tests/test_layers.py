@@ -121,7 +121,6 @@ TESTED_BY = {
     "training.crew.preparation": "training/crew/test_session.py",
     "training.data.kept_images": "training/data/test_surveying.py",
     "training.data.preview": "cli/test_cli.py",
-    "training.data.understanding": "cli/test_cli.py",
     "training.folder.figures": "training/epoch/test_run_account.py",
     "training.plan.calibration": "system/test_norms.py",
     "training.plan.quorum": "training/test_arithmetic.py",

@@ -2,9 +2,9 @@
 
     with PacketSwitch(7) as machines: ...      # needs root, `ip`, and /dev/net/tun
 
-It has the interface of `drill.Machines`, and works where the kernel has no `netem`. Each namespace has a TUN device;
-one process carries packets between them. A packet with a changed bit gets the TCP checksum that fits, so the change
-reaches the program that reads the connection.
+It has the interface of `drilling.machines.Machines`, and works where the kernel has no `netem`. Each namespace has a
+TUN device; one process carries packets between them. A packet with a changed bit gets the TCP checksum that fits, so
+the change reaches the program that reads the connection.
 """
 
 from __future__ import annotations

@@ -157,11 +157,17 @@ class Model:
         return np.array([known[name] for name in names])
 
     def _check_numbers(self, labels: np.ndarray) -> None:
-        """Raise DataError if it is not clear of which classes numbers are: the names of classes are other numbers."""
+        """Raise DataError if it is not clear of which classes numbers or booleans are: these have other names."""
         names = self.class_names
         if labels.dtype.kind == "b" and self.network.classes != 2:
             raise DataError(
                 f"labels are booleans, but the model has {self.network.classes} classes; give their numbers"
+            )
+        truths = all(map(str.isdecimal, names)) or [name.casefold() for name in names] == ["false", "true"]
+        if not truths and all(isinstance(label, (bool, np.bool_)) for label in labels.tolist()):
+            raise DataError(
+                f"labels are booleans, but the model's classes have names ({shown(list(names))}); give these: "
+                f"numpy.where(labels, {names[1]!r}, {names[0]!r}) if True is {names[1]}"
             )
         if all(map(str.isdecimal, names)) and any(int(name) != number for number, name in enumerate(names)):
             raise DataError(

@@ -32,7 +32,7 @@ from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
 from adam_mp.training.data.data_plan import DRAWN, DataPlan, divide, join_records, make_source
 from adam_mp.training.plan.plan import RunPlan
-from adam_mp.training.plan.same_data import data_difference
+from adam_mp.training.plan.same_data import data_difference, same_training_images
 from adam_mp.training.plan.split import Costs, Split
 from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.events import Listener, notices_to
@@ -147,7 +147,7 @@ def _tested(data: DataSet, trained_on: TrainedOn | None, own: bool, tell: Callab
     if data.account.parts_named or trained_on is None:
         return everything
     if not own:
-        if trained_on.same_place or trained_on.identity.get("data_digest") == data.digest:
+        if trained_on.same_place or same_training_images(trained_on.identity, data):
             tell(f"the model was trained on images of {data.name}: on others it is likely to be less accurate")
         return everything
     advice = "give --data with images to test on"

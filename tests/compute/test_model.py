@@ -174,6 +174,13 @@ def test_booleans_are_labels_of_two_classes():
     with pytest.raises(DataError, match="labels are booleans, but the model has 3 classes"):
         make().evaluate(images, [True, False])
     assert make(classes=2).evaluate(images, [True, False]) == 0.5
+    for names in (("False", "True"), ("0", "1"), ("false", "TRUE")):
+        assert dataclasses.replace(make(classes=2), class_names=names).evaluate(images, [True, False]) == 0.5
+    named = dataclasses.replace(make(classes=2), class_names=("cancer", "well"))
+    for labels in ([True, False], np.array([True, False], object)):
+        with pytest.raises(DataError, match=r"classes have names .*numpy.where\(labels, 'well', 'cancer'\)"):
+            named.evaluate(images, labels)
+    assert named.evaluate(images, [1, 0]) == 0.5
 
 
 def test_images_of_several_shapes_are_refused():

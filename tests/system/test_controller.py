@@ -15,8 +15,9 @@ import pytest
 from adam_mp.params.controller.etcd import Etcd
 from adam_mp.params.controller.place import parse_etcd
 from adam_mp.params.controller.record import Record, as_bytes
-from benchmarks import failover
-from tests.params.controller.real_etcd import EtcdCluster, free_port, needs_etcd
+from benchmarks.loaded_servers import Run
+from tests.params.controller.real_etcd import needs_etcd
+from tools.etcd_members import EtcdCluster, free_port
 
 pytestmark = needs_etcd
 
@@ -28,7 +29,7 @@ def etcd(tmp_path_factory):
 
 
 def test_another_server_becomes_coordinator_when_it_is_killed_and_no_update_is_lost(etcd):
-    with failover.Run("copied", f"{etcd.controller}/killed") as run:
+    with Run("copied", f"{etcd.controller}/killed") as run:
         place = run.coordinator()
         run.fail(place, signal.SIGKILL)
         deadline = time.monotonic() + 30
@@ -47,7 +48,7 @@ def test_another_server_becomes_coordinator_when_it_is_killed_and_no_update_is_l
 @pytest.mark.parametrize("commit", ["copied", "all"])
 def test_servers_and_the_leader_of_etcd_die_in_turn(tmp_path, commit):
     chance = random.Random(3)
-    with EtcdCluster(tmp_path, members=3) as cluster, failover.Run(commit, cluster.controller) as run:
+    with EtcdCluster(tmp_path, members=3) as cluster, Run(commit, cluster.controller) as run:
         for _ in range(4):
             place, member = run.victim(chance), cluster.leader()
             cluster.stop(member)
@@ -61,7 +62,7 @@ def test_servers_and_the_leader_of_etcd_die_in_turn(tmp_path, commit):
 
 @pytest.mark.long
 def test_a_run_goes_on_while_etcd_is_down_and_swaps_roles_when_it_is_back(tmp_path):
-    with EtcdCluster(tmp_path) as cluster, failover.Run("copied", cluster.controller) as run:
+    with EtcdCluster(tmp_path) as cluster, Run("copied", cluster.controller) as run:
         epoch, place = run.map()["epoch"], run.victim(random.Random(1))
         cluster.stop(0, signal.SIGSTOP)
         rounds = run.senders[0].rounds

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 
-from tests.conftest import loaded_tool
+from tests.params.controller.real_etcd import needs_etcd
+from tools.drill import drill
+from tools.drilling.faults import Fault, cut, in_turn, kill, knock, stop, throw
+from tools.drilling.machines import IN, OUT, Machines, ip
+from tools.drilling.run import Run
+from tools.drilling.shape import COPIED
 
 EPOCHS = 4  # of all of MNIST, so that the run outlasts the faults
 
 
-@pytest.fixture(scope="module")
-def drill():
-    with loaded_tool("drill") as module:
-        yield module
-
-
 @pytest.fixture
-def machines(drill):
-    if not drill.Machines.can_be_made():
+def machines():
+    if not Machines.can_be_made():
         pytest.skip("network namespaces cannot be made here")
-    with drill.Machines(drill.COPIED.desk) as machines:
+    with Machines(COPIED.desk) as machines:
         yield machines
 
 
 @pytest.mark.long
-def test_a_run_on_seven_machines_survives_what_happens_to_them(drill, machines, tmp_path):
+def test_a_run_on_seven_machines_survives_what_happens_to_them(machines, tmp_path):
     faults = [
-        drill.Fault("broken frames and wrong keys", drill.throw),
-        drill.Fault("another user knocks", drill.knock),
-        drill.Fault("server cut off", drill.cut("server 1", 3)),
-        drill.Fault("replica cut off", drill.cut("replica 1", 3)),
+        Fault("broken frames and wrong keys", throw),
+        Fault("another user knocks", knock),
+        Fault("server cut off", cut("server 1", 3)),
+        Fault("replica cut off", cut("replica 1", 3)),
     ]
-    with drill.Run(machines, tmp_path, EPOCHS, ("--model", "lenet")) as run:
-        summary = drill.drill(run, faults, 1000, print)
+    with Run(machines, tmp_path, EPOCHS, ("--model", "lenet")) as run:
+        summary = drill(run, faults, 1000, print)
     assert summary["images_trained"] == EPOCHS * 57_000
     assert summary["test_accuracy"] > 0.985
     assert summary["twice"] == 0
@@ -42,20 +42,40 @@ def test_a_run_on_seven_machines_survives_what_happens_to_them(drill, machines, 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_a_run_with_copies_survives_what_happens_to_servers_and_the_coordinator(drill, machines, tmp_path):
-    with drill.Run(machines, tmp_path, EPOCHS, ("--model", "lenet"), drill.COPIED) as run:
-        summary = drill.drill(run, tuple(drill.in_turn(("server 1", "server 0"), 3.0)), 1000, print)
+def test_a_run_with_copies_survives_what_happens_to_servers_and_the_coordinator(machines, tmp_path):
+    with Run(machines, tmp_path, EPOCHS, ("--model", "lenet"), COPIED) as run:
+        summary = drill(run, tuple(in_turn(("server 1", "server 0"), 3.0)), 1000, print)
     assert summary["images_trained"] == EPOCHS * 57_000
     assert summary["test_accuracy"] > 0.98
 
 
-def test_a_cut_cable_carries_nothing(drill, machines):
+@needs_etcd
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_a_run_whose_coordinator_is_elected_survives_what_happens_to_it_and_to_etcd(tmp_path):
+    if not Machines.can_be_made():
+        pytest.skip("network namespaces cannot be made here")
+    shape, epochs = COPIED.with_etcd(3), 6
+    faults = [
+        Fault("coordinator killed", kill("coordinator", 3)),
+        Fault("coordinator cut off", cut("coordinator", 3)),
+        Fault("leader of etcd killed", kill("etcd", 3), is_felt=False),
+        Fault("etcd stopped", stop("etcd majority", 3), is_felt=False),
+    ]
+    with Machines(shape.desk) as machines, Run(machines, tmp_path, epochs, ("--model", "lenet"), shape) as run:
+        summary = drill(run, faults, 500, print)
+    assert summary["images_trained"] == epochs * 57_000
+    assert summary["test_accuracy"] > 0.98
+    assert summary["twice"] == 0
+
+
+def test_a_cut_cable_carries_nothing(machines):
     def reaches():
-        done = drill._ip("netns", "exec", machines.space(1), sys.executable, "-c", PING, machines.address(2))
+        done = ip("netns", "exec", machines.space(1), sys.executable, "-c", PING, machines.address(2))
         return done.returncode == 0
 
-    listener = drill.subprocess.Popen(
-        ["ip", "netns", "exec", machines.space(2), sys.executable, "-c", LISTEN], stdout=drill.subprocess.PIPE
+    listener = subprocess.Popen(
+        ["ip", "netns", "exec", machines.space(2), sys.executable, "-c", LISTEN], stdout=subprocess.PIPE
     )
     try:
         listener.stdout.readline()
@@ -70,22 +90,22 @@ def test_a_cut_cable_carries_nothing(drill, machines):
         listener.stdout.close()
 
 
-def test_a_cut_of_one_way_carries_the_other(drill, machines):
+def test_a_cut_of_one_way_carries_the_other(machines):
     def arrives(sender, target):
         command = ["ip", "netns", "exec", machines.space(target), sys.executable, "-c", TAKE]
-        taker = drill.subprocess.Popen(command, stdout=drill.subprocess.PIPE, stderr=drill.subprocess.DEVNULL)
+        taker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         taker.stdout.readline()
         sending = ["ip", "netns", "exec", machines.space(sender), sys.executable, "-c", SEND, machines.address(target)]
-        drill.subprocess.run(sending, check=True, timeout=20)
+        subprocess.run(sending, check=True, timeout=20)
         return taker.communicate()[0] == b"took\n"
 
     assert arrives(1, 2)
     assert arrives(2, 1)
-    machines.cut(2, drill.OUT)
+    machines.cut(2, OUT)
     assert arrives(1, 2)
     assert not arrives(2, 1)
     machines.heal(2)
-    machines.cut(2, drill.IN)
+    machines.cut(2, IN)
     assert arrives(2, 1)
     assert not arrives(1, 2)
     machines.heal(2)
@@ -93,13 +113,13 @@ def test_a_cut_of_one_way_carries_the_other(drill, machines):
     assert arrives(2, 1)
 
 
-def test_a_connection_that_a_cut_cable_killed_is_ended_in_the_cut_and_dialled_again(drill, machines, tmp_path):
+def test_a_connection_that_a_cut_cable_killed_is_ended_in_the_cut_and_dialled_again(machines, tmp_path):
     key = tmp_path / "key"
-    drill.subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(key)], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "adam_mp", "keygen", str(key)], check=True, capture_output=True)
 
     def begin(number, script):
         command = ["ip", "netns", "exec", machines.space(number), sys.executable, "-c", script, machines.address(2)]
-        return drill.subprocess.Popen([*command, str(key)], stdout=drill.subprocess.PIPE, text=True)
+        return subprocess.Popen([*command, str(key)], stdout=subprocess.PIPE, text=True)
 
     def reads(part, line):
         assert any(said == line for said in iter(part.stdout.readline, ""))

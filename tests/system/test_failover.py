@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from benchmarks import failover
+from benchmarks.loaded_servers import Run
 from tests.system.conftest import metrics, wait_until
 
 
@@ -18,7 +18,7 @@ from tests.system.conftest import metrics, wait_until
     ("commit", "number"), [("copied", signal.SIGKILL), pytest.param("all", signal.SIGSTOP, marks=pytest.mark.long)]
 )
 def test_another_server_takes_the_place_of_one_and_no_update_is_lost(commit, number):
-    with failover.Run(commit) as run:
+    with Run(commit) as run:
         place = run.victim(random.Random(1))
         run.fail(place, number)
         if number == signal.SIGKILL:
@@ -36,7 +36,7 @@ def test_another_server_takes_the_place_of_one_and_no_update_is_lost(commit, num
 
 @pytest.mark.long
 def test_a_server_that_stops_for_less_than_the_patience_is_not_replaced():
-    with failover.Run("copied") as run:
+    with Run("copied") as run:
         place, before = run.victim(random.Random(1)), run.map()["epoch"]
         for _ in range(3):
             run.servers.processes[place].send_signal(signal.SIGSTOP)

@@ -11,6 +11,9 @@ import pytest
 
 from tests.conftest import loaded_tool
 from tests.system.reliability import Row, recorded
+from tools.drilling.machines import Machines
+from tools.drilling.run import Run
+from tools.drilling.shape import Shape
 
 EPOCHS, IMAGES = 200, 1900
 SECONDS = 4.0  # that a fault lasts, longer than it takes to replace a server
@@ -19,17 +22,16 @@ NAMES = {"server 1": "parameter server 1", "server 0": "parameter server 0, the 
 
 
 @pytest.fixture(scope="module")
-def tools():
-    with loaded_tool("drill") as drill, loaded_tool("packet_switch") as switch:
-        yield drill, switch
+def switching():
+    with loaded_tool("packet_switch") as switch:
+        yield switch
 
 
 @pytest.fixture
-def switch(tools):
-    drill, switch = tools
-    if not drill.Machines.can_be_made() or not switch.PacketSwitch.can_be_made():
+def switch(switching):
+    if not Machines.can_be_made() or not switching.PacketSwitch.can_be_made():
         pytest.skip("network namespaces with TUN devices cannot be made here")
-    with switch.PacketSwitch(6) as machines:
+    with switching.PacketSwitch(6) as machines:
         yield machines
 
 
@@ -57,13 +59,10 @@ def faults(switch):
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("part", PARTS)
-def test_a_run_with_copies_survives_what_happens_to_packets(tools, switch, small_data, tmp_path, part):
-    drill, switching = tools
-    shape = drill.Shape(
-        ("server 0", "server 1", "server 2", "replica 0", "replica 1"), ("server 1", "server 2"), copies=3
-    )
+def test_a_run_with_copies_survives_what_happens_to_packets(switching, switch, small_data, tmp_path, part):
+    shape = Shape(("server 0", "server 1", "server 2", "replica 0", "replica 1"), ("server 1", "server 2"), copies=3)
     more = ("--data", str(small_data), "--model", "lenet", "--exchange-images", "64")
-    with drill.Run(switch, tmp_path, EPOCHS, more, shape) as run:
+    with Run(switch, tmp_path, EPOCHS, more, shape) as run:
         run.begin()
         run.goes_on(1)
         epochs = [run.status()["map"]["epoch"]]
@@ -87,7 +86,7 @@ def test_a_run_with_copies_survives_what_happens_to_packets(tools, switch, small
     assert epochs == sorted(epochs)
 
 
-def test_a_changed_bit_passes_the_checksum_of_tcp(tools, switch, tmp_path):
+def test_a_changed_bit_passes_the_checksum_of_tcp(switching, switch, tmp_path):
     """The fault itself: what is changed arrives changed."""
     import subprocess
     import sys
@@ -96,7 +95,7 @@ def test_a_changed_bit_passes_the_checksum_of_tcp(tools, switch, tmp_path):
     taker = subprocess.Popen(["ip", "netns", "exec", switch.space(2), *taking], stdout=subprocess.PIPE)
     try:
         assert taker.stdout.readline() == b"listens\n"
-        switch.set_weather(2, tools[1].PacketWeather(flips=1.0))
+        switch.set_weather(2, switching.PacketWeather(flips=1.0))
         sending = [sys.executable, "-c", SEND, switch.address(2)]
         subprocess.run(["ip", "netns", "exec", switch.space(1), *sending], check=True, timeout=20)
         changed = int(taker.communicate(timeout=20)[0])

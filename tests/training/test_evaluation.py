@@ -111,6 +111,13 @@ def test_classes_are_matched_by_their_names(tmp_path):
     told.clear()
     evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=TrainedOn(identity, False))
     assert "was trained on images of" in told[0]
+    pictures = sorted((tmp_path / "moved").glob("*/*.jpg"))
+    shutil.copytree(tmp_path / "moved", tmp_path / "others")
+    for path, other in zip(pictures, reversed(pictures), strict=True):  # the same names, other pictures
+        shutil.copy(other, tmp_path / "others" / path.relative_to(tmp_path / "moved"))
+    told.clear()
+    evaluate_model(model, str(tmp_path / "others"), 1, tell, trained_on=TrainedOn(identity, False))
+    assert not any("was trained on images of" in line for line in told)
     with pytest.raises(DataError, match="no part of test images, and the model was trained on the others; give data"):
         evaluate_model(model, str(tmp_path / "moved"), 1, tell, trained_on=TrainedOn(identity, False), own=True)
     told.clear()

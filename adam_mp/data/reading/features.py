@@ -19,6 +19,10 @@ _MANY = 20  # samples of which a feature is the label by no chance
 _EACH = 4  # samples of each class, on the average, of which features have one value by no chance
 _CLEAN = 2  # times as many such features as classes: then they are images or the like, and not the label
 _NUMBERED = 40  # samples that have whole numbers of their own, from a range twice as long, by no chance
+_TOGETHER = 10  # samples that stand together with others of their class, on the average, by no chance
+_TIMES = 20  # values that a time or a number of recordings has at least
+_STEPS, _EVEN = 4.5, 0.9  # share of neighbouring values that are so few steps apart where values are counted
+_LARGEST_SORTED = 20_000  # samples whose values are sorted
 
 
 def check_columns(parts: Sequence[tuple[str, Any, Any]]) -> None:
@@ -74,6 +78,12 @@ def odd_features(pixels: np.ndarray, labels: np.ndarray, names: Sequence[str], w
             "row numbers have, which tell the class where samples are sorted; if it is one, leave it out: "
             f"{_without(numbered[:1], names)}"
         )
+    elif counted := [feature for feature in _counted_with_classes(rows, labels) if feature not in told]:
+        lines.append(
+            f"feature {_called(counted[:1], names)} of the {what} data counts up through the samples, as times and "
+            "numbers of recordings do, and tells the class, since samples of a class stand together; if it does not "
+            f"tell that of new ones, leave it out: {_without(counted[:1], names)}"
+        )
     return lines
 
 
@@ -119,3 +129,47 @@ def _row_numbers(rows: np.ndarray) -> list[int]:
         if np.ptp(column) < 2 * count and (column == np.floor(column)).all() and len(np.unique(column)) == count:
             found.append(feature)
     return found
+
+
+def _counted_with_classes(rows: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Return features that rise or fall from sample to sample, or have evenly spaced values, one for each sample.
+
+    That is if classes stand together in their order, as samples do that were recorded one class after the other.
+    """
+    count = len(rows)
+    if count < _NUMBERED or rows.shape[1] < 2:
+        return []
+    _, of_class = np.unique(labels, return_inverse=True)
+    least = max(_TIMES, 2 * (int(of_class.max()) + 1))
+    head = rows[:_NUMBERED].astype(np.float64)
+    steps, gaps = np.diff(head, axis=0), np.diff(np.sort(head, axis=0), axis=0)
+    found: set[int] = set()
+    if _runs(of_class) <= count / _TOGETHER:
+        rising = np.flatnonzero((steps >= 0).all(axis=0) | (steps <= 0).all(axis=0))
+        found.update(feature for feature in rising.tolist() if _rises(rows[:, feature], least))
+    if least <= count <= _LARGEST_SORTED:
+        for feature in np.flatnonzero((gaps > 0).all(axis=0)).tolist():
+            column = np.ascontiguousarray(rows[:, feature])
+            if _is_even(np.sort(column)) and _runs(of_class[np.argsort(column)]) <= count / _TOGETHER:
+                found.add(feature)
+    return sorted(found)
+
+
+def _rises(column: np.ndarray, least: int) -> bool:
+    """Tell whether values only rise, or only fall, from sample to sample, and are `least` different ones."""
+    steps = np.diff(column.astype(np.float64))
+    return bool((steps >= 0).all() or (steps <= 0).all()) and int(np.count_nonzero(steps)) + 1 >= least
+
+
+def _runs(of_class: np.ndarray) -> int:
+    """Return in how many pieces of one class the samples stand."""
+    return int(np.count_nonzero(np.diff(of_class))) + 1
+
+
+def _is_even(column: np.ndarray) -> bool:
+    """Tell whether sorted values are all different, and whole steps apart, most of them a few."""
+    gaps = np.diff(column.astype(np.float64))
+    if gaps.min() <= 0:
+        return False
+    steps = gaps / gaps.min()
+    return bool((np.abs(steps - np.round(steps)) < 1e-3 * steps).all() and np.mean(steps < _STEPS) >= _EVEN)

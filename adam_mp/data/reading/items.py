@@ -27,6 +27,7 @@ from adam_mp.data.reading.labels import (
     plain_labels,
     plain_of,
 )
+from adam_mp.data.reading.own_numberings import NumberedItems, joined_apart, numbered_apart
 from adam_mp.errors import DataError
 
 _DEEPEST = 6  # objects in objects that are asked for their names of classes
@@ -91,14 +92,23 @@ def make_items(datasets: Sequence[tuple[str, Any]], to_train: bool = True) -> tu
     not usable (see `labels`), or if no item has one.
     """
     found = [(what, dataset, *_labels_of(dataset, what)) for what, dataset in datasets]
-    what, dataset, _, plain, _ = found[0]
+    what, dataset, numbers, plain, _ = found[0]
+    first = NumberedItems(dataset, numbers, plain, what)
     classes = find_classes(plain, what, _names_for(dataset, plain), to_train)
-    if differ := [line for what, dataset in datasets for line in _joined_apart(dataset, what)]:
+    if differ := [
+        line for what, dataset, numbers, plain, _ in found for line in _joined_apart(dataset, numbers, plain, what)
+    ]:
         classes = dataclasses.replace(classes, notices=(*classes.notices, *differ))
     parts = []
     for what, dataset, numbers, plain, rejected in found:
-        labels = classes.number(_by_name(plain, _names_for(dataset, plain), classes, what), what)
-        parts.append(Items(dataset, numbers, labels, plain, rejected))
+        named = _by_name(plain, _names_for(dataset, plain), classes, what)
+        if (
+            named is plain
+            and (apart := numbered_apart(first, NumberedItems(dataset, numbers, plain, what))) is not None
+        ):
+            named = apart.of(plain)
+            classes = dataclasses.replace(classes, notices=(*classes.notices, apart.line))
+        parts.append(Items(dataset, numbers, classes.number(named, what), plain, rejected))
     return parts, classes
 
 
@@ -218,17 +228,19 @@ def _as_numbers(given: Any) -> np.ndarray:
     return numbers if numbers.dtype.kind in "iu" and numbers.ndim == 1 and numbers.min(initial=0) >= 0 else np.zeros(0)
 
 
-def _joined_apart(dataset: Any, what: str) -> list[str]:
+def _joined_apart(dataset: Any, numbers: np.ndarray, plain: np.ndarray, what: str) -> list[str]:
     """Return a line if an object joins others, as PyTorch's ConcatDataset, that number their classes differently."""
     joined = _listed(dataset, "datasets")
     if not isinstance(joined, (list, tuple)) or not all(map(is_item_source, joined)):
         return []
     found = sorted({names for each in joined if (names := _names_of(each))}, key=len)
-    if all(longer[: len(shorter)] == shorter for shorter, longer in pairwise(found)):
+    apart = [pair for pair in pairwise(found) if pair[1][: len(pair[0])] != pair[0]]
+    if not apart and not joined_apart(NumberedItems(dataset, numbers, plain, what), joined):
         return []
+    said = f" ({some(found[0], 3)}; {some(found[1], 3)})" if apart else ""
     return [
-        f"the {what} data join objects whose classes are numbered differently ({some(found[0], 3)}; "
-        f"{some(found[1], 3)}): the same number is not the same class in them, unless their labels were changed"
+        f"the {what} data join objects whose classes are numbered differently{said}: the same number is not the same "
+        "class in them, unless their labels were changed"
     ]
 
 

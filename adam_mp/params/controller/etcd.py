@@ -24,8 +24,9 @@ from adam_mp.errors import SettingsError, TransportError
 from adam_mp.params.controller.place import EtcdPlace
 from adam_mp.transport.addresses import Address
 
-_CALL = 1.0  # seconds that one endpoint has for an answer
-_PAUSE = 0.02  # seconds after all endpoints have failed
+_CALL = 1.0  # seconds that one endpoint has for an answer at most; it has half of a call's time, if that is less
+_PAUSE, _LONGEST_PAUSE = 0.02, 0.5  # seconds after all endpoints have failed: doubled each time until one answers
+_ELECTED = "leader changed"  # what etcd says to a read that waited while it elected its leader
 _OLDEST = (3, 4)  # the first version with the gateway under /v3
 NO_LEASES: Mapping[str, int] = MappingProxyType({})
 _JSON = {"Content-Type": "application/json"}
@@ -33,6 +34,10 @@ _JSON = {"Content-Type": "application/json"}
 
 class EtcdError(TransportError):
     """No endpoint of etcd answers in time, or what it answers cannot be used."""
+
+
+class _LeaderError(EtcdError):
+    """An endpoint has a new leader since it was asked, and so must be asked again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Etcd:
                 "--controller needs urllib3, which is not installed; install it with: pip install 'adam_mp[etcd]'"
             ) from None
         self._place, self._clock, self._sleep, self._at = place, clock, sleep, 0
+        self._pause = _PAUSE
         self._timeout = urllib3.Timeout
         self._faults: type[Exception] = urllib3.exceptions.HTTPError
         options: dict[str, Any] = {}
@@ -168,17 +174,24 @@ class Etcd:
 
     def _ask(self, method: str, path: str, content: Mapping[str, Any] | None, seconds: float) -> dict[str, Any]:
         """Return the answer of the first endpoint that gives one. Raises EtcdError after `seconds`."""
-        deadline, troubles = self._clock() + seconds, dict[Address, str]()
+        deadline, share, troubles = self._clock() + seconds, min(_CALL, seconds / 2), dict[Address, str]()
         while True:
             endpoint, left = self._place.endpoints[self._at], deadline - self._clock()
             try:
-                return self._ask_one(endpoint, method, path, content, min(_CALL, max(left, 0.01)))
+                answer = self._ask_one(endpoint, method, path, content, min(share, max(left, 0.01)))
+                self._pause = _PAUSE
+                return answer
             except EtcdError as error:
-                if left >= _CALL or endpoint not in troubles:  # else it had too little time
+                if left >= share or endpoint not in troubles:  # else it had too little time
                     troubles[endpoint] = str(error)
-            self._at = (self._at + 1) % len(self._place.endpoints)
-            if self._at == 0:
+                elects = isinstance(error, _LeaderError)
+            if elects:
                 self._sleep(_PAUSE)
+            else:
+                self._at = (self._at + 1) % len(self._place.endpoints)
+                if self._at == 0:
+                    self._sleep(self._pause)
+                    self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             if self._clock() >= deadline:
                 raise EtcdError("; ".join(f"etcd at {endpoint} {trouble}" for endpoint, trouble in troubles.items()))
 
@@ -201,7 +214,9 @@ class Etcd:
         if not isinstance(found, dict):
             raise EtcdError("answers with JSON that etcd does not send; is it etcd?")
         if answer.status != 200:
-            raise EtcdError(f"answers {answer.status}: {found.get('error') or found.get('message') or 'no reason'}")
+            reason = str(found.get("error") or found.get("message") or "no reason")
+            kind = _LeaderError if _ELECTED in reason else EtcdError
+            raise kind(f"answers {answer.status}: {reason}")
         return found
 
 

@@ -34,6 +34,7 @@ LEASE = 3  # seconds: etcd grants no shorter ones with its default settings
 _LOOK = 0.5  # seconds between two readings of all keys
 _ALIVE = 1.0  # seconds between two signs of life of the coordinator
 _CALL = 1.5  # seconds that etcd, with all its endpoints, has for an answer
+_SWAP = 0.8  # seconds for a swap of the map: etcd forgets one that was on its way to a leader that died
 _PAUSE = 5.0  # seconds for which a server that has resigned leaves the election to others
 _LARGEST_STATE = 1 << 28  # bytes
 _RUN, _COORDINATOR, _STATE = "run", "coordinator", "state"
@@ -186,7 +187,7 @@ class Keeper:
         if after is record:
             return
         value = as_bytes(after)
-        revision = self._store.swap({_RUN: value}, conditions, _CALL)
+        revision = self._store.swap({_RUN: value}, conditions, _SWAP)
         if revision:
             self._found = {**self._found, _RUN: Found(value, revision)}
             self.record = after

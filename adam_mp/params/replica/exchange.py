@@ -33,8 +33,9 @@ from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, Message, con
 from adam_mp.transport.refusal import read_refusal
 
 _FLOAT32 = ENCODINGS.index("float32")
-_SCOUTING = 0.05  # seconds of silence of a primary without a connection after which others are asked about it
-_PATIENCE = 0.25  # the same with a connection: answers may wait for copies
+_SCOUTING = 0.01  # seconds between two questions to others about a primary that does not answer
+_PATIENCE = 0.25  # seconds of its silence before the first, if there is a connection: answers may wait for copies
+_SOON = 0.05  # seconds until a request is sent again to a server that does not know its role yet
 _UNDER_EPOCH = (Kind.FRESH, Kind.UNCHANGED, Kind.STABLE)  # answers under the map epoch of the request
 _COUNT_BITS = 38  # the lower bits of a version count updates; the bits above are the life of the server
 
@@ -131,7 +132,7 @@ class Exchange:
         if received is None:
             return
         if received[1].kind == Kind.MOVED and self._take_moved(received[1]) and received[0] is not None:
-            received[0].ask_again(now, _SCOUTING)
+            received[0].ask_again(now, _SOON)
         if received[0] is not None:
             self._take(received[0], received[1], now)
 
@@ -172,7 +173,7 @@ class Exchange:
         A server that is not primary answers MOVED, with the newest map that it knows.
         """
         for peer, silence in self.flights.silences.items():
-            if silence < _SCOUTING or now - self._scouted.get(peer, float("-inf")) < _SCOUTING:
+            if not silence or now - self._scouted.get(peer, float("-inf")) < _SCOUTING:
                 continue
             if silence < _PATIENCE and self._reaches(peer):
                 continue

@@ -125,7 +125,7 @@ class Coordinator:
                 self._note_trained(member, said.trained, said.failed)
                 self._end_epoch_at_quorum(now)
         present = member.epoch == course.epoch and course.phase == "training"
-        if present and said.wanted:
+        if present and said.wanted and not self.roster.has_to_tell(self.listened):
             granted = course.batches.grant(identity, said.wanted, len(self.roster.replicas()))
         news = dataclasses.replace(self._news(member), granted=tuple(granted))
         if said.states and present:

@@ -9,6 +9,7 @@ from adam_mp.params.run.member import MEMBER_DEADLINE, Member
 from adam_mp.params.run.statements import REPLICA, SERVER
 
 RETURNING = 60.0  # seconds of silence in which a replica may still come back: as long as it tries to, by default
+_TELLING = 5.0  # seconds that replicas have to find a coordinator that was restarted or elected
 
 
 class Roster:
@@ -46,6 +47,10 @@ class Roster:
     def replicas_missing(self) -> list[Member]:
         """The replicas that fell silent without a LEAVE, and may come back."""
         return [member for member in self.missing.values() if member.role == REPLICA]
+
+    def has_to_tell(self, listened: float) -> bool:
+        """Whether some replica of the time before a restart may still come and tell which batches it has."""
+        return listened < _TELLING and any(member.number == 0 for member in self.replicas_missing())
 
     def made(self) -> dict[int, int]:
         """Return, by identity, how many updates each replica has made since it joined, by its last report."""

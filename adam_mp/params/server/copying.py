@@ -14,6 +14,7 @@ from adam_mp.errors import SpaceError
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.copy_groups import CopyGroup
 from adam_mp.params.run.wishes import Lag, RoleWish
+from adam_mp.params.server.blame import Blame
 from adam_mp.params.server.copy_bundles import ShardCopy, pack_copies, pack_verdicts, read_verdicts, unpack_copies
 from adam_mp.params.server.copy_path import CopyPath
 from adam_mp.params.server.replicator import AGAIN, Follower, Leader
@@ -22,14 +23,12 @@ from adam_mp.params.server.takeover import find_wish
 from adam_mp.params.server.waits import Wait
 from adam_mp.transport.messages import FrameError, Kind, Message
 
-_LOOK = 0.01  # seconds between two searches for wishes
+_LOOK = 0.003  # seconds between two searches for wishes
 _AT_ONCE = 0.005  # seconds that a copy waits for more updates, where answers to replicas wait for the copy
 _SAVING = 3.0  # seconds between two snapshots of copies: they are used only if all servers of a group die
 _WINDOW = 2  # bundles on their way to one server at once
 _BUNDLE = 4 << 20  # bytes of a bundle, unless a single shard has more
 _WEDGED = 10.0  # seconds without an answer to a COPY, or with the same COPY again and again, for a new connection
-_ALONE = 3.0  # seconds for which a server blames nobody when it heard no other: after a cut, all dial again in 2.5 s
-_GAP = 1.0  # seconds without a message after which a server may have been cut off
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ class _Held:
 class Copying:
     """The groups of one server, whose number as a member is `identity`, in the shards of `table`.
 
-    `outdated` says that another server knows a newer bucket map: the caller should ask for news. `full` says that there
+    `outdated` says that there may be a newer bucket map: the caller should ask for news. `full` says that there
     is no memory for another copy; `trouble` is a line for the user about it, which the caller sets to "" once shown.
     """
 
@@ -79,7 +78,9 @@ class Copying:
         self._unanswered: dict[int, float] = {}  # place -> since when it has answered no COPY
         self._repeated: dict[int, float] = {}  # sender -> since when it has sent no other COPY than before
         self._is_repeated = False  # whether the COPY that is being taken brings nothing new
-        self._looked = self._heard = self._hears_since = self._was_lonely = float("-inf")
+        self._silent: frozenset[int] = frozenset()  # places of the servers that were silent at the last look
+        self._blame = Blame(settings.patience)
+        self._looked = float("-inf")
         self.outdated = self.full = False
         self.trouble = ""
 
@@ -330,9 +331,7 @@ class Copying:
 
     def hear(self, now: float) -> None:
         """Note that somebody spoke to this server, on another way than that of copies: it is not cut off."""
-        if now - self._heard > _GAP:
-            self._hears_since = now
-        self._heard = now
+        self._blame.hear(now)
 
     def wishes(self, now: float) -> tuple[RoleWish, ...]:
         """Return the changes of roles that this server wants now."""
@@ -340,12 +339,20 @@ class Copying:
             self._looked, self._wishes = now, tuple(self._find_wishes(now))
         return self._wishes
 
+    @property
+    def wants(self) -> bool:
+        """Whether there were wishes at the last look."""
+        return bool(self._wishes)
+
     def _find_wishes(self, now: float) -> Iterator[RoleWish]:
         if self._me is None:
             return
         silences = self._silences(now)
+        silent = frozenset(place for place, seconds in silences.items() if seconds > self._settings.patience)
+        self.outdated |= not silent <= self._silent  # roles may have changed shortly before it fell silent
+        self._silent = silent
         joins = any(held.leader is not None and held.group.joining for held in self._held.values())
-        if not joins and max(silences.values()) <= self._settings.patience:
+        if not joins and not silent:
             return  # which is so nearly always
         for number, held in self._held.items():
             ready = self._ready(held)
@@ -363,24 +370,10 @@ class Copying:
     def _silences(self, now: float) -> dict[int, float]:
         """Return for how many seconds each server has been silent, as far as that is its own fault."""
         others = {place: server.copies for place, server in enumerate(self._map.servers) if place != self._me}
-        silences = {place: self._path.silence(address) for place, address in others.items()}
-        unheard = {place: self._path.unheard(address) for place, address in others.items()}
-        lonely = min(unheard.values(), default=0.0) - self._settings.patience
-        if lonely > 0:
-            self._was_lonely = now
-        if self._may_blame(lonely, len(others), now) if lonely > 0 else now - self._was_lonely > _ALONE:
-            return {self._me or 0: 0.0, **silences}
-        return dict.fromkeys(range(len(self._map.servers)), 0.0)
-
-    def _may_blame(self, lonely: float, others: int, now: float) -> bool:
-        """Tell whether the others are to blame, all of which this server has not heard for `lonely` seconds too long.
-
-        It may be the one that is cut off, or was until just now. If replicas speak to it all the time, it is not. Then
-        the others may all be dead; if they live, they replace this server before it blames them.
-        """
-        if others == 1:
-            return now - self._heard < lonely + self._settings.patience / 2
-        return lonely > _ALONE and now - self._heard <= _GAP and now - self._hears_since > _ALONE
+        unheard = [self._path.unheard(address) for address in others.values()]
+        if not self._blame.falls_on_others(unheard, now):
+            return dict.fromkeys(range(len(self._map.servers)), 0.0)
+        return {self._me or 0: 0.0, **{place: self._path.silence(address) for place, address in others.items()}}
 
     def hears_others(self) -> bool:
         """Tell whether some other server of the map is heard."""

@@ -28,7 +28,7 @@ from adam_mp.transport.endpoint import Endpoint
 from adam_mp.transport.places import Place
 
 _IDLE = 0.02  # seconds that a turn waits for a first message
-_OWING = 0.002  # the same while answers are owed: they may wait for a buffer, and no message tells that one is free
+_OWING = 0.002  # the same while answers are owed or news awaited: they may wait for a buffer or the coordinator
 DONE, STOPPED, ALONE = "done", "stopped", "alone"  # how a server's work ends
 
 
@@ -98,7 +98,8 @@ class ServerLoop:
         """Wait up to `seconds` for a first message, take all that have arrived, do regular work; return how many."""
         if self.server.copying is not None:
             seconds = min(seconds, self.server.copying.next_due(self._clock()))
-        arrived, behind = self._receive(min(seconds, _OWING) if self.server.owes else seconds)
+        hurries = self.server.owes or self.server.awaits_news
+        arrived, behind = self._receive(min(seconds, _OWING) if hurries else seconds)
         now = self._clock()
         if self._elected is not None:
             self._elected.step(now, self.server.hears_servers())

@@ -95,6 +95,7 @@ class HostedRun:
         self._coordinator, self._identity, self._address = coordinator, identity, address
         self._joining = joining or OwnJoining(address)
         self._reported = float("-inf")
+        self._decided: BucketMap | None = None  # the coordinator's map at the last report
 
     @property
     def run(self) -> int:
@@ -132,9 +133,10 @@ class HostedRun:
 
     def report(self, make: MakeReport, interval: float, now: float) -> News | None:
         """See `RunView.report`."""
-        if now - self._reported < interval:
+        decided = self._coordinator.roles.map
+        if now - self._reported < interval and decided is self._decided:
             return None
-        self._reported = now
+        self._reported, self._decided = now, decided
         member = self._coordinator.roster.members.get(self._identity)
         if member is None:  # this process was stopped for so long that the coordinator has presumed it dead
             self._join(now)

@@ -37,7 +37,7 @@ from adam_mp.transport.messages import ENCODINGS, FrameError, Kind, read_confirm
 
 _REPORT = 0.5  # seconds between two reports to the coordinator
 _STRANGERS = 0.05  # the same after a message of a stranger, which may be a new member: the next news tells
-_WISHING = 0.02  # the same while this server wants another role, or asks for a newer map
+_WISHING = 0.01  # the same while this server wants another role, or asks for a newer map
 _PARAMS = (Kind.FIRST, Kind.DELTA, Kind.FACTORS, Kind.PULL, Kind.CONFIRM)
 _Needs = tuple[tuple[int, int], ...]  # pairs of shard and sequence
 
@@ -77,6 +77,11 @@ class ParameterServer:
     def owes(self) -> bool:
         """Whether an answer waits for the transport to take it."""
         return self._answers is not None and self._answers.count > 0
+
+    @property
+    def awaits_news(self) -> bool:
+        """Whether this server wants another role, or asks for a newer map."""
+        return self.copying is not None and (self.copying.outdated or self.copying.wants)
 
     def hear(self, now: float) -> None:
         """Note that a message came, to this server or to another part of its process."""

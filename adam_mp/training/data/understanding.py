@@ -45,22 +45,24 @@ def understand(dataset: DataSet, division: Division) -> DataUnderstood:
         pixels=_pixels(dataset),
         left_out=tuple(str(each) for each in reasons[:_MOST_REASONS]),
         files_left_out=sum(each.count for each in reasons),
-        notes=(*dataset.account.notes, *dataset.notices, *_gaps(names, counts, bool(dataset.class_names))),
+        notes=(*dataset.account.notes, *dataset.notices, *_gaps(dataset, names, counts)),
     )
 
 
-def _gaps(names: tuple[str, ...], counts: Mapping[str, np.ndarray], named: bool) -> list[str]:
-    """Return notes about classes that have no image to train on, or none to test on where others have.
+def _gaps(dataset: DataSet, names: tuple[str, ...], counts: Mapping[str, np.ndarray]) -> list[str]:
+    """Return notes about classes that have no image to train on, or none to validate or test on where others have.
 
-    Classes without names (`named` False) that have no image at all, to train on or held out, are among the data set's
-    own notices.
+    Classes without names that have no image at all, to train on or held out, are among the data set's own notices.
+    Images that are held out to validate on may lack small classes without a note.
     """
+    missing = {part: found == 0 for part, found in counts.items()}
+    if not dataset.class_names:
+        missing["train"] &= counts["validation"] > 0
+    missing["validation"] &= dataset.validation is not None
+    missing["validation"] &= counts["train"] > 0
     notes = []
-    for part, what in (("train", "to train on"), ("test", "to test on")):
-        missing = counts[part] == 0
-        if part == "train" and not named:
-            missing &= counts["validation"] > 0
-        if counts[part].any() and (lacking := [names[index] for index in np.flatnonzero(missing)]):
+    for part, what in (("train", "to train on"), ("validation", "to validate on"), ("test", "to test on")):
+        if counts[part].any() and (lacking := [names[index] for index in np.flatnonzero(missing[part])]):
             notes.append(f"no image {what} of the class {some(lacking)}")
     return notes
 

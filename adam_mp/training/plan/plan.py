@@ -158,6 +158,10 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         )
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
+    if unused := [name for name in CONSTANTS if name in explicit and name not in optimizer.numbers]:
+        listener(
+            Notice(f"{' and '.join(unused)}: no effect, since the formula of the optimizer {optimizer.name} has none")
+        )
     dataset = load_dataset(settings, resumed is not None and resumed.identity.get("white") == MEASURED)
     if resumed is not None:
         assert settings.folder is not None

@@ -51,6 +51,17 @@ def data_difference(identity: Mapping[str, Any], dataset: DataSet) -> str | None
     )
 
 
+def same_training_images(identity: Mapping[str, Any], dataset: DataSet) -> bool:
+    """Tell whether the images to train on of `dataset` are those that a checkpoint's `identity` notes; reads files."""
+    if identity.get("data_digest") != dataset.digest:
+        return False
+    try:
+        before = Fingerprint.of_dict(identity["data"]["parts"]["train"])
+    except (KeyError, TypeError, ValueError):  # an earlier version noted no contents
+        return True
+    return difference("train", before, dataset.fingerprints["train"], str, str) is None
+
+
 def _reading_difference(identity: Mapping[str, Any], dataset: DataSet) -> str | None:
     """Say in words how images are read otherwise than before; None if as before. Earlier versions noted nothing."""
     turned = dataset.options.turned

@@ -65,12 +65,14 @@ class News:
         """Return how many images all replicas trained between the news `before` and these.
 
         The result is below 0 if the coordinator was restarted and knows of fewer trained images than before; replicas
-        tell it of the others again.
+        tell it of the others again. If the end of an epoch is not known, no image of it counts here.
         """
         if self.epoch < before.epoch:
             return self.epoch - before.epoch
-        ended = sum(_sums(entry).trained for entry in self.finished if before.epoch <= entry["epoch"] < self.epoch)
-        return ended + _trained_so_far(self.answer) - _trained_so_far(before.answer)
+        ends = {entry["epoch"]: _sums(entry).trained for entry in self.finished if entry["epoch"] < self.epoch}
+        ends[self.epoch] = _trained_so_far(self.answer)
+        trained = sum(images for epoch, images in ends.items() if epoch >= before.epoch)
+        return trained - (_trained_so_far(before.answer) if before.epoch in ends else 0)
 
     def missed(self, epoch: int) -> list[tuple[int, Sums]]:
         """Return (epoch, its images) for the ended epochs after `epoch`."""

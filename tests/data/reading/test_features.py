@@ -63,3 +63,26 @@ def test_row_numbers_among_the_features_are_told():
     for column in (rows // 2, rows * 3, rows + 0.5, np.where(rows == 59, 0, rows)):
         assert notices(column) == ()
     assert notices(rows, 30) == ()
+
+
+def test_times_and_numbers_of_recordings_that_tell_the_class_are_told():
+    rows, sorted_labels = np.arange(60), np.arange(60) // 20
+    shuffled = np.random.default_rng(0).permutation(60)
+    jittered = np.cumsum(np.random.default_rng(0).uniform(0.5, 1.5, 60))
+
+    def notices(column, labels=sorted_labels, order=rows):
+        return load_data((np.insert(FEATURES, 1, column, axis=1)[order], labels[order])).notices
+
+    for column in (1.7e12 + 20 * rows, rows * 0.02, -1.5 * rows, jittered, jittered + 600 * sorted_labels, rows // 3):
+        (line,) = notices(column)
+        assert line.startswith("feature 1 of the training data counts up through the samples, as times and numbers")
+        assert line.endswith("numpy.delete(features, 1, axis=1)")
+        assert notices(column, Y) == ()  # tells nothing
+    for column in (1.7e12 + 20 * rows, rows * 0.02):
+        assert "counts up" in notices(column, order=shuffled)[0]
+        assert "counts up" in notices(column, order=shuffled[:48])[0]  # as after train_test_split
+        assert notices(column, Y, shuffled) == ()
+    for column in (FEATURES[:, 0] + 9 * sorted_labels, rows // 20 * 1.0 + FEATURES[:, 1], rows % 20):
+        assert notices(column) == ()
+    assert load_data((rows[:, None] * 0.02, sorted_labels)).notices == ()  # the only feature
+    assert load_data((np.stack([rows * 0.02] * 2, axis=1)[:30], sorted_labels[:30])).notices == ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.server
 import json
-import subprocess
 import threading
 import time
 
@@ -15,7 +14,8 @@ from adam_mp.errors import SettingsError
 from adam_mp.params.controller.etcd import Etcd, EtcdError, Found, Unchanged
 from adam_mp.params.controller.place import EtcdPlace, Tls, parse_etcd
 from adam_mp.transport.addresses import Address
-from tests.params.controller.real_etcd import BINARIES, EtcdCluster, free_port, needs_etcd
+from tests.params.controller.real_etcd import needs_etcd
+from tools.etcd_members import BINARIES, EtcdCluster, free_port, make_authority, make_certificate
 
 KEYS = ("run", "coordinator")
 VERSION = {"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}
@@ -101,6 +101,44 @@ def test_what_is_no_etcd_is_named(gateway, answer, expected):
     assert str(gateways[0].address) in str(raised.value)
 
 
+def test_an_endpoint_that_is_silent_leaves_time_for_another(gateway):
+    client, gateways = gateway(lambda path, content: time.sleep(1.0), good)
+    assert client.read(KEYS, 0.8) == {}
+    assert len(gateways[1].asked) == 1
+
+
+def test_an_endpoint_whose_etcd_has_just_elected_a_leader_is_asked_again(gateway):
+    changed = (503, b'{"error": "etcdserver: leader changed", "code": 14}')
+    told = [changed, changed]
+    client, gateways = gateway(lambda path, content: told.pop() if told else good(path, content), good)
+    assert client.read(KEYS, 5.0) == {}
+    assert [len(each.asked) for each in gateways] == [3, 0]
+
+
+def test_endpoints_that_refuse_are_asked_more_and_more_seldom_until_one_answers(gateway):
+    slept, answers = [], [b"no etcd", b"no etcd"]
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) == 12:
+            answers.clear()
+
+    _, (etcd,) = gateway(lambda path, content: (200, answers[0]) if answers else good(path, content))
+    client = Etcd(EtcdPlace((etcd.address,), "t"), lambda: sum(slept), sleep)
+    with pytest.raises(EtcdError):
+        client.read(KEYS, 2.0)
+    assert slept[0] < 0.05
+    assert slept == sorted(slept)
+    assert len(slept) < 12, "2 s, without hammering"
+    assert client.read(KEYS, 5.0) == {}
+    assert slept[-1] == 0.5
+    answers.append(b"no etcd")
+    with pytest.raises(EtcdError):
+        client.read(KEYS, 0.01)
+    assert slept[-1] == slept[0]
+    client.close()
+
+
 def test_nobody_there_is_named_within_the_deadline():
     place = EtcdPlace((Address("127.0.0.1", free_port()),), "t")
     client, began = Etcd(place), time.monotonic()
@@ -142,9 +180,9 @@ def test_zeros_are_left_out_and_numbers_are_texts(gateway):
 )  # fmt: skip
 def test_answers_of_other_types_are_faults_of_etcd(gateway, answer):
     client, _ = gateway(lambda path, content: (200, json.dumps(answer).encode()))
-    asked = [lambda: client.read(("run",), 0.1), lambda: client.lease(3, 0.1), lambda: client.keep_alive(3, 0.1)]
+    asked = [lambda: client.read(("run",), 0.4), lambda: client.lease(3, 0.4), lambda: client.keep_alive(3, 0.4)]
     if answer.get("succeeded"):
-        asked.append(lambda: client.swap({"run": b""}, [], 0.1))
+        asked.append(lambda: client.swap({"run": b""}, [], 0.4))
     for ask in asked:
         with pytest.raises(EtcdError, match="is it etcd"):
             ask()
@@ -190,42 +228,22 @@ def test_keys_swaps_and_leases_of_a_real_etcd(tmp_path, binary):
 
 @needs_etcd
 def test_certificates_are_needed_and_checked(tmp_path):
-    _make_certificates(tmp_path)
-    port = free_port()
-    arguments = [
-        "--listen-client-urls", f"https://127.0.0.1:{port}", "--advertise-client-urls", f"https://127.0.0.1:{port}",
-        "--cert-file", str(tmp_path / "server.pem"), "--key-file", str(tmp_path / "server.key"),
-        "--client-cert-auth", "--trusted-ca-file", str(tmp_path / "ca.pem"),
-    ]  # fmt: skip
-    cluster = EtcdCluster(tmp_path, arguments=arguments)
+    for name in ("ca", "other"):
+        make_authority(tmp_path, name)
+    for name in ("server", "client"):
+        make_certificate(tmp_path, name, ["127.0.0.1"])
+    cluster = EtcdCluster(tmp_path, certificates=tmp_path)
     cluster.start(0)
     try:
         tls = ",".join(str(tmp_path / name) for name in ("client.pem", "client.key", "ca.pem"))
-        client = Etcd(parse_etcd(f"etcd://127.0.0.1:{port}", tls))
+        client = Etcd(parse_etcd(cluster.controller, tls))
         client.check(20.0)
         client.close()
         wrong = ",".join(str(tmp_path / name) for name in ("client.pem", "client.key", "other.pem"))
         for files, expected in ((wrong, "does not agree on TLS: certificate verify failed"), (None, "is not reached")):
-            client = Etcd(parse_etcd(f"etcd://127.0.0.1:{port}", files))
+            client = Etcd(parse_etcd(cluster.controller, files))
             with pytest.raises(EtcdError, match=expected):
                 client.check(0.5)
             client.close()
     finally:
         cluster.__exit__()
-
-
-def _make_certificates(folder):
-    """Make an authority, another one, and certificates of the first for a server and a client."""
-
-    def run(*words):
-        subprocess.run(["openssl", *words], check=True, capture_output=True, cwd=folder, timeout=60)
-
-    for name in ("ca", "other"):
-        run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-            "-keyout", f"{name}.key", "-out", f"{name}.pem", "-subj", f"/CN={name}")  # fmt: skip
-    (folder / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
-    for name in ("server", "client"):
-        run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", f"{name}.key",
-            "-out", f"{name}.csr", "-subj", f"/CN={name}")  # fmt: skip
-        run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
-            "-extfile", "ext", "-out", f"{name}.pem")  # fmt: skip

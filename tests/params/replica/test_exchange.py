@@ -419,3 +419,37 @@ def test_only_servers_that_owe_an_answer_are_named(cluster):
     for _ in range(60):
         run.turn()
     assert run.exchanges[0].unanswered() == {"server1": ""}
+
+
+@pytest.mark.parametrize(("reached", "least", "most"), [(False, 0.0, 0.03), (True, 0.25, 0.3)])
+def test_copies_are_asked_about_a_primary_that_does_not_answer_at_once_if_its_connection_broke(reached, least, most):
+    coordinator = Coordinator(run=77, expected=3, copies=3)
+    names = [f"10.0.0.{index}:7700" for index in range(3)]
+    for index, name in enumerate(names):
+        joining = {"role": "params", "address": name, "copies": f"10.0.1.{index}:7700"}
+        coordinator.join(index + 1, joining, 0.0)
+    facts = {"layout": LayoutFacts.of(LAYOUT).as_list(), "images": 100, "batch_size": 10, "epochs": 1,
+             "quorum": 1.0, "agreed": {}}  # fmt: skip
+    coordinator.join(99, {"role": "replica", "facts": facts}, 0.0)
+    network = Network(1, FAIR)
+    servers = [network.endpoint(name) for name in names]
+    silent = coordinator.map.groups[coordinator.map.groups_of(LAYOUT.for_servers(3))[0]].primary
+    memory = ExchangeMemory.create(LAYOUT.for_servers(3), keeps=True)
+    exchange = Exchange(
+        network.endpoint("replica"), memory, np.zeros(LAYOUT.size, np.float32), names, coordinator.map, 77, 1000,
+        reaches=lambda peer: reached or peer != names[silent],
+    )  # fmt: skip
+    exchange.begin()
+    asked = None
+    while asked is None and network.now < 1.0:
+        exchange.step(network.now, 0)
+        network.advance(0.005)
+        for number, server in enumerate(servers):
+            while (received := server.receive(0)) is not None:
+                if received[1].kind == Kind.CONFIRM:
+                    asked = network.now
+                elif number != silent:  # which tells nothing but that it lives
+                    server.send(received[0], dataclasses.replace(received[1], kind=Kind.BEAT, payload=b""))
+    assert asked is not None
+    assert least < asked < most
+    memory.close()

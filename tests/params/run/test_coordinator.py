@@ -334,6 +334,25 @@ def test_a_restarted_coordinator_goes_on_where_the_snapshot_and_the_replicas_say
     assert ahead.join(1, {**facts(), "run": 5, "epoch": 1}, 1.0)["finished"] == over[1:]
 
 
+def test_no_batch_is_leased_again_before_all_replicas_have_told_what_they_have():
+    again = restored(begin())
+    again.step(0.0)
+    again.join(1, {**facts(), "run": 5, "leased": [0]}, 0.1, 1)
+    assert again.report(1, 2, {"epoch": 0, "wanted": 2}, 0.1)["granted"] == []
+    again.join(2, {**facts(), "run": 5, "trained": [1, 2], "leased": [3]}, 0.2, 1)
+    assert again.report(1, 3, {"epoch": 0, "wanted": 2}, 0.2)["granted"] == [4, 5]
+    assert again.course.batches.twice == 0
+
+
+def test_batches_of_a_replica_that_does_not_come_back_are_leased_after_some_seconds():
+    again = restored(begin())
+    again.step(0.0)
+    again.join(1, {**facts(), "run": 5}, 0.1, 1)
+    assert again.report(1, 2, {"epoch": 0, "wanted": 2}, 0.1)["granted"] == []
+    listen(again, 0.5, 6.0, heard=[1])
+    assert again.report(1, 100, {"epoch": 0, "wanted": 2}, 6.0)["granted"] == [0, 1]
+
+
 def test_a_coordinator_restarted_in_the_last_epoch_is_told_that_the_run_is_done():
     coordinator = begin()
     epochs = coordinator.course.facts.epochs

@@ -167,3 +167,16 @@ def test_a_silent_server_is_wished_away(servers):
     assert servers.all[1].wishes(1.0) == ()
     servers.paths[1].silences["c0"] = 0.6
     assert {wish.about for wish in servers.all[1].wishes(2.0)} == {0}
+
+
+def test_a_server_asks_for_a_newer_map_once_when_another_falls_silent(servers):
+    """The one that fell silent may have got roles shortly before, of which this server does not know yet."""
+    one = servers.all[1]
+    one.wishes(1.0)
+    assert not one.outdated
+    servers.paths[1].silences["c0"] = 0.6
+    one.wishes(2.0)
+    assert one.outdated
+    one.learn(MAP, RUN, SHARDS)
+    one.wishes(3.0)
+    assert not one.outdated

@@ -85,6 +85,17 @@ def test_a_report_is_made_when_it_is_due(run):
     assert told == [True, False, True, False, True]
 
 
+def test_a_server_beside_the_coordinator_reports_at_once_when_the_map_has_changed():
+    coordinator = Coordinator(run=5, expected=2)
+    view = HostedRun(coordinator, 100, "here:1")
+    view.join(0.0)
+    assert view.report(Reporting, 0.5, 1.0).map is None
+    coordinator.join(101, {"role": "params", "address": "there:1"}, 1.0)
+    coordinator.join(7, {"role": "replica", "facts": FACTS}, 1.0)
+    assert view.report(Reporting, 0.5, 1.1).map is not None
+    assert view.report(Reporting, 0.5, 1.2) is None
+
+
 def test_a_server_that_took_leave_of_itself_joins_again():
     coordinator = Coordinator(run=5, expected=1)
     view = HostedRun(coordinator, 100, "here:1")

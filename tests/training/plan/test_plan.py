@@ -88,6 +88,26 @@ def test_cores_that_cannot_be_divided_as_asked_are_told(monkeypatch, cores, repl
     assert [text[: len(start)] for text, start in zip(told, said, strict=True)] == said
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"momentum": 0.5, "beta1": 0.8},
+            "momentum and beta1: no effect, since the formula of the optimizer sgd has none",
+        ),
+        ({"momentum": 0.5, "optimizer": "momentum"}, None),
+        ({"momentum": 0.5, "optimizer": "v = momentum * v + g; w - lr * v"}, None),
+        ({"optimizer": "sgd"}, None),
+    ],
+)
+def test_numbers_that_an_optimizer_does_not_have_are_told(settings, said):
+    told = []
+    given = {"model": list(LAYERS), "data": make_images(400, 1), **settings}
+    with pytest.raises(CompilingError):
+        plan.make_plan(given, lambda event: told.append(getattr(event, "text", None)))
+    assert [text for text in told if text and "no effect" in text] == ([said] if said else [])
+
+
 def test_what_is_right_comes_to_the_kernels():
     assert not issubclass(CompilingError, AdamError)
     with pytest.raises(CompilingError):

@@ -36,6 +36,16 @@ def test_images_are_counted_from_one_answer_to_a_later_one_across_the_ends_of_ep
     assert more.trained_since(later) < 0
 
 
+def test_images_are_counted_on_when_the_end_of_an_epoch_is_no_longer_named():
+    """An elected coordinator had been told of all images of the epoch before it could end it."""
+    counted = News({**facts(0), "trained": 100, "failed": 3})
+    ended = counted.followed_by({**facts(1, 0), "trained": 0, "failed": 0}, 0)
+    assert ended.trained_since(counted) == 0
+    opened = ended.followed_by(facts(1), 1)
+    assert opened.trained_since(counted) == 39
+    assert opened.followed_by(facts(2, 1), 1).trained_since(counted) == 98 + 39
+
+
 def test_of_an_epoch_that_goes_on_nothing_is_skipped_yet():
     assert News(facts(0)).sums(0) == Sums(39, 0, 1)
     assert News(facts(0)).trained(0) == 40
