@@ -147,6 +147,8 @@ LAYERS = {
     **dict.fromkeys(("sum", "plus", "eltwise", "addition"), "add"),
     **dict.fromkeys(("resblock", "residualblock", "basicblock", "bottleneck", "skip", "shortcut"), "residual"),
     **dict.fromkeys(("bn", "norm", "batchnorm1d", "batchnorm2d", "batchnormalization"), "batch_norm"),
+    **dict.fromkeys(("gn", "groupnormalization"), "group_norm"),
+    **dict.fromkeys(("ln", "layernormalization"), "layer_norm"),
     **dict.fromkeys(("lrelu", "leaky", "prelu"), "leaky_relu"),
     **dict.fromkeys(("swish", "silu"), "silu"), "hswish": "hard_swish",
     "reshape": "flatten", "logsoftmax": "softmax", "dropout2d": "dropout", "logistic": "sigmoid",
@@ -157,7 +159,7 @@ LAYER_SETTINGS = {
     **dict.fromkeys(("outfeatures", "neurons", "nodes", "hidden", "width", "outputs", "numunits", "dim"), "units"),
     **dict.fromkeys(("p", "prob", "probability", "ratio", "droprate"), "rate"),
     **dict.fromkeys(("step", "subsample"), "stride"),
-    **dict.fromkeys(("pad", "border"), "padding"), "usebias": "bias", "eps": "epsilon",
+    **dict.fromkeys(("pad", "border"), "padding"), "usebias": "bias", "eps": "epsilon", "numgroups": "groups",
     **dict.fromkeys(("skip", "identity", "downsample"), "shortcut"),
     "k0": "offset", "bias0": "offset",
 }  # fmt: skip

@@ -30,6 +30,8 @@ TESTED_BY = {
     "params.server.elected_run": "params/test_elected.py",
     "api": "system/test_parents.py",
     "clash": "system/test_own_files.py",
+    "kernels.exponential": "kernels/test_gate.py",
+    "network.norms": "network/test_graph.py",
     "cli.inspect": "cli/test_cli.py",
     "cli.keygen": "cli/test_cli.py",
     "cli.main": "cli/test_cli.py",

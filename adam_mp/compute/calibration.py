@@ -22,7 +22,7 @@ def calibrate(context: TrainingContext, batches: Iterable[np.ndarray]) -> int:
     nothing changes.
     """
     norms = [operation for operation in context.operations if isinstance(operation, BatchNormalization)]
-    images, sums = 0, [np.zeros((2, len(norm.mean))) for norm in norms]
+    images, sums = 0, [np.zeros((2, len(norm.known_mean))) for norm in norms]
     for batch in batches:
         if not len(batch):
             continue

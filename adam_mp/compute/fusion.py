@@ -14,12 +14,14 @@ from adam_mp.network.graph import INPUT
 from adam_mp.network.joins import Add
 from adam_mp.network.layer import Layer, Shape
 from adam_mp.network.network import Network
+from adam_mp.network.norms import BatchNorm, GroupNorm
 
 _FOLLOWERS: dict[type[Layer], tuple[type[Layer], ...]] = {
     kinds.Conv: (kinds.ReLU, kinds.MaxPool),  # they commute, so either may come first
     kinds.MaxPool: (kinds.ReLU,),
     kinds.Dense: (kinds.ReLU,),
-    kinds.BatchNorm: (kinds.ReLU,),
+    BatchNorm: (kinds.ReLU,),
+    GroupNorm: (kinds.ReLU,),
     Add: (kinds.ReLU,),
 }
 
@@ -52,7 +54,7 @@ class Group:
     @property
     def batchwise(self) -> bool:
         """Whether each image's output depends on the whole batch."""
-        return isinstance(self.layers[0], kinds.BatchNorm)
+        return isinstance(self.layers[0], BatchNorm)
 
     @property
     def input_shape(self) -> Shape:

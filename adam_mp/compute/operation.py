@@ -120,6 +120,11 @@ def rows(array: np.ndarray) -> np.ndarray:
     return array.reshape(-1, array.shape[-1])
 
 
+def pixels(array: np.ndarray) -> np.ndarray:
+    """View [n, ..., c] as [n, pixels, c]."""
+    return array.reshape(len(array), -1, array.shape[-1])
+
+
 def strided(count: int, step: int) -> np.ndarray:
     """Return [0, step, 2 step, ...], int64 [count]: the offsets of a plain matrix's rows or columns, for a product."""
     return np.arange(count, dtype=np.int64) * step

@@ -11,12 +11,13 @@ import numpy as np
 from adam_mp.compute.convolution import Convolution
 from adam_mp.compute.fusion import Group
 from adam_mp.compute.joining import SideBySide, Sum
-from adam_mp.compute.normalizing import BatchNormalization
-from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, product_panel, rows, strided
+from adam_mp.compute.normalizing import BatchNormalization, GroupNormalization, LayerNormalization
+from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, pixels, product_panel, rows, strided
 from adam_mp.kernels import activation, conv, crop, dense, dropout, gate, global_pool, normalization, pool
 from adam_mp.network import layers as kinds
 from adam_mp.network.joins import Add, Concat
 from adam_mp.network.layer import Layer
+from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
 
 Kernels = Mapping[type[Layer], tuple[Callable[..., None], Callable[..., None]]]  # layer: (forward, backward)
 _WIDE = 64  # from this number of outputs, a dense layer has special kernels for few images
@@ -260,22 +261,17 @@ class GlobalAverage(Operation):
     reads_inputs = reads_output = False
 
     def forward(self, span: Span, training: bool) -> list[Call]:
-        return [(global_pool.global_average_forward, (_pixels(span.x), span.out))]
+        return [(global_pool.global_average_forward, (pixels(span.x), span.out))]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
             return []
-        return [(global_pool.global_average_backward, (span.error, _pixels(span.x_error)))]
+        return [(global_pool.global_average_backward, (span.error, pixels(span.x_error)))]
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
     """View [n, ...] as [n, features]."""
     return array.reshape(len(array), -1)
-
-
-def _pixels(array: np.ndarray) -> np.ndarray:
-    """View [n, height, width, c] as [n, pixels, c]."""
-    return array.reshape(len(array), -1, array.shape[-1])
 
 
 OPERATIONS: dict[type[Layer], type[Operation]] = {
@@ -296,5 +292,7 @@ OPERATIONS: dict[type[Layer], type[Operation]] = {
     kinds.GELU: Gate,
     kinds.Dropout: DropoutMask,
     kinds.LocalResponseNorm: LocalResponse,
-    kinds.BatchNorm: BatchNormalization,
+    GroupNorm: GroupNormalization,
+    LayerNorm: LayerNormalization,
+    BatchNorm: BatchNormalization,
 }

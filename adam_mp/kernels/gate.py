@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from adam_mp.kernels.compilation import kernel
+from adam_mp.kernels.exponential import error_function, exponential
 
 _ROOT_HALF = math.sqrt(0.5)
 _DENSITY = 1.0 / math.sqrt(2.0 * math.pi)  # of the normal distribution at 0
@@ -72,7 +73,7 @@ def silu_forward(x, out):
     """`out = x / (1 + exp(-x))`."""
     one = x.dtype.type(1)
     for i in range(x.size):
-        out[i] = x[i] / (one + math.exp(-x[i]))
+        out[i] = x[i] / (one + exponential(-x[i]))
 
 
 @kernel("void(R[::1], R[::1], R[::1])")
@@ -80,7 +81,7 @@ def silu_backward(error, x, x_error):
     """`x_error = error * s * (1 + x * (1 - s))`, where `s = 1 / (1 + exp(-x))`."""
     one = x.dtype.type(1)
     for i in range(error.size):
-        share = one / (one + math.exp(-x[i]))
+        share = one / (one + exponential(-x[i]))
         x_error[i] = error[i] * share * (one + x[i] * (one - share))
 
 
@@ -89,7 +90,7 @@ def gelu_forward(x, out):
     """`out = x * P(x)`, where P is the normal distribution: `(1 + erf(x / sqrt(2))) / 2`."""
     half, one, root = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(_ROOT_HALF)
     for i in range(x.size):
-        out[i] = x[i] * half * (one + math.erf(x[i] * root))
+        out[i] = x[i] * half * (one + error_function(x[i] * root))
 
 
 @kernel("void(R[::1], R[::1], R[::1])")
@@ -98,5 +99,5 @@ def gelu_backward(error, x, x_error):
     half, one, root = x.dtype.type(0.5), x.dtype.type(1), x.dtype.type(_ROOT_HALF)
     density = x.dtype.type(_DENSITY)
     for i in range(error.size):
-        share = half * (one + math.erf(x[i] * root))
-        x_error[i] = error[i] * (share + x[i] * density * math.exp(-half * x[i] * x[i]))
+        share = half * (one + error_function(x[i] * root))
+        x_error[i] = error[i] * (share + x[i] * density * exponential(-half * x[i] * x[i]))

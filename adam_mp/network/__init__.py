@@ -1,9 +1,9 @@
 """What a network is: a graph of layers with shapes and counts. Pure descriptions that own no arrays.
 
-`layer` is what all layers have, `layers` describes each kind. `joins` holds nodes with names and the layers that have
-branches; `graph` makes one row of nodes of them, and `network` checks that they fit. `tables` turns layers into tables
-and back. `description` makes networks from names, TOML files and functions, and writes and reads JSON. `zoo` holds the
-named networks. `initialization` draws first weights.
+`layer` is what all layers have; `layers` and `norms` describe each kind. `joins` holds nodes with names and the layers
+that have branches; `graph` makes one row of nodes of them, and `network` checks that they fit. `tables` turns layers
+into tables and back. `description` makes networks from names, TOML files and functions, and writes and reads JSON.
+`zoo` holds the named networks. `initialization` draws first weights.
 
 May import: `errors`.
 """
@@ -13,7 +13,6 @@ from adam_mp.network.layer import Layer
 from adam_mp.network.layers import (
     GELU,
     AveragePool,
-    BatchNorm,
     Conv,
     Dense,
     Dropout,
@@ -31,6 +30,7 @@ from adam_mp.network.layers import (
     Tanh,
 )
 from adam_mp.network.network import Network
+from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
 
 __all__ = [
     "Add",
@@ -43,8 +43,10 @@ __all__ = [
     "Flatten",
     "GELU",
     "GlobalAveragePool",
+    "GroupNorm",
     "HardSwish",
     "Layer",
+    "LayerNorm",
     "LeakyReLU",
     "LocalResponseNorm",
     "MaxPool",

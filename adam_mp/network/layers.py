@@ -9,6 +9,7 @@ from typing import ClassVar
 from adam_mp.errors import NetworkError, shown
 from adam_mp.network.joins import Add, Concat, Residual
 from adam_mp.network.layer import UNWRITTEN, Layer, Shape, check_flag, check_image, check_positive
+from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
 
 
 def _windows(shape: Shape, size: int, stride: int, padding: int) -> tuple[int, int]:
@@ -274,31 +275,6 @@ class LocalResponseNorm(Layer):
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchNorm(Layer):
-    """`(x - mean) / sqrt(variance + epsilon) * scale + shift`, each of them per channel (Ioffe and Szegedy 2015).
-
-    While training, mean and variance are those of the batch, over all its pixels; else those of the training images.
-    Parameters: scale and shift, `(channels,)`. Statistics: mean and variance, `(channels,)`.
-    """
-
-    kind: ClassVar[str] = "batch_norm"
-    epsilon: float = 1e-5
-
-    def __post_init__(self) -> None:
-        if isinstance(self.epsilon, bool) or not isinstance(self.epsilon, (int, float)) or not self.epsilon > 0:
-            raise NetworkError(f"batch_norm: epsilon is {shown(self.epsilon)}; expected a positive number")
-
-    def parameters(self, shape: Shape) -> dict[str, Shape]:
-        return {"scale": shape[-1:], "shift": shape[-1:]}
-
-    def first(self, parameter: str) -> float:
-        return 1.0 if parameter == "scale" else 0.0
-
-    def statistics(self, shape: Shape) -> dict[str, Shape]:
-        return {"mean": shape[-1:], "variance": shape[-1:]}
-
-
-@dataclasses.dataclass(frozen=True)
 class Flatten(Layer):
     """Images to flat values, in the order (y, x, channel)."""
 
@@ -328,6 +304,8 @@ KINDS: dict[str, type[Layer]] = {
         Dropout,
         LocalResponseNorm,
         BatchNorm,
+        GroupNorm,
+        LayerNorm,
         Flatten,
         Add,
         Concat,

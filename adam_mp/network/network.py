@@ -42,6 +42,8 @@ class Network:
                 raise NetworkError(
                     f"{node.name} stands inside network {self.name!r}; only the last layer may be softmax"
                 )
+        if not self.parameters:
+            raise NetworkError(f"network {self.name!r} has no layer with weights, so that nothing can be trained")
         if self.classes < 2:  # `classes` computes all shapes, and raises here if two layers do not fit
             raise NetworkError(f"network {self.name!r} ends with {self.classes} score; expected at least 2 classes")
 

@@ -11,7 +11,6 @@ from adam_mp.errors import NetworkError
 from adam_mp.network.joins import Part, Residual
 from adam_mp.network.layer import Layer, Shape
 from adam_mp.network.layers import (
-    BatchNorm,
     Conv,
     Dense,
     Dropout,
@@ -21,6 +20,7 @@ from adam_mp.network.layers import (
     ReLU,
     Softmax,
 )
+from adam_mp.network.norms import BatchNorm
 
 _Inner = Callable[[int, int], "list[Part]"]  # (channels, stride) -> layers of a residual block
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from adam_mp.errors import several, spoken
 from adam_mp.memory.segment import megabytes
 from adam_mp.memory.staleness import LABELS, quantile
+from adam_mp.network.graph import INPUT
 from adam_mp.process.interruption import EXIT_CODES
 from adam_mp.process.output import one_line
 
@@ -58,7 +59,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 def network_table(network: Network) -> str:
     """Return a table of a network's layers with shapes, parameters and connections."""
     rows = [("layer", "", "output", "parameters", "connections")]
-    (before,) = network.nodes[0].inputs or ("",)
+    before = INPUT
     for node, shape_in, shape_out, connections in zip(
         network.nodes, network.input_shapes, network.shapes[1:], network.connection_counts, strict=True
     ):

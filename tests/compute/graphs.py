@@ -14,7 +14,6 @@ from adam_mp import Add, Concat, Dense, Dropout, Flatten, GlobalAveragePool, Max
 from adam_mp.network.layers import (
     GELU,
     AveragePool,
-    BatchNorm,
     Conv,
     HardSwish,
     LeakyReLU,
@@ -25,6 +24,7 @@ from adam_mp.network.layers import (
     Softmax,
     Tanh,
 )
+from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
 
 SHAPE, CLASSES = (7, 6, 2), 3
 
@@ -79,7 +79,10 @@ class _Writer:
         if kind == "batch":
             return [BatchNorm(self.pick(1e-5, 0.1)), *([ReLU()] * self.pick(0, 1) * (not self.smooth))], shape
         if kind == "norm":
-            return [LocalResponseNorm(3, 0.5, 0.75, 1.0)], shape
+            norms = [LocalResponseNorm(3, 0.5, 0.75, 1.0)]
+            norms += [GroupNorm(groups, 0.3) for groups in {1, channels} if groups < height * width * channels]
+            norms += [LayerNorm(0.3)] * (channels > 1)
+            return [self.pick(*norms), *([ReLU()] * self.pick(0, 1) * (not self.smooth))], shape
         if kind == "residual":
             inner, after = self.row(shape, depth - 1, keeps=True)
             shortcut = [] if after == shape else [Conv(after[2], 1, bias=False)]
@@ -109,7 +112,7 @@ class _Writer:
                 width = self.pick(2, 5)
                 parts.append(Dense(width, self.pick(True, False)))
             elif kind == "batch":
-                parts.append(BatchNorm())
+                parts.append(self.pick(BatchNorm(), *([GroupNorm(1, 0.3), LayerNorm(0.3)] * (width > 1))))
             elif kind == "residual":
                 inner, _ = self.flat_row(width, depth - 1)
                 parts.append(Residual([*inner, Dense(width)], self.pick([], [Tanh()])))
@@ -177,6 +180,12 @@ def _plain(layer, inputs, own):
         axes = tuple(range(x.ndim - 1))
         normal = (x - x.mean(axis=axes)) / np.sqrt(x.var(axis=axes) + layer.epsilon)
         return normal * own["scale"] + own["shift"]
+    if isinstance(layer, (GroupNorm, LayerNorm)):
+        parts = x.reshape(*x.shape[:-1], getattr(layer, "groups", 1), -1)
+        axes = (*range(1, x.ndim - 1), x.ndim) if isinstance(layer, GroupNorm) else (x.ndim,)
+        mean, variance = (way(parts, axis=axes, keepdims=True) for way in (np.mean, np.var))
+        normal = ((parts - mean) / np.sqrt(variance + layer.epsilon)).reshape(x.shape)
+        return normal * own["scale"] + own["shift"]
     if isinstance(layer, LocalResponseNorm):
         padded = np.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(layer.size // 2,) * 2])
         sums = sum(padded[..., k : k + x.shape[-1]] for k in range(layer.size))
@@ -223,6 +232,12 @@ def _torch_layer(torch, layer, inputs, own):
         return functional.conv2d(x, weight, own.get("bias"), layer.stride, padding)
     if isinstance(layer, Dense):
         return functional.linear(x.flatten(1), own["weight"].T, own.get("bias"))
+    if isinstance(layer, GroupNorm):
+        return functional.group_norm(x, layer.groups, own["scale"], own["shift"], layer.epsilon)
+    if isinstance(layer, LayerNorm):
+        last = x.movedim(1, -1)
+        normal = functional.layer_norm(last, last.shape[-1:], own["scale"], own["shift"], layer.epsilon)
+        return normal.movedim(-1, 1).contiguous()
     if isinstance(layer, BatchNorm):
         return functional.batch_norm(x, None, None, own["scale"], own["shift"], training=True, eps=layer.epsilon)
     return {

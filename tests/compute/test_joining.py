@@ -27,7 +27,8 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.fusion import fuse
 from adam_mp.compute.gradient_check import gradient_error
-from adam_mp.network.layers import AveragePool, BatchNorm, Tanh
+from adam_mp.network.layers import AveragePool, Tanh
+from adam_mp.network.norms import BatchNorm
 from tests.compute.graphs import data_for, networks, numpy_scores, torch_gradients, weights_for
 
 BLOCKS = st.sampled_from([1, 2, 3, 5])

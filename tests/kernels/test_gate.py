@@ -36,3 +36,18 @@ def test_divergence_shows(name):
     more = (np.float32(0.1),) if name == "leaky" else ()
     getattr(gate, f"{name}_forward")(np.full(1, np.nan, np.float32), out, *more)
     assert np.isnan(out[0])
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu"])
+def test_polynomials_of_float32_are_as_exact_as_it_is(name):
+    x = np.concatenate([np.linspace(-20, 20, 5000), [-1000.0, -88.0, 88.5, 1000.0]]).astype(np.float32)
+    out, x_error = np.zeros_like(x), np.zeros_like(x)
+    getattr(gate, f"{name}_forward")(x, out)
+    with np.errstate(over="ignore"):
+        exact = FORMULAS[name](x.astype(np.float64))
+    np.testing.assert_allclose(out, exact, rtol=1e-6, atol=3e-6)
+    getattr(gate, f"{name}_backward")(np.ones_like(x), x, x_error)
+    near = np.abs(x) < 15
+    wide = x[near].astype(np.float64)
+    slope = (FORMULAS[name](wide + 1e-6) - FORMULAS[name](wide - 1e-6)) / 2e-6
+    np.testing.assert_allclose(x_error[near], slope, atol=5e-6)

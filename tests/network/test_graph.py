@@ -15,6 +15,8 @@ from adam_mp import (
     Dense,
     Flatten,
     GlobalAveragePool,
+    GroupNorm,
+    LayerNorm,
     MaxPool,
     Network,
     Node,
@@ -207,3 +209,19 @@ def test_the_page_of_networks_has_every_kind():
     for kind, layer in KINDS.items():
         assert f"`{kind}`" in page
         assert f"`{layer.__name__}`" in page
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([Flatten(), Dense(8), GroupNorm(8)], r"group_norm1 .*8 groups of one value, whose variance is 0"),
+        ([LayerNorm()], r"layer_norm1 .*there is one channel"),
+        ([Conv(6, 3), GroupNorm(groups=4)], r"group_norm1 .*cannot divide 6 channels into 4 groups"),
+        ([lambda: GroupNorm(epsilon=0)], r"group_norm: epsilon is 0; expected a positive number"),
+        ([lambda: GroupNorm(groups=0)], r"group_norm: groups is 0; expected a whole number of at least 1"),
+        ([lambda: LayerNorm("a")], r"layer_norm: epsilon is 'a'; expected a positive number"),
+    ],
+)
+def test_norms_that_cannot_be(layers, words):
+    with pytest.raises(NetworkError, match=words):
+        Network.build([*(each() if callable(each) else each for each in layers), *END], (8, 8, 1), 3)

@@ -69,12 +69,12 @@ def test_it_is_resumed_bit_for_bit_and_evaluated(here, small_data, tmp_path):
     assert json.loads(evaluated.out)["accuracy"] == ended.summary["test_accuracy"]
 
 
-def test_batches_of_one_value_a_channel_are_refused(here, small_data, tmp_path):
+def test_batches_of_one_are_refused(here, small_data, tmp_path):
     path = tmp_path / "norms.toml"
-    path.write_text(TOML.replace('type = "flatten"', 'type = "global_average_pool"\n[[layers]]\ntype = "batch_norm"'))
+    path.write_text(TOML)
     ended = here("train", "--data", str(small_data), "--model", str(path), "--batch-size", "1")
     assert ended.code == 2
-    assert "batch_norm2 has one value a channel" in ended.err
+    assert "batch_norm1 takes mean and variance of a batch, but --batch-size is 1; give at least 2" in ended.err
     assert "give a larger batch" in ended.err
 
 
@@ -88,3 +88,23 @@ def test_replicas_measure_for_their_own_weights(here, small_data, tmp_path):
     assert ended.code == 0, ended.err
     assert ended.summary["test_accuracy"] > 0.7
     assert (adam_mp.load(tmp_path / "run").weights["batch_norm1.variance"] > 0).all()
+
+
+def test_training_images_that_cannot_be_read_are_no_statistics(tmp_path):
+    """Norms would else keep those of older weights, or of none."""
+
+    class Images:
+        classes = ("a", "b")
+
+        def __init__(self):
+            self.images, self.targets = make_images(96, 1)[0], [number % 2 for number in range(96)]
+
+        def __len__(self):
+            return 96
+
+        def __getitem__(self, number):
+            raise OSError("the disk is gone")
+
+    with pytest.raises(adam_mp.AdamError, match=r"can be read|cannot be read"):
+        adam_mp.train([Conv(4, 3), BatchNorm(), ReLU(), GlobalAveragePool(), Dense(), Softmax()], Images(), cores=1,
+                      epochs=1, validation=0.0, quiet=True, run_dir=tmp_path / "run")  # fmt: skip

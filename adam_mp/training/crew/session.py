@@ -18,7 +18,7 @@ import numpy as np
 from adam_mp.data.reading.dataset import epoch_order
 from adam_mp.errors import DataError, several
 from adam_mp.kernels.atomic import observe
-from adam_mp.memory.board import IDLE, TEST, VALIDATE
+from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
@@ -76,7 +76,7 @@ class Session:
         self.plan, self._interruption, self._notice, self._keeps = plan, interruption, notice, keeps
         self._exchanging, self._others = exchanging, others
         self._sequence = self._evaluations = 0
-        self._evaluated_at = -1  # how many updates the weights had that were evaluated last
+        self._is_evaluating = False  # whether no order to train came since the last evaluation began
 
     def __enter__(self) -> Session:
         with contextlib.ExitStack() as ends:
@@ -145,6 +145,7 @@ class Session:
 
     def order(self, kind: int) -> None:
         """Write an order for all workers and the synchronizer on the board."""
+        self._is_evaluating &= kind != TRAIN
         self._sequence = self.memory.board.give_order(kind)
 
     def behind(self) -> frozenset[int]:
@@ -209,27 +210,40 @@ class Session:
 
     def _open_chunks(self, chunks: int) -> None:
         self._evaluations += 1
-        self._evaluated_at = self.store.read_updates()
+        self._is_evaluating = True
         self.memory.evaluation.open(self._evaluations, np.zeros(chunks, np.uint8))
 
-    def statistics(self) -> dict[str, np.ndarray]:
+    def statistics(self, step: Callable[[], None]) -> dict[str, np.ndarray]:
         """Return a copy of the statistics of norms for the present weights, by name. Workers must be idle.
 
-        They measure them in each evaluation. If these weights were not evaluated, they are asked for them now.
+        They measure them in each evaluation. If these weights were not evaluated, they are asked for them now; `step`
+        is called at short intervals meanwhile. Raises DataError if no training image can be read.
         """
         arrays, network = self.memory.arrays, self.plan.network
-        measures = arrays.get(SAMPLES, np.zeros(0)).size > 0
-        if measures and not (self._evaluated_at == self.store.read_updates() and self._is_calibrated()):
+        if self._measures_statistics and not (self._is_evaluating and self._is_calibrated()):
             self._open_chunks(0)
             self.order(TEST)
             while not self._is_calibrated():
-                self.step()
+                step()
                 time.sleep(EVALUATION_LOOK)
-            self.pause(self.step)
+            self.pause(step)
+        self._check_calibrated()
         return {name: view.copy() for name, view in statistics_in(arrays, network).items()}
+
+    @property
+    def _measures_statistics(self) -> bool:
+        return self.memory.arrays.get(SAMPLES, np.zeros(0)).size > 0
 
     def _is_calibrated(self) -> bool:
         return int(observe(self.memory.arrays[CALIBRATED], 0)) == self._evaluations
+
+    def _check_calibrated(self) -> None:
+        if self._measures_statistics and self.memory.arrays[CALIBRATED][1] == 0:
+            samples = self.memory.arrays[SAMPLES]
+            raise DataError(
+                f"none of the {len(samples)} training images by which norms are measured can be read; such as "
+                f"{self.plan.data.dataset.place(int(samples[0]))}"
+            )
 
     def is_evaluated(self) -> bool:
         """Tell whether all chunks are evaluated."""
@@ -237,6 +251,7 @@ class Session:
 
     def evaluated(self, part: str) -> tuple[float, float]:
         """Return (mean loss, accuracy) of a part that is evaluated. Raises DataError if no sample could be read."""
+        self._check_calibrated()
         chunks = len(self.memory.evaluation.states())
         losses, right, images = self.memory.results[:chunks].sum(axis=0)
         if images == 0:

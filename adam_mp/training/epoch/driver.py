@@ -279,7 +279,8 @@ class Driver:
 
     def model(self, place: Tensors | None = None) -> Model:
         """Return the present weights as a model; they are copied into the arrays of `place`, if it is given."""
-        return take_model(self.plan, self.session.store, self.session.statistics(), self.figures, place)
+        statistics = self.session.statistics(lambda: self._step_run(False))
+        return take_model(self.plan, self.session.store, statistics, self.figures, place)
 
 
 def _time_to_look(seconds: float, done: float) -> float:

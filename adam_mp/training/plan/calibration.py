@@ -1,8 +1,8 @@
 """The shared arrays by which a run's processes agree on the statistics of norms (`compute/calibration.py`).
 
 `calibrated_on` int64 [k] has the numbers of training samples, `statistics` float32 the statistics in the layout of
-`Network.statistics`, `calibrated` int64 [1] the number of the evaluation in which a worker has last written them. All
-workers write the same numbers: from the same weights, samples and kernels.
+`Network.statistics`, `calibrated` int64 [2] the number of the evaluation in which a worker has last written them, and
+by how many images. All workers write the same numbers: from the same weights, samples and kernels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def calibration_fields(network: Network, training: np.ndarray, known: bool) -> d
         return {}
     return {
         SAMPLES: ("<i8", (0 if known else min(_IMAGES, len(training)),)),
-        STATISTICS: ("<f4", (Layout.of(network.statistics).size,)), CALIBRATED: ("<i8", (1,)),
+        STATISTICS: ("<f4", (Layout.of(network.statistics).size,)), CALIBRATED: ("<i8", (2,)),
     }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def fill_calibration(
         return
     samples = arrays[SAMPLES]
     samples[...] = training[np.arange(len(samples)) * len(training) // max(len(samples), 1)]
-    arrays[CALIBRATED][0] = -1
+    arrays[CALIBRATED][:] = -1
     for name, view in statistics_in(arrays, network).items():
         view[...] = known[name] if known is not None else 0
 

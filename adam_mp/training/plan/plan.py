@@ -264,10 +264,10 @@ def _check_network(settings: TrainSettings, network: Network, optimizer: Optimiz
     check_space(sum(need.values()), f"network {network.name!r}", None, need)
     choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # only for its SettingsError
     for node, shape in zip(network.nodes, network.input_shapes, strict=True):
-        if node.layer.statistics(shape) and settings.batch_size * math.prod(shape[:-1]) < 2:
+        if node.layer.statistics(shape) and settings.batch_size < 2:
             raise SettingsError(
-                f"{node.name} has one value a channel, of which it cannot take the variance, with --batch-size "
-                f"{settings.batch_size}; give a larger batch"
+                f"{node.name} takes mean and variance of a batch, but --batch-size is {settings.batch_size}; give at "
+                "least 2, better 16"
             )
 
 

@@ -52,7 +52,8 @@ class Evaluator:
         samples = arrays.get(SAMPLES, np.zeros(0, np.int64))
         if len(samples):
             parts = (samples[start : start + batch] for start in range(0, len(samples), batch))
-            calibrate(self._context, (self._images[: self._fill(part)] for part in parts))
+            images = calibrate(self._context, (self._images[: self._fill(part)] for part in parts))
+            publish(arrays[CALIBRATED], 1, images)
             publish(arrays[CALIBRATED], 0, round_number)
         self._calibrated = round_number
 
