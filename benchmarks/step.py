@@ -18,7 +18,8 @@ from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
 
 INPUTS = {"mnist": ((28, 28, 1), 10), "lenet": ((28, 28, 1), 10), "mlp": ((28, 28, 1), 10),
-          "alexnet": ((224, 224, 3), 1000)}  # fmt: skip
+          "alexnet": ((224, 224, 3), 1000), "resnet18": ((224, 224, 3), 1000),
+          "resnet20": ((32, 32, 3), 10)}  # fmt: skip
 
 
 def zoo_network(model: str) -> Network:

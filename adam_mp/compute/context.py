@@ -76,7 +76,7 @@ class TrainingContext:
         # Blocks of nearly equal size: a small last block would take more time an image than the others.
         self.block = math.ceil(batch / math.ceil(batch / self.choices.block))
         self.totals = np.zeros(2)
-        groups = list(fuse(network, self.choices.ways_back))
+        groups = fuse(network, self.choices.ways_back)
         self._roots = flat_roots(groups)
         self._operations: list[Operation] = [
             OPERATIONS[type(group.layers[0])](
@@ -129,8 +129,8 @@ class TrainingContext:
     def factors(self, tensor: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (inputs [n, m], errors [n, k]) of a dense layer of the tail, from the last backward pass.
 
-        `images` [n, ...] are those of its program.
-        `tensor` names the layer's weight, whose gradient is `inputs.T @ errors`.
+        `images` [n, ...] are those of its program. `tensor` names the layer's weight, whose gradient is `inputs.T @
+        errors`.
         """
         for operation in self._operations:
             group = operation.group

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from adam_mp.network import layers as kinds
+from adam_mp.network.joins import Add, Concat, Join
 from adam_mp.network.layer import Layer
 from adam_mp.network.network import Network
 
@@ -17,44 +19,89 @@ torch.set_num_threads(1)
 LAYOUTS = {"channels_first": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def torch_twin(network: Network, weights: dict[str, np.ndarray]) -> nn.Sequential:
+def torch_twin(network: Network, weights: dict[str, np.ndarray]) -> nn.Module:
     """Return the same network, less the softmax that its loss has, with a copy of `weights`."""
-    modules: list[nn.Module] = []
-    image: tuple[int, ...] | None = None  # the shape that was flattened, for the next dense layer
-    for name, layer, before in zip(network.names, network.layers[:-1], network.shapes, strict=False):
+    row = all(node.inputs == (before,) for node, before in zip(network.nodes, ("input", *network.names), strict=False))
+    modules: dict[str, nn.Module] = {}
+    image: tuple[int, ...] | None = None  # in a row: the shape that was flattened, for the next dense layer
+    for name, node, before in zip(network.names, network.nodes[:-1], network.input_shapes, strict=False):
+        own = {key.partition(".")[2]: value for key, value in weights.items() if key.startswith(f"{name}.")}
+        layer = node.layer
         if isinstance(layer, kinds.Conv):
-            conv = nn.Conv2d(before[2], layer.channels, layer.size, layer.stride, layer.padding)
-            weight = weights[f"{name}.weight"].reshape(layer.size, layer.size, before[2], layer.channels)
-            _fill(conv, weight.transpose(3, 2, 0, 1), weights[f"{name}.bias"])
-            modules.append(conv)
+            conv = nn.Conv2d(before[2], layer.channels, layer.size, layer.stride, layer.margin, bias=layer.bias)
+            weight = own["weight"].reshape(layer.size, layer.size, before[2], layer.channels)
+            modules[name] = _fill(conv, weight.transpose(3, 2, 0, 1), own.get("bias"))
         elif isinstance(layer, kinds.Dense):
-            dense = nn.Linear(math.prod(before), layer.units or network.classes)
-            weight = weights[f"{name}.weight"]
+            dense = nn.Linear(math.prod(before), layer.units or network.classes, bias=layer.bias)
+            weight = own["weight"]
             if image is not None:  # our images are flattened channels last, PyTorch's channels first
                 weight = weight.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(weight.shape)
                 image = None
-            _fill(dense, weight.T, weights[f"{name}.bias"])
-            modules.append(dense)
+            modules[name] = _fill(dense, weight.T, own.get("bias"))
+        elif isinstance(layer, kinds.BatchNorm):
+            norm = (nn.BatchNorm2d if len(before) == 3 else nn.BatchNorm1d)(before[-1], layer.epsilon)
+            modules[name] = _fill(norm, own["scale"], own["shift"])
         elif isinstance(layer, kinds.Flatten):
-            image = before
-            modules.append(nn.Flatten())
-        else:
-            modules.append(_plain_module(layer))
-    return nn.Sequential(*modules)
+            image = before if row else None
+            modules[name] = nn.Flatten() if row else _FlattenLast()
+        elif not isinstance(layer, Join):
+            modules[name] = _plain_module(layer)
+    return nn.Sequential(*modules.values()) if row else _Graph(network, modules)
+
+
+class _FlattenLast(nn.Module):
+    """Images to flat values in our order: channels last."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return [n, h * w * c] for [n, c, h, w]."""
+        return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1)
+
+
+class _Graph(nn.Module):
+    """The nodes of a network in their order; `modules` has those that are no sum or concatenation."""
+
+    def __init__(self, network: Network, modules: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.nodes, self.inner = network.nodes, nn.ModuleDict(modules)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the scores [n, classes] for images [n, c, h, w]."""
+        values = {"input": x}
+        for node in self.nodes[:-1]:
+            inputs = [values[name] for name in node.inputs or ()]
+            if isinstance(node.layer, Concat):
+                values[str(node.name)] = torch.cat(inputs, 1)
+            elif isinstance(node.layer, Add):
+                values[str(node.name)] = sum(inputs[1:], inputs[0])
+            else:
+                values[str(node.name)] = self.inner[str(node.name)](inputs[0])
+        return values[(self.nodes[-1].inputs or ("input",))[0]]
 
 
 def _plain_module(layer: Layer) -> nn.Module:
     if isinstance(layer, kinds.MaxPool):
-        return nn.MaxPool2d(layer.size, layer.step)
+        return nn.MaxPool2d(layer.size, layer.step, layer.margin)
+    if isinstance(layer, kinds.AveragePool):
+        return nn.AvgPool2d(layer.size, layer.step, layer.margin)
+    if isinstance(layer, kinds.GlobalAveragePool):
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     if isinstance(layer, kinds.Dropout):
         return nn.Dropout(layer.rate)
-    return {kinds.ReLU: nn.ReLU, kinds.Tanh: nn.Tanh, kinds.Sigmoid: nn.Sigmoid}[type(layer)]()
+    if isinstance(layer, kinds.LeakyReLU):
+        return nn.LeakyReLU(layer.slope)
+    return {
+        kinds.ReLU: nn.ReLU, kinds.Tanh: nn.Tanh, kinds.Sigmoid: nn.Sigmoid, kinds.ReLU6: nn.ReLU6, kinds.SiLU: nn.SiLU,
+        kinds.GELU: nn.GELU, kinds.HardSwish: nn.Hardswish,
+    }[type(layer)]()  # fmt: skip
 
 
-def _fill(module: nn.Module, weight: np.ndarray, bias: np.ndarray) -> None:
+def _fill(module: Any, weight: np.ndarray, bias: np.ndarray | None) -> nn.Module:
     with torch.no_grad():
         module.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight)))
-        module.bias.copy_(torch.from_numpy(bias.copy()))
+        if bias is not None:
+            module.bias.copy_(torch.from_numpy(bias.copy()))
+    made: nn.Module = module
+    return made
 
 
 class TorchStep:

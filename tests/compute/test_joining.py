@@ -47,6 +47,8 @@ GRAPHS = {
     "whole images and all pixels": [
         Conv(4, 3), ReLU(), Concat([GlobalAveragePool()], [Flatten(), Dense(5)], [Flatten()])
     ],
+    "padded pooling": [Conv(3, 3), MaxPool(3, 2, 1), ReLU(), Conv(2, 3, padding=1), ReLU(), MaxPool(3, 1, "same")],
+    "padded means": [Conv(3, 3), AveragePool(3, 2, "same"), MaxPool(2, 1, 1), ReLU()],
     "flat": [Flatten(), Dense(6, bias=False), Residual([Dense(6), ReLU(), Dense(6)]), ReLU(), Concat([Dense(2)], [])],
     "sums above a relu": [Conv(3, 3), ReLU(), Residual(ROW, [Conv(3, 1)]), ReLU(), MaxPool(2)],
     "norms": [
@@ -77,6 +79,14 @@ def test_gradients_agree_with_finite_differences(name, block):
     network = build(GRAPHS[name])
     probes = 2 * len(network.parameters)
     assert min(gradient_error(network, seed, 5, KernelChoices(block), probes) for seed in (1, 2)) < 1e-6
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_scores_are_those_of_plain_numpy(name):
+    network = build(GRAPHS[name])
+    _, program, weights, x, _ = bound(network)
+    program.run_forward()
+    np.testing.assert_allclose(program.scores, numpy_scores(network, weights, x), rtol=1e-9, atol=1e-9)
 
 
 @given(networks(smooth=True, dropout=True), st.integers(0, 50), BLOCKS)
