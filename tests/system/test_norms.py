@@ -75,7 +75,6 @@ def test_batches_of_one_are_refused(here, small_data, tmp_path):
     ended = here("train", "--data", str(small_data), "--model", str(path), "--batch-size", "1")
     assert ended.code == 2
     assert "batch_norm1 takes mean and variance of a batch, but --batch-size is 1; give at least 2" in ended.err
-    assert "give a larger batch" in ended.err
 
 
 def test_replicas_measure_for_their_own_weights(here, small_data, tmp_path):
