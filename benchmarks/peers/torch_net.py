@@ -13,6 +13,7 @@ from adam_mp.network import layers as kinds
 from adam_mp.network.joins import Add, Concat, Join
 from adam_mp.network.layer import Layer
 from adam_mp.network.network import Network
+from adam_mp.network.norms import BatchNorm
 
 torch.set_num_threads(1)
 
@@ -38,7 +39,7 @@ def torch_twin(network: Network, weights: dict[str, np.ndarray]) -> nn.Module:
                 weight = weight.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(weight.shape)
                 image = None
             modules[name] = _fill(dense, weight.T, own.get("bias"))
-        elif isinstance(layer, kinds.BatchNorm):
+        elif isinstance(layer, BatchNorm):
             norm = (nn.BatchNorm2d if len(before) == 3 else nn.BatchNorm1d)(before[-1], layer.epsilon)
             modules[name] = _fill(norm, own["scale"], own["shift"])
         elif isinstance(layer, kinds.Flatten):
