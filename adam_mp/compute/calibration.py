@@ -1,7 +1,7 @@
 """What norms know of the training images: mean and variance of their inputs, measured on some of the images.
 
-They follow from the weights alone. So they are no state of a run: nobody sends them, decays them or saves them in a
-checkpoint. They are measured anew for each set of weights that is evaluated or saved as a model.
+They follow from the weights, and from which images are taken. So they are no state of a run: nobody sends them, decays
+them or saves them in a checkpoint. They are measured anew for each set of weights that is evaluated or saved as a model.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def calibrate(context: TrainingContext, batches: Iterable[np.ndarray]) -> int:
         context.program(batch, None, training=False, of_batch=True).run_forward()
         images += len(batch)
         for norm, total in zip(norms, sums, strict=True):
-            mean, variance = norm.of_batch(len(batch))
+            mean, variance = norm.batch_moments(len(batch))
             np.add(total, len(batch) * np.stack((mean, variance + mean * mean)), out=total)
     for norm, total in zip(norms, sums, strict=True):
         if images:
-            mean = total[0] / images
+            mean, norm.knows = total[0] / images, True
             norm.known_mean[...], norm.known_variance[...] = mean, np.maximum(total[1] / images - mean * mean, 0)
     return images

@@ -8,6 +8,7 @@ import numpy as np
 
 from adam_mp.compute.fusion import Group
 from adam_mp.compute.operation import BatchOperation, Call, Operation, Span, Tensors, pixels, rows
+from adam_mp.errors import NetworkError
 from adam_mp.kernels import batch_norm, group_norm
 
 
@@ -15,7 +16,7 @@ class BatchNormalization(BatchOperation):
     """Batch norm: by the statistics of the batch while training, else by those known of the training images.
 
     `known_mean` and `known_variance` are those of the training images: the arrays in `weights` of these names, if there
-    are any, else arrays of its own.
+    are any, else arrays of its own, of which nothing is known before `knows` is True.
     """
 
     reads_output = False
@@ -29,6 +30,7 @@ class BatchNormalization(BatchOperation):
         self.scale_gradient, self.shift_gradient = gradients[f"{name}.scale"], gradients[f"{name}.shift"]
         self.known_mean = weights.get(f"{name}.mean", np.zeros(channels, real))
         self.known_variance = weights.get(f"{name}.variance", np.ones(channels, real))
+        self.knows = f"{name}.mean" in weights and f"{name}.variance" in weights
         self.moments: np.ndarray = np.zeros((2, channels))
         self.sums: np.ndarray = np.zeros((2, channels))  # of errors, of errors times normalised inputs
         self.factors: np.ndarray = np.zeros((6, channels), real)  # scale, offset, mean, 1 / deviation, slope, level
@@ -47,6 +49,8 @@ class BatchNormalization(BatchOperation):
     def forward(self, span: Span, training: bool) -> list[Call]:
         """See Operation; `training` is whether to take the statistics of the batch."""
         calls: list[Call] = []
+        if not training and not self.knows:
+            raise NetworkError(f"{self.group.name} has no statistics: the model lacks its mean and variance")
         if not training and span.first == 0:
             calls.append((np.copyto, (self.moments[0], self.known_mean)))
             calls.append((np.copyto, (self.moments[1], self.known_variance)))
@@ -54,7 +58,7 @@ class BatchNormalization(BatchOperation):
         arrays = (rows(span.x), *self.factors[:2], rows(span.out))
         return [*calls, (batch_norm.scale_channels, (*arrays, self.rectify))]
 
-    def of_batch(self, images: int) -> tuple[np.ndarray, np.ndarray]:
+    def batch_moments(self, images: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (mean, variance), float64 [channels], of the latest batch, of `images`."""
         return self.moments[0].copy(), self.moments[1] / (images * self.pixels)
 

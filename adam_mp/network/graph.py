@@ -18,7 +18,7 @@ from adam_mp.proposals import nearest
 
 INPUT = "input"  # the name of the images
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_DEEPEST = 32  # layers with branches inside each other
+DEEPEST = 32  # layers with branches inside each other
 _PLAIN = (int, float, bool, str, type(None))
 
 
@@ -73,8 +73,8 @@ def map_layers(row: Sequence[Part], change: Callable[[Layer], Layer]) -> Row:
 
 def check_parts(row: Sequence[Any], where: str = "", depth: int = 0) -> None:
     """Raise NetworkError unless all parts are layers of kinds that every process knows, with plain numbers."""
-    if depth > _DEEPEST:
-        raise NetworkError(f"{where} holds layers in layers more than {_DEEPEST} deep; expected a simpler network")
+    if depth > DEEPEST:
+        raise NetworkError(f"{where} holds layers in layers more than {DEEPEST} deep; expected a simpler network")
     for number, part in enumerate(row, 1):
         place = f"{where}{number}" if where else f"layer {number}"
         layer = part.layer if isinstance(part, Node) else part

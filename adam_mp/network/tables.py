@@ -9,12 +9,11 @@ import dataclasses
 from typing import Any
 
 from adam_mp.errors import NetworkError, shown
+from adam_mp.network.graph import DEEPEST
 from adam_mp.network.joins import Branching, Join, Node, Part
 from adam_mp.network.layer import Layer, unknown_setting
 from adam_mp.network.layers import KINDS
 from adam_mp.proposals import LAYERS, nearest
-
-_DEEPEST = 32  # tables in tables: deeper ones are no network
 
 
 def layer_from_dict(table: Any, position: int | str, depth: int = 0) -> Part:
@@ -30,8 +29,8 @@ def layer_from_dict(table: Any, position: int | str, depth: int = 0) -> Part:
         raise NetworkError(
             f"{where}: unknown type {shown(table['type'])}; {nearest(str(table['type']), KINDS, of_others=LAYERS)}"
         )
-    if depth > _DEEPEST:
-        raise NetworkError(f"{where}: layers in layers are more than {_DEEPEST} deep; expected a simpler network")
+    if depth > DEEPEST:
+        raise NetworkError(f"{where}: layers in layers are more than {DEEPEST} deep; expected a simpler network")
     fields = {field.name: field for field in dataclasses.fields(kind)}
     values = {key: value for key, value in table.items() if key not in ("type", "name", "inputs")}
     for key in values:
@@ -66,18 +65,18 @@ def table_of(part: Part) -> dict[str, Any]:
 def _branching(kind: type[Branching], values: dict[str, Any], position: int | str, depth: int) -> Layer:
     """Make a layer with branches; its tables have them as lists of tables."""
 
-    def row(what: str, tables: Any) -> list[Part]:
+    def row(name: str, what: str, tables: Any) -> list[Part]:
         if not isinstance(tables, list):
-            raise NetworkError(f"{kind.kind}: {what} is {shown(tables)}; expected a list of layers")
+            raise NetworkError(f"{kind.kind}: {name} is {shown(tables)}; expected a list of layers")
         return [layer_from_dict(each, f"{position}, {what} layer {n}", depth + 1) for n, each in enumerate(tables, 1)]
 
     if issubclass(kind, Join):
         branches = values.get("branches", [])
         if not isinstance(branches, list):
             raise NetworkError(f"{kind.kind}: branches is {shown(branches)}; expected a list of lists of layers")
-        return kind(*[row(f"branch {number}", tables) for number, tables in enumerate(branches, 1)])
+        return kind(*[row(f"branch {n}", f"branch {n}", tables) for n, tables in enumerate(branches, 1)])
     called = {"layers": "inner"}
-    return kind(**{name: row(called.get(name, name), tables) for name, tables in values.items()})
+    return kind(**{name: row(name, called.get(name, name), tables) for name, tables in values.items()})
 
 
 def _text(name: Any) -> str | None:

@@ -79,7 +79,7 @@ def test_toml(tmp_path):
     ("text", "message"),
     [
         ('layers = [{type = "residual"}]', "lacks layers"),
-        ('layers = [{type = "residual", layers = 3}]', "layer 1: residual: inner is 3; expected a list of layers"),
+        ('layers = [{type = "residual", layers = 3}]', "layer 1: residual: layers is 3; expected a list of layers"),
         (
             'layers = [{type = "residual", layers = [{type = "cov"}]}]',
             "layer 1, inner layer 1: unknown type 'cov'; did",

@@ -9,6 +9,7 @@ import pytest
 
 import adam_mp
 from adam_mp import BatchNorm, Conv, Dense, GlobalAveragePool, MaxPool, ReLU, Residual, Softmax
+from adam_mp.network.initialization import initial_weights
 from tests.conftest import make_images
 
 LAYERS = [
@@ -107,3 +108,17 @@ def test_training_images_that_cannot_be_read_are_no_statistics(tmp_path):
     with pytest.raises(adam_mp.AdamError, match=r"can be read|cannot be read"):
         adam_mp.train([Conv(4, 3), BatchNorm(), ReLU(), GlobalAveragePool(), Dense(), Softmax()], Images(), cores=1,
                       epochs=1, validation=0.0, quiet=True, run_dir=tmp_path / "run")  # fmt: skip
+
+
+def test_a_last_batch_of_one_image_is_refused_where_norms_need_two():
+    images, labels = make_images(33, 1)
+    with pytest.raises(adam_mp.AdamError, match="the last batch of an epoch has one image: there are 33 to train on"):
+        adam_mp.train([Dense(8), BatchNorm(), ReLU(), Dense(), Softmax()], (images.reshape(33, -1), labels), cores=1,
+                      epochs=1, validation=0.0, batch_size=16, quiet=True)  # fmt: skip
+
+
+def test_a_model_without_statistics_does_not_predict():
+    network = adam_mp.Network.build([Conv(4, 3), BatchNorm(), GlobalAveragePool(), Dense(), Softmax()], (8, 8, 1), 3)
+    model = adam_mp.Model(network, initial_weights(network, 1), (0.0,), (1.0,))
+    with pytest.raises(adam_mp.AdamError, match="batch_norm1 has no statistics: the model lacks its mean and variance"):
+        model.predict(np.zeros((2, 8, 8, 1), np.float32))

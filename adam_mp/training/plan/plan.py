@@ -180,7 +180,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     _check_rate(settings, len(division.training))
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
-    _check_network(settings, network, optimizer)
+    _check_network(settings, network, optimizer, len(division.training))
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
         LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)), division,
@@ -250,7 +250,7 @@ def _check_before_reading(settings: TrainSettings) -> None:
         raise SettingsError(f"--batch-size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
 
 
-def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer) -> None:
+def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer, images: int) -> None:
     """Raise SpaceError for a network that is too large, SettingsError for one that the protocol does not fit.
 
     Called before any weights are made.
@@ -268,6 +268,11 @@ def _check_network(settings: TrainSettings, network: Network, optimizer: Optimiz
             raise SettingsError(
                 f"{node.name} takes mean and variance of a batch, but --batch-size is {settings.batch_size}; give at "
                 "least 2, better 16"
+            )
+        if node.layer.statistics(shape) and math.prod(shape[:-1]) == 1 and images % settings.batch_size == 1:
+            raise SettingsError(
+                f"{node.name} takes mean and variance of a batch, but the last batch of an epoch has one image: there "
+                f"are {images:,} to train on, and --batch-size is {settings.batch_size}; give another size"
             )
 
 
