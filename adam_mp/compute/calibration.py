@@ -1,7 +1,7 @@
 """What norms know of the training images: mean and variance of their inputs, measured on some of the images.
 
 They follow from the weights, and from which images are taken. So they are no state of a run: nobody sends them, decays
-them or saves them in a checkpoint. They are measured anew for each set of weights that is evaluated or saved as a model.
+them or saves them in a checkpoint. They are measured anew for weights that are evaluated or saved as a model.
 """
 
 from __future__ import annotations
