@@ -129,7 +129,7 @@ def _names_of(dataset: Any, deepest: int = _DEEPEST) -> tuple[str, ...]:
 
     Of an object that has some items of another, or those of several, the others' names hold.
     """
-    names = _given_names(dataset)
+    names = _as_transformed(_given_names(dataset), _listed(dataset, "target_transform"))
     if len(set(filter(None, names))) == sum(map(bool, names)):
         return names or _names_within(dataset, deepest)
     if len(names) == len(dataset):
@@ -157,6 +157,27 @@ def _given_names(dataset: Any) -> tuple[str, ...]:
         elif isinstance(given, (Sequence, KeysView, ValuesView)) or hasattr(given, "__array__"):
             return () if isinstance(given, (str, bytes)) or getattr(given, "ndim", 1) != 1 else _as_names(given)
     return ()
+
+
+def _as_transformed(names: tuple[str, ...], transform: Any) -> tuple[str, ...]:
+    """Return names by the numbers that an object's `.target_transform` makes of theirs.
+
+    None if it makes one number of two classes. Names stay if it takes no numbers.
+    """
+    moved: dict[int, str] = {}
+    for number, name in enumerate(names) if callable(transform) else ():
+        try:
+            label = plain_label(transform(number))
+        except Exception:  # for a number that no item has, or for any, if it takes something else
+            continue
+        if not isinstance(label, Integral) or not name:
+            continue
+        if moved.setdefault(int(label), name) != name:
+            return ()
+    if not moved:
+        return names
+    last = max(moved)
+    return tuple(moved.get(number, "") for number in range(last + 1)) if last < _GAPS * len(names) else ()
 
 
 def _as_names(given: Iterable[Any]) -> tuple[str, ...]:

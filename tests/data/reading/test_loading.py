@@ -494,6 +494,28 @@ def test_names_of_another_object_do_not_hold_for_other_labels():
     assert load_data(whole).class_names == ()
 
 
+def test_names_of_classes_go_with_the_numbers_that_a_target_transform_makes():
+    letters = named_items(["N/A", "a", "b", "c"], [0, 1, 2])  # EMNIST's, numbered from 0
+    letters.target_transform = lambda label: label - 1
+    assert load_data(letters).class_names == ("a", "b", "c")
+    assert load_data(Some(letters, [0, 1, 2, 2])).class_names == ("a", "b", "c")
+    chosen = named_items(["cat", "dog", "eel", "fox"], [0, 1, 0, 1])
+    chosen.target_transform = {3: 0, 1: 1}.__getitem__
+    assert load_data(chosen).class_names == ("fox", "dog")
+    halves = named_items(["cat", "dog", "eel"], [0, 1, 1])
+    halves.target_transform = lambda label: int(label > 0)
+    assert load_data(halves).class_names == ()
+    train, test = named_items(["cat", "dog", "eel"], [0, 1, 2]), named_items(["eel", "dog"], [2, 2, 1])
+    test.target_transform = lambda label: train.classes.index(test.classes[label])
+    assert load_data((train, test)).test.labels.tolist() == [2, 2, 1]
+    for same in (np.int64, str.strip, lambda label: np.eye(3)[label], lambda label: 0 / 0):
+        train.target_transform = same
+        assert load_data(train).class_names == ("cat", "dog", "eel")
+    for far in (lambda label: 100 * label, lambda label: -1 - label):
+        train.target_transform = far
+        assert load_data(train).class_names == ()
+
+
 def test_names_of_classes_that_come_twice():
     names = ["cat", "dog", "eel"]
     labels = [0, 1, 2, 0, 1, 2]
