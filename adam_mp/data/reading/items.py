@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.unclear import asks_to_turn
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.axes import order_of_image
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault, SampleError
@@ -46,11 +47,13 @@ class ItemsLook:
     """What was seen of some items of a Python object.
 
     `contents` are checksums of their images, none for an item that has no usable image. `draws` tells whether an item
-    gave another image when it was asked a second time; then there are no checksums.
+    gave another image when it was asked a second time; then there are no checksums. `to_turn` tells whether an image of
+    Pillow has an EXIF orientation that asks to turn it.
     """
 
     contents: tuple[int | None, ...] = ()
     draws: bool = False
+    to_turn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -426,10 +429,11 @@ def look_at_items(part: Items, chosen: np.ndarray, twice: int) -> tuple[list[tup
     """
     sizes: list[tuple[int, int, int]] = []
     contents: list[int | None] = []
-    failure, draws = None, False
+    failure, draws, to_turn = None, False, False
     for place, index in enumerate(part.numbers[chosen].tolist()):
         try:
-            size, checksum = _item_look(part.dataset, index)
+            size, checksum, turn = _item_look(part.dataset, index)
+            to_turn = to_turn or turn
             draws = draws or (place < twice and _item_look(part.dataset, index)[1] != checksum)
         except DataError as error:
             failure = failure or error
@@ -439,13 +443,17 @@ def look_at_items(part: Items, chosen: np.ndarray, twice: int) -> tuple[list[tup
             contents.append(checksum)
     if failure is not None and not sizes:
         raise failure
-    return sizes, ItemsLook(() if draws else tuple(contents), draws)
+    return sizes, ItemsLook(() if draws else tuple(contents), draws, to_turn)
 
 
-def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
-    """Return ((height, width, channels), checksum) of an item's image; raises DataError if there is no usable image."""
+def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int, bool]:
+    """Return ((height, width, channels), checksum, whether it asks to be turned) of an item's image.
+
+    Raises DataError if there is no usable image.
+    """
     try:
-        pixels = _pixels_of(dataset[index][0])
+        image = dataset[index][0]
+        pixels = _pixels_of(image)
     except Exception as error:
         raise DataError(f"item {index} of the data set cannot be read: {type(error).__name__}: {error}") from None
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
@@ -454,7 +462,7 @@ def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
             f"item {index} of the data set has an image of {pixels.dtype} {pixels.shape}; expected uint8 "
             f"[height, width] or [height, width, 1 or 3]{_advice(pixels)}"
         )
-    return (shape[0], shape[1], shape[2]), zlib.crc32(np.ascontiguousarray(pixels).data)
+    return (shape[0], shape[1], shape[2]), zlib.crc32(np.ascontiguousarray(pixels).data), asks_to_turn(image)
 
 
 def _advice(pixels: np.ndarray) -> str:
