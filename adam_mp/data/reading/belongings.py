@@ -35,6 +35,7 @@ _BESIDE_PARTS = frozenset((
 ))  # fmt: skip
 _UNSORTED = frozenset((
     "unlabeled", "unlabelled", "unlabeleddata", "unsorted", "unsup", "unsupervised", "unclassified", "unannotated",
+    "nolabel", "notlabeled", "notlabelled", "tolabel", "untagged", "uncategorized", "uncategorised", "nan",
     "tosort", "todo", "tmp", "temp", "backup", "backups", "bak", "duplicates", "deleted", "removed", "discarded",
     "rejected", "excluded", "ignored", "ignore", "archive", "newfolder", "untitledfolder", "images", "all", "allimages",
     "pred", "preds", "predict", "topredict", "prediction", "predictions", "inference", "samples", "sampleimages",

@@ -70,7 +70,7 @@ def test_images_of_one_name_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["unlabeled", "Unlabelled", "unlabeled_data", "tmp", "_backup", "To sort", "venv", "results"]
+    "name", ["unlabeled", "Unlabelled", "unlabeled_data", "tmp", "_backup", "To sort", "venv", "results", "no_label"]
 )
 def test_classes_that_may_be_none_are_told(tmp_path, name):
     fill(tmp_path, {"cat": 3, "dog": 3, name: 3})
