@@ -219,6 +219,12 @@ def _names_within(dataset: Any, deepest: int) -> tuple[str, ...]:
     return ()
 
 
+def kinds_within(dataset: Any, deepest: int = _DEEPEST) -> set[str]:
+    """Return the names of the type of an object, and of the types of those of which it has all or some items."""
+    inner = {id(each): each for each, _ in _inner_items(dataset)} if deepest else {}
+    return {type(dataset).__name__}.union(*(kinds_within(each, deepest - 1) for each in inner.values()))
+
+
 def _inner_items(dataset: Any) -> Iterable[tuple[Any, Sequence[int] | np.ndarray]]:
     """Return the objects with items that an object has, each with the numbers that its items may have there."""
     count = len(dataset)
