@@ -132,7 +132,7 @@ def _names_of(dataset: Any, deepest: int = _DEEPEST) -> tuple[str, ...]:
 
     Of an object that has some items of another, or those of several, the others' names hold.
     """
-    names = _as_transformed(_given_names(dataset), _listed(dataset, "target_transform"))
+    names = _as_transformed(_given_names(dataset), dataset)
     if len(set(filter(None, names))) == sum(map(bool, names)):
         return names or _names_within(dataset, deepest)
     if len(names) == len(dataset):
@@ -162,13 +162,16 @@ def _given_names(dataset: Any) -> tuple[str, ...]:
     return ()
 
 
-def _as_transformed(names: tuple[str, ...], transform: Any) -> tuple[str, ...]:
+def _as_transformed(names: tuple[str, ...], dataset: Any) -> tuple[str, ...]:
     """Return names by the numbers that an object's `.target_transform` makes of theirs.
 
-    None if it makes one number of two classes. Names stay if it takes no numbers.
+    None if it makes one number of two classes. Names stay if it takes no numbers, or if the object lists a label that
+    has no name: then they are names of what it makes.
     """
+    transform = _listed(dataset, "target_transform")
+    listed = next((given for name in _LABELS if (given := _as_numbers(_listed(dataset, name))).size), np.zeros(1))
     moved: dict[int, str] = {}
-    for number, name in enumerate(names) if callable(transform) else ():
+    for number, name in enumerate(names) if callable(transform) and listed.max() < len(names) else ():
         try:
             label = plain_label(transform(number))
         except Exception:  # for a number that no item has, or for any, if it takes something else
