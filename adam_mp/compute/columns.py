@@ -1,9 +1,11 @@
-"""Names of a data frame's columns: features are taken by their places, so their names must be those to train on."""
+"""Names of a data frame's columns and rows: both are taken by their places, so their names must be in one order."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 
 def column_names(given: Any) -> tuple[str, ...]:
@@ -30,3 +32,19 @@ def other_columns(names: Sequence[str], trained: Sequence[str]) -> str | None:
     )
     found, wanted = (repr(each[number]) if number < len(each) else "missing" for each in (names, trained))
     return f"column {number} of the features is {found}, of those to train on {wanted}; expected the same columns"
+
+
+def rows_reordered(images: Any, labels: Any) -> bool:
+    """Tell whether images and labels have the same index, as pandas has, in another order."""
+    first, second = _index_of(images), _index_of(labels)
+    if first.shape != second.shape or first.ndim != 1 or (first == second).all():
+        return False
+    try:
+        return bool((np.sort(first) == np.sort(second)).all())
+    except TypeError:  # of names of several types
+        return False
+
+
+def _index_of(given: Any) -> np.ndarray:
+    index = getattr(given, "index", None)  # a method of lists
+    return np.zeros(0) if index is None or not hasattr(index, "__array__") else np.asarray(index)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.columns import column_names, other_columns
+from adam_mp.compute.columns import column_names, other_columns, rows_reordered
 from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.compute.unclear import is_masked, unclear_images
@@ -114,7 +114,15 @@ class Model:
             raise DataError(why)
 
     def evaluate(self, images: Any, labels: Any) -> float:
-        """Return the fraction of `images` whose most probable class is their label, a number or a name."""
+        """Return the fraction of `images` whose most probable class is their label, a number or a name.
+
+        Raises DataError too if both have the same index, as pandas has, in another order.
+        """
+        if rows_reordered(images, labels):
+            raise DataError(
+                "images and labels have the same index in another order; write labels.loc[images.index], or "
+                "labels.to_numpy() to have them joined by their places"
+            )
         probabilities = self.predict(images)
         if is_masked(labels):
             raise DataError("labels are masked; leave out the images without a label")

@@ -58,5 +58,8 @@ def test_a_model_knows_the_columns_that_it_was_trained_on(tmp_path):
         np.testing.assert_array_equal(answer, model.predict(features))
         with pytest.raises(DataError, match="features have the same columns as those to train on, in another order"):
             model.predict(Frame(features[:, ::-1], ("c", "b", "a")))
+        with pytest.raises(DataError, match=r"the same index in another order; write labels.loc\[images.index\]"):
+            model.evaluate(Frame(features), Frame(np.arange(60) % 3, index=np.arange(60)[::-1]))
+        assert model.evaluate(Frame(features), Frame(np.arange(60) % 3)) == model.evaluate(features, np.arange(60) % 3)
     unknown = dataclasses.replace(trained.model, reading={})  # of an earlier version
     np.testing.assert_array_equal(unknown.predict(Frame(features, ("x", "y", "z"))), answer)

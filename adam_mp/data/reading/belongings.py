@@ -28,6 +28,7 @@ _MAY_BELONG = re.compile(rf"(?:^|[-_. /0-9]){_NUMBERED}(?:[-_. ]|$)", re.IGNOREC
 _SHOWN = r"(?:image|img|rgb|crop|photo|picture|orig|original|color|colour|raw)"  # beside which 1_mask may be 1_image
 _SHOWS = re.compile(rf"(?P<base>.+?)[-_. ]+{_SHOWN}|{_SHOWN}[-_. ]+(?P<behind>.+)", re.IGNORECASE)
 _PAIRED = 0.5  # share of a class's images that have the name of another but for its ending, from which it is told
+_REPEATED = 3  # images that have the names of others by no chance, if they are most
 _TESTED = frozenset(("tests", "validate", "evaluate", "unseen"))
 _OTHER_MEANING = frozenset(("train", "training", "valid"))  # of trains, athletes and tickets
 _BESIDE_PARTS = frozenset((
@@ -35,6 +36,7 @@ _BESIDE_PARTS = frozenset((
 ))  # fmt: skip
 _UNSORTED = frozenset((
     "unlabeled", "unlabelled", "unlabeleddata", "unsorted", "unsup", "unsupervised", "unclassified", "unannotated",
+    "nolabel", "notlabeled", "notlabelled", "tolabel", "untagged", "uncategorized", "uncategorised", "nan",
     "tosort", "todo", "tmp", "temp", "backup", "backups", "bak", "duplicates", "deleted", "removed", "discarded",
     "rejected", "excluded", "ignored", "ignore", "archive", "newfolder", "untitledfolder", "images", "all", "allimages",
     "pred", "preds", "predict", "topredict", "prediction", "predictions", "inference", "samples", "sampleimages",
@@ -110,11 +112,13 @@ def told_of(part: PartFound) -> list[str]:
 def told_within(part: PartFound) -> list[str]:
     """Return lines about folders inside class folders whose images may be of another class, or of none.
 
-    That is the name of another class (`cat/dog/`), or a word for what was put aside (`cat/deleted/`).
+    That is the name of another class (`cat/dog/`), or a word for what was put aside (`cat/deleted/`). Folders whose
+    images have the names of those around them (`cat/thumbs/`) are told too: copies would be validated on.
     """
-    of_others, aside = [], []
+    of_others, aside, repeated = [], [], []
     classes = {name.casefold() for name in part.classes}
     for name, found in part.classes.items():
+        again = _repeated_names(found.images)
         for folder in sorted({os.path.dirname(image) for image in found.images}):
             inside = folder.split("/")
             inside = inside[inside.index(name) + 1 :] if name in inside else []
@@ -122,6 +126,8 @@ def told_within(part: PartFound) -> list[str]:
                 of_others.append(f"{folder}/")
             elif any(_is_put_aside(each, found.direct > 0) for each in inside):
                 aside.append(f"{folder}/")
+            elif folder in again:
+                repeated.append(f"{folder}/")
     lines = []
     if of_others:
         lines.append(
@@ -132,7 +138,26 @@ def told_within(part: PartFound) -> list[str]:
         lines.append(
             f"images in {some(aside, 3)} are taken for those of the class; if they are not to be used, move them away"
         )
+    if repeated:
+        lines.append(
+            f"images in {some(repeated, 3)} have the names of those in the folder around them; if they are copies of "
+            "them, such as smaller ones, move them away"
+        )
     return [f"{line} ({part.folder})" for line in lines]
+
+
+def _repeated_names(images: Collection[str]) -> set[str]:
+    """Return the folders whose images mostly have the names, but for the endings, of most in the folder around them."""
+    held: dict[str, set[str]] = {}
+    for image in images:
+        folder, name = os.path.split(image)
+        held.setdefault(folder, set()).add(os.path.splitext(name)[0])
+    around = {folder: held.get(os.path.dirname(folder), set()) for folder in held}
+    return {
+        folder
+        for folder, names in held.items()
+        if len(names & around[folder]) >= max(_REPEATED, _PAIRED * len(names), _PAIRED * len(around[folder]))
+    }
 
 
 def _is_put_aside(name: str, beside_images: bool) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.compute.columns import column_names, other_columns
+from adam_mp.compute.columns import column_names, other_columns, rows_reordered
 from adam_mp.data.reading.account import some
 from adam_mp.errors import DataError
 
@@ -39,22 +39,8 @@ def rows_apart(parts: Sequence[tuple[str, Any, Any]]) -> list[str]:
         f"{what} images and labels have the same index in another order, and are joined by their places: if they are "
         "to be joined by the index, write labels.loc[images.index]"
         for what, images, labels in parts
-        if _reordered(_index_of(images), _index_of(labels))
+        if rows_reordered(images, labels)
     ]
-
-
-def _index_of(given: Any) -> np.ndarray:
-    index = getattr(given, "index", None)  # a method of lists
-    return np.zeros(0) if index is None or not hasattr(index, "__array__") else np.asarray(index)
-
-
-def _reordered(first: np.ndarray, second: np.ndarray) -> bool:
-    if first.shape != second.shape or first.ndim != 1 or (first == second).all():
-        return False
-    try:
-        return bool((np.sort(first) == np.sort(second)).all())
-    except TypeError:  # of names of several types
-        return False
 
 
 def odd_features(pixels: np.ndarray, labels: np.ndarray, names: Sequence[str], what: str) -> list[str]:

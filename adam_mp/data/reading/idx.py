@@ -11,7 +11,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,11 @@ _NAME = re.compile(
     r"(?:(?P<prefix>.+?)[-_. ])?(?P<part>training|train|testing|test|t10k)[-_. ]?(?P<role>image|label)s?"
     r"(?P<rest>(?:[-_. ]?(?:idx[0-9]?|ubyte|gz|bin))+)", re.IGNORECASE,
 )  # fmt: skip
+_EMNIST = re.compile("(?<![A-Z])EMNIST|(?<![A-Za-z])[Ee]mnist")  # but not NoiseMNIST
+_EXCHANGED = (
+    "EMNIST is published with rows and columns of each image exchanged, and is read as it is: a model that was trained "
+    "so gives upright images wrong classes"
+)
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
@@ -117,12 +122,16 @@ def unused_idx(folder: Path, used: Sequence[Path]) -> list[str]:
 
 def exchanged_axes(used: Sequence[Path]) -> list[str]:
     """Return a line if files are those of EMNIST by their names, or their folder's: its images lie on their side."""
-    if not any("emnist" in f"{path.absolute().parent.name}/{path.name}".lower() for path in used):
+    if not any(_EMNIST.search(f"{path.absolute().parent.name}/{path.name}") for path in used):
         return []
-    return [
-        "EMNIST is published with rows and columns of each image exchanged, and is read as it is: a model that was "
-        "trained so gives upright images wrong classes; to have upright ones, give arrays, images.transpose(0, 2, 1)"
-    ]
+    return [f"{_EXCHANGED}; to have upright ones, give arrays, images.transpose(0, 2, 1)"]
+
+
+def exchanged_items(kinds: Iterable[str]) -> list[str]:
+    """Return a line if one of the kinds of objects that items are from is EMNIST by its name, as torchvision's is."""
+    if not any(map(_EMNIST.search, kinds)):
+        return []
+    return [f"{_EXCHANGED}, unless a transform turns them: image.transpose(PIL.Image.Transpose.TRANSPOSE)"]
 
 
 def _slot(name: str) -> tuple[str, str, str] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.unclear import asks_to_turn
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.axes import order_of_image
 from adam_mp.data.reading.faults import REASONS, BadSample, Fault, SampleError
@@ -46,11 +47,13 @@ class ItemsLook:
     """What was seen of some items of a Python object.
 
     `contents` are checksums of their images, none for an item that has no usable image. `draws` tells whether an item
-    gave another image when it was asked a second time; then there are no checksums.
+    gave another image when it was asked a second time; then there are no checksums. `to_turn` tells whether an image of
+    Pillow has an EXIF orientation that asks to turn it.
     """
 
     contents: tuple[int | None, ...] = ()
     draws: bool = False
+    to_turn: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +132,7 @@ def _names_of(dataset: Any, deepest: int = _DEEPEST) -> tuple[str, ...]:
 
     Of an object that has some items of another, or those of several, the others' names hold.
     """
-    names = _given_names(dataset)
+    names = _as_transformed(_given_names(dataset), dataset)
     if len(set(filter(None, names))) == sum(map(bool, names)):
         return names or _names_within(dataset, deepest)
     if len(names) == len(dataset):
@@ -157,6 +160,30 @@ def _given_names(dataset: Any) -> tuple[str, ...]:
         elif isinstance(given, (Sequence, KeysView, ValuesView)) or hasattr(given, "__array__"):
             return () if isinstance(given, (str, bytes)) or getattr(given, "ndim", 1) != 1 else _as_names(given)
     return ()
+
+
+def _as_transformed(names: tuple[str, ...], dataset: Any) -> tuple[str, ...]:
+    """Return names by the numbers that an object's `.target_transform` makes of theirs.
+
+    None if it makes one number of two classes. Names stay if it takes no numbers, or if the object lists a label that
+    has no name: then they are names of what it makes.
+    """
+    transform = _listed(dataset, "target_transform")
+    listed = next((given for name in _LABELS if (given := _as_numbers(_listed(dataset, name))).size), np.zeros(1))
+    moved: dict[int, str] = {}
+    for number, name in enumerate(names) if callable(transform) and listed.max() < len(names) else ():
+        try:
+            label = plain_label(transform(number))
+        except Exception:  # for a number that no item has, or for any, if it takes something else
+            continue
+        if not isinstance(label, Integral) or not name:
+            continue
+        if moved.setdefault(int(label), name) != name:
+            return ()
+    if not moved:
+        return names
+    last = max(moved)
+    return tuple(moved.get(number, "") for number in range(last + 1)) if last < _GAPS * len(names) else ()
 
 
 def _as_names(given: Iterable[Any]) -> tuple[str, ...]:
@@ -193,6 +220,12 @@ def _names_within(dataset: Any, deepest: int) -> tuple[str, ...]:
         found = {_names_of(each) for each in joined}
         return found.pop() if len(found) == 1 and sum(map(len, joined)) == len(dataset) else ()
     return ()
+
+
+def kinds_within(dataset: Any, deepest: int = _DEEPEST) -> set[str]:
+    """Return the names of the type of an object, and of the types of those of which it has all or some items."""
+    inner = {id(each): each for each, _ in _inner_items(dataset)} if deepest else {}
+    return {type(dataset).__name__}.union(*(kinds_within(each, deepest - 1) for each in inner.values()))
 
 
 def _inner_items(dataset: Any) -> Iterable[tuple[Any, Sequence[int] | np.ndarray]]:
@@ -405,10 +438,11 @@ def look_at_items(part: Items, chosen: np.ndarray, twice: int) -> tuple[list[tup
     """
     sizes: list[tuple[int, int, int]] = []
     contents: list[int | None] = []
-    failure, draws = None, False
+    failure, draws, to_turn = None, False, False
     for place, index in enumerate(part.numbers[chosen].tolist()):
         try:
-            size, checksum = _item_look(part.dataset, index)
+            size, checksum, turn = _item_look(part.dataset, index)
+            to_turn = to_turn or turn
             draws = draws or (place < twice and _item_look(part.dataset, index)[1] != checksum)
         except DataError as error:
             failure = failure or error
@@ -418,13 +452,17 @@ def look_at_items(part: Items, chosen: np.ndarray, twice: int) -> tuple[list[tup
             contents.append(checksum)
     if failure is not None and not sizes:
         raise failure
-    return sizes, ItemsLook(() if draws else tuple(contents), draws)
+    return sizes, ItemsLook(() if draws else tuple(contents), draws, to_turn)
 
 
-def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
-    """Return ((height, width, channels), checksum) of an item's image; raises DataError if there is no usable image."""
+def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int, bool]:
+    """Return ((height, width, channels), checksum, whether it asks to be turned) of an item's image.
+
+    Raises DataError if there is no usable image.
+    """
     try:
-        pixels = _pixels_of(dataset[index][0])
+        image = dataset[index][0]
+        pixels = _pixels_of(image)
     except Exception as error:
         raise DataError(f"item {index} of the data set cannot be read: {type(error).__name__}: {error}") from None
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
@@ -433,7 +471,7 @@ def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int]:
             f"item {index} of the data set has an image of {pixels.dtype} {pixels.shape}; expected uint8 "
             f"[height, width] or [height, width, 1 or 3]{_advice(pixels)}"
         )
-    return (shape[0], shape[1], shape[2]), zlib.crc32(np.ascontiguousarray(pixels).data)
+    return (shape[0], shape[1], shape[2]), zlib.crc32(np.ascontiguousarray(pixels).data), asks_to_turn(image)
 
 
 def _advice(pixels: np.ndarray) -> str:

@@ -16,10 +16,10 @@ from adam_mp.data.reading.array_files import has_array_files, read_array_files
 from adam_mp.data.reading.array_names import meaning_of
 from adam_mp.data.reading.beside import notes_beside, unread_files
 from adam_mp.data.reading.dataset import DataSet, Part, make_dataset
-from adam_mp.data.reading.idx import exchanged_axes, find_idx, has_idx, read_idx, unused_idx
+from adam_mp.data.reading.idx import exchanged_axes, exchanged_items, find_idx, has_idx, read_idx, unused_idx
 from adam_mp.data.reading.image_folder import read_image_folder
 from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
-from adam_mp.data.reading.items import Items, is_item_source, look_at_items, make_items
+from adam_mp.data.reading.items import Items, is_item_source, kinds_within, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of
 from adam_mp.data.reading.picture_form import LOOKED_AT, least_images, looked_at, picture_shape, with_form
@@ -41,6 +41,10 @@ _FILES = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
           "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}  # fmt: skip
 _MORE_ITEMS = 64  # items that are looked at beyond the first, to have one of each class
 _ASKED_TWICE = 32  # items that are asked a second time, to see whether the object draws at random
+_TO_TURN = (
+    "images of Pillow among the items have an EXIF orientation, and are taken as they are stored, while files are "
+    "turned: write PIL.ImageOps.exif_transpose(image), or give --ignore-orientation where files are classified"
+)
 
 
 def load_data(source: Any = EMBEDDED, options: LoadOptions | None = None) -> DataSet:
@@ -361,9 +365,12 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
         else "items, which were the same when asked for twice: each is asked for once, and kept (--cache 0 asks anew)"
     )
     account, name = Account(asked, {}, test is not None), type(datasets[0]).__name__
+    notices = (*classes.notices, *exchanged_items(kinds_within(datasets[0])))
+    if any(isinstance(part, Items) and part.look.to_turn for part in (parts[0], test)):
+        notices = (*notices, _TO_TURN)
     return _tested(
         make_dataset(
-            name, parts[0], None, test, shape, classes.names, account, least_images(options), options, classes.notices
+            name, parts[0], None, test, shape, classes.names, account, least_images(options), options, notices
         ),
         options,
     )

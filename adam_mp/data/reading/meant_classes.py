@@ -117,6 +117,7 @@ def check_inner(part: PartFound, inner: Mapping[str, ClassFound]) -> None:
     kinds = all(role in KINDS or _MAGNIFIED.fullmatch(role) for role in roles) or all(
         _TIME.fullmatch(name) for name in inner
     )
+    kinds = kinds or _are_images_and_answers({name: _role(name) for name in inner})
     if kinds or (words <= _PIECES and all(any(map(str.isdecimal, pieces_of(name))) for name in inner)):
         raise DataError(
             f"the folders {some(f'{name}/' for name in inner)} in {some(f'{name}/' for name in part.classes)} of "
@@ -184,13 +185,11 @@ def _is_of_a_piece(pieces: Sequence[str], place: int) -> bool:
 def _check_roles(part: PartFound) -> None:
     """Raise DataError if the folders are images and what belongs to them, or kinds of the same images."""
     roles = {name: _role(name) for name in part.classes}
-    answers = [name for name in roles if not ANSWERS.isdisjoint(pieces_of(name)) or "".join(pieces_of(name)) in ANSWERS]
-    images = [name for name, role in roles.items() if role.rstrip("0123456789") in IMAGES]
+    images = _images_among(roles)
     kinds = len(roles) > 1 and all(role in KINDS for role in roles.values())
-    surely = any(roles[name] in ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
-    if kinds or surely or (answers and images and len({*answers, *images}) == len(roles)):
+    if kinds or _are_images_and_answers(roles):
         what = "images and what belongs to them"
-        if not answers:
+        if not _answers_among(roles):
             what = "kinds of the same images; if they are classes, rename them"
         todo = "adam_mp trains classes: put the images of each class into a folder of its name"
         if part.inner_classes() is not None:
@@ -198,6 +197,21 @@ def _check_roles(part: PartFound) -> None:
         raise DataError(
             f"the folders {some(f'{name}/' for name in roles)} of {part.folder} are no classes, but {what}; {todo}"
         )
+
+
+def _are_images_and_answers(roles: Mapping[str, str]) -> bool:
+    """Tell whether folders are images and what belongs to them, such as `images/` and `lung masks/`, by their names."""
+    answers, images = _answers_among(roles), _images_among(roles)
+    surely = any(roles[name] in ANSWERS for name in answers) and any(roles[name] in _SURELY for name in images)
+    return surely or (bool(answers and images) and len({*answers, *images}) == len(roles))
+
+
+def _answers_among(roles: Mapping[str, str]) -> list[str]:
+    return [name for name in roles if not ANSWERS.isdisjoint(pieces_of(name)) or "".join(pieces_of(name)) in ANSWERS]
+
+
+def _images_among(roles: Mapping[str, str]) -> list[str]:
+    return [name for name, role in roles.items() if role.rstrip("0123456789") in IMAGES]
 
 
 def _role(name: str) -> str:

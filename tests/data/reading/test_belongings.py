@@ -69,8 +69,19 @@ def test_images_of_one_name_are_told(tmp_path):
     assert note.startswith("images of the class cat have the same names but for their endings, such as 1.jpg and 1.png")
 
 
+def test_copies_in_a_folder_inside_a_class_are_told(tmp_path):
+    fill(tmp_path, {"cat": 4, "dog": 4, "dog/other": 2})
+    for number in range(4):
+        write(tmp_path / "cat" / "small" / f"{number}.png", JPEG)
+        write(tmp_path / "dog" / "pug" / f"{10 + number}.jpg", JPEG)
+    (tmp_path / "dog" / "other" / "0.jpg").rename(tmp_path / "dog" / "other" / "21.jpg")
+    (tmp_path / "dog" / "other" / "1.jpg").rename(tmp_path / "dog" / "other" / "22.jpg")
+    (note,) = load_data(tmp_path).account.notes
+    assert note.startswith("images in cat/small/ have the names of those in the folder around them; if they are copies")
+
+
 @pytest.mark.parametrize(
-    "name", ["unlabeled", "Unlabelled", "unlabeled_data", "tmp", "_backup", "To sort", "venv", "results"]
+    "name", ["unlabeled", "Unlabelled", "unlabeled_data", "tmp", "_backup", "To sort", "venv", "results", "no_label"]
 )
 def test_classes_that_may_be_none_are_told(tmp_path, name):
     fill(tmp_path, {"cat": 3, "dog": 3, name: 3})

@@ -93,3 +93,34 @@ def test_images_that_lie_on_their_side_are_told(tmp_path, name):
     (line,) = exchanged_axes([tmp_path / name, tmp_path / "labels"])
     assert "rows and columns of each image exchanged" in line
     assert exchanged_axes([tmp_path / name.replace("emnist", "kmnist")]) == []
+
+
+def test_emnist_as_an_object_is_told_too():
+    class Chosen:
+        def __init__(self, dataset, indices):
+            self.dataset, self.indices = dataset, indices
+
+        def __len__(self):
+            return len(self.indices)
+
+        def __getitem__(self, index):
+            return self.dataset[self.indices[index]]
+
+    class Letters:
+        def __init__(self, items):
+            self.items = items
+
+        def __len__(self):
+            return len(self.items)
+
+        def __getitem__(self, index):
+            return self.items[index]
+
+    items = [(np.full((4, 4), 9 * number, np.uint8), number % 2) for number in range(6)]
+    emnist = type("EMNIST", (Letters,), {})(items)
+    for source in (emnist, Chosen(emnist, [3, 4, 5])):
+        (line,) = load_data(source).notices
+        assert "exchanged, and is read as it is" in line
+        assert "unless a transform turns them" in line
+    for name in ("Letters", "KMNIST", "NoiseMNIST"):
+        assert load_data(type(name, (Letters,), {})(items)).notices == ()

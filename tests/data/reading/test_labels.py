@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+import io
 import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from adam_mp.data.reading.items import item_pixels
 from adam_mp.data.reading.labels import Classes, find_classes, most_alike, plain_label, plain_labels
@@ -291,6 +292,28 @@ def test_an_image_with_a_palette_has_its_colours():
     np.testing.assert_array_equal(found, np.stack([np.asarray(picture.convert("RGB")) for picture in pictures]))
     half = [(Image.fromarray(pixels).convert("RGBA"), label) for pixels, label in zip(colours, Y.tolist(), strict=True)]
     assert load_data(half).image_shape == (6, 6, 3)
+
+
+def test_images_of_pillow_that_are_to_be_turned_are_told_as_items_and_refused_as_arrays():
+    def photograph(orientation):
+        picture = Image.fromarray(IMAGES[0])
+        picture.getexif()[0x112] = orientation
+        written = io.BytesIO()
+        picture.save(written, "PNG", exif=picture.getexif())
+        return Image.open(written)
+
+    upright, turned, damaged = photograph(1), photograph(6), photograph(9)
+    labels = [0, 1, 0, 1, 0, 1]
+    items = [list(zip([upright, damaged, each] * 2, labels, strict=True)) for each in (upright, turned)]
+    assert load_data(items[0]).notices == ()
+    for source in (items[1], (items[0], items[1])):
+        (line,) = load_data(source).notices
+        assert "have an EXIF orientation, and are taken as they are stored" in line
+    as_shown = [(ImageOps.exif_transpose(image), label) for image, label in items[1]]
+    assert load_data(as_shown).notices == ()
+    assert len(load_data(([upright, damaged] * 3, labels)).train) == 6
+    with pytest.raises(DataError, match=r"an EXIF orientation, .* write PIL.ImageOps.exif_transpose\(image\)"):
+        load_data(([upright, turned.convert("L")] * 3, labels))
 
 
 SAME_TO_THE_EYE = [

@@ -494,6 +494,39 @@ def test_names_of_another_object_do_not_hold_for_other_labels():
     assert load_data(whole).class_names == ()
 
 
+class Transformed(Items):
+    """Lists labels, and gives what its transform makes of them, as torchvision's data sets do."""
+
+    def __init__(self, names, labels, transform):
+        super().__init__(len(labels))
+        self.classes, self.targets, self.target_transform = names, labels, transform
+
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], self.target_transform(self.targets[index])
+
+
+def test_names_of_classes_go_with_the_numbers_that_a_target_transform_makes():
+    letters = Transformed(["N/A", "a", "b", "c"], [1, 2, 3], lambda label: label - 1)  # EMNIST's, numbered from 0
+    assert load_data(letters).class_names == ("a", "b", "c")
+    assert load_data(Some(letters, [0, 1, 2, 2])).class_names == ("a", "b", "c")
+    chosen = Transformed(["cat", "dog", "eel", "fox"], [3, 1, 3, 1], {3: 0, 1: 1}.__getitem__)
+    assert load_data(chosen).class_names == ("fox", "dog")
+    halves = Transformed(["cat", "dog", "eel"], [0, 1, 2], lambda label: int(label > 0))
+    assert load_data(halves).class_names == ()
+    names_of_the_made = Transformed(["cat", "dog", "eel"], [1, 2, 3], lambda label: label - 1)
+    assert load_data(names_of_the_made).class_names == ("cat", "dog", "eel")
+    train = Transformed(["cat", "dog", "eel"], [0, 1, 2], np.int64)
+    test = Transformed(["eel", "dog"], [0, 0, 1], lambda label: train.classes.index(test.classes[label]))
+    data = load_data((train, test))
+    assert (data.test.labels.tolist(), data.class_names) == ([2, 2, 1], ("cat", "dog", "eel"))
+    for far in (lambda label: 100 * label, lambda label: 40 * (label == 1)):
+        assert load_data(Transformed(["cat", "dog", "eel"], [0, 1, 2], far)).class_names == ()
+    for strange in (str.strip, lambda label: np.eye(3)[label], lambda label: 0 / 0):
+        other = named_items(["cat", "dog", "eel"], [0, 1, 2])
+        other.target_transform = strange
+        assert load_data(other).class_names == ("cat", "dog", "eel")
+
+
 def test_names_of_classes_that_come_twice():
     names = ["cat", "dog", "eel"]
     labels = [0, 1, 2, 0, 1, 2]

@@ -37,6 +37,9 @@ REFUSED = {
         {"cat/rgb": 3, "cat/Depth": 3, "dog/rgb": 3, "dog/Depth": 3}, "Depth/, rgb/ in cat/, dog/ .* are no classes"),
     "copies": ({"cat/original": 3, "cat/augmented": 3, "dog/original": 3, "dog/augmented": 3}, "are no classes"),
     "years": ({"cat/2019": 3, "cat/2020-01": 3, "dog/2019": 3, "dog/2020-01": 3}, "2019/, 2020-01/ .* are no classes"),
+    "masks of parts of images": (
+        {"cat/images": 3, "cat/lung masks": 3, "cat/infection masks": 3,
+         "dog/images": 3, "dog/lung masks": 3, "dog/infection masks": 3}, "in cat/, dog/ .* are no classes, but kinds"),
     "pieces of classes": ({"a/batch1": 3, "a/batch_2": 3, "b/batch1": 3, "b/batch_2": 3}, "kinds or pieces"),
     "kinds alone": ({"rgb": 3, "depth": 3}, "depth/, rgb/ .* are no classes"),
     "sizes": ({"HR": 3, "LR": 3, "thumbs": 3}, "are no classes"),
