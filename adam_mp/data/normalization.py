@@ -46,8 +46,17 @@ def looks_inverted(background: float, fill: float) -> bool:
 
 def even_background(images: np.ndarray, fill: float) -> bool:
     """Tell whether grey images [n, h, w, 1] all have the same kind of background, `fill`, light or dark."""
+    return _inverted(images, fill) <= _FEW_OTHERS * len(images)
+
+
+def mostly_inverted(images: np.ndarray, fill: float) -> bool:
+    """Tell whether most of the grey images [n, h, w, 1] have light and dark the other way round, see above."""
+    return _inverted(images, fill) > len(images) / 2
+
+
+def _inverted(images: np.ndarray, fill: float) -> int:
     corners = np.median(images[:, [0, 0, -1, -1], [0, -1, 0, -1]].reshape(len(images), -1), axis=1)
-    return sum(looks_inverted(float(corner), fill) for corner in corners) <= _FEW_OTHERS * len(images)
+    return sum(looks_inverted(float(corner), fill) for corner in corners)
 
 
 def colour_row(image: np.ndarray) -> np.ndarray:

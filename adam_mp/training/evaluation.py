@@ -15,7 +15,7 @@ from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.compute.scale import perhaps_other_scale
 from adam_mp.data.augmentation import Augmentation
-from adam_mp.data.normalization import Normalization
+from adam_mp.data.normalization import Normalization, mostly_inverted
 from adam_mp.data.pictures import picture_from
 from adam_mp.data.reading.account import left_out, some
 from adam_mp.data.reading.dataset import DataSet, match_classes
@@ -168,7 +168,7 @@ def _tested(data: DataSet, trained_on: TrainedOn | None, own: bool, tell: Callab
 def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> None:
     """Raise DataError if the values of the first images that can be read have not the scale of the model's.
 
-    If arrays perhaps have not, `tell` gets a line.
+    If arrays perhaps have not, or if light and dark are exchanged, `tell` gets a line.
     """
     if isinstance(data.train, Samples):
         images = data.train.images[:_SCALED]
@@ -179,6 +179,8 @@ def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> No
             and (why := perhaps_other_scale(images, model.values))
         ):
             tell(f"images of {data.name}: {why}")
+        if images.dtype == np.uint8:
+            _tell_inverted(model, data, images, tell)
         return
     model.check_files()
     source, shown = make_source(data, model.keep), []
@@ -189,6 +191,17 @@ def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> No
             shown.append(picture_from(opened.pixels(sample), data.image_shape, model.keep))
     if shown:
         model.check_scale(np.stack(shown))
+        _tell_inverted(model, data, np.stack(shown), tell)
+
+
+def _tell_inverted(model: Model, data: DataSet, images: np.ndarray, tell: Callable[[str], None]) -> None:
+    """Tell if most images [n, h, w, 1], from 0 to 255, are light where those to train on were dark, or the reverse."""
+    grey = images.shape[3] == 1 and images.shape[1:3] != (1, 1)
+    if grey and model.reading.get("even_background", True) and mostly_inverted(images, model.fill):
+        tell(
+            f"images of {data.name} have a light background where that of the images to train on is dark, or the "
+            "reverse: they are tested as they are, while `predict` exchanges light and dark of each (--invert auto)"
+        )
 
 
 def _plan(model: Model, data: DataSet, tested: np.ndarray, settings: TrainSettings, workers: int) -> RunPlan:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import adam_mp
 from adam_mp.compute.model import Model
 from adam_mp.data.reading.loading import load_data
+from adam_mp.data.reading.options import LoadOptions
 from adam_mp.errors import DataError
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
@@ -149,3 +152,25 @@ def test_images_that_cannot_be_used_are_told(tmp_path):
         "2 of 9 images could not be used, and count neither way; 2 of 2: the image is damaged or cut short "
         f"({paths[0]})"
     ]
+
+
+@pytest.mark.parametrize("kind", ["arrays", "files"])
+def test_images_with_light_and_dark_exchanged_are_told(tmp_path, kind):
+    network = load_network([adam_mp.Flatten(), adam_mp.Dense(), adam_mp.Softmax()], (8, 8, 1), 2)
+    model = Model(network, initial_weights(network, 0), (30.0,), (70.0,), 4.0)
+    images = np.zeros((12, 8, 8), np.uint8)
+    images[:, 2:6, 2:6] = 200
+    told = []
+    for values, lines in ((images, 0), (255 - images, 1)):
+        source = values, np.arange(12) % 2
+        if kind == "files":
+            source = str(tmp_path / str(lines))
+            for number, pixels in enumerate(values):
+                path = tmp_path / str(lines) / str(number % 2) / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+        evaluate_model(model, source, 1, lambda event: told.append(event.text))
+        assert len([line for line in told if "have a light background where that of the images" in line]) == lines
+    uneven = dataclasses.replace(model, reading={"even_background": False})
+    evaluate_model(uneven, source, 1, lambda event: told.append(event.text), LoadOptions())
+    assert len([line for line in told if "a light background" in line]) == 1
