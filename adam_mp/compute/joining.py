@@ -30,7 +30,7 @@ class Sum(Operation):
     def backward(self, span: Span) -> list[Call]:
         error, out = span.error.reshape(-1), span.out.reshape(-1)
         calls: list[Call] = []
-        # What overwrites comes first: another input may be the same value, whose error is then added.
+        # Errors that overwrite are written first: two inputs may be the same value, and the second error is then added.
         for add in (False, True):
             each = zip(span.input_errors, span.adds, strict=True)
             targets = [x_error.reshape(-1) for x_error, adds in each if x_error is not None and adds == add]
