@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         LeakyReLU,
         LocalResponseNorm,
         MaxPool,
+        Multiply,
         Network,
         Node,
         ReLU,
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
         Sigmoid,
         SiLU,
         Softmax,
+        SqueezeExcite,
+        StochasticDepth,
         Tanh,
     )
     from adam_mp.training.settings.settings import TrainSettings
@@ -91,6 +94,7 @@ __all__ = [
     "LocalResponseNorm",
     "MaxPool",
     "Model",
+    "Multiply",
     "Network",
     "Node",
     "ReLU",
@@ -99,6 +103,8 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "SqueezeExcite",
+    "StochasticDepth",
     "Tanh",
     "TrainResult",
     "TrainSettings",

@@ -151,6 +151,10 @@ LAYERS = {
     **dict.fromkeys(("ln", "layernormalization"), "layer_norm"),
     **dict.fromkeys(("lrelu", "leaky", "prelu"), "leaky_relu"),
     **dict.fromkeys(("swish", "silu"), "silu"), "hswish": "hard_swish",
+    **dict.fromkeys(("depthwiseconv", "depthwiseconv2d", "groupconv", "groupedconv"), "conv"),
+    **dict.fromkeys(("mul", "times", "product", "multiplication"), "multiply"),
+    **dict.fromkeys(("se", "seblock", "squeezeexcitation", "squeezeandexcite"), "squeeze_excite"),
+    **dict.fromkeys(("droppath", "dropconnect"), "stochastic_depth"),
     "reshape": "flatten", "logsoftmax": "softmax", "dropout2d": "dropout", "logistic": "sigmoid",
 }  # fmt: skip
 LAYER_SETTINGS = {
@@ -160,6 +164,8 @@ LAYER_SETTINGS = {
     **dict.fromkeys(("p", "prob", "probability", "ratio", "droprate"), "rate"),
     **dict.fromkeys(("step", "subsample"), "stride"),
     **dict.fromkeys(("pad", "border"), "padding"), "usebias": "bias", "eps": "epsilon", "numgroups": "groups",
+    **dict.fromkeys(("kernelinitializer", "initializer", "initialization", "weightinit", "winit"), "init"),
+    "dilationrate": "dilation", **dict.fromkeys(("squeezechannels", "squeezefactor", "reduction"), "units"),
     **dict.fromkeys(("skip", "identity", "downsample"), "shortcut"),
     "k0": "offset", "bias0": "offset",
 }  # fmt: skip

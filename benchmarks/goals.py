@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from benchmarks import page
 from benchmarks.timing import spread
 
-_HEADER = ("what", "against", "goal", "measured (quartiles)", "met", "figures")
+HEADER = ("what", "against", "goal", "measured (quartiles)", "met", "figures")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Row:
     def cells(self) -> list[str]:
         """The row of the page."""
         unit = "%" if self.reach.endswith("%") else self.reach.lstrip("<0123456789. ")
+        unit = f" {unit}" if len(unit) > 1 else unit
         if self.value is None:
             return [self.what, self.against, self.reach, "not measured", "", self.figures]
         quartiles = "" if self.low is None or self.high is None else f" ({self.low:.2f} to {self.high:.2f})"
@@ -43,9 +44,13 @@ def ratio_row(what: str, against: str, goal: float, ratios: list[float], figures
 
 
 def run_groups(
-    description: str | None, groups: Mapping[str, Callable[[], Iterator[Row]]], name: str, title: str
-) -> None:
-    """Measure the groups of rows that the command line chooses; where it is all, write docs/benchmarks/NAME.md."""
+    description: str | None, groups: Mapping[str, Callable[[], Iterator[Row]]], name: str, title: str,
+    closing: Callable[[], str] | None = None,
+) -> None:  # fmt: skip
+    """Measure the groups of rows that the command line chooses; where it is all, write docs/benchmarks/NAME.md.
+
+    The page ends with what `closing` returns.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=groups, help="print this group of rows and write nothing")
     chosen = parser.parse_args().only
@@ -64,5 +69,6 @@ def run_groups(
             f"# {title}\n\n"
             "`make bench` writes this page. One thread a process; sides take turns in one run; medians, with the "
             f"quartiles of what is compared.\n\n{page.machine_line()}\n\n"
-            f"{page.table(_HEADER, [row.cells() for row in rows])}\n\n{verdict}\n",
+            f"{page.table(HEADER, [row.cells() for row in rows])}\n\n{verdict}\n"
+            + ("" if closing is None else f"\n{closing()}"),
         )

@@ -1,7 +1,8 @@
 """Parameter servers with copies, and senders that push whole numbers to them all the time.
 
-Servers are processes as `adam-mp serve-params` starts them. Whole numbers add up exactly, so at the end the weights
-show whether each update is in them once.
+Servers are processes as `adam-mp serve-params` starts them, on loopback or each on a machine of its own: a network
+namespace, whose cable can be cut. Whole numbers add up exactly, so at the end the weights show whether each update is
+in them once.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,11 @@ from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.run.statements import REPLICA
 from adam_mp.transport.endpoint import Peer
+from adam_mp.transport.keys import Keys, make_key_file
 from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.places import Place, parse_place
 from adam_mp.transport.zeromq import SocketDialer
+from tools.drilling.machines import Machines
 
 _SERVERS, _COPIES, SENDERS = 4, 3, 2
 _LAYOUT = Layout.of({f"w{number}": (64, 256) for number in range(48)})
@@ -40,17 +44,22 @@ _JOINING = {"role": REPLICA, "facts": _FACTS}
 
 
 class Servers:
-    """Server processes on loopback, in a folder for their addresses. Use as a context manager.
+    """Server processes, in a folder for their addresses. Use as a context manager.
 
-    `controller` is the flag's value if the coordinator is elected; else the first server has it.
+    `controller` is the flag's value if the coordinator is elected; else the first server has it. With `machines` server
+    n is on machine n + 1, and has `keys`.
     """
 
-    def __init__(self, folder: Path, commit: str, controller: str | None = None) -> None:
-        self._folder, self._commit, self._controller = folder, commit, controller
+    def __init__(
+        self, folder: Path, commit: str, controller: str | None = None, machines: Machines | None = None,
+    ) -> None:  # fmt: skip
+        self._folder, self._commit, self._controller, self._machines = folder, commit, controller, machines
+        self.keys = None if machines is None else make_key_file(folder / "keys")
         self.addresses: list[str] = []
         self.processes: list[subprocess.Popen[bytes]] = []
         for number in range(_SERVERS):
-            self.processes.append(self._start(number, "127.0.0.1:0"))
+            host = "127.0.0.1" if machines is None else machines.address(number + 1)
+            self.processes.append(self._start(number, f"{host}:0"))
             file = folder / f"address-{number}"
             while not file.exists():
                 time.sleep(0.01)
@@ -62,6 +71,9 @@ class Servers:
             first = ["--servers", str(_SERVERS), "--controller", self._controller]
         command = [sys.executable, "-m", "adam_mp", "serve-params", "--listen", listen, "--copies", str(_COPIES),
                    "--commit", self._commit, "--address-file", str(self._folder / f"address-{number}")]  # fmt: skip
+        if self._machines is not None:
+            command += ["--key-file", str(self._folder / "keys")]
+            command = ["ip", "netns", "exec", self._machines.space(number + 1), *command]
         with open(self._folder / f"log-{number}", "ab") as log:
             return subprocess.Popen([*command, *first], stdout=log, stderr=log)
 
@@ -110,9 +122,9 @@ class Sender(threading.Thread):
     `ends` asks it to end well, `given_up` to end at once.
     """
 
-    def __init__(self, address: str, seed: int) -> None:
+    def __init__(self, address: str, seed: int, keys: Keys | None) -> None:
         super().__init__(daemon=True)
-        self._line = SocketDialer(None)
+        self._line = SocketDialer(keys)
         self._link = CoordinatorLink(self._line, parse_place(address, "address"), new_identity())
         news = self._link.join(_JOINING, 60)
         assert news.map is not None
@@ -122,7 +134,7 @@ class Sender(threading.Thread):
         self.weights = np.zeros(self._layout.size, np.float32)
         self.pushed = np.zeros(self._layout.size)
         self._numbers = np.random.default_rng(seed)
-        self.dialer = WatchedDialer(None)
+        self.dialer = WatchedDialer(keys)
         self.rounds, self.ends, self.given_up, self.trouble = 0, False, False, ""
         self._connect(self.map)
 
@@ -179,19 +191,22 @@ class Sender(threading.Thread):
 
 
 class Run:
-    """Servers, senders, and a line to ask for the state. Use as a context manager."""
+    """Servers, senders, and a line to ask for the state. Use as a context manager.
 
-    def __init__(self, commit: str, controller: str | None = None) -> None:
+    With `machines` this process must be in one of their namespaces.
+    """
+
+    def __init__(self, commit: str, controller: str | None = None, machines: Machines | None = None) -> None:
         self._ends = contextlib.ExitStack()
         folder = Path(self._ends.enter_context(tempfile.TemporaryDirectory()))
         self.folder = folder
-        self.servers = self._ends.enter_context(Servers(folder, commit, controller))
+        self.servers = self._ends.enter_context(Servers(folder, commit, controller, machines))
         self._is_first_immortal = controller is None
-        self._line = SocketDialer(None)
+        self._line = SocketDialer(self.servers.keys)
         self._ends.callback(self._line.close)
         self._asked = 0
         self._asking = CoordinatorLink(self._line, parse_place(self.servers.addresses[0], "address"), new_identity())
-        self.senders = [Sender(self.servers.addresses[0], seed) for seed in range(SENDERS)]
+        self.senders = [Sender(self.servers.addresses[0], seed, self.servers.keys) for seed in range(SENDERS)]
         for sender in self.senders:
             self._ends.callback(sender.close)
             sender.start()
@@ -238,15 +253,19 @@ class Run:
             time.sleep(0.05)
         raise SystemExit(f"copies are missing after {seconds:g} s: {found}")
 
-    def fail(self, place: int, number: int, seconds: float = 10.0) -> list[float]:
-        """Send a server a signal that ends or stops it; return, for each group, the seconds to its new answer."""
+    def signal(self, place: int, number: int, seconds: float = 10.0) -> list[float]:
+        """Send a server a signal that ends or stops it; see `fail`."""
+        return self.fail(place, lambda: self.servers.processes[place].send_signal(number), seconds)
+
+    def fail(self, place: int, harm: Callable[[], object], seconds: float = 10.0) -> list[float]:
+        """Do a server harm; return, for each group of which it was primary, the seconds to the new one's answer."""
         groups = self.map()["groups"]
         epochs = {group: each[0] for group, each in enumerate(groups) if each[1] == place}
         watches = [Watch(epochs) for _ in self.senders]
         for sender, watch in zip(self.senders, watches, strict=True):
             sender.dialer.watch = watch
         killed = time.monotonic()
-        self.servers.processes[place].send_signal(number)
+        harm()
         while time.monotonic() - killed < seconds:
             answered = {group: min(watch.answered.get(group, 1e9) for watch in watches) for group in epochs}
             if max(answered.values(), default=0.0) < 1e9:

@@ -47,3 +47,8 @@ def write_data(name: str, data: Any) -> None:
     """Write the figures a page was made of, as JSON beside it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / name).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def read_data(name: str) -> Any:
+    """Return what `write_data` wrote."""
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))

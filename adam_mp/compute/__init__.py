@@ -1,8 +1,8 @@
 """A network bound to arrays: training context, forward and backward pass, update, and the trained model.
 
 - `fusion`: which layers one operation computes together.
-- `operation` (what an operation is), `operations`, `convolution`, `conv_backward`, `joining`, `normalizing`: bind kinds
-  of layers to kernels. `calibration`: what norms know of the training images.
+- `operation` (what an operation is), `operations`, `convolution`, `conv_backward`, `grouped`, `joining`, `normalizing`:
+  bind kinds of layers to kernels. `calibration`: what norms know of the training images.
 - `context`: puts the operations' kernel calls into a program, which runs without allocating memory; `lifetimes`: where
   in one memory values and errors lie.
 - `choice`, `measurement`: which of several kernels a layer uses; timing them on this machine.

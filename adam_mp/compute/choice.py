@@ -58,17 +58,21 @@ def likely_choices(network: Network) -> KernelChoices:
     from adam_mp.compute.conv_backward import ways_back
 
     bytes_per_image, ways = 1, {}
-    for group in convolutions(network):
+    for group in fuse(network):
         layer: Any = group.layers[0]
+        if not isinstance(layer, Conv):
+            continue
         before, after = group.input_shape, layer.output_shape(group.input_shape)
-        ways[group.name] = ways_back(layer, group.wanted[0])[0]
+        if layer.groups == 1:
+            ways[group.name] = ways_back(layer, group.wanted[0])[0]
         bytes_per_image = max(bytes_per_image, 4 * (math.prod(before) + 2 * math.prod(after)))
     return KernelChoices(max(1, min(_MOST_IMAGES, l2_bytes() * 3 // 4 // bytes_per_image)), ways)
 
 
 def convolutions(network: Network) -> list[Group]:
-    """Return the groups that begin with a convolution, in their order."""
-    return [group for group in fuse(network) if isinstance(group.layers[0], Conv)]
+    """Return the groups that begin with a convolution of all channels, which has a choice of ways, in their order."""
+    first = ((group, group.layers[0]) for group in fuse(network))
+    return [group for group, layer in first if isinstance(layer, Conv) and layer.groups == 1]
 
 
 def read_choices(network: Network, batch: int) -> KernelChoices | None:

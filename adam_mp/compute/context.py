@@ -20,7 +20,7 @@ from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.fusion import fuse
 from adam_mp.compute.lifetimes import Bound, Place, Reads, arrange, first_writers, flat_roots, plan_buffers, turns_of
 from adam_mp.compute.operation import Call, Operation, Span, aligned_zeros
-from adam_mp.compute.operations import OPERATIONS, DenseProduct, DropoutMask
+from adam_mp.compute.operations import DenseProduct, DropoutMask, operation_of
 from adam_mp.kernels.join import add_to
 from adam_mp.kernels.loss import softmax, softmax_cross_entropy
 from adam_mp.memory.layout import Layout
@@ -79,9 +79,7 @@ class TrainingContext:
         groups = fuse(network, self.choices.ways_back)
         self._roots = flat_roots(groups)
         self._operations: list[Operation] = [
-            OPERATIONS[type(group.layers[0])](
-                group, dict(weights), self.gradients, batch, batch if group.whole else self.block, real
-            )
+            operation_of(group)(group, dict(weights), self.gradients, batch, batch if group.whole else self.block, real)
             for group in groups
             if not isinstance(group.layers[0], Flatten)
         ]

@@ -5,7 +5,7 @@
   weight.
 - `scattered` computes the same gradient, and the input's error as `error @ weight.T`, whose rows are added up at the
   places of their patches.
-- `sparse` computes both from a list of the errors that are not 0.
+- `sparse` computes both from a list of the errors that are not 0; for windows without dilation.
 
 A patch is what the convolution's window covers at one output pixel; a tap is one value's place in the window.
 """
@@ -76,12 +76,13 @@ class Flipped(Tiled):
 
     def __init__(self, bound: BoundLayer) -> None:
         super().__init__(bound)
-        size, (height, width, filters) = bound.layer.size, bound.output_shape
-        self.padding = size - 1 - bound.layer.margin
+        layer, (height, width, filters) = bound.layer, bound.output_shape
+        self.padding = layer.extent - 1 - layer.margin
         padded = (height + 2 * self.padding, width + 2 * self.padding, filters)
         self.padded: np.ndarray = np.zeros((bound.block, *padded), bound.real)
-        self.pixels, self.taps = conv.pixel_offsets(bound.block, padded, size, 1), conv.tap_offsets(padded, size)
-        self.flipped: np.ndarray = np.zeros((size**2 * filters, bound.input_shape[2]), bound.real)
+        self.pixels = conv.pixel_offsets(bound.block, padded, layer.extent, 1)
+        self.taps = conv.tap_offsets(padded, layer.size, layer.dilation)
+        self.flipped: np.ndarray = np.zeros((layer.size**2 * filters, bound.input_shape[2]), bound.real)
 
     def calls(self, patches: Patches, error: np.ndarray, span: Span) -> list[Call]:
         """See Tiled."""
@@ -117,7 +118,8 @@ class Scattered(Tiled):
         if not span.accumulate:
             calls.append((transpose, (self.bound.weight, self.transposed)))
         tables = (self.rows, self.depths, self.transposed, self.scratch)
-        arguments = (rows(error), *tables, span.x_error, *self.bound.geometry, self.panel)
+        dilation = self.bound.layer.dilation
+        arguments = (rows(error), *tables, span.x_error, *self.bound.geometry, dilation, self.panel)
         return [*calls, (conv.conv_backward_input, arguments)]
 
 
@@ -173,10 +175,11 @@ def ways_back(layer: Conv, wanted: bool) -> list[str]:
     """
     if not wanted:
         return ["tiled"]
-    if layer.stride > 1 or layer.margin >= layer.size:
-        return ["scattered", "sparse"]
-    by_size = ["flipped", "scattered"] if layer.margin >= layer.size // 2 else ["scattered", "flipped"]
-    return [*by_size, "sparse"]
+    last = ["sparse"] if layer.dilation == 1 else []
+    if layer.stride > 1 or layer.margin >= layer.extent:
+        return ["scattered", *last]
+    by_size = ["flipped", "scattered"] if layer.margin >= layer.extent // 2 else ["scattered", "flipped"]
+    return [*by_size, *last]
 
 
 def _patch_scratch(bound: BoundLayer) -> np.ndarray:

@@ -29,8 +29,8 @@ class Convolution(Operation):
         self.pixels_per_image = math.prod(shape[:2])
         padded = (height + 2 * layer.margin, width + 2 * layer.margin, channels)
         self.padded: np.ndarray | None = np.zeros((block, *padded), real) if layer.margin else None
-        self.pixels = conv.pixel_offsets(block, padded, layer.size, layer.stride)
-        self.taps = conv.tap_offsets(padded, layer.size)
+        self.pixels = conv.pixel_offsets(block, padded, layer.extent, layer.stride)
+        self.taps = conv.tap_offsets(padded, layer.size, layer.dilation)
         way = BACKWARD_WAYS[group.way or ways_back(layer, group.wanted[0])[0]]
         gradient = gradients[f"{name}.weight"]
         self.way = way(BoundLayer(layer, group.input_shape, shape, self.weight, gradient, block, real))

@@ -87,7 +87,7 @@ def _fused(network: Network, ways: Mapping[str, str]) -> Iterator[Group]:
         if position in done:
             continue
         chain = [position]
-        followers = list(_FOLLOWERS.get(type(node.layer), ()))
+        followers = _followers(node.layer)
         while (follower := _only_reader(network, chain[-1])) is not None:
             after = network.nodes[follower].layer
             kind = type(after)
@@ -104,6 +104,13 @@ def _fused(network: Network, ways: Mapping[str, str]) -> Iterator[Group]:
             wanted, output in network.trained_values, name in network.tail,
             way=ways.get(name) if wanted[0] else None, sparse=_is_sparse(network, inputs[0]),
         )  # fmt: skip
+
+
+def _followers(layer: Layer) -> list[type[Layer]]:
+    """Return the kinds of layers, each at most once, that may be computed together with the layer before them."""
+    if isinstance(layer, kinds.Conv) and layer.groups > 1:
+        return [kinds.ReLU]
+    return list(_FOLLOWERS.get(type(layer), ()))
 
 
 def _only_reader(network: Network, position: int) -> int | None:

@@ -1,6 +1,8 @@
-"""The operations of layers that join several values: their sum, and the values side by side."""
+"""The operations of layers that join several values: their sum, their product, and the values side by side."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from adam_mp.compute.fusion import Group
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, rows
@@ -44,6 +46,36 @@ class Sum(Operation):
         return calls
 
 
+class Product(Operation):
+    """The product of two values, of which the second may have one factor a channel for all pixels of an image."""
+
+    reads_output = False
+    adds_errors = True
+
+    def _shaped(self, image: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """View values of the first input as [n, pixels, m], and those of the second as [n, m]."""
+        flat = factors.reshape(len(factors), -1)
+        return image.reshape(len(image), -1, flat.shape[1]), flat
+
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        x, factors = self._shaped(*span.inputs)
+        return [(join.multiply_forward, (x, factors, span.out.reshape(x.shape)))]
+
+    def backward(self, span: Span) -> list[Call]:
+        x, factors = self._shaped(*span.inputs)
+        error, (x_error, factors_error) = span.error.reshape(x.shape), span.input_errors
+        calls: list[tuple[bool, Call]] = []
+        if x_error is not None:
+            add = span.adds[0]
+            calls.append((add, (join.multiply_backward, (error, factors, x_error.reshape(x.shape), add))))
+        if factors_error is not None:
+            add = span.adds[1]
+            arrays = (error, x, factors_error.reshape(factors.shape))
+            calls.append((add, (join.multiply_backward_factors, (*arrays, add))))
+        # An error that overwrites is written first: both inputs may be the same value.
+        return [call for _, call in sorted(calls, key=lambda each: each[0])]
+
+
 class SideBySide(Operation):
     """Values side by side: each has its channels in every pixel of the output, or its features in every row."""
 
@@ -52,7 +84,7 @@ class SideBySide(Operation):
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         each = zip(span.inputs, self._begins(), strict=True)
-        return [(join.put_columns, (rows(x), rows(span.out), begin)) for x, begin in each]
+        return [(join.put_columns, (rows(x), rows(span.out), begin, False)) for x, begin in each]
 
     def backward(self, span: Span) -> list[Call]:
         each = zip(span.input_errors, span.adds, self._begins(), strict=True)

@@ -66,7 +66,8 @@ def _way_calls(group: Group, layer: Conv, way: str, block: int) -> list[Call]:
     images: np.ndarray = generator.standard_normal((block, *padded), dtype=np.float32)
     error: np.ndarray = generator.standard_normal((block, *after), dtype=np.float32)
     error *= generator.random(error.shape) < _density(group.layers[1:])
-    patches = (images, pixel_offsets(block, padded, layer.size, layer.stride), tap_offsets(padded, layer.size))
+    pixels = pixel_offsets(block, padded, layer.extent, layer.stride)
+    patches = (images, pixels, tap_offsets(padded, layer.size, layer.dilation))
     bound = BoundLayer(layer, before, after, weight, np.zeros_like(weight), block, np.float32)
     x_error: np.ndarray | None = np.zeros((block, *before), np.float32) if group.wanted[0] else None
     span = Span(0, (images,), error, error, (x_error,))

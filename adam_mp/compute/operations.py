@@ -10,12 +10,13 @@ import numpy as np
 
 from adam_mp.compute.convolution import Convolution
 from adam_mp.compute.fusion import Group
-from adam_mp.compute.joining import SideBySide, Sum
+from adam_mp.compute.grouped import DepthwiseConvolution, GroupedConvolution
+from adam_mp.compute.joining import Product, SideBySide, Sum
 from adam_mp.compute.normalizing import BatchNormalization, GroupNormalization, LayerNormalization
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, pixels, product_panel, rows, strided
 from adam_mp.kernels import activation, conv, crop, dense, dropout, gate, global_pool, normalization, pool
 from adam_mp.network import layers as kinds
-from adam_mp.network.joins import Add, Concat
+from adam_mp.network.joins import Add, Concat, Multiply
 from adam_mp.network.layer import Layer
 from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
 
@@ -231,6 +232,31 @@ class DropoutMask(Operation):
         return [(dropout.dropout_backward, (span.error.reshape(-1), mask, span.x_error.reshape(-1)))]
 
 
+class ImageDropout(DropoutMask):
+    """Stochastic depth: a factor for each image, 0 or `1 / (1 - rate)`; the key is as that of dropout."""
+
+    def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
+        Operation.__init__(self, group, weights, gradients, batch, block, real)
+        self.key = np.zeros(1, np.uint64)
+        self.mask: np.ndarray = np.zeros(batch, real)
+
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        if not training:
+            return [(np.copyto, (span.out, span.x))]
+        mask = self.mask[span.first : span.first + len(span.x)]
+        draw = (mask, mask.dtype.type(self.layer.rate), self.key, np.uint64(self.group.position))
+        return [
+            (dropout.draw_mask, (*draw, np.uint64(span.first))),
+            (dropout.scale_images, (_flat(span.x), mask, _flat(span.out))),
+        ]
+
+    def backward(self, span: Span) -> list[Call]:
+        if span.x_error is None:
+            return []
+        mask = self.mask[span.first : span.first + len(span.x)]
+        return [(dropout.scale_images, (_flat(span.error), mask, _flat(span.x_error)))]
+
+
 class LocalResponse(Operation):
     """Local response normalisation: `out = x / scale ** beta`. The backward pass reads the forward pass's `scale`."""
 
@@ -274,12 +300,22 @@ def _flat(array: np.ndarray) -> np.ndarray:
     return array.reshape(len(array), -1)
 
 
-OPERATIONS: dict[type[Layer], type[Operation]] = {
+def operation_of(group: Group) -> type[Operation]:
+    """Return the operation that computes a group."""
+    layer = group.layers[0]
+    if isinstance(layer, kinds.Conv) and layer.groups > 1:
+        depthwise = layer.groups == layer.channels == group.input_shape[2]
+        return DepthwiseConvolution if depthwise else GroupedConvolution
+    return _OPERATIONS[type(layer)]
+
+
+_OPERATIONS: dict[type[Layer], type[Operation]] = {
     kinds.Conv: Convolution,
     kinds.MaxPool: MaxPooling,
     kinds.AveragePool: AveragePooling,
     kinds.GlobalAveragePool: GlobalAverage,
     Add: Sum,
+    Multiply: Product,
     Concat: SideBySide,
     kinds.Dense: DenseProduct,
     kinds.ReLU: Activation,
@@ -291,6 +327,7 @@ OPERATIONS: dict[type[Layer], type[Operation]] = {
     kinds.SiLU: Gate,
     kinds.GELU: Gate,
     kinds.Dropout: DropoutMask,
+    kinds.StochasticDepth: ImageDropout,
     kinds.LocalResponseNorm: LocalResponse,
     GroupNorm: GroupNormalization,
     LayerNorm: LayerNormalization,

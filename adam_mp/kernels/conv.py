@@ -29,7 +29,10 @@ from adam_mp.kernels.vector import Vectors, address
 
 
 def pixel_offsets(count: int, shape: tuple[int, int, int], size: int, stride: int) -> np.ndarray:
-    """Return `pixels`, int64 [count * out_h * out_w], for `count` images of `shape`, which includes any padding."""
+    """Return `pixels`, int64 [count * out_h * out_w], for `count` images of `shape`, which includes any padding.
+
+    `size` is that of the window, in pixels of the image.
+    """
     height, width, channels = shape
     image = np.arange(count)[:, None, None] * (height * width)
     row = np.arange(0, height - size + 1, stride)[None, :, None] * width
@@ -37,10 +40,11 @@ def pixel_offsets(count: int, shape: tuple[int, int, int], size: int, stride: in
     return np.ravel(image + row + column) * channels
 
 
-def tap_offsets(shape: tuple[int, int, int], size: int) -> np.ndarray:
+def tap_offsets(shape: tuple[int, int, int], size: int, dilation: int = 1) -> np.ndarray:
     """Return `taps`, int64 [size * size * c], in images of `shape` (height, width, c), which includes any padding."""
     _, width, channels = shape
-    return np.ravel(np.arange(size)[:, None] * (width * channels) + np.arange(size * channels)[None, :])
+    pixels = dilation * (np.arange(size)[:, None] * width + np.arange(size)[None, :])
+    return np.ravel(pixels[:, :, None] * channels + np.arange(channels))
 
 
 @kernel("void(R[:,:,:,::1], R[:,:,:,::1], i8)")
@@ -131,8 +135,30 @@ def sum_patches(patches, images, size, stride, padding):
                     _add_run(source, patch + i * line, target, start, (end - begin) * channels)
 
 
-@kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8, R[::1])")
-def conv_backward_input(error, rows, depths, transposed, patches, image_error, size, stride, padding, panel):
+@kernel("void(R[:,::1], R[:,:,:,::1], i8, i8, i8, i8)")
+def sum_dilated(patches, images, size, stride, padding, dilation):
+    """As `sum_patches`, for taps that are `dilation` pixels apart."""
+    count, height, width, channels = images.shape
+    extent = dilation * (size - 1) + 1
+    out_height = (height + 2 * padding - extent) // stride + 1
+    out_width = (width + 2 * padding - extent) // stride + 1
+    source, target = patches.reshape(-1), images.reshape(-1)
+    images[:] = 0
+    for n in range(count):
+        for x in range(out_width):
+            for y in range(out_height):
+                patch = ((n * out_height + y) * out_width + x) * size * size * channels
+                for i in range(size):
+                    down = y * stride - padding + i * dilation
+                    for j in range(size):
+                        along = x * stride - padding + j * dilation
+                        if 0 <= down < height and 0 <= along < width:
+                            start = ((n * height + down) * width + along) * channels
+                            _add_run(source, patch + (i * size + j) * channels, target, start, channels)
+
+
+@kernel("void(R[:,::1], i8[::1], i8[::1], R[:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8, i8, R[::1])")
+def conv_backward_input(error, rows, depths, transposed, patches, image_error, size, stride, padding, dilation, panel):
     """The error of the inputs: `patches = error @ transposed`, then `sum_patches` into `image_error` [n, h, w, c].
 
     `error` is [pixels, k], `transposed`, the weight's transpose, [k, size * size * c]. The scratch `patches` has room
@@ -148,4 +174,7 @@ def conv_backward_input(error, rows, depths, transposed, patches, image_error, s
         count = images.shape[0] * pixels
         part = flat[first * pixels * filters : (first * pixels + count) * filters]
         product(part, rows[:count], depths, transposed, patches[:count], panel, real(1), real(0))
-        sum_patches(patches[:count], images, size, stride, padding)
+        if dilation == 1:
+            sum_patches(patches[:count], images, size, stride, padding)
+        else:
+            sum_dilated(patches[:count], images, size, stride, padding, dilation)

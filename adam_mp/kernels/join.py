@@ -1,6 +1,8 @@
-"""Where branches of a network meet: sums of values, and values side by side. Each kernel is one pass over arrays."""
+"""Where branches of a network meet: sums, products, and values side by side. Each kernel is one pass over arrays."""
 
 from __future__ import annotations
+
+import numpy as np
 
 from adam_mp.kernels.compilation import kernel
 
@@ -60,12 +62,61 @@ def pass_error_twice(error, out, first, second, rectify, add):
             second[i] = value
 
 
-@kernel("void(R[:,::1], R[:,::1], i8)")
-def put_columns(values, out, begin):
-    """`out[:, begin : begin + k] = values`; values [m, k], out [m, n]."""
+@kernel("void(R[:,::1], R[:,::1], i8, b1)")
+def put_columns(values, out, begin, add):
+    """`out[:, begin : begin + k] = values`, added to what it holds if `add`; values [m, k], out [m, n]."""
     for i in range(values.shape[0]):
-        for j in range(values.shape[1]):
-            out[i, begin + j] = values[i, j]
+        if add:
+            for j in range(values.shape[1]):
+                out[i, begin + j] += values[i, j]
+        else:
+            for j in range(values.shape[1]):
+                out[i, begin + j] = values[i, j]
+
+
+@kernel("void(R[:,:,::1], R[:,::1], R[:,:,::1])")
+def multiply_forward(x, factors, out):
+    """`out = x * factors`; x and out [n, pixels, channels], factors [n, channels]."""
+    count, pixels, channels = x.shape
+    source, shares, target = x.reshape(-1), factors.reshape(-1), out.reshape(-1)
+    for n in range(count):
+        own = np.uint64(n * channels)
+        for i in range(pixels):
+            at = np.uint64((n * pixels + i) * channels)
+            for j in range(np.uint64(channels)):
+                target[at + j] = source[at + j] * shares[own + j]
+
+
+@kernel("void(R[:,:,::1], R[:,::1], R[:,:,::1], b1)")
+def multiply_backward(error, factors, x_error, add):
+    """`x_error = error * factors`, added to what it holds if `add`; shapes as in `multiply_forward`."""
+    count, pixels, channels = error.shape
+    source, shares, target = error.reshape(-1), factors.reshape(-1), x_error.reshape(-1)
+    for n in range(count):
+        own = np.uint64(n * channels)
+        for i in range(pixels):
+            at = np.uint64((n * pixels + i) * channels)
+            if add:
+                for j in range(np.uint64(channels)):
+                    target[at + j] += source[at + j] * shares[own + j]
+            else:
+                for j in range(np.uint64(channels)):
+                    target[at + j] = source[at + j] * shares[own + j]
+
+
+@kernel("void(R[:,:,::1], R[:,:,::1], R[:,::1], b1)")
+def multiply_backward_factors(error, x, factors_error, add):
+    """`factors_error = sum over pixels of error * x`, added to what it holds if `add`."""
+    count, pixels, channels = error.shape
+    slopes, source, target = error.reshape(-1), x.reshape(-1), factors_error.reshape(-1)
+    if not add:
+        target[:] = 0
+    for n in range(count):
+        own = np.uint64(n * channels)
+        for i in range(pixels):
+            at = np.uint64((n * pixels + i) * channels)
+            for j in range(np.uint64(channels)):
+                target[own + j] += slopes[at + j] * source[at + j]
 
 
 @kernel("void(R[:,::1], i8, R[:,::1], b1)")

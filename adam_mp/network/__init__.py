@@ -8,7 +8,7 @@ into tables and back. `description` makes networks from names, TOML files and fu
 May import: `errors`.
 """
 
-from adam_mp.network.joins import Add, Concat, Node, Residual
+from adam_mp.network.joins import Add, Concat, Multiply, Node, Residual
 from adam_mp.network.layer import Layer
 from adam_mp.network.layers import (
     GELU,
@@ -27,6 +27,8 @@ from adam_mp.network.layers import (
     Sigmoid,
     SiLU,
     Softmax,
+    SqueezeExcite,
+    StochasticDepth,
     Tanh,
 )
 from adam_mp.network.network import Network
@@ -50,6 +52,7 @@ __all__ = [
     "LeakyReLU",
     "LocalResponseNorm",
     "MaxPool",
+    "Multiply",
     "Network",
     "Node",
     "ReLU",
@@ -58,5 +61,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "SqueezeExcite",
+    "StochasticDepth",
     "Tanh",
 ]

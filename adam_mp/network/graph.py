@@ -64,7 +64,7 @@ def map_layers(row: Sequence[Part], change: Callable[[Layer], Layer]) -> Row:
     def mapped(part: Any) -> Any:
         if isinstance(part, Node):
             return dataclasses.replace(part, layer=mapped(part.layer))
-        if isinstance(part, Branching) and any(inside for _, inside in part.rows()):
+        if isinstance(part, Branching) and part.writes_rows and any(inside for _, inside in part.rows()):
             return part.with_rows(tuple(map(mapped, inside)) for _, inside in part.rows())
         return change(part)
 
@@ -209,7 +209,7 @@ def _check_known(layer: Any, where: str) -> None:
             f"{where} is of the class {type(layer).__name__}, which is none of adam_mp's, and which the "
             f"processes of a run do not know; expected one of {known}"
         )
-    for name, value in () if isinstance(layer, Branching) else vars(layer).items():
+    for name, value in () if isinstance(layer, Branching) and layer.writes_rows else vars(layer).items():
         if type(value) not in _PLAIN:
             raise NetworkError(
                 f"{where} ({layer.kind}): {name} is of type {type(value).__name__}; expected a plain number"

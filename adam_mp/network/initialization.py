@@ -1,8 +1,16 @@
-"""First weights: normal with variance 1 / inputs, a tenth of that before the softmax; biases zero.
+"""First weights, by a layer's `init`. Biases are zero at first; norms say themselves what they begin with.
 
-He et al. (2015) propose variance 2 / inputs for ReLU. These weights are smaller on purpose: max-pooling raises
-activations by itself, and many workers that update stale weights need small gradients at the start. At the same
-learning rate, eight workers train with these weights, and with the larger ones diverge in the first hundred updates.
+    auto      normal with variance 1 / inputs, a tenth of that before the softmax
+    he        normal with variance 2 / inputs (He et al. 2015)
+    glorot    normal with variance 2 / (inputs + outputs) (Glorot and Bengio 2010)
+    identity  the first outputs are the inputs, as far as there are both; all others as auto
+    zero      zeros
+
+Inputs and outputs are those of one weight: a convolution has size * size * channels of a group of each.
+
+He et al. propose variance 2 / inputs for ReLU. Those of auto are smaller on purpose: max-pooling raises activations by
+itself, and many workers that update stale weights need small gradients at the start. At the same learning rate, eight
+workers train with these weights, and with the larger ones diverge in the first hundred updates.
 """
 
 from __future__ import annotations
@@ -12,7 +20,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from adam_mp.network.joins import Add
+from adam_mp.network.layer import Layer
+from adam_mp.network.layers import Conv
 from adam_mp.network.network import Network
+
+_BEFORE_SOFTMAX = 0.1
 
 
 def initial_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
@@ -28,12 +41,44 @@ def initial_weights(network: Network, seed: int) -> dict[str, np.ndarray]:
 def draw_weights(network: Network, seed: int, weights: Mapping[str, np.ndarray]) -> None:
     """Draw the same numbers as `initial_weights` into `weights`, contiguous float32 arrays by name."""
     generator = np.random.Generator(np.random.PCG64(seed))
+    ends = branch_ends(network)
     for node, input_shape in zip(network.nodes, network.input_shapes, strict=True):
         last = (node.name,) == network.nodes[-1].inputs
         for parameter, shape in node.layer.parameters(input_shape).items():
             tensor = weights[f"{node.name}.{parameter}"]
             if len(shape) == 1:
-                tensor[...] = node.layer.first(parameter)
-                continue
-            generator.standard_normal(dtype=np.float32, out=tensor)
-            tensor *= np.float32(math.sqrt((0.1 if last else 1.0) / shape[0]))
+                tensor[...] = node.layer.first(parameter, node.name in ends)
+            else:
+                generator.standard_normal(dtype=np.float32, out=tensor)
+                _scale(node.layer, tensor, last)
+
+
+def branch_ends(network: Network) -> frozenset[str]:
+    """Return the names of the nodes that end the layers of a residual: the first value of a sum, read by it alone."""
+    return frozenset(
+        str((node.inputs or ("",))[0])
+        for number, node in enumerate(network.nodes)
+        if isinstance(node.layer, Add) and network.readers[(node.inputs or ("",))[0]] == (number,)
+    )
+
+
+def _scale(layer: Layer, tensor: np.ndarray, last: bool) -> None:
+    """Turn numbers of variance 1 into first weights; `last` is whether the softmax follows."""
+    init, inputs, outputs = getattr(layer, "init", "auto"), *tensor.shape
+    if isinstance(layer, Conv):
+        outputs = layer.size**2 * layer.channels // layer.groups
+    variances = {"he": 2 / inputs, "glorot": 2 / (inputs + outputs), "zero": 0.0}
+    tensor *= np.float32(math.sqrt(variances.get(init, (_BEFORE_SOFTMAX if last else 1.0) / inputs)))
+    if init == "identity":
+        _pass_through(layer, tensor)
+
+
+def _pass_through(layer: Layer, tensor: np.ndarray) -> None:
+    """Make the first outputs of each group the inputs of the group, at the middle of a convolution's window."""
+    groups, size = (layer.groups, layer.size) if isinstance(layer, Conv) else (1, 1)
+    reads, makes = len(tensor) // size**2, tensor.shape[1] // groups
+    middle = (size // 2 * size + size // 2) * reads
+    for group in range(groups):
+        for channel in range(min(reads, makes)):
+            tensor[:, group * makes + channel] = 0
+            tensor[middle + channel, group * makes + channel] = 1

@@ -43,7 +43,12 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Branching(Layer):
-    """A layer that may hold rows of layers: each begins at the value before it, and it joins their ends."""
+    """A layer that may hold rows of layers: each begins at the value before it, and it joins their ends.
+
+    `writes_rows` is whether the user writes the rows; else they follow from the layer's numbers.
+    """
+
+    writes_rows: ClassVar[bool] = True
 
     def rows(self) -> tuple[tuple[str, Row], ...]:
         """Return (what it is called in messages, row) of each row of layers that it holds; none if it holds none."""
@@ -120,6 +125,25 @@ class Concat(Join):
                     "one height and width, or flat values"
                 )
         return (*shape[:-1], sum(each[-1] for _, each in inputs))
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Multiply(Join):
+    """The product of two values: both of one shape, or images and flat values that have a factor for each channel."""
+
+    kind: ClassVar[str] = "multiply"
+
+    def joined_shape(self, inputs: Sequence[tuple[str, Shape]]) -> Shape:
+        if len(inputs) != 2:
+            raise NetworkError(f"multiplies {len(inputs)} values; expected two")
+        (first, shape), (second, factors) = inputs
+        if factors not in (shape, shape[-1:]):
+            fitting = " or ".join(dict.fromkeys((str(shape), str(shape[-1:]))))
+            raise NetworkError(
+                f"multiplies {first} of shape {shape} and {second} of shape {factors}; expected a second one of shape "
+                f"{fitting}"
+            )
+        return shape
 
 
 @dataclasses.dataclass(frozen=True)

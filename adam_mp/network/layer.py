@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 UNWRITTEN = {"unwritten": True}  # metadata of a field that texts leave out while it has its default
+INITS = ("auto", "he", "glorot", "identity", "zero")  # first weights, see `initialization`
 _LARGEST = 10**9
 _FROM_BEFORE = ("inchannels", "infeatures", "inputshape", "inputdim", "inputsize", "numfeatures")
 
@@ -43,8 +44,11 @@ class Layer:
         """Return name -> shape of the layer's parameters for input `shape`."""
         return {}
 
-    def first(self, parameter: str) -> float:
-        """Return the first value of a parameter that has one axis, such as a bias."""
+    def first(self, parameter: str, ends_branch: bool) -> float:
+        """Return the first value of a parameter that has one axis, such as a bias.
+
+        `ends_branch` is whether the layer is the last one in the layers of a residual.
+        """
         return 0.0
 
     def statistics(self, shape: Shape) -> dict[str, Shape]:
@@ -91,6 +95,12 @@ def check_flag(layer: Layer, **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, bool):
             raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected true or false")
+
+
+def check_init(layer: Layer, init: str) -> None:
+    """Raise NetworkError unless `init` is one of `INITS`."""
+    if init not in INITS:
+        raise NetworkError(f"{layer.kind}: init is {shown(init)}; {nearest(str(init), INITS)}")
 
 
 def check_image(shape: Shape) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import ClassVar
 
 from adam_mp.errors import NetworkError, shown
-from adam_mp.network.joins import Add, Concat, Residual
-from adam_mp.network.layer import UNWRITTEN, Layer, Shape, check_flag, check_image, check_positive
+from adam_mp.network.joins import Add, Branching, Concat, Join, Multiply, Residual, Row
+from adam_mp.network.layer import UNWRITTEN, Layer, Shape, check_flag, check_image, check_init, check_positive
 from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
 
 
@@ -32,6 +33,11 @@ def _check_padding(layer: Layer, padding: int | str, size: int) -> None:
         )
 
 
+def _check_rate(layer: Layer, rate: float) -> None:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise NetworkError(f"{layer.kind}: rate is {shown(rate)}; expected a number from 0 up to, not including, 1")
+
+
 def _margin(padding: int | str, size: int) -> int:
     """Return how many pixels a checked `padding` puts on each side."""
     return size // 2 if isinstance(padding, str) else padding
@@ -41,9 +47,11 @@ def _margin(padding: int | str, size: int) -> int:
 class Conv(Layer):
     """Convolution: `channels` square kernels of `size` pixels, moved by `stride`, over `padding` zeros all around.
 
-    With padding "same" the output is as large as the input, or 1 / `stride` of it, rounded up; `size` is odd then.
-    Parameters: weight `(size * size * in_channels, channels)`, rows in the order (y, x, in_channel); bias `(channels,)`
-    unless `bias` is False.
+    With padding "same" the output is as large as the input, or 1 / `stride` of it, rounded up; `size` is odd then. With
+    `dilation` d a kernel reads every d-th pixel. With `groups` g, input and output channels are divided into g groups,
+    and a kernel reads the input channels of its own group; as many groups as channels make the convolution depthwise.
+    Parameters: weight `(size * size * in_channels / groups, channels)`, rows in the order (y, x, in_channel); bias
+    `(channels,)` unless `bias` is False. `init` is one of `layer.INITS`.
     """
 
     kind: ClassVar[str] = "conv"
@@ -52,26 +60,43 @@ class Conv(Layer):
     stride: int = 1
     padding: int | str = 0
     bias: bool = dataclasses.field(default=True, metadata=UNWRITTEN)
+    groups: int = dataclasses.field(default=1, metadata=UNWRITTEN)
+    dilation: int = dataclasses.field(default=1, metadata=UNWRITTEN)
+    init: str = dataclasses.field(default="auto", metadata=UNWRITTEN)
 
     def __post_init__(self) -> None:
         check_positive(self, channels=self.channels, size=self.size, stride=self.stride)
+        check_positive(self, groups=self.groups, dilation=self.dilation)
         check_flag(self, bias=self.bias)
+        check_init(self, self.init)
         _check_padding(self, self.padding, self.size)
+        if self.channels % self.groups:
+            raise NetworkError(
+                f"conv: channels is {self.channels} and groups is {self.groups}; expected a multiple of groups"
+            )
+
+    @property
+    def extent(self) -> int:
+        """How many pixels a kernel covers down and across, those that it leaves out included."""
+        return self.dilation * (self.size - 1) + 1
 
     @property
     def margin(self) -> int:
         """How many zeros `padding` puts on each side."""
-        return _margin(self.padding, self.size)
+        return _margin(self.padding, self.extent)
 
     def output_shape(self, shape: Shape) -> Shape:
-        return (*_windows(shape, self.size, self.stride, self.margin), self.channels)
+        found = (*_windows(shape, self.extent, self.stride, self.margin), self.channels)
+        if shape[2] % self.groups:
+            raise NetworkError(f"cannot divide {shape[2]} channels into {self.groups} groups of one size")
+        return found
 
     def parameters(self, shape: Shape) -> dict[str, Shape]:
-        weight: dict[str, Shape] = {"weight": (self.size * self.size * shape[2], self.channels)}
+        weight: dict[str, Shape] = {"weight": (self.size * self.size * shape[2] // self.groups, self.channels)}
         return {**weight, "bias": (self.channels,)} if self.bias else weight
 
     def connections(self, shape: Shape) -> int:
-        return math.prod(self.output_shape(shape)) * self.size * self.size * shape[2]
+        return math.prod(self.output_shape(shape)) * self.size * self.size * shape[2] // self.groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,17 +164,19 @@ class Dense(Layer):
     """Each of `units` outputs has a weight for every input. `Dense()` has as many units as the data has classes.
 
     It takes flat values, or images of one pixel, as features are. Parameters: weight `(inputs, units)`; bias `(units,)`
-    unless `bias` is False.
+    unless `bias` is False. `init` is one of `layer.INITS`.
     """
 
     kind: ClassVar[str] = "dense"
     units: int | None = None
     bias: bool = dataclasses.field(default=True, metadata=UNWRITTEN)
+    init: str = dataclasses.field(default="auto", metadata=UNWRITTEN)
 
     def __post_init__(self) -> None:
         if self.units is not None:
             check_positive(self, units=self.units)
         check_flag(self, bias=self.bias)
+        check_init(self, self.init)
 
     def output_shape(self, shape: Shape) -> Shape:
         if len(shape) != 1 and shape[:2] != (1, 1):
@@ -248,8 +275,21 @@ class Dropout(Layer):
     rate: float = 0.5
 
     def __post_init__(self) -> None:
-        if not isinstance(self.rate, (int, float)) or not 0 <= self.rate < 1:
-            raise NetworkError(f"dropout: rate is {shown(self.rate)}; expected a number from 0 up to, not including, 1")
+        _check_rate(self, self.rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class StochasticDepth(Layer):
+    """While training: zero all values of an image with probability `rate`, else divide them by `1 - rate`.
+
+    It stands at the end of a residual's layers, so that some images skip them (Huang et al. 2016). Else: no change.
+    """
+
+    kind: ClassVar[str] = "stochastic_depth"
+    rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_rate(self, self.rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,6 +324,33 @@ class Flatten(Layer):
         return (math.prod(shape),)
 
 
+@dataclasses.dataclass(frozen=True)
+class SqueezeExcite(Branching):
+    """Images times a factor for each channel, which two dense layers compute from the means of all channels.
+
+    `units` of the first, then `channels` of the second, as many as the images have (Hu et al. 2018). It is short for
+    `Multiply([], [GlobalAveragePool(), Dense(units), ReLU(), Dense(channels), Sigmoid()])`.
+    """
+
+    kind: ClassVar[str] = "squeeze_excite"
+    writes_rows: ClassVar[bool] = False
+    channels: int
+    units: int
+
+    def __post_init__(self) -> None:
+        check_positive(self, channels=self.channels, units=self.units)
+
+    def rows(self) -> tuple[tuple[str, Row], ...]:
+        factors = (GlobalAveragePool(), Dense(self.units), ReLU(), Dense(self.channels), Sigmoid())
+        return ("layer", ()), ("factors layer", factors)
+
+    def with_rows(self, rows: Iterable[Row]) -> Branching:
+        return self
+
+    def join(self) -> Join:
+        return Multiply()
+
+
 KINDS: dict[str, type[Layer]] = {
     kind.kind: kind
     for kind in (
@@ -302,13 +369,16 @@ KINDS: dict[str, type[Layer]] = {
         GELU,
         Softmax,
         Dropout,
+        StochasticDepth,
         LocalResponseNorm,
         BatchNorm,
         GroupNorm,
         LayerNorm,
         Flatten,
         Add,
+        Multiply,
         Concat,
         Residual,
+        SqueezeExcite,
     )
 }

@@ -1,30 +1,41 @@
 """Norms: `(x - mean) / sqrt(variance + epsilon) * scale + shift`. They differ in what mean and variance are taken over.
 
-All have the parameters scale and shift, `(channels,)`, which are 1 and 0 at first.
+All have the parameters scale and shift, `(channels,)`. Shift is 0 at first, scale is `init_scale`: by default 1, or 0
+where the norm is the last of a residual's layers. Then the residual is at first what its shortcut is, which lets deep
+networks learn sooner (Goyal et al. 2017).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from adam_mp.errors import NetworkError, shown
-from adam_mp.network.layer import Layer, Shape, check_positive
+from adam_mp.network.layer import UNWRITTEN, Layer, Shape, check_positive
 
 
 @dataclasses.dataclass(frozen=True)
 class _Norm(Layer):
+    init_scale: float | None = dataclasses.field(default=None, kw_only=True, metadata=UNWRITTEN)
+
     def parameters(self, shape: Shape) -> dict[str, Shape]:
         return {"scale": shape[-1:], "shift": shape[-1:]}
 
-    def first(self, parameter: str) -> float:
-        return 1.0 if parameter == "scale" else 0.0
+    def first(self, parameter: str, ends_branch: bool) -> float:
+        if parameter == "shift":
+            return 0.0
+        return float(not ends_branch) if self.init_scale is None else self.init_scale
+
+    def _check(self, epsilon: float) -> None:
+        if not _is_number(epsilon) or epsilon <= 0:
+            raise NetworkError(f"{self.kind}: epsilon is {shown(epsilon)}; expected a positive number")
+        if self.init_scale is not None and not _is_number(self.init_scale):
+            raise NetworkError(f"{self.kind}: init_scale is {shown(self.init_scale)}; expected a number")
 
 
-def _check_epsilon(layer: Layer, epsilon: float) -> None:
-    if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not epsilon > 0:
-        raise NetworkError(f"{layer.kind}: epsilon is {shown(epsilon)}; expected a positive number")
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +49,7 @@ class BatchNorm(_Norm):
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check_epsilon(self, self.epsilon)
+        self._check(self.epsilon)
 
     def statistics(self, shape: Shape) -> dict[str, Shape]:
         return {"mean": shape[-1:], "variance": shape[-1:]}
@@ -54,7 +65,7 @@ class GroupNorm(_Norm):
 
     def __post_init__(self) -> None:
         check_positive(self, groups=self.groups)
-        _check_epsilon(self, self.epsilon)
+        self._check(self.epsilon)
 
     def output_shape(self, shape: Shape) -> Shape:
         if shape[-1] % self.groups:
@@ -72,7 +83,7 @@ class LayerNorm(_Norm):
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        _check_epsilon(self, self.epsilon)
+        self._check(self.epsilon)
 
     def output_shape(self, shape: Shape) -> Shape:
         if shape[-1] == 1:

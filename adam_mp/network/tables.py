@@ -40,7 +40,10 @@ def layer_from_dict(table: Any, position: int | str, depth: int = 0) -> Part:
     if missing:
         raise NetworkError(f"{where} ({kind.kind}) lacks {' and '.join(missing)}")
     try:
-        layer = _branching(kind, values, position, depth) if issubclass(kind, Branching) else kind(**values)
+        if issubclass(kind, Branching) and kind.writes_rows:
+            layer = _branching(kind, values, position, depth)
+        else:
+            layer = kind(**values)
         if "name" not in table and "inputs" not in table:
             return layer
         return Node(layer, _text(table.get("name")), table.get("inputs"))
@@ -56,7 +59,7 @@ def table_of(part: Part) -> dict[str, Any]:
     if isinstance(part, Join):
         branches = [[table_of(each) for each in branch] for branch in part.branches]
         return {"type": part.kind, **({"branches": branches} if branches else {})}
-    if isinstance(part, Branching):
+    if isinstance(part, Branching) and part.writes_rows:
         rows = {name: [table_of(each) for each in row] for name, row in part.settings().items()}
         return {"type": part.kind, **{name: row for name, row in rows.items() if row}}
     return {"type": part.kind, **part.settings()}

@@ -18,6 +18,7 @@ from adam_mp.network.layers import (
     GlobalAveragePool,
     MaxPool,
     ReLU,
+    ReLU6,
     Softmax,
 )
 from adam_mp.network.norms import BatchNorm
@@ -98,6 +99,22 @@ def resnet50(shape: Shape, classes: int) -> list[Part]:
     return _resnet("resnet50", shape, _bottleneck, (3, 4, 6, 3))
 
 
+def mobilenet_v2(shape: Shape, classes: int) -> list[Part]:
+    """Residual blocks that widen, convolve each channel alone, and narrow again (Sandler et al. 2018), from 32x32."""
+    _check_side("mobilenet-v2", shape, 32)
+    layers: list[Part] = _clipped(Conv(32, 3, 2, 1, bias=False))
+    before = 32
+    for wider, channels, count, stride in (
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)
+    ):  # fmt: skip
+        for number in range(count):
+            step = stride if number == 0 else 1
+            inner = _inverted(before, wider * before, channels, step)
+            layers += [Residual(inner)] if step == 1 and before == channels else inner
+            before = channels
+    return [*layers, *_clipped(Conv(1280, 1, bias=False)), GlobalAveragePool(), Dropout(0.2), Dense(), Softmax()]
+
+
 def resnet20(shape: Shape, classes: int) -> list[Part]:
     """The small residual network for images of 32x32, with 1x1 convolutions in the shortcuts; 272,474 parameters."""
     layers: list[Part] = _normed(Conv(16, 3, padding=1, bias=False))
@@ -138,6 +155,17 @@ def _bottleneck(channels: int, stride: int) -> list[Part]:
     return [*_normed(first), *_normed(second), Conv(4 * channels, 1, bias=False), BatchNorm()]
 
 
+def _inverted(before: int, wide: int, channels: int, stride: int) -> list[Part]:
+    """Return a block of mobilenet-v2: `before` channels to `wide`, each convolved alone, to `channels`."""
+    widen = _clipped(Conv(wide, 1, bias=False)) if wide > before else []
+    alone = _clipped(Conv(wide, 3, stride, 1, bias=False, groups=wide))
+    return [*widen, *alone, Conv(channels, 1, bias=False), BatchNorm()]
+
+
+def _clipped(layer: Layer) -> list[Part]:
+    return [layer, BatchNorm(), ReLU6()]
+
+
 def _normed(layer: Layer) -> list[Part]:
     return [layer, BatchNorm(), ReLU()]
 
@@ -160,4 +188,5 @@ ZOO: dict[str, Callable[[Shape, int], Sequence[Part]]] = {
     "resnet20": resnet20,
     "resnet34": resnet34,
     "resnet50": resnet50,
+    "mobilenet-v2": mobilenet_v2,
 }

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from adam_mp.network import layers as kinds
-from adam_mp.network.joins import Add, Concat, Join
+from adam_mp.network.joins import Add, Concat, Join, Multiply
 from adam_mp.network.layer import Layer
 from adam_mp.network.network import Network
 from adam_mp.network.norms import BatchNorm
@@ -29,8 +29,11 @@ def torch_twin(network: Network, weights: dict[str, np.ndarray]) -> nn.Module:
         own = {key.partition(".")[2]: value for key, value in weights.items() if key.startswith(f"{name}.")}
         layer = node.layer
         if isinstance(layer, kinds.Conv):
-            conv = nn.Conv2d(before[2], layer.channels, layer.size, layer.stride, layer.margin, bias=layer.bias)
-            weight = own["weight"].reshape(layer.size, layer.size, before[2], layer.channels)
+            conv = nn.Conv2d(
+                before[2], layer.channels, layer.size, layer.stride, layer.margin, layer.dilation, layer.groups,
+                layer.bias,
+            )  # fmt: skip
+            weight = own["weight"].reshape(layer.size, layer.size, -1, layer.channels)
             modules[name] = _fill(conv, weight.transpose(3, 2, 0, 1), own.get("bias"))
         elif isinstance(layer, kinds.Dense):
             dense = nn.Linear(math.prod(before), layer.units or network.classes, bias=layer.bias)
@@ -72,6 +75,9 @@ class _Graph(nn.Module):
             inputs = [values[name] for name in node.inputs or ()]
             if isinstance(node.layer, Concat):
                 values[str(node.name)] = torch.cat(inputs, 1)
+            elif isinstance(node.layer, Multiply):
+                first, second = inputs
+                values[str(node.name)] = first * (second if second.ndim == first.ndim else second[..., None, None])
             elif isinstance(node.layer, Add):
                 values[str(node.name)] = sum(inputs[1:], inputs[0])
             else:

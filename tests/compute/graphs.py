@@ -10,7 +10,22 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from adam_mp import Add, Concat, Dense, Dropout, Flatten, GlobalAveragePool, MaxPool, Network, Node, ReLU, Residual
+from adam_mp import (
+    Add,
+    Concat,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    MaxPool,
+    Multiply,
+    Network,
+    Node,
+    ReLU,
+    Residual,
+    SqueezeExcite,
+    StochasticDepth,
+)
 from adam_mp.network.layers import (
     GELU,
     AveragePool,
@@ -36,7 +51,7 @@ class _Writer:
         self.draw, self.smooth = draw, smooth
         self.acts = [Tanh(), Sigmoid(), SiLU(), GELU()]
         self.acts += [] if smooth else [ReLU(), ReLU(), ReLU(), ReLU6(), LeakyReLU(0.2), HardSwish()]
-        self.acts += [Dropout(0.3)] if dropout else []
+        self.acts += [Dropout(0.3), StochasticDepth(0.4)] if dropout else []
         self.names = itertools.count(1)
 
     def pick(self, *choices: Any) -> Any:
@@ -60,14 +75,19 @@ class _Writer:
             "norm",
             "batch",
             "batch",
+            "multiply",
             *(("residual", "concat", "named") * (depth > 0)),
         )
         height, width, channels = shape
         if kind == "conv":
             size, filters, bias = self.pick(1, 3), self.pick(1, 2, 4), self.pick(True, True, False)
+            groups = self.pick(1, *(each for each in (2, channels) if channels % each == 0))
+            filters = self.pick(groups, filters * groups)
             if keeps or min(height, width) < 3:
-                return [Conv(filters, size, padding="same", bias=bias)], (height, width, filters)
-            conv = Conv(filters, size, self.pick(1, 2), self.pick(0, 1, "same"), bias)
+                conv = Conv(filters, size, padding="same", bias=bias, groups=groups, dilation=self.pick(1, 2))
+                return [conv, *([ReLU()] * self.pick(0, 1) * (not self.smooth))], (height, width, filters)
+            dilation = self.pick(1, 2) if min(height, width) > 4 else 1
+            conv = Conv(filters, size, self.pick(1, 2), self.pick(0, 1, "same"), bias, groups, dilation)
             return [conv], conv.output_shape(shape)
         if kind == "pool" and min(height, width) >= 2:
             size = self.pick(2, 3) if min(height, width) > 2 else 2
@@ -76,6 +96,10 @@ class _Writer:
                 return self.pick([kind(3, 1, "same")], [Conv(channels, 3, padding=2), MaxPool(3, 1)]), shape
             pool = kind(size, self.pick(1, 2), self.pick(0, 1))
             return [pool], pool.output_shape(shape)
+        if kind == "multiply":
+            factors = [GlobalAveragePool(), Dense(channels, False), Sigmoid()]
+            gate = Multiply([Conv(channels, 1)], self.pick([], factors, [Tanh()]))
+            return [self.pick(gate, SqueezeExcite(channels, 2))] if not self.smooth else [gate], shape
         if kind == "batch":
             return [BatchNorm(self.pick(1e-5, 0.1)), *([ReLU()] * self.pick(0, 1) * (not self.smooth))], shape
         if kind == "norm":
@@ -168,8 +192,15 @@ def numpy_scores(network: Network, weights: dict[str, np.ndarray], images: np.nd
 def _plain(layer, inputs, own):
     x = inputs[0]
     if isinstance(layer, Conv):
-        windows = _windows(x, layer.size, layer.stride, layer.margin, 0.0)  # [n, h, w, size, size, c]
-        return windows.reshape(*windows.shape[:3], -1) @ own["weight"] + own.get("bias", 0)
+        windows = _windows(x, layer.extent, layer.stride, layer.margin, 0.0)  # [n, h, w, extent, extent, c]
+        windows = windows[:, :, :, :: layer.dilation, :: layer.dilation]
+        parts = [
+            group.reshape(*group.shape[:3], -1) @ weight
+            for group, weight in zip(
+                np.split(windows, layer.groups, axis=5), np.split(own["weight"], layer.groups, axis=1), strict=True
+            )
+        ]
+        return np.concatenate(parts, axis=-1) + own.get("bias", 0)
     if isinstance(layer, MaxPool):
         return _windows(x, layer.size, layer.step, layer.margin, -np.inf).max(axis=(3, 4))
     if isinstance(layer, AveragePool):
@@ -196,7 +227,9 @@ def _plain(layer, inputs, own):
         ReLU6: lambda: np.clip(x, 0, 6), LeakyReLU: lambda: np.where(x > 0, x, layer.slope * x),
         HardSwish: lambda: x * np.clip(x + 3, 0, 6) / 6, SiLU: lambda: x / (1 + np.exp(-x)),
         ReLU: lambda: np.maximum(x, 0), Sigmoid: lambda: 1 / (1 + np.exp(-x)), Tanh: lambda: np.tanh(x),
-        Dropout: lambda: x, Flatten: lambda: x.reshape(len(x), -1), GlobalAveragePool: lambda: x.mean(axis=(1, 2)),
+        Dropout: lambda: x, StochasticDepth: lambda: x, Flatten: lambda: x.reshape(len(x), -1),
+        Multiply: lambda: x * inputs[1].reshape(len(x), *(1,) * (x.ndim - inputs[1].ndim), *inputs[1].shape[1:]),
+        GlobalAveragePool: lambda: x.mean(axis=(1, 2)),
         Add: lambda: sum(inputs), Concat: lambda: np.concatenate(inputs, axis=-1),
     }[type(layer)]()  # fmt: skip
 
@@ -227,9 +260,9 @@ def torch_gradients(
 def _torch_layer(torch, layer, inputs, own):
     functional, x = torch.nn.functional, inputs[0]
     if isinstance(layer, Conv):
-        weight = own["weight"].reshape(layer.size, layer.size, x.shape[1], layer.channels).permute(3, 2, 0, 1)
+        weight = own["weight"].reshape(layer.size, layer.size, -1, layer.channels).permute(3, 2, 0, 1)
         padding = "same" if layer.padding == "same" and layer.stride == 1 else layer.margin
-        return functional.conv2d(x, weight, own.get("bias"), layer.stride, padding)
+        return functional.conv2d(x, weight, own.get("bias"), layer.stride, padding, layer.dilation, layer.groups)
     if isinstance(layer, Dense):
         return functional.linear(x.flatten(1), own["weight"].T, own.get("bias"))
     if isinstance(layer, GroupNorm):
@@ -248,6 +281,8 @@ def _torch_layer(torch, layer, inputs, own):
         ReLU6: lambda: functional.relu6(x), LeakyReLU: lambda: functional.leaky_relu(x, layer.slope),
         HardSwish: lambda: functional.hardswish(x), SiLU: lambda: functional.silu(x), GELU: lambda: functional.gelu(x),
         ReLU: lambda: torch.relu(x), Sigmoid: lambda: torch.sigmoid(x), Tanh: lambda: torch.tanh(x),
-        Dropout: lambda: x, Flatten: lambda: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1),
+        Dropout: lambda: x,
+        Multiply: lambda: x * (inputs[1] if inputs[1].ndim == x.ndim else inputs[1][..., None, None]),
+        Flatten: lambda: (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1),
         GlobalAveragePool: lambda: x.mean(dim=(2, 3)), Add: lambda: sum(inputs), Concat: lambda: torch.cat(inputs, 1),
     }[type(layer)]()  # fmt: skip

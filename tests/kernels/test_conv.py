@@ -8,16 +8,17 @@ from adam_mp.kernels import conv
 from adam_mp.kernels.product import PANEL_BYTES, transpose
 
 
-def reference_patches(images, size, stride, padding):
+def reference_patches(images, size, stride, padding, dilation=1):
     """[n * out_h * out_w, size * size * c], one slice at a time."""
     padded = np.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     _, height, width, _ = padded.shape
+    extent = dilation * (size - 1) + 1
     return np.array(
         [
-            padded[n, y : y + size, x : x + size].reshape(-1)
+            padded[n, y : y + extent : dilation, x : x + extent : dilation].reshape(-1)
             for n in range(len(images))
-            for y in range(0, height - size + 1, stride)
-            for x in range(0, width - size + 1, stride)
+            for y in range(0, height - extent + 1, stride)
+            for x in range(0, width - extent + 1, stride)
         ]
     )
 
@@ -62,6 +63,21 @@ def test_summing_is_the_transpose_of_gathering(problem, seed):
     np.testing.assert_allclose(np.sum(patches * weights), np.sum(images * back), rtol=1e-9, atol=1e-9)
 
 
+@given(problems(), st.integers(1, 3))
+def test_dilated_patches_and_their_sums(problem, dilation):
+    images, size, stride, padding = problem
+    extent = dilation * (size - 1) + 1
+    images = np.pad(images, ((0, 0), (0, extent - size), (0, extent - size), (0, 0)), mode="reflect")
+    expected = reference_patches(images, size, stride, padding, dilation)
+    padded, pixels, _ = offsets(images, extent, stride, padding)
+    taps = conv.tap_offsets(padded.shape[1:], size, dilation)
+    np.testing.assert_array_equal(padded.reshape(-1)[pixels[:, None] + taps], expected)
+    weights = np.random.default_rng(0).standard_normal(expected.shape)
+    back = np.full_like(images, np.nan)
+    conv.sum_dilated(weights, back, size, stride, padding, dilation)
+    np.testing.assert_allclose(np.sum(expected * weights), np.sum(images * back), rtol=1e-9, atol=1e-9)
+
+
 @given(problems(), st.integers(1, 40), st.sampled_from([0.0, 1.0]))
 def test_forward_and_weight_gradient(problem, channels, beta):
     images, size, stride, padding = problem
@@ -93,7 +109,7 @@ def test_both_ways_to_the_error_of_the_input(problem, filters, images_at_a_time)
     transposed, scratch = np.zeros(weight.shape[::-1]), np.zeros((images_at_a_time * pixels, len(weight)))
     transpose(weight, transposed)
     rows, x_error = np.arange(len(scratch)) * filters, np.full_like(images, np.nan)
-    geometry = (size, stride, padding)
+    geometry = (size, stride, padding, 1)
     conv.conv_backward_input(error, rows, np.arange(filters), transposed, scratch, x_error, *geometry, panel())
     np.testing.assert_allclose(x_error, expected, atol=1e-9)
 

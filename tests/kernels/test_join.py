@@ -44,12 +44,29 @@ def test_errors_of_sums(rectify, add, size):
 def test_columns_there_and_back(widths, rows, add):
     generator = np.random.default_rng(rows)
     values = [generator.standard_normal((rows, width)) for width in widths]
-    out = np.full((rows, sum(widths)), np.nan)
+    first = generator.standard_normal((rows, sum(widths)))
+    out = first.copy()
     for number, value in enumerate(values):
-        join.put_columns(value, out, sum(widths[:number]))
-    np.testing.assert_array_equal(out, np.concatenate(values, axis=1))
+        join.put_columns(value, out, sum(widths[:number]), add)
+    np.testing.assert_array_equal(out, np.concatenate(values, axis=1) + (first if add else 0))
+    for number, value in enumerate(values):
+        join.put_columns(value, out, sum(widths[:number]), False)
     for number, value in enumerate(values):
         held = generator.standard_normal(value.shape)
         x_error = held.copy()
         join.take_columns(out, sum(widths[:number]), x_error, add)
         np.testing.assert_array_equal(x_error, held + value if add else value)
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([1, 3, 16, 33]), st.booleans())
+def test_products(count, pixels, channels, add):
+    generator = np.random.default_rng(channels)
+    x, error, held = (generator.standard_normal((count, pixels, channels)) for _ in range(3))
+    factors, held_factors = (generator.standard_normal((count, channels)) for _ in range(2))
+    out, x_error, factors_error = np.full_like(x, np.nan), held.copy(), held_factors.copy()
+    join.multiply_forward(x, factors, out)
+    join.multiply_backward(error, factors, x_error, add)
+    join.multiply_backward_factors(error, x, factors_error, add)
+    np.testing.assert_array_equal(out, x * factors[:, None])
+    np.testing.assert_allclose(x_error, error * factors[:, None] + (held if add else 0), rtol=1e-12)
+    np.testing.assert_allclose(factors_error, (error * x).sum(axis=1) + (held_factors if add else 0), atol=1e-12)

@@ -7,7 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp import Add, Concat, Dense, Flatten, GlobalAveragePool, Network, Node, Residual, Softmax
+from adam_mp import (
+    Add,
+    Concat,
+    Dense,
+    Flatten,
+    GlobalAveragePool,
+    Multiply,
+    Network,
+    Node,
+    Residual,
+    Softmax,
+    SqueezeExcite,
+    StochasticDepth,
+)
 from adam_mp.errors import NetworkError
 from adam_mp.network.description import from_json, layer_from_dict, load_network, read_toml, to_json
 from adam_mp.network.layers import KINDS, AveragePool, Conv, Dropout, LocalResponseNorm, MaxPool, ReLU, Sigmoid, Tanh
@@ -20,7 +33,9 @@ LAYERS = st.one_of(
     st.builds(AveragePool, SIZES, st.none() | SIZES),
     st.builds(Dropout, st.floats(0, 0.9)),
     st.builds(LocalResponseNorm, st.integers(1, 5), st.floats(1e-4, 1), st.floats(0.1, 1), st.floats(0.5, 3)),
-    st.sampled_from([ReLU(), Sigmoid(), Tanh()]),
+    st.builds(StochasticDepth, st.floats(0, 0.9)),
+    st.builds(SqueezeExcite, SIZES, SIZES),
+    st.sampled_from([ReLU(), Sigmoid(), Tanh(), Conv(6, 3, groups=3), Conv(6, 3, dilation=2)]),
 )
 
 
@@ -38,6 +53,7 @@ PARTS = st.recursive(
         st.builds(Residual, st.lists(named(parts), min_size=1, max_size=3), st.lists(parts, max_size=2)),
         st.lists(st.lists(parts, max_size=2), min_size=2, max_size=3).map(lambda branches: Concat(*branches)),
         st.lists(st.lists(parts, max_size=2), min_size=2, max_size=3).map(lambda branches: Add(*branches)),
+        st.lists(st.lists(parts, max_size=2), min_size=2, max_size=2).map(lambda branches: Multiply(*branches)),
     ),
     max_leaves=8,
 )

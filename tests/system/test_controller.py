@@ -31,7 +31,7 @@ def etcd(tmp_path_factory):
 def test_another_server_becomes_coordinator_when_it_is_killed_and_no_update_is_lost(etcd):
     with Run("copied", f"{etcd.controller}/killed") as run:
         place = run.coordinator()
-        run.fail(place, signal.SIGKILL)
+        run.signal(place, signal.SIGKILL)
         deadline = time.monotonic() + 30
         while (successor := run.coordinator()) == place:
             assert time.monotonic() < deadline
@@ -52,7 +52,7 @@ def test_servers_and_the_leader_of_etcd_die_in_turn(tmp_path, commit):
         for _ in range(4):
             place, member = run.victim(chance), cluster.leader()
             cluster.stop(member)
-            times = run.fail(place, signal.SIGKILL)
+            times = run.signal(place, signal.SIGKILL)
             assert max(times) < 10, "a failover waits for etcd's own election"
             run.servers.restart(place)
             cluster.start(member)

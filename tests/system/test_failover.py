@@ -20,7 +20,7 @@ from tests.system.conftest import metrics, wait_until
 def test_another_server_takes_the_place_of_one_and_no_update_is_lost(commit, number):
     with Run(commit) as run:
         place = run.victim(random.Random(1))
-        run.fail(place, number)
+        run.signal(place, number)
         if number == signal.SIGKILL:
             run.servers.restart(place)
         else:

@@ -20,10 +20,13 @@ class DrillError(Exception):
 
 
 class Machines:
-    """Network namespaces, `10.77.0.1` onwards, joined by a switch; a context manager, leaving it removes them."""
+    """Network namespaces, `10.77.0.1` onwards, joined by a switch; a context manager, leaving it removes them.
 
-    def __init__(self, count: int) -> None:
-        self._prefix = f"adam{os.getpid()}"
+    A process that is in one of them can cut the others' cables by a `Machines` with the same `prefix`.
+    """
+
+    def __init__(self, count: int, prefix: str | None = None) -> None:
+        self.prefix = prefix or f"adam{os.getpid()}"
         self.count = count
 
     @staticmethod
@@ -40,7 +43,7 @@ class Machines:
 
     def __enter__(self) -> Machines:
         try:
-            switch = f"{self._prefix}-switch"
+            switch = f"{self.prefix}-switch"
             _must("netns", "add", switch)
             _must("-n", switch, "link", "add", "switch", "type", "bridge")
             _must("-n", switch, "link", "set", "switch", "up")
@@ -60,12 +63,12 @@ class Machines:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        for name in (*(self.space(number) for number in range(1, self.count + 1)), f"{self._prefix}-switch"):
+        for name in (*(self.space(number) for number in range(1, self.count + 1)), f"{self.prefix}-switch"):
             ip("netns", "del", name)
 
     def space(self, number: int) -> str:
         """Return the namespace of machine `number`, from 1."""
-        return f"{self._prefix}-{number}"
+        return f"{self.prefix}-{number}"
 
     def address(self, number: int) -> str:
         """Return its address."""
@@ -74,7 +77,7 @@ class Machines:
     def cut(self, number: int, way: str = BOTH) -> None:
         """Take the cable out, or one of its ways: what is lost is lost, and nobody is told."""
         if way == BOTH:
-            _must("-n", f"{self._prefix}-switch", "link", "set", f"port{number}", "nomaster")
+            _must("-n", f"{self.prefix}-switch", "link", "set", f"port{number}", "nomaster")
             return
         others = [other for other in range(1, self.count + 1) if other != number]
         for sender, target in [(number, other) if way == OUT else (other, number) for other in others]:
@@ -85,7 +88,7 @@ class Machines:
         """Put it back."""
         for other in range(1, self.count + 1):
             _must("-n", self.space(other), "neigh", "flush", "dev", "eth0", "nud", "permanent")
-        _must("-n", f"{self._prefix}-switch", "link", "set", f"port{number}", "master", "switch")
+        _must("-n", f"{self.prefix}-switch", "link", "set", f"port{number}", "master", "switch")
 
 
 def ip(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -46,7 +46,7 @@ def test_a_large_network_is_spread_equally(servers):
 @pytest.mark.parametrize("servers", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_servers_have_about_equal_shares_of_every_network_of_the_zoo(name, servers):
-    large = name in ("alexnet", "vgg16", "resnet18", "resnet34", "resnet50")
+    large = name in ("alexnet", "vgg16", "resnet18", "resnet34", "resnet50", "mobilenet-v2")
     shape, classes = ((224, 224, 3), 1000) if large else ((28, 28, 1), 10)
     layout = make_map(servers).cut(Layout.of(Network.build(ZOO[name](shape, classes), shape, classes).parameters))
     loads = [0] * servers
@@ -55,7 +55,7 @@ def test_servers_have_about_equal_shares_of_every_network_of_the_zoo(name, serve
     assert sum(loads) == layout.size
     assert max(loads) <= 1.12 * layout.size / servers
     # Messages a round. Deep networks have many small matrices, each of which has a shard of its own.
-    deep = name.startswith(("resnet", "vgg"))
+    deep = name.startswith(("resnet", "vgg", "mobilenet"))
     own = 2 * sum(len(tensor.shape) == 2 for tensor in layout.tensors) if deep else 0
     assert len(layout.shards) <= max(12 * servers, layout.size // SHARD + 20 + own)
 

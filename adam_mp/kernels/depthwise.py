@@ -1,0 +1,242 @@
+"""Depthwise convolution: each channel has a kernel of its own, so the channels lie in vectors side by side.
+
+For one vector of channels, a kernel's taps stay in registers while the window goes over an image:
+
+    window_sums      out[p] = sum over taps t of x[p + t] * weight[t]     forward, and back with a flipped weight
+    window_products  gradient[t] = sum over p of x[p + t] * error[p]      of the weight
+    window_spread    x_error[p + t] += error[p] * weight[t]               back, where windows are more than 1 apart
+
+Shapes: x [n, height, width, c], padded by the caller if the layer pads; out and error [n, out_h, out_w, c]; weight and
+its gradient [size * size, c]. Taps are `dilation` pixels apart, windows `stride` pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from adam_mp.kernels.compilation import inline, kernel
+from adam_mp.kernels.vector import VECTOR_BYTES, Vectors, address, integer
+
+
+class _Walk(NamedTuple):
+    """Distances in the flat images: windows in rows and columns, the numbers between them, and between their taps."""
+
+    rows: Any
+    columns: Any
+    channels: Any  # also how many numbers lie between two pixels of out
+    line: Any  # between two rows of windows
+    step: Any  # between two windows of a row
+    down: Any  # between two rows of taps
+    along: Any  # between two taps of a row
+    size: Any  # taps in a row
+    rest: Any  # channels from the first one of the vector on
+
+
+class _Windows(Vectors):
+    """Emits loops over the windows of an image and over their taps, for one vector of channels."""
+
+    def __init__(self, context: Any, builder: Any, real: Any, size: int, walk: _Walk) -> None:
+        super().__init__(builder, context.get_value_type(real))
+        self.fixed, self.walk = size, walk
+
+    def masks(self) -> Iterator[Any]:
+        """Emit two versions of the caller's code: for whole vectors (None) and for a masked one."""
+        whole = self.builder.icmp_signed(">=", self.walk.rest, integer(self.lanes))
+        with self.builder.if_else(whole) as (full, partial):
+            with full:
+                yield None
+            with partial:
+                yield self.first_lanes(self.walk.rest)
+
+    def windows(self, x: Any, out: Any) -> Iterator[tuple[Any, Any]]:
+        """Emit a loop over windows; yields the addresses of the window's first tap in x and of its pixel in out."""
+        builder, walk = self.builder, self.walk
+        with cgutils.for_range(builder, walk.rows) as row:
+            begin = builder.gep(x, [builder.mul(row.index, walk.line)])
+            line = builder.gep(out, [builder.mul(row.index, builder.mul(walk.columns, walk.channels))])
+            with cgutils.for_range(builder, walk.columns) as column:
+                yield (
+                    builder.gep(begin, [builder.mul(column.index, walk.step)]),
+                    builder.gep(line, [builder.mul(column.index, walk.channels)]),
+                )
+
+    def taps(self, window: Any) -> Iterator[tuple[Any, Any]]:
+        """Yield (number, address) of each tap of a window; without a usual size, emits loops over them."""
+        builder, walk = self.builder, self.walk
+        if self.fixed:
+            for i in range(self.fixed):
+                line = builder.gep(window, [builder.mul(integer(i), walk.down)])
+                for j in range(self.fixed):
+                    yield integer(i * self.fixed + j), builder.gep(line, [builder.mul(integer(j), walk.along)])
+            return
+        with cgutils.for_range(builder, walk.size) as i:
+            line = builder.gep(window, [builder.mul(i.index, walk.down)])
+            with cgutils.for_range(builder, walk.size) as j:
+                number = builder.add(builder.mul(i.index, walk.size), j.index)
+                yield number, builder.gep(line, [builder.mul(j.index, walk.along)])
+
+
+def _define(size: int) -> tuple[Any, Any, Any]:
+    """Return the three intrinsics for windows of `size` x `size` taps; 0 is any size, which `walk` then has.
+
+    Each does one vector of channels of one image. Arrays are flat, each followed by the index where it begins. `walk`
+    is a tuple as `_Walk`.
+    """
+
+    def parts(context: Any, builder: Any, real: Any, walk: Any, *places: tuple[Any, Any, Any]) -> Any:
+        emit = _Windows(context, builder, real, size, _Walk(*cgutils.unpack_tuple(builder, walk)))
+        return emit, [address(context, builder, *place) for place in places]
+
+    @intrinsic
+    def sums(_typing: Any, x: Any, x_at: Any, weight: Any, weight_at: Any, out: Any, out_at: Any, walk: Any) -> Any:
+        signature = types.void(x, types.int64, weight, types.int64, out, types.int64, walk)
+
+        def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+            places = (x, *given[0:2]), (weight, *given[2:4]), (out, *given[4:6])
+            emit, (first, factors, target) = parts(context, builder, x.dtype, given[6], *places)
+            for mask in emit.masks():
+                known = [
+                    emit.load(builder.gep(factors, [builder.mul(integer(t), emit.walk.channels)]), mask)
+                    for t in range(size * size)
+                ]
+                for window, place in emit.windows(first, target):
+                    total = cgutils.alloca_once_value(builder, emit.zeros)
+                    for number, tap in emit.taps(window):
+                        if known:
+                            factor = known[number.constant]
+                        else:
+                            factor = emit.load(builder.gep(factors, [builder.mul(number, emit.walk.channels)]), mask)
+                        value = emit.multiply_add(emit.load(tap, mask), factor, builder.load(total))
+                        builder.store(value, total)
+                    emit.store(builder.load(total), place, mask)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    @intrinsic
+    def products(_typing: Any, x: Any, x_at: Any, error: Any, error_at: Any, gradient: Any, gradient_at: Any,
+                 walk: Any) -> Any:  # fmt: skip
+        signature = types.void(x, types.int64, error, types.int64, gradient, types.int64, walk)
+
+        def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+            places = (x, *given[0:2]), (error, *given[2:4]), (gradient, *given[4:6])
+            emit, (first, source, target) = parts(context, builder, x.dtype, given[6], *places)
+
+            def place_of(number: Any) -> Any:
+                return builder.gep(target, [builder.mul(number, emit.walk.channels)])
+
+            for mask in emit.masks():
+                totals = [
+                    cgutils.alloca_once_value(builder, emit.load(place_of(integer(t)), mask))
+                    for t in range(size * size)
+                ]
+                for window, place in emit.windows(first, source):
+                    slope = emit.load(place, mask)
+                    for number, tap in emit.taps(window):
+                        if totals:
+                            total = totals[number.constant]
+                            value = emit.multiply_add(emit.load(tap, mask), slope, builder.load(total))
+                            builder.store(value, total)
+                        else:
+                            known = emit.load(place_of(number), mask)
+                            emit.store(emit.multiply_add(emit.load(tap, mask), slope, known), place_of(number), mask)
+                for t, total in enumerate(totals):
+                    emit.store(builder.load(total), place_of(integer(t)), mask)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    @intrinsic
+    def spread(_typing: Any, x_error: Any, x_at: Any, weight: Any, weight_at: Any, error: Any, error_at: Any,
+               walk: Any) -> Any:  # fmt: skip
+        signature = types.void(x_error, types.int64, weight, types.int64, error, types.int64, walk)
+
+        def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
+            places = (x_error, *given[0:2]), (weight, *given[2:4]), (error, *given[4:6])
+            emit, (first, factors, source) = parts(context, builder, x_error.dtype, given[6], *places)
+            for mask in emit.masks():
+                for window, place in emit.windows(first, source):
+                    slope = emit.load(place, mask)
+                    for number, tap in emit.taps(window):
+                        factor = emit.load(builder.gep(factors, [builder.mul(number, emit.walk.channels)]), mask)
+                        emit.store(emit.multiply_add(factor, slope, emit.load(tap, mask)), tap, mask)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return sums, products, spread
+
+
+_sums_3, _products_3, _spread_3 = _define(3)
+_sums_5, _products_5, _spread_5 = _define(5)
+_sums, _products, _spread = _define(0)
+
+
+@inline
+def _walk(out, width, size, stride, dilation, first):
+    """Return the tuple of `_Walk` for channels from `first` on; `width` is that of x."""
+    channels = out.shape[3]
+    line = width * channels
+    return (
+        out.shape[1], out.shape[2], channels, stride * line, stride * channels, dilation * line, dilation * channels,
+        size, channels - first,
+    )  # fmt: skip
+
+
+@kernel("void(R[:,:,:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8)")
+def window_sums(x, weight, out, size, stride, dilation):
+    """`out = sum over the taps of each window of x * weight`."""
+    source, factors, target = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
+    lanes = VECTOR_BYTES // x.itemsize
+    for n in range(out.shape[0]):
+        x_at, out_at = n * x[0].size, n * out[0].size
+        for c in range(0, out.shape[3], lanes):
+            walk = _walk(out, x.shape[2], size, stride, dilation, c)
+            if size == 3:
+                _sums_3(source, x_at + c, factors, c, target, out_at + c, walk)
+            elif size == 5:
+                _sums_5(source, x_at + c, factors, c, target, out_at + c, walk)
+            else:
+                _sums(source, x_at + c, factors, c, target, out_at + c, walk)
+
+
+@kernel("void(R[:,:,:,::1], R[:,:,:,::1], R[:,::1], i8, i8, i8, b1)")
+def window_products(x, error, gradient, size, stride, dilation, accumulate):
+    """`gradient = sum over windows of their taps of x * error`, added to what it holds if `accumulate`."""
+    source, slopes, target = x.reshape(-1), error.reshape(-1), gradient.reshape(-1)
+    lanes = VECTOR_BYTES // x.itemsize
+    if not accumulate:
+        target[:] = 0
+    for n in range(error.shape[0]):
+        x_at, error_at = n * x[0].size, n * error[0].size
+        for c in range(0, error.shape[3], lanes):
+            walk = _walk(error, x.shape[2], size, stride, dilation, c)
+            if size == 3:
+                _products_3(source, x_at + c, slopes, error_at + c, target, c, walk)
+            elif size == 5:
+                _products_5(source, x_at + c, slopes, error_at + c, target, c, walk)
+            else:
+                _products(source, x_at + c, slopes, error_at + c, target, c, walk)
+
+
+@kernel("void(R[:,:,:,::1], R[:,::1], R[:,:,:,::1], i8, i8, i8)")
+def window_spread(x_error, weight, error, size, stride, dilation):
+    """`x_error = sum over the windows that cover a pixel of error * weight`."""
+    target, factors, slopes = x_error.reshape(-1), weight.reshape(-1), error.reshape(-1)
+    lanes = VECTOR_BYTES // x_error.itemsize
+    target[:] = 0
+    for n in range(error.shape[0]):
+        x_at, error_at = n * x_error[0].size, n * error[0].size
+        for c in range(0, error.shape[3], lanes):
+            walk = _walk(error, x_error.shape[2], size, stride, dilation, c)
+            if size == 3:
+                _spread_3(target, x_at + c, factors, c, slopes, error_at + c, walk)
+            elif size == 5:
+                _spread_5(target, x_at + c, factors, c, slopes, error_at + c, walk)
+            else:
+                _spread(target, x_at + c, factors, c, slopes, error_at + c, walk)
