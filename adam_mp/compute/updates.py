@@ -6,25 +6,32 @@ import numpy as np
 
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, Update
+from adam_mp.compute.shares import Shares, cut_stretches, stretches_of
 from adam_mp.memory.store import ParameterStore
 
 
 def bind_updates(
-    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray
+    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray, shares: Shares
 ) -> list[Update]:
-    """Return functions that apply the context's gradient to the store; `numbers` is the optimizer's `UpdateNumbers`.
+    """Return functions that apply the context's gradient to the store, each tensor's with its shares.
 
-    With plain gradient descent, dense layers update their weights in the backward pass itself. The functions then
-    update only the stretches of the flat space between these weights.
+    `numbers` is the array of the optimizer's `UpdateNumbers`. With plain gradient descent, dense layers update their
+    weights in the backward pass itself. The functions then update only the flat space between these weights.
     """
+    stretches = stretches_of(store.layout, shares)
     if not optimizer.is_plain_descent:
-        return [optimizer.bind(store.weights, context.gradient, store.states, numbers)]
+        return [optimizer.bind(store.weights, context.gradient, store.states, numbers, stretches)]
     done = set(context.update_directly(numbers))
     updates, start = [], 0
     for tensor in [*store.layout.tensors, None]:
         if tensor is None or tensor.name in done:
             end = store.layout.size if tensor is None else tensor.offset
             if end > start:
-                updates.append(optimizer.bind(store.weights[start:end], context.gradient[start:end], {}, numbers))
+                part = slice(start, end)
+                updates.append(
+                    optimizer.bind(
+                        store.weights[part], context.gradient[part], {}, numbers, cut_stretches(stretches, part)
+                    )
+                )
             start = end if tensor is None else tensor.offset + tensor.size
     return updates

@@ -15,6 +15,7 @@ from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.fusion import fuse
 from adam_mp.compute.gradient_check import gradient_error
 from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
+from adam_mp.compute.shares import shares_of
 from adam_mp.compute.updates import bind_updates
 from adam_mp.errors import NetworkError
 from adam_mp.memory.layout import Layout
@@ -78,7 +79,7 @@ def test_fusion_takes_convolution_pool_and_relu_in_either_order():
     assert kinds == [["conv", "relu", "max_pool"], ["relu"], ["flatten"], ["dense", "relu"], ["relu"], ["dense"]]
 
 
-def bound(network, batch, block=64, rule="momentum"):
+def bound(network, batch, block=64, rule="momentum", decay_all=False):
     """A context on a store of its own, the store, and random data."""
     optimizer = make_optimizer(rule, {"weight_decay": 1e-3, "momentum": 0.9})
     store = ParameterStore.create(Layout.of(network.parameters), optimizer.states)
@@ -89,7 +90,8 @@ def bound(network, batch, block=64, rule="momentum"):
     labels = generator.integers(network.classes, size=batch, dtype=np.int32)
     numbers = UpdateNumbers(optimizer)
     numbers.set_rate(0.05)
-    return store, context, images, labels, numbers.array, bind_updates(optimizer, store, context, numbers.array)
+    updates = bind_updates(optimizer, store, context, numbers.array, shares_of(network.parameters, decay_all))
+    return store, context, images, labels, numbers.array, updates
 
 
 def test_the_block_changes_nothing_but_rounding():
@@ -138,7 +140,7 @@ def test_direct_updates_equal_plain_ones(batch, between):
     network = build([Conv(5, 3), MaxPool(2), ReLU(), Flatten(), *between, Dense(80)])
     results = []
     for rule in ("sgd", "w - lr * (g + weight_decay * w)"):
-        store, context, images, labels, _, updates = bound(network, batch, rule=rule)
+        store, context, images, labels, _, updates = bound(network, batch, rule=rule, decay_all=True)
         program = context.program(images, labels)
         for _ in range(3):
             program.run_forward()

@@ -159,6 +159,7 @@ def make_specs(
             schedule=plan.schedule,
             batch_size=settings.batch_size,
             seed=settings.seed,
+            shares=plan.shares,
             factors=factors,
             outbox=shared.channels[number] if shared.channels else None,
             bound=plan.consistency.bound,

@@ -12,6 +12,7 @@ import numpy as np
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
+from adam_mp.compute.shares import Shares, shares_of
 from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
@@ -109,6 +110,11 @@ class RunPlan:
         }
 
     @property
+    def shares(self) -> Shares:
+        """The shares of the learning rate and the weight decay that each tensor takes."""
+        return shares_of(self.network.parameters, self.settings.decay_all)
+
+    @property
     def consistency(self) -> Consistency:
         """How the workers keep together."""
         return parse_consistency(self.settings.consistency)
@@ -158,7 +164,10 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         )
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
-    if unused := [name for name in CONSTANTS if name in explicit and name not in optimizer.numbers]:
+    unused = [name for name in CONSTANTS if name in explicit and name not in optimizer.numbers]
+    if optimizer.statements and settings.decay_all and "decay_all" in explicit:
+        unused.append("decay_all")
+    if unused:
         listener(
             Notice(f"{' and '.join(unused)}: no effect, since the formula of the optimizer {optimizer.name} has none")
         )

@@ -133,7 +133,10 @@ class TrainSettings:
     epsilon: float = _option(
         1e-8, "how to train", "NUMBER", "what adagrad, rmsprop, adam and adamw add to the root by which they divide"
     )
-    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
+    weight_decay: float = _option(
+        1e-4, "how to train", "NUMBER", "pull of the weights towards 0; biases and norms have none, see --decay-all"
+    )
+    decay_all: bool = _option(False, "how to train", "", "weight decay for biases and for scale and shift of norms too")
     optimizer: str = _option("sgd", "how to train", "NAME|FORMULA", _optimizer_help)
     consistency: str = _option(
         "async", "how to train", "MODE",
@@ -251,7 +254,7 @@ class TrainSettings:
             _whole("servers", self.servers, 1)
         self._check_machines()
         self._check_together()
-        for name in ("strict", "follow_links", "ignore_orientation"):
+        for name in ("strict", "follow_links", "ignore_orientation", "decay_all"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{flag_of(name)} is {shown(getattr(self, name))}; expected true or false")
         parse_cache(self.cache, 0)

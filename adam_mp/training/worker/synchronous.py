@@ -21,6 +21,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from adam_mp.compute.optimizer import Optimizer, Update, UpdateNumbers
+from adam_mp.compute.shares import cut_stretches
 from adam_mp.kernels.update import combine
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ledger import LEASED, TRAINED, Ledger
@@ -46,19 +47,20 @@ class _Slice:
 class SynchronousStep:
     """One worker's part in the steps; its training context leaves each gradient in its row of `steps.gradients`.
 
-    `optimizer` updates the store with the numbers that `numbers` has at that moment; `rate` sets the learning rate in
-    them.
+    `optimizer` updates the store with the numbers that `numbers` has at that moment, and the shares that `stretches`
+    has of them (`compute.shares`); `rate` sets the learning rate in `numbers`.
     """
 
     def __init__(
         self, worker: int, memory: RunMemory, steps: StepMemory, store: ParameterStore, optimizer: Optimizer,
-        numbers: UpdateNumbers, rate: LearningRate,
+        numbers: UpdateNumbers, rate: LearningRate, stretches: np.ndarray,
     ) -> None:  # fmt: skip
         self._worker, self._steps, self._store = worker, steps, store
         self._board, self._ledger, self._turns = memory.board, memory.ledger, memory.turns
         self._rings = memory.rings_of(worker)
         self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
         self._optimizer, self._numbers, self._rate = optimizer, numbers, rate
+        self._stretches = stretches
         self._spaces: Mapping[str, np.ndarray] = {"weights": store.weights, **store.states}
         self._slices: dict[int, _Slice] = {}  # number of players -> this worker's slice
         self._shares = np.zeros(steps.shape.workers)
@@ -158,7 +160,10 @@ class SynchronousStep:
             part = self._steps.slice_of(self._worker, players)
             gradient = np.zeros(part.stop - part.start, np.float32)
             states = {name: state[part] for name, state in self._store.states.items()}
-            update = self._optimizer.bind(self._store.weights[part], gradient, states, self._numbers.array)
+            update = self._optimizer.bind(
+                self._store.weights[part], gradient, states, self._numbers.array,
+                cut_stretches(self._stretches, part),
+            )  # fmt: skip
             self._slices[players] = _Slice(part.start, gradient, update)
         return self._slices[players]
 

@@ -18,6 +18,7 @@ import time
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, UpdateNumbers
+from adam_mp.compute.shares import Shares, stretches_of
 from adam_mp.compute.updates import bind_updates
 from adam_mp.data.augmentation import draw_key
 from adam_mp.data.pictures import PictureSpec, open_pictures
@@ -47,9 +48,10 @@ _LACK_OF = {Outcome.WAITING_FOR_OTHERS: OTHERS, Outcome.WAITING_FOR_EXCHANGE: EX
 class WorkerSpec:
     """What the supervisor tells a worker: its row on the board (`process`), the shared memory, what to train, and how.
 
-    `factors` and `outbox` are for dense layers whose updates go to parameter servers as activations and errors. `bound`
-    is by how many updates the worker may be ahead of the slowest. `steps` is the memory of the steps that all workers
-    make together. Each is None in a run without it.
+    `shares` are those of the learning rate and the weight decay that each tensor takes. `factors` and `outbox` are for
+    dense layers whose updates go to parameter servers as activations and errors. `bound` is by how many updates the
+    worker may be ahead of the slowest. `steps` is the memory of the steps that all workers make together. Each of these
+    four is None in a run without it.
     """
 
     process: int
@@ -62,6 +64,7 @@ class WorkerSpec:
     schedule: Schedule
     batch_size: int
     seed: int
+    shares: Shares
     factors: FactorShape | None = None
     outbox: ChannelHandle | None = None
     bound: int | None = None
@@ -178,8 +181,9 @@ def make_step(
     numbers = UpdateNumbers(spec.optimizer)
     rate = LearningRate(spec.schedule, spec.network.classes, memory.board, numbers)
     if steps is not None:
-        return SynchronousStep(spec.process, memory, steps, store, spec.optimizer, numbers, rate)
-    updates = bind_updates(spec.optimizer, store, context, numbers.array)
+        stretches = stretches_of(store.layout, spec.shares)
+        return SynchronousStep(spec.process, memory, steps, store, spec.optimizer, numbers, rate, stretches)
+    updates = bind_updates(spec.optimizer, store, context, numbers.array, spec.shares)
     outbox = None if spec.outbox is None else Outbox(spec.outbox)
     step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox)
     if spec.bound is None:

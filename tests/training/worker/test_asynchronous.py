@@ -11,8 +11,8 @@ from adam_mp.training.worker.step import Outcome
 from tests.training.worker.conftest import BATCHES, EPOCH, NETWORK, RATE
 
 
-def descend(world, weights, batch, weight_decay):
-    """Plain descent on a batch, in double precision."""
+def descend(world, weights, batch, weight_decay, decay_all=False):
+    """Plain descent on a batch, in double precision; without `decay_all`, biases are not decayed."""
     images, labels = world.pictures
     numbers = world.numbers(batch)
     layout = world.store.layout
@@ -22,19 +22,22 @@ def descend(world, weights, batch, weight_decay):
     program.run_forward()
     program.run_backward()
     rate = RATE * share_of_rate(program.totals[0] / len(numbers), NETWORK.classes)
-    return weights - rate * (context.gradient + weight_decay * weights)
+    decayed = np.zeros_like(weights)
+    for name, part in layout.views(decayed).items():
+        part[...] = decay_all or not name.endswith(".bias")
+    return weights - rate * (context.gradient + weight_decay * decayed * weights)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_each_batch_is_a_step_of_gradient_descent(make_world, weight_decay):
-    world = make_world(weight_decay=weight_decay)
+@pytest.mark.parametrize(("weight_decay", "decay_all"), [(0.0, False), (0.3, False), (0.3, True)])
+def test_each_batch_is_a_step_of_gradient_descent(make_world, weight_decay, decay_all):
+    world = make_world(weight_decay=weight_decay, decay_all=decay_all)
     (worker,) = world.workers
     expected = world.store.weights.astype(np.float64)
     while world.server.fill_rings():
         pass
     for _ in range(BATCHES):
         found = worker.step.take()
-        expected = descend(world, expected, found.tag.batch, weight_decay)
+        expected = descend(world, expected, found.tag.batch, weight_decay, decay_all)
         assert worker.train_batch() is Outcome.DONE
         np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
 

@@ -32,7 +32,7 @@ def settle_all(world):
 
 @pytest.mark.parametrize("rule", ["sgd", "momentum"])
 def test_a_step_is_one_update_for_the_batches_of_all(make_world, rule):
-    world = make_world(2, rule, in_steps=True, weight_decay=0.0)
+    world = make_world(2, rule, in_steps=True, weight_decay=0.3)
     while world.server.fill_rings():
         pass
     first, second = world.workers
@@ -43,7 +43,7 @@ def test_a_step_is_one_update_for_the_batches_of_all(make_world, rule):
     np.testing.assert_array_equal(world.store.weights, before.astype(np.float32))
     assert second.train_batch() is Outcome.DONE
     settle_all(world)
-    slopes = [before - descend(world, before, batch, 0.0) for batch in (0, 1)]
+    slopes = [before - descend(world, before, batch, 0.3) for batch in (0, 1)]
     np.testing.assert_allclose(world.store.weights, before - np.mean(slopes, axis=0), rtol=1e-4, atol=1e-6)
     assert world.store.read_updates() == 1
     assert [world.progress(worker).updates for worker in (0, 1)] == [1, 0]
