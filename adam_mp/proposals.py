@@ -127,8 +127,10 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     ("dropout dropoutrate droprate droppath",
      "dropout is a layer of the network, adam_mp.Dropout"),
     ("labelsmoothing ema mixup cutmix accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
-     "dampening freeze autobatch sam swa compile jit",
+     "dampening autobatch sam swa compile jit",
      _NONE),
+    ("freeze frozen freezelayers lrmult lrmults paramgroups layerwiselr discriminativelr",
+     ("rates",)),
     ("classes numclasses nclasses nc labels channels inchannels numchannels",
      "adam_mp takes it from the data"),
 )  # fmt: skip

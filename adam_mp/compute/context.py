@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -113,17 +113,19 @@ class TrainingContext:
             if isinstance(operation, DropoutMask):
                 operation.key[0] = key
 
-    def update_directly(self, numbers: np.ndarray) -> list[str]:
+    def update_directly(self, numbers: np.ndarray, apart: Collection[str] = ()) -> list[str]:
         """Let the backward pass update the weights of the tail's dense layers itself, by gradient descent.
 
-        This holds for programs that are made later. `numbers` is the live array `[lr, weight_decay, ...]`. Return the
-        names of the tensors that the backward pass then updates.
+        This holds for programs that are made later. `numbers` is the live array `[lr, weight_decay, ...]`; `apart`
+        names tensors that are to have a gradient all the same. Return the names of the tensors that the backward pass
+        then updates.
         """
         names = []
         for operation in self.operations:
-            if isinstance(operation, DenseProduct) and operation.group.whole:
+            name = f"{operation.group.name}.weight"
+            if isinstance(operation, DenseProduct) and operation.group.whole and name not in apart:
                 operation.direct = numbers
-                names.append(f"{operation.group.name}.weight")
+                names.append(name)
         return names
 
     def factors(self, tensor: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

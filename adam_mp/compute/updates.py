@@ -6,7 +6,7 @@ import numpy as np
 
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, Update
-from adam_mp.compute.shares import Shares, cut_stretches, stretches_of
+from adam_mp.compute.shares import Shares, cut_stretches, of_own_rate, stretches_of
 from adam_mp.memory.store import ParameterStore
 
 
@@ -16,12 +16,13 @@ def bind_updates(
     """Return functions that apply the context's gradient to the store, each tensor's with its shares.
 
     `numbers` is the array of the optimizer's `UpdateNumbers`. With plain gradient descent, dense layers update their
-    weights in the backward pass itself. The functions then update only the flat space between these weights.
+    weights in the backward pass itself, unless these have a rate of their own. The functions then update only the flat
+    space between these weights.
     """
     stretches = stretches_of(store.layout, shares)
     if not optimizer.is_plain_descent:
         return [optimizer.bind(store.weights, context.gradient, store.states, numbers, stretches)]
-    done = set(context.update_directly(numbers))
+    done = set(context.update_directly(numbers, of_own_rate(shares)))
     updates, start = [], 0
     for tensor in [*store.layout.tensors, None]:
         if tensor is None or tensor.name in done:

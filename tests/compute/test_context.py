@@ -79,7 +79,7 @@ def test_fusion_takes_convolution_pool_and_relu_in_either_order():
     assert kinds == [["conv", "relu", "max_pool"], ["relu"], ["flatten"], ["dense", "relu"], ["relu"], ["dense"]]
 
 
-def bound(network, batch, block=64, rule="momentum", decay_all=False):
+def bound(network, batch, block=64, rule="momentum", decay_all=False, rates=()):
     """A context on a store of its own, the store, and random data."""
     optimizer = make_optimizer(rule, {"weight_decay": 1e-3, "momentum": 0.9})
     store = ParameterStore.create(Layout.of(network.parameters), optimizer.states)
@@ -90,7 +90,7 @@ def bound(network, batch, block=64, rule="momentum", decay_all=False):
     labels = generator.integers(network.classes, size=batch, dtype=np.int32)
     numbers = UpdateNumbers(optimizer)
     numbers.set_rate(0.05)
-    updates = bind_updates(optimizer, store, context, numbers.array, shares_of(network.parameters, decay_all))
+    updates = bind_updates(optimizer, store, context, numbers.array, shares_of(network.parameters, decay_all, rates))
     return store, context, images, labels, numbers.array, updates
 
 
@@ -136,11 +136,12 @@ def test_a_step_allocates_nothing():
 
 @pytest.mark.parametrize("batch", [1, 4, 9])
 @pytest.mark.parametrize("between", [[Dense(40), ReLU()], [Dense(40), Tanh()], [Dense(40), ReLU(), Dropout(0.5)]])
-def test_direct_updates_equal_plain_ones(batch, between):
+@pytest.mark.parametrize("rates", [(), (("dense1", 0.0), ("dense2.weight", 0.5))])
+def test_direct_updates_equal_plain_ones(batch, between, rates):
     network = build([Conv(5, 3), MaxPool(2), ReLU(), Flatten(), *between, Dense(80)])
     results = []
     for rule in ("sgd", "w - lr * (g + weight_decay * w)"):
-        store, context, images, labels, _, updates = bound(network, batch, rule=rule, decay_all=True)
+        store, context, images, labels, _, updates = bound(network, batch, rule=rule, decay_all=True, rates=rates)
         program = context.program(images, labels)
         for _ in range(3):
             program.run_forward()
@@ -150,6 +151,9 @@ def test_direct_updates_equal_plain_ones(batch, between):
         results.append(store.weights.copy())
         store.close()
     np.testing.assert_allclose(results[0], results[1], atol=2e-6)
+    if rates:
+        kept = initial_weights(network, 1)["dense1.weight"]
+        np.testing.assert_array_equal(context.layout.views(results[0])["dense1.weight"], kept)
 
 
 def test_evaluation_ignores_dropout_and_training_follows_its_key():

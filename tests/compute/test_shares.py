@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from adam_mp.compute.shares import Share, cut_stretches, shares_of, stretches_of, whole_stretch
+from adam_mp.compute.shares import Share, cut_stretches, of_own_rate, shares_of, stretches_of, whole_stretch
+from adam_mp.errors import SettingsError
 from adam_mp.memory.layout import Layout
 
 SHAPES = {
@@ -46,3 +48,37 @@ def test_a_cut_has_the_shares_of_its_place(rows, data):
     cut = cut_stretches(stretches, slice(start, stop))
     assert cut.shape[1] == 3
     np.testing.assert_array_equal(spread(cut), spread(stretches)[start:stop])
+
+
+@pytest.mark.parametrize(
+    ("rates", "own"),
+    [
+        ([], {}),
+        ([("conv*", 0.5)], {"conv1.weight": 0.5, "conv1.bias": 0.5}),
+        ([("*.bias", 2.0), ("dense1", 0.0)], {"conv1.bias": 2.0, "dense1.weight": 0.0, "dense1.bias": 0.0}),
+        ([("dense1", 0.0), ("*.bias", 2.0)], {"conv1.bias": 2.0, "dense1.weight": 0.0, "dense1.bias": 2.0}),
+        ([("*", 0.1), ("*", 1.0)], {}),
+    ],
+)
+def test_the_last_pattern_that_fits_counts(rates, own):
+    shares = shares_of(SHAPES, False, rates)
+    assert {name: shares[name].rate for name in of_own_rate(shares)} == own
+    assert {share.rate for name, share in shares.items() if name not in own} <= {1.0}
+    assert {name: share.decay for name, share in shares.items()} == {
+        name: share.decay for name, share in shares_of(SHAPES, False).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ([("dens1", 0.1)], "'dens1' fits no layer with weights of the network; did you mean 'dense1'"),
+        ([("conv2*", 0.1)], "known: conv1, dense1, norm1|did you mean 'conv1'"),
+        ([("conv1.wieght", 0.1)], "fits no tensor of the network; did you mean 'conv1.weight'"),
+        ([("Conv1", 0.1)], "fits no layer"),
+        ([("*", 0.0)], "nothing would be trained"),
+    ],
+)
+def test_patterns_that_are_refused(rates, message):
+    with pytest.raises(SettingsError, match=message):
+        shares_of(SHAPES, False, rates)

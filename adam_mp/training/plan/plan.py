@@ -44,6 +44,7 @@ from adam_mp.training.plan.same_data import check_same_data, data_identity
 from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import DataUnderstood, KernelCompiled, Listener, Notice
+from adam_mp.training.settings.rates import parse_rates
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings, check_none_absent, make_settings
 from adam_mp.transport.keys import read_keys
@@ -112,7 +113,7 @@ class RunPlan:
     @property
     def shares(self) -> Shares:
         """The shares of the learning rate and the weight decay that each tensor takes."""
-        return shares_of(self.network.parameters, self.settings.decay_all)
+        return _shares(self.settings, self.network)
 
     @property
     def consistency(self) -> Consistency:
@@ -187,6 +188,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         assert settings.folder is not None
         check_same_network(settings.folder, resumed, network)
     _check_rate(settings, len(division.training))
+    _shares(settings, network)  # only for its SettingsError, before kernels are compiled
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
     _check_network(settings, network, optimizer, len(division.training))
@@ -246,6 +248,11 @@ def _cores_of_each(settings: TrainSettings, listener: Listener) -> int:
 def optimizer_of(settings: TrainSettings) -> Optimizer:
     """Return the update rule that the settings describe; raises SettingsError."""
     return make_optimizer(settings.optimizer, {name: getattr(settings, name) for name in CONSTANTS})
+
+
+def _shares(settings: TrainSettings, network: Network) -> Shares:
+    """Return the shares that the settings give the tensors of a network; raises SettingsError."""
+    return shares_of(network.parameters, settings.decay_all, parse_rates(settings.rates))
 
 
 def _check_before_reading(settings: TrainSettings) -> None:

@@ -18,6 +18,7 @@ from adam_mp.errors import SettingsError, flag_of, shown
 from adam_mp.machine import as_name
 from adam_mp.proposals import unknown
 from adam_mp.training.settings.consistency import parse_consistency
+from adam_mp.training.settings.rates import parse_rates, rates_text
 from adam_mp.transport.places import parse_place
 
 if sys.version_info >= (3, 11):
@@ -36,7 +37,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
 _LARGEST = 2**63 - 1
-_OF_ANY_KIND = ("model", "data", "augment", "cache")  # whose readers check what they are
+_OF_ANY_KIND = ("model", "data", "augment", "cache", "rates")  # whose readers check what they are
 _FORMULAS = {  # setting that may be a formula: what is expected of it
     "lr": "a number, or a formula as text over epoch, epochs, step, progress and warmup, such as '0.1 * 0.9 ** epoch'",
     "optimizer": "a name, or a formula as text for the new w, such as 'w - lr * g'",
@@ -122,6 +123,11 @@ class TrainSettings:
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
     lr: float | str | None = _option(None, "how to train", "NUMBER|FORMULA", _lr_help)
+    rates: Any = _option(
+        "none", "how to train", "NAME=SHARE,...",
+        "shares of the learning rate for layers or tensors, such as 'conv*=0.1,dense2.weight=2', a table of them in "
+        "TOML; of several that fit, the last counts; 0 freezes",
+    )  # fmt: skip
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
     beta1: float = _option(
         0.9, "how to train", "FRACTION", "what adam and adamw keep of their mean gradient at each update"
@@ -281,6 +287,7 @@ class TrainSettings:
             check_expression(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
+        object.__setattr__(self, "rates", rates_text(parse_rates(self.rates)))
         if not isinstance(self.augment, (str, Mapping)):
             raise SettingsError(f"--augment is {shown(self.augment)}; expected text, or a table of ranges")
         for name, what in (("memory_dir", "a folder"), ("run_dir", "a folder"), ("key_file", "a file")):

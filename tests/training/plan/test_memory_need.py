@@ -112,3 +112,12 @@ def test_a_survey_keeps_no_more_than_there_is_room_for_whatever_the_cache_may_ta
         made = data_plan.plan_data(data, make_settings({"cache": "60GB"}), None, 1, lambda event: None, kept)
         assert kept.cache.handle.chunk * kept.cache.handle.chunks < free // 2
     assert made.cache_bytes < free  # its images are small as decoded
+
+
+def test_a_weight_with_a_rate_of_its_own_has_a_gradient():
+    plans = [
+        make_plan({"model": list(WIDE), "data": make_images(60, 1), "cores": 1, "rates": rates}, lambda event: None)
+        for rates in ("none", "dense2=0.5")
+    ]
+    usual, more = (run_need(plan, None, keeps=False).private["gradients and activations"] for plan in plans)
+    assert abs(more - usual - 4 * 2048 * 2048) < 1 << 20  # the activations are measured
