@@ -126,9 +126,11 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
      ("restarts",)),
     ("dropout dropoutrate droprate droppath",
      "dropout is a layer of the network, adam_mp.Dropout"),
-    ("labelsmoothing ema mixup cutmix accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
+    ("ema mixup cutmix accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
      "dampening autobatch sam swa compile jit",
      _NONE),
+    ("labelsmooth smoothing smooth",
+     ("label_smoothing",)),
     ("freeze frozen freezelayers lrmult lrmults paramgroups layerwiselr discriminativelr",
      ("rates",)),
     ("classes numclasses nclasses nc labels channels inchannels numchannels",

@@ -57,14 +57,16 @@ class TrainingContext:
 
     `weights` may lie in shared memory, where other processes change them. `gradient` is flat, in `layout`'s order; the
     caller may give its array. `real` is float32, or float64 for gradient checks. `choices` are the kernels to use, by
-    default the likely faster ones. `backward=False` leaves out the buffers that only training needs.
+    default the likely faster ones. `backward=False` leaves out the buffers that only training needs. `smoothing` is by
+    how much the labels are smoothed in training (`kernels.loss`).
     """
 
     def __init__(
         self, network: Network, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
         choices: KernelChoices | None = None, backward: bool = True, gradient: np.ndarray | None = None,
+        smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        self.network, self.batch = network, batch
+        self.network, self.batch, self._smoothing = network, batch, smoothing
         self._weights = weights
         self.layout = Layout.of(network.parameters)
         if gradient is None:
@@ -168,7 +170,7 @@ class TrainingContext:
             error = np.zeros_like(scores)
             if training:
                 error = self._arrays[Place("error", self._roots[self._scores])][:count].reshape(scores.shape)
-            forward.append((softmax_cross_entropy, (scores, labels, error, self.totals)))
+            forward.append((softmax_cross_entropy, (scores, labels, error, self.totals, self._smoothing * training)))
             if training:
                 for turns, spans in reversed(self._stages(count)):
                     for start, end in spans:

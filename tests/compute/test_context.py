@@ -232,3 +232,21 @@ def test_the_bytes_of_a_context_are_those_it_takes(way):
     finally:
         tracemalloc.stop()
     assert context.nbytes == pytest.approx(taken, rel=0.02)
+
+
+def test_labels_are_smoothed_in_training_alone():
+    network = build([Flatten(), Dense(5)])
+    weights = initial_weights(network, 1)
+    images = np.random.default_rng(0).standard_normal((4, *network.input_shape), dtype=np.float32)
+    labels = np.zeros(4, np.int32)
+    losses = {}
+    for smoothing in (0.0, 0.4):
+        context = TrainingContext(network, weights, 4, smoothing=smoothing)
+        for training in (False, True):
+            program = context.program(images, labels, training)
+            program.run_forward()
+            losses[smoothing, training] = program.totals[0]
+    assert losses[0.0, True] == losses[0.0, False] == losses[0.4, False]
+    logarithms = program.scores - np.log(np.exp(program.scores).sum(axis=1, keepdims=True))
+    smoothed = -(0.6 * logarithms[:, 0] + 0.4 * logarithms.mean(axis=1)).sum()
+    assert losses[0.4, True] == pytest.approx(smoothed, rel=1e-5)

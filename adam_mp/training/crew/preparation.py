@@ -164,6 +164,7 @@ def make_specs(
             outbox=shared.channels[number] if shared.channels else None,
             bound=plan.consistency.bound,
             steps=None if shared.steps is None else shared.steps.handle,
+            label_smoothing=settings.label_smoothing,
         )
         for number in range(plan.split.workers)
     ]

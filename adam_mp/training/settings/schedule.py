@@ -20,8 +20,9 @@ _LARGE_LOSS = 1.25  # times the loss of guessing
 def share_of_rate(loss: float, classes: int) -> float:
     """Return the share of the learning rate, at most 1, with which a batch of mean `loss` is trained.
 
-    A loss well above that of guessing, ln(classes), shows that earlier updates went too far. The gradient is then large
-    for the same reason, and a full update would go further still: early in a run, weights become infinite that way.
+    The loss of guessing is ln(classes), also with smoothed labels. A loss well above it shows that earlier updates went
+    too far. The gradient is then large for the same reason, and a full update would go further still: early in a run,
+    weights become infinite that way.
     """
     bound = _LARGE_LOSS * math.log(classes)
     return 1.0 if loss <= bound else bound / loss

@@ -69,6 +69,7 @@ class WorkerSpec:
     outbox: ChannelHandle | None = None
     bound: int | None = None
     steps: StepHandle | None = None
+    label_smoothing: float = 0.0
 
 
 class Worker:
@@ -83,7 +84,7 @@ class Worker:
         self.context = TrainingContext(
             spec.network, {**self.store.tensors, **statistics_in(self.memory.arrays, spec.network)},
             spec.batch_size, choices=spec.choices,
-            gradient=None if steps is None else steps.gradients[spec.process],
+            gradient=None if steps is None else steps.gradients[spec.process], smoothing=spec.label_smoothing,
         )  # fmt: skip
         self.step = make_step(spec, self.memory, self.store, self.context, steps)
         self.programs = SlotPrograms(self.context, spec.factors)

@@ -64,7 +64,7 @@ class World:
 def make_world(monkeypatch):
     made = []
 
-    def make(workers=1, rule="sgd", in_steps=False, bound=None, weight_decay=0.01, decay_all=False):
+    def make(workers=1, rule="sgd", in_steps=False, bound=None, weight_decay=0.01, decay_all=False, rates=(), **more):
         arrays = {
             "images": ("|u1", (COUNT, *IMAGE)), "labels": ("<i4", (COUNT,)), "validation": ("<i8", (10,)),
             "test": ("<i8", (COUNT,)),
@@ -95,8 +95,8 @@ def make_world(monkeypatch):
         specs = [
             WorkerSpec(
                 number, memory.handle, store.handle, NETWORK, likely_choices(NETWORK), PICTURES, optimizer,
-                Schedule(RATE, 5, 10), BATCH, 1, shares_of(NETWORK.parameters, decay_all), bound=bound,
-                steps=None if steps is None else steps.handle,
+                Schedule(RATE, 5, 10), BATCH, 1, shares_of(NETWORK.parameters, decay_all, rates), bound=bound,
+                steps=None if steps is None else steps.handle, **more,
             )
             for number in range(workers)
         ]  # fmt: skip

@@ -11,13 +11,13 @@ from adam_mp.training.worker.step import Outcome
 from tests.training.worker.conftest import BATCHES, EPOCH, NETWORK, RATE
 
 
-def descend(world, weights, batch, weight_decay, decay_all=False):
+def descend(world, weights, batch, weight_decay, decay_all=False, smoothing=0.0):
     """Plain descent on a batch, in double precision; without `decay_all`, biases are not decayed."""
     images, labels = world.pictures
     numbers = world.numbers(batch)
     layout = world.store.layout
     flat = weights.astype(np.float64)
-    context = TrainingContext(NETWORK, layout.views(flat), len(numbers), np.float64)
+    context = TrainingContext(NETWORK, layout.views(flat), len(numbers), np.float64, smoothing=smoothing)
     program = context.program(images[numbers].astype(np.float64), labels[numbers])
     program.run_forward()
     program.run_backward()
@@ -40,6 +40,15 @@ def test_each_batch_is_a_step_of_gradient_descent(make_world, weight_decay, deca
         expected = descend(world, expected, found.tag.batch, weight_decay, decay_all)
         assert worker.train_batch() is Outcome.DONE
         np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_worker_trains_on_smoothed_labels(make_world):
+    world = make_world(weight_decay=0.0, label_smoothing=0.3)
+    (worker,) = world.workers
+    world.server.fill_rings()
+    expected = descend(world, world.store.weights, worker.step.take().tag.batch, 0.0, smoothing=0.3)
+    assert worker.train_batch() is Outcome.DONE
+    np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_staleness_is_what_others_did_between_reading_and_updating(make_world):
