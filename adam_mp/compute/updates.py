@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from adam_mp.compute.clipping import Clip
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, Update
 from adam_mp.compute.shares import Shares, cut_stretches, of_own_rate, stretches_of
@@ -11,17 +12,20 @@ from adam_mp.memory.store import ParameterStore
 
 
 def bind_updates(
-    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray, shares: Shares
-) -> list[Update]:
+    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray, shares: Shares,
+    clip: Clip | None = None,
+) -> list[Update]:  # fmt: skip
     """Return functions that apply the context's gradient to the store, each tensor's with its shares.
 
     `numbers` is the array of the optimizer's `UpdateNumbers`. With plain gradient descent, dense layers update their
     weights in the backward pass itself, unless these have a rate of their own. The functions then update only the flat
-    space between these weights.
+    space between these weights. `clip` is called first; it needs the whole gradient, so nothing is then updated in the
+    backward pass.
     """
     stretches = stretches_of(store.layout, shares)
-    if not optimizer.is_plain_descent:
-        return [optimizer.bind(store.weights, context.gradient, store.states, numbers, stretches)]
+    if clip is not None or not optimizer.is_plain_descent:
+        update = optimizer.bind(store.weights, context.gradient, store.states, numbers, stretches)
+        return [update] if clip is None else [clip, update]
     done = set(context.update_directly(numbers, of_own_rate(shares)))
     updates, start = [], 0
     for tensor in [*store.layout.tensors, None]:

@@ -145,6 +145,27 @@ def combine(gradients, shares, start, out):
                 out[i] += share * gradients[k, start + i]
 
 
+@kernel("void(R[::1], f8[:,::1], f8[::1])")
+def square_sum(g, stretches, total):
+    """`total[0] = sum(g ** 2)` without the frozen parts, added in double precision."""
+    total[0] = 0.0
+    for number in range(len(stretches)):
+        begin = np.uint64(0) if number == 0 else np.uint64(stretches[number - 1, END])
+        if stretches[number, RATE_SHARE] != 0:
+            part = 0.0
+            for i in range(begin, np.uint64(stretches[number, END])):
+                part += np.float64(g[i]) * np.float64(g[i])
+            total[0] += part
+
+
+@kernel("void(R[::1], f8)")
+def scale(g, share):
+    """`g *= share`."""
+    factor = g.dtype.type(share)
+    for i in range(g.size):
+        g[i] *= factor
+
+
 class Rule(NamedTuple):
     """An update rule: its kernel, the names of its state tensors, and the names of its numbers after `ALWAYS`.
 

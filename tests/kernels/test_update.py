@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
-from adam_mp.kernels.update import RULES
+from adam_mp.kernels.update import RULES, scale, square_sum
 
 LR, DECAY, KEEP, BETA1, BETA2, EPSILON = 0.1, 0.01, 0.8, 0.9, 0.99, 1e-6
 
@@ -85,3 +85,19 @@ def test_each_stretch_takes_its_shares_of_rate_and_decay(name, rows):
     for state, values in states.items():
         wanted = np.where(frozen, states_begun[state], expected_states[state])
         np.testing.assert_allclose(values, wanted, rtol=1e-9)
+
+
+@given(
+    rows=some.lists(some.tuples(some.integers(1, 70), some.sampled_from([0.0, 0.5, 1.0])), min_size=1, max_size=5),
+    real=some.sampled_from([np.float32, np.float64]),
+)
+def test_squares_of_what_is_not_frozen_are_added(rows, real):
+    lengths, rates = (np.array(column) for column in zip(*rows, strict=True))
+    gradient = np.random.default_rng(len(rows)).standard_normal(int(lengths.sum())).astype(real) * 1000
+    total = np.full(1, 7.0)
+    square_sum(gradient, np.column_stack([np.cumsum(lengths), rates, np.ones(len(rows))]), total)
+    kept = gradient[np.repeat(rates, lengths) != 0].astype(np.float64)
+    assert total[0] == pytest.approx(kept @ kept, rel=1e-12)
+    scaled = gradient.copy()
+    scale(scaled, 0.3)
+    np.testing.assert_array_equal(scaled, gradient * real(0.3))

@@ -165,6 +165,7 @@ def make_specs(
             bound=plan.consistency.bound,
             steps=None if shared.steps is None else shared.steps.handle,
             label_smoothing=settings.label_smoothing,
+            clip_norm=settings.clip_norm,
         )
         for number in range(plan.split.workers)
     ]

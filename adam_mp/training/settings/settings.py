@@ -143,6 +143,10 @@ class TrainSettings:
         1e-4, "how to train", "NUMBER", "pull of the weights towards 0; biases and norms have none, see --decay-all"
     )
     decay_all: bool = _option(False, "how to train", "", "weight decay for biases and for scale and shift of norms too")
+    clip_norm: float = _option(
+        0.0, "how to train", "NUMBER",
+        "largest Euclidean norm of an update's gradient; one with a larger norm is scaled down; 0 for no limit",
+    )  # fmt: skip
     label_smoothing: float = _option(
         0.0, "how to train", "FRACTION",
         "share of each label that all classes have in equal parts, such as 0.1; in training alone",
@@ -273,6 +277,7 @@ class TrainSettings:
             _number(name, getattr(self, name), 0, 1, upper_excluded=True)
         _number("epsilon", self.epsilon, _LEAST_EPSILON, 1)
         _number("weight_decay", self.weight_decay, 0, 1)
+        _number("clip_norm", self.clip_norm, 0, 1e9)
         _number("label_smoothing", self.label_smoothing, 0, 1, upper_excluded=True)
         if self.white is not None:
             _number("white", self.white, 0, 65535, lower_excluded=True)

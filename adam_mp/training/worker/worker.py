@@ -16,6 +16,7 @@ import math
 import time
 
 from adam_mp.compute.choice import KernelChoices
+from adam_mp.compute.clipping import Clip
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, UpdateNumbers
 from adam_mp.compute.shares import Shares, stretches_of
@@ -51,7 +52,7 @@ class WorkerSpec:
     `shares` are those of the learning rate and the weight decay that each tensor takes. `factors` and `outbox` are for
     dense layers whose updates go to parameter servers as activations and errors. `bound` is by how many updates the
     worker may be ahead of the slowest. `steps` is the memory of the steps that all workers make together. Each of these
-    four is None in a run without it.
+    four is None in a run without it. `clip_norm` is the largest norm of an update's gradient, 0.0 for any.
     """
 
     process: int
@@ -70,6 +71,7 @@ class WorkerSpec:
     bound: int | None = None
     steps: StepHandle | None = None
     label_smoothing: float = 0.0
+    clip_norm: float = 0.0
 
 
 class Worker:
@@ -181,12 +183,15 @@ def make_step(
     """Return how this worker keeps together with the others: the `Step` of the run's consistency mode."""
     numbers = UpdateNumbers(spec.optimizer)
     rate = LearningRate(spec.schedule, spec.network.classes, memory.board, numbers)
+    stretches = stretches_of(store.layout, spec.shares)
     if steps is not None:
-        stretches = stretches_of(store.layout, spec.shares)
-        return SynchronousStep(spec.process, memory, steps, store, spec.optimizer, numbers, rate, stretches)
-    updates = bind_updates(spec.optimizer, store, context, numbers.array, spec.shares)
+        return SynchronousStep(
+            spec.process, memory, steps, store, spec.optimizer, numbers, rate, stretches, spec.clip_norm
+        )
+    clip = Clip(spec.clip_norm, context.gradient, stretches) if spec.clip_norm else None
+    updates = bind_updates(spec.optimizer, store, context, numbers.array, spec.shares, clip)
     outbox = None if spec.outbox is None else Outbox(spec.outbox)
-    step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox)
+    step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox, clip)
     if spec.bound is None:
         return step
     rows = memory.board.counters[: memory.shape.workers]

@@ -26,5 +26,10 @@ def test_replicas_read_images_alike(name, value):
 
 def test_replicas_update_alike():
     usual = facts()
-    for name, value in (("decay_all", True), ("rates", "dense1.bias=0.5"), ("label_smoothing", 0.1)):
+    for name, value in (
+        ("decay_all", True),
+        ("rates", "dense1.bias=0.5"),
+        ("label_smoothing", 0.1),
+        ("clip_norm", 2.0),
+    ):
         assert usual.difference(facts(**{name: value})).startswith(f"{name} {value!r}, the run has ")

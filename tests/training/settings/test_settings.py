@@ -34,6 +34,7 @@ from adam_mp.training.settings.settings import (
         ("beta2", [1, 1.5, -1e-9]),
         ("epsilon", [0, 1e-50, -1e-8, 2, math.inf]),
         ("weight_decay", [-1, 2]),
+        ("clip_norm", [-1, math.inf, "1"]),
         ("label_smoothing", [-0.1, 1, "some"]),
         ("decay_all", [1, "yes", None]),
         ("quorum", [0, 1.1]),

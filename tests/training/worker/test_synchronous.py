@@ -70,6 +70,44 @@ def test_who_has_no_image_arrives_all_the_same(make_world):
     assert (world.memory.ledger.states()[:2] == TRAINED).all()
 
 
+@pytest.mark.parametrize("rule", ["sgd", "momentum"])
+def test_the_mean_gradient_of_all_is_clipped_by_its_whole_norm(make_world, rule):
+    bound = 0.02
+    world = make_world(2, rule, in_steps=True, weight_decay=0.0, clip_norm=bound)
+    while world.server.fill_rings():
+        pass
+    for _ in range(BATCHES // 2):
+        before = world.store.weights.astype(np.float64)
+        states = {name: state.copy() for name, state in world.store.states.items()}
+        assert [worker.train_batch() for worker in world.workers] == [Outcome.DONE] * 2
+        sizes = [each.step._steps.contribution(number).images for number, each in enumerate(world.workers)]
+        batches = [each.step._steps.contribution(number).batch for number, each in enumerate(world.workers)]
+        settle_all(world)
+        steps = [before - descend(world, before, batch, 0.0) for batch in batches]
+        mean = np.average(steps, axis=0, weights=sizes) / RATE
+        assert np.linalg.norm(mean) > bound
+        speed = 0.9 * states["v"] if states else 0.0
+        expected = before - RATE * (mean * bound / np.linalg.norm(mean) + speed)
+        np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_end_of_the_run_ends_the_wait_for_the_norm_without_an_update(make_world):
+    world = make_world(2, in_steps=True, clip_norm=0.1)
+    world.server.fill_rings()
+    for worker in world.workers:
+        worker.train_batch()
+    before, done = world.store.weights.copy(), []
+    thread = threading.Thread(target=lambda: done.append(world.workers[0].step.settle()), daemon=True)
+    thread.start()
+    thread.join(0.1)
+    assert not done  # the other has not told its part of the norm
+    world.memory.board.give_order(STOP)
+    thread.join(10)
+    assert done == [False]
+    np.testing.assert_array_equal(world.store.weights, before)
+    assert world.progress(0).updates == 0
+
+
 def test_between_rounds_there_is_nothing_to_take(make_world):
     world = make_world(2, in_steps=True)
     world.memory.ledger.open(-1, np.zeros(0, np.uint8))
