@@ -17,7 +17,7 @@ _NO_GPU = "adam_mp trains on the cores of CPUs, as many as --cores says"
 _NO_PATIENCE = (
     "there is no early stopping by patience; --target-accuracy ends a run, and the best epoch's model is kept"
 )
-_FORMULA = "the learning rate's course is a formula, as in --lr '0.05 * warmup * (1 - progress)'"
+_FORMULA = "the learning rate's course is a formula, as in --lr '0.05 * warmup * cosine'"
 _ORDER = "each epoch has an order of its own, drawn from --seed"
 _LOSS = "the loss is always cross-entropy after softmax"
 _FLOAT = "adam_mp trains in float32"

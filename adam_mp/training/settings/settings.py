@@ -64,11 +64,17 @@ def _augment_help() -> str:
 
 def _lr_help() -> str:
     from adam_mp.kernels.update import RULES
+    from adam_mp.training.settings.shapes import SHAPES
 
+    shapes = ", ".join(
+        f"{name}{'(' + ', '.join(shape.parameters) + ')' if shape.parameters else ''} ({shape.meaning})"
+        for name, shape in SHAPES.items()
+    )
     others = ", ".join(f"{rule.rate:g} for {name}" for name, rule in RULES.items() if rule.rate != RULES["sgd"].rate)
     return (
         "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
-        f"over the run) and warmup (0 to 1 over its first 300 updates or first half); by default "
+        "over the run) and warmup (0 to 1 over its first 300 updates or first half), and these shapes over the "
+        f"run: {shapes}; by default "
         f"'{default_rate('sgd')}', with another number where the optimizer has one of its own ({others}); a batch "
         "whose loss is far above that of guessing is trained with a part of it"
     )
@@ -291,10 +297,10 @@ class TrainSettings:
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
         elif isinstance(self.lr, str):
-            from adam_mp.compute.expression import check_expression
             from adam_mp.training.settings.schedule import NAMES
+            from adam_mp.training.settings.shapes import check_rate
 
-            check_expression(self.lr, NAMES, "--lr")
+            check_rate(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
         object.__setattr__(self, "rates", rates_text(parse_rates(self.rates)))
