@@ -17,12 +17,12 @@ _NO_GPU = "adam_mp trains on the cores of CPUs, as many as --cores says"
 _NO_PATIENCE = (
     "there is no early stopping by patience; --target-accuracy ends a run, and the best epoch's model is kept"
 )
-_FORMULA = "the learning rate's course is a formula, as in --lr '0.05 * warmup * (1 - progress)'"
+_FORMULA = "the learning rate's course is a formula, as in --lr '0.05 * warmup * cosine'"
 _ORDER = "each epoch has an order of its own, drawn from --seed"
 _LOSS = "the loss is always cross-entropy after softmax"
 _FLOAT = "adam_mp trains in float32"
 _NO_WEIGHTING = "all classes weigh the same"
-_NO_CLIPPING = "there is none; a batch whose loss is far above that of guessing takes a smaller step by itself"
+_NO_CLIPPING = "gradients are clipped by their norm alone, with --clip-norm"
 _WRITTEN = "metrics.jsonl and curves.png in the run folder have the figures"
 _READ_AHEAD = "data servers work ahead by themselves; --data-servers says how many there are"
 _NONE = "there is no such setting"
@@ -88,8 +88,10 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
      _LOSS),
     ("classweight classweights sampleweight sampleweights weighted balanced",
      _NO_WEIGHTING),
-    ("gradclip gradclipnorm gradientclip gradientclipping gradientclipval clip clipnorm clipgrad clipvalue "
-     "maxgradnorm maxnorm",
+    ("gradclip gradclipnorm gradientclip gradientclipping gradientclipval clip clipgrad clipgradnorm maxgradnorm "
+     "maxnorm",
+     ("clip_norm",)),
+    ("clipvalue gradclipvalue clipgradvalue",
      _NO_CLIPPING),
     ("metrics tensorboard wandb logger mlflow",
      _WRITTEN),
@@ -126,9 +128,13 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
      ("restarts",)),
     ("dropout dropoutrate droprate droppath",
      "dropout is a layer of the network, adam_mp.Dropout"),
-    ("labelsmoothing ema mixup cutmix accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
-     "dampening freeze autobatch sam swa compile jit",
+    ("ema mixup cutmix accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
+     "dampening autobatch sam swa compile jit",
      _NONE),
+    ("labelsmooth smoothing smooth",
+     ("label_smoothing",)),
+    ("freeze frozen freezelayers lrmult lrmults paramgroups layerwiselr discriminativelr",
+     ("rates",)),
     ("classes numclasses nclasses nc labels channels inchannels numchannels",
      "adam_mp takes it from the data"),
 )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
+from adam_mp.compute.shares import shares_of
 from adam_mp.compute.updates import bind_updates
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.store import ParameterStore
@@ -42,7 +43,8 @@ class Step:
         self.context = TrainingContext(network, self.store.tensors, batch, choices=choices)
         numbers = UpdateNumbers(optimizer)
         numbers.set_rate(rate)
-        self._updates = bind_updates(optimizer, self.store, self.context, numbers.array)
+        shares = shares_of(network.parameters, decay_all=False)
+        self._updates = bind_updates(optimizer, self.store, self.context, numbers.array, shares)
         generator = np.random.default_rng(1)
         self.images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
         self.labels = generator.integers(network.classes, size=batch, dtype=np.int32)

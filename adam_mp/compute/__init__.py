@@ -7,6 +7,7 @@
   in one memory values and errors lie.
 - `choice`, `measurement`: which of several kernels a layer uses; timing them on this machine.
 - `optimizer`, `expression`, `updates`: update rules; formulas that users write; binding a rule to a parameter store.
+  `shares`: what of learning rate and weight decay each tensor takes. `clipping`: of gradients, by their norm.
 - `model`, `tensor_file`: the trained network as a library object; files of named tensors; `scale`: whether images
   have the scale of those trained on.
 - `unclear`, `columns`: images and features that are not what their array has.

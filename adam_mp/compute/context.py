@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,14 +57,16 @@ class TrainingContext:
 
     `weights` may lie in shared memory, where other processes change them. `gradient` is flat, in `layout`'s order; the
     caller may give its array. `real` is float32, or float64 for gradient checks. `choices` are the kernels to use, by
-    default the likely faster ones. `backward=False` leaves out the buffers that only training needs.
+    default the likely faster ones. `backward=False` leaves out the buffers that only training needs. `smoothing` is by
+    how much the labels are smoothed in training (`kernels.loss`).
     """
 
     def __init__(
         self, network: Network, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
         choices: KernelChoices | None = None, backward: bool = True, gradient: np.ndarray | None = None,
+        smoothing: float = 0.0,
     ) -> None:  # fmt: skip
-        self.network, self.batch = network, batch
+        self.network, self.batch, self._smoothing = network, batch, smoothing
         self._weights = weights
         self.layout = Layout.of(network.parameters)
         if gradient is None:
@@ -111,17 +113,19 @@ class TrainingContext:
             if isinstance(operation, DropoutMask):
                 operation.key[0] = key
 
-    def update_directly(self, numbers: np.ndarray) -> list[str]:
+    def update_directly(self, numbers: np.ndarray, apart: Collection[str] = ()) -> list[str]:
         """Let the backward pass update the weights of the tail's dense layers itself, by gradient descent.
 
-        This holds for programs that are made later. `numbers` is the live array `[lr, weight_decay, ...]`. Return the
-        names of the tensors that the backward pass then updates.
+        This holds for programs that are made later. `numbers` is the live array `[lr, weight_decay, ...]`; `apart`
+        names tensors that are to have a gradient all the same. Return the names of the tensors that the backward pass
+        then updates.
         """
         names = []
         for operation in self.operations:
-            if isinstance(operation, DenseProduct) and operation.group.whole:
+            name = f"{operation.group.name}.weight"
+            if isinstance(operation, DenseProduct) and operation.group.whole and name not in apart:
                 operation.direct = numbers
-                names.append(f"{operation.group.name}.weight")
+                names.append(name)
         return names
 
     def factors(self, tensor: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +168,7 @@ class TrainingContext:
             error = np.zeros_like(scores)
             if training:
                 error = self._arrays[Place("error", self._roots[self._scores])][:count].reshape(scores.shape)
-            forward.append((softmax_cross_entropy, (scores, labels, error, self.totals)))
+            forward.append((softmax_cross_entropy, (scores, labels, error, self.totals, self._smoothing * training)))
             if training:
                 for turns, spans in reversed(self._stages(count)):
                     for start, end in spans:

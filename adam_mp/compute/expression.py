@@ -28,9 +28,12 @@ _NODES = (
 )  # fmt: skip
 
 
-def check_expression(text: str, names: Iterable[str], what: str) -> None:
-    """Raise SettingsError unless `text` is a formula over `names`; `what` names the setting in the message."""
-    known = set(names)
+def check_expression(text: str, names: Iterable[str], what: str, functions: Iterable[str] = ()) -> None:
+    """Raise SettingsError unless `text` is a formula over `names`; `what` names the setting in the message.
+
+    `functions` are known beside those of every formula.
+    """
+    known, callable_ones = set(names), _FUNCTIONS.union(functions)
     if len(text) > _LONGEST:
         raise SettingsError(f"{what} is a formula of {len(text)} characters; expected at most {_LONGEST}")
     try:
@@ -50,7 +53,7 @@ def check_expression(text: str, names: Iterable[str], what: str) -> None:
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and _is_huge_power(node):
             raise SettingsError(f"{what} {shown(text)}: {ast.unparse(node)} is too large a power")
         if isinstance(node, ast.Name):
-            allowed = _FUNCTIONS if node in calls else known
+            allowed = callable_ones if node in calls else known
             if node.id not in allowed:
                 kind = "function" if node in calls else "name"
                 raise SettingsError(

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from adam_mp.compute import expression
+from adam_mp.compute.shares import whole_stretch
 from adam_mp.errors import SettingsError, shown
-from adam_mp.kernels.update import ALWAYS, LR, RULES, WEIGHT_DECAY
+from adam_mp.kernels.update import ALWAYS, END, LR, RATE_SHARE, RULES, WEIGHT_DECAY
 from adam_mp.proposals import nearest
 
 CONSTANTS = ("weight_decay", "momentum", "beta1", "beta2", "epsilon")  # each is the setting of its name
@@ -45,17 +46,22 @@ class Optimizer:
         return self.name == "sgd"
 
     def bind(
-        self, weights: np.ndarray, gradient: np.ndarray, states: Mapping[str, np.ndarray], numbers: np.ndarray
-    ) -> Update:
+        self, weights: np.ndarray, gradient: np.ndarray, states: Mapping[str, np.ndarray], numbers: np.ndarray,
+        stretches: np.ndarray | None = None,
+    ) -> Update:  # fmt: skip
         """Return a function that updates `weights` and `states` in place; all arrays are flat float32 [n].
 
-        Each call reads `numbers`, the float64 array of the rule's numbers; see `UpdateNumbers`.
+        Each call reads `numbers`, the float64 array of the rule's numbers; see `UpdateNumbers`. `stretches` is the
+        table of shares, float64 [k, 3] (`compute.shares`); by default all weights take the whole rate and decay. A
+        formula says itself what is decayed: `weight_decay` in it is the number that was given, for all weights.
         """
+        if stretches is None:
+            stretches = whole_stretch(weights.size)
         if self.statements:
-            return _bind_formula(self, weights, gradient, states, numbers)
+            return _bind_formula(self, weights, gradient, states, numbers, stretches)
         rule = RULES[self.name]
         kept = [states[name] for name in self.states]
-        return functools.partial(rule.kernel, weights, gradient, *kept, numbers, *rule.flags)
+        return functools.partial(rule.kernel, weights, gradient, *kept, stretches, numbers, *rule.flags)
 
 
 class UpdateNumbers:
@@ -147,13 +153,31 @@ def _try_out(optimizer: Optimizer) -> None:
 
 def _bind_formula(
     optimizer: Optimizer, weights: np.ndarray, gradient: np.ndarray, states: Mapping[str, np.ndarray],
-    numbers: np.ndarray,
+    numbers: np.ndarray, stretches: np.ndarray,
 ) -> Update:  # fmt: skip
     arrays = {"w": weights, "g": gradient, **states}
+    parts = [
+        (share, {name: array[part] for name, array in arrays.items()}) for part, share in _parts_by_rate(stretches)
+    ]
 
     def apply() -> None:
-        values = {**arrays, **dict(zip(optimizer.numbers, numbers.tolist(), strict=True))}
-        for target, formula in optimizer.statements:
-            expression.evaluate_into(formula, values, arrays[target])
+        values = dict(zip(optimizer.numbers, numbers.tolist(), strict=True))
+        for share, those in parts:
+            here = {**those, **values, "lr": values["lr"] * share}
+            for target, formula in optimizer.statements:
+                expression.evaluate_into(formula, here, those[target])
 
     return apply
+
+
+def _parts_by_rate(stretches: np.ndarray) -> list[tuple[slice, float]]:
+    """Return the parts of the flat space that differ in their share of the rate, without the frozen ones."""
+    parts: list[tuple[slice, float]] = []
+    begin = 0
+    for end, share in stretches[:, [END, RATE_SHARE]].tolist():
+        if parts and parts[-1][1] == share and parts[-1][0].stop == begin:
+            parts[-1] = (slice(parts[-1][0].start, int(end)), share)
+        elif share:
+            parts.append((slice(begin, int(end)), share))
+        begin = int(end)
+    return parts

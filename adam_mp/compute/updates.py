@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 
+from adam_mp.compute.clipping import Clip
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, Update
+from adam_mp.compute.shares import Shares, cut_stretches, of_own_rate, stretches_of
 from adam_mp.memory.store import ParameterStore
 
 
 def bind_updates(
-    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray
-) -> list[Update]:
-    """Return functions that apply the context's gradient to the store; `numbers` is the optimizer's `UpdateNumbers`.
+    optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray, shares: Shares,
+    clip: Clip | None = None,
+) -> list[Update]:  # fmt: skip
+    """Return functions that apply the context's gradient to the store, each tensor's with its shares.
 
-    With plain gradient descent, dense layers update their weights in the backward pass itself. The functions then
-    update only the stretches of the flat space between these weights.
+    `numbers` is the array of the optimizer's `UpdateNumbers`. With plain gradient descent, dense layers update their
+    weights in the backward pass itself, unless these have a rate of their own. The functions then update only the flat
+    space between these weights. `clip` is called first; it needs the whole gradient, so nothing is then updated in the
+    backward pass.
     """
-    if not optimizer.is_plain_descent:
-        return [optimizer.bind(store.weights, context.gradient, store.states, numbers)]
-    done = set(context.update_directly(numbers))
+    stretches = stretches_of(store.layout, shares)
+    if clip is not None or not optimizer.is_plain_descent:
+        update = optimizer.bind(store.weights, context.gradient, store.states, numbers, stretches)
+        return [update] if clip is None else [clip, update]
+    done = set(context.update_directly(numbers, of_own_rate(shares)))
     updates, start = [], 0
     for tensor in [*store.layout.tensors, None]:
         if tensor is None or tensor.name in done:
             end = store.layout.size if tensor is None else tensor.offset
             if end > start:
-                updates.append(optimizer.bind(store.weights[start:end], context.gradient[start:end], {}, numbers))
+                part = slice(start, end)
+                updates.append(
+                    optimizer.bind(
+                        store.weights[part], context.gradient[part], {}, numbers, cut_stretches(stretches, part)
+                    )
+                )
             start = end if tensor is None else tensor.offset + tensor.size
     return updates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,24 +18,34 @@ _SMALLEST_IMAGE, _SMALLEST_PHOTOGRAPH, _PHOTOGRAPH_CHANNELS = 8, 64, 3
 
 
 def _range(name: str, given: Any) -> float:
-    """Return the range of a transformation as a float; raises SettingsError if it is not a number, or too large."""
-    most = TRANSFORMATIONS[name].most
+    """Return the range of a transformation as a float; raises SettingsError if it is none of it."""
+    most, _, words, whole = TRANSFORMATIONS[name]
+    if isinstance(given, str) and given in words:
+        return words[given]
+    expected = " or ".join([*([f"{'a whole number from ' if whole else ''}0 to {most:g}"] if most else []), *words])
     try:
         value = float(given)
     except (TypeError, ValueError):
-        raise SettingsError(f"augment: {name} is {shown(given)}; expected a number") from None
-    if not 0 <= value <= most:
-        raise SettingsError(f"augment: {name} is {value:g}; expected 0 to {most:g}")
-    return value
+        more = f" or {' or '.join(words)}" if words else ""
+        what = f"a number{more}" if most else expected
+        raise SettingsError(f"augment: {name} is {shown(given)}; expected {what}") from None
+    if 0 <= value <= most and not (whole and value % 1):
+        return value
+    raise SettingsError(f"augment: {name} is {value:g}; expected {expected}")
+
+
+def _as_given(name: str, value: float) -> float | str:
+    """Return what `_range` turns into the value: the word that stands for it, or the value."""
+    return next((word for word, number in TRANSFORMATIONS[name].words.items() if number == value), value)
 
 
 @dataclasses.dataclass(frozen=True, init=False)
 class Augmentation:
     """How far images may be changed: a range for each transformation, 0 for those that are not named.
 
-    For example `Augmentation(rotate=10, reflect=0.5)`. `kernels.draw.TRANSFORMATIONS` has the transformations and says
-    what their ranges mean; `values` are the ranges in its order. Raises SettingsError for an unknown transformation, or
-    a range outside its limits.
+    For example `Augmentation(rotate=10, reflect="alternate")`. `kernels.draw.TRANSFORMATIONS` has them all, and
+    says what their ranges mean; `values` are the ranges in its order. Raises SettingsError for an unknown
+    transformation, or a range outside its limits.
     """
 
     values: tuple[float, ...]
@@ -54,7 +64,13 @@ class Augmentation:
 
     def without(self, name: str) -> Augmentation:
         """Return the augmentation without a transformation."""
-        return Augmentation(**{each: self[each] for each in TRANSFORMATIONS if each != name})
+        return Augmentation.of(0.0 if each == name else self[each] for each in TRANSFORMATIONS)
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Augmentation:
+        """Return the augmentation with these `values`; raises SettingsError for a range outside its limits."""
+        pairs = zip(TRANSFORMATIONS, values, strict=True)
+        return cls(**{name: _as_given(name, value) for name, value in pairs})
 
     @property
     def ranges(self) -> np.ndarray:
@@ -63,7 +79,8 @@ class Augmentation:
 
     def __str__(self) -> str:
         pairs = zip(TRANSFORMATIONS, self.values, strict=True)
-        return ",".join(f"{name}={value:g}" for name, value in pairs if value) or "none"
+        given = ((name, _as_given(name, value)) for name, value in pairs if value)
+        return ",".join(f"{name}={each if isinstance(each, str) else f'{each:g}'}" for name, each in given) or "none"
 
 
 PRESETS = {
@@ -80,7 +97,7 @@ _SIDES = {
 _SIDE = re.compile(rf"(?<![a-z])(?:{'|'.join(_SIDES)})(?![a-z])")
 
 
-def parse_augmentation(text: str | Mapping[str, float], image_shape: tuple[int, ...]) -> Augmentation:
+def parse_augmentation(text: str | Mapping[str, float | str], image_shape: tuple[int, ...]) -> Augmentation:
     """Return the augmentation that a preset's name, a text `name=range,...` or a mapping name -> range stands for.
 
     "auto" is "imagenet" for colour images of at least 64x64 pixels, "mnist" for other images of at least 8x8, and
@@ -116,3 +133,11 @@ def draw_key(*parts: int) -> int:
     """Return a 64-bit key for the random numbers of these parts, such as (seed, epoch)."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def picture_key(seed: int, epoch: int) -> int:
+    """Return the 64-bit key for the draws of an epoch's pictures.
+
+    The upper half is a digest of the seed, the lower the epoch: `kernels.draw` reads it where mirror images alternate.
+    """
+    return draw_key(seed) >> 32 << 32 | epoch & 0xFFFFFFFF

@@ -61,7 +61,7 @@ class ArrayPictures:
     def fill(self, samples: np.ndarray, images: np.ndarray, labels: np.ndarray, key: int | None) -> int:
         """Write the pictures and labels of `samples` into the first places, in order; return how many.
 
-        `images` is float32 [n, h, w, c], `labels` int32 [n]. `key` is `draw_key(seed, epoch)`: it decides the random
+        `images` is float32 [n, h, w, c], `labels` int32 [n]. `key` is `picture_key(seed, epoch)`: it decides the random
         numbers of the augmentation; with None there is no augmentation.
         """
         count = len(samples)

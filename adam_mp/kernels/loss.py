@@ -24,14 +24,16 @@ def softmax(scores, probabilities):
             probabilities[i, j] /= total
 
 
-@kernel("void(R[:,::1], i4[::1], R[:,::1], f8[::1])")
-def softmax_cross_entropy(scores, labels, error, totals):
-    """The loss `-log(softmax(scores)[label])` of each row of `scores` [n, classes], with `labels` [n].
+@kernel("void(R[:,::1], i4[::1], R[:,::1], f8[::1], f8)")
+def softmax_cross_entropy(scores, labels, error, totals, smoothing):
+    """The loss `-sum(q * log(softmax(scores)))` of each row of `scores` [n, classes], with `labels` [n].
 
-    `error` [n, classes] becomes the gradient of the mean loss: `(softmax(scores) - one_hot(labels)) / n`. `totals[0]`
-    becomes the sum of the losses, `totals[1]` the number of rows whose highest score is at the label (ties are wrong).
+    q is `(1 - smoothing) * one_hot(label) + smoothing / classes`: label smoothing (Szegedy et al. 2016, section 7).
+    `error` [n, classes] becomes the gradient of the mean loss: `(softmax(scores) - q) / n`. `totals[0]` becomes the sum
+    of the losses, `totals[1]` the number of rows whose highest score is at the label (ties are wrong).
     """
     rows, classes = scores.shape
+    everywhere = smoothing / classes
     totals[0] = 0.0
     totals[1] = 0.0
     for i in range(rows):
@@ -44,8 +46,14 @@ def softmax_cross_entropy(scores, labels, error, totals):
         total = 0.0
         for j in range(classes):
             total += math.exp(np.float64(scores[i, j] - top))
-        totals[0] += math.log(total) - np.float64(scores[i, label] - top)
+        wanted = np.float64(scores[i, label] - top)
+        if smoothing > 0:
+            below = 0.0
+            for j in range(classes):
+                below += np.float64(scores[i, j] - top)
+            wanted = (1.0 - smoothing) * wanted + everywhere * below
+        totals[0] += math.log(total) - wanted
         totals[1] += right
         for j in range(classes):
             share = math.exp(np.float64(scores[i, j] - top)) / total
-            error[i, j] = (share - (j == label)) / rows
+            error[i, j] = (share - (1.0 - smoothing) * (j == label) - everywhere) / rows

@@ -2,8 +2,9 @@
 
 All transformations that move pixels are one map. Each pixel of the picture is mapped back to a position in the source
 image, and interpolated bilinearly there. A position up to half a pixel outside the image counts as its edge; further
-out, the value is `fill`. Normalisation, `(value - mean) / deviation`, and changes of colour together are one
-multiplication and one addition a value. `kernels.draw` has the random draws.
+out, the value is `fill`. With a reflected border, the image is mirrored there at the middle of its last pixels.
+Normalisation, `(value - mean) / deviation`, and changes of colour together are one multiplication and one addition a
+value. `kernels.draw` has the random draws.
 
 Sampling reads a *frame*: a copy of the part of the source that the picture shows, with a border of `fill` where the
 picture shows more than the source.
@@ -17,6 +18,7 @@ import numpy as np
 
 from adam_mp.kernels.compilation import inline, kernel
 from adam_mp.kernels.draw import (
+    BORDER,
     ELASTIC,
     GRID,
     MOVING,
@@ -24,6 +26,7 @@ from adam_mp.kernels.draw import (
     draw_field,
     draw_geometry,
     retouch,
+    takes_turn,
 )
 from adam_mp.kernels.random import mix
 from adam_mp.kernels.sampling import PIXEL_LANES, blend_greys, blend_pixels, fetch, place_row
@@ -49,8 +52,8 @@ _frame_room = inline(frame_room)
 def warp_batch(images, samples, out, ranges, key, mean, deviation, directions, fill):
     """Write the augmented, normalised images `samples` [k] of `images` [n, h, w, c] into `out` [k, h, w, c].
 
-    `key` stands for (seed, epoch). `ranges`, and `directions` [c, c], are those of `kernels.draw`. `mean` and
-    `deviation` [c], and `fill`, are in units of the stored values.
+    `key` stands for (seed, epoch), as `picture_key` makes it. `ranges`, and `directions` [c, c], are those of
+    `kernels.draw`. `mean` and `deviation` [c], and `fill`, are in units of the stored values.
     """
     _, height, width, channels = images.shape
     size = height * width * channels
@@ -63,23 +66,23 @@ def warp_batch(images, samples, out, ranges, key, mean, deviation, directions, f
             for ahead in range(0, min(size * images.itemsize, _FETCHED), _CACHE_LINE):
                 fetch(flat, samples[k + 1] * size + ahead // images.itemsize)
         image = images[samples[k]].reshape(-1)
-        stream = mix(key, np.uint64(samples[k]))
-        _warp(image, height, width, out[k], ranges, 1.0, stream, mean, deviation, directions, fill, frame, reals)
+        stream, turn = mix(key, np.uint64(samples[k])), takes_turn(key, samples[k])
+        _warp(image, height, width, out[k], ranges, 1.0, stream, turn, mean, deviation, directions, fill, frame, reals)
 
 
 @kernel("void(u1[::1], i8, i8, f4[:,:,::1], f8[::1], f8, u8, i8, f4[::1], f4[::1], f4[:,::1], f4, u1[::1], f4[::1])")
 def warp_picture(image, height, width, out, ranges, keep, key, sample, mean, deviation, directions, fill, frame, reals):
     """Write one augmented, normalised image of any size [height, width, c], given flat, into `out` [h, w, c].
 
-    `key` stands for (seed, epoch), `sample` is the image's number; `keep` is that of `draw_geometry`. `frame` and
-    `reals` are scratch of `frame_room` elements; the other arguments are those of `warp_batch`.
+    `sample` is the image's number; `keep` is that of `draw_geometry`. `frame` and `reals` are scratch of `frame_room`
+    elements; the other arguments are those of `warp_batch`.
     """
-    stream = mix(key, np.uint64(sample))
-    _warp(image, height, width, out, ranges, keep, stream, mean, deviation, directions, fill, frame, reals)
+    stream, turn = mix(key, np.uint64(sample)), takes_turn(key, sample)
+    _warp(image, height, width, out, ranges, keep, stream, turn, mean, deviation, directions, fill, frame, reals)
 
 
 @inline
-def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directions, fill, frame, reals):
+def _warp(image, height, width, out, ranges, keep, key, turn, mean, deviation, directions, fill, frame, reals):
     rows, columns, channels = out.shape
     gain, offset = np.zeros(channels + PIXEL_LANES, np.float32), np.zeros(channels + PIXEL_LANES, np.float32)
     draw_colours(key, ranges, mean, deviation, directions, gain, offset)
@@ -91,7 +94,7 @@ def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directi
         _normalise(image, target, columns * channels, channels, gain, offset)
     else:
         matrix = np.empty(6, np.float32)
-        draw_geometry(key, ranges, keep, height, width, rows, columns, matrix)
+        draw_geometry(key, turn, ranges, keep, height, width, rows, columns, matrix)
         lines = np.zeros((2, GRID + 1, _whole_vectors(columns)), np.float32)
         reach = 0.0
         if ranges[ELASTIC] > 0:
@@ -101,7 +104,7 @@ def _warp(image, height, width, out, ranges, keep, key, mean, deviation, directi
             draw_field(key, reach, field)
             _spread(field, lines, columns)
         _sample(image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill,
-                frame, reals)  # fmt: skip
+                ranges[BORDER] > 0, frame, reals)  # fmt: skip
     retouch(key, ranges, gain, out)
 
 
@@ -185,14 +188,20 @@ def _whole_vectors(count):
 
 @inline
 def _sample(
-    image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill, frame, reals
-):
+    image, height, width, channels, target, rows, columns, matrix, lines, reach, gain, offset, fill, folded, frame,
+    reals,
+):  # fmt: skip
     """Write the picture into `target`, flat: each pixel is sampled bilinearly at its mapped position in the source.
 
     `lines` [2, GRID + 1, columns or more] is the elastic field along x, `reach` the largest shift by it (0: no field).
+    With `folded`, what is outside of the source mirrors it.
     """
     left, right = _seen(matrix[2], matrix[0], matrix[1], columns, rows, reach, width)
     top, bottom = _seen(matrix[5], matrix[3], matrix[4], columns, rows, reach, height)
+    if folded and (left < 0 or right >= width):
+        left, right = 0, max(width - 1, 1)
+    if folded and (top < 0 or bottom >= height):
+        top, bottom = 0, max(height - 1, 1)
     pixels = channels == _PIXEL_CHANNELS[0] or channels == _PIXEL_CHANNELS[1]
     if pixels:
         _copy_frame(image, height, width, channels, left, right, top, bottom, fill, frame)
@@ -220,6 +229,9 @@ def _sample(
             for x in range(np.uint64(room)):
                 along[x] += lines[0, row, x] + (lines[0, row + 1, x] - lines[0, row, x]) * v
                 down[x] += lines[1, row, x] + (lines[1, row + 1, x] - lines[1, row, x]) * v
+        if folded:
+            _fold(along, room, width - 1)
+            _fold(down, room, height - 1)
         place_row(start, along, down, room, across, upright, line, channels)
         begin = y * columns * channels
         if channels == 1:
@@ -231,6 +243,16 @@ def _sample(
         else:  # `blend_pixels` also writes the number after the last pixel, which is outside the picture here
             blend_pixels(frame, start, along, down, channels, line, gain, offset, last, 0, columns)
             target[begin:] = last[: columns * channels]
+
+
+@inline
+def _fold(positions, count, last):
+    """Reflect positions outside of 0 to `last` into it, as often as needed: -1 becomes 1, and so does 2 * last - 1."""
+    end, period = np.float32(last), np.float32(max(2 * last, 1))
+    for x in range(np.uint64(count)):
+        place = abs(positions[x])
+        place -= period * np.float32(np.int32(place / period))
+        positions[x] = end - abs(end - place)
 
 
 @inline

@@ -5,6 +5,7 @@ slices of all workers together are the whole of it. A worker goes through a step
 stores each mark after the data that the mark announces:
 
     arrived     its gradient, loss and number of images are in the memory
+    summed      with clipping: its part of the gradient's norm is in the memory
     journaled   the journal has its slice of the weights as it was before the step
     applied     its slice has the step's update
 
@@ -23,7 +24,7 @@ import numpy as np
 from adam_mp.kernels.atomic import compare_and_swap, observe, publish
 from adam_mp.memory.segment import Segment, SegmentHandle
 
-_ARRIVED, _JOURNALED, _APPLIED, _IMAGES, _LOSS, _BATCH = range(6)
+_ARRIVED, _JOURNALED, _APPLIED, _IMAGES, _LOSS, _BATCH, _SUMMED, _SQUARE = range(8)
 _ROW = 16  # int64 words, two cache lines
 _ALIGNMENT = 16  # float32 values: slices begin at multiples of this, a cache line
 
@@ -153,6 +154,23 @@ class StepMemory:
         """Return what the worker brought to the last step at which it arrived."""
         row = self._rows[worker]
         return Contribution(int(row[_BATCH]), int(row[_IMAGES]), float(self._reals[worker, _LOSS]))
+
+    def tell_square(self, worker: int, key: int, square: float) -> None:
+        """Leave the sum of the squares of the worker's slice of the mean gradient in step `key`.
+
+        A successor of a worker that died in the step leaves the same number again.
+        """
+        self._reals[worker, _SQUARE] = square
+        publish(self._words, worker * _ROW + _SUMMED, key)
+
+    def square(self, key: int, players: int) -> float | None:
+        """Return the sum of the squares of the whole mean gradient in step `key`; None until all players told theirs.
+
+        The slices are added in the order of the workers, so that all get the same number.
+        """
+        if any(observe(self._words, worker * _ROW + _SUMMED) != key for worker in range(players)):
+            return None
+        return float(sum(self._reals[:players, _SQUARE].tolist()))
 
     def journal(self, worker: int, key: int, players: int, spaces: Mapping[str, np.ndarray]) -> None:
         """Make the worker's slice of `spaces` ready for the update of step `key`.

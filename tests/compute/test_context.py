@@ -15,6 +15,7 @@ from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.fusion import fuse
 from adam_mp.compute.gradient_check import gradient_error
 from adam_mp.compute.optimizer import UpdateNumbers, make_optimizer
+from adam_mp.compute.shares import shares_of
 from adam_mp.compute.updates import bind_updates
 from adam_mp.errors import NetworkError
 from adam_mp.memory.layout import Layout
@@ -78,7 +79,7 @@ def test_fusion_takes_convolution_pool_and_relu_in_either_order():
     assert kinds == [["conv", "relu", "max_pool"], ["relu"], ["flatten"], ["dense", "relu"], ["relu"], ["dense"]]
 
 
-def bound(network, batch, block=64, rule="momentum"):
+def bound(network, batch, block=64, rule="momentum", decay_all=False, rates=()):
     """A context on a store of its own, the store, and random data."""
     optimizer = make_optimizer(rule, {"weight_decay": 1e-3, "momentum": 0.9})
     store = ParameterStore.create(Layout.of(network.parameters), optimizer.states)
@@ -89,7 +90,8 @@ def bound(network, batch, block=64, rule="momentum"):
     labels = generator.integers(network.classes, size=batch, dtype=np.int32)
     numbers = UpdateNumbers(optimizer)
     numbers.set_rate(0.05)
-    return store, context, images, labels, numbers.array, bind_updates(optimizer, store, context, numbers.array)
+    updates = bind_updates(optimizer, store, context, numbers.array, shares_of(network.parameters, decay_all, rates))
+    return store, context, images, labels, numbers.array, updates
 
 
 def test_the_block_changes_nothing_but_rounding():
@@ -134,11 +136,12 @@ def test_a_step_allocates_nothing():
 
 @pytest.mark.parametrize("batch", [1, 4, 9])
 @pytest.mark.parametrize("between", [[Dense(40), ReLU()], [Dense(40), Tanh()], [Dense(40), ReLU(), Dropout(0.5)]])
-def test_direct_updates_equal_plain_ones(batch, between):
+@pytest.mark.parametrize("rates", [(), (("dense1", 0.0), ("dense2.weight", 0.5))])
+def test_direct_updates_equal_plain_ones(batch, between, rates):
     network = build([Conv(5, 3), MaxPool(2), ReLU(), Flatten(), *between, Dense(80)])
     results = []
     for rule in ("sgd", "w - lr * (g + weight_decay * w)"):
-        store, context, images, labels, _, updates = bound(network, batch, rule=rule)
+        store, context, images, labels, _, updates = bound(network, batch, rule=rule, decay_all=True, rates=rates)
         program = context.program(images, labels)
         for _ in range(3):
             program.run_forward()
@@ -148,6 +151,9 @@ def test_direct_updates_equal_plain_ones(batch, between):
         results.append(store.weights.copy())
         store.close()
     np.testing.assert_allclose(results[0], results[1], atol=2e-6)
+    if rates:
+        kept = initial_weights(network, 1)["dense1.weight"]
+        np.testing.assert_array_equal(context.layout.views(results[0])["dense1.weight"], kept)
 
 
 def test_evaluation_ignores_dropout_and_training_follows_its_key():
@@ -226,3 +232,21 @@ def test_the_bytes_of_a_context_are_those_it_takes(way):
     finally:
         tracemalloc.stop()
     assert context.nbytes == pytest.approx(taken, rel=0.02)
+
+
+def test_labels_are_smoothed_in_training_alone():
+    network = build([Flatten(), Dense(5)])
+    weights = initial_weights(network, 1)
+    images = np.random.default_rng(0).standard_normal((4, *network.input_shape), dtype=np.float32)
+    labels = np.zeros(4, np.int32)
+    losses = {}
+    for smoothing in (0.0, 0.4):
+        context = TrainingContext(network, weights, 4, smoothing=smoothing)
+        for training in (False, True):
+            program = context.program(images, labels, training)
+            program.run_forward()
+            losses[smoothing, training] = program.totals[0]
+    assert losses[0.0, True] == losses[0.0, False] == losses[0.4, False]
+    logarithms = program.scores - np.log(np.exp(program.scores).sum(axis=1, keepdims=True))
+    smoothed = -(0.6 * logarithms[:, 0] + 0.4 * logarithms.mean(axis=1)).sum()
+    assert losses[0.4, True] == pytest.approx(smoothed, rel=1e-5)

@@ -132,3 +132,22 @@ def test_betas_and_epsilon_are_those_that_are_given(formula, name):
             update()
         ends.append(spaces[0])
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("formula", ["w - lr * (g + weight_decay * w)", "v = momentum * v + g; w - lr * v - 0.1"])
+def test_a_formula_takes_each_stretchs_rate_and_leaves_out_the_frozen(formula):
+    """It says itself what is decayed: the shares of the weight decay do not count."""
+    stretches = np.array([(4, 1.0, 0.0), (8, 1.0, 1.0), (10, 0.0, 1.0), (16, 0.25, 0.5)])
+    optimizer = make_optimizer(formula, CONSTANTS)
+    generator = np.random.default_rng(1)
+    begun, g = generator.standard_normal((2, 16)).astype(np.float32)
+    ends, states = [], []
+    for rate, table in ((0.4, stretches), (0.4, None), (0.1, None)):
+        numbers = UpdateNumbers(optimizer)
+        numbers.set_rate(rate)
+        ends.append(begun.copy())
+        states.append({name: np.zeros(16, np.float32) for name in optimizer.states})
+        optimizer.bind(ends[-1], g, states[-1], numbers.array, table)()
+    np.testing.assert_array_equal(ends[0], np.concatenate([ends[1][:8], begun[8:10], ends[2][10:]]))
+    for state in states[0].values():
+        assert (state == 0).nonzero()[0].tolist() == [8, 9]

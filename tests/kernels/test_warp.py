@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp.kernels.draw import RANGES, draw_geometry
+from adam_mp.data.augmentation import picture_key
+from adam_mp.kernels.draw import ALTERNATING, RANGES, draw_geometry
 from adam_mp.kernels.warp import frame_room, warp_batch, warp_picture
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 9, 11, 2), dtype=np.uint8)
@@ -79,7 +80,7 @@ def test_any_size_is_sampled_by_the_map(height, width, channels, rows, columns, 
     ranges = {"translate": 2, "rotate": 30, "scale": 0.3, "shear": 10, "reflect": 0.5, "crop": crop}
     out = warp_to(image, rows, columns, key=key, fill=9, **ranges)
     matrix = np.zeros(6, np.float32)
-    draw_geometry(np.uint64(stream(key, 0)), values(ranges), 1.0, height, width, rows, columns, matrix)
+    draw_geometry(np.uint64(stream(key, 0)), False, values(ranges), 1.0, height, width, rows, columns, matrix)
     difference = np.abs(out - expected(image, matrix.astype(float), rows, columns, 9))
     # Where a position is at a knee, rounding may put it on either side; elsewhere it is the same to rounding.
     assert np.quantile(difference, 0.9) < 0.1
@@ -106,7 +107,7 @@ def test_half_of_the_images_are_reflected():
 def test_crops_lie_within_the_image_and_have_their_share(key, height, width, share):
     matrix = np.zeros(6, np.float32)
     rows, columns = 20, 30
-    draw_geometry(np.uint64(key), values({"crop": share}), 1.0, height, width, rows, columns, matrix)
+    draw_geometry(np.uint64(key), False, values({"crop": share}), 1.0, height, width, rows, columns, matrix)
     left, right = matrix[2] - matrix[0] / 2, matrix[2] + matrix[0] * (columns - 0.5)
     top, bottom = matrix[5] - matrix[4] / 2, matrix[5] + matrix[4] * (rows - 0.5)
     assert left >= -0.501
@@ -142,7 +143,7 @@ def test_what_is_kept_is_the_middle(height, width, keep):
     image += np.arange(width, dtype=np.uint8)[None, :, None] % 2 * 0 + 100
     np.testing.assert_allclose(warp_to(image, 7, 9, keep=keep), 100, atol=0.01)
     matrix = np.zeros(6, np.float32)
-    draw_geometry(np.uint64(1), values({}), keep, height, width, 7, 9, matrix)
+    draw_geometry(np.uint64(1), False, values({}), keep, height, width, 7, 9, matrix)
     assert matrix[0] * 4 + matrix[2] == pytest.approx((width - 1) / 2, abs=1e-3)
     assert matrix[4] * 3 + matrix[5] == pytest.approx((height - 1) / 2, abs=1e-3)
     assert max(matrix[0] * 9 / width, matrix[4] * 7 / height) == pytest.approx(keep, rel=1e-4)
@@ -186,3 +187,99 @@ def test_a_square_is_cut_out():
     out = warp([int(np.argmax(sizes))], images=grey, cutout=0.25, mean=50)[0, :, :, 0]
     rows, columns = np.nonzero(out == 0)
     assert np.ptp(rows) == np.ptp(columns) == 9
+
+
+@given(st.integers(2, 12), st.integers(2, 12), st.sampled_from([1, 2, 3, 4]), st.integers(0, 30), st.integers(0, 2**62))
+def test_a_shift_with_a_reflected_border_is_a_part_of_the_padded_image(height, width, channels, most, key):
+    image = np.random.default_rng(key % 1000).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    out = warp_to(image, height, width, key=key, fill=-50, shift=most, border=1.0)
+    matrix = np.zeros(6, np.float32)
+    draw_geometry(np.uint64(stream(key, 0)), False, values({"shift": most}), 1.0, height, width, height, width, matrix)
+    left, top = int(matrix[2]), int(matrix[5])
+    assert max(abs(left), abs(top)) <= most
+    padded = np.pad(image, [(most, most), (most, most), (0, 0)], mode="reflect").astype(float)
+    shown = padded[most + top : most + top + height, most + left : most + left + width]
+    np.testing.assert_allclose(out, shown, atol=0.01)
+
+
+def folded(at, last):
+    """Reflect a position into 0 to `last`."""
+    at = abs(at) % max(2 * last, 1)
+    return last - abs(last - at)
+
+
+@given(
+    st.integers(1, 20), st.integers(1, 20), st.integers(1, 5), st.integers(1, 20), st.integers(1, 20),
+    st.integers(0, 2**62),
+)  # fmt: skip
+def test_any_move_samples_the_reflected_image(height, width, channels, rows, columns, key):
+    image = np.random.default_rng(key % 1000).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    ranges = {"translate": 9, "rotate": 40, "scale": 0.5, "reflect": 0.5}
+    out = warp_to(image, rows, columns, key=key, fill=-999, border=1.0, **ranges)
+    matrix = np.zeros(6, np.float32)
+    draw_geometry(np.uint64(stream(key, 0)), False, values(ranges), 1.0, height, width, rows, columns, matrix)
+    a, b, c, d, e, f = matrix.astype(float)
+    for y in range(rows):
+        for x in range(columns):
+            u, v = folded(a * x + b * y + c, width - 1), folded(d * x + e * y + f, height - 1)
+            i, j = min(int(v), max(height - 2, 0)), min(int(u), max(width - 2, 0))
+            below, right = min(i + 1, height - 1), min(j + 1, width - 1)
+            upper = image[i, j] + (image[i, right].astype(float) - image[i, j]) * (u - j)
+            lower = image[below, j] + (image[below, right].astype(float) - image[below, j]) * (u - j)
+            np.testing.assert_allclose(out[y, x], upper + (lower - upper) * (v - i), atol=0.1)
+
+
+def test_a_field_reflects_the_border_too():
+    image = np.full((8, 8, 3), 77, np.uint8)
+    for key in range(20):
+        out = warp_to(image, 8, 8, key=key, fill=-999, border=1.0, elastic=6.0, translate=20)
+        np.testing.assert_allclose(out, 77, atol=0.01)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_mirror_images_alternate_by_epoch_and_half_of_the_images_begin(seed):
+    samples = np.arange(400)
+    images = np.tile(IMAGES[:1], (400, 1, 1, 1))
+    mirrored = []
+    for epoch in range(4):
+        out = warp(samples, picture_key(seed, epoch), images, reflect=ALTERNATING)
+        mirrored.append(np.isclose(out, images[:, :, ::-1], atol=0.01).all(axis=(1, 2, 3)))
+        plain = np.isclose(out, images, atol=0.01).all(axis=(1, 2, 3))
+        assert (plain ^ mirrored[-1]).all()
+    assert (mirrored[0] == ~mirrored[1]).all()
+    assert (mirrored[0] == mirrored[2]).all()
+    assert (mirrored[1] == mirrored[3]).all()
+    assert 150 < mirrored[0].sum() < 250
+    one = warp([5], picture_key(seed, 1), images, reflect=ALTERNATING)
+    np.testing.assert_array_equal(one[0], warp(samples, picture_key(seed, 1), images, reflect=ALTERNATING)[5])
+
+
+def test_seeds_begin_with_other_halves():
+    images = np.tile(IMAGES[:1], (200, 1, 1, 1))
+    first, second = (warp(np.arange(200), picture_key(seed, 0), images, reflect=ALTERNATING) for seed in (1, 2))
+    assert 60 < (first == second).all(axis=(1, 2, 3)).sum() < 140
+
+
+def test_erasing_blanks_one_rectangle():
+    image = np.full((24, 30, 3), 200, np.uint8)
+    areas, shapes, middles, erased = [], [], [], 0
+    for key in range(600):
+        out = warp_to(image, 24, 30, key=key, erase=0.75)
+        blank = (out == 0).all(axis=2)
+        assert (out[~blank] == 200).all()
+        if not blank.any():
+            continue
+        erased += 1
+        lines, columns = blank.any(axis=1).nonzero()[0], blank.any(axis=0).nonzero()[0]
+        height, width = np.ptp(lines) + 1, np.ptp(columns) + 1
+        assert blank.sum() == height * width  # one whole rectangle
+        areas.append(height * width / blank.size)
+        shapes.append(height / width)
+        middles.append((lines.mean() / 23, columns.mean() / 29))
+    assert 400 < erased < 500
+    assert 0.01 < min(areas) < 0.05
+    assert 0.35 < max(areas) < 0.45
+    assert min(shapes) < 0.6
+    assert max(shapes) > 1.7
+    assert np.ptp(middles, axis=0).min() > 0.7
+    assert (warp_to(image, 24, 30, key=3) == 200).all()

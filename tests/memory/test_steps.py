@@ -74,3 +74,16 @@ def test_later_steps_have_larger_keys():
     assert [(epoch_of(key), turn_of(key)) for key in keys] == places
     assert keys == sorted(set(keys))
     assert keys[0] > 0
+
+
+def test_the_squares_of_a_step_are_there_when_all_its_players_have_told_theirs(steps):
+    key = step_key(2, 3)
+    for worker, square in ((2, 1e-30), (0, 1.0)):
+        steps.tell_square(worker, key, square)
+        assert steps.square(key, 3) is None
+    steps.tell_square(1, key, -1.0)
+    assert steps.square(key, 3) == (1.0 - 1.0) + 1e-30  # added in the order of the workers
+    assert steps.square(key, 2) == 0
+    assert steps.square(step_key(2, 4), 3) is None
+    steps.reset()
+    assert steps.square(key, 3) is None

@@ -139,7 +139,7 @@ class Describing:
         colours = self.normalization
         return Look(
             Normalization(colours.mean, colours.deviation, colours.fill[0], colours.directions),
-            Augmentation(**dict(zip(RANGES, self.ranges, strict=True))),
+            Augmentation.of(self.ranges),
             self.keep, self.turned, self.white, self.clipped,
         )  # fmt: skip
 

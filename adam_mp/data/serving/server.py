@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adam_mp.data.augmentation import draw_key
+from adam_mp.data.augmentation import picture_key
 from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring, Tag
@@ -120,7 +120,7 @@ class DataServer:
         if following is not None:
             self.next[place] = (epoch, following)
             wanted.append(self.samples(following))
-        self.pictures.prepare(*wanted, key=draw_key(self.spec.seed, epoch))
+        self.pictures.prepare(*wanted, key=picture_key(self.spec.seed, epoch))
         return batch
 
     def samples(self, batch: int) -> np.ndarray:
@@ -131,7 +131,7 @@ class DataServer:
         """Make the pictures of batch number `batch` of `epoch` in the ring's next slot, and publish it."""
         slot = ring.reserve()
         assert slot is not None, "a reserved slot stays free until it is published"
-        count = self.pictures.fill(self.samples(batch), slot.images, slot.labels, draw_key(self.spec.seed, epoch))
+        count = self.pictures.fill(self.samples(batch), slot.images, slot.labels, picture_key(self.spec.seed, epoch))
         slot.write_tag(Tag(epoch, batch, count, self.spec.process))
         # A run that goes back to its last good state skips all batches first, and then changes the order of samples.
         # It opens the same round again. A slot with the old pictures, published now, would be taken for the new batch

@@ -71,10 +71,13 @@ class Outbox:
     def __init__(self, handle: ChannelHandle) -> None:
         self._channel = LocalChannel.attach(handle)
 
-    def put(self, arrays: Sequence[tuple[np.ndarray, np.ndarray]], rate: float, weight_decay: float) -> None:
+    def put(
+        self, arrays: Sequence[tuple[np.ndarray, np.ndarray]], rate: float, weight_decay: float, share: float = 1.0
+    ) -> None:  # fmt: skip
         """Put an update with learning rate `rate` into the outbox, or count it as lost if that is full. Never waits.
 
         `arrays` has, for each matrix of the shape, the layer's inputs [images, m] and errors [images, n].
+        `share` is by what the update's gradient was multiplied to clip it.
         """
         count = len(arrays[0][0])
         slot = self._channel.reserve()
@@ -86,7 +89,7 @@ class Outbox:
         for inputs, errors in arrays:
             at = _write(slot, at, inputs)
             end = at + errors.size
-            np.multiply(errors, np.float32(rate), out=slot[at:end].reshape(count, -1))
+            np.multiply(errors, np.float32(rate * share), out=slot[at:end].reshape(count, -1))
             at = end
         self._channel.publish()
 

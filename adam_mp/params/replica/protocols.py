@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from adam_mp.errors import SettingsError, shown
 from adam_mp.memory.layout import Layout
@@ -39,13 +39,15 @@ class LayerProtocol:
 
 
 def choose_protocols(
-    network: Network, images: int, groups: int, wanted: str, plain_descent: bool, delta_number_bytes: int = 4
-) -> tuple[LayerProtocol, ...]:
+    network: Network, images: int, groups: int, wanted: str, plain_descent: bool, delta_number_bytes: int = 4,
+    apart: Collection[str] = (),
+) -> tuple[LayerProtocol, ...]:  # fmt: skip
     """Choose a protocol for each layer with parameters; `images` is k, `wanted` one of `PROTOCOLS`.
 
     `groups` of buckets count into the bytes: each needs all errors, but only the inputs of its own rows. A layer whose
-    activations of `images` do not fit a message uses deltas. Raises SettingsError for an unknown name, or for
-    activations with an optimizer that keeps state.
+    activations of `images` do not fit a message uses deltas, and so does one whose weight is `apart`: it has a learning
+    rate of its own, and activations are sent with one rate for all layers. Raises SettingsError for an unknown name, or
+    for activations with an optimizer that keeps state.
     """
     if wanted not in PROTOCOLS:
         raise SettingsError(f"--protocol is {shown(wanted)}; {nearest(wanted, PROTOCOLS)}")
@@ -62,7 +64,8 @@ def choose_protocols(
         numbers = sum(math.prod(size) for size in sizes.values())
         deltas, activations = (delta_number_bytes + 4) * numbers, None
         dense = isinstance(node.layer, Dense) and name in network.tail  # whose activations the worker keeps
-        if dense and plain_descent and fits_message(images, *sizes["weight"]):
+        alike = dense and f"{name}.weight" not in apart
+        if alike and plain_descent and fits_message(images, *sizes["weight"]):
             inputs, outputs = sizes["weight"]
             rest = (delta_number_bytes + 4) * (numbers - inputs * outputs)
             activations = 4 * images * (inputs + groups * outputs) + 4 * inputs * outputs + rest

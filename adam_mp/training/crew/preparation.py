@@ -159,10 +159,13 @@ def make_specs(
             schedule=plan.schedule,
             batch_size=settings.batch_size,
             seed=settings.seed,
+            shares=plan.shares,
             factors=factors,
             outbox=shared.channels[number] if shared.channels else None,
             bound=plan.consistency.bound,
             steps=None if shared.steps is None else shared.steps.handle,
+            label_smoothing=settings.label_smoothing,
+            clip_norm=settings.clip_norm,
         )
         for number in range(plan.split.workers)
     ]

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from adam_mp.data.augmentation import draw_key
+from adam_mp.data.augmentation import picture_key
 from adam_mp.data.pictures import PictureWarp
 from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.read_only import for_kernels
@@ -35,7 +35,7 @@ def preview(data: DataPlan, count: int, seed: int, epoch: int) -> list[Preview]:
     """Return `count` training samples, chosen by the seed, as they are stored and as `epoch` (from 0) augments them."""
     generator = np.random.Generator(np.random.PCG64([seed, 0x5EE]))
     samples = generator.permutation(data.training)[:count]
-    return [_preview(data, int(sample), draw_key(seed, epoch)) for sample in samples]
+    return [_preview(data, int(sample), picture_key(seed, epoch)) for sample in samples]
 
 
 def _preview(data: DataPlan, sample: int, key: int) -> Preview:

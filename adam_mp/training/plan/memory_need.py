@@ -9,9 +9,10 @@ memory of images that the survey has cached, they are dropped.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from adam_mp.compute.shares import of_own_rate
 from adam_mp.errors import SpaceError, several
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.layout import Layout
@@ -89,7 +90,8 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
         shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.layout, copied)
     context = plan.costs.context_bytes - 4 * plan.layout.size
     if not plan.consistency.in_steps:
-        context += gradient_bytes(plan.network, plan.layout, plan.optimizer.is_plain_descent)
+        direct = plan.optimizer.is_plain_descent and not plan.settings.clip_norm
+        context += gradient_bytes(plan.network, plan.layout, direct, of_own_rate(plan.shares))
     processes = workers + data_servers + int(plan.is_replica)
     private = {
         "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
@@ -135,11 +137,13 @@ def plan_outbox_slots(plan: RunPlan) -> int:
     return outbox_slots(plan.settings.exchange_images, plan.settings.batch_size, plan.split.workers)
 
 
-def gradient_bytes(network: Network, layout: Layout, plain: bool) -> int:
+def gradient_bytes(network: Network, layout: Layout, direct: bool, apart: Collection[str] = ()) -> int:
     """Return the bytes of a worker's gradient that take memory, because the worker writes them.
 
-    With `plain` descent, the weights of dense layers are updated without a gradient, so their part is never written.
+    If the weights of dense layers but those `apart` are updated directly, without a gradient, their part is never
+    written.
     """
     dense = [node.name for node in network.nodes if isinstance(node.layer, Dense) and node.name in network.tail]
-    direct = sum(tensor.size for tensor in layout.tensors if plain and tensor.name.removesuffix(".weight") in dense)
-    return 4 * (layout.size - direct)
+    names = {f"{name}.weight" for name in dense if direct}.difference(apart)
+    unwritten = sum(tensor.size for tensor in layout.tensors if tensor.name in names)
+    return 4 * (layout.size - unwritten)

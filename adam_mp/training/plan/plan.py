@@ -12,6 +12,7 @@ import numpy as np
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
+from adam_mp.compute.shares import Shares, shares_of
 from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
@@ -43,6 +44,7 @@ from adam_mp.training.plan.same_data import check_same_data, data_identity
 from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import DataUnderstood, KernelCompiled, Listener, Notice
+from adam_mp.training.settings.rates import parse_rates
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings, check_none_absent, make_settings
 from adam_mp.transport.keys import read_keys
@@ -109,6 +111,11 @@ class RunPlan:
         }
 
     @property
+    def shares(self) -> Shares:
+        """The shares of the learning rate and the weight decay that each tensor takes."""
+        return _shares(self.settings, self.network)
+
+    @property
     def consistency(self) -> Consistency:
         """How the workers keep together."""
         return parse_consistency(self.settings.consistency)
@@ -158,7 +165,10 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         )
     read_keys(settings.key_file)  # a bad key file is reported now, before processes run
     optimizer = optimizer_of(settings)
-    if unused := [name for name in CONSTANTS if name in explicit and name not in optimizer.numbers]:
+    unused = [name for name in CONSTANTS if name in explicit and name not in optimizer.numbers]
+    if optimizer.statements and settings.decay_all and "decay_all" in explicit:
+        unused.append("decay_all")
+    if unused:
         listener(
             Notice(f"{' and '.join(unused)}: no effect, since the formula of the optimizer {optimizer.name} has none")
         )
@@ -178,6 +188,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         assert settings.folder is not None
         check_same_network(settings.folder, resumed, network)
     _check_rate(settings, len(division.training))
+    _shares(settings, network)  # only for its SettingsError, before kernels are compiled
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
     _check_network(settings, network, optimizer, len(division.training))
@@ -237,6 +248,11 @@ def _cores_of_each(settings: TrainSettings, listener: Listener) -> int:
 def optimizer_of(settings: TrainSettings) -> Optimizer:
     """Return the update rule that the settings describe; raises SettingsError."""
     return make_optimizer(settings.optimizer, {name: getattr(settings, name) for name in CONSTANTS})
+
+
+def _shares(settings: TrainSettings, network: Network) -> Shares:
+    """Return the shares that the settings give the tensors of a network; raises SettingsError."""
+    return shares_of(network.parameters, settings.decay_all, parse_rates(settings.rates))
 
 
 def _check_before_reading(settings: TrainSettings) -> None:

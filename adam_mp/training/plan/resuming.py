@@ -22,7 +22,7 @@ from adam_mp.training.settings.settings import FIELDS, OF_MANY, OF_SERVERS, Trai
 _FIXED = ("image_size", "ignore_orientation", "white", "validation", "batch_size", "seed", "optimizer")
 _OF_DATA = ("data", "data_digest")  # values of a checkpoint's identity that `check_same_data` compares
 # Earlier versions lacked these settings, so their runs noted nothing of them. Such a run did what stands here.
-_BEFORE = {"ignore_orientation": True, "white": WHITE}
+_BEFORE = {"ignore_orientation": True, "white": WHITE, "decay_all": True}
 
 
 def recorded_choices(settings: TrainSettings) -> KernelChoices | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.optimizer import CONSTANTS
+from adam_mp.compute.shares import of_own_rate
 from adam_mp.errors import AdamError, TransportError
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import TRAINED
@@ -40,7 +41,7 @@ _JOINING = 60.0  # seconds to wait for the run: parameter servers and replicas m
 _TELLING = 1.0  # seconds to wait for an answer when a replica has died
 # Settings that must be the same in all replicas of a run, beside those in RunFacts: they decide what an update means.
 _READING = ("ignore_orientation", "white")  # the same images become other pictures by them
-_AGREED = ("optimizer", "lr", *CONSTANTS, "seed", "validation")
+_AGREED = ("optimizer", "lr", *CONSTANTS, "decay_all", "rates", "label_smoothing", "clip_norm", "seed", "validation")
 
 
 @dataclasses.dataclass
@@ -120,7 +121,7 @@ def plan_protocols(plan: RunPlan, groups: int) -> tuple[LayerProtocol, ...]:
     settings = plan.settings
     return choose_protocols(
         plan.network, settings.exchange_images, groups, settings.protocol, plan.optimizer.is_plain_descent,
-        4 if settings.wire == "float32" else 2,
+        4 if settings.wire == "float32" else 2, of_own_rate(plan.shares),
     )  # fmt: skip
 
 

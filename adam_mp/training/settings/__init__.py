@@ -1,5 +1,6 @@
 """What a user can ask of a run, and what a run reports while it goes on.
 
-`settings` has every setting with its help and checks, `schedule` is the learning rate over a run, `consistency` says
-how the workers keep together, `events` are the records that a run hands to listeners.
+`settings` has every setting with its help and checks. `schedule` is the learning rate over a run, `shapes` are parts of
+it with names, `rates` says which tensors take more or less of it. `consistency` says how the workers keep together.
+`events` are the records that a run hands to listeners.
 """

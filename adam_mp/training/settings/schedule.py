@@ -9,6 +9,7 @@ import numpy as np
 
 from adam_mp.compute.expression import evaluate_numbers, names_in
 from adam_mp.errors import SettingsError, shown
+from adam_mp.training.settings.shapes import without_shapes
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
 _WARMUP_STEPS, _WARMUP_SHARE = 300, 0.5
@@ -20,8 +21,9 @@ _LARGE_LOSS = 1.25  # times the loss of guessing
 def share_of_rate(loss: float, classes: int) -> float:
     """Return the share of the learning rate, at most 1, with which a batch of mean `loss` is trained.
 
-    A loss well above that of guessing, ln(classes), shows that earlier updates went too far. The gradient is then large
-    for the same reason, and a full update would go further still: early in a run, weights become infinite that way.
+    The loss of guessing is ln(classes), also with smoothed labels. A loss well above it shows that earlier updates went
+    too far. The gradient is then large for the same reason, and a full update would go further still: early in a run,
+    weights become infinite that way.
     """
     bound = _LARGE_LOSS * math.log(classes)
     return 1.0 if loss <= bound else bound / loss
@@ -29,7 +31,7 @@ def share_of_rate(loss: float, classes: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The learning rate of every update: `rate` is a number or a checked formula over `NAMES`.
+    """The learning rate of every update: `rate` is a number, or a checked formula over `NAMES` and `shapes.SHAPES`.
 
     An epoch has `steps_per_epoch` updates. In a formula, `epoch` and `step` count from 0; `progress` goes from 0 to 1
     over the run, and `warmup` from 0 to 1 over the first 300 updates, or over the first half of a shorter run: stale
@@ -43,7 +45,8 @@ class Schedule:
     @property
     def follows_steps(self) -> bool:
         """Whether the rate changes within an epoch."""
-        return isinstance(self.rate, str) and not names_in(self.rate).isdisjoint({"step", "progress", "warmup"})
+        names = names_in(without_shapes(self.rate)) if isinstance(self.rate, str) else set()
+        return not names.isdisjoint({"step", "progress", "warmup"})
 
     def value(self, epoch: int, step: int) -> float:
         """Return the learning rate in `epoch` (from 0) of update number `step` (from 0) of the run."""
@@ -61,7 +64,7 @@ class Schedule:
             "progress": np.minimum(1.0, steps / total),
             "warmup": np.minimum(1.0, (steps + 1) / min(_WARMUP_STEPS, max(1.0, _WARMUP_SHARE * total))),
         }
-        return np.broadcast_to(evaluate_numbers(self.rate, names), len(steps))
+        return np.broadcast_to(evaluate_numbers(without_shapes(self.rate), names), len(steps))
 
     def check(self) -> None:
         """Raise SettingsError if the formula fails, or its rate is negative or not finite.

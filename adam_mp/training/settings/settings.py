@@ -18,6 +18,7 @@ from adam_mp.errors import SettingsError, flag_of, shown
 from adam_mp.machine import as_name
 from adam_mp.proposals import unknown
 from adam_mp.training.settings.consistency import parse_consistency
+from adam_mp.training.settings.rates import parse_rates, rates_text
 from adam_mp.transport.places import parse_place
 
 if sys.version_info >= (3, 11):
@@ -36,7 +37,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(%|[kKmMgGtT]?[bB]?)")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _MOST_PERCENT = 95
 _LARGEST = 2**63 - 1
-_OF_ANY_KIND = ("model", "data", "augment", "cache")  # whose readers check what they are
+_OF_ANY_KIND = ("model", "data", "augment", "cache", "rates")  # whose readers check what they are
 _FORMULAS = {  # setting that may be a formula: what is expected of it
     "lr": "a number, or a formula as text over epoch, epochs, step, progress and warmup, such as '0.1 * 0.9 ** epoch'",
     "optimizer": "a name, or a formula as text for the new w, such as 'w - lr * g'",
@@ -63,11 +64,17 @@ def _augment_help() -> str:
 
 def _lr_help() -> str:
     from adam_mp.kernels.update import RULES
+    from adam_mp.training.settings.shapes import SHAPES
 
+    shapes = ", ".join(
+        f"{name}{'(' + ', '.join(shape.parameters) + ')' if shape.parameters else ''} ({shape.meaning})"
+        for name, shape in SHAPES.items()
+    )
     others = ", ".join(f"{rule.rate:g} for {name}" for name, rule in RULES.items() if rule.rate != RULES["sgd"].rate)
     return (
         "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
-        f"over the run) and warmup (0 to 1 over its first 300 updates or first half); by default "
+        "over the run) and warmup (0 to 1 over its first 300 updates or first half), and these shapes over the "
+        f"run: {shapes}; by default "
         f"'{default_rate('sgd')}', with another number where the optimizer has one of its own ({others}); a batch "
         "whose loss is far above that of guessing is trained with a part of it"
     )
@@ -122,6 +129,11 @@ class TrainSettings:
     epochs: int = _option(5, "how to train", "N", "passes over the training images")
     batch_size: int = _option(16, "how to train", "IMAGES", "images a worker takes per update")
     lr: float | str | None = _option(None, "how to train", "NUMBER|FORMULA", _lr_help)
+    rates: Any = _option(
+        "none", "how to train", "NAME=SHARE,...",
+        "shares of the learning rate for layers or tensors, such as 'conv*=0.1,dense2.weight=2', a table of them in "
+        "TOML; of several that fit, the last counts; 0 freezes",
+    )  # fmt: skip
     momentum: float = _option(0.9, "how to train", "FRACTION", "momentum of the optimizers momentum and nesterov")
     beta1: float = _option(
         0.9, "how to train", "FRACTION", "what adam and adamw keep of their mean gradient at each update"
@@ -133,7 +145,18 @@ class TrainSettings:
     epsilon: float = _option(
         1e-8, "how to train", "NUMBER", "what adagrad, rmsprop, adam and adamw add to the root by which they divide"
     )
-    weight_decay: float = _option(1e-4, "how to train", "NUMBER", "pull of the weights towards 0")
+    weight_decay: float = _option(
+        1e-4, "how to train", "NUMBER", "pull of the weights towards 0; biases and norms have none, see --decay-all"
+    )
+    decay_all: bool = _option(False, "how to train", "", "weight decay for biases and for scale and shift of norms too")
+    clip_norm: float = _option(
+        0.0, "how to train", "NUMBER",
+        "largest Euclidean norm of an update's gradient; one with a larger norm is scaled down; 0 for no limit",
+    )  # fmt: skip
+    label_smoothing: float = _option(
+        0.0, "how to train", "FRACTION",
+        "share of each label that all classes have in equal parts, such as 0.1; in training alone",
+    )  # fmt: skip
     optimizer: str = _option("sgd", "how to train", "NAME|FORMULA", _optimizer_help)
     consistency: str = _option(
         "async", "how to train", "MODE",
@@ -251,7 +274,7 @@ class TrainSettings:
             _whole("servers", self.servers, 1)
         self._check_machines()
         self._check_together()
-        for name in ("strict", "follow_links", "ignore_orientation"):
+        for name in ("strict", "follow_links", "ignore_orientation", "decay_all"):
             if not isinstance(getattr(self, name), bool):
                 raise SettingsError(f"{flag_of(name)} is {shown(getattr(self, name))}; expected true or false")
         parse_cache(self.cache, 0)
@@ -260,6 +283,8 @@ class TrainSettings:
             _number(name, getattr(self, name), 0, 1, upper_excluded=True)
         _number("epsilon", self.epsilon, _LEAST_EPSILON, 1)
         _number("weight_decay", self.weight_decay, 0, 1)
+        _number("clip_norm", self.clip_norm, 0, 1e9)
+        _number("label_smoothing", self.label_smoothing, 0, 1, upper_excluded=True)
         if self.white is not None:
             _number("white", self.white, 0, 65535, lower_excluded=True)
         _number("quorum", self.quorum, 0, 1, lower_excluded=True)
@@ -272,12 +297,13 @@ class TrainSettings:
         if self.lr is None:
             object.__setattr__(self, "lr", default_rate(self.optimizer))
         elif isinstance(self.lr, str):
-            from adam_mp.compute.expression import check_expression
             from adam_mp.training.settings.schedule import NAMES
+            from adam_mp.training.settings.shapes import check_rate
 
-            check_expression(self.lr, NAMES, "--lr")
+            check_rate(self.lr, NAMES, "--lr")
         else:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
+        object.__setattr__(self, "rates", rates_text(parse_rates(self.rates)))
         if not isinstance(self.augment, (str, Mapping)):
             raise SettingsError(f"--augment is {shown(self.augment)}; expected text, or a table of ranges")
         for name, what in (("memory_dir", "a folder"), ("run_dir", "a folder"), ("key_file", "a file")):

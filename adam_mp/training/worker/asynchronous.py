@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from adam_mp.compute.clipping import Clip
 from adam_mp.compute.optimizer import Update, UpdateNumbers
 from adam_mp.memory.ring import Tag
 from adam_mp.memory.run_memory import RunMemory
@@ -21,17 +22,19 @@ class AsyncStep:
 
     `updates` are functions that apply the gradient in the worker's training context to `store`, with the learning rate
     and the other numbers that `numbers` has at that moment. `outbox` takes the activations and errors of the dense
-    layers whose updates go to parameter servers in that form, None if there are none.
+    layers whose updates go to parameter servers in that form, None if there are none. `clip` is what clips the gradient
+    among `updates`, None if it is not clipped.
     """
 
     def __init__(
         self, worker: int, memory: RunMemory, store: ParameterStore, updates: Sequence[Update],
-        numbers: UpdateNumbers, rate: LearningRate, outbox: Outbox | None = None,
+        numbers: UpdateNumbers, rate: LearningRate, outbox: Outbox | None = None, clip: Clip | None = None,
     ) -> None:  # fmt: skip
         self._worker, self._store = worker, store
         self._board, self._rings, self._ledger = memory.board, memory.rings_of(worker), memory.ledger
         self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
         self._updates, self._numbers, self._rate, self._outbox = updates, numbers, rate, outbox
+        self._clip = clip
 
     def settle(self) -> bool:
         """Return False: `update` leaves nothing to finish."""
@@ -58,7 +61,8 @@ class AsyncStep:
         for update in self._updates:
             update()
         if self._outbox is not None:  # after the update: the store must have what the synchronizer sends
-            self._outbox.put(gradient.factors, self._numbers.rate, self._numbers.weight_decay)
+            share = 1.0 if self._clip is None else self._clip.share
+            self._outbox.put(gradient.factors, self._numbers.rate, self._numbers.weight_decay, share)
         self._counters.add("update_ns", time.perf_counter_ns() - start)
         if self._ledger.finish(tag.epoch, tag.batch, self._worker):
             self._counters.add("images", tag.images)

@@ -4,6 +4,7 @@ It is the update that one process would make from the images of all these batche
 
 1. Every worker computes the gradient of its own batch on the same weights, leaves it in shared memory, and *arrives*.
 2. When all have arrived, each worker adds up its slice of all gradients, in the order of the workers, and applies it.
+   If gradients are clipped, each first tells the sum of its slice's squares, and waits until all have told theirs.
 3. When all have applied their slices, the next turn begins.
 
 The *players* of a turn are the workers that have a batch in it: all of them, but in an epoch's last turn perhaps only
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from adam_mp.compute.clipping import Clip
 from adam_mp.compute.optimizer import Optimizer, Update, UpdateNumbers
+from adam_mp.compute.shares import cut_stretches
 from adam_mp.kernels.update import combine
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ledger import LEASED, TRAINED, Ledger
@@ -36,29 +39,35 @@ from adam_mp.training.worker.step import Gradient, Outcome
 
 @dataclasses.dataclass(frozen=True)
 class _Slice:
-    """A worker's part of the flat space, from `start` on: the mean gradient there, and the function that applies it."""
+    """A worker's part of the flat space, from `start` on: the mean gradient there, and the function that applies it.
+
+    `clip` clips the gradient, None if it is not to be clipped.
+    """
 
     start: int
     gradient: np.ndarray
     update: Update
+    clip: Clip | None
 
 
 class SynchronousStep:
     """One worker's part in the steps; its training context leaves each gradient in its row of `steps.gradients`.
 
-    `optimizer` updates the store with the numbers that `numbers` has at that moment; `rate` sets the learning rate in
-    them.
+    `optimizer` updates the store with the numbers that `numbers` has at that moment, and the shares that `stretches`
+    has of them (`compute.shares`); `rate` sets the learning rate in `numbers`. `clip_norm` is the largest norm of an
+    update's gradient, 0.0 for any.
     """
 
     def __init__(
         self, worker: int, memory: RunMemory, steps: StepMemory, store: ParameterStore, optimizer: Optimizer,
-        numbers: UpdateNumbers, rate: LearningRate,
+        numbers: UpdateNumbers, rate: LearningRate, stretches: np.ndarray, clip_norm: float = 0.0,
     ) -> None:  # fmt: skip
         self._worker, self._steps, self._store = worker, steps, store
         self._board, self._ledger, self._turns = memory.board, memory.ledger, memory.turns
         self._rings = memory.rings_of(worker)
         self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
         self._optimizer, self._numbers, self._rate = optimizer, numbers, rate
+        self._stretches, self._clip_norm = stretches, clip_norm
         self._spaces: Mapping[str, np.ndarray] = {"weights": store.weights, **store.states}
         self._slices: dict[int, _Slice] = {}  # number of players -> this worker's slice
         self._shares = np.zeros(steps.shape.workers)
@@ -119,7 +128,7 @@ class SynchronousStep:
 
         Returns False, with nothing done, if some workers have not arrived yet. Once all have arrived, the others may
         change weights, so this worker must not acknowledge IDLE before all have applied their slices. Only STOP ends
-        that wait.
+        that wait, and the one before it for the norm of a gradient that is to be clipped; then too nothing is done.
         """
         steps, worker = self._steps, self._worker
         epoch, turn = epoch_of(key), turn_of(key)
@@ -131,6 +140,8 @@ class SynchronousStep:
         step = self._turns.step(turn)
         part = self._slice(players)
         self._add_up(epoch, step, players, part)
+        if part.clip is not None and not self._clip(key, players, part.clip):
+            return False
         steps.journal(worker, key, players, self._spaces)
         self._numbers.set_step(step + 1)
         part.update()
@@ -138,10 +149,25 @@ class SynchronousStep:
             self._store.set_updates(step + 1)
         steps.applied(worker, key)
         self._count(own)  # before the wait, in which this worker may die
+        self._wait(lambda: steps.all_applied(key, players))
+        return True
+
+    def _clip(self, key: int, players: int, clip: Clip) -> bool:
+        """Clip this worker's slice by the norm of the whole mean gradient; return False if STOP came before."""
+        self._steps.tell_square(self._worker, key, clip.square())
+        if not self._wait(lambda: self._steps.square(key, players) is not None):
+            return False
+        square = self._steps.square(key, players)
+        assert square is not None, "no player tells another square before all have applied this step"
+        clip.finish(square)
+        return True
+
+    def _wait(self, done: Callable[[], bool]) -> bool:
+        """Wait until the other workers are so far that `done` returns True; return False if STOP came before."""
         self._waiting.reset()
-        while not steps.all_applied(key, players):
+        while not done():
             if self._board.order().kind == STOP:
-                break
+                return False
             self._waiting.pause()
         return True
 
@@ -158,8 +184,10 @@ class SynchronousStep:
             part = self._steps.slice_of(self._worker, players)
             gradient = np.zeros(part.stop - part.start, np.float32)
             states = {name: state[part] for name, state in self._store.states.items()}
-            update = self._optimizer.bind(self._store.weights[part], gradient, states, self._numbers.array)
-            self._slices[players] = _Slice(part.start, gradient, update)
+            stretches = cut_stretches(self._stretches, part)
+            update = self._optimizer.bind(self._store.weights[part], gradient, states, self._numbers.array, stretches)
+            clip = Clip(self._clip_norm, gradient, stretches) if self._clip_norm else None
+            self._slices[players] = _Slice(part.start, gradient, update, clip)
         return self._slices[players]
 
     def _add_up(self, epoch: int, step: int, players: int, part: _Slice) -> None:

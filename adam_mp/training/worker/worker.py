@@ -16,8 +16,10 @@ import math
 import time
 
 from adam_mp.compute.choice import KernelChoices
+from adam_mp.compute.clipping import Clip
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, UpdateNumbers
+from adam_mp.compute.shares import Shares, stretches_of
 from adam_mp.compute.updates import bind_updates
 from adam_mp.data.augmentation import draw_key
 from adam_mp.data.pictures import PictureSpec, open_pictures
@@ -47,9 +49,10 @@ _LACK_OF = {Outcome.WAITING_FOR_OTHERS: OTHERS, Outcome.WAITING_FOR_EXCHANGE: EX
 class WorkerSpec:
     """What the supervisor tells a worker: its row on the board (`process`), the shared memory, what to train, and how.
 
-    `factors` and `outbox` are for dense layers whose updates go to parameter servers as activations and errors. `bound`
-    is by how many updates the worker may be ahead of the slowest. `steps` is the memory of the steps that all workers
-    make together. Each is None in a run without it.
+    `shares` are those of the learning rate and the weight decay that each tensor takes. `factors` and `outbox` are for
+    dense layers whose updates go to parameter servers as activations and errors. `bound` is by how many updates the
+    worker may be ahead of the slowest. `steps` is the memory of the steps that all workers make together. Each of these
+    four is None in a run without it. `clip_norm` is the largest norm of an update's gradient, 0.0 for any.
     """
 
     process: int
@@ -62,10 +65,13 @@ class WorkerSpec:
     schedule: Schedule
     batch_size: int
     seed: int
+    shares: Shares
     factors: FactorShape | None = None
     outbox: ChannelHandle | None = None
     bound: int | None = None
     steps: StepHandle | None = None
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
 
 
 class Worker:
@@ -80,7 +86,7 @@ class Worker:
         self.context = TrainingContext(
             spec.network, {**self.store.tensors, **statistics_in(self.memory.arrays, spec.network)},
             spec.batch_size, choices=spec.choices,
-            gradient=None if steps is None else steps.gradients[spec.process],
+            gradient=None if steps is None else steps.gradients[spec.process], smoothing=spec.label_smoothing,
         )  # fmt: skip
         self.step = make_step(spec, self.memory, self.store, self.context, steps)
         self.programs = SlotPrograms(self.context, spec.factors)
@@ -177,11 +183,15 @@ def make_step(
     """Return how this worker keeps together with the others: the `Step` of the run's consistency mode."""
     numbers = UpdateNumbers(spec.optimizer)
     rate = LearningRate(spec.schedule, spec.network.classes, memory.board, numbers)
+    stretches = stretches_of(store.layout, spec.shares)
     if steps is not None:
-        return SynchronousStep(spec.process, memory, steps, store, spec.optimizer, numbers, rate)
-    updates = bind_updates(spec.optimizer, store, context, numbers.array)
+        return SynchronousStep(
+            spec.process, memory, steps, store, spec.optimizer, numbers, rate, stretches, spec.clip_norm
+        )
+    clip = Clip(spec.clip_norm, context.gradient, stretches) if spec.clip_norm else None
+    updates = bind_updates(spec.optimizer, store, context, numbers.array, spec.shares, clip)
     outbox = None if spec.outbox is None else Outbox(spec.outbox)
-    step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox)
+    step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox, clip)
     if spec.bound is None:
         return step
     rows = memory.board.counters[: memory.shape.workers]

@@ -52,14 +52,14 @@ class Worker:
         """Begin another life of the synchronizer's side."""
         self.inboxes = GapInboxes([self.handle], SHAPE, self.update)
 
-    def update(self, count=8, rate=0.25, decay=0.0):
+    def update(self, count=8, rate=0.25, decay=0.0, share=1.0):
         x = self.random.integers(0, 2, (count, ROWS)).astype(np.float32)
         e = self.random.integers(-1, 2, (count, COLUMNS)).astype(np.float32)
         self.matrix *= np.float32(1 - rate * decay)
-        step = np.float32(rate) * (x.T @ e)
+        step = np.float32(rate * share) * (x.T @ e)
         self.matrix -= step
         self.total -= step
-        self.outbox.put([(x, e)], rate, decay)
+        self.outbox.put([(x, e)], rate, decay, share)
 
 
 @pytest.fixture
@@ -134,14 +134,14 @@ def test_the_servers_multiply_what_the_workers_did(run, weather):
         assert np.array_equal(weights, cluster.served())
 
 
-def test_weight_decay_arrives(run):
+def test_weight_decay_and_clipping_arrive(run):
     cluster = run(Weather())
     for _ in range(3):
-        cluster.workers[0].update(5, rate=0.1, decay=0.5)
+        cluster.workers[0].update(5, rate=0.1, decay=0.5, share=0.25)
     mine = cluster.weights[0].copy()
     exchange_round(cluster)
     assert np.abs(cluster.served() - mine).max() < 1e-3
-    assert np.abs(cluster.served() - cluster.first).max() > 1
+    assert np.abs(cluster.served() - cluster.first).max() > 0.5
 
 
 def test_a_full_outbox_sends_the_delta_instead(run):

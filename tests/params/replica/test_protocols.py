@@ -36,6 +36,13 @@ def test_the_cheaper_protocol_is_chosen_for_each_layer():
     assert factor_tensors(layout, choose_protocols(big, 64, 1, "auto", False)) == ()
 
 
+def test_a_weight_with_a_rate_of_its_own_goes_as_deltas():
+    chosen = choose_protocols(network(4096), 64, 1, "activations", True, apart={"dense1.weight"})
+    assert {each.layer: each.protocol for each in chosen} == {
+        "conv1": "deltas", "dense1": "deltas", "dense2": "activations"
+    }  # fmt: skip
+
+
 def test_activations_need_plain_descent():
     with pytest.raises(SettingsError, match="needs optimizer sgd"):
         choose_protocols(network(10), 64, 1, "activations", False)

@@ -112,3 +112,15 @@ def test_a_survey_keeps_no_more_than_there_is_room_for_whatever_the_cache_may_ta
         made = data_plan.plan_data(data, make_settings({"cache": "60GB"}), None, 1, lambda event: None, kept)
         assert kept.cache.handle.chunk * kept.cache.handle.chunks < free // 2
     assert made.cache_bytes < free  # its images are small as decoded
+
+
+@pytest.mark.parametrize(("settings", "numbers"), [({"rates": "dense2=0.5"}, 2048**2), ({"clip_norm": 1.0}, None)])
+def test_a_weight_that_is_not_updated_directly_has_a_gradient(settings, numbers):
+    plans = [
+        make_plan({"model": list(WIDE), "data": make_images(60, 1), "cores": 1, **more}, lambda event: None)
+        for more in ({}, settings)
+    ]
+    if numbers is None:
+        numbers = sum(tensor.size for tensor in plans[0].layout.tensors if tensor.name.endswith("weight"))
+    usual, more = (run_need(plan, None, keeps=False).private["gradients and activations"] for plan in plans)
+    assert abs(more - usual - 4 * numbers) < 1 << 20  # the activations are measured

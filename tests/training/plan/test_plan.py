@@ -97,7 +97,11 @@ def test_cores_that_cannot_be_divided_as_asked_are_told(monkeypatch, cores, repl
         ),
         ({"momentum": 0.5, "optimizer": "momentum"}, None),
         ({"momentum": 0.5, "optimizer": "v = momentum * v + g; w - lr * v"}, None),
-        ({"optimizer": "sgd"}, None),
+        ({"optimizer": "sgd", "decay_all": True}, None),
+        (
+            {"decay_all": True, "optimizer": "w - lr * g"},
+            "decay_all: no effect, since the formula of the optimizer w - lr * g has none",
+        ),
     ],
 )
 def test_numbers_that_an_optimizer_does_not_have_are_told(settings, said):

@@ -114,10 +114,11 @@ def test_a_run_of_many_machines_may_go_on_alone_or_with_others(tmp_path, stored,
 def test_a_run_of_an_older_version_goes_on_in_its_own_way(tmp_path):
     write_checkpoint(tmp_path, make_checkpoint())
     given = {"resume": str(tmp_path)}
-    for stored, ignored, white in (({}, True, 65535), ({"ignore_orientation": False, "white": 4095.0}, False, 4095)):
+    noted = {"ignore_orientation": False, "white": 4095.0, "decay_all": False}
+    for stored, ignored, white in (({}, True, 65535), (noted, False, 4095)):
         (tmp_path / RUN_FILE).write_text(json.dumps({"settings": stored}))
         settings, _ = resume_settings(TrainSettings(**given), given, pytest.fail)
-        assert (settings.ignore_orientation, settings.white) == (ignored, white)
+        assert (settings.ignore_orientation, settings.white, settings.decay_all) == (ignored, white, not stored)
     with pytest.raises(RunFolderError, match=r"belongs to a run with white 4095.0, not 1023"):
         resume_settings(TrainSettings(**given), {**given, "white": 1023}, pytest.fail)
 

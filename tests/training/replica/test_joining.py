@@ -22,3 +22,14 @@ def test_replicas_read_images_alike(name, value):
     assert usual.difference(facts()) is None
     assert usual.difference(other) == f"{name} {value}, the run has None"
     assert other.difference(usual) == f"{name} None, the run has {value}"
+
+
+def test_replicas_update_alike():
+    usual = facts()
+    for name, value in (
+        ("decay_all", True),
+        ("rates", "dense1.bias=0.5"),
+        ("label_smoothing", 0.1),
+        ("clip_norm", 2.0),
+    ):
+        assert usual.difference(facts(**{name: value})).startswith(f"{name} {value!r}, the run has ")

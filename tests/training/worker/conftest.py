@@ -9,6 +9,7 @@ import pytest
 from adam_mp import Dense, Flatten, Network, ReLU, Softmax
 from adam_mp.compute.choice import likely_choices
 from adam_mp.compute.optimizer import make_optimizer
+from adam_mp.compute.shares import shares_of
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec
@@ -63,7 +64,7 @@ class World:
 def make_world(monkeypatch):
     made = []
 
-    def make(workers=1, rule="sgd", in_steps=False, bound=None, weight_decay=0.01):
+    def make(workers=1, rule="sgd", in_steps=False, bound=None, weight_decay=0.01, decay_all=False, rates=(), **more):
         arrays = {
             "images": ("|u1", (COUNT, *IMAGE)), "labels": ("<i4", (COUNT,)), "validation": ("<i8", (10,)),
             "test": ("<i8", (COUNT,)),
@@ -83,6 +84,8 @@ def make_world(monkeypatch):
         )
         store = ParameterStore.create(Layout.of(NETWORK.parameters), optimizer.states)
         store.load(initial_weights(NETWORK, 1))
+        for name, tensor in store.tensors.items():  # as training leaves them: biases of 0 would hide their decay
+            tensor[...] += 0.2 * name.endswith(".bias")
         steps = None
         if in_steps:
             steps = StepMemory.create(StepShape(workers, store.layout.size, 1 + len(optimizer.states)))
@@ -92,7 +95,8 @@ def make_world(monkeypatch):
         specs = [
             WorkerSpec(
                 number, memory.handle, store.handle, NETWORK, likely_choices(NETWORK), PICTURES, optimizer,
-                Schedule(RATE, 5, 10), BATCH, 1, bound=bound, steps=None if steps is None else steps.handle,
+                Schedule(RATE, 5, 10), BATCH, 1, shares_of(NETWORK.parameters, decay_all, rates), bound=bound,
+                steps=None if steps is None else steps.handle, **more,
             )
             for number in range(workers)
         ]  # fmt: skip

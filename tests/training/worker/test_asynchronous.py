@@ -11,32 +11,62 @@ from adam_mp.training.worker.step import Outcome
 from tests.training.worker.conftest import BATCHES, EPOCH, NETWORK, RATE
 
 
-def descend(world, weights, batch, weight_decay):
-    """Plain descent on a batch, in double precision."""
+def descend(world, weights, batch, weight_decay, decay_all=False, smoothing=0.0):
+    """Plain descent on a batch, in double precision; without `decay_all`, biases are not decayed."""
     images, labels = world.pictures
     numbers = world.numbers(batch)
     layout = world.store.layout
     flat = weights.astype(np.float64)
-    context = TrainingContext(NETWORK, layout.views(flat), len(numbers), np.float64)
+    context = TrainingContext(NETWORK, layout.views(flat), len(numbers), np.float64, smoothing=smoothing)
     program = context.program(images[numbers].astype(np.float64), labels[numbers])
     program.run_forward()
     program.run_backward()
     rate = RATE * share_of_rate(program.totals[0] / len(numbers), NETWORK.classes)
-    return weights - rate * (context.gradient + weight_decay * weights)
+    decayed = np.zeros_like(weights)
+    for name, part in layout.views(decayed).items():
+        part[...] = decay_all or not name.endswith(".bias")
+    return weights - rate * (context.gradient + weight_decay * decayed * weights)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
-def test_each_batch_is_a_step_of_gradient_descent(make_world, weight_decay):
-    world = make_world(weight_decay=weight_decay)
+@pytest.mark.parametrize(("weight_decay", "decay_all"), [(0.0, False), (0.3, False), (0.3, True)])
+def test_each_batch_is_a_step_of_gradient_descent(make_world, weight_decay, decay_all):
+    world = make_world(weight_decay=weight_decay, decay_all=decay_all)
     (worker,) = world.workers
     expected = world.store.weights.astype(np.float64)
     while world.server.fill_rings():
         pass
     for _ in range(BATCHES):
         found = worker.step.take()
-        expected = descend(world, expected, found.tag.batch, weight_decay)
+        expected = descend(world, expected, found.tag.batch, weight_decay, decay_all)
         assert worker.train_batch() is Outcome.DONE
         np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("clip_norm", "clips"), [(0.05, True), (1e3, False)])
+@pytest.mark.parametrize("rule", ["sgd", "w - lr * (g + weight_decay * w)"])
+def test_a_gradient_is_clipped_before_weight_decay(make_world, rule, clip_norm, clips):
+    world = make_world(rule=rule, weight_decay=0.3, decay_all=True, clip_norm=clip_norm)
+    (worker,) = world.workers
+    while world.server.fill_rings():
+        pass
+    for _ in range(BATCHES):
+        before, batch = world.store.weights.astype(np.float64), worker.step.take().tag.batch
+        plain = descend(world, before, batch, 0.0)
+        assert worker.train_batch() is Outcome.DONE
+        step = before - plain
+        norm = np.linalg.norm(step) / worker.step._numbers.rate
+        assert (norm > clip_norm) == clips
+        expected = before - step * min(1.0, clip_norm / norm) - worker.step._numbers.rate * 0.3 * before
+        np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_worker_trains_on_smoothed_labels(make_world):
+    world = make_world(weight_decay=0.0, label_smoothing=0.3)
+    (worker,) = world.workers
+    world.server.fill_rings()
+    expected = descend(world, world.store.weights, worker.step.take().tag.batch, 0.0, smoothing=0.3)
+    assert worker.train_batch() is Outcome.DONE
+    np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_staleness_is_what_others_did_between_reading_and_updating(make_world):
@@ -72,20 +102,22 @@ def test_a_batch_that_was_freed_meanwhile_is_not_counted(make_world):
     assert world.memory.ledger.statistics().trained == 0
 
 
-def test_what_goes_as_inputs_and_errors_is_told_after_the_update(make_world):
-    world = make_world()
+@pytest.mark.parametrize("clip_norm", [0.0, 0.01])
+def test_what_goes_as_inputs_and_errors_is_told_after_the_update(make_world, clip_norm):
+    world = make_world(clip_norm=clip_norm)
     (worker,) = world.workers
     world.server.fill_rings()
     told = []
 
     class Outbox:
-        def put(self, factors, rate, weight_decay):
-            told.append((factors, rate, weight_decay, world.store.read_updates(), world.memory.ledger.states()))
+        def put(self, factors, rate, weight_decay, share):
+            told.append((factors, rate, weight_decay, share, world.store.read_updates(), world.memory.ledger.states()))
 
     worker.step._outbox = Outbox()
     tag = worker.step.take().tag
     assert tag.epoch == EPOCH
     worker.train_batch()
-    ((factors, rate, weight_decay, updates, states),) = told
+    ((factors, rate, weight_decay, share, updates, states),) = told
     assert (factors, rate, weight_decay, updates) == ([], RATE, 0.01, 1)
+    assert (share < 1) == (clip_norm > 0)
     assert states[tag.batch] == 2  # still leased: trained is what the synchronizer can send

@@ -32,7 +32,7 @@ def settle_all(world):
 
 @pytest.mark.parametrize("rule", ["sgd", "momentum"])
 def test_a_step_is_one_update_for_the_batches_of_all(make_world, rule):
-    world = make_world(2, rule, in_steps=True, weight_decay=0.0)
+    world = make_world(2, rule, in_steps=True, weight_decay=0.3)
     while world.server.fill_rings():
         pass
     first, second = world.workers
@@ -43,7 +43,7 @@ def test_a_step_is_one_update_for_the_batches_of_all(make_world, rule):
     np.testing.assert_array_equal(world.store.weights, before.astype(np.float32))
     assert second.train_batch() is Outcome.DONE
     settle_all(world)
-    slopes = [before - descend(world, before, batch, 0.0) for batch in (0, 1)]
+    slopes = [before - descend(world, before, batch, 0.3) for batch in (0, 1)]
     np.testing.assert_allclose(world.store.weights, before - np.mean(slopes, axis=0), rtol=1e-4, atol=1e-6)
     assert world.store.read_updates() == 1
     assert [world.progress(worker).updates for worker in (0, 1)] == [1, 0]
@@ -68,6 +68,44 @@ def test_who_has_no_image_arrives_all_the_same(make_world):
     settle_all(world)
     np.testing.assert_allclose(world.store.weights, descend(world, before, 0, 0.0), rtol=1e-4, atol=1e-6)
     assert (world.memory.ledger.states()[:2] == TRAINED).all()
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum"])
+def test_the_mean_gradient_of_all_is_clipped_by_its_whole_norm(make_world, rule):
+    bound = 0.02
+    world = make_world(2, rule, in_steps=True, weight_decay=0.0, clip_norm=bound)
+    while world.server.fill_rings():
+        pass
+    for _ in range(BATCHES // 2):
+        before = world.store.weights.astype(np.float64)
+        states = {name: state.copy() for name, state in world.store.states.items()}
+        assert [worker.train_batch() for worker in world.workers] == [Outcome.DONE] * 2
+        sizes = [each.step._steps.contribution(number).images for number, each in enumerate(world.workers)]
+        batches = [each.step._steps.contribution(number).batch for number, each in enumerate(world.workers)]
+        settle_all(world)
+        steps = [before - descend(world, before, batch, 0.0) for batch in batches]
+        mean = np.average(steps, axis=0, weights=sizes) / RATE
+        assert np.linalg.norm(mean) > bound
+        speed = 0.9 * states["v"] if states else 0.0
+        expected = before - RATE * (mean * bound / np.linalg.norm(mean) + speed)
+        np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_end_of_the_run_ends_the_wait_for_the_norm_without_an_update(make_world):
+    world = make_world(2, in_steps=True, clip_norm=0.1)
+    world.server.fill_rings()
+    for worker in world.workers:
+        worker.train_batch()
+    before, done = world.store.weights.copy(), []
+    thread = threading.Thread(target=lambda: done.append(world.workers[0].step.settle()), daemon=True)
+    thread.start()
+    thread.join(0.1)
+    assert not done  # the other has not told its part of the norm
+    world.memory.board.give_order(STOP)
+    thread.join(10)
+    assert done == [False]
+    np.testing.assert_array_equal(world.store.weights, before)
+    assert world.progress(0).updates == 0
 
 
 def test_between_rounds_there_is_nothing_to_take(make_world):
