@@ -193,13 +193,14 @@ def bare(name: str) -> str:
 def near(name: str, known: Iterable[str]) -> list[str]:
     """Return the known names, at most two, of which `name` is a misspelling.
 
-    One or two letters may be wrong, one in a short name.
+    One or two letters may be wrong, one in a short name. What `name` begins is nearer than what differs by as much.
     """
     typed = bare(name)
     if len(typed) > 60 or not typed:
         return []
-    found = sorted((_distance(typed, bare(each)), each) for each in known)
-    return [each for wrong, each in found[:2] if wrong == found[0][0] and wrong <= _allowed(typed, bare(each))]
+    found = sorted((_distance(typed, bare(each)), not bare(each).startswith(typed), each) for each in known)
+    nearest_ones = [each for *how, each in found[:2] if how == list(found[0][:2])]
+    return [each for each in nearest_ones if _distance(typed, bare(each)) <= _allowed(typed, bare(each))]
 
 
 def _allowed(typed: str, known: str) -> int:

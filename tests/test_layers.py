@@ -79,7 +79,6 @@ TESTED_BY = {
     "kernels.sampling": "kernels/test_warp.py",
     "kernels.tile": "kernels/test_product.py",
     "kernels.vector": "kernels/test_widths.py",
-    "network.initialization": "network/test_network.py",
     "network.joins": "network/test_graph.py",
     "network.layer": "network/test_description.py",
     "network.layers": "network/test_description.py",

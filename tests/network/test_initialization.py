@@ -101,9 +101,9 @@ def test_first_weights_are_written_down():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Conv(4, 3, init="kaiming"), "conv: init is 'kaiming'; expected one of auto, he, glorot"),
-        (lambda: Dense(4, init="ho"), "dense: init is 'ho'; did you mean 'he'"),
-        (lambda: Dense(4, init=0), "dense: init is 0; expected"),
+        (lambda: Conv(4, 3, init="kaiming"), "conv: init is 'kaiming'; known: auto, glorot, he, identity, zero"),
+        (lambda: Dense(4, init="glorott"), "dense: init is 'glorott'; did you mean 'glorot'"),
+        (lambda: Dense(4, init=0), "dense: init is 0; known: auto"),
         (lambda: BatchNorm(init_scale="a"), "batch_norm: init_scale is 'a'; expected a number"),
         (lambda: GroupNorm(4, init_scale=float("nan")), "group_norm: init_scale is nan; expected a number"),
     ],
