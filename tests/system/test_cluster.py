@@ -750,7 +750,7 @@ def test_a_replica_with_other_settings_is_refused(by_hand):
         by_hand.replica(3, 500, "--batch-size", "32"),
         by_hand.replica(4, 500, "--model", "mlp"),
         by_hand.replica(5, 500, "--augment", "rotate=20"),
-        by_hand.replica(6, 500, "--beta1", "0.8"),
+        by_hand.replica(6, 500, "--weight-decay", "0.01"),
     ]
     expected = [
         ("epochs 7, the run has 500",),
@@ -758,7 +758,7 @@ def test_a_replica_with_other_settings_is_refused(by_hand):
         ("batch_size 32, the run has 16",),
         ("another network",),
         ("augment 'rotate=20', the run has 'translate=2,rotate=10,scale=0.1,shear=5,elastic=0.8'",),
-        ("beta1 0.8, the run has 0.9",),
+        ("weight_decay 0.01, the run has 0.0001",),
     ]
     for stranger, messages in zip(strangers, expected, strict=True):
         expect_one_line(stranger.finish(), 2, by_hand.first, "refuses", *messages)
