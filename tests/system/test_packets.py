@@ -15,7 +15,7 @@ from tools.drilling.machines import Machines
 from tools.drilling.run import Run
 from tools.drilling.shape import Shape
 
-EPOCHS, IMAGES = 200, 1900
+EPOCHS, IMAGES = 300, 1900
 SECONDS = 4.0  # that a fault lasts, longer than it takes to replace a server
 PARTS = ("server 1", "server 0", "replica 1")
 NAMES = {"server 1": "parameter server 1", "server 0": "parameter server 0, the coordinator", "replica 1": "replica 1"}

@@ -5,7 +5,8 @@ Its payload is a row for each shard, then all pairs of sender and last update, t
 
     (map epoch of the group, shard, version, number of pairs) | ... | (sender, sequence) | ... | weights | ...
 
-`sequence` in the header is the number of rows, `version` the number of the bundle. The answer COPIED repeats both. Its
+`sequence` in the header is the number of rows, `version` the number of the bundle. The answer COPIED repeats both;
+`group` of 1 asks for new connections: the primary gets no answers, though its copies may arrive. The answer's
 rows end with the map epoch under which the shard was taken in place of the number of pairs. Any other epoch refuses the
 shard: it is the newest that the answering server knows, or 0.
 """

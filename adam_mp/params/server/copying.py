@@ -28,6 +28,7 @@ _AT_ONCE = 0.005  # seconds that a copy waits for more updates, where answers to
 _SAVING = 3.0  # seconds between two snapshots of copies: they are used only if all servers of a group die
 _WINDOW = 2  # bundles on their way to one server at once
 _BUNDLE = 4 << 20  # bytes of a bundle, unless a single shard has more
+_RENEW = 1  # `group` in the header of a COPY that asks its receiver to renew its connections
 _WEDGED = 10.0  # seconds without an answer to a COPY, or with the same COPY again and again, for a new connection
 
 
@@ -76,6 +77,8 @@ class Copying:
         self._saved = -math.inf
         self._more_stable = False  # whether anything may have become stable since the last step
         self._unanswered: dict[int, float] = {}  # place -> since when it has answered no COPY
+        self._asking: set[int] = set()  # places that are asked to renew their connections: no answer of theirs comes
+        self._renewed = -math.inf  # when this server did so because another asked
         self._repeated: dict[int, float] = {}  # sender -> since when it has sent no other COPY than before
         self._is_repeated = False  # whether the COPY that is being taken brings nothing new
         self._silent: frozenset[int] = frozenset()  # places of the servers that were silent at the last look
@@ -97,6 +100,7 @@ class Copying:
         self._flying.clear()
         self._more_stable = True
         self._unanswered.clear()
+        self._asking.clear()
         led = self.leads().keys()
         for number, group in enumerate(bucket_map.copied):
             held = self._held.get(number)
@@ -202,10 +206,12 @@ class Copying:
                     self._take(message, place, now)
                 except FrameError:
                     continue  # what is malformed changes nothing
-        if any(now - since > _WEDGED for since in (*self._unanswered.values(), *self._repeated.values())):
+        unheard = {place for place, since in self._unanswered.items() if now - since > _WEDGED}
+        if unheard or any(now - since > _WEDGED for since in self._repeated.values()):
             self._unanswered.clear()
             self._repeated.clear()
             self._path.renew()  # a damaged frame may have swallowed all that came after it
+            self._asking |= unheard  # or it swallows their answers, which they do not notice
         for place, some in self._due(now).items():
             self._send(place, some, now)
         if self._unsaved and now - self._saved >= _SAVING:
@@ -227,6 +233,9 @@ class Copying:
 
     def _take(self, message: Message, place: int, now: float) -> None:
         if message.kind == Kind.COPY:
+            if message.group == _RENEW and now - self._renewed > _WEDGED:
+                self._renewed = now
+                self._path.renew()
             copies = unpack_copies(message, self._table.layout)
             self._is_repeated = True
             verdicts = [(copy.epoch, copy.shard, copy.version, self._take_copy(copy)) for copy in copies]
@@ -264,6 +273,7 @@ class Copying:
         verdicts = read_verdicts(message)
         self._flying.get(place, {}).pop(message.version, None)
         self._unanswered.pop(place, None)
+        self._asking.discard(place)
         for epoch, shard, version, known in verdicts:
             entry = self._table.entries.get(shard)
             held = self._held.get(entry.group) if entry is not None else None
@@ -300,7 +310,7 @@ class Copying:
             self._bundles += 1
             message = Message(
                 Kind.COPY, pack_copies(copies), run=self._run, sender=self._identity, sequence=len(copies),
-                version=self._bundles,
+                version=self._bundles, group=_RENEW if place in self._asking else 0,
             )  # fmt: skip
             if not self._post(place, message):
                 return

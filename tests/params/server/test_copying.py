@@ -31,7 +31,7 @@ class Path:
     bytes_sent = 0
 
     def __init__(self):
-        self.posted, self.came, self.silences = [], collections.deque(), {}
+        self.posted, self.came, self.silences, self.renewed = [], collections.deque(), {}, 0
 
     def connect(self, others, header):
         pass
@@ -40,6 +40,9 @@ class Path:
         encode(message)
         self.posted.append((address, message))
         return True
+
+    def renew(self):
+        self.renewed += 1
 
     def take(self):
         return self.came.popleft() if self.came else None
@@ -52,6 +55,7 @@ class Path:
 
 class Servers:
     def __init__(self):
+        self.mute = set()  # places of servers whose answers are lost
         self.paths = [Path() for _ in SERVERS]
         self.tables = [ShardTable(LAYOUT, {}) for _ in SERVERS]
         self.all = [
@@ -74,7 +78,8 @@ class Servers:
                 path.posted = []
             for place, address, message in posted:
                 counts[place] += message.kind == Kind.COPY
-                self.paths[int(address[1:])].came.append(message)
+                if message.kind != Kind.COPIED or place not in self.mute:
+                    self.paths[int(address[1:])].came.append(message)
 
     def update(self, place, now, sequence):
         """Apply an update to all shards of which a server is primary, and have it wait for them."""
@@ -99,6 +104,22 @@ def servers():
     yield made
     for table in made.tables:
         table.close()
+
+
+def test_a_server_whose_answers_are_lost_is_asked_for_new_connections(servers):
+    asked = next(place for place in range(4) if place != 1 and servers.all[1].leads())
+    servers.mute = {asked}
+    for turn in range(30):  # each turn changes all shards, so that no COPY repeats one
+        servers.update(1, float(turn), turn + 1)
+        servers.carry(float(turn))
+    assert servers.paths[1].renewed >= 1
+    assert servers.paths[asked].renewed >= 1
+    others = set(range(4)) - {1, asked}
+    assert [servers.paths[place].renewed for place in others] == [0, 0]
+    servers.mute = set()
+    wait = servers.update(1, 31.0, 31)
+    servers.carry(31.0)
+    assert servers.all[1].is_stable(wait)
 
 
 def test_all_shards_of_a_round_go_in_one_message_to_each_server(servers):
