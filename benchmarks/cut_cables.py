@@ -17,13 +17,13 @@ from benchmarks.loaded_servers import Run
 from tools.drilling.machines import Machines
 
 _TRIALS, _SECONDS = 10, 3.0
-_MACHINES = 5
+MACHINES = 5  # four servers, and one for the senders
 
 
 def main() -> None:
     """Do it."""
     commit, prefix = sys.argv[1:]
-    machines, chance, times = Machines(_MACHINES, prefix), random.Random(4), list[float]()
+    machines, chance, times = Machines(MACHINES, prefix), random.Random(4), list[float]()
     with Run(commit, machines=machines) as run:
         for _ in range(_TRIALS):
             place = run.victim(chance)

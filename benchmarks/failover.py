@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.cut_cables import MACHINES
 from benchmarks.goals import HEADER, Row, ratio_row, run_groups
 from benchmarks.loaded_servers import SENDERS, Run
 from benchmarks.page import machine_line, read_data, table, write_data
@@ -37,7 +38,6 @@ from tools.etcd_members import BINARIES, EtcdCluster
 _AUDIT = "failover_audit.json"
 _TRIALS, _ROUNDS = 40, 5
 _MEMBERS, _MINUTE, _WITHOUT, _WITH_LEADER = 3, 60.0, 3, 10
-_MACHINES = 5  # four servers, and one for the senders
 _BEFORE_SILENCE = 10_000  # images
 _QUICK = ("--heartbeat-interval", "50", "--election-timeout", "500")
 _NO_ETCD = Row("with a coordinator that is elected in etcd", "", "", None, figures="etcd is not installed")
@@ -108,9 +108,9 @@ def cut_rows() -> Iterator[Row]:
         yield Row("cable of a primary's machine cut", "", "< 1 s", None, figures="needs root, and `ip` with namespaces")
         return
     for commit in ("copied", "all"):
-        with Machines(_MACHINES) as machines:
+        with Machines(MACHINES) as machines:
             # A process of its own: the sockets of this one are in the namespace where it began.
-            space = machines.space(_MACHINES)
+            space = machines.space(MACHINES)
             command = ["ip", "netns", "exec", space, sys.executable, "-m", "benchmarks.cut_cables", commit]
             told = subprocess.run([*command, machines.prefix], stdout=subprocess.PIPE, check=True, timeout=600).stdout
         found = json.loads(told)

@@ -59,7 +59,7 @@ class Product(Operation):
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         x, factors = self._shaped(*span.inputs)
-        return [(join.multiply_forward, (x, factors, span.out.reshape(x.shape)))]
+        return [(join.multiply, (x, factors, span.out.reshape(x.shape), False))]
 
     def backward(self, span: Span) -> list[Call]:
         x, factors = self._shaped(*span.inputs)
@@ -67,11 +67,11 @@ class Product(Operation):
         calls: list[tuple[bool, Call]] = []
         if x_error is not None:
             add = span.adds[0]
-            calls.append((add, (join.multiply_backward, (error, factors, x_error.reshape(x.shape), add))))
+            calls.append((add, (join.multiply, (error, factors, x_error.reshape(x.shape), add))))
         if factors_error is not None:
             add = span.adds[1]
             arrays = (error, x, factors_error.reshape(factors.shape))
-            calls.append((add, (join.multiply_backward_factors, (*arrays, add))))
+            calls.append((add, (join.multiply_backward, (*arrays, add))))
         # An error that overwrites is written first: both inputs may be the same value.
         return [call for _, call in sorted(calls, key=lambda each: each[0])]
 

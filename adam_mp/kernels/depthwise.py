@@ -65,6 +65,10 @@ class _Windows(Vectors):
                     builder.gep(line, [builder.mul(column.index, walk.channels)]),
                 )
 
+    def line(self, weight: Any, number: Any) -> Any:
+        """Return the address of the vector of tap `number` in a weight, or in its gradient."""
+        return self.builder.gep(weight, [self.builder.mul(number, self.walk.channels)])
+
     def taps(self, window: Any) -> Iterator[tuple[Any, Any]]:
         """Yield (number, address) of each tap of a window; without a usual size, emits loops over them."""
         builder, walk = self.builder, self.walk
@@ -81,36 +85,32 @@ class _Windows(Vectors):
                 yield number, builder.gep(line, [builder.mul(j.index, walk.along)])
 
 
-def _define(size: int) -> tuple[Any, Any, Any]:
-    """Return the three intrinsics for windows of `size` x `size` taps; 0 is any size, which `walk` then has.
+def _begin(
+    context: Any, builder: Any, size: int, kinds: tuple[Any, Any, Any], given: Any
+) -> tuple[_Windows, list[Any]]:
+    """Return what emits an intrinsic's code, and the addresses of its three arrays, which are of the types `kinds`.
 
-    Each does one vector of channels of one image. Arrays are flat, each followed by the index where it begins. `walk`
-    is a tuple as `_Walk`.
+    `given` are the intrinsic's arguments: three flat arrays, each followed by the index where it begins, and a tuple as
+    `_Walk`. An intrinsic does one vector of channels of one image. `size` of 0 is any size, which the tuple has.
     """
+    emit = _Windows(context, builder, kinds[0].dtype, size, _Walk(*cgutils.unpack_tuple(builder, given[6])))
+    places = zip(kinds, given[0:6:2], given[1:6:2], strict=True)
+    return emit, [address(context, builder, *place) for place in places]
 
-    def parts(context: Any, builder: Any, real: Any, walk: Any, *places: tuple[Any, Any, Any]) -> Any:
-        emit = _Windows(context, builder, real, size, _Walk(*cgutils.unpack_tuple(builder, walk)))
-        return emit, [address(context, builder, *place) for place in places]
 
+def _define_sums(size: int) -> Any:
     @intrinsic
     def sums(_typing: Any, x: Any, x_at: Any, weight: Any, weight_at: Any, out: Any, out_at: Any, walk: Any) -> Any:
         signature = types.void(x, types.int64, weight, types.int64, out, types.int64, walk)
 
         def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
-            places = (x, *given[0:2]), (weight, *given[2:4]), (out, *given[4:6])
-            emit, (first, factors, target) = parts(context, builder, x.dtype, given[6], *places)
+            emit, (first, factors, target) = _begin(context, builder, size, (x, weight, out), given)
             for mask in emit.masks():
-                known = [
-                    emit.load(builder.gep(factors, [builder.mul(integer(t), emit.walk.channels)]), mask)
-                    for t in range(size * size)
-                ]
+                known = [emit.load(emit.line(factors, integer(t)), mask) for t in range(size * size)]
                 for window, place in emit.windows(first, target):
                     total = cgutils.alloca_once_value(builder, emit.zeros)
                     for number, tap in emit.taps(window):
-                        if known:
-                            factor = known[number.constant]
-                        else:
-                            factor = emit.load(builder.gep(factors, [builder.mul(number, emit.walk.channels)]), mask)
+                        factor = known[number.constant] if known else emit.load(emit.line(factors, number), mask)
                         value = emit.multiply_add(emit.load(tap, mask), factor, builder.load(total))
                         builder.store(value, total)
                     emit.store(builder.load(total), place, mask)
@@ -118,23 +118,20 @@ def _define(size: int) -> tuple[Any, Any, Any]:
 
         return signature, generate
 
+    return sums
+
+
+def _define_products(size: int) -> Any:
     @intrinsic
     def products(_typing: Any, x: Any, x_at: Any, error: Any, error_at: Any, gradient: Any, gradient_at: Any,
                  walk: Any) -> Any:  # fmt: skip
         signature = types.void(x, types.int64, error, types.int64, gradient, types.int64, walk)
 
         def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
-            places = (x, *given[0:2]), (error, *given[2:4]), (gradient, *given[4:6])
-            emit, (first, source, target) = parts(context, builder, x.dtype, given[6], *places)
-
-            def place_of(number: Any) -> Any:
-                return builder.gep(target, [builder.mul(number, emit.walk.channels)])
-
+            emit, (first, source, target) = _begin(context, builder, size, (x, error, gradient), given)
             for mask in emit.masks():
-                totals = [
-                    cgutils.alloca_once_value(builder, emit.load(place_of(integer(t)), mask))
-                    for t in range(size * size)
-                ]
+                lines = [emit.line(target, integer(t)) for t in range(size * size)]
+                totals = [cgutils.alloca_once_value(builder, emit.load(line, mask)) for line in lines]
                 for window, place in emit.windows(first, source):
                     slope = emit.load(place, mask)
                     for number, tap in emit.taps(window):
@@ -143,38 +140,42 @@ def _define(size: int) -> tuple[Any, Any, Any]:
                             value = emit.multiply_add(emit.load(tap, mask), slope, builder.load(total))
                             builder.store(value, total)
                         else:
-                            known = emit.load(place_of(number), mask)
-                            emit.store(emit.multiply_add(emit.load(tap, mask), slope, known), place_of(number), mask)
-                for t, total in enumerate(totals):
-                    emit.store(builder.load(total), place_of(integer(t)), mask)
+                            line = emit.line(target, number)
+                            value = emit.multiply_add(emit.load(tap, mask), slope, emit.load(line, mask))
+                            emit.store(value, line, mask)
+                for line, total in zip(lines, totals, strict=True):
+                    emit.store(builder.load(total), line, mask)
             return context.get_dummy_value()
 
         return signature, generate
 
+    return products
+
+
+def _define_spread(size: int) -> Any:
     @intrinsic
     def spread(_typing: Any, x_error: Any, x_at: Any, weight: Any, weight_at: Any, error: Any, error_at: Any,
                walk: Any) -> Any:  # fmt: skip
         signature = types.void(x_error, types.int64, weight, types.int64, error, types.int64, walk)
 
         def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
-            places = (x_error, *given[0:2]), (weight, *given[2:4]), (error, *given[4:6])
-            emit, (first, factors, source) = parts(context, builder, x_error.dtype, given[6], *places)
+            emit, (first, factors, source) = _begin(context, builder, size, (x_error, weight, error), given)
             for mask in emit.masks():
                 for window, place in emit.windows(first, source):
                     slope = emit.load(place, mask)
                     for number, tap in emit.taps(window):
-                        factor = emit.load(builder.gep(factors, [builder.mul(number, emit.walk.channels)]), mask)
+                        factor = emit.load(emit.line(factors, number), mask)
                         emit.store(emit.multiply_add(factor, slope, emit.load(tap, mask)), tap, mask)
             return context.get_dummy_value()
 
         return signature, generate
 
-    return sums, products, spread
+    return spread
 
 
-_sums_3, _products_3, _spread_3 = _define(3)
-_sums_5, _products_5, _spread_5 = _define(5)
-_sums, _products, _spread = _define(0)
+_sums_3, _sums_5, _sums = (_define_sums(size) for size in (3, 5, 0))
+_products_3, _products_5, _products = (_define_products(size) for size in (3, 5, 0))
+_spread_3, _spread_5, _spread = (_define_spread(size) for size in (3, 5, 0))
 
 
 @inline

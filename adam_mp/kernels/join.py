@@ -74,24 +74,11 @@ def put_columns(values, out, begin, add):
                 out[i, begin + j] = values[i, j]
 
 
-@kernel("void(R[:,:,::1], R[:,::1], R[:,:,::1])")
-def multiply_forward(x, factors, out):
-    """`out = x * factors`; x and out [n, pixels, channels], factors [n, channels]."""
+@kernel("void(R[:,:,::1], R[:,::1], R[:,:,::1], b1)")
+def multiply(x, factors, out, add):
+    """`out = x * factors`, added to what it holds if `add`; x and out [n, pixels, channels], factors [n, channels]."""
     count, pixels, channels = x.shape
     source, shares, target = x.reshape(-1), factors.reshape(-1), out.reshape(-1)
-    for n in range(count):
-        own = np.uint64(n * channels)
-        for i in range(pixels):
-            at = np.uint64((n * pixels + i) * channels)
-            for j in range(np.uint64(channels)):
-                target[at + j] = source[at + j] * shares[own + j]
-
-
-@kernel("void(R[:,:,::1], R[:,::1], R[:,:,::1], b1)")
-def multiply_backward(error, factors, x_error, add):
-    """`x_error = error * factors`, added to what it holds if `add`; shapes as in `multiply_forward`."""
-    count, pixels, channels = error.shape
-    source, shares, target = error.reshape(-1), factors.reshape(-1), x_error.reshape(-1)
     for n in range(count):
         own = np.uint64(n * channels)
         for i in range(pixels):
@@ -105,8 +92,8 @@ def multiply_backward(error, factors, x_error, add):
 
 
 @kernel("void(R[:,:,::1], R[:,:,::1], R[:,::1], b1)")
-def multiply_backward_factors(error, x, factors_error, add):
-    """`factors_error = sum over pixels of error * x`, added to what it holds if `add`."""
+def multiply_backward(error, x, factors_error, add):
+    """`factors_error = sum over pixels of error * x`, added to what it holds if `add`; shapes as in `multiply`."""
     count, pixels, channels = error.shape
     slopes, source, target = error.reshape(-1), x.reshape(-1), factors_error.reshape(-1)
     if not add:

@@ -7,6 +7,7 @@ other values than the one before.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Union
@@ -42,7 +43,7 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
-class Branching(Layer):
+class Branching(Layer, abc.ABC):
     """A layer that may hold rows of layers: each begins at the value before it, and it joins their ends.
 
     `writes_rows` is whether the user writes the rows; else they follow from the layer's numbers.
@@ -50,17 +51,17 @@ class Branching(Layer):
 
     writes_rows: ClassVar[bool] = True
 
+    @abc.abstractmethod
     def rows(self) -> tuple[tuple[str, Row], ...]:
         """Return (what it is called in messages, row) of each row of layers that it holds; none if it holds none."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def with_rows(self, rows: Iterable[Row]) -> Branching:
         """Return the same layer with other rows, in the order of `rows`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def join(self) -> Join:
         """Return the layer that joins the ends of the rows."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, init=False)
@@ -88,9 +89,9 @@ class Join(Branching):
     def join(self) -> Join:
         return type(self)()
 
+    @abc.abstractmethod
     def joined_shape(self, inputs: Sequence[tuple[str, Shape]]) -> Shape:
         """Return the output shape for values of these names and shapes; raises NetworkError if they do not fit."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, init=False)
