@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import urllib3
 
 from adam_mp.params.controller.place import Tls
+from tools.ports import free_port
 
 _BEGIN = 20.0  # seconds
 ENVIRONMENT = {"ETCD_UNSUPPORTED_ARCH": "arm64"}  # etcd reads its settings from there too: it gets no others
@@ -102,13 +102,6 @@ def find_leader(endpoints: Sequence[str], tls: Tls | None = None) -> int | None:
             if answer.get("leader") == answer["header"]["member_id"]:
                 return place
     return None
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as door:
-        port: int = door.getsockname()[1]
-        return port
 
 
 class EtcdCluster:

@@ -15,7 +15,7 @@ from adam_mp.cli import doctor
 from adam_mp.cli.main import main
 from adam_mp.control_groups import MemoryLimit, Quota
 from adam_mp.memory.segment import live_segments
-from adam_mp.process.child import start_child
+from adam_mp.process.child import Child, start_child
 from adam_mp.process.forking import fork_server
 from adam_mp.transport.socket_files import SocketFolder
 from tests.process import tasks
@@ -51,6 +51,8 @@ def orphan():
     os.close(descriptor)
     for process in holders:
         process.kill()
+        if isinstance(process, Child):
+            process.close()
 
 
 @pytest.fixture
@@ -67,9 +69,9 @@ def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path, context
     descriptor, hold, find = orphan
     with context():
         child = hold(start_child("test", tasks.sleep, str(tmp_path / "pid"), [descriptor], None))
+    wait_until((tmp_path / "pid").exists, "the child")  # which by then has moved its files to their places
     (segment,) = find()
     assert segment.stale
-    wait_until((tmp_path / "pid").exists, "the child")
     others = dataclasses.replace(segment, user=segment.user + 1, holders=(child.pid,))
     assert doctor.sweep([others]) == ([], {child.pid: "belongs to another user than the segment that it holds"})
     lives = dataclasses.replace(segment, stale=False)
@@ -81,7 +83,6 @@ def test_a_sweep_ends_children_of_runs_alone(orphan, innocent, tmp_path, context
     assert "is no child of a run" in left[innocent.pid]
     assert innocent.poll() is None
     assert child.exit_code is not None
-    child.close()
 
 
 def test_it_says_how_children_start(capsys, monkeypatch):

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from tests.data.sides import Side
+from tools import ports
 
 
 @pytest.fixture
@@ -22,6 +21,4 @@ def make_side(forks):
 
 @pytest.fixture
 def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
+    return ports.free_port()

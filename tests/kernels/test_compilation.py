@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -37,15 +36,17 @@ def test_a_change_of_any_source_makes_the_cache_stale(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def stamp():
-    """The stamp of the kernels, which are compiled; it is whole again afterwards. One test at a time has it."""
+def stamp(tmp_path, monkeypatch):
+    """The stamp of the compiled kernels, among links to their files: other processes use the cache itself."""
     compilation.compile_kernels()
-    file = compilation._stamp_file("float32")
-    with open(file.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        before = file.read_text()
-        yield file
-        file.write_text(before)
+    cache, folder = compilation.cache_folder(), tmp_path / "cache"
+    folder.mkdir()
+    file = folder / compilation._stamp_file("float32").name
+    shutil.copy(cache / file.name, file)
+    for name in json.loads(file.read_text())["files"]:
+        (folder / name).symlink_to(cache / name)
+    monkeypatch.setattr(compilation, "_stamp_file", lambda real: folder / f"compiled-{real}.json")
+    return file
 
 
 def test_a_stamp_says_that_all_are_compiled(stamp, monkeypatch):
@@ -98,9 +99,10 @@ def test_what_is_compiled_is_loaded_before_it_is_called(stamp):
 def test_kernels_are_loaded_without_all_that_numba_can_compile_where_that_was_tried(stamp, at_once):
     assert json.loads(stamp.read_text())["at_once"] is True
     stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "at_once": at_once}))
+    use = f"from pathlib import Path\ncompilation._stamp_file = lambda real: Path({str(stamp)!r})"
     program = (
         "import sys, numpy as np\nfrom adam_mp.kernels.loss import softmax\n"
-        "from adam_mp.kernels import compilation\ncompilation.load_kernels()\n"
+        f"from adam_mp.kernels import compilation\n{use}\ncompilation.load_kernels()\n"
         "scores, shares = np.zeros((2, 4), np.float32), np.zeros((2, 4), np.float32)\nsoftmax(scores, shares)\n"
         f"assert (shares == 0.25).all()\nassert ('numba.np.linalg' in sys.modules) is {not at_once}\n"
     )

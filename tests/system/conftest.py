@@ -83,8 +83,15 @@ class Command:
         return found
 
     def wait_for_child(self, name: str) -> int:
-        """Wait until the process `name` lives; return its id."""
-        return wait_until(lambda: self.see_children().get(name), f"process {name}")
+        """Wait until the process `name` lives; return its id. Raises ProcessLookupError if the run ends before."""
+
+        def look() -> int | None:
+            found = self.see_children().get(name)
+            if found is None and self.process.poll() is not None:
+                raise ProcessLookupError(f"the run has ended without process {name}: {self.read(self.err)}")
+            return found
+
+        return wait_until(look, f"process {name}")
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

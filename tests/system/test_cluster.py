@@ -24,6 +24,7 @@ from adam_mp.transport.places import parse_place
 from adam_mp.transport.socket_files import SocketFolder
 from adam_mp.transport.zeromq import SocketDialer
 from tests.system.conftest import metrics, wait_until
+from tools.ports import free_port
 
 IMAGES, BATCHES = 1900, 119  # of an epoch
 KILLED = 4  # epochs of a run that is killed in part
@@ -567,9 +568,7 @@ def taken():
 @pytest.fixture
 def nobody():
     """An address that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return f"127.0.0.1:{port}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.mark.parametrize("command", ["serve-params", "serve-data"])

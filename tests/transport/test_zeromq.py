@@ -21,6 +21,7 @@ from adam_mp.transport.endpoint import Sent
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import HEADER_BYTES, LONGEST, FrameError, Kind, Message, decode, encode, with_facts
 from adam_mp.transport.zeromq import SocketDialer, SocketListener
+from tools.ports import free_port
 
 ANY_PORT = Address("127.0.0.1", 0)
 HELLO = with_facts(Kind.STATUS, {"hello": "there"}, sequence=1)
@@ -326,9 +327,7 @@ class TestConnections:
         assert dialer.receive(0) is None
 
     def test_nobody_there_takes_no_message_and_is_said(self, ends):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = Address("127.0.0.1", free.getsockname()[1])
+        address = Address("127.0.0.1", free_port())
         dialer = ends.dial(address)
         deadline = time.monotonic() + 0.3
         while time.monotonic() < deadline:
@@ -361,9 +360,7 @@ class TestConnections:
         assert not dialer.reaches(listener.address)
 
     def test_a_listener_that_comes_late_is_reached(self, ends):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = Address("127.0.0.1", free.getsockname()[1])
+        address = Address("127.0.0.1", free_port())
         dialer = ends.dial(address)
         assert dialer.send(address, HELLO) is None
         time.sleep(0.1)

@@ -15,7 +15,8 @@ from adam_mp.params.controller.etcd import Etcd, EtcdError, Found, Unchanged
 from adam_mp.params.controller.place import EtcdPlace, Tls, parse_etcd
 from adam_mp.transport.addresses import Address
 from tests.params.controller.real_etcd import needs_etcd
-from tools.etcd_members import BINARIES, EtcdCluster, free_port, make_authority, make_certificate
+from tools.etcd_members import BINARIES, EtcdCluster, make_authority, make_certificate
+from tools.ports import free_port
 
 KEYS = ("run", "coordinator")
 VERSION = {"etcdserver": "3.5.1", "etcdcluster": "3.5.0"}
