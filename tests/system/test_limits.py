@@ -123,7 +123,7 @@ def test_memory_dir_is_full_when_a_successor_starts(begin, disk, tmp_path, part)
         small, folder = disk("size=128m"), tmp_path / "run"
         run = begin(
             "--data", tmp_path / "pictures", "--image-size", "28", "--model", "mnist", "--batch-size", "8",
-            "--validation", "0", "--epochs", 64, "--memory-dir", small.path, "--run-dir", folder,
+            "--validation", "0", "--epochs", 32, "--memory-dir", small.path, "--run-dir", folder,
             before=(*small.before, "env", f"TMPDIR={small.path}"),
         )  # fmt: skip
         run.wait_for_child(part)
@@ -131,7 +131,7 @@ def test_memory_dir_is_full_when_a_successor_starts(begin, disk, tmp_path, part)
         first_epoch(run, folder)
         with contextlib.suppress(ProcessLookupError):
             os.kill(run.wait_for_child(part), signal.SIGKILL)
-        check_done(run.finish(DEADLINE), 64 * 600)
+        check_done(run.finish(DEADLINE), 32 * 600)
         assert f"{part} was killed by SIGKILL" in run.read(run.err)
         assert os.listdir(small.inside) == ["filling"]
 
