@@ -25,6 +25,7 @@ from adam_mp.process import forking
 from adam_mp.training.preloading import OF_A_RUN
 
 settings.register_profile("adam_mp", max_examples=40, deadline=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile("adam_mp")
 
 

@@ -170,24 +170,26 @@ class Rule(NamedTuple):
     """An update rule: its kernel, the names of its state tensors, and the names of its numbers after `ALWAYS`.
 
     A number's value is the setting of its name; `step` is the number of the update, from 1. `rate` is the default
-    learning rate, before the schedule changes it. `flags` are the kernel's arguments after the numbers.
+    learning rate, before the schedule changes it; `rate_of_means` that of networks whose scores are those of means
+    behind norms (`Network.scores_means`), 0 if it is the same. `flags` are the kernel's arguments after the numbers.
     """
 
     kernel: Any
     states: tuple[str, ...]
     numbers: tuple[str, ...]
     rate: float
+    rate_of_means: float = 0.0
     flags: tuple[bool, ...] = ()
 
 
 _ADAM_STATES, _ADAM_NUMBERS = ("m", "s"), ("beta1", "beta2", "epsilon", "step")
 
 RULES = {
-    "sgd": Rule(sgd, (), (), 0.07),
-    "momentum": Rule(momentum, ("v",), ("momentum",), 0.007),
-    "nesterov": Rule(nesterov, ("v",), ("momentum",), 0.007),
+    "sgd": Rule(sgd, (), (), 0.07, 0.5),
+    "momentum": Rule(momentum, ("v",), ("momentum",), 0.007, 0.05),
+    "nesterov": Rule(nesterov, ("v",), ("momentum",), 0.007, 0.05),
     "adagrad": Rule(adagrad, ("s",), ("epsilon",), 0.01),
     "rmsprop": Rule(rmsprop, ("s",), ("beta2", "epsilon"), 0.001),
-    "adam": Rule(adam, _ADAM_STATES, _ADAM_NUMBERS, 0.001, (False,)),
-    "adamw": Rule(adam, _ADAM_STATES, _ADAM_NUMBERS, 0.001, (True,)),
+    "adam": Rule(adam, _ADAM_STATES, _ADAM_NUMBERS, 0.001, flags=(False,)),
+    "adamw": Rule(adam, _ADAM_STATES, _ADAM_NUMBERS, 0.001, flags=(True,)),
 }

@@ -11,7 +11,8 @@ from adam_mp.errors import NetworkError, several
 from adam_mp.network.graph import INPUT, check_parts, expand, map_layers, readers
 from adam_mp.network.joins import Join, Node, Part, Row
 from adam_mp.network.layer import Layer, Shape
-from adam_mp.network.layers import Dense, Flatten, Softmax
+from adam_mp.network.layers import Dense, Dropout, Flatten, GlobalAveragePool, Softmax
+from adam_mp.network.norms import BatchNorm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +146,17 @@ class Network:
             if flat and all(self.names[number] in found for number in self.readers[name]):
                 found.add(name)
         return frozenset(found)
+
+    @property
+    def scores_means(self) -> bool:
+        """Whether there are batch norms, and the scores are those of means over all pixels, as in residual networks."""
+        nodes = {node.name: node for node in self.nodes}
+        source = (self.nodes[-1].inputs or (INPUT,))[0]
+        while source in nodes and isinstance(nodes[source].layer, (Dense, Dropout, Flatten)):
+            hidden = isinstance(nodes[source].layer, Dense) and source not in (self.nodes[-1].inputs or ())
+            source = INPUT if hidden else (nodes[source].inputs or (INPUT,))[0]
+        pooled = source in nodes and isinstance(nodes[source].layer, GlobalAveragePool)
+        return pooled and any(isinstance(node.layer, BatchNorm) for node in self.nodes)
 
     @property
     def classes(self) -> int:

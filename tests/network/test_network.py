@@ -6,7 +6,19 @@ import pickle
 import numpy as np
 import pytest
 
-from adam_mp import Conv, Dense, Dropout, Flatten, LocalResponseNorm, MaxPool, Network, ReLU, Softmax
+from adam_mp import (
+    BatchNorm,
+    Conv,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    LocalResponseNorm,
+    MaxPool,
+    Network,
+    ReLU,
+    Softmax,
+)
 from adam_mp.errors import NetworkError
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
@@ -33,6 +45,21 @@ def test_counts_of_the_zoo(name, shape, classes, parameters, connections):
     assert network.parameter_count == parameters
     assert network.connections == connections
     assert network.shapes[-1] == (classes,)
+
+
+@pytest.mark.parametrize(
+    ("layers", "means"),
+    [
+        ([Conv(4, 3), BatchNorm(), GlobalAveragePool(), Dense(), Softmax()], True),
+        ([Conv(4, 3), BatchNorm(), GlobalAveragePool(), Dropout(), Flatten(), Dense(), Softmax()], True),
+        ([Conv(4, 3), GlobalAveragePool(), Dense(), Softmax()], False),
+        ([Conv(4, 3), BatchNorm(), Flatten(), Dense(), Softmax()], False),
+        ([Conv(4, 3), BatchNorm(), GlobalAveragePool(), Dense(5), Dropout(), Dense(), Softmax()], False),
+        ([Dense(), Softmax()], False),
+    ],
+)
+def test_whose_scores_are_those_of_normed_means(layers, means):
+    assert Network.build(layers, (9, 8, 3) if len(layers) > 2 else (5,), 5).scores_means is means
 
 
 def test_names_shapes_and_parameters():

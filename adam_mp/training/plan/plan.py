@@ -45,7 +45,7 @@ from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_cost
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import DataUnderstood, KernelCompiled, Listener, Notice
 from adam_mp.training.settings.rates import parse_rates
-from adam_mp.training.settings.schedule import Schedule
+from adam_mp.training.settings.schedule import Schedule, default_rate
 from adam_mp.training.settings.settings import TrainSettings, check_none_absent, make_settings
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_dial
@@ -187,6 +187,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     if resumed is not None:
         assert settings.folder is not None
         check_same_network(settings.folder, resumed, network)
+    if settings.lr is None:
+        settings = dataclasses.replace(settings, lr=default_rate(settings.optimizer, network.scores_means))
     _check_rate(settings, len(division.training))
     _shares(settings, network)  # only for its SettingsError, before kernels are compiled
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
@@ -298,7 +300,7 @@ def _check_rate(settings: TrainSettings, images: int) -> None:
     With sync and deterministic, the number of updates in an epoch depends on the number of workers. A rate that changes
     within an epoch is then checked only later, by `_schedule`, once that number is known.
     """
-    assert settings.lr is not None, "TrainSettings replaces None by the optimizer's rate"
+    assert settings.lr is not None, "the plan replaces None by the default"
     in_steps = parse_consistency(settings.consistency).in_steps
     if not (in_steps and Schedule(settings.lr, settings.epochs, 1).follows_steps):
         _schedule(settings, images, 1)
@@ -309,7 +311,7 @@ def _schedule(settings: TrainSettings, images: int, workers: int) -> Schedule:
 
     With sync and deterministic, each update takes a batch of every worker, so an epoch has fewer updates.
     """
-    assert settings.lr is not None, "TrainSettings replaces None by the optimizer's rate"
+    assert settings.lr is not None, "the plan replaces None by the default"
     batches = math.ceil(images / settings.batch_size)
     if parse_consistency(settings.consistency).in_steps:
         batches = math.ceil(quorum_batches(settings.quorum, settings.batch_size, images) / workers)

@@ -9,6 +9,7 @@ import numpy as np
 
 from adam_mp.compute.expression import evaluate_numbers, names_in
 from adam_mp.errors import SettingsError, shown
+from adam_mp.kernels.update import RULES
 from adam_mp.training.settings.shapes import without_shapes
 
 NAMES = ("epoch", "epochs", "step", "progress", "warmup")
@@ -27,6 +28,17 @@ def share_of_rate(loss: float, classes: int) -> float:
     """
     bound = _LARGE_LOSS * math.log(classes)
     return 1.0 if loss <= bound else bound / loss
+
+
+def default_rate(optimizer: str, of_means: bool) -> str:
+    """Return the default learning rate of an optimizer by its name; a formula has that of plain descent.
+
+    `of_means` is whether the network's scores are those of means behind norms (`Network.scores_means`). Such means
+    differ little from image to image, so gradients are small at first, and plain descent needs a higher rate. Rules
+    that divide by the size of the gradient do not.
+    """
+    rule = RULES.get(optimizer, RULES["sgd"])
+    return f"{(of_means and rule.rate_of_means) or rule.rate} * warmup * (1 - progress)"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,6 +64,7 @@ def _augment_help() -> str:
 
 def _lr_help() -> str:
     from adam_mp.kernels.update import RULES
+    from adam_mp.training.settings.schedule import default_rate
     from adam_mp.training.settings.shapes import SHAPES
 
     shapes = ", ".join(
@@ -71,11 +72,13 @@ def _lr_help() -> str:
         for name, shape in SHAPES.items()
     )
     others = ", ".join(f"{rule.rate:g} for {name}" for name, rule in RULES.items() if rule.rate != RULES["sgd"].rate)
+    of_means = ", ".join(f"{rule.rate_of_means:g} for {name}" for name, rule in RULES.items() if rule.rate_of_means)
     return (
         "learning rate, a number or a formula over epoch (from 0), epochs, step (updates so far), progress (0 to 1 "
         "over the run) and warmup (0 to 1 over its first 300 updates or first half), and these shapes over the "
         f"run: {shapes}; by default "
-        f"'{default_rate('sgd')}', with another number where the optimizer has one of its own ({others}); a batch "
+        f"'{default_rate('sgd', False)}', with another number where the optimizer has one of its own ({others}) and "
+        f"for networks with batch norms that end in a global average, as residual networks do ({of_means}); a batch "
         "whose loss is far above that of guessing is trained with a part of it"
     )
 
@@ -294,14 +297,12 @@ class TrainSettings:
             _number("target_accuracy", self.target_accuracy, 0, 1, lower_excluded=True)
             if self.validation == 0:
                 raise SettingsError("--target-accuracy needs validation images; give --validation more than 0")
-        if self.lr is None:
-            object.__setattr__(self, "lr", default_rate(self.optimizer))
-        elif isinstance(self.lr, str):
+        if isinstance(self.lr, str):
             from adam_mp.training.settings.schedule import NAMES
             from adam_mp.training.settings.shapes import check_rate
 
             check_rate(self.lr, NAMES, "--lr")
-        else:
+        elif self.lr is not None:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
         object.__setattr__(self, "rates", rates_text(parse_rates(self.rates)))
         if not isinstance(self.augment, (str, Mapping)):
@@ -405,13 +406,6 @@ class TrainSettings:
         """The run folder that the user named, None for a new one."""
         chosen = self.run_dir if isinstance(self.resume, bool) else self.resume
         return None if chosen is None else Path(chosen)
-
-
-def default_rate(optimizer: str) -> str:
-    """Return the default learning rate of an optimizer by its name; a formula has that of plain descent."""
-    from adam_mp.kernels.update import RULES  # loads numba, which the other users of this module do not need
-
-    return f"{RULES.get(optimizer, RULES['sgd']).rate} * warmup * (1 - progress)"
 
 
 def help_of(name: str) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from adam_mp import BatchNorm, Conv, Dense, GlobalAveragePool, Softmax
 from adam_mp.errors import AdamError, DataError, NetworkError, SettingsError
 from adam_mp.training.plan import plan
 from adam_mp.training.settings.settings import TrainSettings
 from adam_mp.transport.keys import make_key_file
 from tests.conftest import LAYERS, make_images
+
+MEANS = [Conv(4, 3), BatchNorm(), GlobalAveragePool(), Dense(), Softmax()]
 
 
 class CompilingError(Exception):
@@ -49,6 +52,27 @@ def test_a_rate_over_updates_is_checked_first_where_their_number_is_known():
         make(lr="1 - step / 20", consistency="async")
     with pytest.raises(CompilingError):  # how many workers there are hangs on a measurement
         make(lr="1 - step / 20", consistency="sync")
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({}, 0.07),
+        ({"optimizer": "nesterov"}, 0.007),
+        ({"optimizer": "w - lr * g"}, 0.07),
+        ({"model": MEANS}, 0.5),
+        ({"model": MEANS, "optimizer": "momentum"}, 0.05),
+        ({"model": MEANS, "optimizer": "adamw"}, 0.001),
+        ({"model": MEANS, "optimizer": "w - lr * g"}, 0.5),
+    ],
+)
+def test_the_default_rate_is_that_of_the_optimizer_and_the_kind_of_network(settings, rate, monkeypatch):
+    told = []
+    monkeypatch.setattr(plan, "_check_rate", lambda settings, images: told.append(settings.lr))
+    for given in ({}, {"lr": 0.25}):
+        with pytest.raises(CompilingError):
+            make(**settings, **given)
+    assert told == [f"{rate} * warmup * (1 - progress)", 0.25]
 
 
 @pytest.mark.parametrize("place", [{"servers": 1}, {"join": "127.0.0.1:7"}, {"data_from": "127.0.0.1:7"}])

@@ -74,12 +74,6 @@ def test_numbers_of_numpy_are_numbers():
     assert (type(settings.epochs), settings.lr) == (int, 0.5)
 
 
-def test_each_optimizer_has_its_rate():
-    assert TrainSettings().lr == "0.07 * warmup * (1 - progress)"
-    assert TrainSettings(optimizer="adam").lr == "0.001 * warmup * (1 - progress)"
-    assert TrainSettings(optimizer="adam", lr=0.5).lr == 0.5
-
-
 def test_every_setting_is_explained():
     for name, field in FIELDS.items():
         assert field.metadata["group"], name
