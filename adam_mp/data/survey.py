@@ -8,6 +8,7 @@ the number of processes.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 import numpy as np
@@ -25,9 +26,14 @@ from adam_mp.memory.cache import CacheHandle, ImageCache
 from adam_mp.memory.segment import Segment, SegmentHandle
 
 MOST_IMAGES = 5000  # a mean over so many images is off by about a hundredth of the deviation
-EXAMPLES = 32  # images whose pictures are kept
+_EXAMPLES, _MOST_EXAMPLES, _EXAMPLE_BYTES = 32, 256, 4 << 20  # images whose pictures are kept: more of small ones
 _GOOD = int(Fault.GOOD) + 1  # a status is the fault plus one; 0 says that the image was not looked at yet
 _READ_AHEAD = 16  # images
+
+
+def examples_of(image: tuple[int, ...]) -> int:
+    """Return of how many images of a shape the survey keeps the pictures."""
+    return max(_EXAMPLES, min(_MOST_EXAMPLES, _EXAMPLE_BYTES // (4 * math.prod(image))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +92,14 @@ class SurveyMemory:
         self.places = segment.array(np.int64, (count,), 8 * (count + processes))
         self.rows = segment.array(np.float64, (count, length), 8 * (2 * count + processes))
         self.examples = segment.array(
-            np.float32, (min(count, EXAMPLES), *image), 8 * (2 * count + processes + count * length)
+            np.float32, (min(count, examples_of(image)), *image), 8 * (2 * count + processes + count * length)
         )
 
     @staticmethod
     def bytes_needed(count: int, processes: int, image: tuple[int, int, int]) -> int:
         """Return the bytes of a survey's memory."""
         words = 2 * count + processes + count * (row_length(image[2]) + 1)
-        return 8 * words + 4 * min(count, EXAMPLES) * int(np.prod(image))
+        return 8 * words + 4 * min(count, examples_of(image)) * int(np.prod(image))
 
     @property
     def done(self) -> int:
@@ -166,10 +172,11 @@ def survey(spec: SurveySpec) -> None:
 def survey_arrays(samples: Samples, training: np.ndarray, normalization: Normalization) -> Survey:
     """Return the survey of images that are arrays.
 
-    `training` are the sample numbers to train on; the first of them are the examples. `normalization` was measured on
-    all of them, or comes from the checkpoint of a resumed run.
+    `training` are the sample numbers to train on; the examples are spread evenly among them. `normalization` was
+    measured on all of them, or comes from the checkpoint of a resumed run.
     """
-    few = training[:EXAMPLES]
+    count = min(len(training), examples_of(samples.images.shape[1:]))
+    few = training[np.arange(count) * len(training) // count]
     return Survey(normalization, samples.images[few].astype(np.float32), samples.labels[few])
 
 

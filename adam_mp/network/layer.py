@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 UNWRITTEN = {"unwritten": True}  # metadata of a field that texts leave out while it has its default
 INITS = ("auto", "he", "glorot", "identity", "zero")  # first weights, see `initialization`
+WHITEN = "whiten"  # of convolutions that read images
 _LARGEST = 10**9
 _FROM_BEFORE = ("inchannels", "infeatures", "inputshape", "inputdim", "inputsize", "numfeatures")
 
@@ -97,10 +98,11 @@ def check_flag(layer: Layer, **values: Any) -> None:
             raise NetworkError(f"{layer.kind}: {name} is {shown(value)}; expected true or false")
 
 
-def check_init(layer: Layer, init: str) -> None:
-    """Raise NetworkError unless `init` is one of `INITS`."""
-    if init not in INITS:
-        raise NetworkError(f"{layer.kind}: init is {shown(init)}; {nearest(str(init), INITS)}")
+def check_init(layer: Layer, init: str, *more: str) -> None:
+    """Raise NetworkError unless `init` is one of `INITS` or of `more`."""
+    known = (*INITS, *more)
+    if init not in known:
+        raise NetworkError(f"{layer.kind}: init is {shown(init)}; {nearest(str(init), known)}")
 
 
 def check_image(shape: Shape) -> None:

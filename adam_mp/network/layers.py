@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from adam_mp.errors import NetworkError, shown
 from adam_mp.network.joins import Add, Branching, Concat, Join, Multiply, Residual, Row
-from adam_mp.network.layer import UNWRITTEN, Layer, Shape, check_flag, check_image, check_init, check_positive
+from adam_mp.network.layer import UNWRITTEN, WHITEN, Layer, Shape, check_flag, check_image, check_init, check_positive
 from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
 
 
@@ -51,7 +51,7 @@ class Conv(Layer):
     `dilation` d a kernel reads every d-th pixel. With `groups` g, input and output channels are divided into g groups,
     and a kernel reads the input channels of its own group; as many groups as channels make the convolution depthwise.
     Parameters: weight `(size * size * in_channels / groups, channels)`, rows in the order (y, x, in_channel); bias
-    `(channels,)` unless `bias` is False. `init` is one of `layer.INITS`.
+    `(channels,)` unless `bias` is False. `init` is one of `layer.INITS`, or `layer.WHITEN`.
     """
 
     kind: ClassVar[str] = "conv"
@@ -68,7 +68,7 @@ class Conv(Layer):
         check_positive(self, channels=self.channels, size=self.size, stride=self.stride)
         check_positive(self, groups=self.groups, dilation=self.dilation)
         check_flag(self, bias=self.bias)
-        check_init(self, self.init)
+        check_init(self, self.init, WHITEN)
         _check_padding(self, self.padding, self.size)
         if self.channels % self.groups:
             raise NetworkError(

@@ -10,7 +10,7 @@ from functools import cached_property
 from adam_mp.errors import NetworkError, several
 from adam_mp.network.graph import INPUT, check_parts, expand, map_layers, readers
 from adam_mp.network.joins import Join, Node, Part, Row
-from adam_mp.network.layer import Layer, Shape
+from adam_mp.network.layer import WHITEN, Layer, Shape
 from adam_mp.network.layers import Dense, Dropout, Flatten, GlobalAveragePool, Softmax
 from adam_mp.network.norms import BatchNorm
 
@@ -42,6 +42,11 @@ class Network:
             if isinstance(node.layer, Softmax):
                 raise NetworkError(
                     f"{node.name} stands inside network {self.name!r}; only the last layer may be softmax"
+                )
+        for node in self.nodes:
+            if getattr(node.layer, "init", None) == WHITEN and (node.inputs != (INPUT,) or node.layer.groups > 1):  # type: ignore[attr-defined]
+                raise NetworkError(
+                    f"{node.name} has init 'whiten'; that is for a convolution without groups that reads the images"
                 )
         if not self.parameters:
             raise NetworkError(f"network {self.name!r} has no layer with weights, so that nothing can be trained")

@@ -11,6 +11,7 @@ from adam_mp.errors import NetworkError
 from adam_mp.network.joins import Part, Residual
 from adam_mp.network.layer import Layer, Shape
 from adam_mp.network.layers import (
+    GELU,
     Conv,
     Dense,
     Dropout,
@@ -139,6 +140,21 @@ def _resnet(name: str, shape: Shape, inner: _Inner, counts: tuple[int, ...]) -> 
     return [*layers, GlobalAveragePool(), Dense(), Softmax()]
 
 
+def cifar_fast(shape: Shape, classes: int) -> list[Part]:
+    """The one that learns CIFAR-10 soonest (Jordan 2024, *94% on CIFAR-10 in 3.29 Seconds on a Single GPU*).
+
+    The first convolution whitens patches of the images; it is made to be trained with `--rates conv1.weight=0`, which
+    leaves it as it is.
+    """
+    _check_side("cifar-fast", shape, 24)
+    layers: list[Part] = [Conv(24, 2, init="whiten"), GELU()]
+    for channels in (64, 256, 256):
+        first, second = (Conv(channels, 3, padding=1, bias=False, init="identity") for _ in range(2))
+        layers += [first, MaxPool(2), BatchNorm(), GELU(), second, BatchNorm(), GELU()]
+    side = (min(shape[:2]) - 1) // 8
+    return [*layers, MaxPool(min(side, 16)), Flatten(), Dense(bias=False), Softmax()]
+
+
 def _block(inner: list[Part], channels: int | None, stride: int) -> list[Part]:
     """Return a residual block; with `channels`, a convolution in the shortcut gives it that many."""
     shortcut = [] if channels is None else [Conv(channels, 1, stride, bias=False), BatchNorm()]
@@ -189,4 +205,5 @@ ZOO: dict[str, Callable[[Shape, int], Sequence[Part]]] = {
     "resnet34": resnet34,
     "resnet50": resnet50,
     "mobilenet-v2": mobilenet_v2,
+    "cifar-fast": cifar_fast,
 }

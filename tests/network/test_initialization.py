@@ -62,6 +62,34 @@ def test_identity_passes_channels_through(size, channels, groups):
     assert not rest or out[..., rest].std() > 0.5
 
 
+@pytest.mark.parametrize("conv", [Conv(24, 2, init="whiten"), Conv(60, 3, 2, 1, dilation=2, init="whiten", bias=False)])
+def test_whitened_outputs_have_variance_one_and_no_correlation(conv):
+    generator = np.random.default_rng(0)
+    pictures = generator.standard_normal((20, 9, 8, 3)).cumsum(axis=1).cumsum(axis=3).astype(np.float32)
+    network = Network.build([conv, *END], (9, 8, 3), 4)
+    context = TrainingContext(network, initial_weights(network, 1, pictures), 20, choices=KernelChoices(20))
+    context.program(pictures, np.zeros(20, np.int32)).run_forward()
+    height, width, channels = conv.output_shape((9, 8, 3))
+    values = next(array for place, array in context._arrays.items() if place[:2] == ("value", "conv1"))
+    out = values[:20, :height, :width].reshape(-1, channels).astype(np.float64)
+    wide = min(channels, conv.size**2 * 3)
+    products = out.T @ out / len(out)
+    np.testing.assert_allclose(products[:wide, :wide], np.eye(wide), atol=0.05)
+    np.testing.assert_allclose(out[:, wide : 2 * wide], -out[:, : min(wide, channels - wide)], atol=1e-5)
+    assert (out[:, 2 * wide :].std(axis=0) > 0.1).all()
+
+
+def test_what_cannot_be_whitened():
+    network = Network.build([Conv(4, 3, init="whiten"), *END], (8, 8, 2), 4)
+    with pytest.raises(NetworkError, match="conv1 has init 'whiten', which is measured on images"):
+        initial_weights(network, 1)
+    for layers in ([ReLU(), Conv(4, 3, init="whiten")], [Conv(4, 3, groups=2, init="whiten")]):
+        with pytest.raises(NetworkError, match="conv1 has init 'whiten'; that is for a convolution without groups"):
+            Network.build([*layers, *END], (8, 8, 2), 4)
+    with pytest.raises(NetworkError, match="dense: init is 'whiten'; known"):
+        Dense(4, init="whiten")
+
+
 def test_identity_of_a_dense_layer():
     network = Network.build([Flatten(), Dense(20, init="identity"), ReLU(), Dense(), Softmax()], (1, 1, 16), 4)
     weight = initial_weights(network, 1)["dense1.weight"]
@@ -101,7 +129,10 @@ def test_first_weights_are_written_down():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Conv(4, 3, init="kaiming"), "conv: init is 'kaiming'; known: auto, glorot, he, identity, zero"),
+        (
+            lambda: Conv(4, 3, init="kaiming"),
+            "conv: init is 'kaiming'; known: auto, glorot, he, identity, whiten, zero",
+        ),
         (lambda: Dense(4, init="glorott"), "dense: init is 'glorott'; did you mean 'glorot'"),
         (lambda: Dense(4, init=0), "dense: init is 0; known: auto"),
         (lambda: BatchNorm(init_scale="a"), "batch_norm: init_scale is 'a'; expected a number"),

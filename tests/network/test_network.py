@@ -38,6 +38,7 @@ from adam_mp.network.initialization import initial_weights
         ("resnet50", (224, 224, 3), 1000, 25_557_032, 4_089_184_256),
         ("mobilenet-v2", (224, 224, 3), 1000, 3_504_872, 300_774_272),
         ("resnet20", (32, 32, 3), 10, 272_474, 40_813_184),
+        ("cifar-fast", (32, 32, 3), 10, 1_972_792, 118_147_360),
     ],
 )
 def test_counts_of_the_zoo(name, shape, classes, parameters, connections):

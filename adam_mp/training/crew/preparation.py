@@ -124,7 +124,7 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
     elif plan.weights is not None:
         store.load(plan.weights)
     else:
-        draw_weights(plan.network, plan.settings.seed, store.tensors)
+        draw_weights(plan.network, plan.settings.seed, store.tensors, plan.data.examples)
 
 
 def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:

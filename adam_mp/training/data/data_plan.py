@@ -82,6 +82,12 @@ class DataPlan:
         return self.survey.normalization
 
     @property
+    def examples(self) -> np.ndarray:
+        """The normalised pictures, float32 [k, h, w, c], of a few training images."""
+        mean, deviation, _ = self.normalization.arrays()
+        return np.ascontiguousarray((self.survey.examples - mean) / deviation)
+
+    @property
     def even_background(self) -> bool:
         """Whether the training images have one kind of background; if not, light and dark may be what tells classes."""
         train = self.dataset.train

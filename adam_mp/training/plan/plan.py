@@ -204,7 +204,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     choices = recorded_choices(settings) if resumed else None
     timeless = parse_consistency(settings.consistency).timeless
     choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
-    costs = measure_costs(network, initial_weights(network, settings.seed), data, settings.batch_size, choices)
+    weights = initial_weights(network, settings.seed, data.examples)
+    costs = measure_costs(network, weights, data, settings.batch_size, choices)
     split = _split(settings, cores, costs, data.source is not None)
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,

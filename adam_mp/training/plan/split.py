@@ -58,8 +58,7 @@ def measure_costs(
     context = TrainingContext(network, weights, batch_size, choices=choices)
     survey = data.survey
     count = min(batch_size, context.block, len(survey.examples))
-    mean, deviation, _ = data.normalization.arrays()
-    images = np.ascontiguousarray((survey.examples[:count] - mean) / deviation)
+    images = data.examples[:count]
     program = context.program(images, np.ascontiguousarray(survey.labels[:count]))
 
     def train() -> None:

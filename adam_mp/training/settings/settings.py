@@ -98,8 +98,8 @@ class TrainSettings:
 
     model: Any = _option(
         "mnist", "what to train", "NAME|FILE.toml|MODULE:FUNCTION",
-        "network: mnist, mnist-best, lenet, mlp, alexnet, vgg16, resnet18, resnet20, resnet34, resnet50 or "
-        "mobilenet-v2; or a TOML file; or package.module:function",
+        "network: mnist, mnist-best, lenet, mlp, alexnet, vgg16, resnet18, resnet20, resnet34, "
+        "resnet50, mobilenet-v2 or cifar-fast; or a TOML file; or package.module:function",
     )  # fmt: skip
     data: Any = _option(
         "mnist", "what to train", "DIR|SHARDS|FILE",
