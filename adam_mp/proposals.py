@@ -128,11 +128,17 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
      ("restarts",)),
     ("dropout dropoutrate droprate droppath",
      "dropout is a layer of the network, adam_mp.Dropout"),
-    ("ema mixup cutmix accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
+    ("ema accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
      "dampening autobatch sam swa compile jit",
      _NONE),
     ("labelsmooth smoothing smooth",
      ("label_smoothing",)),
+    ("mixupalpha mix mixing mixalpha",
+     ("mixup",)),
+    ("cutmixalpha",
+     ("cutmix",)),
+    ("mixupprob cutmixprob mixprob mixupswitchprob mixupmode mixupoffepoch cutmixminmax",
+     "--mixup and --cutmix take alpha; each batch is mixed, with either by equal odds if both are given"),
     ("freeze frozen freezelayers lrmult lrmults paramgroups layerwiselr discriminativelr",
      ("rates",)),
     ("classes numclasses nclasses nc labels channels inchannels numchannels",

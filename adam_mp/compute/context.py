@@ -142,13 +142,15 @@ class TrainingContext:
         raise KeyError(tensor)
 
     def program(
-        self, images: np.ndarray, labels: np.ndarray | None, training: bool = True, of_batch: bool | None = None
+        self, images: np.ndarray, labels: np.ndarray | None, training: bool = True, of_batch: bool | None = None,
+        mixed: np.ndarray | None = None,
     ) -> Program:  # fmt: skip
         """Make the program for batches in the arrays `images` [n, h, w, c] and `labels` int32 [n], such as a ring slot.
 
         Each run reads what then lies in the arrays. Without labels the program computes scores only. With `training`
         it has a backward pass, and dropout is on. `of_batch` is whether norms take the statistics of the batch, else
-        those that they know; by default they do so in training.
+        those that they know; by default they do so in training. `mixed` float64 [1]
+        is the share that each label has of its partner's (`kernels.loss`), by default 0.
         """
         count, of_batch = len(images), training if of_batch is None else of_batch
         forward: list[Call] = []
@@ -168,7 +170,8 @@ class TrainingContext:
             error = np.zeros_like(scores)
             if training:
                 error = self._arrays[Place("error", self._roots[self._scores])][:count].reshape(scores.shape)
-            forward.append((softmax_cross_entropy, (scores, labels, error, self.totals, self._smoothing * training)))
+            shares = (self._smoothing * training, np.zeros(1) if mixed is None else mixed)
+            forward.append((softmax_cross_entropy, (scores, labels, error, self.totals, *shares)))
             if training:
                 for turns, spans in reversed(self._stages(count)):
                     for start, end in spans:

@@ -11,20 +11,22 @@ from adam_mp.network.network import Network
 
 
 def gradient_error(
-    network: Network, seed: int, images: int = 3, choices: KernelChoices | None = None, probes: int = 12
-) -> float:
+    network: Network, seed: int, images: int = 3, choices: KernelChoices | None = None, probes: int = 12,
+    smoothing: float = 0.0, mixed: float = 0.0,
+) -> float:  # fmt: skip
     """Return the largest error of `probes` directional derivatives, relative to the length of the tensor's gradient.
 
     Weights, images and labels are drawn from `seed`. Each probe moves one tensor in a random direction d of length 1,
-    and compares (loss(w + s d) - loss(w - s d)) / 2s, of the mean loss, with gradient . d.
+    and compares (loss(w + s d) - loss(w - s d)) / 2s, of the mean loss, with gradient . d. `smoothing` and `mixed` are
+    how labels are smoothed and mixed (`kernels.loss`).
     """
     generator = np.random.default_rng(seed)
     layout = Layout.of(network.parameters)
     flat = generator.standard_normal(layout.size) * 0.3
     x = generator.standard_normal((images, *network.input_shape))
     labels = generator.integers(network.classes, size=images, dtype=np.int32)
-    context = TrainingContext(network, layout.views(flat), images, np.float64, choices)
-    program = context.program(x, labels)
+    context = TrainingContext(network, layout.views(flat), images, np.float64, choices, smoothing=smoothing)
+    program = context.program(x, labels, mixed=np.array([mixed]))
 
     def loss() -> float:
         program.run_forward()

@@ -55,9 +55,9 @@ class Progress:
 
     `augmented` are the pictures that a data server made. `hits` are the images that a process found in the cache,
     `decoded` those that it decoded, `bad` the samples that it could not read or decode. `decode_ns` and `augment_ns`
-    are the times of decoding and augmenting. `decoding` is one more than the number of the sample that the process
-    decodes now, or 0. `made_by` is 0 at first. With --data-from it becomes HERE when no other machine answers and the
-    data server makes its pictures itself, and ELSEWHERE when another machine makes them again.
+    are the times of decoding, and of augmenting and mixing. `decoding` is one more than the number of the sample that
+    the process decodes now, or 0. `made_by` is 0 at first. With --data-from it becomes HERE when no other machine
+    answers and the data server makes its pictures itself, and ELSEWHERE when another machine makes them again.
     """
 
     ready: int

@@ -201,6 +201,13 @@ def test_gradients_of_all_ways_back_through_a_convolution(way, block):
     assert gradient_error(build(layers), 4, images=5, choices=choices) < 1e-6
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixed", [0.3, 0.8])
+def test_gradients_of_mixed_labels(mixed, smoothing):
+    network = build([Conv(3, 2), ReLU(), MaxPool(2), Flatten(), Dense(5)])
+    assert gradient_error(network, 4, images=5, smoothing=smoothing, mixed=mixed) < 1e-6
+
+
 @pytest.mark.parametrize("flattens", [1, 2, 3])
 def test_leading_flat_layers_only_reshape_the_images(flattens):
     def scores_and_gradient(count):
@@ -250,3 +257,20 @@ def test_labels_are_smoothed_in_training_alone():
     logarithms = program.scores - np.log(np.exp(program.scores).sum(axis=1, keepdims=True))
     smoothed = -(0.6 * logarithms[:, 0] + 0.4 * logarithms.mean(axis=1)).sum()
     assert losses[0.4, True] == pytest.approx(smoothed, rel=1e-5)
+
+
+def test_each_run_reads_how_labels_are_mixed():
+    network = build([Flatten(), Dense(5)])
+    images = np.random.default_rng(0).standard_normal((4, *network.input_shape), dtype=np.float32)
+    labels, mixed = np.array([0, 1, 2, 0], np.int32), np.zeros(1)
+    context = TrainingContext(network, initial_weights(network, 1), 4)
+    program = context.program(images, labels, mixed=mixed)
+    plain = context.program(images, labels)
+    for share in (0.0, 0.25, 1.0):
+        mixed[0] = share
+        program.run_forward()
+        logarithms = program.scores - np.log(np.exp(program.scores).sum(axis=1, keepdims=True))
+        own, other = logarithms[range(4), labels], logarithms[range(4), labels[::-1]]
+        assert program.totals[0] == pytest.approx(-((1 - share) * own + share * other).sum(), rel=1e-5)
+    plain.run_forward()
+    assert plain.totals[0] == pytest.approx(-own.sum(), rel=1e-5)

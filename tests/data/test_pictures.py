@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from adam_mp.data.augmentation import parse_augmentation
+from adam_mp.data.mixing import Mixing
 from adam_mp.data.normalization import Normalization, even_background, looks_inverted
 from adam_mp.data.pictures import PictureSpec, open_pictures, picture_of
 from adam_mp.data.reading.dataset import epoch_order
@@ -26,6 +27,7 @@ from tests.data.serving.test_server import drain
 
 IMAGE = (32, 32, 3)
 BATCH = 4
+PLAIN = Mixing()
 NORMALIZATION = Normalization((100.0, 90.0, 80.0), (50.0, 60.0, 70.0), 5.0, ((9.0, 0, 0), (0, 8.0, 0), (0, 0, 7.0)))
 AUGMENTATION = parse_augmentation("reflect=0.5,crop=0.3,colour=0.1,noise=2", IMAGE)
 
@@ -35,7 +37,7 @@ def make_servers(monkeypatch):
     """Data servers in this process for the samples of a data set, in one epoch, with a cache of `cache` bytes."""
     made = []
 
-    def make(data, servers=1, cache=1 << 24, epoch=2):
+    def make(data, servers=1, cache=1 << 24, epoch=2, mixing=PLAIN):
         count = data.count
         arrays = {"labels": ("<i4", (count,)), "bad": ("|u1", (count,))}
         arrays["cache_places"] = ("<i8", (count,))
@@ -58,7 +60,7 @@ def make_servers(monkeypatch):
         monkeypatch.setattr(RunMemory, "attach", lambda handle: memory)
         monkeypatch.setattr(ImageCache, "attach", lambda *_: kept)
         spec = PictureSpec(NORMALIZATION, AUGMENTATION, 7 / 8, SourceSpec(3, (37, 37), datasets=items), kept.handle)
-        specs = [DataServerSpec(1 + number, memory.handle, BATCH, 1, spec) for number in range(servers)]
+        specs = [DataServerSpec(1 + number, memory.handle, BATCH, 1, spec, mixing=mixing) for number in range(servers)]
         return memory, [DataServer(spec) for spec in specs]
 
     yield make
@@ -114,6 +116,24 @@ def test_what_is_bad_is_marked_and_left_out(make_servers, photographs):
     memory.ledger.open(2, np.zeros(4, np.uint8))
     assert sorted(drain(memory, servers)[0]) == sorted(pictures)
     assert counters(servers)[2] == 3
+
+
+def test_the_images_of_a_batch_that_could_be_read_are_mixed_with_each_other(make_servers, photographs):
+    data = load_data(photographs, LoadOptions("32"))
+    for name in ("blue/0001.jpg", "green/0002.jpg", "red/0003.jpg"):
+        (photographs / name).write_bytes(b"")
+    plain, tags = drain(*make_servers(data))
+    mixing = Mixing(1.0, 1.0)
+    memory, servers = make_servers(data, mixing=mixing)
+    mixed, _ = drain(memory, servers)
+    assert min(tag.images for tag in tags) < 3  # the last batch has three samples, the others four
+    for tag in tags:
+        samples = memory.sample_order[tag.batch * BATCH : (tag.batch + 1) * BATCH]
+        read = [sample for sample in samples.tolist() if sample in plain]
+        expected = np.stack([plain[sample] for sample in read])
+        mixing.mix(expected, 1, 2, tag.batch)
+        for sample, picture in zip(read, expected, strict=True):
+            np.testing.assert_array_equal(mixed[sample], picture)
 
 
 def test_objects_are_served(make_servers):

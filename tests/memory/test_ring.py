@@ -30,6 +30,7 @@ class RingMachine(RuleBasedStateMachine):
         if slot is not None:
             self.made += 1
             slot.write_tag(Tag(1, self.made, count, 7))
+            slot.mixed[0] = self.made / 7
             slot.labels[:] = self.made
             slot.images[:] = self.made
             self.ring.publish()
@@ -49,6 +50,7 @@ class RingMachine(RuleBasedStateMachine):
             slot = self.ring.slots[index]
             number, count = self.model.popleft()
             assert slot.read_tag() == Tag(epoch=1, batch=number, images=count, server=7)
+            assert slot.mixed[0] == number / 7
             assert (slot.labels == number).all()
             assert (slot.images == number).all()
             self.ring.consume()

@@ -17,7 +17,8 @@ from tests.system.conftest import metrics, wait_until
 from tests.system.test_consistency import IMAGES, done, stop_in_bursts, weights
 
 RECIPE = {
-    "rates": "conv1=0.0,*.bias=2.0", "label_smoothing": 0.1, "clip_norm": 0.5, "weight_decay": 0.01,
+    "rates": "conv1=0.0,*.bias=2.0", "label_smoothing": 0.1, "mixup": 0.4, "cutmix": 1.0, "clip_norm": 0.5,
+    "weight_decay": 0.01,
     "augment": "shift=2,border=reflect,reflect=alternate,erase=0.5",
 }  # fmt: skip
 FLAGS = [part for name, value in RECIPE.items() for part in (f"--{name.replace('_', '-')}", str(value))]

@@ -1,9 +1,9 @@
 """The data server: a process that keeps the rings of workers full of batches (paper, section 3.1).
 
-It claims the next batch of the epoch in the ledger, makes the batch's pictures directly in a ring slot, and publishes
-the slot. It works ahead of the workers by as many slots as the rings have. The next epoch is opened while the workers
-still validate, so its first batches are ready when they are done. While a data server makes one batch, its threads read
-the files of the next.
+It claims the next batch of the epoch in the ledger, makes the batch's pictures directly in a ring slot, mixes them
+there if the run has mixup or CutMix (`data.mixing`), and publishes the slot. It works ahead of the workers by as many
+slots as the rings have. The next epoch is opened while the workers still validate, so its first batches are ready when
+they are done. While a data server makes one batch, its threads read the files of the next.
 
 If other machines shall make the pictures (--data-from), the data server asks them for batches instead, also one ahead,
 and makes batches itself while none of them answers.
@@ -12,11 +12,13 @@ and makes batches itself while none of them answers.
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from adam_mp.data.augmentation import picture_key
+from adam_mp.data.mixing import Mixing
 from adam_mp.data.pictures import Pictures, PictureSpec, open_pictures
 from adam_mp.memory.board import STOP
 from adam_mp.memory.ring import Ring, Tag
@@ -34,6 +36,7 @@ class DataServerSpec:
     """What a data server is told: its process number, the run's memory, and how to make batches.
 
     `remote` names the data servers on other machines that make the pictures while one answers; None: there are none.
+    `mixing` is how each batch is mixed then.
     """
 
     process: int
@@ -42,6 +45,7 @@ class DataServerSpec:
     seed: int
     pictures: PictureSpec
     remote: RemoteSource | None = None
+    mixing: Mixing = Mixing()
 
 
 class DataServer:
@@ -128,10 +132,11 @@ class DataServer:
         return self.memory.sample_order[batch * self.spec.batch_size : (batch + 1) * self.spec.batch_size]
 
     def write_batch(self, ring: Ring, epoch: int, batch: int) -> None:
-        """Make the pictures of batch number `batch` of `epoch` in the ring's next slot, and publish it."""
+        """Make the pictures of batch number `batch` of `epoch` in the ring's next slot, mix and publish them."""
         slot = ring.reserve()
         assert slot is not None, "a reserved slot stays free until it is published"
         count = self.pictures.fill(self.samples(batch), slot.images, slot.labels, picture_key(self.spec.seed, epoch))
+        slot.mixed[0] = self.mix(slot.images[:count], epoch, batch)
         slot.write_tag(Tag(epoch, batch, count, self.spec.process))
         # A run that goes back to its last good state skips all batches first, and then changes the order of samples.
         # It opens the same round again. A slot with the old pictures, published now, would be taken for the new batch
@@ -140,6 +145,14 @@ class DataServer:
             ring.publish()
         self.counters.add("augmented", count)
         self.counters.add("heartbeat", 1)
+
+    def mix(self, images: np.ndarray, epoch: int, batch: int) -> float:
+        """Mix the pictures of a batch in place; return the share that each has of its partner's (`data.mixing`)."""
+        began = time.perf_counter_ns()
+        mixed = self.spec.mixing.mix(images, self.spec.seed, epoch, batch)
+        if self.spec.mixing and self.spec.remote is None:  # else the pictures' own time is counted elsewhere
+            self.counters.add("augment_ns", time.perf_counter_ns() - began)
+        return mixed
 
 
 def _tell(text: str) -> None:

@@ -177,6 +177,7 @@ def make_specs(
             seed=settings.seed,
             pictures=pictures,
             remote=remote,
+            mixing=plan.mixing,
         )
         for number in range(plan.split.data_servers)
     ]

@@ -13,6 +13,7 @@ from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
 from adam_mp.compute.shares import Shares, shares_of
+from adam_mp.data.mixing import Mixing
 from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
@@ -121,6 +122,11 @@ class RunPlan:
         return parse_consistency(self.settings.consistency)
 
     @property
+    def mixing(self) -> Mixing:
+        """How the images of a batch are mixed."""
+        return _mixing(self.settings)
+
+    @property
     def is_replica(self) -> bool:
         """Whether this run is a replica, whose weights are exchanged with parameter servers."""
         return self.settings.join is not None or self.settings.servers is not None
@@ -194,6 +200,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
     _check_network(settings, network, optimizer, len(division.training))
+    mixing = _mixing(settings)
+    mixing.check(min(settings.batch_size, len(division.training)), dataset.image_shape)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
         LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)), division,
@@ -205,7 +213,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     timeless = parse_consistency(settings.consistency).timeless
     choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
     weights = initial_weights(network, settings.seed, data.examples)
-    costs = measure_costs(network, weights, data, settings.batch_size, choices)
+    costs = measure_costs(network, weights, data, settings.batch_size, choices, mixing)
     split = _split(settings, cores, costs, data.source is not None)
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,
@@ -256,6 +264,11 @@ def optimizer_of(settings: TrainSettings) -> Optimizer:
 def _shares(settings: TrainSettings, network: Network) -> Shares:
     """Return the shares that the settings give the tensors of a network; raises SettingsError."""
     return shares_of(network.parameters, settings.decay_all, parse_rates(settings.rates))
+
+
+def _mixing(settings: TrainSettings) -> Mixing:
+    """Return how a run with these settings mixes the images of a batch."""
+    return Mixing(settings.mixup, settings.cutmix)
 
 
 def _check_before_reading(settings: TrainSettings) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
+from adam_mp.data.mixing import Mixing
 from adam_mp.data.pictures import PictureWarp
 from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.data.reading.samples import Samples
@@ -27,7 +28,8 @@ _FEW_PICTURES = 4
 class Costs:
     """Seconds that one core takes to train, augment and decode an image, and the bytes of a worker's training context.
 
-    `cached` is the share of the images that the cache can hold, `ready` the share that the survey has put into it.
+    Augmenting includes mixing. `cached` is the share of the images that the cache can hold, `ready` the share that the
+    survey has put into it.
     """
 
     train_seconds: float
@@ -52,9 +54,10 @@ class Split:
 
 
 def measure_costs(
-    network: Network, weights: Mapping[str, np.ndarray], data: DataPlan, batch_size: int, choices: KernelChoices
-) -> Costs:
-    """Train and augment a few of the survey's images, without changing `weights`, and time it."""
+    network: Network, weights: Mapping[str, np.ndarray], data: DataPlan, batch_size: int, choices: KernelChoices,
+    mixing: Mixing,
+) -> Costs:  # fmt: skip
+    """Train, augment and mix a few of the survey's images, without changing `weights`, and time it."""
     context = TrainingContext(network, weights, batch_size, choices=choices)
     survey = data.survey
     count = min(batch_size, context.block, len(survey.examples))
@@ -66,11 +69,12 @@ def measure_costs(
         program.run_backward()
 
     train_seconds = _best_time(train) / count
+    mix_seconds = _best_time(lambda: mixing.mix(images, 0, 0, 0)) / count if mixing else 0.0
     if data.source is None:
-        return Costs(train_seconds, _warp_seconds(data, count), context.nbytes)
+        return Costs(train_seconds, _warp_seconds(data, count) + mix_seconds, context.nbytes)
     cached = data.cache_bytes / max(1.0, data.dataset.count * survey.stored_pixels * data.source.channels)
     return Costs(
-        train_seconds, _picture_seconds(data), context.nbytes, survey.decode_seconds, min(1.0, cached),
+        train_seconds, _picture_seconds(data) + mix_seconds, context.nbytes, survey.decode_seconds, min(1.0, cached),
         len(survey.kept) / len(data.training),
     )  # fmt: skip
 

@@ -41,7 +41,10 @@ _JOINING = 60.0  # seconds to wait for the run: parameter servers and replicas m
 _TELLING = 1.0  # seconds to wait for an answer when a replica has died
 # Settings that must be the same in all replicas of a run, beside those in RunFacts: they decide what an update means.
 _READING = ("ignore_orientation", "white")  # the same images become other pictures by them
-_AGREED = ("optimizer", "lr", *CONSTANTS, "decay_all", "rates", "label_smoothing", "clip_norm", "seed", "validation")
+_AGREED = (
+    "optimizer", "lr", *CONSTANTS, "decay_all", "rates", "label_smoothing", "mixup", "cutmix", "clip_norm", "seed",
+    "validation",
+)  # fmt: skip
 
 
 @dataclasses.dataclass

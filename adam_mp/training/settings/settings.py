@@ -160,6 +160,13 @@ class TrainSettings:
         0.0, "how to train", "FRACTION",
         "share of each label that all classes have in equal parts, such as 0.1; in training alone",
     )  # fmt: skip
+    mixup: float = _option(
+        0.0, "how to train", "ALPHA", "blend the images of a batch and their labels, by shares of Beta(ALPHA, ALPHA)"
+    )
+    cutmix: float = _option(
+        0.0, "how to train", "ALPHA", "exchange rectangles of such shares between images, and labels by as much; a "
+        "batch has one of --mixup and --cutmix",
+    )  # fmt: skip
     optimizer: str = _option("sgd", "how to train", "NAME|FORMULA", _optimizer_help)
     consistency: str = _option(
         "async", "how to train", "MODE",
@@ -288,6 +295,8 @@ class TrainSettings:
         _number("weight_decay", self.weight_decay, 0, 1)
         _number("clip_norm", self.clip_norm, 0, 1e9)
         _number("label_smoothing", self.label_smoothing, 0, 1, upper_excluded=True)
+        for name in ("mixup", "cutmix"):
+            _number(name, getattr(self, name), 0, 1e3)
         if self.white is not None:
             _number("white", self.white, 0, 65535, lower_excluded=True)
         _number("quorum", self.quorum, 0, 1, lower_excluded=True)

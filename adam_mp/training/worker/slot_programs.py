@@ -44,5 +44,5 @@ class SlotPrograms:
     def _make(self, batch: WaitingBatch) -> SlotProgram:
         slot, count = batch.ring.slots[batch.slot], batch.tag.images
         images = slot.images[:count]
-        program = self._context.program(images, slot.labels[:count])
+        program = self._context.program(images, slot.labels[:count], mixed=slot.mixed)
         return SlotProgram(program, [self._context.factors(name, images) for name in self._names])

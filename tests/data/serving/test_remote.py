@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from adam_mp.cli.serve_data import run as serve_data
 from adam_mp.data.augmentation import PRESETS, parse_augmentation
+from adam_mp.data.mixing import Mixing
 from adam_mp.data.pictures import PictureSpec, open_pictures
 from adam_mp.data.reading.dataset import epoch_order
 from adam_mp.data.reading.faults import Fault
@@ -160,7 +161,7 @@ def test_a_data_server_process_fills_its_rings_from_remote(make_side, monkeypatc
             here.memory.arrays["labels"][...] = there.memory.arrays["labels"][...] = np.arange(COUNT)
             monkeypatch.setattr(RunMemory, "attach", lambda handle, here=here: here.memory)
             source = source_of(here, address) if far else None
-            server = DataServer(DataServerSpec(1, here.memory.handle, 4, 1, SPEC, source))
+            server = DataServer(DataServerSpec(1, here.memory.handle, 4, 1, SPEC, source, Mixing(1.0, 1.0)))
             made.append(drain(here.memory, [server]))
             if far:
                 server.pictures.close()

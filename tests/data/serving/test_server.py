@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from adam_mp.data.augmentation import PRESETS
+from adam_mp.data.mixing import Mixing
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.reading.dataset import epoch_order
@@ -14,6 +17,7 @@ from adam_mp.memory.ring import NO_PRODUCER, RingShape
 from adam_mp.memory.run_memory import RunMemory, RunShape
 
 COUNT, BATCH = 22, 4
+PLAIN = Mixing()
 NORMALIZATION = Normalization((10.0,), (5.0,), 0.0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 9, 9, 1), dtype=np.uint8)
 
@@ -23,7 +27,7 @@ def make_servers(monkeypatch):
     """Data servers in this process, on one memory, for two workers."""
     made = []
 
-    def make(servers, epoch=3):
+    def make(servers, epoch=3, mixing=PLAIN):
         arrays = {"images": ("|u1", IMAGES.shape), "labels": ("<i4", (COUNT,))}
         shape = RunShape(2, servers, 6, 0, COUNT, RingShape(8, BATCH, (9, 9, 1)), arrays)
         memory = RunMemory.create(shape)
@@ -34,7 +38,7 @@ def make_servers(monkeypatch):
         made.append(memory)
         monkeypatch.setattr(RunMemory, "attach", lambda handle: memory)
         pictures = PictureSpec(NORMALIZATION, PRESETS["mnist"])
-        specs = [DataServerSpec(2 + n, memory.handle, BATCH, 1, pictures) for n in range(servers)]
+        specs = [DataServerSpec(2 + n, memory.handle, BATCH, 1, pictures, mixing=mixing) for n in range(servers)]
         return memory, [DataServer(spec) for spec in specs]
 
     yield make
@@ -67,6 +71,50 @@ def test_the_same_pictures_come_from_any_number_of_servers(make_servers):
     for label, picture in pictures.items():
         np.testing.assert_array_equal(picture, others[label])
     assert any((picture != later[label]).any() for label, picture in pictures.items())
+
+
+def batches(memory, servers):
+    """Let the servers make all batches; return batch -> (pictures, labels, share of the partner)."""
+    made = {}
+    while sum(server.fill_rings() for server in servers):
+        for ring in memory.rings:
+            while (index := ring.peek()) is not None:
+                slot = ring.slots[index]
+                tag = slot.read_tag()
+                made[tag.batch] = (
+                    slot.images[: tag.images].copy(), slot.labels[: tag.images].copy(), float(slot.mixed[0])
+                )  # fmt: skip
+                ring.consume()
+    return made
+
+
+@pytest.mark.parametrize("mixing", [Mixing(mixup=1.0), Mixing(cutmix=1.0), Mixing(1.0, 1.0)])
+def test_the_same_mixed_batches_come_from_any_number_of_servers(make_servers, mixing):
+    plain = batches(*make_servers(1))
+    memory, servers = make_servers(1, mixing=mixing)
+    mixed = batches(memory, servers)
+    assert servers[0].counters.read().augment_ns > 0
+    others = batches(*make_servers(3, mixing=mixing))
+    memory.ledger.open(3, np.zeros(6, np.uint8))
+    again = batches(memory, servers)  # as after a death: into slots that have mixed pictures of the same batches
+    assert sorted(mixed) == sorted(others) == sorted(again) == list(range(6))
+    for number, (images, labels, share) in plain.items():
+        expected = images.copy()
+        assert share == 0
+        assert mixing.mix(expected, 1, 3, number) == mixed[number][2]
+        for found, found_labels, found_share in (mixed[number], others[number], again[number]):
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(found_labels, labels)
+            assert found_share == mixed[number][2]
+    assert len({share for *_, share in mixed.values()}) > 3
+
+
+def test_a_slot_that_had_a_mixed_batch_says_so_no_more(make_servers):
+    memory, (mixer,) = make_servers(1, mixing=Mixing(mixup=1.0))
+    assert all(share > 0 for *_, share in batches(memory, [mixer]).values())
+    plain = DataServer(dataclasses.replace(mixer.spec, mixing=PLAIN))
+    memory.ledger.open(3, np.zeros(6, np.uint8))
+    assert not any(share for *_, share in batches(memory, [plain]).values())
 
 
 def test_a_full_ring_is_left_alone_and_an_orphaned_one_too(make_servers):

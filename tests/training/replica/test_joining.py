@@ -30,6 +30,8 @@ def test_replicas_update_alike():
         ("decay_all", True),
         ("rates", "dense1.bias=0.5"),
         ("label_smoothing", 0.1),
+        ("mixup", 0.2),
+        ("cutmix", 1.0),
         ("clip_norm", 2.0),
     ):
         assert usual.difference(facts(**{name: value})).startswith(f"{name} {value!r}, the run has ")

@@ -36,6 +36,8 @@ from adam_mp.training.settings.settings import (
         ("weight_decay", [-1, 2]),
         ("clip_norm", [-1, math.inf, "1"]),
         ("label_smoothing", [-0.1, 1, "some"]),
+        ("mixup", [-0.1, math.nan, math.inf, 1e4, "0.2", True]),
+        ("cutmix", [-1, math.nan, math.inf, "some"]),
         ("decay_all", [1, "yes", None]),
         ("quorum", [0, 1.1]),
         ("target_accuracy", [0, 1.1, "all"]),

@@ -11,6 +11,7 @@ from adam_mp.compute.choice import likely_choices
 from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.compute.shares import shares_of
 from adam_mp.data.augmentation import Augmentation
+from adam_mp.data.mixing import Mixing
 from adam_mp.data.normalization import Normalization
 from adam_mp.data.pictures import PictureSpec
 from adam_mp.data.serving.server import DataServer, DataServerSpec
@@ -26,6 +27,7 @@ from adam_mp.training.worker.worker import Worker, WorkerSpec
 COUNT, BATCH, SLOTS, EPOCH, RATE = 22, 4, 8, 3, 0.1
 BATCHES = -(-COUNT // BATCH)
 IMAGE = (5, 5, 1)
+PLAIN = Mixing()
 NETWORK = Network.build([Flatten(), Dense(8), ReLU(), Dense(), Softmax()], IMAGE, 3)
 PICTURES = PictureSpec(Normalization((100.0,), (50.0,), 0.0), Augmentation())
 
@@ -64,7 +66,8 @@ class World:
 def make_world(monkeypatch):
     made = []
 
-    def make(workers=1, rule="sgd", in_steps=False, bound=None, weight_decay=0.01, decay_all=False, rates=(), **more):
+    def make(workers=1, rule="sgd", in_steps=False, bound=None, weight_decay=0.01, decay_all=False, rates=(),
+             mixing=PLAIN, **more):  # fmt: skip
         arrays = {
             "images": ("|u1", (COUNT, *IMAGE)), "labels": ("<i4", (COUNT,)), "validation": ("<i8", (10,)),
             "test": ("<i8", (COUNT,)),
@@ -100,7 +103,7 @@ def make_world(monkeypatch):
             )
             for number in range(workers)
         ]  # fmt: skip
-        server = DataServer(DataServerSpec(workers, memory.handle, BATCH, 1, PICTURES))
+        server = DataServer(DataServerSpec(workers, memory.handle, BATCH, 1, PICTURES, mixing=mixing))
         return World(memory, store, server, [Worker(spec) for spec in specs])
 
     yield make

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from adam_mp.compute.context import TrainingContext
+from adam_mp.data.mixing import Mixing
+from adam_mp.memory.ledger import LEASED
 from adam_mp.training.settings.schedule import share_of_rate
 from adam_mp.training.worker.step import Outcome
 from tests.training.worker.conftest import BATCHES, EPOCH, NETWORK, RATE
@@ -15,10 +17,12 @@ def descend(world, weights, batch, weight_decay, decay_all=False, smoothing=0.0)
     """Plain descent on a batch, in double precision; without `decay_all`, biases are not decayed."""
     images, labels = world.pictures
     numbers = world.numbers(batch)
+    images, labels = images[numbers], labels[numbers]
+    mixed = world.server.spec.mixing.mix(images, 1, EPOCH, batch)
     layout = world.store.layout
     flat = weights.astype(np.float64)
     context = TrainingContext(NETWORK, layout.views(flat), len(numbers), np.float64, smoothing=smoothing)
-    program = context.program(images[numbers].astype(np.float64), labels[numbers])
+    program = context.program(images.astype(np.float64), labels, mixed=np.array([mixed]))
     program.run_forward()
     program.run_backward()
     rate = RATE * share_of_rate(program.totals[0] / len(numbers), NETWORK.classes)
@@ -66,6 +70,37 @@ def test_a_worker_trains_on_smoothed_labels(make_world):
     world.server.fill_rings()
     expected = descend(world, world.store.weights, worker.step.take().tag.batch, 0.0, smoothing=0.3)
     assert worker.train_batch() is Outcome.DONE
+    np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("mixing", [Mixing(mixup=1.0), Mixing(cutmix=1.0)])
+def test_a_worker_trains_on_mixed_images_and_labels(make_world, mixing):
+    world = make_world(weight_decay=0.0, label_smoothing=0.1, mixing=mixing)
+    (worker,) = world.workers
+    expected = world.store.weights.astype(np.float64)
+    while world.server.fill_rings():
+        pass
+    for _ in range(BATCHES):
+        expected = descend(world, expected, worker.step.take().tag.batch, 0.0, smoothing=0.1)
+        assert worker.train_batch() is Outcome.DONE
+        np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_of_a_dead_worker_is_mixed_once(make_world):
+    world = make_world(weight_decay=0.0, mixing=Mixing(mixup=1.0))
+    (worker,) = world.workers
+    ledger, ring = world.memory.ledger, world.memory.rings[0]
+    world.server.fill_rings()
+    tag = worker.step.take().tag
+    expected = descend(world, world.store.weights.astype(np.float64), tag.batch, 0.0)
+    before = ring.slots[ring.peek()].images.copy()
+    assert ledger.lease(tag.epoch, tag.batch, tag.server, worker.spec.process)
+    worker.programs.of(worker.step.take()).program.run_forward()
+    # It dies: its batch is freed, and the data server claims it again.
+    assert ledger.take_back(LEASED, worker.spec.process) == 1
+    assert world.server.take_batch(EPOCH, 0) == tag.batch
+    np.testing.assert_array_equal(ring.slots[ring.peek()].images, before)
+    assert worker.train_batch() is Outcome.DONE  # from the old slot, which has what the data server would make again
     np.testing.assert_allclose(world.store.weights, expected, rtol=1e-4, atol=1e-6)
 
 
