@@ -72,3 +72,15 @@ def test_a_recipe_ends_with_the_same_bits_though_processes_die_and_the_run_is_re
 def test_a_recipe_in_other_modes(here, command, tmp_path, mode):
     done(here(*command("run", "--cores", "2", "--epochs", "2", *mode)), 2 * IMAGES)
     assert frozen_and_others(tmp_path / "run") == (True, True)
+
+
+def test_mixed_batches_are_the_same_from_any_number_of_data_servers(here, small_data, tmp_path):
+    mode = ("--consistency", "deterministic", "--cores", "2", "--epochs", "2", "--mixup", "1", "--cutmix", "1")
+    for number in ("1", "3"):
+        folder = str(tmp_path / number)
+        run = here("train", "--data", str(small_data), "--model", "lenet", "--json", "--run-dir", folder, *mode,
+                   "--data-servers", number)  # fmt: skip
+        done(run, 2 * IMAGES)
+    assert np.array_equal(weights(tmp_path / "1"), weights(tmp_path / "3"))
+    for epoch in metrics(tmp_path / "1"):  # the labels of training alone are mixed
+        assert epoch["loss"] > 1.2 * epoch["validation_loss"]

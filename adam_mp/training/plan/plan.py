@@ -197,11 +197,11 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         settings = dataclasses.replace(settings, lr=default_rate(settings.optimizer, network.scores_means))
     _check_rate(settings, len(division.training))
     _shares(settings, network)  # only for its SettingsError, before kernels are compiled
+    mixing = _mixing(settings)
+    mixing.check(min(settings.batch_size, len(division.training)), dataset.image_shape)
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
     _check_network(settings, network, optimizer, len(division.training))
-    mixing = _mixing(settings)
-    mixing.check(min(settings.batch_size, len(division.training)), dataset.image_shape)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
         LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)), division,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from adam_mp import BatchNorm, Conv, Dense, GlobalAveragePool, Softmax
@@ -38,6 +39,12 @@ def make(**settings):
         ({"lr": "1 / 0"}, SettingsError, "fails: division by zero"),
         ({"lr": "epoch / (epoch - 2)"}, SettingsError, r"in epoch 1 \(from 0\) is -1"),
         ({"data": "nowhere"}, DataError, "does not exist"),
+        ({"mixup": 0.2, "batch_size": 1}, SettingsError, "mixup mixes the images of a batch .* has one image"),
+        (
+            {"cutmix": 1.0, "data": (np.zeros((50, 7), np.float32), np.arange(50) % 2), "model": [Dense(), Softmax()]},
+            SettingsError,
+            "the data are rows of 7 features",
+        ),
         ({"model": "lenett"}, NetworkError, "did you mean 'lenet'"),
         ({"key_file": "key"}, SettingsError, "give servers=N, join=HOST:PORT or data_from=HOST:PORT too"),
     ],
