@@ -18,6 +18,7 @@ from adam_mp.memory.run_memory import RunMemory, RunShape
 
 COUNT, BATCH = 22, 4
 PLAIN = Mixing()
+ROUNDS = 3  # of the epoch, until every slot of the rings was used
 NORMALIZATION = Normalization((10.0,), (5.0,), 0.0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 9, 9, 1), dtype=np.uint8)
 
@@ -95,8 +96,9 @@ def test_the_same_mixed_batches_come_from_any_number_of_servers(make_servers, mi
     mixed = batches(memory, servers)
     assert servers[0].counters.read().augment_ns > 0
     others = batches(*make_servers(3, mixing=mixing))
-    memory.ledger.open(3, np.zeros(6, np.uint8))
-    again = batches(memory, servers)  # as after a death: into slots that have mixed pictures of the same batches
+    for _ in range(ROUNDS):  # as after a death: in the end into slots that have mixed pictures already
+        memory.ledger.open(3, np.zeros(6, np.uint8))
+        again = batches(memory, servers)
     assert sorted(mixed) == sorted(others) == sorted(again) == list(range(6))
     for number, (images, labels, share) in plain.items():
         expected = images.copy()
@@ -111,7 +113,10 @@ def test_the_same_mixed_batches_come_from_any_number_of_servers(make_servers, mi
 
 def test_a_slot_that_had_a_mixed_batch_says_so_no_more(make_servers):
     memory, (mixer,) = make_servers(1, mixing=Mixing(mixup=1.0))
-    assert all(share > 0 for *_, share in batches(memory, [mixer]).values())
+    for _ in range(ROUNDS):
+        memory.ledger.open(3, np.zeros(6, np.uint8))
+        assert all(share > 0 for *_, share in batches(memory, [mixer]).values())
+    assert all(slot.mixed[0] > 0 for ring in memory.rings for slot in ring.slots)
     plain = DataServer(dataclasses.replace(mixer.spec, mixing=PLAIN))
     memory.ledger.open(3, np.zeros(6, np.uint8))
     assert not any(share for *_, share in batches(memory, [plain]).values())
