@@ -27,7 +27,7 @@ from adam_mp.network.layers import Conv
 from adam_mp.network.network import Network
 
 _FILE = "choices.json"
-_MOST_IMAGES = 64
+_MOST_IMAGES, _LEAST_PIXELS = 64, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +54,12 @@ def likely_choices(network: Network) -> KernelChoices:
     """Return choices by shapes alone: the likely faster ways, and a block that fits the L2 cache.
 
     The largest layer's input, output and error for the images of a block fill three quarters of the L2 cache at most.
+    But a convolution whose weights do not fit into that cache reads them anew for each block: such a block has so many
+    images that the convolution has at least 32 pixels to compute.
     """
     from adam_mp.compute.conv_backward import ways_back
 
-    bytes_per_image, ways = 1, {}
+    bytes_per_image, least, ways = 1, 1, {}
     for group in fuse(network):
         layer: Any = group.layers[0]
         if not isinstance(layer, Conv):
@@ -66,7 +68,9 @@ def likely_choices(network: Network) -> KernelChoices:
         if layer.groups == 1:
             ways[group.name] = ways_back(layer, group.wanted[0])[0]
         bytes_per_image = max(bytes_per_image, 4 * (math.prod(before) + 2 * math.prod(after)))
-    return KernelChoices(max(1, min(_MOST_IMAGES, l2_bytes() * 3 // 4 // bytes_per_image)), ways)
+        if 4 * math.prod(layer.parameters(before)["weight"]) > l2_bytes():
+            least = max(least, math.ceil(_LEAST_PIXELS / math.prod(after[:2])))
+    return KernelChoices(max(least, min(_MOST_IMAGES, l2_bytes() * 3 // 4 // bytes_per_image)), ways)
 
 
 def convolutions(network: Network) -> list[Group]:

@@ -8,6 +8,7 @@ from adam_mp import Concat, Conv, Dense, Flatten, GlobalAveragePool, Network, No
 from adam_mp.compute import choice, measurement
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.kernels import compilation
+from adam_mp.network.layers import AveragePool
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,22 @@ def test_choices_are_measured_once(monkeypatch):
     for other in ((network(4), 8), (network(), 9)):
         with pytest.raises(TypeError):
             measurement.choose_kernels(*other)
+
+
+@pytest.mark.parametrize(
+    ("filters", "side", "cache", "block"),
+    [
+        (256, 4, 2 << 20, 2),  # 2.25 MB of weights are read for 32 pixels at least
+        (256, 1, 2 << 20, 32),
+        (256, 1, 4 << 20, 1),  # they stay in the cache
+        (256, 8, 2 << 20, 1),  # one image has enough
+        (128, 1, 2 << 20, 1),
+    ],
+)
+def test_a_block_has_pixels_enough_for_weights_that_no_cache_holds(monkeypatch, filters, side, cache, block):
+    monkeypatch.setattr(choice, "l2_bytes", lambda: cache)
+    layers = [Conv(256, 1), ReLU(), AveragePool(64 // side), Conv(filters, 3, padding=1), Flatten(), Dense(), Softmax()]
+    assert choice.likely_choices(Network.build(layers, (64, 64, 3), 3)).block == block
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"KEY": 3}', '{"KEY": {"block": 4}}'])
