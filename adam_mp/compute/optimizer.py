@@ -41,6 +41,11 @@ class Optimizer:
     statements: tuple[tuple[str, str], ...] = ()
 
     @property
+    def own_states(self) -> tuple[str, ...]:
+        """The states of which each worker of an asynchronous run has one of its own; all share those of a formula."""
+        return () if self.statements else RULES[self.name].own
+
+    @property
     def is_plain_descent(self) -> bool:
         """Whether an update is `w -= lr * (g + weight_decay * w)`, which a dense layer's backward pass can do."""
         return self.name == "sgd"

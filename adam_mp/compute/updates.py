@@ -13,9 +13,9 @@ from adam_mp.memory.store import ParameterStore
 
 def bind_updates(
     optimizer: Optimizer, store: ParameterStore, context: TrainingContext, numbers: np.ndarray, shares: Shares,
-    clip: Clip | None = None,
+    clip: Clip | None = None, worker: int = 0,
 ) -> list[Update]:  # fmt: skip
-    """Return functions that apply the context's gradient to the store, each tensor's with its shares.
+    """Return functions by which `worker` applies the context's gradient to the store, each tensor's with its shares.
 
     `numbers` is the array of the optimizer's `UpdateNumbers`. With plain gradient descent, dense layers update their
     weights in the backward pass itself, unless these have a rate of their own. The functions then update only the flat
@@ -24,7 +24,7 @@ def bind_updates(
     """
     stretches = stretches_of(store.layout, shares)
     if clip is not None or not optimizer.is_plain_descent:
-        update = optimizer.bind(store.weights, context.gradient, store.states, numbers, stretches)
+        update = optimizer.bind(store.weights, context.gradient, store.states_of(worker), numbers, stretches)
         return [update] if clip is None else [clip, update]
     done = set(context.update_directly(numbers, of_own_rate(shares)))
     updates, start = [], 0

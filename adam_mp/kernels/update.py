@@ -172,6 +172,9 @@ class Rule(NamedTuple):
     A number's value is the setting of its name; `step` is the number of the update, from 1. `rate` is the default
     learning rate, before the schedule changes it; `rate_of_means` that of networks whose scores are those of means
     behind norms (`Network.scores_means`), 0 if it is the same. `flags` are the kernel's arguments after the numbers.
+    `own` are the states of which each worker of an asynchronous run has one of its own: the velocities of momentum,
+    since each worker's is then an even mean of gradients of one age (Hakimi et al. 2019, "Taming Momentum in a
+    Distributed Asynchronous Environment").
     """
 
     kernel: Any
@@ -180,14 +183,15 @@ class Rule(NamedTuple):
     rate: float
     rate_of_means: float = 0.0
     flags: tuple[bool, ...] = ()
+    own: tuple[str, ...] = ()
 
 
 _ADAM_STATES, _ADAM_NUMBERS = ("m", "s"), ("beta1", "beta2", "epsilon", "step")
 
 RULES = {
     "sgd": Rule(sgd, (), (), 0.07, 0.5),
-    "momentum": Rule(momentum, ("v",), ("momentum",), 0.007, 0.05),
-    "nesterov": Rule(nesterov, ("v",), ("momentum",), 0.007, 0.05),
+    "momentum": Rule(momentum, ("v",), ("momentum",), 0.007, 0.05, own=("v",)),
+    "nesterov": Rule(nesterov, ("v",), ("momentum",), 0.007, 0.05, own=("v",)),
     "adagrad": Rule(adagrad, ("s",), ("epsilon",), 0.01),
     "rmsprop": Rule(rmsprop, ("s",), ("beta2", "epsilon"), 0.001),
     "adam": Rule(adam, _ADAM_STATES, _ADAM_NUMBERS, 0.001, flags=(False,)),

@@ -111,7 +111,7 @@ def run_training(
         if folder.trouble is not None:
             tell(Notice(folder.trouble))
         try:
-            folder.check_space(plan.store_bytes * _CHECKPOINTS_ON_DISK)
+            folder.check_space(plan.checkpoint_bytes * _CHECKPOINTS_ON_DISK)
             with Interruption() as interruption:
                 result = _run_with_others(plan, folder, interruption, tell)
             tell(RunEnded(result))

@@ -134,6 +134,14 @@ def test_betas_and_epsilon_are_those_that_are_given(formula, name):
     np.testing.assert_allclose(ends[0], ends[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [("sgd", ()), ("momentum", ("v",)), ("nesterov", ("v",)), ("adam", ()), ("v = 0.9 * v + g; w - lr * v", ())],
+)
+def test_velocities_are_the_workers_own(text, own):
+    assert make_optimizer(text, CONSTANTS).own_states == own
+
+
 @pytest.mark.parametrize("formula", ["w - lr * (g + weight_decay * w)", "v = momentum * v + g; w - lr * v - 0.1"])
 def test_a_formula_takes_each_stretchs_rate_and_leaves_out_the_frozen(formula):
     """It says itself what is decayed: the shares of the weight decay do not count."""

@@ -27,6 +27,42 @@ def test_weights_and_states_are_apart():
     store.close()
 
 
+def test_each_worker_has_a_velocity_of_its_own_and_all_together_keep_their_sum():
+    store = ParameterStore.create(LAYOUT, ("v", "s", "u"), None, ("v", "u"), 3)
+    assert store.statistics().states == 7
+    other = ParameterStore.attach(store.handle)  # as a worker does
+    for worker in range(3):
+        states = store.states_of(worker)
+        assert list(states) == ["v", "s", "u"]
+        states["v"][:], states["u"][:] = 1 + worker, 10 * (1 + worker)
+        assert other.states_of(worker)["v"].tolist() == states["v"].tolist()
+        assert other.states_of(worker)["s"] is other.states["s"]
+    assert store.states["v"] is store.states_of(0)["v"]
+    total = store.states["v"].copy()
+    store.add_own("v", total)
+    store.add_own("s", total)  # all share it, so nothing is added
+    assert (total == 6).all()
+    store.states["s"][:] = 12
+    store.states["v"][:] = total
+    store.share_out()
+    assert all((store.states_of(worker)["v"] == 2).all() for worker in range(3))
+    assert all(np.ptp(store.states_of(worker)["u"]) == 0 for worker in range(3))
+    assert (store.states["s"] == 12).all()
+    store.close()
+
+
+def test_one_worker_has_all_states():
+    store = ParameterStore.create(LAYOUT, ("v",), None, ("v",), 1)
+    values = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
+    store.states["v"][:] = values
+    store.share_out()
+    total = store.states["v"].copy()
+    store.add_own("v", total)
+    assert total.tobytes() == values.tobytes()
+    assert store.statistics().states == 1
+    store.close()
+
+
 def test_no_update_of_any_process_goes_uncounted():
     store = ParameterStore.create(LAYOUT, ())
     descriptor = store.handle.arena.segment.descriptor

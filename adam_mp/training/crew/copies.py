@@ -14,7 +14,11 @@ from adam_mp.training.plan.plan import RunPlan
 
 
 def spaces_of(store: ParameterStore) -> Spaces:
-    """Return the store's own arrays, by the names that a checkpoint gives them."""
+    """Return the store's own arrays, by the names that a checkpoint gives them.
+
+    Of states that each worker has for itself they are those of worker 0, where a checkpoint has the sum of all. Who
+    fills the arrays from a checkpoint then calls `ParameterStore.share_out`.
+    """
     return {"weights": store.weights, **store.states}
 
 
@@ -25,10 +29,13 @@ def take_checkpoint(
 
     `place` are the arrays of an earlier copy, to be written over; if None, new arrays are made.
     """
+    spaces = _copy(spaces_of(store), place)
+    for name in store.own_names:
+        store.add_own(name, spaces[name])
     return Checkpoint(
         network=plan.network,
         normalization=plan.data.normalization,
-        spaces=_copy(spaces_of(store), place),
+        spaces=spaces,
         ledger=states,
         epoch=epoch,
         updates=store.read_step(),
@@ -41,6 +48,7 @@ def restore(store: ParameterStore, checkpoint: Checkpoint, updates: int) -> None
     """Copy weights and optimizer state of a checkpoint into the store, and set the store's count of updates."""
     for name, space in spaces_of(store).items():
         space[...] = checkpoint.spaces[name]
+    store.share_out()
     store.set_updates(updates)
 
 

@@ -94,7 +94,9 @@ def prepare_memory(
     with contextlib.ExitStack() as made:
         memory = RunMemory.create(shape, folder)
         made.callback(memory.close)
-        store = ParameterStore.create(plan.layout, plan.optimizer.states, folder)
+        store = ParameterStore.create(
+            plan.layout, plan.optimizer.states, folder, plan.optimizer.own_states, plan.owners
+        )
         made.callback(store.close)
         plan.data.fill(memory.arrays)
         fill_calibration(memory.arrays, plan.network, plan.data.training, plan.weights)
@@ -120,6 +122,7 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
     """Put the weights and optimizer state that the run begins with straight into the store."""
     if plan.resumed is not None:
         plan.resumed.read_into(spaces_of(store))
+        store.share_out()
         store.set_updates(_updates_so_far(plan, plan.resumed))
     elif plan.weights is not None:
         store.load(plan.weights)

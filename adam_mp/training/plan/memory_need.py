@@ -81,9 +81,11 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
     rings = sum(size for name, size in sizes.items() if name.startswith("ring"))
     data = sum(sizes[name] for name in plan.run_shape.arrays)
     shared = {
-        "weights and optimizer state": plan.store_bytes, "the data set": data, "rings": rings,
-        "ledgers": sum(sizes.values()) - rings - data,
+        "weights and optimizer state": plan.checkpoint_bytes - plan.own_bytes // plan.owners, "the data set": data,
+        "rings": rings, "ledgers": sum(sizes.values()) - rings - data,
     }  # fmt: skip
+    if plan.own_bytes:
+        shared["velocities of the workers"] = plan.own_bytes
     if plan.consistency.in_steps:
         shared["gradients of a step"] = step_shape(plan).bytes
     if plan.is_replica:
@@ -104,7 +106,7 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
     kept = 0
     if keeps:
         # COPIES of checkpoints and of models, less one: a single thread writes, so only one kind has a copy in writing.
-        copies, model = COPIES * plan.store_bytes, (COPIES - 1) * 4 * plan.layout.size
+        copies, model = COPIES * plan.checkpoint_bytes, (COPIES - 1) * 4 * plan.layout.size
         private.update({f"{COPIES} copies of a checkpoint": copies, "the best model": model})
         kept = copies + model
     return MemoryNeed(shared, private, kept)

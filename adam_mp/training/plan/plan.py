@@ -22,6 +22,7 @@ from adam_mp.memory.layout import Layout
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunShape
 from adam_mp.memory.segment import check_space
+from adam_mp.memory.store import store_spaces
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
@@ -56,7 +57,7 @@ _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer
 _MOST_SLOTS = 16
 _BATCH_LIMIT = 1 << 20
 _RECEIVED = 8  # workers for which one data server receives batches from other machines
-_STORES_FREE = 5  # times the store's bytes that the survey's cache leaves free: the store, its copies, gradients
+_STORES_FREE = 5  # times weights and optimizer state that the survey leaves free: the store, its copies, gradients
 _SERVED = 8  # workers for which one data server augments images that are in memory
 
 
@@ -146,9 +147,24 @@ class RunPlan:
         )  # fmt: skip
 
     @property
-    def store_bytes(self) -> int:
-        """Bytes of weights and optimizer state."""
+    def owners(self) -> int:
+        """How many workers have optimizer state of their own: one if they make each update together."""
+        return 1 if self.consistency.in_steps else self.split.workers
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Bytes of weights and optimizer state as a checkpoint has them."""
         return 4 * self.layout.size * (1 + len(self.optimizer.states))
+
+    @property
+    def own_bytes(self) -> int:
+        """Bytes of the optimizer states that workers have of their own, of all of them."""
+        return 4 * self.layout.size * len(self.optimizer.own_states) * self.owners
+
+    @property
+    def store_bytes(self) -> int:
+        """Bytes of weights and all optimizer state."""
+        return self.checkpoint_bytes + self.own_bytes - self.own_bytes // self.owners
 
 
 def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages | None = None) -> RunPlan:
@@ -201,10 +217,10 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     mixing.check(min(settings.batch_size, len(division.training)), dataset.image_shape)
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
-    _check_network(settings, network, optimizer, len(division.training))
+    _check_network(settings, network, optimizer, len(division.training), cores)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
-        LEFT_FREE + _STORES_FREE * 4 * network.parameter_count * (1 + len(optimizer.states)), division,
+        LEFT_FREE + 4 * network.parameter_count * _spaces_left_free(settings, optimizer, cores), division,
     )  # fmt: skip
     if data.source is not None:
         _ = dataset.fingerprints  # now: training may find other files, and those of the survey are in memory
@@ -282,7 +298,19 @@ def _check_before_reading(settings: TrainSettings) -> None:
         raise SettingsError(f"--batch-size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
 
 
-def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer, images: int) -> None:
+def _most_spaces(settings: TrainSettings, optimizer: Optimizer, cores: int) -> int:
+    """Return how many flat spaces the store has at most: with a worker on each core."""
+    in_steps = parse_consistency(settings.consistency).in_steps
+    return store_spaces(optimizer.states, optimizer.own_states, 1 if in_steps else cores)
+
+
+def _spaces_left_free(settings: TrainSettings, optimizer: Optimizer, cores: int) -> int:
+    """Return how many flat spaces the survey's cache leaves free: what a checkpoint has some times, and the rest."""
+    in_checkpoint = 1 + len(optimizer.states)
+    return _STORES_FREE * in_checkpoint + _most_spaces(settings, optimizer, cores) - in_checkpoint
+
+
+def _check_network(settings: TrainSettings, network: Network, optimizer: Optimizer, images: int, cores: int) -> None:
     """Raise SpaceError for a network that is too large, SettingsError for one that the protocol does not fit.
 
     Called before any weights are made.
@@ -290,7 +318,7 @@ def _check_network(settings: TrainSettings, network: Network, optimizer: Optimiz
     weights = 4 * network.parameter_count
     # This process measures the costs of a step on weights of its own. `memory_need` counts the whole run later.
     need = {
-        "weights and optimizer state": weights * (1 + len(optimizer.states)),
+        "weights and optimizer state": weights * _most_spaces(settings, optimizer, cores),
         "weights to measure with": 2 * weights,
     }
     check_space(sum(need.values()), f"network {network.name!r}", None, need)

@@ -189,7 +189,7 @@ def make_step(
             spec.process, memory, steps, store, spec.optimizer, numbers, rate, stretches, spec.clip_norm
         )
     clip = Clip(spec.clip_norm, context.gradient, stretches) if spec.clip_norm else None
-    updates = bind_updates(spec.optimizer, store, context, numbers.array, spec.shares, clip)
+    updates = bind_updates(spec.optimizer, store, context, numbers.array, spec.shares, clip, spec.process)
     outbox = None if spec.outbox is None else Outbox(spec.outbox)
     step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox, clip)
     if spec.bound is None:

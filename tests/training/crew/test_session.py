@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from types import SimpleNamespace
@@ -14,7 +15,11 @@ from adam_mp.memory.board import IDLE, STOP, TEST, TRAIN, VALIDATE
 from adam_mp.memory.ledger import FREE, SKIPPED
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew import crew as crews
+from adam_mp.training.crew import preparation
+from adam_mp.training.crew.copies import restore, take_checkpoint
 from adam_mp.training.crew.session import Session
+from adam_mp.training.folder.checkpoint import read_checkpoint, write_checkpoint
+from adam_mp.training.folder.figures import Figures
 from adam_mp.training.plan.plan import make_plan
 from tests.conftest import LAYERS, make_images
 
@@ -182,3 +187,30 @@ def test_it_may_be_stopped_twice(make):
     assert session.memory.board.order()[1] == STOP
     assert session.crew.children() == {}
     session.stop()
+
+
+@pytest.mark.parametrize(("cores", "consistency"), [(4, "async"), (1, "async"), (2, "sync")])
+def test_a_checkpoint_has_the_sum_of_all_velocities_and_each_worker_gets_its_part(make, tmp_path, cores, consistency):
+    """Whatever number of workers a checkpoint is from, and whatever number goes on from it."""
+    first = make(cores=3, consistency="async", optimizer="nesterov", data_servers=1).session
+    for worker in range(first.plan.split.workers):
+        first.store.states_of(worker)["v"][:] = 2.0**worker
+    figures = Figures()
+    states = np.zeros(first.plan.batches, np.uint8)
+    total = 2.0**first.plan.split.workers - 1
+    copy = take_checkpoint(first.plan, first.store, figures, 0, states, None)
+    assert (copy.spaces["v"] == total).all()
+    assert take_checkpoint(first.plan, first.store, figures, 0, states, copy.spaces).spaces["v"] is copy.spaces["v"]
+    assert (copy.spaces["v"] == total).all()
+    restore(first.store, copy, 7)  # as a run does that has diverged
+    assert first.store.read_updates() == 7
+    for worker in range(first.plan.split.workers):
+        np.testing.assert_allclose(first.store.states_of(worker)["v"], total / first.plan.split.workers)
+    write_checkpoint(tmp_path, copy)
+    second = make(cores=cores, consistency=consistency, optimizer="nesterov", data_servers=1).session
+    owners, layout = second.plan.owners, second.plan.layout
+    assert (owners > 1) == (cores > 2)
+    preparation._fill_store(dataclasses.replace(second.plan, resumed=read_checkpoint(tmp_path)), second.store)
+    for worker in range(owners):
+        for velocity in layout.views(second.store.states_of(worker)["v"]).values():  # no file has what lies between
+            np.testing.assert_allclose(velocity, total / owners)

@@ -41,7 +41,10 @@ def test_all_copies_of_the_weights_are_counted(optimizer, spaces):
     made = plan(optimizer=optimizer)
     weights = 4 * made.layout.size
     kept, unkept = (run_need(made, None, keeps) for keeps in (True, False))
-    assert kept.shared["weights and optimizer state"] == spaces * weights
+    velocities = kept.shared.get("velocities of the workers", 0)
+    assert (kept.shared["weights and optimizer state"] + velocities, velocities > 0) == (
+        spaces * weights, optimizer == "momentum",
+    )  # fmt: skip
     assert (kept.private[COPIES], kept.private["the best model"]) == (2 * spaces * weights, weights)
     assert kept.kept == kept.total - unkept.total == 2 * spaces * weights + weights
     working = kept.private["gradients and activations"]
@@ -57,6 +60,23 @@ def test_more_workers_steps_and_other_machines_need_more():
     alone, all_of_it = run_need(replica, None, True), launch_need(replica, None)
     assert alone.shared["the exchange with the parameter servers"] > 2 * 4 * replica.layout.size
     assert all_of_it.total > 2 * alone.total + 4 * replica.layout.size
+
+
+def test_each_worker_needs_a_velocity_but_a_checkpoint_has_one():
+    made = plan(optimizer="nesterov", cores=4, data_servers=1)
+    assert made.split.workers > 1
+    weights = 4 * made.layout.size
+    need = run_need(made, None, True)
+    assert need.shared["velocities of the workers"] == made.split.workers * weights
+    assert need.shared["weights and optimizer state"] == weights
+    assert need.private[COPIES] == 2 * 2 * weights
+    before = own_segments()
+    shared = preparation.prepare_memory(made)
+    (store,) = (size for purpose, size in own_segments() if purpose == "store" and (purpose, size) not in before)
+    assert 0 <= store - made.store_bytes < 1 << 16
+    assert made.store_bytes == (1 + made.split.workers) * weights
+    shared.close()
+    assert plan(optimizer="nesterov", cores=4, consistency="sync").store_bytes == 2 * weights
 
 
 def test_a_run_is_refused_before_any_memory_is_taken(monkeypatch, tmp_path):

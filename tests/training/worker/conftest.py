@@ -85,7 +85,9 @@ def make_world(monkeypatch):
         optimizer = make_optimizer(
             rule, {"weight_decay": weight_decay, "momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
         )
-        store = ParameterStore.create(Layout.of(NETWORK.parameters), optimizer.states)
+        store = ParameterStore.create(
+            Layout.of(NETWORK.parameters), optimizer.states, None, optimizer.own_states, 1 if in_steps else workers
+        )
         store.load(initial_weights(NETWORK, 1))
         for name, tensor in store.tensors.items():  # as training leaves them: biases of 0 would hide their decay
             tensor[...] += 0.2 * name.endswith(".bias")

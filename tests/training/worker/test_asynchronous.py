@@ -9,6 +9,7 @@ from adam_mp.compute.context import TrainingContext
 from adam_mp.data.mixing import Mixing
 from adam_mp.memory.ledger import LEASED
 from adam_mp.training.settings.schedule import share_of_rate
+from adam_mp.training.worker.bounded import BoundedStep
 from adam_mp.training.worker.step import Outcome
 from tests.training.worker.conftest import BATCHES, EPOCH, NETWORK, RATE
 
@@ -119,6 +120,32 @@ def test_staleness_is_what_others_did_between_reading_and_updating(make_world):
     assert worker.train_batch() is Outcome.DONE
     assert (world.progress().staleness, world.store.read_updates()) == (3, 4)
     assert world.memory.staleness[0].nonzero()[0].tolist() == [3]
+
+
+def numbers_of(worker):
+    """The numbers of a worker's updates, with the rate of its last batch."""
+    return (worker.step._inner if isinstance(worker.step, BoundedStep) else worker.step)._numbers
+
+
+@pytest.mark.parametrize("bound", [None, 2])
+@pytest.mark.parametrize("rule", ["momentum", "nesterov"])
+def test_each_worker_keeps_a_velocity_of_its_own_gradients(make_world, rule, bound):
+    world = make_world(workers=2, rule=rule, bound=bound, weight_decay=0.0)
+    expected = world.store.weights.copy()
+    velocities = np.zeros((2, expected.size), np.float32)
+    for turn in range(4):
+        number = turn % 2
+        worker = world.workers[number]
+        world.server.fill_rings()
+        assert worker.train_batch() is Outcome.DONE
+        gradient = worker.context.gradient
+        velocities[number] = 0.9 * velocities[number] + gradient
+        change = velocities[number] if rule == "momentum" else gradient + 0.9 * velocities[number]
+        expected -= numbers_of(worker).rate * change
+        np.testing.assert_allclose(world.store.weights, expected, rtol=1e-5, atol=1e-6)
+    for number in range(2):
+        np.testing.assert_allclose(world.store.states_of(number)["v"], velocities[number], rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(velocities[0], velocities[1])
 
 
 def test_a_batch_that_was_freed_meanwhile_is_not_counted(make_world):
