@@ -30,8 +30,9 @@ class Optimizer:
     """An update rule. `name` is the rule's name or formula; `states` names its state tensors, of the weights' size.
 
     `numbers` names the numbers that the kernel takes, in its order, learning rate and weight decay first. `constants`
-    has the values of those that do not change during a run; `lr` and `step` are set before each update. `statements`
-    are a formula's assignments, (target, formula), the last with target "w"; () for a named rule.
+    has the values of those that do not change during a run, but for `others`, which follows from the number of workers;
+    `lr` and `step` are set before each update. `statements` are a formula's assignments, (target, formula), the last
+    with target "w"; () for a named rule.
     """
 
     name: str
@@ -72,12 +73,12 @@ class Optimizer:
 class UpdateNumbers:
     """The numbers of one process's updates: `array`, float64, in the order of the optimizer's `numbers`.
 
-    Updates read the array each time. Learning rate and step are 0 until they are set. Raises KeyError if the optimizer
-    lacks a constant.
+    Updates read the array each time. Learning rate and step are 0 until they are set. `workers` is how many have
+    optimizer states of their own. Raises KeyError if the optimizer lacks a constant.
     """
 
-    def __init__(self, optimizer: Optimizer) -> None:
-        values = {"lr": 0.0, "step": 0.0, **optimizer.constants}
+    def __init__(self, optimizer: Optimizer, workers: int = 1) -> None:
+        values = {"lr": 0.0, "step": 0.0, "others": 1 - 1 / workers, **optimizer.constants}
         self.array = np.array([values[name] for name in optimizer.numbers])
         self._step = optimizer.numbers.index("step") if "step" in optimizer.numbers else None
 

@@ -47,21 +47,32 @@ def sgd(w, g, stretches, numbers):
 
 @kernel("void(R[::1], R[::1], R[::1], f8[:,::1], f8[::1])")
 def momentum(w, g, v, stretches, numbers):
-    """`v = momentum * v + g; w -= lr * v` (Polyak's heavy ball)."""
+    """`v = momentum * v + g; w -= lr * v` (Polyak's heavy ball), for each worker with a velocity `v` of its own.
+
+    By the time a worker's gradient counts, the velocities of the others have moved the weights on. So w is where they
+    will be then (Hakimi et al. 2019): ahead of Polyak's by `lr * momentum * others * sum(v)`, where `others` is the
+    share of the workers that are not this one, 0 for a worker alone. As in Nesterov's rule, which `others = 1` gives,
+    w is kept there: `u = momentum * v + g; w -= lr * (u + momentum * others * (u - v)); v = u`.
+    """
     real = w.dtype.type
-    keep = real(numbers[2])
+    keep, ahead = real(numbers[2]), real(numbers[2] * numbers[3])
     for number in range(len(stretches)):
         begin, end, part_lr, part_decay = _part(stretches, number, numbers)
         lr, decay = real(part_lr), real(part_decay)
         for i in range(begin, end):
-            speed = keep * v[i] + g[i] + decay * w[i]
+            before = v[i]
+            speed = keep * before + g[i] + decay * w[i]
             v[i] = speed
-            w[i] -= lr * speed
+            w[i] -= lr * (speed + ahead * (speed - before))
 
 
 @kernel("void(R[::1], R[::1], R[::1], f8[:,::1], f8[::1])")
 def nesterov(w, g, v, stretches, numbers):
-    """`v = momentum * v + g; w -= lr * (g + momentum * v)` (Sutskever et al. 2013)."""
+    """`v = momentum * v + g; w -= lr * (g + momentum * v)` (Sutskever et al. 2013).
+
+    With a velocity for each worker, this is DANA-Slim (Hakimi et al. 2019): w is where the velocities of all will have
+    moved it.
+    """
     real = w.dtype.type
     keep = real(numbers[2])
     for number in range(len(stretches)):
@@ -169,12 +180,12 @@ def scale(g, share):
 class Rule(NamedTuple):
     """An update rule: its kernel, the names of its state tensors, and the names of its numbers after `ALWAYS`.
 
-    A number's value is the setting of its name; `step` is the number of the update, from 1. `rate` is the default
+    A number's value is the setting of its name; `step` is the number of the update, from 1, and `others` the share of
+    the workers with states of their own that are not the one that updates, 0 for a worker alone. `rate` is the default
     learning rate, before the schedule changes it; `rate_of_means` that of networks whose scores are those of means
     behind norms (`Network.scores_means`), 0 if it is the same. `flags` are the kernel's arguments after the numbers.
-    `own` are the states of which each worker of an asynchronous run has one of its own: the velocities of momentum,
-    since each worker's is then an even mean of gradients of one age (Hakimi et al. 2019, "Taming Momentum in a
-    Distributed Asynchronous Environment").
+    `own` are the states of which each worker of an asynchronous run has one of its own: the velocities of momentum
+    (Hakimi et al. 2019, "Taming Momentum in a Distributed Asynchronous Environment").
     """
 
     kernel: Any
@@ -190,7 +201,7 @@ _ADAM_STATES, _ADAM_NUMBERS = ("m", "s"), ("beta1", "beta2", "epsilon", "step")
 
 RULES = {
     "sgd": Rule(sgd, (), (), 0.07, 0.5),
-    "momentum": Rule(momentum, ("v",), ("momentum",), 0.007, 0.05, own=("v",)),
+    "momentum": Rule(momentum, ("v",), ("momentum", "others"), 0.007, 0.05, own=("v",)),
     "nesterov": Rule(nesterov, ("v",), ("momentum",), 0.007, 0.05, own=("v",)),
     "adagrad": Rule(adagrad, ("s",), ("epsilon",), 0.01),
     "rmsprop": Rule(rmsprop, ("s",), ("beta2", "epsilon"), 0.001),

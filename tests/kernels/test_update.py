@@ -11,14 +11,17 @@ from adam_mp.kernels.update import RULES, scale, square_sum
 LR, DECAY, KEEP, BETA1, BETA2, EPSILON = 0.1, 0.01, 0.8, 0.9, 0.99, 1e-6
 
 
-def reference(name, w, g, state, step, lr=LR, decay=DECAY):
+def reference(name, w, g, state, step, lr=LR, decay=DECAY, workers=1):
     """One update in NumPy, as the formulas say; `state` is changed in place."""
     slope = g if name == "adamw" else g + decay * w
     if name == "sgd":
         return w - lr * slope
     if name in ("momentum", "nesterov"):
-        state["v"] = KEEP * state["v"] + slope
-        return w - lr * (slope + KEEP * state["v"] if name == "nesterov" else state["v"])
+        before = state["v"]
+        state["v"] = KEEP * before + slope
+        if name == "nesterov":
+            return w - lr * (slope + KEEP * state["v"])
+        return w - lr * (state["v"] + KEEP * (1 - 1 / workers) * (state["v"] - before))
     if name == "adagrad":
         state["s"] = state["s"] + slope**2
         return w - lr * slope / (np.sqrt(state["s"]) + EPSILON)
@@ -31,8 +34,9 @@ def reference(name, w, g, state, step, lr=LR, decay=DECAY):
     return w - lr * m / (np.sqrt(s) + EPSILON) - (lr * decay * w if name == "adamw" else 0)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("name", sorted(RULES))
-def test_rules_follow_their_formulas(name):
+def test_rules_follow_their_formulas(name, workers):
     generator = np.random.default_rng(4)
     w, gradient = generator.standard_normal(50), np.zeros(50)
     optimizer = make_optimizer(
@@ -40,17 +44,28 @@ def test_rules_follow_their_formulas(name):
     )
     states = {state: np.zeros(50) for state in optimizer.states}
     expected, expected_states = w.copy(), {state: np.zeros(50) for state in optimizer.states}
-    numbers = UpdateNumbers(optimizer)
+    numbers = UpdateNumbers(optimizer, workers)
     numbers.set_rate(LR)
     update = optimizer.bind(w, gradient, states, numbers.array)
     for step in range(1, 5):
         gradient[:] = generator.standard_normal(50)
         numbers.set_step(step)
         update()
-        expected = reference(name, expected, gradient, expected_states, step)
+        expected = reference(name, expected, gradient, expected_states, step, workers=workers)
         np.testing.assert_allclose(w, expected, rtol=1e-9)
     for state, values in states.items():
         np.testing.assert_allclose(values, expected_states[state], rtol=1e-9)
+
+
+def test_momentum_lies_between_polyaks_and_nesterovs():
+    generator = np.random.default_rng(4)
+    w, gradient, v = (generator.standard_normal(100) for _ in range(3))
+    stretches, speed = np.array([[100.0, 1, 1]]), KEEP * v + gradient
+    for others, change in ((0.0, speed), (1.0, gradient + KEEP * speed)):
+        moved, kept = w.copy(), v.copy()
+        RULES["momentum"].kernel(moved, gradient, kept, stretches, np.array([LR, 0.0, KEEP, others]))
+        np.testing.assert_allclose(moved, w - LR * change, rtol=1e-9)
+        np.testing.assert_allclose(kept, speed, rtol=1e-9)
 
 
 @settings(deadline=None)

@@ -181,7 +181,7 @@ def make_step(
     spec: WorkerSpec, memory: RunMemory, store: ParameterStore, context: TrainingContext, steps: StepMemory | None
 ) -> Step:
     """Return how this worker keeps together with the others: the `Step` of the run's consistency mode."""
-    numbers = UpdateNumbers(spec.optimizer)
+    numbers = UpdateNumbers(spec.optimizer, store.workers)
     rate = LearningRate(spec.schedule, spec.network.classes, memory.board, numbers)
     stretches = stretches_of(store.layout, spec.shares)
     if steps is not None:

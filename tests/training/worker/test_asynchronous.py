@@ -139,8 +139,12 @@ def test_each_worker_keeps_a_velocity_of_its_own_gradients(make_world, rule, bou
         world.server.fill_rings()
         assert worker.train_batch() is Outcome.DONE
         gradient = worker.context.gradient
-        velocities[number] = 0.9 * velocities[number] + gradient
-        change = velocities[number] if rule == "momentum" else gradient + 0.9 * velocities[number]
+        before = velocities[number].copy()
+        velocities[number] = 0.9 * before + gradient
+        if rule == "momentum":  # ahead by the velocities of the other worker, half of all
+            change = velocities[number] + 0.9 / 2 * (velocities[number] - before)
+        else:
+            change = gradient + 0.9 * velocities[number]
         expected -= numbers_of(worker).rate * change
         np.testing.assert_allclose(world.store.weights, expected, rtol=1e-5, atol=1e-6)
     for number in range(2):
