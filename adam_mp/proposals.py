@@ -128,8 +128,10 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
      ("restarts",)),
     ("dropout dropoutrate droprate droppath",
      "dropout is a layer of the network, adam_mp.Dropout"),
-    ("ema accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
-     "dampening autobatch sam swa compile jit",
+    ("ema modelema emadecay swa swalr swaepochs averaging weightaveraging polyak",
+     ("average",)),
+    ("accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
+     "dampening autobatch sam compile jit",
      _NONE),
     ("labelsmooth smoothing smooth",
      ("label_smoothing",)),

@@ -8,7 +8,7 @@ is the gradient of the loss by a layer's output; `x_error` is the gradient by th
 - Products: `product` (matrix products), `tile` (their innermost loop), `edge` (their last two columns), `vector`
   (vector instructions), `sparse` (products with errors that are mostly 0).
 - Layers: `conv`, `dense`, `pool`, `activation`, `dropout`, `normalization`, `loss`.
-- Updates: `update` (the rules), `exchange` (deltas between replica and parameter server).
+- Updates: `update` (the rules), `average` (of weights), `exchange` (deltas between replica and parameter server).
 - Images: `warp` (augmentation in one pass), `draw` (its random draws), `sampling` (its inner loops), `shrink`,
   `statistics` (means and deviations).
 - `atomic` (words that processes share), `random` (random numbers from a key), `compilation` (declare, compile, cache).

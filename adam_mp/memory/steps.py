@@ -33,8 +33,8 @@ _ALIGNMENT = 16  # float32 values: slices begin at multiples of this, a cache li
 class StepShape:
     """The sizes of a step memory.
 
-    `numbers` are the float32 values of the flat space, `spaces` the flat spaces that an update changes: the weights and
-    the optimizer's states.
+    `numbers` are the float32 values of the flat space, `spaces` the flat spaces that an update changes: the weights,
+    the optimizer's states, and the moving average of the weights if there is one.
     """
 
     workers: int
@@ -175,13 +175,14 @@ class StepMemory:
     def journal(self, worker: int, key: int, players: int, spaces: Mapping[str, np.ndarray]) -> None:
         """Make the worker's slice of `spaces` ready for the update of step `key`.
 
-        The first call keeps the slice in the journal. A later call for the same step, by the successor of a worker that
+        `spaces` are those that the step changes, or the first of them, always in the same order. The first call keeps
+        the slice in the journal. A later call for the same step, by the successor of a worker that
         died while it updated, restores the slice from the journal.
         """
         part = self.slice_of(worker, players)
         index = worker * _ROW + _JOURNALED
         kept = int(observe(self._words, index)) == key
-        for journal, space in zip(self._journal, spaces.values(), strict=True):
+        for journal, space in zip(self._journal, spaces.values(), strict=False):
             if kept:
                 space[part] = journal[part]
             else:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.kernels.atomic import fetch_add, observe, publish
+from adam_mp.kernels.atomic import exchange, fetch_add, observe, publish
 from adam_mp.memory.arena import Arena, ArenaHandle
 from adam_mp.memory.layout import Layout
 
-_UPDATES, _ELSEWHERE = 0, 8  # indices into the arena's counters, each on its own cache line
+_UPDATES, _ELSEWHERE, _AVERAGED = 0, 8, 16  # indices into the arena's counters, each on its own cache line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +139,13 @@ class ParameterStore:
         It is set when a run resumes, when it goes back to its last good state, and at each synchronous step.
         """
         self._arena.counters[_UPDATES] = updates
+
+    def note_average(self, step: int) -> int:
+        """Note, atomically, that the average of weights moves at step `step` of the run; return the step noted before.
+
+        Whoever moves it covers all updates since then; of two at the same time, each covers others.
+        """
+        return int(exchange(self._arena.counters, _AVERAGED, step))
 
     def statistics(self) -> StoreStatistics:
         """Return what the store holds now."""

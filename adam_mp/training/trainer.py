@@ -16,6 +16,7 @@ from adam_mp.memory.staleness import labelled
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import EXIT_CODES, Interruption, stacks_when_asked
 from adam_mp.process.output import notice, one_line, standard_error
+from adam_mp.training.crew.copies import evaluated_tensors
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.epoch.hints import bottleneck
 from adam_mp.training.epoch.supervisor import Supervisor
@@ -279,7 +280,7 @@ def _run_in(
         leads = supervisor.leases.leads
         supervisor.leases.leave()
         if len(plan.data.test) and leads and not interruption.requested:
-            read_weights(path, supervisor.session.store.tensors)
+            read_weights(path, evaluated_tensors(plan, supervisor.session.store))
             _, test_accuracy = supervisor.test()
         result = _result(supervisor, plan, folder, test_accuracy, stopped_by)
     result = dataclasses.replace(result, model=load(path))  # after the store is freed: never both in memory

@@ -24,6 +24,8 @@ def test_weights_and_states_are_apart():
     assert store.count_update() == 41
     statistics = store.statistics()
     assert (statistics.updates, statistics.numbers, statistics.states) == (42, LAYOUT.size, 2)
+    assert [store.note_average(step) for step in (7, 9, 3)] == [0, 7, 9]
+    assert (store.read_updates(), store.read_step()) == (42, 42)
     store.close()
 
 

@@ -73,6 +73,16 @@ END = '[[layers]]\ntype = "dense"\n[[layers]]\ntype = "softmax"\n'
         (["--lr", "0.1 * triangle(2)"], "peak of triangle is 2; expected a number above 0 and below 1"),
         (["--rates", "conv1=0.1,dens1=2"], "'dens1' fits no layer with weights of the network; did you mean 'dense1'"),
         (["--rates", "conv1"], "expected pairs of a pattern and a share"),
+        (
+            ["--average", "0.999"],
+            "--average is '0.999'; expected ema:D, such as ema:0.999, last:N, such as last:5, or none",
+        ),
+        (["--average", "ema:1"], "--average is 'ema:1'; expected ema of more than 0 and up to 0.99999"),
+        (["--average", "last:1"], "--average is 'last:1'; expected last of a whole number of epochs, at least 2"),
+        (
+            ["--average", "last:4", "--epochs", "3"],
+            "--average is 'last:4', but --epochs is 3; give at most last:3",
+        ),
         (["--clip-norm", "-1"], "--clip-norm is -1.0; expected a number from 0"),
         (["--label-smoothing", "1"], "--label-smoothing is 1.0; expected a number from 0 and less than 1"),
         (["--mixup", "-0.2"], "--mixup is -0.2; expected a number from 0 and up to 1000"),

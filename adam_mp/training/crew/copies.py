@@ -7,14 +7,16 @@ import dataclasses
 import numpy as np
 
 from adam_mp.compute.model import Model, Tensors
+from adam_mp.kernels.average import move_average
 from adam_mp.memory.store import ParameterStore
 from adam_mp.training.folder.checkpoint import Checkpoint, Spaces
 from adam_mp.training.folder.figures import Figures
 from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.settings.averages import AVERAGE
 
 
 def spaces_of(store: ParameterStore) -> Spaces:
-    """Return the store's own arrays, by the names that a checkpoint gives them.
+    """Return the store's own arrays, by the names that a checkpoint gives them; the average is one of them.
 
     Of states that each worker has for itself they are those of worker 0, where a checkpoint has the sum of all. Who
     fills the arrays from a checkpoint then calls `ParameterStore.share_out`.
@@ -49,18 +51,52 @@ def restore(store: ParameterStore, checkpoint: Checkpoint, updates: int) -> None
     for name, space in spaces_of(store).items():
         space[...] = checkpoint.spaces[name]
     store.share_out()
+    set_updates(store, updates)
+
+
+def set_updates(store: ParameterStore, updates: int) -> None:
+    """Set the store's count of updates, when a run resumes or goes back; the average moves by those after them."""
     store.set_updates(updates)
+    store.note_average(updates)
+
+
+def evaluated_tensors(plan: RunPlan, store: ParameterStore) -> Tensors:
+    """Return views of the weights, by name, that are evaluated and become the model: the average if there is one."""
+    return store.tensors if plan.average is None else store.layout.views(store.states[AVERAGE])
+
+
+def average_epoch(plan: RunPlan, store: ParameterStore, epoch: int, averaged: int) -> int:
+    """Take the weights into the average of the last epochs, at the end of `epoch`, while workers are idle.
+
+    `averaged` is how many epochs were in the average before; return how many are now. Before the last epochs it is 0,
+    and the average is the weights. Without such an average nothing is done.
+    """
+    average = plan.average
+    if average is None or average.moves:
+        return 0
+    now = average.of_epochs(epoch, plan.settings.epochs, averaged)
+    if now > 1:
+        move_average(store.states[AVERAGE], store.weights, 1 / now)
+    else:
+        store.states[AVERAGE][...] = store.weights
+    return now
+
+
+def begin_average(plan: RunPlan, store: ParameterStore) -> None:
+    """Let an average of the last epochs be the weights of a run that ends before an epoch has ended."""
+    if plan.average is not None and not plan.average.moves:
+        store.states[AVERAGE][...] = store.weights
 
 
 def take_model(
     plan: RunPlan, store: ParameterStore, statistics: Tensors, figures: Figures, place: Tensors | None
 ) -> Model:  # fmt: skip
-    """Copy the present weights as a model whose epoch and accuracy are those of the best in `figures`.
+    """Copy the weights, or their average, as a model whose epoch and accuracy are those of the best in `figures`.
 
     `statistics` are those of norms for these weights, which the model keeps. `place` are the arrays of an earlier
     model, to be written over; if None, new arrays are made.
     """
-    weights = {**_copy(store.tensors, place), **statistics}
+    weights = {**_copy(evaluated_tensors(plan, store), place), **statistics}
     data = plan.data
     normalization = data.normalization
     return Model(

@@ -19,11 +19,12 @@ from adam_mp.memory.steps import StepMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.network.initialization import draw_weights
 from adam_mp.params.replica.factors import FactorShape, make_outboxes
-from adam_mp.training.crew.copies import spaces_of
+from adam_mp.training.crew.copies import set_updates, spaces_of
 from adam_mp.training.folder.checkpoint import RunState
 from adam_mp.training.plan.calibration import fill_calibration
 from adam_mp.training.plan.memory_need import plan_outbox_slots, run_need, step_shape
 from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.settings.averages import AVERAGE
 from adam_mp.training.worker.worker import WorkerSpec
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.local import ChannelHandle
@@ -94,9 +95,7 @@ def prepare_memory(
     with contextlib.ExitStack() as made:
         memory = RunMemory.create(shape, folder)
         made.callback(memory.close)
-        store = ParameterStore.create(
-            plan.layout, plan.optimizer.states, folder, plan.optimizer.own_states, plan.owners
-        )
+        store = ParameterStore.create(plan.layout, plan.state_names, folder, plan.optimizer.own_states, plan.owners)
         made.callback(store.close)
         plan.data.fill(memory.arrays)
         fill_calibration(memory.arrays, plan.network, plan.data.training, plan.weights)
@@ -119,15 +118,23 @@ def prepare_memory(
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
-    """Put the weights and optimizer state that the run begins with straight into the store."""
+    """Put the weights, optimizer state and average that the run begins with straight into the store.
+
+    An average that the checkpoint lacks begins as the weights.
+    """
+    has_average = False
     if plan.resumed is not None:
-        plan.resumed.read_into(spaces_of(store))
+        has_average = AVERAGE in plan.resumed.space_names
+        spaces = spaces_of(store)
+        plan.resumed.read_into({name: spaces[name] for name in spaces if name != AVERAGE or has_average})
         store.share_out()
-        store.set_updates(_updates_so_far(plan, plan.resumed))
+        set_updates(store, _updates_so_far(plan, plan.resumed))
     elif plan.weights is not None:
         store.load(plan.weights)
     else:
         draw_weights(plan.network, plan.settings.seed, store.tensors, plan.data.examples)
+    if plan.average is not None and not has_average:
+        store.states[AVERAGE][...] = store.weights
 
 
 def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
@@ -169,6 +176,7 @@ def make_specs(
             steps=None if shared.steps is None else shared.steps.handle,
             label_smoothing=settings.label_smoothing,
             clip_norm=settings.clip_norm,
+            average=plan.average,
         )
         for number in range(plan.split.workers)
     ]

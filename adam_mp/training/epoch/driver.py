@@ -14,7 +14,7 @@ from adam_mp.machine import usable_cores
 from adam_mp.memory.board import DATA
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.process.interruption import CHECKPOINT, Interruption
-from adam_mp.training.crew.copies import restore, take_checkpoint, take_model
+from adam_mp.training.crew.copies import average_epoch, begin_average, restore, take_checkpoint, take_model
 from adam_mp.training.crew.session import EVALUATION_LOOK, PAUSE_LOOK, Session
 from adam_mp.training.epoch import machine
 from adam_mp.training.epoch.bad_samples import BadSamples
@@ -195,6 +195,7 @@ class Driver:
     def _close_epoch(self, epoch: int) -> Event:
         self.account.epoch.end()
         self._check_finite(epoch)
+        self.figures.averaged_epochs = average_epoch(self.plan, self.session.store, epoch, self.figures.averaged_epochs)
         self._sums = self.leases.sums(self.session.memory.ledger.states())  # before the next epoch opens
         self.account.count_missed(self.leases.missed(), self._notice)
         return machine.Closed(self.leases.next_epoch(), self.leases.leads)
@@ -278,7 +279,9 @@ class Driver:
         return functools.partial(take_checkpoint, self.plan, self.session.store, figures, epoch, states)
 
     def model(self, place: Tensors | None = None) -> Model:
-        """Return the present weights as a model; they are copied into the arrays of `place`, if it is given."""
+        """Return the weights that are evaluated as a model, copied into the arrays of `place` if it is given."""
+        if not self.figures.epochs_done:
+            begin_average(self.plan, self.session.store)
         statistics = self.session.statistics(lambda: self._step_run(False))
         return take_model(self.plan, self.session.store, statistics, self.figures, place)
 

@@ -48,7 +48,7 @@ class RunState:
     progress: Mapping[str, Any]
 
 
-Spaces = Mapping[str, np.ndarray]  # "weights" and each optimizer state, flat float32 arrays
+Spaces = Mapping[str, np.ndarray]  # "weights", each optimizer state, and the average's if any: flat float32 arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,9 +60,13 @@ class Checkpoint(RunState):
 
 @dataclasses.dataclass(frozen=True)
 class StoredCheckpoint(RunState):
-    """A checkpoint in the file `path`, which was whole when it was read. Weights and optimizer state stay there."""
+    """A checkpoint in the file `path`, which was whole when it was read. Weights and optimizer state stay there.
+
+    `space_names` are those of the flat spaces in the file: "weights", each optimizer state, and the average's.
+    """
 
     path: Path
+    space_names: tuple[str, ...]
 
     @property
     def number(self) -> int:
@@ -70,7 +74,7 @@ class StoredCheckpoint(RunState):
         return _number(self.path)
 
     def read_into(self, spaces: Spaces) -> None:
-        """Read weights and optimizer state into `spaces`. Raises CheckpointError if the file lacks or damaged them."""
+        """Read the spaces that `spaces` has, into it. Raises CheckpointError if the file lacks or damaged them."""
         layout = Layout.of(self.network.parameters)
         TensorFile(self.path, CHECKPOINT_FORMAT).read(_tensors(layout, spaces))
 
@@ -160,7 +164,7 @@ def _read_state(path: Path) -> StoredCheckpoint:
                 file.check_form(f"{space}/{name}", np.float32, shape)
         return StoredCheckpoint(
             network, _normalization(state["normalization"]), ledger, state["epoch"], state["updates"],
-            state["identity"], state["progress"], path,
+            state["identity"], state["progress"], path, tuple(state["spaces"]),
         )  # fmt: skip
     except (KeyError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path} lacks or has damaged {error}") from None

@@ -97,6 +97,7 @@ class Figures:
     part_failed: list[tuple[int, int]] = dataclasses.field(default_factory=list)  # its (batch, images not readable)
     rate_share: float = 1.0  # of the scheduled learning rate; half as much after each divergence
     rollbacks: int = 0
+    averaged_epochs: int = 0  # in the average of --average last:N
     staleness_counts: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)
     staleness_before: list[int] = dataclasses.field(default_factory=lambda: [0] * COLUMNS)  # when the epoch began
 

@@ -12,6 +12,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import numpy as np
+
+from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.shares import of_own_rate
 from adam_mp.errors import SpaceError, several
 from adam_mp.memory.exchange import ExchangeMemory
@@ -99,6 +102,8 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
         "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
         "gradients and activations": workers * context,
     }
+    if plan.average is not None:
+        private["activations of the average"] = workers * evaluation_bytes(plan)
     if factors is not None:
         outboxes = workers * LocalChannel.bytes_needed(plan_outbox_slots(plan), factors.numbers)
         shared["outboxes"] = outboxes
@@ -131,7 +136,15 @@ def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:
 
 def step_shape(plan: RunPlan) -> StepShape:
     """Return the sizes of the memory of steps that all workers make together."""
-    return StepShape(plan.split.workers, plan.layout.size, 1 + len(plan.optimizer.states))
+    moving = int(plan.average is not None and plan.average.moves)
+    return StepShape(plan.split.workers, plan.layout.size, 1 + len(plan.optimizer.states) + moving)
+
+
+def evaluation_bytes(plan: RunPlan) -> int:
+    """Return the bytes of the context in which a worker evaluates the average; its weights are those in the store."""
+    weights = {name: np.zeros(shape, np.float32) for name, shape in plan.network.parameters.items()}  # never touched
+    batch, choices = plan.settings.batch_size, plan.choices
+    return TrainingContext(plan.network, weights, batch, choices=choices, backward=False).nbytes
 
 
 def plan_outbox_slots(plan: RunPlan) -> int:

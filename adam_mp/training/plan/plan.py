@@ -44,6 +44,7 @@ from adam_mp.training.plan.quorum import quorum_batches
 from adam_mp.training.plan.resuming import check_same_network, check_same_run, recorded_choices, resume_settings
 from adam_mp.training.plan.same_data import check_same_data, data_identity
 from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
+from adam_mp.training.settings.averages import AVERAGE, Average, parse_average
 from adam_mp.training.settings.consistency import Consistency, parse_consistency
 from adam_mp.training.settings.events import DataUnderstood, KernelCompiled, Listener, Notice
 from adam_mp.training.settings.rates import parse_rates
@@ -118,6 +119,16 @@ class RunPlan:
         return _shares(self.settings, self.network)
 
     @property
+    def average(self) -> Average | None:
+        """Which average of the weights is validated, tested and saved, None for the weights themselves."""
+        return parse_average(self.settings.average, self.settings.epochs)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The names of the store's spaces beside the weights: the optimizer's, and the average's if there is one."""
+        return _state_names(self.settings, self.optimizer)
+
+    @property
     def consistency(self) -> Consistency:
         """How the workers keep together."""
         return parse_consistency(self.settings.consistency)
@@ -153,8 +164,8 @@ class RunPlan:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Bytes of weights and optimizer state as a checkpoint has them."""
-        return 4 * self.layout.size * (1 + len(self.optimizer.states))
+        """Bytes of weights, optimizer state and average as a checkpoint has them."""
+        return 4 * self.layout.size * (1 + len(self.state_names))
 
     @property
     def own_bytes(self) -> int:
@@ -277,6 +288,12 @@ def optimizer_of(settings: TrainSettings) -> Optimizer:
     return make_optimizer(settings.optimizer, {name: getattr(settings, name) for name in CONSTANTS})
 
 
+def _state_names(settings: TrainSettings, optimizer: Optimizer) -> tuple[str, ...]:
+    """Return the names of the flat spaces beside the weights; see `RunPlan.state_names`."""
+    average = parse_average(settings.average, settings.epochs)
+    return optimizer.states if average is None else (*optimizer.states, AVERAGE)
+
+
 def _shares(settings: TrainSettings, network: Network) -> Shares:
     """Return the shares that the settings give the tensors of a network; raises SettingsError."""
     return shares_of(network.parameters, settings.decay_all, parse_rates(settings.rates))
@@ -301,12 +318,12 @@ def _check_before_reading(settings: TrainSettings) -> None:
 def _most_spaces(settings: TrainSettings, optimizer: Optimizer, cores: int) -> int:
     """Return how many flat spaces the store has at most: with a worker on each core."""
     in_steps = parse_consistency(settings.consistency).in_steps
-    return store_spaces(optimizer.states, optimizer.own_states, 1 if in_steps else cores)
+    return store_spaces(_state_names(settings, optimizer), optimizer.own_states, 1 if in_steps else cores)
 
 
 def _spaces_left_free(settings: TrainSettings, optimizer: Optimizer, cores: int) -> int:
     """Return how many flat spaces the survey's cache leaves free: what a checkpoint has some times, and the rest."""
-    in_checkpoint = 1 + len(optimizer.states)
+    in_checkpoint = 1 + len(_state_names(settings, optimizer))
     return _STORES_FREE * in_checkpoint + _most_spaces(settings, optimizer, cores) - in_checkpoint
 
 

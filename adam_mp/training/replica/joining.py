@@ -39,10 +39,12 @@ from adam_mp.transport.zeromq import SocketDialer
 
 _JOINING = 60.0  # seconds to wait for the run: parameter servers and replicas may be started in any order
 _TELLING = 1.0  # seconds to wait for an answer when a replica has died
-# Settings that must be the same in all replicas of a run, beside those in RunFacts: they decide what an update means.
+# Settings that must be the same in all replicas of a run, beside those in RunFacts: they decide what an update or a
+# figure means.
 _READING = ("ignore_orientation", "white")  # the same images become other pictures by them
 _AGREED = (
-    "optimizer", "lr", *CONSTANTS, "decay_all", "rates", "label_smoothing", "mixup", "cutmix", "clip_norm", "seed",
+    "optimizer", "lr", *CONSTANTS, "decay_all", "rates", "label_smoothing", "mixup", "cutmix", "clip_norm", "average",
+    "seed",
     "validation",
 )  # fmt: skip
 

@@ -17,6 +17,7 @@ from typing import Any
 from adam_mp.errors import SettingsError, flag_of, shown
 from adam_mp.machine import as_name
 from adam_mp.proposals import unknown
+from adam_mp.training.settings.averages import parse_average
 from adam_mp.training.settings.consistency import parse_consistency
 from adam_mp.training.settings.rates import parse_rates, rates_text
 from adam_mp.transport.places import parse_place
@@ -167,6 +168,11 @@ class TrainSettings:
         0.0, "how to train", "ALPHA", "exchange rectangles of such shares between images, and labels by as much; a "
         "batch has one of --mixup and --cutmix",
     )  # fmt: skip
+    average: str = _option(
+        "none", "how to train", "KIND:NUMBER",
+        "what is validated, tested and saved in place of the present weights: ema:D, their moving average, which keeps "
+        "D of itself at each update, such as ema:0.999; or last:N, the mean of those at the ends of the last N epochs",
+    )  # fmt: skip
     optimizer: str = _option("sgd", "how to train", "NAME|FORMULA", _optimizer_help)
     consistency: str = _option(
         "async", "how to train", "MODE",
@@ -314,6 +320,7 @@ class TrainSettings:
         elif self.lr is not None:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
         object.__setattr__(self, "rates", rates_text(parse_rates(self.rates)))
+        parse_average(self.average, self.epochs)
         if not isinstance(self.augment, (str, Mapping)):
             raise SettingsError(f"--augment is {shown(self.augment)}; expected text, or a table of ranges")
         for name, what in (("memory_dir", "a folder"), ("run_dir", "a folder"), ("key_file", "a file")):

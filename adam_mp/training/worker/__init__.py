@@ -3,5 +3,6 @@
 Read `worker` first: the loop of a worker process. `step` is the interface between the loop and what differs between the
 consistency modes: `asynchronous` updates at once, `bounded` does so until the worker is too far ahead of the slowest,
 `synchronous` makes each update together with all workers. `slot_programs` keeps a training program for each slot of the
-worker's rings, `learning_rate` sets the rate of each update, `evaluator` measures chunks of validation and test data.
+worker's rings, `learning_rate` sets the rate of each update, `averaging` moves the average of
+the weights, `evaluator` measures chunks of validation and test data.
 """

@@ -13,6 +13,7 @@ from adam_mp.memory.staleness import column
 from adam_mp.memory.store import ParameterStore
 from adam_mp.memory.wanted import WaitingBatch, find_oldest
 from adam_mp.params.replica.factors import Outbox
+from adam_mp.training.worker.averaging import MovingAverage
 from adam_mp.training.worker.learning_rate import LearningRate
 from adam_mp.training.worker.step import Gradient, Outcome
 
@@ -23,18 +24,19 @@ class AsyncStep:
     `updates` are functions that apply the gradient in the worker's training context to `store`, with the learning rate
     and the other numbers that `numbers` has at that moment. `outbox` takes the activations and errors of the dense
     layers whose updates go to parameter servers in that form, None if there are none. `clip` is what clips the gradient
-    among `updates`, None if it is not clipped.
+    among `updates`, None if it is not clipped; `average` is the moving average of the weights, None without one.
     """
 
     def __init__(
         self, worker: int, memory: RunMemory, store: ParameterStore, updates: Sequence[Update],
         numbers: UpdateNumbers, rate: LearningRate, outbox: Outbox | None = None, clip: Clip | None = None,
+        average: MovingAverage | None = None,
     ) -> None:  # fmt: skip
         self._worker, self._store = worker, store
         self._board, self._rings, self._ledger = memory.board, memory.rings_of(worker), memory.ledger
         self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
         self._updates, self._numbers, self._rate, self._outbox = updates, numbers, rate, outbox
-        self._clip = clip
+        self._clip, self._average = clip, average
 
     def settle(self) -> bool:
         """Return False: `update` leaves nothing to finish."""
@@ -63,6 +65,8 @@ class AsyncStep:
         if self._outbox is not None:  # after the update: the store must have what the synchronizer sends
             share = 1.0 if self._clip is None else self._clip.share
             self._outbox.put(gradient.factors, self._numbers.rate, self._numbers.weight_decay, share)
+        if self._average is not None:
+            self._average.after_update(earlier_updates + 1)
         self._counters.add("update_ns", time.perf_counter_ns() - start)
         if self._ledger.finish(tag.epoch, tag.batch, self._worker):
             self._counters.add("images", tag.images)

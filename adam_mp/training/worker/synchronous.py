@@ -33,6 +33,7 @@ from adam_mp.memory.steps import Contribution, StepMemory, epoch_of, step_key, t
 from adam_mp.memory.store import ParameterStore
 from adam_mp.memory.waiting import AMONG_WORKERS, Backoff
 from adam_mp.memory.wanted import WaitingBatch, find_wanted
+from adam_mp.training.worker.averaging import MovingAverage
 from adam_mp.training.worker.learning_rate import LearningRate
 from adam_mp.training.worker.step import Gradient, Outcome
 
@@ -55,20 +56,22 @@ class SynchronousStep:
 
     `optimizer` updates the store with the numbers that `numbers` has at that moment, and the shares that `stretches`
     has of them (`compute.shares`); `rate` sets the learning rate in `numbers`. `clip_norm` is the largest norm of an
-    update's gradient, 0.0 for any.
+    update's gradient, 0.0 for any; `average` is the moving average of the weights, None without one.
     """
 
     def __init__(
         self, worker: int, memory: RunMemory, steps: StepMemory, store: ParameterStore, optimizer: Optimizer,
         numbers: UpdateNumbers, rate: LearningRate, stretches: np.ndarray, clip_norm: float = 0.0,
+        average: MovingAverage | None = None,
     ) -> None:  # fmt: skip
         self._worker, self._steps, self._store = worker, steps, store
         self._board, self._ledger, self._turns = memory.board, memory.ledger, memory.turns
         self._rings = memory.rings_of(worker)
         self._counters, self._staleness = memory.board.counters[worker], memory.staleness[worker]
         self._optimizer, self._numbers, self._rate = optimizer, numbers, rate
-        self._stretches, self._clip_norm = stretches, clip_norm
-        self._spaces: Mapping[str, np.ndarray] = {"weights": store.weights, **store.states}
+        self._stretches, self._clip_norm, self._average = stretches, clip_norm, average
+        states = {name: store.states[name] for name in optimizer.states}
+        self._spaces: Mapping[str, np.ndarray] = {"weights": store.weights, **states}
         self._slices: dict[int, _Slice] = {}  # number of players -> this worker's slice
         self._shares = np.zeros(steps.shape.workers)
         self._waiting = Backoff(AMONG_WORKERS)
@@ -142,9 +145,13 @@ class SynchronousStep:
         self._add_up(epoch, step, players, part)
         if part.clip is not None and not self._clip(key, players, part.clip):
             return False
-        steps.journal(worker, key, players, self._spaces)
+        average = self._average if self._average is not None and self._average.moves_at(step + 1) else None
+        spaces = self._spaces if average is None else {**self._spaces, "average": average.space}
+        steps.journal(worker, key, players, spaces)
         self._numbers.set_step(step + 1)
         part.update()
+        if average is not None:
+            average.move_slice(step + 1, steps.slice_of(worker, players))
         if worker == 0:  # before its mark: a successor counts again, but only where the mark is missing
             self._store.set_updates(step + 1)
         steps.applied(worker, key)

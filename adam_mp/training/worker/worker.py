@@ -32,8 +32,10 @@ from adam_mp.memory.wanted import WaitingBatch
 from adam_mp.network.network import Network
 from adam_mp.params.replica.factors import FactorShape, Outbox
 from adam_mp.training.plan.calibration import statistics_in
+from adam_mp.training.settings.averages import AVERAGE, Average
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.worker.asynchronous import AsyncStep
+from adam_mp.training.worker.averaging import MovingAverage
 from adam_mp.training.worker.bounded import BoundedClock, BoundedStep
 from adam_mp.training.worker.evaluator import Evaluator
 from adam_mp.training.worker.learning_rate import LearningRate
@@ -52,7 +54,8 @@ class WorkerSpec:
     `shares` are those of the learning rate and the weight decay that each tensor takes. `factors` and `outbox` are for
     dense layers whose updates go to parameter servers as activations and errors. `bound` is by how many updates the
     worker may be ahead of the slowest. `steps` is the memory of the steps that all workers make together. Each of these
-    four is None in a run without it. `clip_norm` is the largest norm of an update's gradient, 0.0 for any.
+    four is None in a run without it. `clip_norm` is the largest norm of an update's gradient, 0.0 for any. `average` is
+    which average of the weights is evaluated in their place, None for none.
     """
 
     process: int
@@ -72,6 +75,7 @@ class WorkerSpec:
     steps: StepHandle | None = None
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
+    average: Average | None = None
 
 
 class Worker:
@@ -83,15 +87,21 @@ class Worker:
         self.store = ParameterStore.attach(spec.store)
         self.counters = self.memory.board.counters[spec.process]
         steps = None if spec.steps is None else StepMemory.attach(spec.steps)
+        statistics = statistics_in(self.memory.arrays, spec.network)
         self.context = TrainingContext(
-            spec.network, {**self.store.tensors, **statistics_in(self.memory.arrays, spec.network)},
-            spec.batch_size, choices=spec.choices,
+            spec.network, {**self.store.tensors, **statistics}, spec.batch_size, choices=spec.choices,
             gradient=None if steps is None else steps.gradients[spec.process], smoothing=spec.label_smoothing,
         )  # fmt: skip
         self.step = make_step(spec, self.memory, self.store, self.context, steps)
         self.programs = SlotPrograms(self.context, spec.factors)
         pictures = open_pictures(spec.pictures, self.memory, self.counters)
-        self.evaluator = Evaluator(spec.process, self.context, self.memory, pictures)
+        evaluated = self.context
+        if spec.average is not None:
+            average = {**self.store.layout.views(self.store.states[AVERAGE]), **statistics}
+            evaluated = TrainingContext(
+                spec.network, average, spec.batch_size, choices=spec.choices, backward=False
+            )  # fmt: skip
+        self.evaluator = Evaluator(spec.process, evaluated, self.memory, pictures)
         self.waiting, self.waiting_for_others = Backoff(), Backoff(AMONG_WORKERS)
 
     def run(self) -> None:
@@ -184,14 +194,15 @@ def make_step(
     numbers = UpdateNumbers(spec.optimizer, store.workers)
     rate = LearningRate(spec.schedule, spec.network.classes, memory.board, numbers)
     stretches = stretches_of(store.layout, spec.shares)
+    average = MovingAverage(spec.average, store) if spec.average is not None and spec.average.moves else None
     if steps is not None:
         return SynchronousStep(
-            spec.process, memory, steps, store, spec.optimizer, numbers, rate, stretches, spec.clip_norm
-        )
+            spec.process, memory, steps, store, spec.optimizer, numbers, rate, stretches, spec.clip_norm, average
+        )  # fmt: skip
     clip = Clip(spec.clip_norm, context.gradient, stretches) if spec.clip_norm else None
     updates = bind_updates(spec.optimizer, store, context, numbers.array, spec.shares, clip, spec.process)
     outbox = None if spec.outbox is None else Outbox(spec.outbox)
-    step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox, clip)
+    step = AsyncStep(spec.process, memory, store, updates, numbers, rate, outbox, clip, average)
     if spec.bound is None:
         return step
     rows = memory.board.counters[: memory.shape.workers]

@@ -16,11 +16,12 @@ from adam_mp.memory.ledger import FREE, SKIPPED
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew import crew as crews
 from adam_mp.training.crew import preparation
-from adam_mp.training.crew.copies import restore, take_checkpoint
+from adam_mp.training.crew.copies import average_epoch, begin_average, restore, take_checkpoint, take_model
 from adam_mp.training.crew.session import Session
 from adam_mp.training.folder.checkpoint import read_checkpoint, write_checkpoint
 from adam_mp.training.folder.figures import Figures
 from adam_mp.training.plan.plan import make_plan
+from adam_mp.training.settings.averages import AVERAGE
 from tests.conftest import LAYERS, make_images
 
 
@@ -179,6 +180,44 @@ def test_without_steps_all_batches_are_free(make):
     session.open_epoch(3, np.zeros(session.plan.batches, np.uint8))
     assert session.memory.ledger.round == 3
     assert session.memory.ledger.statistics().free == session.plan.batches
+
+
+def test_a_run_that_goes_back_has_the_average_of_that_time(make):
+    session = make(average="ema:0.5", optimizer="momentum").session
+    plan, store = session.plan, session.store
+    store.weights[...], store.states[AVERAGE][...], store.states["v"][...] = 1.0, 2.0, 3.0
+    store.set_updates(40)
+    checkpoint = take_checkpoint(plan, store, Figures(averaged_epochs=2), 0, np.zeros(plan.batches, np.uint8), None)
+    store.weights[...], store.states[AVERAGE][...], store.states["v"][...] = 4.0, 5.0, 6.0
+    store.note_average(60)
+    restore(store, checkpoint, checkpoint.updates)
+    assert [set(space.tolist()) for space in (store.weights, *store.states.values())] == [{1.0}, {3.0}, {2.0}]
+    assert store.note_average(41) == store.read_updates() == 40  # the next move is for the updates after these
+    assert checkpoint.progress["averaged_epochs"] == 2
+
+
+def test_the_mean_over_the_last_epochs_is_the_model(make):
+    session = make(average="last:3", epochs=4).session
+    plan, store = session.plan, session.store
+    averages, averaged = [], 0
+    for epoch, value in enumerate((8.0, 1.0, 2.0, 6.0)):
+        store.weights[...] = value
+        averaged = average_epoch(plan, store, epoch, averaged)
+        model = take_model(plan, store, {}, Figures(), None)
+        averages.append((averaged, {float(each) for tensor in model.weights.values() for each in tensor.flat}))
+    assert averages == [(0, {8.0}), (1, {1.0}), (2, {1.5}), (3, {3.0})]
+    begin_average(plan, store)
+    assert set(store.states[AVERAGE].tolist()) == {6.0}
+
+
+def test_other_averages_and_none_do_not_change_at_the_end_of_an_epoch(make):
+    for settings in ({"average": "ema:0.5"}, {}):
+        session = make(**settings).session
+        before = {name: state.copy() for name, state in session.store.states.items()}
+        session.store.weights[...] += 1.0
+        assert average_epoch(session.plan, session.store, 0, 7) == 0
+        begin_average(session.plan, session.store)
+        assert all((session.store.states[name] == state).all() for name, state in before.items())
 
 
 def test_it_may_be_stopped_twice(make):

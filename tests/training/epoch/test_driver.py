@@ -58,13 +58,13 @@ def made(monkeypatch):
     leases = Recorder(log, over=False, lack=OTHERS, next_epoch=1, sums="sums", missed=())
     leases.leads = True
     account = Recorder(log)
-    account.epoch = Recorder(log)
+    account.epoch, account.figures = Recorder(log), SimpleNamespace(averaged_epochs=0)
     account.epoch.here = 1.0
     settings = SimpleNamespace(
         epochs=1, checkpoint_seconds=60.0, target_accuracy=0.9, quorum=1.0, stall_seconds=1.0, batch_size=16
     )
     data = SimpleNamespace(validation=np.arange(4))
-    plan = SimpleNamespace(settings=settings, data=data, batches=2)
+    plan = SimpleNamespace(settings=settings, data=data, batches=2, average=None)
     interruption, told = SimpleNamespace(requested=None, checkpoint_asked=False), []
     driver = Driver(
         plan, session, leases, account, Recorder(log), Recorder(log), Recorder(log), interruption, told.append,

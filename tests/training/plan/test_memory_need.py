@@ -51,6 +51,20 @@ def test_all_copies_of_the_weights_are_counted(optimizer, spaces):
     assert working > weights if spaces > 1 else working < weights / 4  # plain descent goes without dense gradients
 
 
+@pytest.mark.parametrize(("average", "journaled"), [("ema:0.99", 1), ("last:2", 0)])
+def test_an_average_is_counted_with_all_its_copies_and_what_evaluates_it(average, journaled):
+    settings = {"consistency": "sync", "epochs": 2, "optimizer": "momentum"}
+    without, made = plan(**settings), plan(**settings, average=average)
+    weights = 4 * made.layout.size
+    before, need = run_need(without, None, True), run_need(made, None, True)
+    assert need.shared["weights and optimizer state"] == 3 * weights
+    assert need.private[COPIES] == 6 * weights
+    assert need.private["the best model"] == weights
+    assert need.shared["gradients of a step"] - before.shared["gradients of a step"] == journaled * weights
+    images = 4 * 16 * 2048
+    assert images < need.private["activations of the average"] < weights / 8  # and no gradient
+
+
 def test_more_workers_steps_and_other_machines_need_more():
     one, two = run_need(plan(), None, True), run_need(plan(cores=2), None, True)
     assert two.private["gradients and activations"] > one.private["gradients and activations"]

@@ -33,5 +33,6 @@ def test_replicas_update_alike():
         ("mixup", 0.2),
         ("cutmix", 1.0),
         ("clip_norm", 2.0),
+        ("average", "last:2"),
     ):
         assert usual.difference(facts(**{name: value})).startswith(f"{name} {value!r}, the run has ")

@@ -21,6 +21,7 @@ from adam_mp.memory.run_memory import RunMemory, RunShape
 from adam_mp.memory.steps import StepMemory, StepShape
 from adam_mp.memory.store import ParameterStore
 from adam_mp.network.initialization import initial_weights
+from adam_mp.training.settings.averages import AVERAGE
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.worker.worker import Worker, WorkerSpec
 
@@ -85,15 +86,18 @@ def make_world(monkeypatch):
         optimizer = make_optimizer(
             rule, {"weight_decay": weight_decay, "momentum": 0.9, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8}
         )
+        states = (*optimizer.states, AVERAGE) if more.get("average") else optimizer.states
         store = ParameterStore.create(
-            Layout.of(NETWORK.parameters), optimizer.states, None, optimizer.own_states, 1 if in_steps else workers
+            Layout.of(NETWORK.parameters), states, None, optimizer.own_states, 1 if in_steps else workers
         )
         store.load(initial_weights(NETWORK, 1))
         for name, tensor in store.tensors.items():  # as training leaves them: biases of 0 would hide their decay
             tensor[...] += 0.2 * name.endswith(".bias")
+        if more.get("average"):
+            store.states[AVERAGE][...] = store.weights
         steps = None
         if in_steps:
-            steps = StepMemory.create(StepShape(workers, store.layout.size, 1 + len(optimizer.states)))
+            steps = StepMemory.create(StepShape(workers, store.layout.size, 1 + len(states)))
         made.extend(each for each in (memory, store, steps) if each is not None)
         for kind, there in ((RunMemory, memory), (ParameterStore, store), (StepMemory, steps)):
             monkeypatch.setattr(kind, "attach", lambda handle, there=there: there)
