@@ -130,6 +130,8 @@ _OF_OTHERS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
      "dropout is a layer of the network, adam_mp.Dropout"),
     ("ema modelema emadecay swa swalr swaepochs averaging weightaveraging polyak",
      ("average",)),
+    ("tta ttalevel testtimeaugmentation multicrop tencrop fivecrop crops ncrops",
+     ("views",)),
     ("accumulate accumulategradbatches gradaccum gradientaccumulationsteps "
      "dampening autobatch sam compile jit",
      _NONE),

@@ -31,7 +31,7 @@ WORDS = {
     "patience": "no early stopping", "early_stopping": "no early stopping", "early-stop": "no early stopping",
     "device": "trains on the cores of CPUs", "gpu": "trains on the cores of CPUs", "lr_scheduler": "formula",
     "pretrained": "cannot start from saved weights", "class_weight": "all classes weigh the same", "amp": "float32",
-    "ema": ("average",), "swa": ("average",), "grad_accum": "no such setting",
+    "ema": ("average",), "swa": ("average",), "tta": ("views",), "grad_accum": "no such setting",
 }  # fmt: skip
 NONSENSE = ["foo", "zzz", "hyperdrive", "colour", "elastic-net", "x", "teleport_ratio", "n_heads", "attention"]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
+from adam_mp.cli.options import Parser, add_common, add_reading, add_views, parse, reading_of
 from adam_mp.compute.model import MODEL_FILE, load
 from adam_mp.errors import RunFolderError, SettingsError, several
 from adam_mp.process.output import one_line, standard_output
@@ -29,6 +29,7 @@ def run(arguments: Sequence[str]) -> int:
         "test part is used, all of it if it has no parts (default: the data of the run)",
     )
     add_reading(parser, ("follow_links", "pixel_limit", "ignore_orientation", "white"))
+    add_views(parser)
     parser.add_argument("--cores", metavar="N", type=int, help="cores to use (default: all usable)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_common(parser)
@@ -43,7 +44,8 @@ def run(arguments: Sequence[str]) -> int:
         source = _data_of(path)
     options = reading_of(path, model, values)
     result = evaluate_model(
-        model, source, values.cores, notices_only, options, _trained_on(path, source), own=values.data is None
+        model, source, values.cores, notices_only, options, _trained_on(path, source), own=values.data is None,
+        views=values.views,
     )  # fmt: skip
     standard_output().answer(
         json.dumps(result.as_dict())

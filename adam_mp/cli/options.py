@@ -97,6 +97,15 @@ def add_reading(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
         _add_flag(group, name, FIELDS[name], help_of(name))
 
 
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for the views of each image, to a command that asks a trained network."""
+    from adam_mp.training.settings.settings import FIELDS, help_of
+
+    default = FIELDS["views"].default
+    text = f"{help_of('views')} (default: {default})"
+    parser.add_argument("--views", metavar=FIELDS["views"].metadata["unit"], default=default, help=text)
+
+
 def reading_of(path: Path, model: Model, values: argparse.Namespace) -> LoadOptions:
     """Return how to read images for `model`, loaded from `path`: as in its training, but for the flags in `values`.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adam_mp.cli.options import Parser, add_common, add_reading, parse, reading_of
+from adam_mp.cli.options import Parser, add_common, add_reading, add_views, parse, reading_of
 from adam_mp.compute.model import Model, load
 from adam_mp.data.normalization import looks_inverted
 from adam_mp.data.pictures import picture_of
@@ -36,6 +36,7 @@ def run(arguments: Sequence[str]) -> int:
         help="exchange light and dark; auto does so for grey images whose background is light where that of all "
         "training images is dark, or the other way round (default: auto)",
     )  # fmt: skip
+    add_views(parser)
     add_reading(parser, ("pixel_limit", "ignore_orientation", "white"))
     parser.add_argument("--json", action="store_true", help="print one JSON object a line, one an image")
     add_common(parser)
@@ -44,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         raise SettingsError(f"--top is {values.top}; expected at least 1")
     model = load(values.run)
     model.check_files()
+    model.check_views(values.views)
     options = reading_of(Path(values.run), model, values)
     code = 0
 
@@ -58,7 +60,7 @@ def run(arguments: Sequence[str]) -> int:
         except DataError as error:
             fail(name, error)
         else:
-            _show(name, inverted, model.probabilities(pixels[None])[0], model, values.top, values.json)
+            _show(name, inverted, model.probabilities(pixels[None], values.views)[0], model, values.top, values.json)
     return code
 
 

@@ -9,7 +9,7 @@
 - `optimizer`, `expression`, `updates`: update rules; formulas that users write; binding a rule to a parameter store.
   `shares`: what of learning rate and weight decay each tensor takes. `clipping`: of gradients, by their norm.
 - `model`, `tensor_file`: the trained network as a library object; files of named tensors; `scale`: whether images
-  have the scale of those trained on.
+  have the scale of those trained on; `views`: what a network is asked about of an image, and the mean of its answers.
 - `unclear`, `columns`: images and features that are not what their array has.
 - `gradient_check`: the backward pass against finite differences, for tests.
 

@@ -22,7 +22,7 @@ from adam_mp.compute.lifetimes import Bound, Place, Reads, arrange, first_writer
 from adam_mp.compute.operation import Call, Operation, Span, aligned_zeros
 from adam_mp.compute.operations import DenseProduct, DropoutMask, operation_of
 from adam_mp.kernels.join import add_to
-from adam_mp.kernels.loss import softmax, softmax_cross_entropy
+from adam_mp.kernels.loss import softmax_cross_entropy
 from adam_mp.memory.layout import Layout
 from adam_mp.network.graph import INPUT
 from adam_mp.network.layers import Flatten
@@ -241,10 +241,6 @@ class TrainingContext:
         """Return the part of an array for images start:end; an array for a block holds the latest block."""
         array = self._arrays[place]
         return array[start:end] if place in self._whole else array[: end - start]
-
-    def probabilities(self, program: Program, out: np.ndarray) -> None:
-        """Write the class probabilities, from the scores of a program that has run forward, into `out` [n, classes]."""
-        softmax(program.scores, out)
 
     @property
     def nbytes(self) -> int:

@@ -24,6 +24,7 @@ MODEL_FORMAT = "adam_mp.model.2"
 _BATCH = 64
 _OF_BYTES = 10.0  # a model whose scale is not known was trained on bytes if the deviation is more than this
 MODEL_FILE = "model.safetensors"  # in a run folder
+_ONE_VIEW = "one"
 
 
 Tensors = Mapping[str, np.ndarray]
@@ -59,10 +60,11 @@ class Model:
     reading: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     values: ValueScale | None = None
 
-    def predict(self, images: Any) -> np.ndarray:
+    def predict(self, images: Any, *, views: str = _ONE_VIEW) -> np.ndarray:
         """Return class probabilities, float32 [n, classes], for images [n, h, w], [n, h, w, c] or features [n, f].
 
         A single image [h, w] or [h, w, c] counts as n = 1. The values are those of stored images, not normalised.
+        `views="reflect,shift=1"` averages the scores over views of each image, as `--views` does; raises SettingsError.
         Raises DataError, with both shapes, if the images do not fit, and if they have another scale than the training
         images, such as values from 0 to 1 where those were bytes, or as a data frame other columns.
         """
@@ -76,20 +78,21 @@ class Model:
             raise DataError(f"images are no array: {error}; expected images of one shape") from None
         x = self._as_batch(given)
         self.check_scale(x)
-        return self.probabilities(x)
+        return self.probabilities(x, views)
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
+    def probabilities(self, x: np.ndarray, views: str = _ONE_VIEW) -> np.ndarray:
         """Return what `predict` does for images [n, h, w, c], whatever their values are."""
         from adam_mp.compute.context import TrainingContext  # loads kernels, which reading a model does not need
+        from adam_mp.compute.views import ViewScores, parse_views
+        from adam_mp.kernels.loss import softmax
 
         context = TrainingContext(self.network, self.weights, min(_BATCH, max(len(x), 1)), backward=False)
         out = np.zeros((len(x), self.network.classes), np.float32)
+        scores = ViewScores(context, parse_views(views, self.network.input_shape))
         mean, deviation = np.array(self.mean, np.float32), np.array(self.deviation, np.float32)
         for start in range(0, len(x), _BATCH):
             block = np.ascontiguousarray((x[start : start + _BATCH].astype(np.float32) - mean) / deviation)
-            program = context.program(block, None, training=False)
-            program.run_forward()
-            context.probabilities(program, out[start : start + len(block)])
+            softmax(scores.of(block), out[start : start + len(block)])
         if not np.isfinite(out).all():
             self.check_weights()
         return out
@@ -99,6 +102,12 @@ class Model:
         for name, weights in self.weights.items():
             if not np.isfinite(weights).all():
                 raise DataError(f"the model's {name} holds NaN or infinite weights: its training diverged")
+
+    def check_views(self, views: str) -> None:
+        """Raise SettingsError if `views` are none that the network's pictures have."""
+        from adam_mp.compute.views import parse_views
+
+        parse_views(views, self.network.input_shape)
 
     def check_scale(self, images: np.ndarray) -> None:
         """Raise DataError if images [n, h, w, c] have another scale than the training images, or are not finite."""
@@ -113,17 +122,18 @@ class Model:
         if self.values is not None and (why := not_of_files(self.values)) is not None:
             raise DataError(why)
 
-    def evaluate(self, images: Any, labels: Any) -> float:
+    def evaluate(self, images: Any, labels: Any, *, views: str = _ONE_VIEW) -> float:
         """Return the fraction of `images` whose most probable class is their label, a number or a name.
 
-        Raises DataError too if both have the same index, as pandas has, in another order.
+        `views` are those of `predict`. Raises DataError too if both have the same index, as pandas has, in another
+        order.
         """
         if rows_reordered(images, labels):
             raise DataError(
                 "images and labels have the same index in another order; write labels.loc[images.index], or "
                 "labels.to_numpy() to have them joined by their places"
             )
-        probabilities = self.predict(images)
+        probabilities = self.predict(images, views=views)
         if is_masked(labels):
             raise DataError("labels are masked; leave out the images without a label")
         labels = self._class_numbers(np.asarray(labels), len(probabilities))

@@ -14,6 +14,7 @@ from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.model import Model
 from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.compute.scale import perhaps_other_scale
+from adam_mp.compute.views import ONE, parse_views
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization, mostly_inverted
 from adam_mp.data.pictures import picture_from
@@ -81,18 +82,20 @@ class TrainedOn:
 
 def evaluate_model(
     model: Model, source: Any, cores: int | None, listener: Listener, options: LoadOptions | None = None,
-    trained_on: TrainedOn | None = None, own: bool = False,
+    trained_on: TrainedOn | None = None, own: bool = False, views: str = ONE,
 ) -> EvaluationResult:  # fmt: skip
     """Evaluate `model` on the test part of `source` (see `load_data`) with one worker a core.
 
     Images are read as `options` say, by default as in the model's training. Classes are matched by their names, where
     both sides have any. Data whose parts have no names are all test. If the model was `trained_on` them, `listener`
     gets a notice; if they are its `own` data, which nobody gave, those of them are tested that the run held out to
-    validate on. Raises DataError if the data have nothing to test, or do not fit the model.
+    validate on. `views` are those of each image, as the setting says. Raises DataError if the data have nothing to
+    test, or do not fit the model, and SettingsError for views that its pictures do not have.
     """
     began = time.monotonic()
     model.check_weights()
-    settings = TrainSettings(cores=cores, batch_size=_BATCH)
+    settings = TrainSettings(cores=cores, batch_size=_BATCH, views=views)
+    parse_views(views, model.network.input_shape)  # only for its SettingsError, before data are read
     height, width, channels = model.network.input_shape
     options = dataclasses.replace(
         options or LoadOptions.kept(model.reading), image_size=f"{height}x{width}", channels=channels, only_test=True

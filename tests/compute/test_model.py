@@ -12,7 +12,7 @@ import adam_mp
 from adam_mp import Dense, Flatten, Model, Network, Softmax
 from adam_mp.compute import tensor_file
 from adam_mp.compute.tensor_file import read_tensors, write_tensors
-from adam_mp.errors import CheckpointError, DataError
+from adam_mp.errors import CheckpointError, DataError, SettingsError
 from adam_mp.network.initialization import initial_weights
 
 
@@ -31,6 +31,25 @@ def test_predictions_are_probabilities_of_the_normalised_images():
     expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, rtol=1e-4)
     assert model.evaluate(images, expected.argmax(axis=1)) == 1.0
+
+
+def test_predictions_over_several_views_are_of_their_mean_scores():
+    model = make()
+    images = np.random.default_rng(0).integers(0, 9, (130, 4, 4))
+    scores = (
+        sum(
+            (each.reshape(130, 16) - 2.0) / 3.0 @ model.weights["dense1.weight"] @ model.weights["dense2.weight"]
+            for each in (images, images[:, :, ::-1])
+        )
+        / 2
+    )
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(images, views="reflect"), expected, rtol=1e-4)
+    assert np.abs(model.predict(images) - expected).max() > 1e-3
+    assert model.evaluate(images, expected.argmax(axis=1), views="reflect") == 1.0
+    for views in ("shift=4", "mirror"):
+        with pytest.raises(SettingsError, match=f"^views is '{views}'"):
+            model.predict(images, views=views)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (0, 4, 4), (2, 4, 4), (2, 4, 4, 1)])

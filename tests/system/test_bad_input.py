@@ -77,6 +77,14 @@ END = '[[layers]]\ntype = "dense"\n[[layers]]\ntype = "softmax"\n'
             ["--average", "0.999"],
             "--average is '0.999'; expected ema:D, such as ema:0.999, last:N, such as last:5, or none",
         ),
+        (
+            ["--views", "mirror"],
+            "--views is 'mirror'; expected reflect, shift=N, such as shift=1, both, such as 'reflect,shift=1', or one",
+        ),
+        (
+            ["--views", "shift=28"],
+            "--views is 'shift=28', but the network takes pictures of 28x28; expected a shift below 28",
+        ),
         (["--average", "ema:1"], "--average is 'ema:1'; expected ema of more than 0 and up to 0.99999"),
         (["--average", "last:1"], "--average is 'last:1'; expected last of a whole number of epochs, at least 2"),
         (

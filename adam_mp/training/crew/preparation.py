@@ -177,6 +177,7 @@ def make_specs(
             label_smoothing=settings.label_smoothing,
             clip_norm=settings.clip_norm,
             average=plan.average,
+            views=plan.views,
         )
         for number in range(plan.split.workers)
     ]

@@ -9,6 +9,7 @@ memory of images that the survey has cached, they are dropped.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -97,10 +98,12 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
     if not plan.consistency.in_steps:
         direct = plan.optimizer.is_plain_descent and not plan.settings.clip_norm
         context += gradient_bytes(plan.network, plan.layout, direct, of_own_rate(plan.shares))
+    pictures = 4 * plan.settings.batch_size * math.prod(plan.network.input_shape)
     processes = workers + data_servers + int(plan.is_replica)
     private = {
         "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
         "gradients and activations": workers * context,
+        "pictures to evaluate": workers * 2 * pictures,  # as they are, and as a view
     }
     if plan.average is not None:
         private["activations of the average"] = workers * evaluation_bytes(plan)

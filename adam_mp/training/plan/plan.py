@@ -13,6 +13,7 @@ from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
 from adam_mp.compute.shares import Shares, shares_of
+from adam_mp.compute.views import View, parse_views
 from adam_mp.data.mixing import Mixing
 from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
@@ -124,6 +125,11 @@ class RunPlan:
         return parse_average(self.settings.average, self.settings.epochs)
 
     @property
+    def views(self) -> tuple[View, ...]:
+        """The views of each image in an evaluation."""
+        return parse_views(self.settings.views, self.network.input_shape)
+
+    @property
     def state_names(self) -> tuple[str, ...]:
         """The names of the store's spaces beside the weights: the optimizer's, and the average's if there is one."""
         return _state_names(self.settings, self.optimizer)
@@ -223,6 +229,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     if settings.lr is None:
         settings = dataclasses.replace(settings, lr=default_rate(settings.optimizer, network.scores_means))
     _check_rate(settings, len(division.training))
+    parse_views(settings.views, network.input_shape)  # only for its SettingsError, as the next one
     _shares(settings, network)  # only for its SettingsError, before kernels are compiled
     mixing = _mixing(settings)
     mixing.check(min(settings.batch_size, len(division.training)), dataset.image_shape)

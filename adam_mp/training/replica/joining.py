@@ -44,8 +44,7 @@ _TELLING = 1.0  # seconds to wait for an answer when a replica has died
 _READING = ("ignore_orientation", "white")  # the same images become other pictures by them
 _AGREED = (
     "optimizer", "lr", *CONSTANTS, "decay_all", "rates", "label_smoothing", "mixup", "cutmix", "clip_norm", "average",
-    "seed",
-    "validation",
+    "views", "seed", "validation",
 )  # fmt: skip
 
 

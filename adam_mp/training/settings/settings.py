@@ -173,6 +173,11 @@ class TrainSettings:
         "what is validated, tested and saved in place of the present weights: ema:D, their moving average, which keeps "
         "D of itself at each update, such as ema:0.999; or last:N, the mean of those at the ends of the last N epochs",
     )  # fmt: skip
+    views: str = _option(
+        "one", "how to train", "VIEWS",
+        "views of each image that is validated, tested or predicted; their scores are averaged: one, reflect (and its "
+        "mirror image), shift=N (and shifted by N pixels), or both, such as 'reflect,shift=1'",
+    )  # fmt: skip
     optimizer: str = _option("sgd", "how to train", "NAME|FORMULA", _optimizer_help)
     consistency: str = _option(
         "async", "how to train", "MODE",
@@ -321,6 +326,10 @@ class TrainSettings:
             _number("lr", self.lr, 0, 1e6, lower_excluded=True)
         object.__setattr__(self, "rates", rates_text(parse_rates(self.rates)))
         parse_average(self.average, self.epochs)
+        if self.views != FIELDS["views"].default:
+            from adam_mp.compute.views import parse_views
+
+            parse_views(self.views)
         if not isinstance(self.augment, (str, Mapping)):
             raise SettingsError(f"--augment is {shown(self.augment)}; expected text, or a table of ranges")
         for name, what in (("memory_dir", "a folder"), ("run_dir", "a folder"), ("key_file", "a file")):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from adam_mp.compute.calibration import calibrate
-from adam_mp.compute.context import Program, TrainingContext
+from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.views import ONLY, View, ViewScores, measure
 from adam_mp.data.pictures import Pictures
 from adam_mp.kernels.atomic import publish
 from adam_mp.memory.board import VALIDATE
@@ -18,13 +19,19 @@ from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES
 
 
 class Evaluator:
-    """Evaluates chunks with a worker's training context; a chunk has as many images as the context's batch."""
+    """Evaluates chunks with a worker's context; a chunk has as many images as the context's batch.
 
-    def __init__(self, worker: int, context: TrainingContext, memory: RunMemory, pictures: Pictures) -> None:
+    An image's scores are the mean over its `views`.
+    """
+
+    def __init__(
+        self, worker: int, context: TrainingContext, memory: RunMemory, pictures: Pictures,
+        views: tuple[View, ...] = ONLY,
+    ) -> None:  # fmt: skip
         self._worker, self._context, self._memory, self._pictures = worker, context, memory, pictures
         self._images: np.ndarray = np.zeros((context.batch, *context.network.input_shape), np.float32)
         self._labels: np.ndarray = np.zeros(context.batch, np.int32)
-        self._programs: dict[int, Program] = {}  # number of images in a chunk -> program
+        self._scores = ViewScores(context, views)
         self._calibrated = -1  # the evaluation for which the norms have their statistics
 
     def evaluate_chunk(self, order: int) -> bool:
@@ -66,9 +73,4 @@ class Evaluator:
         """Return [sum of losses, number classified correctly] of the first `count` images."""
         if count == 0:
             return np.zeros(2)
-        program = self._programs.get(count)
-        if program is None:
-            program = self._context.program(self._images[:count], self._labels[:count], training=False)
-            self._programs[count] = program
-        program.run_forward()
-        return program.totals
+        return measure(self._scores.of(self._images[:count]), self._labels[:count])

@@ -21,6 +21,7 @@ from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, UpdateNumbers
 from adam_mp.compute.shares import Shares, stretches_of
 from adam_mp.compute.updates import bind_updates
+from adam_mp.compute.views import ONLY, View
 from adam_mp.data.augmentation import draw_key
 from adam_mp.data.pictures import PictureSpec, open_pictures
 from adam_mp.memory.board import EXCHANGE, LACKS, OTHERS, STOP, TEST, TRAIN, VALIDATE
@@ -55,7 +56,7 @@ class WorkerSpec:
     dense layers whose updates go to parameter servers as activations and errors. `bound` is by how many updates the
     worker may be ahead of the slowest. `steps` is the memory of the steps that all workers make together. Each of these
     four is None in a run without it. `clip_norm` is the largest norm of an update's gradient, 0.0 for any. `average` is
-    which average of the weights is evaluated in their place, None for none.
+    which average of the weights is evaluated in their place, None for none; `views` are those of each image evaluated.
     """
 
     process: int
@@ -76,6 +77,7 @@ class WorkerSpec:
     label_smoothing: float = 0.0
     clip_norm: float = 0.0
     average: Average | None = None
+    views: tuple[View, ...] = ONLY
 
 
 class Worker:
@@ -101,7 +103,7 @@ class Worker:
             evaluated = TrainingContext(
                 spec.network, average, spec.batch_size, choices=spec.choices, backward=False
             )  # fmt: skip
-        self.evaluator = Evaluator(spec.process, evaluated, self.memory, pictures)
+        self.evaluator = Evaluator(spec.process, evaluated, self.memory, pictures, spec.views)
         self.waiting, self.waiting_for_others = Backoff(), Backoff(AMONG_WORKERS)
 
     def run(self) -> None:

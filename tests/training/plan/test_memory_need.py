@@ -68,6 +68,7 @@ def test_an_average_is_counted_with_all_its_copies_and_what_evaluates_it(average
 def test_more_workers_steps_and_other_machines_need_more():
     one, two = run_need(plan(), None, True), run_need(plan(cores=2), None, True)
     assert two.private["gradients and activations"] > one.private["gradients and activations"]
+    assert one.private["pictures to evaluate"] == 2 * 4 * 16 * 12 * 12
     steps = plan(consistency="sync", cores=2)
     assert run_need(steps, None, True).shared["gradients of a step"] > 4 * steps.layout.size * 3
     replica = plan(servers=2, replicas=2)

@@ -34,5 +34,6 @@ def test_replicas_update_alike():
         ("cutmix", 1.0),
         ("clip_norm", 2.0),
         ("average", "last:2"),
+        ("views", "reflect"),
     ):
         assert usual.difference(facts(**{name: value})).startswith(f"{name} {value!r}, the run has ")

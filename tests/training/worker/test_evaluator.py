@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.views import ViewScores, measure, parse_views
 from adam_mp.memory.board import TEST, VALIDATE
-from tests.training.worker.conftest import BATCH, COUNT, NETWORK
+from tests.training.worker.conftest import BATCH, COUNT, IMAGE, NETWORK
 
 
 def expected(world, count):
@@ -28,6 +29,18 @@ def test_the_chunks_of_all_workers_are_the_whole_set(make_world):
         assert turns == chunks
         assert not world.workers[0].evaluator.evaluate_chunk(order)
         np.testing.assert_allclose(world.memory.results.sum(axis=0), expected(world, count), rtol=1e-5)
+
+
+def test_a_chunk_has_the_mean_scores_over_all_views(make_world):
+    views = parse_views("reflect,shift=1", IMAGE)
+    world = make_world(2, views=views)
+    world.memory.evaluation.open(0, np.zeros(-(-COUNT // BATCH), np.uint8))
+    while world.workers[0].evaluator.evaluate_chunk(TEST) and world.workers[1].evaluator.evaluate_chunk(TEST):
+        pass
+    images, labels = world.pictures
+    scores = ViewScores(TrainingContext(NETWORK, world.store.tensors, COUNT), views).of(images)
+    np.testing.assert_allclose(world.memory.results.sum(axis=0), [*measure(scores, labels), COUNT], rtol=1e-5)
+    assert abs(measure(scores, labels)[0] - expected(world, COUNT)[0]) > 1e-3
 
 
 def test_between_rounds_nothing_is_evaluated(make_world):
