@@ -42,7 +42,8 @@ def run(arguments: Sequence[str]) -> int:
     counts = _worker_counts(values.workers)
     if values.repeats < 1 or not values.seconds > 0:
         raise SettingsError("--repeats and --seconds must be above 0")
-    given = {**given_settings(values), "epochs": 1, "validation": 0.0, "cores": max(counts)}
+    # One epoch, without what a file of --config may say of several, or of an evaluation.
+    given = {**given_settings(values), "epochs": 1, "validation": 0.0, "average": "none", "cores": max(counts)}
     speeds = []
     with fork_server(OF_A_RUN):
         plan = make_plan(given, notices_only)

@@ -42,6 +42,13 @@ def test_what_cannot_be_measured(capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
+def test_an_average_of_several_epochs_in_a_settings_file_has_no_part_in_the_one_that_is_measured(capsys, tmp_path):
+    (tmp_path / "run.toml").write_text('average = "last:5"\nepochs = 20\n')
+    few = ["--workers", "4", "--batch-size", "20000"]
+    assert main(["bench", *few, "--config", str(tmp_path / "run.toml")]) == 2
+    assert "an epoch has 3 batches, too few to measure 4 workers" in capsys.readouterr().err
+
+
 def test_a_rate_at_which_nothing_can_be_measured(capsys):
     assert main(["bench", "--workers", "1", "--seconds", "5", "--repeats", "1", "--lr", "1e6 * 1e30"]) == 3
     said = capsys.readouterr().err.split("\r")[-1]

@@ -13,6 +13,7 @@ import adam_mp
 from adam_mp.memory.layout import Layout
 from adam_mp.training.folder.checkpoint import find_checkpoints, read_checkpoint
 from adam_mp.training.settings.averages import AVERAGE
+from tests.conftest import LAYERS as SMALL
 from tests.conftest import make_images
 from tests.system.conftest import metrics, wait_until
 from tests.system.test_consistency import IMAGES, done, stop_in_bursts
@@ -137,6 +138,25 @@ def test_the_model_is_the_average_in_other_modes(here, command, tmp_path, averag
 def here_accuracy(here, folder):
     """The accuracy that `evaluate` measures of the model."""
     return json.loads(here("evaluate", str(folder), "--json").out)["accuracy"]
+
+
+@pytest.mark.parametrize("average", KINDS)
+def test_the_model_of_the_best_epoch_is_tested_though_the_average_went_on(tmp_path, average):
+    """Labels are drawn at random, so that each epoch's model is right by chance, and on other images than the next."""
+    draw = np.random.default_rng(3)
+    images, labels = draw.integers(0, 256, (900, 12, 12)).astype(np.uint8), draw.integers(0, 3, 900)
+    for seed in range(1, 9):  # until an epoch before the last happens to be the best
+        folder = tmp_path / str(seed)
+        result = adam_mp.train(
+            list(SMALL), (images[:600], labels[:600], images[600:], labels[600:]), cores=1, epochs=6, lr=0.05,
+            quiet=True, augment="none", validation=0.2, average=average, seed=seed, run_dir=folder,
+        )  # fmt: skip
+        if result.best_epoch < 6:
+            break
+    assert result.best_epoch < 6
+    assert result.test_accuracy == pytest.approx(result.model.evaluate(images[600:], labels[600:]), abs=1e-9)
+    _, _, last = spaces(folder)
+    assert (model_of(folder) != last).any()
 
 
 @pytest.mark.parametrize("average", KINDS)
