@@ -116,5 +116,5 @@ class ViewScores:
 def measure(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return [sum of losses, how many are right] of `scores` [n, classes] with `labels` int32 [n]."""
     totals = np.zeros(2)
-    softmax_cross_entropy(scores, labels, np.zeros_like(scores), totals, 0.0)
+    softmax_cross_entropy(scores, labels, np.zeros_like(scores), totals, 0.0, np.zeros(1))
     return totals
