@@ -57,8 +57,8 @@ _TAG_WORDS = len(Tag._fields)
 class Slot:
     """Room for a batch of b pictures.
 
-    `words` are int64 [8] and begin with the tag, `labels` int32 [b], `images` float32 [b, h, w, c]. `mixed`, float64
-    [1] in the last word, is the share that each image and label has of its partner's (`data.mixing`). The producer
+    `words` are int64 [7] and begin with the tag, `labels` int32 [b], `images` float32 [b, h, w, c]. `mixed`, float64
+    [1] in the eighth word, is the share that each image and label has of its partner's (`data.mixing`). The producer
     writes all of it before it publishes the slot, and the consumer reads it after that and changes nothing.
     """
 
@@ -107,7 +107,7 @@ class Ring:
         labels = offset + _TAG_BYTES
         images = labels + _line_up(4 * self.shape.batch)
         return Slot(
-            segment.array(np.int64, (LINE,), offset),
+            segment.array(np.int64, (LINE - 1,), offset),
             segment.array(np.float64, (1,), offset + 8 * (LINE - 1)),
             segment.array(np.int32, (self.shape.batch,), labels),
             segment.array(np.float32, (self.shape.batch, *self.shape.image), images),

@@ -84,12 +84,13 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
     workers, data_servers, sizes = plan.split.workers, plan.split.data_servers, plan.run_shape.sizes
     rings = sum(size for name, size in sizes.items() if name.startswith("ring"))
     data = sum(sizes[name] for name in plan.run_shape.arrays)
+    own = plan.own_bytes if plan.owners > 1 else 0
     shared = {
-        "weights and optimizer state": plan.checkpoint_bytes - plan.own_bytes // plan.owners, "the data set": data,
+        "weights and optimizer state": plan.checkpoint_bytes - own // plan.owners, "the data set": data,
         "rings": rings, "ledgers": sum(sizes.values()) - rings - data,
     }  # fmt: skip
-    if plan.own_bytes:
-        shared["velocities of the workers"] = plan.own_bytes
+    if own:
+        shared["velocities of the workers"] = own
     if plan.consistency.in_steps:
         shared["gradients of a step"] = step_shape(plan).bytes
     if plan.is_replica:
