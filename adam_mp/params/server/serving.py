@@ -239,11 +239,14 @@ def how_it_ends(view: RunView, host: Coordinator | None, spec: ServerSpec) -> st
 
 
 def _make_coordinator(spec: ServerSpec, kept: dict[str, Any] | None) -> Coordinator:
-    """Return a new coordinator, or one restored from the snapshot `kept`; raises RunDoneError or RefusedError."""
+    """Return a new coordinator, or one restored from the snapshot `kept`; raises RunDoneError or RefusedError.
+
+    A run that is done may have replicas that still validate, and need the coordinator until they leave.
+    """
     if not kept:
         return Coordinator(new_identity(), spec.servers, copies=spec.copies, commit=spec.commit)
     host = Coordinator.restored(kept)
-    if host.phase == "done":
+    if host.over:
         raise RunDoneError(f"{spec.snapshots} holds a run that is done; name another folder")
     return host
 
@@ -320,7 +323,7 @@ def serve_for_supervisor(spec: ServerSpec) -> None:
     """Run a server as a supervisor's child; its lines go to standard error, which the supervisor keeps in a file.
 
     The supervisor shows the user those that begin with NOTE.
-    If the server died as its run ended and is started again, its snapshot says that the run is done: it just ends.
+    If the server died when all replicas had left and is started again, its snapshot says so: it just ends.
     """
     with contextlib.suppress(RunDoneError):
         serve_parameters(

@@ -26,7 +26,13 @@ from adam_mp.params.run.news import News
 from adam_mp.params.run.statements import STATISTICS
 from adam_mp.params.server.loop import ALONE, DONE, STOPPED, make_loop
 from adam_mp.params.server.persistence import SnapshotFolder, write_facts
-from adam_mp.params.server.serving import ServerSpec, how_it_ends, serve_for_supervisor, serve_parameters
+from adam_mp.params.server.serving import (
+    ServerSpec,
+    _make_coordinator,
+    how_it_ends,
+    serve_for_supervisor,
+    serve_parameters,
+)
 from adam_mp.process.folder_lock import FolderLock
 from adam_mp.transport.addresses import Address
 from adam_mp.transport.messages import Kind, Message, with_facts
@@ -303,10 +309,28 @@ def test_a_folder_whose_run_is_done_is_an_error(capsys, tmp_path):
     host.join(1, {"role": "replica", "facts": {**FACTS, "epochs": 1}}, 0.0)
     host.report(1, 1, {"epoch": 0, "trained": list(range(10))}, 0.0)
     assert host.phase == "done"
+    assert _make_coordinator(ServerSpec("127.0.0.1:0", snapshots=tmp_path), host.snapshot()).awaited_replicas == 1
+    host.leave(1)
     write_facts(tmp_path, {"identity": 100, "coordinator": host.snapshot()})
     assert main(["serve-params", "--listen", "127.0.0.1:0", "--snapshots", str(tmp_path)]) == 2
     assert f"{tmp_path} holds a run that is done; name another folder" in capsys.readouterr().err
-    serve_for_supervisor(ServerSpec("127.0.0.1:0", snapshots=tmp_path))  # it was killed at the end: nothing to do
+    serve_for_supervisor(ServerSpec("127.0.0.1:0", snapshots=tmp_path))  # killed when all had left: nothing to do
+
+
+def test_a_coordinator_that_dies_when_the_run_is_done_is_back_for_a_replica_that_still_validates(tmp_path):
+    host = Coordinator(run=5, expected=1)
+    host.join(100, {"role": "params", "address": "127.0.0.1:1"}, 0.0)
+    for replica in (1, 2):
+        host.join(replica, {"role": "replica", "facts": {**FACTS, "epochs": 1}}, 0.0)
+    host.report(1, 1, {"epoch": 0, "trained": list(range(10))}, 0.0)
+    host.leave(1)
+    again = _make_coordinator(ServerSpec("127.0.0.1:0", snapshots=tmp_path), host.snapshot())
+    again.step(100.0)
+    again.step(102.0)
+    assert (again.phase, again.over) == ("done", False)
+    again.join(2, {"role": "replica", "run": 5, "facts": {**FACTS, "epochs": 1}}, 103.0)
+    again.leave(2)
+    assert again.over
 
 
 def test_a_snapshot_folder_that_cannot_be_locked_is_told(monkeypatch, tmp_path):
