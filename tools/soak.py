@@ -275,28 +275,31 @@ def disturb(
     """Kill parts of the run until it ends; return how often which, and what it had, once a second.
 
     The supervisor is the first to be killed once there is a checkpoint, and every tenth from there on, in the first
-    third of the epochs. The samples are of its last life: its end frees whatever it had not given back. After three
-    times the planned minutes nothing is killed any more.
+    third of the epochs. The samples are of its last life: its end frees whatever it had not given back. They begin when
+    it has ended an epoch, and end with the last: a run that starts or ends has fewer processes. After three times the
+    planned minutes nothing is killed any more.
     """
     generator = random.Random(plan.seed)
     kills: collections.Counter[str] = collections.Counter()
     samples: list[Sample] = []
     began = time.monotonic()
     next_kill, next_sample = began + generator.uniform(*plan.every), began
-    supervisor_at = 1
+    supervisor_at, resumed_at = 1, 0
     while run.process.poll() is None:
         now = time.monotonic()
         if now > began + _limit(plan):
             raise SoakError(f"the run does not end within {_limit(plan):g} s: {run.said()[-2000:]}")
-        if now >= next_sample:
+        done = len(run.rows())
+        if now >= next_sample and resumed_at < done < epochs:
             samples.append(run.sample())
             next_sample = max(next_sample + 1, now)
         if next_kill <= now < began + 180 * plan.minutes:
-            name, done = None, len(run.rows())
+            name = None
             if kills.total() + 1 >= supervisor_at and done < epochs / 3 and list(run.folder.glob("checkpoint-*")):
                 name, supervisor_at = SUPERVISOR, kills.total() + 11
                 run.kill_supervisor()
                 samples.clear()
+                resumed_at = done
             else:
                 name = run.kill_part(generator)
             if name is not None:
