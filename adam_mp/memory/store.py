@@ -143,7 +143,8 @@ class ParameterStore:
     def note_average(self, step: int) -> int:
         """Note, atomically, that the average of weights moves at step `step` of the run; return the step noted before.
 
-        Whoever moves it covers all updates since then; of two at the same time, each covers others.
+        The caller moves the average by the updates between the two. If two processes do so at the same time, each has
+        other updates.
         """
         return int(exchange(self._arena.counters, _AVERAGED, step))
 

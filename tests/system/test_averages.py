@@ -16,7 +16,7 @@ from adam_mp.training.settings.averages import AVERAGE
 from tests.conftest import LAYERS as SMALL
 from tests.conftest import make_images
 from tests.system.conftest import metrics, wait_until
-from tests.system.test_consistency import IMAGES, done, stop_in_bursts
+from tests.system.test_consistency import IMAGES, cut_within_an_epoch, done
 from tests.system.test_norms import LAYERS
 
 KINDS = ["ema:0.98", "last:3"]
@@ -62,12 +62,7 @@ def test_an_average_has_the_same_bits_though_processes_die_and_the_run_is_resume
     run = start(*command("cut", average, *mode, "--checkpoint-seconds", "0.1"))
     os.kill(run.wait_for_child("worker 0"), signal.SIGKILL)
     wait_until(lambda: len(metrics(tmp_path / "cut")) > 2, "the third epoch")
-    while read_checkpoint(tmp_path / "cut").updates % 60 == 0:  # none from within an epoch yet
-        assert run.process.poll() is None, "the run ended without a checkpoint in an epoch"
-        stop_in_bursts(run, "worker 1", 0.2, 0.2, 0.01)
-    run.see_children()
-    run.signal(signal.SIGKILL)
-    run.finish()
+    cut_within_an_epoch(run, tmp_path / "cut", 60)
     done(here("train", "--data", command("cut", average)[2], "--json", "--resume", str(tmp_path / "cut")), 5 * IMAGES)
     for once, again in zip(spaces(tmp_path / "whole")[1:], spaces(tmp_path / "cut")[1:], strict=True):
         np.testing.assert_array_equal(once, again)

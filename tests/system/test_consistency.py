@@ -65,6 +65,16 @@ def stop_in_bursts(run, name, seconds, stopped=0.05, going=None):
             time.sleep(burst)
 
 
+def cut_within_an_epoch(run, folder, updates):
+    """Kill the supervisor once a checkpoint is from within an epoch, which has so many `updates`."""
+    while read_checkpoint(folder).updates % updates == 0:
+        assert run.process.poll() is None, "the run ended without a checkpoint in an epoch"
+        stop_in_bursts(run, "worker 0", 0.2, 0.2, 0.01)  # slow enough for one, whatever the machine
+    run.see_children()
+    run.signal(signal.SIGKILL)
+    assert run.finish().code == -signal.SIGKILL
+
+
 def test_several_processes_repeat_bit_for_bit_though_one_is_slow_and_one_is_killed(train, trained, tmp_path):
     modes = ("--cores", "3", "--epochs", "3", "--consistency", "deterministic", "--optimizer", "momentum")
     done(trained("calm", *modes), 3 * IMAGES)
@@ -97,12 +107,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_weights(train, trai
     run = train("cut", *mode, "--checkpoint-seconds", "0.1")
     wait_until(lambda: metrics(tmp_path / "cut"), "the first epoch")
     wait_until(lambda: list((tmp_path / "cut").glob("checkpoint-*")), "a checkpoint")
-    while read_checkpoint(tmp_path / "cut").updates % updates == 0:  # none from within an epoch yet
-        assert run.process.poll() is None, "the run ended without a checkpoint in an epoch"
-        stop_in_bursts(run, "worker 0", 0.2, 0.2, 0.01)  # slow enough for one, whatever the machine
-    run.see_children()
-    run.signal(signal.SIGKILL)
-    assert run.finish().code == -signal.SIGKILL
+    cut_within_an_epoch(run, tmp_path / "cut", updates)
     ended = done(trained("cut", *mode, "--resume"), 6 * images)
     assert ended.summary["updates"] == 6 * updates
     assert np.array_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))

@@ -14,7 +14,7 @@ from adam_mp.memory.layout import Layout
 from adam_mp.network.initialization import initial_weights
 from adam_mp.training.folder.checkpoint import read_checkpoint
 from tests.system.conftest import metrics, wait_until
-from tests.system.test_consistency import IMAGES, done, stop_in_bursts, weights
+from tests.system.test_consistency import IMAGES, cut_within_an_epoch, done, weights
 
 RECIPE = {
     "rates": "conv1=0.0,*.bias=2.0", "label_smoothing": 0.1, "mixup": 0.4, "cutmix": 1.0, "clip_norm": 0.5,
@@ -51,12 +51,7 @@ def test_a_recipe_ends_with_the_same_bits_though_processes_die_and_the_run_is_re
     os.kill(run.wait_for_child("worker 0"), signal.SIGKILL)
     wait_until(lambda: metrics(tmp_path / "cut"), "the first epoch")
     wait_until(lambda: list((tmp_path / "cut").glob("checkpoint-*")), "a checkpoint")
-    while read_checkpoint(tmp_path / "cut").updates % 60 == 0:  # none from within an epoch yet
-        assert run.process.poll() is None, "the run ended without a checkpoint in an epoch"
-        stop_in_bursts(run, "worker 1", 0.2, 0.2, 0.01)
-    run.see_children()
-    run.signal(signal.SIGKILL)
-    run.finish()
+    cut_within_an_epoch(run, tmp_path / "cut", 60)
     done(here("train", "--data", command("cut")[2], "--json", "--resume", str(tmp_path / "cut")), 6 * IMAGES)
     assert np.array_equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     noted = json.loads((tmp_path / "cut" / "run.json").read_text())["settings"]

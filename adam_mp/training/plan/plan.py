@@ -180,8 +180,8 @@ class RunPlan:
 
     @property
     def store_bytes(self) -> int:
-        """Bytes of weights and all optimizer state."""
-        return self.checkpoint_bytes + self.own_bytes - self.own_bytes // self.owners
+        """Bytes of weights, average, and the optimizer state of all workers."""
+        return 4 * self.layout.size * store_spaces(self.state_names, self.optimizer.own_states, self.owners)
 
 
 def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages | None = None) -> RunPlan:
