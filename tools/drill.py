@@ -26,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from adam_mp.kernels.compilation import compile_kernels
 from tools.drilling.faults import FAULTS, LAST, Fault, in_turn
 from tools.drilling.machines import DrillError, Machines
 from tools.drilling.run import Run
@@ -90,6 +91,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="drill-"))
     try:
         shape, faults = _choose(values.copies, values.etcd, values.victims)
+        compile_kernels()
         more = ("--model", values.model)
         with Machines(shape.desk) as machines, Run(machines, folder, values.epochs, more, shape) as run:
             summary = drill(run, faults, values.images, lambda line: print(line, flush=True), LAST)

@@ -2,7 +2,8 @@
 
 `@kernel("void(R[::1], R)")` makes a function a kernel: numba compiles it without Python objects and without the
 interpreter lock. `compile_kernels` compiles all kernels that the cache lacks for one real type, in several processes if
-there are several cores; `load_kernels` loads all from the cache.
+there are several cores; `load_kernels` loads all from the cache. If several programs start at once, as the roles of a
+run do on a new machine, one of them compiles and the others wait for it.
 
 The cache lies in the first of these folders that can be written: the one that NUMBA_CACHE_DIR names; the one beside the
 sources; the user's cache folder; a private folder among the temporary files. So it needs neither a user's name nor a
@@ -15,6 +16,7 @@ can load them *at once*, without first loading all that it can compile, which ta
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import functools
 import hashlib
@@ -24,7 +26,7 @@ import os
 import pkgutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +38,7 @@ from numba.core.runtime import rtsys  # type: ignore[attr-defined]
 
 from adam_mp.machine import free_memory, private_folder, usable_cores
 from adam_mp.process.child import Child, start_child
+from adam_mp.process.folder_lock import FolderHeldError, FolderLock
 
 # Sums may be reordered, so that they vectorise. NaN and infinity stay exact: divergence is detected by them.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -123,15 +126,53 @@ def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], Non
     variants = _variants(real)
     lacking = _lacking(variants)
     tell = functools.partial(_tell, on_progress, len(variants))
+    if lacking:
+        tell(len(lacking))
+    with _turn(lacking, tell):
+        compiled = _compile_lacking(real, variants, tell)
+        if lacking:
+            tell(0)
+        if not _is_stamped(real):
+            _write_stamp(real, variants)
+    return compiled
+
+
+@contextlib.contextmanager
+def _turn(lacking: Sequence[_Variant], tell: Callable[[int], None]) -> Iterator[None]:
+    """Let one process compile at a time: the others wait, and then find its kernels in the cache.
+
+    Whoever waits goes on without its turn if the others get nothing compiled, or if the cache cannot be locked.
+    """
+    folder = cache_folder()
+    locks: list[FolderLock] = []
+
+    def others_compile() -> bool:
+        try:
+            if folder is not None:
+                locks.append(FolderLock(folder, needed=False))
+        except FolderHeldError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    _wait_while(others_compile, lacking, tell)
+    try:
+        yield
+    finally:
+        for lock in locks:
+            lock.close()
+
+
+def _compile_lacking(real: str, variants: Sequence[_Variant], tell: Callable[[int], None]) -> int:
+    """Compile the variants that the cache lacks; return how many these were."""
+    lacking = _lacking(variants)
     if _find_place() and len(lacking) > 1:
         _compile_in_children(real, lacking, tell)
-    left = _lacking(variants)  # all, or what children that died have left: then this process gets the true error
+    left = _lacking(lacking)  # all, or what children that died have left: then this process gets the true error
     for number, (dispatcher, types) in enumerate(left):
         tell(len(left) - number)
         dispatcher.compile(types)
-    if lacking:
-        tell(0)
-    _write_stamp(real, variants)
     return len(lacking)
 
 
@@ -161,7 +202,7 @@ def _compile_in_children(real: str, lacking: Sequence[_Variant], tell: Callable[
                 children.append(start_child(f"compiler {number}", _compile_some, (real, queue), [queue], None))
         except OSError:
             pass  # fewer processes, or none
-        _wait_for(children, lacking, tell)
+        _wait_while(lambda: any(child.exit_code is None for child in children), lacking, tell)
     finally:
         os.close(queue)
         for child in children:
@@ -169,11 +210,10 @@ def _compile_in_children(real: str, lacking: Sequence[_Variant], tell: Callable[
             child.close()
 
 
-def _wait_for(children: Sequence[Child], lacking: Sequence[_Variant], tell: Callable[[int], None]) -> None:
-    """Wait until the children have ended, or compile nothing any more; call `tell` with how many variants are left."""
+def _wait_while(busy: Callable[[], bool], lacking: Sequence[_Variant], tell: Callable[[int], None]) -> None:
+    """Wait while `busy()` and while kernels get compiled; call `tell` with how many variants are left."""
     left, moved = list(lacking), time.monotonic()
-    tell(len(left))
-    while any(child.exit_code is None for child in children) and time.monotonic() - moved < _PATIENCE:
+    while busy() and time.monotonic() - moved < _PATIENCE:
         time.sleep(_LOOK)
         now_left = _lacking(left)
         if len(now_left) < len(left):

@@ -10,6 +10,7 @@ import numba
 import pytest
 
 from adam_mp.kernels import compilation
+from adam_mp.process.folder_lock import FolderLock
 
 
 def test_a_second_compilation_finds_all_in_the_cache():
@@ -120,6 +121,15 @@ def test_where_numba_ends_the_trial_kernels_are_loaded_as_numba_does_it(stamp, m
     assert json.loads(stamp.read_text())["at_once"] is False
 
 
+def copied_cache(stamp, folder):
+    """Copy the cache into a folder of the test; return the environment of processes that use it."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    find = "from adam_mp.kernels.compilation import cache_folder\nprint(cache_folder())"
+    place = subprocess.run([sys.executable, "-c", find], env=environment, capture_output=True, text=True, check=True)
+    shutil.copytree(stamp.parent, place.stdout.strip(), dirs_exist_ok=True)
+    return environment
+
+
 SOME = """
 import json, os, sys
 from adam_mp.kernels import compilation
@@ -140,10 +150,7 @@ print(json.dumps([compiled, here, told, compilation._is_stamped("float32")]))
     [("compile", 2, 0), ("die", 2, 8), pytest.param("compile", 1, 8, marks=pytest.mark.long)],
 )
 def test_several_processes_compile_what_the_cache_lacks(stamp, tmp_path, children, cores, own):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    find = "from adam_mp.kernels.compilation import cache_folder\nprint(cache_folder())"
-    place = subprocess.run([sys.executable, "-c", find], env=environment, capture_output=True, text=True, check=True)
-    shutil.copytree(stamp.parent, place.stdout.strip(), dirs_exist_ok=True)
+    environment = copied_cache(stamp, tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", SOME, children, str(cores)], env=environment, capture_output=True, text=True,
         timeout=200, check=True,
@@ -154,6 +161,52 @@ def test_several_processes_compile_what_the_cache_lacks(stamp, tmp_path, childre
     assert told[0][0] == told[0][1] - 8
     assert told[-1][0] == told[-1][1]
     assert told.count(told[-1]) == 1  # a display closes its bar at the end, and would open another
+
+
+LATE = """
+import json, sys
+from adam_mp.kernels import compilation
+for file in compilation.cache_folder().glob("activation.*.nbi"):
+    file.unlink()
+compilation._PATIENCE = float(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+told = []
+compiled = compilation.compile_kernels("float32", lambda done, total: told.append((done, total)))
+print(json.dumps([compiled, told[-1][0] == told[-1][1], compilation._is_stamped("float32")]))
+"""
+
+
+def start_late(environment, patience=300):
+    """Return a process that compiles the kernels of activations once it is told to."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", LATE, str(patience)], env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_of_several_programs_one_compiles(stamp, tmp_path):
+    environment = copied_cache(stamp, tmp_path)
+    programs = [start_late(environment) for _ in range(3)]
+    for program in programs:
+        program.stdin.write("\n")
+        program.stdin.flush()
+    ends = [json.loads(program.communicate(timeout=200)[0]) for program in programs]
+    assert sorted(ends) == [[0, True, True], [0, True, True], [8, True, True]]
+
+
+def test_a_program_that_gets_nothing_compiled_does_not_hold_up_others(stamp, tmp_path):
+    environment = copied_cache(stamp, tmp_path)
+    program = start_late(environment, patience=1)
+    (cache,) = {file.parent for file in tmp_path.rglob("*.nbi") if not file.is_relative_to(stamp.parent)}
+    lock = FolderLock(cache)
+    try:
+        output, _ = program.communicate("\n", timeout=200)
+    finally:
+        lock.close()
+    assert json.loads(output) == [8, True, True]
 
 
 NOBODY = """

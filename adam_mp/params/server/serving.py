@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def _serve(
     coordinator = None
     if first is None and spec.controller is None:
         coordinator = _make_coordinator(spec, facts.get("coordinator"))
-    compile_kernels()
+    tell_once = functools.cache(lambda: tell("compiling kernels, once for this machine"))
+    compile_kernels("float32", lambda done, total: tell_once())
     with contextlib.ExitStack() as ends:
         listener = SocketListener(address, spec.keys)
         ends.callback(listener.close)
