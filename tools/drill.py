@@ -80,7 +80,7 @@ def main() -> int:
     parser.add_argument("--copies", type=int, default=1, choices=(1, COPIED.copies))
     parser.add_argument("--etcd", type=int, default=0, metavar="N", help="elect the coordinator in N members of etcd")
     parser.add_argument("--victims", help="who is struck with --copies, in turn, as in: server,coordinator,replica 1")
-    parser.add_argument("--epochs", type=int, default=34)
+    parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--images", type=int, default=5000, help="images trained between two faults")
     parser.add_argument("--accuracy", type=float, default=0.99, help="the least test accuracy")
     parser.add_argument("--model", default="mnist", help="the network")

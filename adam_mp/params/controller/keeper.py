@@ -3,10 +3,14 @@
     keys of a run in etcd
       run           the record: bucket map and latest changes; swapped whole, under the revision that was read
       coordinator   who is coordinator; has a lease, so it goes soon after that server has died
+      term          who was elected last; tells a coordinator whose lease has ended whether another has led since
       state         the coordinator's state, from which its successor goes on
 
 The server's thread says what it wants (`wishes`, `proposal`, `state`), and looks at what is (`record`, `elected`,
 `leads`). Another thread calls `turn`, which asks etcd. All that the two share are immutable values, replaced whole.
+
+Leases end while etcd itself hangs. So when it answers again, whoever led goes on, unless another has led meanwhile: the
+others leave the election to it for a moment.
 
 Everything here goes by what etcd holds, not by what an answer said: if an answer is lost, the next turn reads.
 """
@@ -36,8 +40,10 @@ _ALIVE = 1.0  # seconds between two signs of life of the coordinator
 _CALL = 1.5  # seconds that etcd, with all its endpoints, has for an answer
 _SWAP = 0.8  # seconds for a swap of the map: etcd forgets one that was on its way to a leader that died
 _PAUSE = 5.0  # seconds for which a server that has resigned leaves the election to others
+_OUTAGE = 1.5  # seconds without an answer of etcd, after which the coordinator's lease may have ended for that alone
+_HEAD_START = 2.0  # seconds that the coordinator then has; a call that was on its way takes 1.5
 _LARGEST_STATE = 1 << 28  # bytes
-_RUN, _COORDINATOR, _STATE = "run", "coordinator", "state"
+_RUN, _COORDINATOR, _TERM, _STATE = "run", "coordinator", "term", "state"
 
 
 class Store(Protocol):
@@ -87,7 +93,9 @@ class Keeper:
         self._found: Mapping[str, Found] = {}
         self._written: Mapping[str, Any] | None = None  # the newest state that is not to be written any more
         self._state_found = b""
+        self._term = 0  # the revision of `term` since this server was elected
         self._looked = self._lived = self._paused = float("-inf")
+        self._answered = float("inf")
 
     # What the server's thread does.
 
@@ -127,20 +135,20 @@ class Keeper:
     def look(self, now: float) -> None:
         """Read the run and who is its coordinator. Raises EtcdError or RecordError."""
         self.outdated = False
-        found = self._store.read((_RUN, _COORDINATOR), _CALL)
+        found = self._store.read((_RUN, _COORDINATOR, _TERM), _CALL)
         run, coordinator = found.get(_RUN), found.get(_COORDINATOR)
         record = read_record(run.value) if run is not None else None
         self.elected = read_elected(coordinator.value) if coordinator is not None else None
         self._found, self.record, self._looked = found, record, now
         if record is not None and record.run == self._fresh.run:
             self.run = record.run  # this server has begun it
-        self._note_leading()
+        self._note_leading(now)
 
     def end(self, forget: bool) -> None:
         """Resign, so that another is elected at once; `forget` removes all keys of the run, if this server leads it."""
         self.trouble = ""
         try:
-            if forget and self.leads:
+            if forget and self._is_elected():
                 self._store.forget(self._as_coordinator(), _CALL)
         except EtcdError as error:
             self.trouble = str(error)
@@ -157,11 +165,23 @@ class Keeper:
         if self.elected is None and now >= self._paused and self._may_lead():
             self._campaign(now)
         self._change_map(now)
-        if self.leads:
+        if self._is_elected():
             self._write_state(now)
 
-    def _note_leading(self) -> None:
-        self.leads = self._lease != 0 and self.elected == self.me and not self._resigns
+    def _note_leading(self, now: float) -> None:
+        """Find out whether this server leads, and whether it has to leave the next election to others."""
+        led, was_away = self.leads, now - self._answered >= _OUTAGE
+        self._answered = now
+        if self.elected == self.me and self._lease:
+            self._term, leads = self._revision(_TERM), True
+        else:  # a coordinator whose lease has ended leads until another is elected
+            leads = led and self.elected in (None, self.me) and self._revision(_TERM) == self._term
+        self.leads = leads and not self._resigns
+        if not self.leads and (led or was_away):  # one that led sees that it does not any more, before it may again
+            self._paused = max(self._paused, now + _HEAD_START)
+
+    def _is_elected(self) -> bool:
+        return self.leads and self.elected == self.me
 
     def _as_coordinator(self) -> list[Unchanged]:
         """The condition that this server has been coordinator ever since it last read."""
@@ -181,7 +201,7 @@ class Keeper:
             bucket_map, lines, silent = grant_wishes(record.map, place, wishes)
             if bucket_map is not record.map:
                 after = record.changed(bucket_map, lines, tuple(silent))
-        if after is record and self.leads and proposal is not None and record.map == proposal[0] != proposal[1]:
+        if after is record and self._is_elected() and proposal is not None and record.map == proposal[0] != proposal[1]:
             after = record.changed(proposal[1])
             conditions += self._as_coordinator()
         if after is record:
@@ -218,13 +238,14 @@ class Keeper:
         """Be elected. The lease may be that of an attempt whose answer was lost, and which may still succeed."""
         if not self._lease:
             self._lease, self._lived = self._store.lease(LEASE, _CALL), now
-        values = {_COORDINATOR: as_bytes(self.me)}
+        values = {_COORDINATOR: as_bytes(self.me), _TERM: as_bytes(self.me)}
         if self.record is None:
             values[_RUN] = as_bytes(self._fresh)
-        conditions = [Unchanged(_COORDINATOR, 0), Unchanged(_RUN, self._revision(_RUN))]
+        conditions = [Unchanged(_COORDINATOR, 0), *(Unchanged(key, self._revision(key)) for key in (_RUN, _TERM))]
         state = self._store.read((_STATE,), _CALL)
         self._state_found = state[_STATE].value if _STATE in state else b""
-        self._written = self.state  # that of an earlier term
+        if not self.leads:
+            self._written = self.state  # that of an earlier term
         self._store.swap(values, conditions, _CALL, {_COORDINATOR: self._lease})
         self.look(now)
         self._live(now)

@@ -89,17 +89,59 @@ def test_a_coordinator_that_was_stopped_learns_that_another_is_elected():
     assert leaders(case) == [1]
 
 
-def test_a_coordinator_goes_on_while_etcd_is_down_and_keeps_its_part_when_etcd_is_back():
+@pytest.mark.parametrize("seconds", [1, 2, 4, 60])
+@pytest.mark.parametrize("seed", range(10))
+def test_a_coordinator_goes_on_while_etcd_is_down_and_keeps_its_part_when_etcd_is_back(seed, seconds):
+    case, chance = Case(), random.Random(seed)
+    case.begin()
+    case.keepers[0].state = {"epoch": 3}
+    case.turn(0, seconds=chance.random())
+    case.etcd.down = True
+    for _ in range(round(seconds / 0.1)):
+        case.turn()
+    assert leaders(case) == [0]
+    assert seconds < 2 or "down" in case.keepers[0].trouble
+    case.etcd.down = False
+    case.etcd.lose = lambda: leaders(case) != [0]  # which the test would see at the end: no answer comes any more
+    for _ in range(60):
+        case.turn(chance.randrange(3), seconds=0.03)
+        assert leaders(case) == [0]
+    case.keepers[0].state = {"epoch": 4}
+    for _ in range(60):
+        case.turn()
+    assert (leaders(case), case.keepers[0].trouble) == ([0], "")
+    assert case.keepers[1].elected == case.keepers[0].me
+    case.now += 100
+    for _ in range(60):
+        case.turn(1)
+    assert case.keepers[1].stored_state() == {"epoch": 4}
+
+
+def test_a_server_of_the_run_follows_a_coordinator_that_died_while_etcd_was_down():
     case = Case()
     case.begin()
     case.etcd.down = True
-    for _ in range(100):
-        case.turn()
-    assert leaders(case) == [0]
-    assert "down" in case.keepers[0].trouble
+    case.turn(1, 2, seconds=10)
     case.etcd.down = False
+    for _ in range(30):
+        case.turn(1, 2)
+    assert len(leaders(case)[1:]) == 1
+
+
+def test_a_coordinator_that_was_stopped_while_another_led_and_died_begins_anew():
+    case = Case()
+    case.begin()
+    for _ in range(round((LEASE + 1) / 0.1)):
+        case.turn(1)
+    assert leaders(case) == [0, 1]
+    case.now += LEASE + 1
     case.turn(0)
-    assert (leaders(case), case.keepers[0].trouble) == ([0], "")
+    assert leaders(case) == [1], "it sees that it does not lead, before it may again"
+    for _ in range(30):
+        case.turn(0)
+    assert leaders(case) == [0, 1]
+    case.turn(1)
+    assert leaders(case) == [0]
 
 
 def test_a_wish_is_granted_once_and_all_learn_the_map_and_the_reason():
