@@ -52,6 +52,7 @@ TESTED_BY = {
     "compute.operation": "compute/test_context.py",
     "compute.operations": "compute/test_context.py",
     "compute.updates": "compute/test_context.py",
+    "training.settings.texts": "training/settings/test_settings.py",
     "data.normalization": "data/test_pictures.py",
     "data.reading.account": "data/reading/test_layouts.py",
     "data.reading.array_names": "data/reading/test_layouts.py",

@@ -17,7 +17,8 @@ from adam_mp.cli.options import Parser, add_settings, flag_of
 from adam_mp.errors import SettingsError, shown, speaking_flags, spoken
 from adam_mp.proposals import _OF_OTHERS, _SETTINGS, near, nearest
 from adam_mp.proposals import COMMANDS as COMMANDS_OF_OTHERS
-from adam_mp.training.settings.settings import FIELDS, make_settings, read_settings_file
+from adam_mp.training.settings.settings import FIELDS, make_settings
+from adam_mp.training.settings.settings_file import read_settings_file
 
 pytestmark = pytest.mark.usefixtures("forks")
 

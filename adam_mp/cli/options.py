@@ -64,14 +64,15 @@ def add_settings(
 
     `texts`, by setting, replaces the help of those settings that decide another thing for this command.
     """
-    from adam_mp.training.settings.settings import FIELDS, help_of
+    from adam_mp.training.settings.option import help_of
+    from adam_mp.training.settings.settings import FIELDS
 
     fields = {name: field for name, field in FIELDS.items() if chosen is None or name in chosen}
     names = dict.fromkeys(field.metadata["group"] for field in fields.values())
     groups = {name: parser.add_argument_group(name) for name in names}
     for name, field in fields.items():
         default = f" (default: {field.default})" if field.default not in (None, False) else ""
-        _add_flag(groups[field.metadata["group"]], name, field, ((texts or {}).get(name) or help_of(name)) + default)
+        _add_flag(groups[field.metadata["group"]], name, field, ((texts or {}).get(name) or help_of(field)) + default)
     groups["what to train"].add_argument(
         "--config", metavar="FILE.toml", help="read settings from a TOML file; flags override its keys"
     )  # fmt: skip
@@ -90,20 +91,22 @@ def _add_flag(group: argparse._ArgumentGroup, name: str, field: dataclasses.Fiel
 
 def add_reading(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     """Add flags for settings of reading images, for a model that knows how they were read in training."""
-    from adam_mp.training.settings.settings import FIELDS, help_of
+    from adam_mp.training.settings.option import help_of
+    from adam_mp.training.settings.settings import FIELDS
 
     group = parser.add_argument_group("how images are read (default: as in the model's training)")
     for name in names:
-        _add_flag(group, name, FIELDS[name], help_of(name))
+        _add_flag(group, name, FIELDS[name], help_of(FIELDS[name]))
 
 
 def add_views(parser: argparse.ArgumentParser) -> None:
     """Add the flag for the views of each image, to a command that asks a trained network."""
-    from adam_mp.training.settings.settings import FIELDS, help_of
+    from adam_mp.training.settings.option import help_of
+    from adam_mp.training.settings.settings import FIELDS
 
-    default = FIELDS["views"].default
-    text = f"{help_of('views')} (default: {default})"
-    parser.add_argument("--views", metavar=FIELDS["views"].metadata["unit"], default=default, help=text)
+    field = FIELDS["views"]
+    text = f"{help_of(field)} (default: {field.default})"
+    parser.add_argument("--views", metavar=field.metadata["unit"], default=field.default, help=text)
 
 
 def reading_of(path: Path, model: Model, values: argparse.Namespace) -> LoadOptions:
@@ -137,7 +140,8 @@ def _recorded(path: Path, model: Model) -> dict[str, Any]:
 
 def given_settings(values: argparse.Namespace) -> dict[str, Any]:
     """Return the settings that the user gave: the file of `--config`, overridden by flags."""
-    from adam_mp.training.settings.settings import FIELDS, read_settings_file
+    from adam_mp.training.settings.settings import FIELDS
+    from adam_mp.training.settings.settings_file import read_settings_file
 
     given = read_settings_file(Path(values.config)) if values.config else {}
     given.update({name: value for name, value in vars(values).items() if name in FIELDS})

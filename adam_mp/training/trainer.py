@@ -26,8 +26,9 @@ from adam_mp.training.folder.run_folder import RunFolder, write_record
 from adam_mp.training.plan.memory_need import launch_need
 from adam_mp.training.plan.plan import RunPlan, make_plan
 from adam_mp.training.preloading import OF_A_RUN
+from adam_mp.training.settings.combinations import OF_SERVERS
 from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned, notices_to
-from adam_mp.training.settings.settings import FIELDS, OF_SERVERS, TrainSettings
+from adam_mp.training.settings.settings import FIELDS, TrainSettings
 
 if TYPE_CHECKING:  # a run of one machine does not import what runs of many need
     from adam_mp.training.replica.joining import Cluster

@@ -29,8 +29,9 @@ from adam_mp.memory.run_memory import Field
 from adam_mp.memory.segment import free_space
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.data.surveying import survey_data
+from adam_mp.training.settings.cache_size import parse_cache
 from adam_mp.training.settings.events import Listener, Notice
-from adam_mp.training.settings.settings import FIELDS, TrainSettings, parse_cache
+from adam_mp.training.settings.settings import FIELDS, TrainSettings
 
 BY_CLASS, DRAWN = "by class", "drawn"  # ways to divide the training images, see `divide`
 _READING = {

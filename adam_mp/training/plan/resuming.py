@@ -15,7 +15,8 @@ from adam_mp.network.network import Network
 from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_checkpoint
 from adam_mp.training.folder.places import GIVEN, PATHS, find_path
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
-from adam_mp.training.settings.settings import FIELDS, OF_MANY, OF_SERVERS, TrainSettings, make_settings
+from adam_mp.training.settings.combinations import OF_MANY, OF_SERVERS
+from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings
 
 # Settings that a resumed run must keep: they decide what the samples, batches and optimizer state of a checkpoint mean.
 # `model` and `data` are not among them: they are compared by what they are, wherever their files lie now.

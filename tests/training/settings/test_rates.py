@@ -4,7 +4,8 @@ import pytest
 
 from adam_mp.errors import SettingsError
 from adam_mp.training.settings.rates import parse_rates, rates_text
-from adam_mp.training.settings.settings import TrainSettings, read_settings_file
+from adam_mp.training.settings.settings import TrainSettings
+from adam_mp.training.settings.settings_file import read_settings_file
 
 
 @pytest.mark.parametrize(

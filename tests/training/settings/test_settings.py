@@ -9,14 +9,8 @@ import pytest
 from adam_mp.errors import SettingsError
 from adam_mp.kernels.draw import TRANSFORMATIONS
 from adam_mp.kernels.update import RULES
-from adam_mp.training.settings.settings import (
-    FIELDS,
-    TrainSettings,
-    help_of,
-    make_settings,
-    parse_cache,
-    read_settings_file,
-)
+from adam_mp.training.settings.option import help_of
+from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings
 
 
 @pytest.mark.parametrize(
@@ -57,20 +51,6 @@ def test_impossible_values(name, values):
             TrainSettings(**{name: value})
 
 
-def test_settings_that_need_each_other():
-    with pytest.raises(SettingsError, match="validation images"):
-        TrainSettings(target_accuracy=0.9, validation=0)
-    with pytest.raises(SettingsError, match="give one of them"):
-        TrainSettings(resume="a", run_dir="b")
-    for alone in ({"replicas": 2}, {"wire": "float16"}):
-        with pytest.raises(SettingsError, match="give servers=N"):
-            TrainSettings(**alone)
-    with pytest.raises(SettingsError, match="run_dir=DIR"):
-        TrainSettings(resume=True)
-    assert str(TrainSettings(resume="there").folder) == "there"
-    assert TrainSettings().folder is None
-
-
 def test_numbers_of_numpy_are_numbers():
     settings = TrainSettings(epochs=np.int64(2), lr=np.float32(0.5))
     assert (type(settings.epochs), settings.lr) == (int, 0.5)
@@ -80,39 +60,16 @@ def test_every_setting_is_explained():
     for name, field in FIELDS.items():
         assert field.metadata["group"], name
         assert field.metadata["unit"] or field.type == "bool", name
-        assert len(help_of(name)) > 10, name
+        assert len(help_of(field)) > 10, name
     for rule in RULES:
-        assert rule in help_of("optimizer")
-    assert "0.001 for adamw" in help_of("lr")
-    assert all(name in help_of("augment") for name in TRANSFORMATIONS)
+        assert rule in help_of(FIELDS["optimizer"])
+    assert "0.001 for adamw" in help_of(FIELDS["lr"])
+    assert all(name in help_of(FIELDS["augment"]) for name in TRANSFORMATIONS)
 
 
-def test_unknown_names_and_files(tmp_path):
+def test_an_unknown_name_gets_a_proposal():
     with pytest.raises(SettingsError, match="did you mean 'epochs'"):
         make_settings({"epoch": 3})
-    path = tmp_path / "settings.toml"
-    path.write_text("epochs = 3\nbatch-size = 8\nlr = '0.1 * warmup'\n")
-    assert read_settings_file(path) == {"epochs": 3, "batch_size": 8, "lr": "0.1 * warmup"}
-    for text, message in (("batchsize = 3", "did you mean 'batch_size'"), ("= 3", "is not TOML")):
-        path.write_text(text)
-        with pytest.raises(SettingsError, match=message):
-            read_settings_file(path)
-    with pytest.raises(SettingsError, match="cannot read"):
-        read_settings_file(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("60%", 600), ("2GB", 2 * 10**9), ("500 MB", 5 * 10**8), ("1.5k", 1500), ("4096", 4096), ("0", 0), ("95%", 950)],
-)
-def test_sizes_of_the_cache(text, size):
-    assert parse_cache(text, 1000) == size
-
-
-@pytest.mark.parametrize("text", ["", "x", "-1", "96%", "2 tons", "%", True, None])
-def test_what_is_no_size_is_said(text):
-    with pytest.raises(SettingsError, match="cache is"):
-        parse_cache(text, 1000)
 
 
 def test_data_servers_may_be_left_to_the_machine():

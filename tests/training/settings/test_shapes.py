@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from adam_mp.errors import SettingsError
+from adam_mp.training.settings.option import help_of
 from adam_mp.training.settings.schedule import Schedule
-from adam_mp.training.settings.settings import TrainSettings, help_of
+from adam_mp.training.settings.settings import FIELDS, TrainSettings
 from adam_mp.training.settings.shapes import SHAPES
 
 EPOCHS, STEPS = 10, 50
@@ -79,4 +80,4 @@ def test_what_is_refused(rate, message):
 
 
 def test_the_help_names_all():
-    assert all(name in help_of("lr") for name in SHAPES)
+    assert all(name in help_of(FIELDS["lr"]) for name in SHAPES)

@@ -1,0 +1,95 @@
+"""Which settings fit together, beyond what each of them may be alone. Here `settings` are `TrainSettings`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from adam_mp.errors import SettingsError, flag_of, shown
+from adam_mp.training.settings.consistency import parse_consistency
+from adam_mp.transport.places import parse_place
+
+OF_MANY = ("wire", "protocol", "exchange_images")  # settings that have a meaning only with `servers` or `join`
+OF_SERVERS = ("replicas", "copies", "commit")  # settings that have a meaning only with `servers`
+_MOST_PARTS = 64
+
+
+def check_combinations(settings: Any) -> None:
+    """Raise SettingsError if settings do not fit together."""
+    _check_machines(settings)
+    _check_workers(settings)
+    _check_folders(settings)
+    if settings.target_accuracy is not None and settings.validation == 0:
+        raise SettingsError("--target-accuracy needs validation images; give --validation more than 0")
+
+
+def _default(settings: Any, name: str) -> Any:
+    return next(field.default for field in dataclasses.fields(settings) if field.name == name)
+
+
+def _check_machines(settings: Any) -> None:
+    """Raise SettingsError if the settings for many machines do not fit together."""
+    from adam_mp.transport.messages import ENCODINGS
+
+    if settings.wire not in ENCODINGS:
+        raise SettingsError(f"--wire is {shown(settings.wire)}; expected one of {', '.join(ENCODINGS)}")
+    if settings.commit != _default(settings, "commit"):
+        from adam_mp.params.run.bucket_map import COMMITS
+
+        if settings.commit not in COMMITS:
+            raise SettingsError(f"--commit is {shown(settings.commit)}; expected {' or '.join(COMMITS)}")
+    for name, least in (("servers", settings.servers), ("replicas", settings.replicas), ("copies", settings.copies)):
+        if least is not None and least > _MOST_PARTS:
+            raise SettingsError(f"{flag_of(name)} is {shown(least)}; expected at most {_MOST_PARTS}")
+    if settings.replicas > 1 and settings.servers is None:
+        raise SettingsError("--replicas needs parameter servers between them; give --servers N too")
+    if settings.copies > 1 and settings.servers is None:
+        raise SettingsError(
+            "--copies is for the parameter servers that --servers starts; give --servers N too, or --copies "
+            "to each adam-mp serve-params"
+        )
+    if settings.commit != _default(settings, "commit") and settings.copies == 1:
+        raise SettingsError("--commit is for runs with copies; give --copies N too")
+    if settings.servers is None and settings.join is None:
+        for name in OF_MANY:
+            if getattr(settings, name) != _default(settings, name):
+                raise SettingsError(
+                    f"{flag_of(name)} is for runs of many machines; give --servers N or --join HOST:PORT too"
+                )
+    if settings.servers is not None and settings.join is not None:
+        raise SettingsError("--servers starts parameter servers, --join uses those of others; give one of them")
+    if settings.join is not None:
+        parse_place(settings.join, "--join")
+    for address in (settings.data_from or "").split(",") if settings.data_from is not None else ():
+        parse_place(address, "--data-from")
+
+
+def _check_workers(settings: Any) -> None:
+    """Raise SettingsError if the workers cannot keep together as asked."""
+    consistency = parse_consistency(settings.consistency)
+    if settings.on_failure not in ("restart", "continue", "stop"):
+        raise SettingsError(f"--on-failure is {shown(settings.on_failure)}; expected restart, continue or stop")
+    if consistency.in_steps and settings.on_failure == "continue":
+        raise SettingsError(
+            f"--consistency {settings.consistency} needs all its workers; give --on-failure restart or stop"
+        )
+    if consistency.in_steps and (settings.join is not None or settings.servers is not None):
+        raise SettingsError(
+            f"--consistency {settings.consistency} is for the workers of one machine; replicas take async or ssp:K"
+        )
+
+
+def _check_folders(settings: Any) -> None:
+    """Raise SettingsError if it is not clear which run is to be continued."""
+    for name, what in (("memory_dir", "a folder"), ("run_dir", "a folder"), ("key_file", "a file")):
+        if getattr(settings, name) == "" or "\0" in str(getattr(settings, name)):
+            raise SettingsError(f"{flag_of(name)} is {shown(getattr(settings, name))}; expected {what}")
+    if not isinstance(settings.resume, bool) and settings.run_dir not in (None, settings.resume, str(settings.resume)):
+        raise SettingsError(
+            f"--resume says {shown(str(settings.resume))} and --run-dir {shown(str(settings.run_dir))}; give one of "
+            "them"
+        )
+    if settings.resume == "":
+        raise SettingsError("--resume is empty; expected the folder of the run to continue")
+    if settings.resume is True and settings.run_dir is None:
+        raise SettingsError("--resume needs the run folder to continue; give --run-dir DIR too, or --resume DIR")
