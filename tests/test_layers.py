@@ -52,6 +52,8 @@ TESTED_BY = {
     "compute.operation": "compute/test_context.py",
     "compute.operations": "compute/test_context.py",
     "compute.updates": "compute/test_context.py",
+    "training.plan.requirements": "training/plan/test_plan.py",
+    "training.plan.run_plan": "training/plan/test_plan.py",
     "training.settings.texts": "training/settings/test_settings.py",
     "data.normalization": "data/test_pictures.py",
     "data.reading.account": "data/reading/test_layouts.py",

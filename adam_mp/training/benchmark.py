@@ -22,7 +22,7 @@ from adam_mp.process.interpreter import OWN_PATH, command
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
 from adam_mp.training.epoch.guard import DivergedError, DivergenceGuard
-from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.plan.split import Split
 from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.events import Listener, notices_to

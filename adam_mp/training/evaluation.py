@@ -32,7 +32,7 @@ from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
 from adam_mp.training.data.data_plan import DRAWN, DataPlan, divide, join_records, make_source
-from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.plan.same_data import data_difference, same_training_images
 from adam_mp.training.plan.split import Costs, Split
 from adam_mp.training.preloading import OF_A_RUN

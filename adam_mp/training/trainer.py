@@ -24,7 +24,8 @@ from adam_mp.training.folder.checkpoint import checkpoint_path, find_checkpoints
 from adam_mp.training.folder.figures import WAITS, Sums, Waits, WorkerFigures
 from adam_mp.training.folder.run_folder import RunFolder, write_record
 from adam_mp.training.plan.memory_need import launch_need
-from adam_mp.training.plan.plan import RunPlan, make_plan
+from adam_mp.training.plan.plan import make_plan
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.preloading import OF_A_RUN
 from adam_mp.training.settings.combinations import OF_SERVERS
 from adam_mp.training.settings.events import Event, Listener, Notice, RunEnded, RunPlanned, notices_to

@@ -11,7 +11,7 @@ from adam_mp.kernels.average import move_average
 from adam_mp.memory.store import ParameterStore
 from adam_mp.training.folder.checkpoint import Checkpoint, Spaces
 from adam_mp.training.folder.figures import Figures
-from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.settings.averages import AVERAGE
 
 

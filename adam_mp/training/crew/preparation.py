@@ -23,7 +23,7 @@ from adam_mp.training.crew.copies import set_updates, spaces_of
 from adam_mp.training.folder.checkpoint import RunState
 from adam_mp.training.plan.calibration import fill_calibration
 from adam_mp.training.plan.memory_need import plan_outbox_slots, run_need, step_shape
-from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.settings.averages import AVERAGE
 from adam_mp.training.worker.worker import WorkerSpec
 from adam_mp.transport.keys import read_keys

@@ -28,8 +28,8 @@ from adam_mp.training.crew.crew import Crew
 from adam_mp.training.crew.preparation import Shared, make_specs, prepare_memory
 from adam_mp.training.crew.watchdog import Watchdog
 from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES, statistics_in
-from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import within_quorum
+from adam_mp.training.plan.run_plan import RunPlan
 
 if TYPE_CHECKING:  # a run of one machine does not import what runs of many need
     from adam_mp.params.replica.factors import FactorShape

@@ -25,8 +25,8 @@ from adam_mp.training.epoch.run_account import RunAccount
 from adam_mp.training.folder.checkpoint import Checkpoint, Spaces
 from adam_mp.training.folder.figures import Figures, Sums
 from adam_mp.training.folder.keeper import Keeper
-from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import reopened
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.replica.leases import Leases
 from adam_mp.training.settings.events import EpochProgress, Listener, notices_to
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from adam_mp.memory.segment import megabytes
 from adam_mp.training.folder.figures import Waits
-from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.run_plan import RunPlan
 
 STARVED = 0.1  # data is the bottleneck if workers wait for it more than this share of their time
 _IDLE = 0.15  # cores have room for another process if more than this share of their time is unused

@@ -21,9 +21,9 @@ from adam_mp.training.epoch.guard import DivergenceGuard
 from adam_mp.training.epoch.run_account import RunAccount
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.folder.keeper import Keeper
-from adam_mp.training.plan.plan import RunPlan
 from adam_mp.training.plan.quorum import reopened
 from adam_mp.training.plan.resuming import find_best
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.replica.leases import Leases, OwnLeases
 from adam_mp.training.settings.events import Listener, notices_to
 

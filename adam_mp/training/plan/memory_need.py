@@ -29,7 +29,7 @@ from adam_mp.params.run.bucket_map import COMMIT_COPIED
 from adam_mp.params.server.server_memory import server_memory
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.folder.keeper import COPIES
-from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.transport.local import LocalChannel
 
 _INTERPRETER_BYTES = 70 << 20  # a process that is not forked: the interpreter, numpy, numba and the kernels

@@ -28,7 +28,7 @@ from adam_mp.params.run.statements import REPLICA, Joining
 from adam_mp.training.crew.preparation import Shared
 from adam_mp.training.crew.session import Exchanging
 from adam_mp.training.folder.figures import Waits
-from adam_mp.training.plan.plan import RunPlan
+from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.replica.leases import FailedIn, Leases
 from adam_mp.training.replica.shared_leases import SharedLeases
 from adam_mp.transport.forms import write

@@ -75,7 +75,7 @@ def test_a_rate_over_updates_is_checked_first_where_their_number_is_known():
 )
 def test_the_default_rate_is_that_of_the_optimizer_and_the_kind_of_network(settings, rate, monkeypatch):
     told = []
-    monkeypatch.setattr(plan, "_check_rate", lambda settings, images: told.append(settings.lr))
+    monkeypatch.setattr(plan, "check_rate", lambda settings, images: told.append(settings.lr))
     for given in ({}, {"lr": 0.25}):
         with pytest.raises(CompilingError):
             make(**settings, **given)
