@@ -191,10 +191,8 @@ def run_facts(plan: RunPlan) -> RunFacts:
     agreed = {name: getattr(settings, name) for name in _AGREED}
     agreed["data"] = plan.data.dataset.digest
     agreed["augment"] = str(plan.data.augmentation)
-    # Layers without weights, such as activations, are not in the layout.
-    agreed["digest of the layers"] = hashlib.sha256(
-        to_json(dataclasses.replace(plan.network, name="")).encode()
-    ).hexdigest()[:16]
+    layers = to_json(dataclasses.replace(plan.network, name=""))  # the layout has only those with weights
+    agreed["digest of the layers"] = hashlib.sha256(layers.encode()).hexdigest()[:16]
     # Those of a user's choice alone: replicas of earlier versions say nothing of them.
     agreed |= {name: value for name in _READING if (value := getattr(settings, name))}
     return RunFacts(
