@@ -96,7 +96,7 @@ def _fused(network: Network, ways: Mapping[str, str]) -> Iterator[Group]:
             followers.remove(kind)  # each at most once
             chain.append(follower)
         done.update(chain)
-        name, inputs, output = network.names[position], tuple(node.inputs or ()), network.names[chain[-1]]
+        name, inputs, output = network.names[position], node.inputs, network.names[chain[-1]]
         wanted = tuple(read in network.trained_values for read in inputs)
         yield Group(
             position, tuple(network.nodes[each].layer for each in chain), name, inputs, output,
@@ -127,5 +127,5 @@ def _is_sparse(network: Network, value: str) -> bool:
             return True
         if not isinstance(node.layer, (kinds.Dropout, kinds.Flatten, kinds.MaxPool)):
             return False
-        (value,) = node.inputs or (INPUT,)
+        (value,) = node.inputs
     return False

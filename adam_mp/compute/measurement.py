@@ -20,7 +20,7 @@ from adam_mp.compute.conv_backward import BACKWARD_WAYS, BoundLayer, ways_back
 from adam_mp.compute.fusion import Group
 from adam_mp.compute.operation import Call, Span
 from adam_mp.kernels.conv import pixel_offsets, tap_offsets
-from adam_mp.network.joins import Concat, Node
+from adam_mp.network.joins import Concat, NamedNode, Node
 from adam_mp.network.layer import Layer
 from adam_mp.network.layers import Conv, Dense, Flatten, MaxPool, ReLU, Softmax
 from adam_mp.network.network import Network
@@ -129,14 +129,13 @@ def _image_part(network: Network) -> Network | None:
     if not convolutions(network):
         return None
     part = [node for node in network.nodes[:-1] if node.name not in network.tail]
-    inside = {read for node in part for read in node.inputs or ()}
-    ends = [str(node.name) for node in part if node.name not in inside]
+    inside = {read for node in part for read in node.inputs}
+    ends = [node.name for node in part if node.name not in inside]
     own = "end"
     while any(name.startswith(own) for name in network.names):
         own += "_"
-    flat = [Node(Flatten(), f"{own}{number}", (end,)) for number, end in enumerate(ends)]
-    names = [str(node.name) for node in flat]
-    joined = [Node(Concat(), f"{own}s", tuple(names))] if len(names) > 1 else []
+    flat = [NamedNode(Flatten(), f"{own}{number}", (end,)) for number, end in enumerate(ends)]
+    joined = [NamedNode(Concat(), f"{own}s", tuple(node.name for node in flat))] if len(flat) > 1 else []
     return Network.build([*part, *flat, *joined, Node(Dense(), f"{own}d"), Softmax()], network.input_shape, 2)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from adam_mp.errors import NetworkError, shown
-from adam_mp.network.joins import Branching, Join, Node, Part, Row
+from adam_mp.network.joins import Branching, Join, NamedNode, Node, Part, Row
 from adam_mp.network.layer import Layer
 from adam_mp.network.layers import KINDS
 from adam_mp.proposals import nearest
@@ -36,7 +36,7 @@ class _Draft:
         return self.name or self.layer.kind
 
 
-def expand(layers: Sequence[Part]) -> tuple[Node, ...]:
+def expand(layers: Sequence[Part]) -> tuple[NamedNode, ...]:
     """Return the nodes of layers as they are written, all with names and inputs; raises NetworkError."""
     drafts: list[_Draft] = []
     _expand_row(tuple(layers), INPUT, "", drafts, 0)
@@ -50,7 +50,11 @@ def expand(layers: Sequence[Part]) -> tuple[Node, ...]:
                     f"{nearest(read, [INPUT, *(str(name) for name in places)])}"
                 )
     nodes = tuple(
-        Node(draft.layer, draft.name, tuple(each if isinstance(each, str) else str(each.name) for each in draft.inputs))
+        NamedNode(
+            draft.layer,
+            str(draft.name),
+            tuple(each if isinstance(each, str) else str(each.name) for each in draft.inputs),
+        )
         for draft in drafts
     )
     _check_order(nodes)
@@ -86,11 +90,11 @@ def check_parts(row: Sequence[Any], where: str = "", depth: int = 0) -> None:
                 check_parts(inside, f"{place}, {what} ", depth + 1)
 
 
-def readers(nodes: Sequence[Node]) -> dict[str, tuple[int, ...]]:
+def readers(nodes: Sequence[NamedNode]) -> dict[str, tuple[int, ...]]:
     """Return value's name -> numbers of the nodes that read it, ascending; of one that reads it twice, twice."""
-    found: dict[str, list[int]] = {INPUT: [], **{str(node.name): [] for node in nodes}}
+    found: dict[str, list[int]] = {INPUT: [], **{node.name: [] for node in nodes}}
     for number, node in enumerate(nodes):
-        for read in node.inputs or ():
+        for read in node.inputs:
             found[read].append(number)
     return {name: tuple(numbers) for name, numbers in found.items()}
 
@@ -144,16 +148,16 @@ def _name(drafts: Sequence[_Draft]) -> None:
         taken[name] = draft.where
 
 
-def _check_order(nodes: Sequence[Node]) -> None:
+def _check_order(nodes: Sequence[NamedNode]) -> None:
     """Raise NetworkError if a node reads itself or a later one, and say whether that makes a cycle."""
     places = {node.name: number for number, node in enumerate(nodes)}
-    inputs = {str(node.name): node.inputs or () for node in nodes}
+    inputs = {node.name: node.inputs for node in nodes}
     for number, node in enumerate(nodes):
-        for read in node.inputs or ():
+        for read in node.inputs:
             if read == INPUT or places[read] < number:
                 continue
-            if cycle := _path(inputs, read, str(node.name)):
-                chain = " reads ".join([str(node.name), *cycle])
+            if cycle := _path(inputs, read, node.name):
+                chain = " reads ".join([node.name, *cycle])
                 raise NetworkError(f"{chain}: a cycle; expected layers that read only what comes before them")
             raise NetworkError(f"{node.name} reads {read}, which stands behind it; put {read} before {node.name}")
 
@@ -176,10 +180,10 @@ def _path(inputs: Mapping[str, Sequence[str]], begin: str, end: str) -> list[str
     return []
 
 
-def _check_used(nodes: Sequence[Node]) -> None:
+def _check_used(nodes: Sequence[NamedNode]) -> None:
     found = readers(nodes)
     for node in nodes[:-1]:
-        if not found[str(node.name)]:
+        if not found[node.name]:
             raise NetworkError(
                 f"no layer reads {node.name} ({node.layer.kind}); remove it, or name it as an input of another layer"
             )

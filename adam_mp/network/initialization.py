@@ -60,15 +60,15 @@ def draw_weights(
                 generator.standard_normal(dtype=np.float32, out=tensor)
                 _scale(node.layer, tensor, last)
                 if isinstance(node.layer, Conv) and node.layer.init == WHITEN:
-                    _whiten(str(node.name), node.layer, tensor, pictures)
+                    _whiten(node.name, node.layer, tensor, pictures)
 
 
 def branch_ends(network: Network) -> frozenset[str]:
     """Return the names of the nodes that end the layers of a residual: the first value of a sum, read by it alone."""
     return frozenset(
-        str((node.inputs or ("",))[0])
+        node.inputs[0]
         for number, node in enumerate(network.nodes)
-        if isinstance(node.layer, Add) and network.readers[(node.inputs or ("",))[0]] == (number,)
+        if isinstance(node.layer, Add) and network.readers[node.inputs[0]] == (number,)
     )
 
 

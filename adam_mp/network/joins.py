@@ -43,6 +43,14 @@ class Node:
 
 
 @dataclasses.dataclass(frozen=True)
+class NamedNode(Node):
+    """A node of which both are known, as all of a network's nodes are: its name and its inputs."""
+
+    name: str = ""
+    inputs: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Branching(Layer, abc.ABC):
     """A layer that may hold rows of layers: each begins at the value before it, and it joins their ends.
 

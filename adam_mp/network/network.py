@@ -9,7 +9,7 @@ from functools import cached_property
 
 from adam_mp.errors import NetworkError, several
 from adam_mp.network.graph import INPUT, check_parts, expand, map_layers, readers
-from adam_mp.network.joins import Join, Node, Part, Row
+from adam_mp.network.joins import Join, NamedNode, Part, Row
 from adam_mp.network.layer import WHITEN, Layer, Shape
 from adam_mp.network.layers import Dense, Dropout, Flatten, GlobalAveragePool, Softmax
 from adam_mp.network.norms import BatchNorm
@@ -72,14 +72,14 @@ class Network:
         return network
 
     @cached_property
-    def nodes(self) -> tuple[Node, ...]:
+    def nodes(self) -> tuple[NamedNode, ...]:
         """All layers that compute something, in the order in which they run, with names and inputs."""
         return expand(self.layers)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the nodes: if the network gives no other, kind and number within the kind, such as `conv2`."""
-        return tuple(str(node.name) for node in self.nodes)
+        return tuple(node.name for node in self.nodes)
 
     @cached_property
     def readers(self) -> dict[str, tuple[int, ...]]:
@@ -91,7 +91,7 @@ class Network:
         """The input shape, then the output shape of each node."""
         known = {INPUT: self.input_shape}
         for name, node in zip(self.names, self.nodes, strict=True):
-            inputs = [(read, known[read]) for read in node.inputs or ()]
+            inputs = [(read, known[read]) for read in node.inputs]
             try:
                 if isinstance(node.layer, Join):
                     known[name] = node.layer.joined_shape(inputs)
@@ -110,7 +110,7 @@ class Network:
     @cached_property
     def input_shapes(self) -> tuple[Shape, ...]:
         """The shape of the first input of each node."""
-        return tuple(self.shape_of[(node.inputs or (INPUT,))[0]] for node in self.nodes)
+        return tuple(self.shape_of[node.inputs[0]] for node in self.nodes)
 
     @cached_property
     def parameters(self) -> dict[str, Shape]:
@@ -135,7 +135,7 @@ class Network:
         """The names of values that depend on parameters: the backward pass needs their errors."""
         found: set[str] = set()
         for name, node, shape in zip(self.names, self.nodes, self.input_shapes, strict=True):
-            if node.layer.parameters(shape) or found.intersection(node.inputs or ()):
+            if node.layer.parameters(shape) or found.intersection(node.inputs):
                 found.add(name)
         return frozenset(found)
 
@@ -158,7 +158,7 @@ class Network:
         nodes = {node.name: node for node in self.nodes}
         source = (self.nodes[-1].inputs or (INPUT,))[0]
         while source in nodes and isinstance(nodes[source].layer, (Dense, Dropout, Flatten)):
-            hidden = isinstance(nodes[source].layer, Dense) and source not in (self.nodes[-1].inputs or ())
+            hidden = isinstance(nodes[source].layer, Dense) and source not in self.nodes[-1].inputs
             source = INPUT if hidden else (nodes[source].inputs or (INPUT,))[0]
         pooled = source in nodes and isinstance(nodes[source].layer, GlobalAveragePool)
         return pooled and any(isinstance(node.layer, BatchNorm) for node in self.nodes)

@@ -65,10 +65,10 @@ def network_table(network: Network) -> str:
     ):
         numbers = sum(_product(shape) for shape in node.layer.parameters(shape_in).values())
         fields = [f"{field} {value}" for field, value in node.layer.settings().items() if value is not None]
-        inputs = node.inputs or ()
+        inputs = node.inputs
         if inputs != (before,):  # of a plain row each layer reads the one above
             fields.append(f"of {', '.join(inputs)}")
-        before = str(node.name)
+        before = node.name
         rows.append(
             (
                 before,

@@ -150,7 +150,7 @@ def training_flops(network: Network) -> int:
     """
     flops = 0
     for node, connections in zip(network.nodes, network.connection_counts, strict=True):
-        flops += (6 if network.trained_values.intersection(node.inputs or ()) else 4) * connections
+        flops += (6 if network.trained_values.intersection(node.inputs) else 4) * connections
     return flops
 
 

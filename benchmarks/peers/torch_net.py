@@ -72,17 +72,17 @@ class _Graph(nn.Module):
         """Return the scores [n, classes] for images [n, c, h, w]."""
         values = {"input": x}
         for node in self.nodes[:-1]:
-            inputs = [values[name] for name in node.inputs or ()]
+            inputs = [values[name] for name in node.inputs]
             if isinstance(node.layer, Concat):
-                values[str(node.name)] = torch.cat(inputs, 1)
+                values[node.name] = torch.cat(inputs, 1)
             elif isinstance(node.layer, Multiply):
                 first, second = inputs
-                values[str(node.name)] = first * (second if second.ndim == first.ndim else second[..., None, None])
+                values[node.name] = first * (second if second.ndim == first.ndim else second[..., None, None])
             elif isinstance(node.layer, Add):
-                values[str(node.name)] = sum(inputs[1:], inputs[0])
+                values[node.name] = sum(inputs[1:], inputs[0])
             else:
-                values[str(node.name)] = self.inner[str(node.name)](inputs[0])
-        return values[(self.nodes[-1].inputs or ("input",))[0]]
+                values[node.name] = self.inner[node.name](inputs[0])
+        return values[self.nodes[-1].inputs[0]]
 
 
 def _plain_module(layer: Layer) -> nn.Module:

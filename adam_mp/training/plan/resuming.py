@@ -143,7 +143,7 @@ def _other_layers(before: Network, now: Network) -> str:
         if old.name != new.name:
             return f"its {old.name} is named {new.name} now"
         if old.inputs != new.inputs:
-            return f"its {old.name} reads {' and '.join(old.inputs or ())}, not {' and '.join(new.inputs or ())}"
+            return f"its {old.name} reads {' and '.join(old.inputs)}, not {' and '.join(new.inputs)}"
     return f"it has {several(len(before.nodes), 'layer')}, not {len(now.nodes)}"
 
 
