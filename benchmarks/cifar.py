@@ -2,6 +2,7 @@
 
 python -m benchmarks.cifar --data DIR --recipe async --seeds 1,2,3   train, and keep the runs in cifar.json
 python -m benchmarks.cifar --data DIR --recipe async --choose        hold out a tenth of the training images instead
+python -m benchmarks.cifar --peer                                    time steps beside PyTorch's, and keep that
 python -m benchmarks.cifar --write                                   write the page from the runs that are kept
 
 Settings were chosen on runs that hold images out. Final runs train on all 50,000 images, and look at the test images
@@ -20,11 +21,17 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from adam_mp.network.initialization import initial_weights
 from adam_mp.report.metrics import read_metrics
 from benchmarks import page
+from benchmarks.step import step_of, zoo_network
+from benchmarks.timing import alternate, spread
 
 _DATA = "cifar.json"
-_CORES, _DEADLINE = 2, 9000.0  # seconds
+_CORES, _BATCH, _EPOCHS, _IMAGES = 2, 64, 10, 50_000  # of `cifar-fast`
+_DEADLINE = 9000.0  # seconds
 _CURVES = ("loss", "validation_loss", "validation_accuracy")
 
 
@@ -37,7 +44,7 @@ class Recipe(NamedTuple):
 
 
 _FAST = (
-    "--model", "cifar-fast", "--epochs", "10", "--batch-size", "64",
+    "--model", "cifar-fast", "--epochs", str(_EPOCHS), "--batch-size", str(_BATCH),
     "--optimizer", "nesterov", "--momentum", "0.85", "--lr", "0.094 * (0.07 + 0.93 * triangle(0.23))",
     "--rates", "conv1.weight=0,batch_norm*.scale=0,batch_norm*.shift=64,dense1=0.0123", "--weight-decay", "0.00133",
     "--label-smoothing", "0.2", "--augment", "shift=2,border=reflect,reflect=alternate",
@@ -80,23 +87,57 @@ def train(recipe: Recipe, data: Path, more: tuple[str, ...]) -> dict[str, Any]:
 
 def keep(name: str, seed: int, arguments: tuple[str, ...], figures: dict[str, Any]) -> None:
     """Add a run to cifar.json; runs of the same recipe with other arguments are dropped."""
-    others = [run for run in kept() if run["recipe"] != name]
-    same = [run for run in kept() if run["recipe"] == name and run["arguments"] == [*arguments] and run["seed"] != seed]
+    data = kept()
+    others = [run for run in data["runs"] if run["recipe"] != name or run["seed"] != seed]
+    fitting = [run for run in others if run["recipe"] != name or run["arguments"] == [*arguments]]
     run = {"recipe": name, "seed": seed, "arguments": [*arguments], "machine": page.machine_line(), **figures}
-    page.write_data(_DATA, sorted([*others, *same, run], key=lambda each: (each["recipe"], each["seed"])))
+    runs = sorted([*fitting, run], key=lambda each: (each["recipe"], each["seed"]))
+    page.write_data(_DATA, {**data, "runs": runs})
 
 
-def kept() -> list[dict[str, Any]]:
-    """Return the runs that are kept."""
-    return list(page.read_data(_DATA)) if (page.FOLDER / _DATA).exists() else []
+def kept() -> dict[str, Any]:
+    """Return what is kept: `runs`, and `peer`, what `compare_steps` has found."""
+    return dict(page.read_data(_DATA)) if (page.FOLDER / _DATA).exists() else {"runs": [], "peer": None}
+
+
+def compare_steps() -> dict[str, Any]:
+    """Time training steps of `cifar-fast` beside PyTorch's, and PyTorch's with all cores; needs PyTorch."""
+    import torch
+
+    from benchmarks.peers.torch_net import TorchStep
+
+    network = zoo_network("cifar-fast")
+    with step_of(network, _BATCH) as ours:
+        weights = initial_weights(network, 1, ours.images)
+        theirs = {
+            layout: TorchStep(network, weights, ours.images, ours.labels, 1e-3, layout == "channels last")
+            for layout in ("channels first", "channels last")
+        }
+        compared = alternate({"ours": ours.run, **{name: step.run for name, step in theirs.items()}}, seconds=60)
+    peer = compared.fastest(*theirs)
+    figures: dict[str, Any] = {
+        "layout": peer, "ratios": compared.ratios(peer, "ours"), "machine": page.machine_line(),
+        "one_core": {name: _BATCH / compared.median(name) for name in ("ours", peer)},
+    }  # fmt: skip
+    torch.set_num_threads(_CORES)
+    generator = np.random.default_rng(1)
+    rates = {}
+    for batch in (_BATCH, 2 * _BATCH, 1024):
+        images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
+        labels = generator.integers(network.classes, size=batch, dtype=np.int32)
+        step = TorchStep(network, weights, images, labels, 1e-3, channels_last=True)
+        rates[str(batch)] = batch / alternate({"theirs": step.run}, seconds=30, rounds=5).median("theirs")
+    return {**figures, "all_cores": rates}
 
 
 def write() -> None:
     """Write the page and draw its curves."""
     parts = []
     for name, recipe in RECIPES.items():
-        if runs := [run for run in kept() if run["recipe"] == name and run["arguments"] == [*recipe.arguments]]:
+        if runs := [run for run in kept()["runs"] if run["recipe"] == name and run["arguments"] == [*recipe.arguments]]:
             parts.append(_part(recipe, runs))
+    if peer := kept()["peer"]:
+        parts.append(_peer_part(peer))
     _draw(page.FOLDER / "cifar.png")
     page.write_page(
         "cifar.md",
@@ -125,13 +166,27 @@ def _part(recipe: Recipe, runs: list[dict[str, Any]]) -> str:
     )
 
 
+def _peer_part(peer: dict[str, Any]) -> str:
+    low, middle, high = spread(peer["ratios"])
+    batch, rate = max(peer["all_cores"].items(), key=lambda item: item[1])
+    ours, theirs = peer["one_core"]["ours"], peer["one_core"][peer["layout"]]
+    minutes = _EPOCHS * _IMAGES / rate / 60
+    return (
+        f"## Beside PyTorch\n\nA step of `cifar-fast` with update on one core, batch {_BATCH}: ours {ours:,.0f} "
+        f"images/s, PyTorch {theirs:,.0f} ({peer['layout']}), {middle:.2f}x ({low:.2f} to {high:.2f}). With "
+        f"{_CORES} threads PyTorch makes {rate:,.0f} images/s at best (channels last, batch {batch}), so its steps "
+        f"alone, of a recipe as above, take {minutes:.1f} minutes, without any augmentation or test. "
+        f"{peer['machine']}"
+    )
+
+
 def _draw(path: Path) -> None:
     """Draw the training loss of each kept run over its epochs."""
     from matplotlib.figure import Figure  # takes half a second to import, and only this needs it
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     for axes, (name, recipe) in zip(figure.subplots(1, len(RECIPES)), RECIPES.items(), strict=True):
-        for run in kept():
+        for run in kept()["runs"]:
             if run["recipe"] == name:
                 label = f"seed {run['seed']}: {100 * run['test_accuracy']:.2f}%"
                 axes.plot(range(1, len(run["loss"]) + 1), run["loss"], label=label)
@@ -151,10 +206,16 @@ def main() -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="async")
     parser.add_argument("--seeds", default="1", help="numbers, such as 1,2,3")
     parser.add_argument("--choose", action="store_true", help="hold out a tenth of the training images; keep nothing")
+    parser.add_argument("--peer", action="store_true", help="time steps beside PyTorch's")
     parser.add_argument("--write", action="store_true", help="write the page from the runs that are kept")
     values, more = parser.parse_known_args()
     if values.write:
         write()
+        return
+    if values.peer:
+        figures = compare_steps()
+        print(json.dumps(figures))
+        page.write_data(_DATA, {**kept(), "peer": figures})
         return
     if values.data is None:
         parser.error("--data is missing: the folder of CIFAR-10")

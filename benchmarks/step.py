@@ -20,7 +20,7 @@ from adam_mp.network.network import Network
 
 INPUTS = {"mnist": ((28, 28, 1), 10), "lenet": ((28, 28, 1), 10), "mlp": ((28, 28, 1), 10),
           "alexnet": ((224, 224, 3), 1000), "resnet18": ((224, 224, 3), 1000),
-          "resnet20": ((32, 32, 3), 10)}  # fmt: skip
+          "resnet20": ((32, 32, 3), 10), "cifar-fast": ((32, 32, 3), 10)}  # fmt: skip
 
 
 def zoo_network(model: str) -> Network:
@@ -37,17 +37,17 @@ class Step:
         self.network, self.batch = network, batch
         optimizer = make_optimizer(rule, {"weight_decay": 0.0, "momentum": 0.9})
         self.store = store or ParameterStore.create(Layout.of(network.parameters), optimizer.states)
+        generator = np.random.default_rng(1)
+        self.images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
+        self.labels = generator.integers(network.classes, size=batch, dtype=np.int32)
         if store is None:
-            self.store.load(initial_weights(network, 1))
+            self.store.load(initial_weights(network, 1, self.images))
         choices = choose_kernels(network, batch)
         self.context = TrainingContext(network, self.store.tensors, batch, choices=choices)
         numbers = UpdateNumbers(optimizer)
         numbers.set_rate(rate)
         shares = shares_of(network.parameters, decay_all=False)
         self._updates = bind_updates(optimizer, self.store, self.context, numbers.array, shares)
-        generator = np.random.default_rng(1)
-        self.images = generator.standard_normal((batch, *network.input_shape), dtype=np.float32)
-        self.labels = generator.integers(network.classes, size=batch, dtype=np.int32)
         self._program = self.context.program(self.images, self.labels)
 
     def run(self) -> float:
