@@ -61,6 +61,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-json=$(VENV)/benchmarks.json
 	$(BIN)/python -m benchmarks.suites $(VENV)/benchmarks.json
 	$(BIN)/python -m benchmarks.reach
+	$(BIN)/python -m benchmarks.layers --write
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.exchange

@@ -12,6 +12,7 @@ once, at the end. One seed takes minutes to an hour, so runs are kept one by one
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -143,7 +144,8 @@ def write() -> None:
         "cifar.md",
         "# CIFAR-10\n\n`python -m benchmarks.cifar` trains, and writes this page. All 50,000 images train; the "
         "test images are looked at once, at the end, with the weights of the last epoch. Settings were chosen on "
-        "runs that hold out a tenth of the training images.\n\n" + "\n\n".join(parts) + "\n\n![curves](cifar.png)\n",
+        "runs that hold out a tenth of the training images. Other work may have shared the machine: minutes say "
+        "little.\n\n" + "\n\n".join(parts) + "\n\n![curves](cifar.png)\n",
     )
 
 
@@ -212,6 +214,8 @@ def main() -> None:
     if values.write:
         write()
         return
+    if values.peer and importlib.util.find_spec("torch") is None:
+        parser.error("--peer needs PyTorch; install it with: make peers")
     if values.peer:
         figures = compare_steps()
         print(json.dumps(figures))

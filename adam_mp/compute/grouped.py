@@ -9,7 +9,8 @@ import numpy as np
 from adam_mp.compute.convolution import Convolution
 from adam_mp.compute.fusion import Group
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, rows
-from adam_mp.kernels import activation, conv, crop, depthwise, join
+from adam_mp.kernels import activation, conv, crop, depthwise, depthwise_same, join
+from adam_mp.network.layers import Conv
 
 
 class _Biased(Operation):
@@ -97,6 +98,34 @@ class DepthwiseConvolution(_Biased):
             (depthwise.window_spread, (padded, self.weight, span.error, *self._geometry)),
             (crop.crop_images, (padded, span.x_error, self.layer.margin)),
         ]
+
+
+class SameDepthwiseConvolution(_Biased):
+    """The depthwise convolution of `fits`: 3x3, of stride 1, of images that keep their size."""
+
+    @staticmethod
+    def fits(layer: Conv) -> bool:
+        """Tell whether a depthwise convolution is such a one."""
+        return (layer.size, layer.stride, layer.dilation, layer.margin) == (3, 1, 1, 1)
+
+    def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
+        super().__init__(group, weights, gradients, batch, block, real)
+        _, width, channels = group.input_shape
+        self.nothing: np.ndarray = np.zeros(width * channels, real)
+        self.flipped: np.ndarray = np.zeros_like(self.weight)
+
+    def forward(self, span: Span, training: bool) -> list[Call]:
+        sums = (span.x, self.weight, span.out, self.nothing)
+        return [(depthwise_same.same_sums, sums), *self._add_bias(span)]
+
+    def backward(self, span: Span) -> list[Call]:
+        products = (span.x, span.error, self.gradient, self.nothing, span.accumulate)
+        calls = [*self._bias_backward(span), (depthwise_same.same_products, products)]
+        if span.x_error is None:
+            return calls
+        if not span.accumulate:
+            calls.append((np.copyto, (self.flipped, self.weight[::-1])))
+        return [*calls, (depthwise_same.same_sums, (span.error, self.flipped, span.x_error, self.nothing))]
 
 
 class GroupedConvolution(_Biased):

@@ -10,7 +10,7 @@ import numpy as np
 
 from adam_mp.compute.convolution import Convolution
 from adam_mp.compute.fusion import Group
-from adam_mp.compute.grouped import DepthwiseConvolution, GroupedConvolution
+from adam_mp.compute.grouped import DepthwiseConvolution, GroupedConvolution, SameDepthwiseConvolution
 from adam_mp.compute.joining import Product, SideBySide, Sum
 from adam_mp.compute.normalizing import BatchNormalization, GroupNormalization, LayerNormalization
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, pixels, product_panel, rows, strided
@@ -304,8 +304,9 @@ def operation_of(group: Group) -> type[Operation]:
     """Return the operation that computes a group."""
     layer = group.layers[0]
     if isinstance(layer, kinds.Conv) and layer.groups > 1:
-        depthwise = layer.groups == layer.channels == group.input_shape[2]
-        return DepthwiseConvolution if depthwise else GroupedConvolution
+        if not layer.groups == layer.channels == group.input_shape[2]:
+            return GroupedConvolution
+        return SameDepthwiseConvolution if SameDepthwiseConvolution.fits(layer) else DepthwiseConvolution
     return _OPERATIONS[type(layer)]
 
 

@@ -44,15 +44,6 @@ class _Windows(Vectors):
         super().__init__(builder, context.get_value_type(real))
         self.fixed, self.walk = size, walk
 
-    def masks(self) -> Iterator[Any]:
-        """Emit two versions of the caller's code: for whole vectors (None) and for a masked one."""
-        whole = self.builder.icmp_signed(">=", self.walk.rest, integer(self.lanes))
-        with self.builder.if_else(whole) as (full, partial):
-            with full:
-                yield None
-            with partial:
-                yield self.first_lanes(self.walk.rest)
-
     def windows(self, x: Any, out: Any) -> Iterator[tuple[Any, Any]]:
         """Emit a loop over windows; yields the addresses of the window's first tap in x and of its pixel in out."""
         builder, walk = self.builder, self.walk
@@ -105,7 +96,7 @@ def _define_sums(size: int) -> Any:
 
         def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
             emit, (first, factors, target) = _begin(context, builder, size, (x, weight, out), given)
-            for mask in emit.masks():
+            for mask in emit.masks(emit.walk.rest):
                 known = [emit.load(emit.line(factors, integer(t)), mask) for t in range(size * size)]
                 for window, place in emit.windows(first, target):
                     total = cgutils.alloca_once_value(builder, emit.zeros)
@@ -129,7 +120,7 @@ def _define_products(size: int) -> Any:
 
         def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
             emit, (first, source, target) = _begin(context, builder, size, (x, error, gradient), given)
-            for mask in emit.masks():
+            for mask in emit.masks(emit.walk.rest):
                 lines = [emit.line(target, integer(t)) for t in range(size * size)]
                 totals = [cgutils.alloca_once_value(builder, emit.load(line, mask)) for line in lines]
                 for window, place in emit.windows(first, source):
@@ -160,7 +151,7 @@ def _define_spread(size: int) -> Any:
 
         def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
             emit, (first, factors, source) = _begin(context, builder, size, (x_error, weight, error), given)
-            for mask in emit.masks():
+            for mask in emit.masks(emit.walk.rest):
                 for window, place in emit.windows(first, source):
                     slope = emit.load(place, mask)
                     for number, tap in emit.taps(window):

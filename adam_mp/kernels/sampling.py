@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from adam_mp.kernels.vector import INDEX, Vectors, address, integer
+from adam_mp.kernels.vector import INDEX, Vectors, address, integer, prefetch
 
 PIXEL_LANES = 4  # numbers of a pixel that is blended as one vector
 
@@ -24,12 +24,7 @@ def fetch(_typing: Any, array: Any, index: Any) -> Any:
     """Load the cache line of an element ahead of its use: samples lie anywhere, so the processor cannot predict it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = address(context, builder, array, arguments[0], arguments[1])
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        read, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
-        builder.call(function, [builder.bitcast(place, pointer), read, keep, data])
+        prefetch(builder, address(context, builder, array, arguments[0], arguments[1]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), generate

@@ -43,6 +43,15 @@ def address(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> An
     return builder.gep(make_array(kind)(context, builder, array).data, [index])
 
 
+def prefetch(builder: Any, pointer: Any, written: bool = False) -> None:
+    """Emit a load of the cache line at an address, ahead of its use; nothing happens if the address is invalid."""
+    place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    how = (ir.Constant(number, value) for value in (int(written), 3, 1))  # for writing, to all caches, of data
+    builder.call(function, [builder.bitcast(pointer, place), *how])
+
+
 class Vectors:
     """Emits instructions on vectors of the type `real` (float or double), with `lanes` numbers each."""
 
@@ -105,6 +114,14 @@ class Vectors:
         signature = ir.FunctionType(self.real, [self.real, self.type])
         function = self._intrinsic("vector.reduce.fadd", self.real, signature, memory=False)
         return self.builder.call(function, [ir.Constant(self.real, -0.0), value], fastmath=("reassoc",))
+
+    def masks(self, count: Any) -> Iterator[Any]:
+        """Emit the caller's code for a vector of `count` numbers twice: for a whole one (None), and masked."""
+        with self.builder.if_else(self.builder.icmp_signed(">=", count, integer(self.lanes))) as (whole, partial):
+            with whole:
+                yield None
+            with partial:
+                yield self.first_lanes(count)
 
     def vectors_of(self, count: Any) -> Iterator[tuple[Any, Any]]:
         """Emit a loop over `count` numbers; the caller emits its body twice, for whole vectors and for the masked rest.

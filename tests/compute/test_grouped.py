@@ -20,7 +20,7 @@ from adam_mp import (
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.gradient_check import gradient_error
-from adam_mp.compute.grouped import DepthwiseConvolution, GroupedConvolution
+from adam_mp.compute.grouped import DepthwiseConvolution, GroupedConvolution, SameDepthwiseConvolution
 from adam_mp.compute.measurement import measure_choices
 from adam_mp.network.layers import Tanh
 from tests.compute.graphs import data_for, numpy_scores, weights_for
@@ -28,6 +28,9 @@ from tests.compute.graphs import data_for, numpy_scores, weights_for
 SHAPE = (9, 8, 4)
 NETWORKS = {
     "depthwise": [Conv(4, 3, padding="same", groups=4), Tanh()],
+    "depthwise behind others": [
+        Conv(4, 1), Conv(4, 3, padding=1, groups=4), ReLU(), Conv(4, 3, padding=1, groups=4, bias=False)
+    ],
     "depthwise with strides": [Conv(4, 1), Conv(4, 3, 2, 1, groups=4), ReLU(), Conv(4, 5, 2, "same", groups=4)],
     "depthwise without padding": [Conv(4, 1), Conv(4, 3, groups=4), ReLU(), Conv(4, 4, groups=4, bias=False)],
     "depthwise, much padding": [Conv(4, 1), Conv(4, 2, padding=3, groups=4)],
@@ -67,9 +70,12 @@ def test_scores_and_gradients(name, block):
 
 
 def test_channels_that_have_a_kernel_each_have_kernels_of_their_own():
-    context, *_ = bound(build([Conv(4, 3, groups=4), Conv(8, 3, groups=4), Conv(8, 3, groups=8)]), 2, 2)
+    layers = [Conv(4, 3, groups=4), Conv(8, 3, groups=4), Conv(8, 3, padding="same", groups=8)]
+    context, *_ = bound(build(layers), 2, 2)
     kinds = [type(each) for each in context.operations[:3]]
-    assert kinds == [DepthwiseConvolution, GroupedConvolution, DepthwiseConvolution]
+    assert kinds == [DepthwiseConvolution, GroupedConvolution, SameDepthwiseConvolution]
+    for other in ({"stride": 2}, {"dilation": 2, "padding": 2}, {"padding": 0}, {"padding": 2}):
+        assert not SameDepthwiseConvolution.fits(Conv(8, 3, groups=8, **{"padding": 1, **other}))
 
 
 def test_only_convolutions_of_all_channels_have_ways_to_choose_from():
