@@ -183,9 +183,9 @@ def write(rows: Sequence[Sequence[str]]) -> None:
         "row is the forward and the backward pass of one layer on one core: ours where it stands in a network, between "
         "1x1 convolutions, PyTorch's module alone in the faster of its two memory formats. Medians, and quartiles of "
         f"the ratios.\n\n{page.machine_line()}\n\n{page.table(header, rows)}\n\n"
-        "A batch norm alone reads or writes its values six times where they are in no cache near the core: statistics of "
-        "the values are taken while the convolution before it has them there, and sums of the errors likewise. PyTorch's "
-        "does it eight times, so 1.33x is what can be expected. The ReLU behind it costs nothing more here.\n",
+        "A batch norm alone reads or writes its values six times where they are in no cache near the core: statistics "
+        "of the values are taken while the convolution before it has them there, and sums of the errors likewise. "
+        "PyTorch's does it eight times, so 1.33x is what can be expected. The ReLU behind it costs nothing more here.\n",
     )
 
 
