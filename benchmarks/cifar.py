@@ -33,6 +33,7 @@ from benchmarks.timing import alternate, spread
 _DATA = "cifar.json"
 _CORES, _BATCH, _EPOCHS, _IMAGES = 2, 64, 10, 50_000  # of `cifar-fast`
 _DEADLINE = 9000.0  # seconds
+_FINAL = ("--validation", "0")
 _CURVES = ("loss", "validation_loss", "validation_accuracy")
 
 
@@ -160,7 +161,8 @@ def _part(recipe: Recipe, runs: list[dict[str, Any]]) -> str:
         for run in runs
     ]  # fmt: skip
     header = ["seed", "test accuracy", "training loss at the end", "minutes in all", "images/s", "machine"]
-    quoted = (f"'{each}'" if " " in each else each for each in recipe.arguments)
+    arguments = (*recipe.arguments, *_FINAL, "--cores", str(_CORES), "--seed", "1")
+    quoted = (f"'{each}'" if " " in each else each for each in arguments)
     command = "adam-mp train --data cifar10 " + " ".join(quoted)
     return (
         f"## {recipe.words}\n\n```\n{command}\n```\n\n{page.table(header, cells)}\n\nTest accuracy {mean:.2f}{spread}% "
@@ -227,7 +229,7 @@ def main() -> None:
     if more and not values.choose:
         parser.error(f"{' '.join(more)}: other arguments of adam-mp train are for --choose")
     for seed in map(int, values.seeds.split(",")):
-        held_out = ("--validation", "0.1", *more) if values.choose else ("--validation", "0")
+        held_out = ("--validation", "0.1", *more) if values.choose else _FINAL
         figures = train(recipe, values.data, (*held_out, "--seed", str(seed)))
         if values.choose:
             del figures["test_accuracy"]

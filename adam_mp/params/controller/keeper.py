@@ -41,7 +41,7 @@ _CALL = 1.5  # seconds that etcd, with all its endpoints, has for an answer
 _SWAP = 0.8  # seconds for a swap of the map: etcd forgets one that was on its way to a leader that died
 _PAUSE = 5.0  # seconds for which a server that has resigned leaves the election to others
 _OUTAGE = 1.5  # seconds without an answer of etcd, after which the coordinator's lease may have ended for that alone
-_HEAD_START = 2.0  # seconds that the coordinator then has; a call that was on its way takes 1.5
+_HEAD_START = 3.5  # seconds that the coordinator then has; calls that were on their way take 1.5 on either side
 _LARGEST_STATE = 1 << 28  # bytes
 _RUN, _COORDINATOR, _TERM, _STATE = "run", "coordinator", "term", "state"
 
@@ -95,7 +95,7 @@ class Keeper:
         self._state_found = b""
         self._term = 0  # the revision of `term` since this server was elected
         self._looked = self._lived = self._paused = float("-inf")
-        self._answered = float("inf")
+        self._answered, self._has_waited = float("inf"), False
 
     # What the server's thread does.
 
@@ -172,13 +172,17 @@ class Keeper:
         """Find out whether this server leads, and whether it has to leave the next election to others."""
         led, was_away = self.leads, now - self._answered >= _OUTAGE
         self._answered = now
+        if self.elected is not None:
+            self._has_waited = False
         if self.elected == self.me and self._lease:
             self._term, leads = self._revision(_TERM), True
         else:  # a coordinator whose lease has ended leads until another is elected
             leads = led and self.elected in (None, self.me) and self._revision(_TERM) == self._term
         self.leads = leads and not self._resigns
-        if not self.leads and (led or was_away):  # one that led sees that it does not any more, before it may again
-            self._paused = max(self._paused, now + _HEAD_START)
+        if not self.leads and (led or (was_away and not self._has_waited)):
+            # One that led sees that it does not any more, before it may again. The others wait once in each vacancy:
+            # an etcd that now and then gives no answer must not keep all of them from being elected.
+            self._paused, self._has_waited = max(self._paused, now + _HEAD_START), self.elected is None
 
     def _is_elected(self) -> bool:
         return self.leads and self.elected == self.me
@@ -251,7 +255,7 @@ class Keeper:
         self._live(now)
 
     def _resign(self, now: float) -> None:
-        self._resigns, self._paused = False, now + _PAUSE
+        self._resigns, self.leads, self._paused = False, False, now + _PAUSE
         if self._lease:
             self._store.end_lease(self._lease, _CALL)
             self._lease = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
-from adam_mp.network.description import to_json
+from adam_mp.network.tables import table_of
 from adam_mp.params.replica.factors import FactorShape
 from adam_mp.params.replica.protocols import LayerProtocol, choose_protocols, factor_tensors
 from adam_mp.params.replica.synchronizer import SynchronizerSpec
@@ -191,7 +192,7 @@ def run_facts(plan: RunPlan) -> RunFacts:
     agreed = {name: getattr(settings, name) for name in _AGREED}
     agreed["data"] = plan.data.dataset.digest
     agreed["augment"] = str(plan.data.augmentation)
-    layers = to_json(dataclasses.replace(plan.network, name=""))  # the layout has only those with weights
+    layers = json.dumps([table_of(node) for node in plan.network.nodes])  # the layout has only those with weights
     agreed["digest of the layers"] = hashlib.sha256(layers.encode()).hexdigest()[:16]
     # Those of a user's choice alone: replicas of earlier versions say nothing of them.
     agreed |= {name: value for name in _READING if (value := getattr(settings, name))}

@@ -163,7 +163,7 @@ class TrainSettings:
         None, "where to run", "N|auto",
         "data-server processes; auto, the default, chooses by a measurement at the start", values=_PROCESSES,
     )  # fmt: skip
-    cache: str = option(
+    cache: Any = option(
         "60%", "where to run", "SIZE|PERCENT",
         "memory for decoded images, such as 2GB or a share of what is free; what does not fit is decoded each time",
     )  # fmt: skip

@@ -123,9 +123,31 @@ def test_a_server_of_the_run_follows_a_coordinator_that_died_while_etcd_was_down
     case.etcd.down = True
     case.turn(1, 2, seconds=10)
     case.etcd.down = False
-    for _ in range(30):
+    for _ in range(50):
         case.turn(1, 2)
     assert len(leaders(case)[1:]) == 1
+
+
+def test_a_coordinator_is_elected_also_if_etcd_answers_every_other_call():
+    case = Case()
+    case.begin()
+    case.now += LEASE + 10  # in which the coordinator has died
+    for number in range(60):
+        case.etcd.down = number % 2 == 0
+        case.turn(1, 2, seconds=1.5)
+    assert len(leaders(case)[1:]) == 1
+
+
+def test_a_coordinator_that_resigns_while_it_looks_has_resigned():
+    case = Case()
+    case.begin()
+    leader = case.keepers[0]
+    leader.look(case.now)
+    leader.resign()
+    leader.leads = True  # as a look that was under way has found
+    for _ in range(5):
+        case.turn(0)
+    assert leaders(case) == []
 
 
 def test_a_coordinator_that_was_stopped_while_another_led_and_died_begins_anew():
@@ -137,7 +159,7 @@ def test_a_coordinator_that_was_stopped_while_another_led_and_died_begins_anew()
     case.now += LEASE + 1
     case.turn(0)
     assert leaders(case) == [1], "it sees that it does not lead, before it may again"
-    for _ in range(30):
+    for _ in range(40):
         case.turn(0)
     assert leaders(case) == [0, 1]
     case.turn(1)

@@ -51,6 +51,11 @@ def test_impossible_values(name, values):
             TrainSettings(**{name: value})
 
 
+def test_the_cache_may_be_a_number():
+    for size in (0, 2_000_000_000, 1.5e9, "60%", "2GB"):
+        assert TrainSettings(cache=size).cache == size
+
+
 def test_numbers_of_numpy_are_numbers():
     settings = TrainSettings(epochs=np.int64(2), lr=np.float32(0.5))
     assert (type(settings.epochs), settings.lr) == (int, 0.5)
