@@ -141,7 +141,7 @@ def compile_kernels(real: str = "float32", on_progress: Callable[[int, int], Non
 def _turn(lacking: Sequence[_Variant], tell: Callable[[int], None]) -> Iterator[None]:
     """Let one process compile at a time: the others wait, and then find its kernels in the cache.
 
-    Whoever waits goes on without its turn if the others get nothing compiled, or if the cache cannot be locked.
+    A program that waits goes on without its turn if the others get nothing compiled, or if the cache cannot be locked.
     """
     folder = cache_folder()
     locks: list[FolderLock] = []

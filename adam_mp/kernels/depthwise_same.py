@@ -30,13 +30,13 @@ _LEAST = 4  # vectors of a pixel that are done at once, even if their rows are l
 class _Row(Vectors):
     """Emits the code for one vector of channels of one row of an image.
 
-    `given` are x, the row of zeros, and numbers: where the lines above, here and below begin in x (-1 for no line);
-    pixels of the row, channels, channels from the first of the vector on, and how far ahead to prefetch.
+    `given` are x, the row of zeros, and the tuple of `_row`.
     """
 
     def __init__(self, context: Any, builder: Any, x: Any, given: Any) -> None:
         super().__init__(builder, context.get_value_type(x.dtype))
-        source, nothing, *starts, self.columns, self.channels, self.rest, self.ahead = given
+        source, nothing, row = given
+        *starts, self.columns, self.channels, self.rest, self.ahead = cgutils.unpack_tuple(builder, row)
         zeros = address(context, builder, x, nothing, integer(0))
         self.lines = [
             builder.select(
@@ -82,13 +82,10 @@ class _Row(Vectors):
         return [self.builder.gep(weight, [self.builder.mul(integer(t), self.channels)]) for t in range(_TAPS)]
 
 
-_INDICES = (types.int64,) * 7  # as `_Row` takes them
-
-
 @intrinsic
-def _sums(_typing: Any, weight: Any, weight_at: Any, out: Any, out_at: Any, x: Any, nothing: Any, up: Any, here: Any,
-          down: Any, columns: Any, channels: Any, rest: Any, ahead: Any) -> Any:  # fmt: skip
-    signature = types.void(weight, types.int64, out, types.int64, x, nothing, *_INDICES)
+def _sums(_typing: Any, weight: Any, weight_at: Any, out: Any, out_at: Any, x: Any, nothing: Any,
+          row: Any) -> Any:  # fmt: skip
+    signature = types.void(weight, types.int64, out, types.int64, x, nothing, row)
 
     def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
         emit = _Row(context, builder, x, given[4:])
@@ -108,9 +105,9 @@ def _sums(_typing: Any, weight: Any, weight_at: Any, out: Any, out_at: Any, x: A
 
 
 @intrinsic
-def _products(_typing: Any, error: Any, error_at: Any, gradient: Any, gradient_at: Any, x: Any, nothing: Any, up: Any,
-              here: Any, down: Any, columns: Any, channels: Any, rest: Any, ahead: Any) -> Any:  # fmt: skip
-    signature = types.void(error, types.int64, gradient, types.int64, x, nothing, *_INDICES)
+def _products(_typing: Any, error: Any, error_at: Any, gradient: Any, gradient_at: Any, x: Any, nothing: Any,
+              row: Any) -> Any:  # fmt: skip
+    signature = types.void(error, types.int64, gradient, types.int64, x, nothing, row)
 
     def generate(context: Any, builder: Any, _: Any, given: Any) -> Any:
         emit = _Row(context, builder, x, given[4:])
@@ -137,35 +134,32 @@ def _group(width, channels, lanes):
     return group, (width * channels if width * group <= _ROW_BYTES // VECTOR_BYTES * lanes else 0)
 
 
+@inline
+def _row(x, n, y, c, ahead):
+    """Return where the lines above, here and below begin in x for channels from `c` on (-1 for no line), and sizes.
+
+    These are the pixels of a row, all channels, those from `c` on, and how far ahead to prefetch.
+    """
+    height, width, channels = x.shape[1:]
+    line = width * channels
+    here = (n * height + y) * line + c
+    up, down = here - line if y > 0 else -1, here + line if y + 1 < height else -1
+    return up, here, down, width, channels, channels - c, ahead
+
+
 @kernel("void(R[:,:,:,::1], R[:,::1], R[:,:,:,::1], R[::1])")
 def same_sums(x, weight, out, nothing):
     """`out = sum over the taps of each pixel's window of x * weight`."""
     source, factors, target = x.reshape(-1), weight.reshape(-1), out.reshape(-1)
     height, width, channels = x.shape[1:]
-    line, lanes = width * channels, VECTOR_BYTES // x.itemsize
+    lanes = VECTOR_BYTES // x.itemsize
     group, ahead = _group(width, channels, lanes)
     for n in range(x.shape[0]):
         for first in range(0, channels, group):
             for y in range(height):
-                here = (n * height + y) * line
                 for c in range(first, min(first + group, channels), lanes):
-                    up = here - line + c if y > 0 else -1
-                    down = here + line + c if y + 1 < height else -1
-                    _sums(
-                        factors,
-                        c,
-                        target,
-                        here + c,
-                        source,
-                        nothing,
-                        up,
-                        here + c,
-                        down,
-                        width,
-                        channels,
-                        channels - c,
-                        ahead,
-                    )
+                    row = _row(x, n, y, c, ahead)
+                    _sums(factors, c, target, row[1], source, nothing, row)
 
 
 @kernel("void(R[:,:,:,::1], R[:,:,:,::1], R[:,::1], R[::1], b1)")
@@ -173,29 +167,13 @@ def same_products(x, error, gradient, nothing, accumulate):
     """`gradient = sum over pixels of their windows' taps of x * error`, added to what it holds if `accumulate`."""
     source, slopes, target = x.reshape(-1), error.reshape(-1), gradient.reshape(-1)
     height, width, channels = x.shape[1:]
-    line, lanes = width * channels, VECTOR_BYTES // x.itemsize
+    lanes = VECTOR_BYTES // x.itemsize
     group, ahead = _group(width, channels, lanes)
     if not accumulate:
         target[:] = 0
     for n in range(x.shape[0]):
         for first in range(0, channels, group):
             for y in range(height):
-                here = (n * height + y) * line
                 for c in range(first, min(first + group, channels), lanes):
-                    up = here - line + c if y > 0 else -1
-                    down = here + line + c if y + 1 < height else -1
-                    _products(
-                        slopes,
-                        here + c,
-                        target,
-                        c,
-                        source,
-                        nothing,
-                        up,
-                        here + c,
-                        down,
-                        width,
-                        channels,
-                        channels - c,
-                        ahead,
-                    )
+                    row = _row(x, n, y, c, ahead)
+                    _products(slopes, row[1], target, c, source, nothing, row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from adam_mp.errors import SettingsError, flag_of, shown
@@ -24,7 +23,7 @@ def check_combinations(settings: Any) -> None:
 
 
 def _default(settings: Any, name: str) -> Any:
-    return next(field.default for field in dataclasses.fields(settings) if field.name == name)
+    return getattr(type(settings), name)
 
 
 def _check_machines(settings: Any) -> None:
