@@ -23,6 +23,7 @@ from adam_mp.compute.fusion import Group, fuse
 from adam_mp.compute.tensor_file import write_file
 from adam_mp.machine import cpu_name, l2_bytes
 from adam_mp.network.description import to_json
+from adam_mp.network.graph import Graph
 from adam_mp.network.layers import Conv
 from adam_mp.network.network import Network
 
@@ -50,7 +51,7 @@ class KernelChoices:
         return cls(int(values["block"]), {str(name): str(way) for name, way in dict(values["ways_back"]).items()})
 
 
-def likely_choices(network: Network) -> KernelChoices:
+def likely_choices(network: Graph) -> KernelChoices:
     """Return choices by shapes alone: the likely faster ways, and a block that fits the L2 cache.
 
     The largest layer's input, output and error for the images of a block fill three quarters of the L2 cache at most.
@@ -73,7 +74,7 @@ def likely_choices(network: Network) -> KernelChoices:
     return KernelChoices(max(least, min(_MOST_IMAGES, l2_bytes() * 3 // 4 // bytes_per_image)), ways)
 
 
-def convolutions(network: Network) -> list[Group]:
+def convolutions(network: Graph) -> list[Group]:
     """Return the groups that begin with a convolution of all channels, which has a choice of ways, in their order."""
     first = ((group, group.layers[0]) for group in fuse(network))
     return [group for group, layer in first if isinstance(layer, Conv) and layer.groups == 1]

@@ -2,7 +2,7 @@
 
 A *program* is a list of kernel calls over these arrays, so that running it allocates no memory. The image layers run in
 blocks of images that fit the L2 cache: forward for all blocks, later backward for all blocks, adding each block's
-gradients of the weights. The flat layers behind them (`Network.tail`) run on the whole batch. Values and errors share
+gradients of the weights. The flat layers behind them (`Graph.tail`) run on the whole batch. Values and errors share
 one memory, in which `lifetimes` gives each its place.
 """
 
@@ -19,14 +19,15 @@ import numpy as np
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.fusion import fuse
 from adam_mp.compute.lifetimes import Bound, Place, Reads, arrange, first_writers, flat_roots, plan_buffers, turns_of
+from adam_mp.compute.mail import Mail, Wait
 from adam_mp.compute.operation import Call, Operation, Span, aligned_zeros
 from adam_mp.compute.operations import DenseProduct, DropoutMask, operation_of
 from adam_mp.kernels.join import add_to
 from adam_mp.kernels.loss import softmax_cross_entropy
 from adam_mp.memory.layout import Layout
-from adam_mp.network.graph import INPUT
+from adam_mp.network.graph import INPUT, Graph
 from adam_mp.network.layers import Flatten
-from adam_mp.network.network import Network
+from adam_mp.network.part_layers import ERRORS, VALUES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,15 @@ class Program:
     """Kernel calls for one input array. `scores` [n, classes] are the values before the softmax.
 
     After `run_forward` with labels, `totals` float64 [2] holds the sum of the losses, and how many images are right.
+    A partition's program has waits: it is run in segments between them, by what knows when messages have arrived.
     """
 
     forward: tuple[Call, ...]
     backward: tuple[Call, ...]
     totals: np.ndarray
     scores: np.ndarray
+    forward_waits: tuple[Wait, ...] = ()
+    backward_waits: tuple[Wait, ...] = ()
 
     def run_forward(self) -> None:
         """Compute `scores` and, if the program has labels, `totals` and (in training) the error of the scores."""
@@ -58,13 +62,14 @@ class TrainingContext:
     `weights` may lie in shared memory, where other processes change them. `gradient` is flat, in `layout`'s order; the
     caller may give its array. `real` is float32, or float64 for gradient checks. `choices` are the kernels to use, by
     default the likely faster ones. `backward=False` leaves out the buffers that only training needs. `smoothing` is by
-    how much the labels are smoothed in training (`kernels.loss`).
+    how much the labels are smoothed in training (`kernels.loss`). `mail` is how a partition's part of a network
+    exchanges values with the others.
     """
 
     def __init__(
-        self, network: Network, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
+        self, network: Graph, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
         choices: KernelChoices | None = None, backward: bool = True, gradient: np.ndarray | None = None,
-        smoothing: float = 0.0,
+        smoothing: float = 0.0, mail: Mail | None = None,
     ) -> None:  # fmt: skip
         self.network, self.batch, self._smoothing = network, batch, smoothing
         self._weights = weights
@@ -85,6 +90,9 @@ class TrainingContext:
             for group in groups
             if not isinstance(group.layers[0], Flatten)
         ]
+        for operation in self._operations:
+            if mail is not None and (posts := getattr(operation, "posts", None)) is not None:
+                posts.connect(mail)
         self._scores = (network.nodes[-1].inputs or (INPUT,))[0]
         self._arrays = self._make_arrays(backward, real)
 
@@ -154,16 +162,19 @@ class TrainingContext:
         """
         count, of_batch = len(images), training if of_batch is None else of_batch
         forward: list[Call] = []
+        forward_waits, backward_waits = list[Wait](), list[Wait]()
         for turns, spans in self._stages(count):
+            taking = [each for early, each in turns if early and (of_batch or not each.of_statistics)]
+            late = [each for early, each in turns if not early and (of_batch or not getattr(each, "of_statistics", 0))]
+            forward_waits += _wait(len(forward), late, VALUES)
             for start, end in spans:
                 for early, operation in turns:
                     span = self._span(operation, images, start, end)
-                    if early and of_batch:
+                    if operation in taking:
                         forward += operation.take(span)
                     elif not early:
                         forward += operation.forward(span, of_batch if operation.group.batchwise else training)
-            if of_batch:
-                forward += [call for early, operation in turns if early for call in operation.settle(count)]
+            forward += [call for operation in taking for call in operation.settle(count)]
         scores = self._value(self._scores, images, 0, count).reshape(count, -1)
         backward: list[Call] = []
         if labels is not None:
@@ -174,10 +185,12 @@ class TrainingContext:
             forward.append((softmax_cross_entropy, (scores, labels, error, self.totals, *shares)))
             if training:
                 for turns, spans in reversed(self._stages(count)):
+                    backward_waits += _wait(len(backward), [each for early, each in turns if early], ERRORS)
                     for start, end in spans:
                         for early, operation in reversed(turns):
                             backward += self._backward(operation, early, images, start, end, len(spans))
-        return Program(tuple(forward), tuple(backward), self.totals, scores)
+        waits = tuple(forward_waits), tuple(backward_waits)
+        return Program(tuple(forward), tuple(backward), self.totals, scores, *waits)
 
     def _stages(self, count: int) -> list[tuple[list[tuple[bool, Any]], list[tuple[int, int]]]]:
         """Return the stages of the forward pass over `count` images: (turns, spans of images for which they run).
@@ -216,7 +229,6 @@ class TrainingContext:
             accumulate=start > 0,
             fresh=spans > 1,
             last=end == len(images),
-            batch=len(images),
         )
         if group.batchwise and not early:
             return list(operation.take_errors(span))
@@ -230,7 +242,7 @@ class TrainingContext:
             for name, shape in zip(group.inputs, group.input_shapes, strict=True)
         )
         out = self._value(group.output, images, start, end)
-        return Span(start, inputs, out, out[:0])
+        return Span(start, inputs, out, out[:0], batch=len(images))
 
     def _value(self, name: str, images: np.ndarray, start: int, end: int) -> np.ndarray:
         """Return a value for images start:end; the shape is that before any flattening."""
@@ -249,6 +261,13 @@ class TrainingContext:
         found = {id(_memory_of(array)): _memory_of(array) for array in _arrays_in(vars(self), set())}
         own = sum(memory.nbytes for key, memory in found.items() if key not in shared)
         return own + self.gradient.nbytes
+
+
+def _wait(call: int, operations: Iterable[Any], purpose: str) -> list[Wait]:
+    """Return the wait before a stage in which these operations read what other partitions sent; none if they do not."""
+    posts = [operation.posts for operation in operations if getattr(operation, "posts", None) is not None]
+    messages = tuple(message for each in posts for message in each.awaited(purpose))
+    return [Wait(call, messages)] if messages else []
 
 
 def _arrays_in(value: Any, seen: set[int]) -> Iterator[np.ndarray]:

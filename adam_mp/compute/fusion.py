@@ -10,10 +10,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from adam_mp.network import layers as kinds
-from adam_mp.network.graph import INPUT
+from adam_mp.network.graph import INPUT, Graph
 from adam_mp.network.joins import Add
 from adam_mp.network.layer import Layer, Shape
-from adam_mp.network.network import Network
 from adam_mp.network.norms import BatchNorm, GroupNorm
 
 _FOLLOWERS: dict[type[Layer], tuple[type[Layer], ...]] = {
@@ -53,8 +52,8 @@ class Group:
 
     @property
     def batchwise(self) -> bool:
-        """Whether each image's output depends on the whole batch."""
-        return isinstance(self.layers[0], BatchNorm)
+        """Whether each image's output depends on the whole batch, or on other partitions."""
+        return self.layers[0].batchwise
 
     @property
     def input_shape(self) -> Shape:
@@ -62,7 +61,7 @@ class Group:
         return self.input_shapes[0]
 
 
-def fuse(network: Network, ways: Mapping[str, str] | None = None) -> list[Group]:
+def fuse(network: Graph, ways: Mapping[str, str] | None = None) -> list[Group]:
     """Return a network's layers, without its softmax, in groups for one operation each; `ways`: name -> `Group.way`.
 
     Groups run in stages. A stage is over when it has run for all images of the batch; then the next begins. A group
@@ -81,7 +80,7 @@ def fuse(network: Network, ways: Mapping[str, str] | None = None) -> list[Group]
     return groups
 
 
-def _fused(network: Network, ways: Mapping[str, str]) -> Iterator[Group]:
+def _fused(network: Graph, ways: Mapping[str, str]) -> Iterator[Group]:
     done: set[int] = set()
     for position, node in enumerate(network.nodes[:-1]):
         if position in done:
@@ -110,16 +109,16 @@ def _followers(layer: Layer) -> list[type[Layer]]:
     """Return the kinds of layers, each at most once, that may be computed together with the layer before them."""
     if isinstance(layer, kinds.Conv) and layer.groups > 1:
         return [kinds.ReLU]
-    return list(_FOLLOWERS.get(type(layer), ()))
+    return next((list(after) for kind, after in _FOLLOWERS.items() if isinstance(layer, kind)), [])
 
 
-def _only_reader(network: Network, position: int) -> int | None:
+def _only_reader(network: Graph, position: int) -> int | None:
     """Return the node that reads the value of the node at `position`, if there is only one."""
     found = network.readers[network.names[position]]
     return found[0] if len(found) == 1 else None
 
 
-def _is_sparse(network: Network, value: str) -> bool:
+def _is_sparse(network: Graph, value: str) -> bool:
     """Return whether a value fits `Group.sparse`: after the ReLU before it, no layer adds values up."""
     while value != INPUT:
         node = network.nodes[network.names.index(value)]

@@ -31,6 +31,7 @@ class BatchNormalization(BatchOperation):
         self.known_mean = weights.get(f"{name}.mean", np.zeros(channels, real))
         self.known_variance = weights.get(f"{name}.variance", np.ones(channels, real))
         self.knows = f"{name}.mean" in weights and f"{name}.variance" in weights
+        self.pixels_of_all = self.pixels  # of which the statistics are, of each image
         self.moments: np.ndarray = np.zeros((2, channels))
         self.sums: np.ndarray = np.zeros((2, channels))  # of errors, of errors times normalised inputs
         self.factors: np.ndarray = np.zeros((6, channels), real)  # scale, offset, mean, 1 / deviation, slope, level
@@ -63,12 +64,15 @@ class BatchNormalization(BatchOperation):
         return self.moments[0].copy(), self.moments[1] / (images * self.pixels)
 
     def take_errors(self, span: Span) -> list[Call]:
+        return [*self._sum_errors(span), *(self._gradients() if span.last else [])]
+
+    def _sum_errors(self, span: Span) -> list[Call]:
         arrays = (rows(span.error), rows(span.x), *self.factors[:4], *self.sums)
-        calls: list[Call] = [(batch_norm.add_error_sums, (*arrays, self.rectify, span.accumulate, self.scratch))]
-        if span.last:
-            calls.append((np.copyto, (self.shift_gradient, self.sums[0], "same_kind")))
-            calls.append((np.copyto, (self.scale_gradient, self.sums[1], "same_kind")))
-        return calls
+        return [(batch_norm.add_error_sums, (*arrays, self.rectify, span.accumulate, self.scratch))]
+
+    def _gradients(self) -> list[Call]:
+        targets = (self.shift_gradient, self.scale_gradient)
+        return [(np.copyto, (target, sums, "same_kind")) for target, sums in zip(targets, self.sums, strict=True)]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
@@ -77,7 +81,7 @@ class BatchNormalization(BatchOperation):
         calls: list[Call] = []
         if not span.accumulate:
             factors = (scale, mean, inverse, slope, level)
-            calls.append((batch_norm.norm_slopes, (*self.sums, span.batch * self.pixels, *factors)))
+            calls.append((batch_norm.norm_slopes, (*self.sums, span.batch * self.pixels_of_all, *factors)))
         arrays = (rows(span.error), rows(span.x), scale, offset, slope, level, rows(span.x_error))
         return [*calls, (batch_norm.norm_backward, (*arrays, self.rectify, span.adds[0]))]
 

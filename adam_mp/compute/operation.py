@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from adam_mp.compute.fusion import Group
+from adam_mp.compute.mail import Posts
 from adam_mp.kernels.product import PANEL_BYTES
 from adam_mp.network import layers as kinds
 
@@ -89,9 +90,13 @@ class BatchOperation(Operation):
     """An operation of which each image's output depends on the whole batch. It runs in two stages, see `fusion.fuse`.
 
     For each block of the batch the context asks for `take`, then once for `settle`, then for each block for `forward`;
-    back, for each block for `take_errors`, which computes the gradients too, then for each for `backward`. Where the
-    statistics are known, there is `forward` alone.
+    back, for each block for `take_errors`, which computes the gradients too, then for each for `backward`. If all that
+    it takes are statistics (`of_statistics`), and they are known, there is `forward` alone. What it exchanges with
+    other partitions between the stages is in `posts`.
     """
+
+    of_statistics: bool = True
+    posts: Posts | None = None
 
     @abc.abstractmethod
     def take(self, span: Span) -> list[Call]:

@@ -14,11 +14,20 @@ from adam_mp.compute.grouped import DepthwiseConvolution, GroupedConvolution, Sa
 from adam_mp.compute.joining import Product, SideBySide, Sum
 from adam_mp.compute.normalizing import BatchNormalization, GroupNormalization, LayerNormalization
 from adam_mp.compute.operation import Call, Operation, Span, Tensors, bias_of, pixels, product_panel, rows, strided
+from adam_mp.compute.partitioned import AddingParts, Fetching, PartBatchNormalization
 from adam_mp.kernels import activation, conv, crop, dense, dropout, gate, global_pool, normalization, pool
 from adam_mp.network import layers as kinds
 from adam_mp.network.joins import Add, Concat, Multiply
 from adam_mp.network.layer import Layer
 from adam_mp.network.norms import BatchNorm, GroupNorm, LayerNorm
+from adam_mp.network.part_layers import (
+    Draw,
+    Fetch,
+    PartBatchNorm,
+    PartDropout,
+    PartStochasticDepth,
+    SumOfParts,
+)
 
 Kernels = Mapping[type[Layer], tuple[Callable[..., None], Callable[..., None]]]  # layer: (forward, backward)
 _WIDE = 64  # from this number of outputs, a dense layer has special kernels for few images
@@ -210,20 +219,26 @@ class DropoutMask(Operation):
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         super().__init__(group, weights, gradients, batch, block, real)
+        self.draw = _draw_of(group)
         self.key = np.zeros(1, np.uint64)
         self.mask: np.ndarray = np.zeros((batch, *group.output_shape), real)
 
     def forward(self, span: Span, training: bool) -> list[Call]:
         if not training:
             return [(np.copyto, (span.out, span.x))]
-        mask = self.mask[span.first : span.first + len(span.x)].reshape(-1)
-        # The draws depend on a value's position in the batch, so they are the same however the batch is cut into spans.
-        start = np.uint64(span.first * math.prod(self.group.output_shape))
-        place = np.uint64(self.group.position)
-        rate = mask.dtype.type(self.layer.rate)
-        return [
-            (dropout.dropout_forward, (span.x.reshape(-1), span.out.reshape(-1), mask, rate, self.key, place, start))
-        ]
+        (_, width, channels), part = self.draw.image, self.draw.box
+        # The draws depend on a value's position in the batch and in the whole network: they are the same however the
+        # batch is cut into spans, and the network into parts.
+        whole = math.prod(self.draw.image)
+        first = span.first * whole + part.rows.begin * width * channels + part.channels.begin
+        shape, pixels = (len(span.x), math.prod(self.group.output_shape)), 1
+        if part.channels.size < channels:
+            pixels = part.rows.size * width
+            shape = (len(span.x) * pixels, part.channels.size)
+        mask = self.mask[span.first : span.first + len(span.x)].reshape(shape)
+        draws = (mask.dtype.type(self.layer.rate), self.key, np.uint64(self.draw.place), np.uint64(first))
+        steps = (pixels, np.uint64(whole), np.uint64(channels))
+        return [(dropout.dropout_forward, (span.x.reshape(shape), span.out.reshape(shape), mask, *draws, *steps))]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
@@ -237,6 +252,7 @@ class ImageDropout(DropoutMask):
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         Operation.__init__(self, group, weights, gradients, batch, block, real)
+        self.draw = _draw_of(group)
         self.key = np.zeros(1, np.uint64)
         self.mask: np.ndarray = np.zeros(batch, real)
 
@@ -244,7 +260,7 @@ class ImageDropout(DropoutMask):
         if not training:
             return [(np.copyto, (span.out, span.x))]
         mask = self.mask[span.first : span.first + len(span.x)]
-        draw = (mask, mask.dtype.type(self.layer.rate), self.key, np.uint64(self.group.position))
+        draw = (mask, mask.dtype.type(self.layer.rate), self.key, np.uint64(self.draw.place))
         return [
             (dropout.draw_mask, (*draw, np.uint64(span.first))),
             (dropout.scale_images, (_flat(span.x), mask, _flat(span.out))),
@@ -295,6 +311,12 @@ class GlobalAverage(Operation):
         return [(global_pool.global_average_backward, (span.error, pixels(span.x_error)))]
 
 
+def _draw_of(group: Group) -> Draw:
+    """Return which draws of the whole network's layer a dropout makes."""
+    draw = getattr(group.layers[0], "draw", None)
+    return Draw.of_all(group.position, group.output_shape) if draw is None else draw
+
+
 def _flat(array: np.ndarray) -> np.ndarray:
     """View [n, ...] as [n, features]."""
     return array.reshape(len(array), -1)
@@ -333,4 +355,9 @@ _OPERATIONS: dict[type[Layer], type[Operation]] = {
     GroupNorm: GroupNormalization,
     LayerNorm: LayerNormalization,
     BatchNorm: BatchNormalization,
+    PartBatchNorm: PartBatchNormalization,
+    PartDropout: DropoutMask,
+    PartStochasticDepth: ImageDropout,
+    Fetch: Fetching,
+    SumOfParts: AddingParts,
 }

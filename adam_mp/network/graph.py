@@ -1,93 +1,20 @@
-"""From the layers as they are written to the graph: a row of nodes, each with its name and the names of its inputs.
+"""A graph of nodes, and what follows from it: names, shapes, parameters, and what runs on a whole batch.
 
-The order of the nodes is that in which they are written; a node reads only the images and nodes before it.
+The order of the nodes is that in which they run; a node reads only the images and nodes before it.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Sequence
+from functools import cached_property
 
-from adam_mp.errors import NetworkError, shown
-from adam_mp.network.joins import Branching, Join, NamedNode, Node, Part, Row
-from adam_mp.network.layer import Layer
-from adam_mp.network.layers import KINDS
-from adam_mp.proposals import nearest
+from adam_mp.errors import NetworkError
+from adam_mp.network.joins import Join, NamedNode
+from adam_mp.network.layer import Shape
+from adam_mp.network.layers import Dense, Flatten
 
 INPUT = "input"  # the name of the images
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-DEEPEST = 32  # layers with branches inside each other
-_PLAIN = (int, float, bool, str, type(None))
-
-
-@dataclasses.dataclass
-class _Draft:
-    """A node before all names are known. An input is a name that the user gave, or the draft that computes it."""
-
-    layer: Layer
-    where: str
-    name: str | None
-    inputs: list[str | _Draft]
-
-    @property
-    def called(self) -> str:
-        return self.name or self.layer.kind
-
-
-def expand(layers: Sequence[Part]) -> tuple[NamedNode, ...]:
-    """Return the nodes of layers as they are written, all with names and inputs; raises NetworkError."""
-    drafts: list[_Draft] = []
-    _expand_row(tuple(layers), INPUT, "", drafts, 0)
-    _name(drafts)
-    places = {draft.name: number for number, draft in enumerate(drafts)}
-    for draft in drafts:
-        for read in draft.inputs:
-            if isinstance(read, str) and read != INPUT and read not in places:
-                raise NetworkError(
-                    f"{draft.where} ({draft.called}) reads {shown(read)}, but no layer has this name; "
-                    f"{nearest(read, [INPUT, *(str(name) for name in places)])}"
-                )
-    nodes = tuple(
-        NamedNode(
-            draft.layer,
-            str(draft.name),
-            tuple(each if isinstance(each, str) else str(each.name) for each in draft.inputs),
-        )
-        for draft in drafts
-    )
-    _check_order(nodes)
-    _check_used(nodes)
-    return nodes
-
-
-def map_layers(row: Sequence[Part], change: Callable[[Layer], Layer]) -> Row:
-    """Return a row of parts with each layer that holds no branches replaced by what `change` returns for it."""
-
-    def mapped(part: Any) -> Any:
-        if isinstance(part, Node):
-            return dataclasses.replace(part, layer=mapped(part.layer))
-        if isinstance(part, Branching) and part.writes_rows and any(inside for _, inside in part.rows()):
-            return part.with_rows(tuple(map(mapped, inside)) for _, inside in part.rows())
-        return change(part)
-
-    return tuple(map(mapped, row))
-
-
-def check_parts(row: Sequence[Any], where: str = "", depth: int = 0) -> None:
-    """Raise NetworkError unless all parts are layers of kinds that every process knows, with plain numbers."""
-    if depth > DEEPEST:
-        raise NetworkError(f"{where} holds layers in layers more than {DEEPEST} deep; expected a simpler network")
-    for number, part in enumerate(row, 1):
-        place = f"{where}{number}" if where else f"layer {number}"
-        layer = part.layer if isinstance(part, Node) else part
-        if isinstance(part, Node):
-            _check_names(part, place)
-        _check_known(layer, place)
-        if isinstance(layer, Branching):
-            for what, inside in layer.rows():
-                check_parts(inside, f"{place}, {what} ", depth + 1)
 
 
 def readers(nodes: Sequence[NamedNode]) -> dict[str, tuple[int, ...]]:
@@ -99,122 +26,107 @@ def readers(nodes: Sequence[NamedNode]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(numbers) for name, numbers in found.items()}
 
 
-def _expand_row(row: Row, entry: str | _Draft, where: str, drafts: list[_Draft], depth: int) -> str | _Draft:
-    """Append the drafts of a row that begins at the value `entry`; return the value at its end."""
-    value = entry
-    for number, part in enumerate(row, 1):
-        place = f"{where}{number}" if where else f"layer {number}"
-        node = part if isinstance(part, Node) else Node(part)
-        value = _expand_node(node, value, place, drafts, depth)
-    return value
+class Graph:
+    """`nodes` for images of `input_shape` `(height, width, channels)`, the last one `Softmax`; owns no arrays.
 
+    `nodes` are all layers that compute something, in the order in which they run, with names and inputs.
+    """
 
-def _expand_node(node: Node, before: str | _Draft, where: str, drafts: list[_Draft], depth: int) -> _Draft:
-    layer, inputs = node.layer, list[Any](node.inputs if node.inputs is not None else [before])
-    if isinstance(layer, Branching) and (rows := layer.rows()):
-        _check_count(node, where, 1)
-        inputs = [_expand_row(row, inputs[0], f"{where}, {what} ", drafts, depth + 1) for what, row in rows]
-        layer = layer.join()
-    elif isinstance(layer, Join):
-        if node.inputs is None or len(node.inputs) < 2:
-            raise NetworkError(
-                f"{where} ({layer.kind}) has neither branches nor two inputs; write {type(layer).__name__}([...], "
-                f"[...]), or give the names of its inputs: Node({type(layer).__name__}(), inputs=[...])"
-            )
-    else:
-        _check_count(node, where, 1)
-    draft = _Draft(layer, where, node.name, inputs)
-    drafts.append(draft)
-    return draft
+    input_shape: Shape
+    nodes: tuple[NamedNode, ...]
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of the nodes: if the network gives no other, kind and number within the kind, such as `conv2`."""
+        return tuple(node.name for node in self.nodes)
 
-def _check_count(node: Node, where: str, expected: int) -> None:
-    if node.inputs is not None and len(node.inputs) != expected:
-        raise NetworkError(f"{where} ({node.layer.kind}) has {len(node.inputs)} inputs; expected {expected}")
+    @cached_property
+    def readers(self) -> dict[str, tuple[int, ...]]:
+        """Name of a value -> numbers of the nodes that read it."""
+        return readers(self.nodes)
 
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """The input shape, then the output shape of each node."""
+        known = {INPUT: self.input_shape}
+        for name, node in zip(self.names, self.nodes, strict=True):
+            inputs = [(read, known[read]) for read in node.inputs]
+            try:
+                if isinstance(node.layer, Join):
+                    known[name] = node.layer.joined_shape(inputs)
+                else:
+                    known[name] = node.layer.output_shape(inputs[0][1])
+            except NetworkError as error:
+                after = "" if isinstance(node.layer, Join) else f" ({node.layer}) after input {inputs[0][1]}:"
+                raise NetworkError(f"{name}{after} {error}") from None
+        return tuple(known.values())
 
-def _name(drafts: Sequence[_Draft]) -> None:
-    """Give each draft without a name its kind and number within the kind; raise NetworkError for a doubled name."""
-    seen: dict[str, int] = {}
-    taken: dict[str, str] = {INPUT: "the images"}
-    for draft in drafts:
-        kind = draft.layer.kind
-        seen[kind] = seen.get(kind, 0) + 1
-        own = draft.name is None
-        name = draft.name = f"{kind}{seen[kind]}" if draft.name is None else draft.name
-        if name in taken:
-            other = f"{draft.where} (by its number)" if own else draft.where
-            raise NetworkError(f"{taken[name]} and {other} are both named {shown(name)}; give one of them another name")
-        taken[name] = draft.where
+    @cached_property
+    def shape_of(self) -> dict[str, Shape]:
+        """Name of a value -> its shape; `input` is the images."""
+        return dict(zip((INPUT, *self.names), self.shapes, strict=True))
 
+    @cached_property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """The shape of the first input of each node."""
+        return tuple(self.shape_of[node.inputs[0]] for node in self.nodes)
 
-def _check_order(nodes: Sequence[NamedNode]) -> None:
-    """Raise NetworkError if a node reads itself or a later one, and say whether that makes a cycle."""
-    places = {node.name: number for number, node in enumerate(nodes)}
-    inputs = {node.name: node.inputs for node in nodes}
-    for number, node in enumerate(nodes):
-        for read in node.inputs:
-            if read == INPUT or places[read] < number:
-                continue
-            if cycle := _path(inputs, read, node.name):
-                chain = " reads ".join([node.name, *cycle])
-                raise NetworkError(f"{chain}: a cycle; expected layers that read only what comes before them")
-            raise NetworkError(f"{node.name} reads {read}, which stands behind it; put {read} before {node.name}")
+    @cached_property
+    def parameters(self) -> dict[str, Shape]:
+        """Name -> shape of all parameters, such as `conv1.weight`, in the order of the nodes."""
+        return {
+            f"{node.name}.{parameter}": shape
+            for node, input_shape in zip(self.nodes, self.input_shapes, strict=True)
+            for parameter, shape in node.layer.parameters(input_shape).items()
+        }
 
+    @cached_property
+    def statistics(self) -> dict[str, Shape]:
+        """Name -> shape of what layers know of the training images, such as `batch_norm1.mean`, in the same order."""
+        return {
+            f"{node.name}.{statistic}": shape
+            for node, input_shape in zip(self.nodes, self.input_shapes, strict=True)
+            for statistic, shape in node.layer.statistics(input_shape).items()
+        }
 
-def _path(inputs: Mapping[str, Sequence[str]], begin: str, end: str) -> list[str]:
-    """Return the names from `begin` to `end`, each of which reads the next; none if there is no such way."""
-    came: dict[str, str] = {begin: ""}
-    waiting = [begin]
-    while waiting:
-        name = waiting.pop()
-        if name == end:
-            back = [name]
-            while came[back[-1]]:
-                back.append(came[back[-1]])
-            return back[::-1]
-        for read in inputs.get(name, ()):
-            if read not in came:
-                came[read] = name
-                waiting.append(read)
-    return []
+    @cached_property
+    def trained_values(self) -> frozenset[str]:
+        """The names of values that depend on parameters: the backward pass needs their errors."""
+        found: set[str] = set()
+        for name, node, shape in zip(self.names, self.nodes, self.input_shapes, strict=True):
+            if node.layer.parameters(shape) or found.intersection(node.inputs):
+                found.add(name)
+        return frozenset(found)
 
+    @cached_property
+    def tail(self) -> frozenset[str]:
+        """The names of the nodes that compute flat values from flat ones, and whose readers all do so.
 
-def _check_used(nodes: Sequence[NamedNode]) -> None:
-    found = readers(nodes)
-    for node in nodes[:-1]:
-        if not found[node.name]:
-            raise NetworkError(
-                f"no layer reads {node.name} ({node.layer.kind}); remove it, or name it as an input of another layer"
-            )
+        They run on a whole batch at once, all others on a few images at a time.
+        """
+        found: set[str] = set()
+        for name, node, shape in reversed(list(zip(self.names, self.nodes, self.input_shapes, strict=True))):
+            flat = len(shape) == 1 or isinstance(node.layer, (Flatten, Dense))
+            if flat and all(self.names[number] in found for number in self.readers[name]):
+                found.add(name)
+        return frozenset(found)
 
+    @property
+    def classes(self) -> int:
+        """How many classes the network has: the outputs of its last layer."""
+        return self.shapes[-1][0]
 
-def _check_names(node: Node, where: str) -> None:
-    names: tuple[Any, ...] = (*(() if node.name is None else (node.name,)), *(node.inputs or ()))
-    for name in names:
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise NetworkError(
-                f"{where} ({node.layer.kind}): {shown(name)} is no name; expected a letter, then letters, digits, "
-                "_ and -, at most 64"
-            )
-    if node.name == INPUT:
-        raise NetworkError(f"{where} ({node.layer.kind}) is named {INPUT!r}, as the images are; give it another name")
+    @property
+    def parameter_count(self) -> int:
+        """How many numbers all parameters have together."""
+        return sum(math.prod(shape) for shape in self.parameters.values())
 
+    @property
+    def connection_counts(self) -> tuple[int, ...]:
+        """The connections of each node, in their order."""
+        return tuple(node.layer.connections(shape) for node, shape in zip(self.nodes, self.input_shapes, strict=True))
 
-def _check_known(layer: Any, where: str) -> None:
-    """Raise NetworkError unless `layer` is of a kind that every process knows, with plain numbers."""
-    known = ", ".join(sorted(kind.__name__ for kind in KINDS.values()))
-    if isinstance(layer, type) and issubclass(layer, Layer):
-        raise NetworkError(f"{where} is the class {layer.__name__}; expected a layer: write {layer.__name__}(...)")
-    if not isinstance(layer, Layer):
-        raise NetworkError(f"{where} is {shown(layer)}; expected a layer such as adam_mp.Conv(20, 5)")
-    if type(layer) not in KINDS.values():
-        raise NetworkError(
-            f"{where} is of the class {type(layer).__name__}, which is none of adam_mp's, and which the "
-            f"processes of a run do not know; expected one of {known}"
-        )
-    for name, value in () if isinstance(layer, Branching) and layer.writes_rows else vars(layer).items():
-        if type(value) not in _PLAIN:
-            raise NetworkError(
-                f"{where} ({layer.kind}): {name} is of type {type(value).__name__}; expected a plain number"
-            )
+    @property
+    def connections(self) -> int:
+        """Multiply-adds of one forward pass of one image."""
+        return sum(self.connection_counts)

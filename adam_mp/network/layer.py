@@ -28,6 +28,7 @@ class Layer:
     """One layer of a network. A child class overrides the methods unless it keeps the shape and has no parameters."""
 
     kind: ClassVar[str]
+    batchwise: ClassVar[bool] = False  # whether an image's output depends on the whole batch, or on other processes
 
     def __new__(cls, *_: Any, **settings: Any) -> Self:
         """Raise NetworkError for a keyword that the layer does not have."""

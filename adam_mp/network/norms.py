@@ -46,6 +46,7 @@ class BatchNorm(_Norm):
     """
 
     kind: ClassVar[str] = "batch_norm"
+    batchwise: ClassVar[bool] = True
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 from typing import Any
 
 from adam_mp.errors import NetworkError, shown
-from adam_mp.network.graph import DEEPEST
+from adam_mp.network.expansion import DEEPEST
 from adam_mp.network.joins import Branching, Join, Node, Part
 from adam_mp.network.layer import Layer, unknown_setting
 from adam_mp.network.layers import KINDS

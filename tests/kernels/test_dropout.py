@@ -8,7 +8,8 @@ from adam_mp.kernels import dropout
 
 def drop(x, key, layer=0, start=0, rate=0.4):
     out, mask = np.zeros_like(x), np.zeros_like(x)
-    dropout.dropout_forward(x, out, mask, rate, np.array([key], np.uint64), np.uint64(layer), np.uint64(start))
+    arrays, draws = (x[None], out[None], mask[None]), (np.array([key], np.uint64), np.uint64(layer), np.uint64(start))
+    dropout.dropout_forward(*arrays, rate, *draws, 1, np.uint64(x.size), np.uint64(1))
     return out, mask
 
 
