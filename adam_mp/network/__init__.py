@@ -3,9 +3,9 @@
 `layer` is what all layers have; `layers` and `norms` describe each kind. `joins` holds nodes with names and the layers
 that have branches; `expansion` makes one row of nodes of them, `graph` tells what follows from nodes, and `network`
 checks that they fit. `partition` cuts a network over partitions, with the layers of `part_layers` between them, and
-`spread` says how a value lies over them. `tables` turns layers into tables and back. `description` makes networks from
-names, TOML files and functions, and writes and reads JSON. `zoo` holds the named networks. `initialization` draws first
-weights.
+`spread` says how a value lies over them; `cuts` chooses the way of each layer, by what `traffic` says that a cut costs.
+`tables` turns layers into tables and back. `description` makes networks from names, TOML files and functions, and
+writes and reads JSON. `zoo` holds the named networks. `initialization` draws first weights.
 
 May import: `errors`.
 """

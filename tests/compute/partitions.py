@@ -8,10 +8,9 @@ import numpy as np
 
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.context import Program, TrainingContext
-from adam_mp.memory.layout import Layout
 from adam_mp.network.network import Network
 from adam_mp.network.part_layers import Message
-from adam_mp.network.partition import PartitionPlan, ways_of
+from adam_mp.network.partition import PartitionPlan
 
 
 class LoopMail:
@@ -110,16 +109,3 @@ def gradients_of_whole(network: Network, weights, images, labels, real: type = n
     program.run_forward()
     program.run_backward()
     return program.scores, float(program.totals[0]), context.gradients
-
-
-def all_ways(network: Network, parts: int) -> dict[str, tuple[str, ...]]:
-    """Name -> the ways in which it can be cut, of each layer that can."""
-    found = {}
-    for node, shape in zip(network.nodes, network.shapes[1:], strict=True):
-        if possible := ways_of(node.layer, shape, parts):
-            found[node.name] = possible
-    return found
-
-
-def layout_of(network: Network) -> Layout:
-    return Layout.of(network.parameters)

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adam_mp.network.cuts import possible_ways
 from adam_mp.network.network import Network
 from adam_mp.network.partition import partition
 from adam_mp.network.zoo import ZOO
 from tests.compute.graphs import data_for, networks, weights_for
-from tests.compute.partitions import all_ways, gradients_of_parts, gradients_of_whole
+from tests.compute.partitions import gradients_of_parts, gradients_of_whole
 
 SIDES = {"alexnet": 64, "vgg16": 32, "resnet18": 64, "resnet34": 64, "resnet50": 64, "mobilenet-v2": 64}
 
@@ -31,7 +32,7 @@ def assert_equal_gradients(network, plan, weights, images, labels, real=np.float
 @given(networks(dropout=True), st.integers(2, 4), st.data())
 @settings(max_examples=150, deadline=None)
 def test_random_graphs_have_the_gradients_of_one_process(network, parts, data):
-    ways = {name: data.draw(st.sampled_from(ways), name) for name, ways in all_ways(network, parts).items()}
+    ways = {name: data.draw(st.sampled_from(ways), name) for name, ways in possible_ways(network, parts).items()}
     plan = partition(network, parts, ways)
     images, labels = data_for(network, data.draw(st.integers(2, 5)))
     how = {"block": data.draw(st.integers(1, 3)), "key": data.draw(st.integers(0, 9)), "seed": data.draw(st.integers())}
@@ -48,7 +49,7 @@ def test_the_zoo_has_the_gradients_of_one_process(name, parts, way):
     side = SIDES.get(name, 32 if name in ("cifar-fast", "resnet20") else 28)
     shape = (side, side, 1 if side == 28 else 3)
     network = Network.build(ZOO[name](shape, 10), shape, 10, name)
-    ways = {each: possible[min(way, len(possible) - 1)] for each, possible in all_ways(network, parts).items()}
+    ways = {each: possible[min(way, len(possible) - 1)] for each, possible in possible_ways(network, parts).items()}
     plan = partition(network, parts, ways)
     images, labels = data_for(network, 3)
     weights = {each: tensor * 0.1 for each, tensor in weights_for(network).items()}

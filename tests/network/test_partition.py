@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from adam_mp import Conv, Dense, Flatten, MaxPool, Network, ReLU, Softmax
 from adam_mp.errors import NetworkError
+from adam_mp.network.cuts import possible_ways
 from adam_mp.network.part_layers import Fetch, PartBatchNorm, SumOfParts
 from adam_mp.network.partition import partition
 from adam_mp.network.spread import Box, Interval, even
 from adam_mp.network.zoo import ZOO
 from tests.compute.graphs import networks
-from tests.compute.partitions import all_ways
 
 
 def zoo(name, shape=(64, 64, 3)):
@@ -20,7 +20,7 @@ def zoo(name, shape=(64, 64, 3)):
 
 
 def first_ways(network, parts, number=0):
-    return {name: ways[min(number, len(ways) - 1)] for name, ways in all_ways(network, parts).items()}
+    return {name: ways[min(number, len(ways) - 1)] for name, ways in possible_ways(network, parts).items()}
 
 
 @given(st.integers(1, 40), st.integers(1, 9))
@@ -41,7 +41,7 @@ def test_boxes_meet_and_cover():
 @given(networks(), st.integers(2, 4), st.data())
 @settings(max_examples=100, deadline=None)
 def test_both_sides_derive_the_same_messages(network, parts, data):
-    ways = {name: data.draw(st.sampled_from(ways)) for name, ways in all_ways(network, parts).items()}
+    ways = {name: data.draw(st.sampled_from(ways)) for name, ways in possible_ways(network, parts).items()}
     plan = partition(network, parts, ways)
     sent, received = set(), set()
     for part, graph in enumerate(plan.graphs):
@@ -57,7 +57,7 @@ def test_both_sides_derive_the_same_messages(network, parts, data):
 @given(networks(), st.integers(2, 4), st.data())
 @settings(max_examples=100, deadline=None)
 def test_the_parts_of_each_parameter_make_the_whole(network, parts, data):
-    ways = {name: data.draw(st.sampled_from(ways)) for name, ways in all_ways(network, parts).items()}
+    ways = {name: data.draw(st.sampled_from(ways)) for name, ways in possible_ways(network, parts).items()}
     plan = partition(network, parts, ways)
     for name, shape in network.parameters.items():
         columns = plan.columns.get(name)

@@ -1,0 +1,89 @@
+"""What a cut of a network costs: bytes that travel, operations and weights of each partition."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from adam_mp.network.part_layers import Fetch, Message, PartBatchNorm, SumOfParts
+from adam_mp.network.partition import PartitionPlan
+
+_REAL, _SUM = 4, 8  # bytes of a value, and of a sum over a batch
+# For choosing between cuts: what a core of today does in a second, and a link of 10 Gbit/s.
+_CONNECTIONS_PER_SECOND = 8e9  # forward and backward, 6 operations for each
+_BYTES_PER_SECOND = 1.25e9
+_WEIGHT_PASSES = 5  # times that an update moves each weight between memory and core
+_MEMORY_BYTES_PER_SECOND = 8e9
+BATCH = 32
+
+
+class Traffic(NamedTuple):
+    """Bytes that partitions send: `of_image[p]` for each image, `of_batch[p]` for each batch, by partition p."""
+
+    of_image: tuple[float, ...]
+    of_batch: tuple[float, ...]
+
+    def per_image(self, batch: int) -> tuple[float, ...]:
+        """Return the bytes that each partition sends for an image, in batches of so many."""
+        return tuple(one + all_ / batch for one, all_ in zip(self.of_image, self.of_batch, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class PartCost:
+    """What one partition has and does: parameters (numbers), connections of an image, bytes sent for an image."""
+
+    parameters: int
+    connections: int
+    sent: float
+
+
+def messages_of(plan: PartitionPlan) -> Iterator[tuple[str, Message]]:
+    """Yield (node of the network, message) of all messages; a fetched value is counted to its first reader."""
+    for part, graph in enumerate(plan.graphs):
+        for node in graph.nodes:
+            if isinstance(node.layer, (Fetch, SumOfParts, PartBatchNorm)):
+                reader = node.name.rpartition(">")[2]
+                yield from ((reader, each) for each in node.layer.messages(node.name) if each.sender == part)
+
+
+def traffic_of(plan: PartitionPlan) -> dict[str, Traffic]:
+    """Return what each partition sends for each node of the network, forward and backward, gradients included.
+
+    A gradient that is a sum over partitions is summed up in parts: each partition sums one part, and sends it to all
+    others.
+    """
+    parts = plan.parts
+    images: dict[str, list[float]] = {node.name: [0.0] * parts for node in plan.network.nodes}
+    batches: dict[str, list[float]] = {node.name: [0.0] * parts for node in plan.network.nodes}
+    for name, message in messages_of(plan):
+        if message.of_batch:
+            batches[name][message.sender] += _SUM * message.numbers
+        else:
+            images[name][message.sender] += _REAL * message.numbers
+    for name in plan.summed:
+        size = math.prod(plan.network.parameters[name])
+        for part in range(parts):
+            batches[name.rpartition(".")[0]][part] += 2 * _REAL * size * (parts - 1) / parts
+    return {name: Traffic(tuple(images[name]), tuple(batches[name])) for name in images}
+
+
+def part_costs(plan: PartitionPlan, batch: int) -> list[PartCost]:
+    """Return the costs of each partition for batches of so many images."""
+    traffic = [each.per_image(batch) for each in traffic_of(plan).values()]
+    return [
+        PartCost(graph.parameter_count, graph.connections, sum(each[part] for each in traffic))
+        for part, graph in enumerate(plan.graphs)
+    ]
+
+
+def seconds_of(plan: PartitionPlan, batch: int = BATCH) -> float:
+    """Return about how long an image takes, to compare cuts: the slowest partition's work, and its weights and bytes.
+
+    The work of the slowest counts as if nothing ran beside it, because partitions wait for each other.
+    """
+    costs = part_costs(plan, batch)
+    work = max(cost.connections for cost in costs) / _CONNECTIONS_PER_SECOND
+    weights = max(cost.parameters for cost in costs) * _REAL * _WEIGHT_PASSES / _MEMORY_BYTES_PER_SECOND / batch
+    return work + weights + max(cost.sent for cost in costs) / _BYTES_PER_SECOND
