@@ -10,11 +10,14 @@ from typing import Any
 from adam_mp.cli.options import Parser, add_common, parse
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.model import MODEL_FILE, load, which_folder
-from adam_mp.errors import RunFolderError, several
+from adam_mp.errors import RunFolderError, SettingsError, several, shown
 from adam_mp.memory.segment import megabytes
-from adam_mp.network.description import to_json
+from adam_mp.network.cuts import plan_partitions
+from adam_mp.network.description import load_network, to_json
+from adam_mp.network.network import Network
 from adam_mp.process.output import one_line, standard_output
 from adam_mp.report.metrics import read_metrics
+from adam_mp.report.partitions import partition_facts, partition_text
 from adam_mp.report.text import count, data_lines, kernels_text, network_table, percent
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
 
@@ -24,12 +27,17 @@ _FEW_CLASSES = 12  # classes that a line names; then it says how many more there
 def run(arguments: Sequence[str]) -> int:
     """Show layers, counts, settings, epochs and files of a run folder or model file; what is understood of --data."""
     parser = Parser(prog="adam-mp inspect", description="Show what a run folder or a model file holds.")
-    parser.add_argument("run", metavar="RUN", help="run folder or model file")
+    parser.add_argument("run", metavar="RUN", help="run folder or model file; with --partitions, a model's name too")
     parser.add_argument("--data", metavar="DIR", help="say too what is understood of this data, and train nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_partitions(parser)
     add_common(parser)
     values = parse(parser, arguments)
     path = Path(values.run)
+    if values.partitions is not None:
+        facts = _partitioned(path, values)
+        standard_output().answer(json.dumps(facts) if values.json else partition_text(facts["network"], facts))
+        return 0
     if not path.exists():
         raise RunFolderError(f"{path} does not exist; expected a run folder or a model file")
     facts = gather(path)
@@ -37,6 +45,45 @@ def run(arguments: Sequence[str]) -> int:
         facts["data"] = _understood(values.data)
     standard_output().answer(json.dumps(facts) if values.json else describe(path, facts))
     return 0
+
+
+def _add_partitions(parser: Parser) -> None:
+    parser.add_argument(
+        "--partitions", type=int, metavar="P", help="show what each of P partitions would have, and send"
+    )
+    parser.add_argument("--cut", default="auto", metavar="TEXT", help="how layers are cut, such as conv*=rows (auto)")
+    parser.add_argument("--image", metavar="HxWxC", help="size of the images, for a model's name: 224x224x3")
+    parser.add_argument("--classes", type=int, metavar="N", help="number of classes, for a model's name")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images in a batch (32)")
+
+
+def _partitioned(path: Path, values: Any) -> dict[str, Any]:
+    """Return the facts about a network that is cut over partitions; loads kernels, to time the work."""
+    from adam_mp.compute.part_measurement import part_bytes, part_seconds
+    from adam_mp.kernels.compilation import compile_kernels
+
+    network = _network_of(path, values)
+    if values.batch_size < 1:
+        raise SettingsError(f"--batch-size is {values.batch_size}; expected at least 1")
+    plan = plan_partitions(network, values.partitions, values.cut, values.batch_size)
+    compile_kernels("float32")
+    sizes = [part_bytes(plan, part, values.batch_size) for part in range(plan.parts)]
+    slowest = max(range(plan.parts), key=lambda part: plan.graphs[part].connections)
+    seconds = part_seconds(plan, slowest, values.batch_size)
+    return {"network": network.name, **partition_facts(plan, values.batch_size, sizes, seconds)}
+
+
+def _network_of(path: Path, values: Any) -> Network:
+    if path.exists() and path.suffix != ".toml":
+        return load(path / MODEL_FILE if path.is_dir() else path).network
+    sides = (values.image or "").split("x")
+    if values.classes is None or len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        given = f"--image is {shown(values.image)}" if values.image else "--image is not given"
+        raise SettingsError(
+            f"{given} for the model {shown(str(path))}; expected --image HEIGHTxWIDTHxCHANNELS and --classes N, such "
+            "as --image 224x224x3 --classes 1000"
+        )
+    return load_network(str(path), (int(sides[0]), int(sides[1]), int(sides[2])), values.classes)
 
 
 def _understood(data: str) -> dict[str, Any]:

@@ -5,15 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from adam_mp.errors import SettingsError, shown
+from adam_mp.errors import NetworkError, SettingsError, shown
 from adam_mp.network.network import Network
-from adam_mp.network.partition import CHANNELS, NONE, ROWS, UNITS, partition, ways_of
+from adam_mp.network.partition import CHANNELS, NONE, ROWS, UNITS, PartitionPlan, partition, ways_of
 from adam_mp.network.traffic import BATCH, seconds_of
 from adam_mp.proposals import nearest
 
 AUTO = "auto"
 _WAYS = (ROWS, CHANNELS, UNITS, NONE)
 _ROUNDS = 3
+MOST_PARTS = 64
+
+
+def plan_partitions(network: Network, parts: int, text: str = AUTO, batch: int = BATCH) -> PartitionPlan:
+    """Cut a network over `parts` partitions as `--cut TEXT` says, for batches of `batch` images.
+
+    Raises SettingsError, or NetworkError for a layer that cannot be cut in the way that is given.
+    """
+    if not 2 <= parts <= MOST_PARTS:
+        raise SettingsError(f"--partitions is {parts}; expected 2 to {MOST_PARTS}")
+    forced = forced_ways(text, network, parts)
+    possible = possible_ways(network, parts)
+    first = {name: forced.get(name, ways[0]) for name, ways in possible.items()}
+    partition(network, parts, first)  # only for its NetworkError, before ways are compared
+    if all(way == NONE for way in first.values()):
+        sizes = ", ".join(f"{name} {network.shape_of[name]}" for name in possible)
+        raise NetworkError(
+            f"no layer is cut over {parts} partitions, so each would compute everything; outputs: {sizes}; give fewer "
+            "--partitions or another --cut"
+        )
+    return partition(network, parts, choose_ways(network, parts, forced, batch))
 
 
 def forced_ways(text: str, network: Network, parts: int) -> dict[str, str]:

@@ -116,7 +116,7 @@ def partition(network: Network, parts: int, ways: Mapping[str, str]) -> Partitio
         if possible and ways[node.name] not in possible:
             raise NetworkError(
                 f"{node.name} cannot be cut by {ways[node.name]} over {several(parts, 'partition')}: its output is "
-                f"{shape}; possible: {', '.join(possible)}"
+                f"{shape}; possible: {', '.join(map(repr, possible))}"
             )
     return _Partitioner(network, parts, ways).plan()
 

@@ -105,6 +105,41 @@ def test_misspellings(capsys):
     expect_error(capsys, "did you mean '--top'?", "predict", "run", "image", "--topp", "2")
 
 
+def test_inspect_shows_how_a_network_is_cut(capsys, trained):
+    code, out, _ = run(capsys, "inspect", trained.run_dir, "--partitions", "2", "--cut", "conv*=rows")
+    assert code == 0
+    assert "over 2 partitions" in out
+    facts = json.loads(run(capsys, "inspect", f"{trained.run_dir}/model.safetensors", "--partitions", "2", "--json")[1])
+    assert len(facts["parts"]) == 2
+    named = ("mnist", "--image", "28x28x1", "--classes", "10")
+    assert run(capsys, "inspect", *named, "--partitions", "3")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("mnist", "--partitions", "2"), "--image is not given for the model 'mnist'; expected --image HEIGHTx"),
+        (("mnist", "--partitions", "2", "--image", "28x28", "--classes", "10"), "--image is '28x28' for the model"),
+        (
+            ("mnist", "--partitions", "1", "--image", "28x28x1", "--classes", "10"),
+            "--partitions is 1; expected 2 to 64",
+        ),
+        (
+            ("mnist", "--partitions", "30", "--image", "28x28x1", "--classes", "10", "--cut", "conv1=rows"),
+            "conv1 cannot be cut by rows over 30 partitions: its output is (24, 24, 24); possible: 'none'",
+        ),
+        (
+            ("mlp", "--partitions", "2", "--image", "28x28x1", "--classes", "10", "--cut", "none"),
+            "no layer is cut over 2 partitions, so each would compute everything",
+        ),
+    ],
+)
+def test_inspect_refuses_a_cut_that_cannot_be(capsys, arguments, says):
+    code, _, error = run(capsys, "inspect", *arguments)
+    assert code == 2
+    assert says in error
+
+
 def test_inspect(capsys, trained, tmp_path):
     for path in (trained.run_dir, f"{trained.run_dir}/model.safetensors"):
         code, out, _ = run(capsys, "inspect", path)

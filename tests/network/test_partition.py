@@ -89,10 +89,10 @@ def test_a_convolution_of_one_pixel_exchanges_nothing_by_rows():
 @pytest.mark.parametrize(
     ("ways", "parts", "says"),
     [
-        ({"conv1": "rows"}, 5, r"conv1 cannot be cut by rows over 5 partitions: .* is \(4, 4, 3\); possible: none"),
-        ({"conv1": "channels"}, 4, r"conv1 cannot be cut by channels over 4 .* possible: rows, none"),
-        ({"dense1": "units"}, 3, r"dense1 cannot be cut by units over 3 partitions: .* is \(2,\); possible: none"),
-        ({"dense1": "rows"}, 2, r"dense1 cannot be cut by rows .* possible: units, none"),
+        ({"conv1": "rows"}, 5, r"conv1 cannot be cut by rows over 5 partitions: .* is \(4, 4, 3\); possible: 'none'"),
+        ({"conv1": "channels"}, 4, r"conv1 cannot be cut by channels over 4 .* possible: 'rows', 'none'"),
+        ({"dense1": "units"}, 3, r"dense1 cannot be cut by units over 3 partitions: .* is \(2,\); possible: 'none'"),
+        ({"dense1": "rows"}, 2, r"dense1 cannot be cut by rows .* possible: 'units', 'none'"),
     ],
 )  # fmt: skip
 def test_a_layer_that_cannot_be_cut_so_is_named(ways, parts, says):

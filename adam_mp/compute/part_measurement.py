@@ -1,0 +1,69 @@
+"""What a partition takes on this machine: memory, and seconds of work for an image."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+
+from adam_mp.compute.context import TrainingContext
+from adam_mp.memory.layout import Layout
+from adam_mp.network.part_layers import Message
+from adam_mp.network.partition import PartitionPlan
+from adam_mp.network.traffic import messages_of
+
+_SECONDS, _FEWEST = 1.0, 3  # how long a step is timed, and how often at least
+
+
+class _Alone:
+    """A mail in which nothing is sent and everything has arrived, to time a partition without the others."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+
+    def array(self, message: Message) -> np.ndarray:
+        if message.of_batch:
+            return np.zeros(message.numbers)
+        return np.zeros((self._batch, message.numbers), np.float32)
+
+    def send(self, message: Message) -> None:
+        pass
+
+    def arrived(self, message: Message) -> bool:
+        return True
+
+
+def message_bytes(message: Message, batch: int) -> int:
+    """Return the bytes of a message of a batch of so many images."""
+    return 8 * message.numbers if message.of_batch else 4 * batch * message.numbers
+
+
+def part_bytes(plan: PartitionPlan, part: int, batch: int) -> int:
+    """Return the bytes of a partition's weights, gradient, activations and messages, for one batch at a time."""
+    context = TrainingContext(plan.graphs[part], _weights(plan, part), batch, mail=_Alone(batch))
+    messages = [each for _, each in messages_of(plan) if part in (each.sender, each.receiver)]
+    return context.nbytes + 4 * context.layout.size + sum(message_bytes(each, batch) for each in messages)
+
+
+def part_seconds(plan: PartitionPlan, part: int, batch: int) -> float:
+    """Time training steps of a partition alone; return the median of the seconds for an image."""
+    weights = _weights(plan, part)
+    generator = np.random.default_rng(part)
+    for tensor in weights.values():
+        tensor[...] = generator.standard_normal(tensor.shape, np.float32) / math.sqrt(len(tensor))
+    images = generator.standard_normal((batch, *plan.network.input_shape), np.float32)
+    context = TrainingContext(plan.graphs[part], weights, batch, mail=_Alone(batch))
+    program = context.program(images, np.zeros(batch, np.int32))
+    seconds: list[float] = []
+    while sum(seconds) < _SECONDS or len(seconds) < _FEWEST:
+        begin = time.perf_counter()
+        program.run_forward()
+        program.run_backward()
+        seconds.append(time.perf_counter() - begin)
+    return float(np.median(seconds)) / batch
+
+
+def _weights(plan: PartitionPlan, part: int) -> dict[str, np.ndarray]:
+    layout = Layout.of(plan.graphs[part].parameters)
+    return layout.views(np.zeros(layout.size, np.float32))
