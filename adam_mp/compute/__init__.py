@@ -3,6 +3,7 @@
 - `fusion`: which layers one operation computes together.
 - `operation` (what an operation is), `operations`, `convolution`, `conv_backward`, `grouped`, `joining`, `normalizing`:
   bind kinds of layers to kernels; `partitioned` those that exchange values with other partitions, by `mail`.
+  `part_storage`: where the tensors of a cut network lie; `part_updates`: who updates which of them.
   `part_measurement`: what a partition takes here. `calibration`: what norms know of the training images.
 - `context`: puts the operations' kernel calls into a program, which runs without allocating memory; `lifetimes`: where
   in one memory values and errors lie.

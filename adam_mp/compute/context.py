@@ -60,20 +60,20 @@ class TrainingContext:
     """Buffers for batches of up to `batch` images of `network`, bound to `weights` (name -> array). One thread uses it.
 
     `weights` may lie in shared memory, where other processes change them. `gradient` is flat, in `layout`'s order; the
-    caller may give its array. `real` is float32, or float64 for gradient checks. `choices` are the kernels to use, by
-    default the likely faster ones. `backward=False` leaves out the buffers that only training needs. `smoothing` is by
-    how much the labels are smoothed in training (`kernels.loss`). `mail` is how a partition's part of a network
-    exchanges values with the others.
+    caller may give its array, and another order of the tensors. `real` is float32, or float64 for gradient checks.
+    `choices` are the kernels to use, by default the likely faster ones. `backward=False` leaves out the buffers that
+    only training needs. `smoothing` is by how much the labels are smoothed in training (`kernels.loss`). `mail` is how
+    a partition's part of a network exchanges values with the others.
     """
 
     def __init__(
         self, network: Graph, weights: Mapping[str, np.ndarray], batch: int, real: type = np.float32,
         choices: KernelChoices | None = None, backward: bool = True, gradient: np.ndarray | None = None,
-        smoothing: float = 0.0, mail: Mail | None = None,
+        smoothing: float = 0.0, mail: Mail | None = None, layout: Layout | None = None,
     ) -> None:  # fmt: skip
         self.network, self.batch, self._smoothing = network, batch, smoothing
         self._weights = weights
-        self.layout = Layout.of(network.parameters)
+        self.layout = layout or Layout.of(network.parameters)
         if gradient is None:
             gradient = np.zeros(self.layout.size if backward else 0, real)
         self.gradient: np.ndarray = gradient

@@ -23,9 +23,7 @@ class _Alone:
         self._batch = batch
 
     def array(self, message: Message) -> np.ndarray:
-        if message.of_batch:
-            return np.zeros(message.numbers)
-        return np.zeros((self._batch, message.numbers), np.float32)
+        return np.zeros(message.shape(self._batch), np.float64 if message.is_sum else np.float32)
 
     def send(self, message: Message) -> None:
         pass
@@ -34,16 +32,11 @@ class _Alone:
         return True
 
 
-def message_bytes(message: Message, batch: int) -> int:
-    """Return the bytes of a message of a batch of so many images."""
-    return 8 * message.numbers if message.of_batch else 4 * batch * message.numbers
-
-
 def part_bytes(plan: PartitionPlan, part: int, batch: int) -> int:
     """Return the bytes of a partition's weights, gradient, activations and messages, for one batch at a time."""
     context = TrainingContext(plan.graphs[part], _weights(plan, part), batch, mail=_Alone(batch))
     messages = [each for _, each in messages_of(plan) if part in (each.sender, each.receiver)]
-    return context.nbytes + 4 * context.layout.size + sum(message_bytes(each, batch) for each in messages)
+    return context.nbytes + 4 * context.layout.size + sum(each.bytes(batch) for each in messages)
 
 
 def part_seconds(plan: PartitionPlan, part: int, batch: int) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from adam_mp.compute.clipping import Clip
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import Optimizer, Update
 from adam_mp.compute.shares import Shares, cut_stretches, of_own_rate, stretches_of
+from adam_mp.memory.layout import Layout
 from adam_mp.memory.store import ParameterStore
 
 
@@ -27,16 +30,20 @@ def bind_updates(
         update = optimizer.bind(store.weights, context.gradient, store.states_of(worker), numbers, stretches)
         return [update] if clip is None else [clip, update]
     done = set(context.update_directly(numbers, of_own_rate(shares)))
-    updates, start = [], 0
-    for tensor in [*store.layout.tensors, None]:
-        if tensor is None or tensor.name in done:
-            end = store.layout.size if tensor is None else tensor.offset
-            if end > start:
-                part = slice(start, end)
-                updates.append(
-                    optimizer.bind(
-                        store.weights[part], context.gradient[part], {}, numbers, cut_stretches(stretches, part)
-                    )
-                )
-            start = end if tensor is None else tensor.offset + tensor.size
+    updates = []
+    for part in without(store.layout, done):
+        weights, gradient = store.weights[part], context.gradient[part]
+        updates.append(optimizer.bind(weights, gradient, {}, numbers, cut_stretches(stretches, part)))
     return updates
+
+
+def without(layout: Layout, names: Collection[str]) -> list[slice]:
+    """Return the stretches of a layout's flat space between the tensors of these names."""
+    found, start = [], 0
+    for tensor in [*layout.tensors, None]:
+        if tensor is None or tensor.name in names:
+            end = layout.size if tensor is None else tensor.offset
+            if end > start:
+                found.append(slice(start, end))
+            start = end if tensor is None else tensor.offset + tensor.size
+    return found

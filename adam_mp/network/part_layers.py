@@ -10,6 +10,7 @@ A layer tells its *messages*: what each partition sends to each other for a batc
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import ClassVar, NamedTuple
 
 from adam_mp.network.layer import Layer, Shape
@@ -17,13 +18,14 @@ from adam_mp.network.layers import Dropout, StochasticDepth
 from adam_mp.network.norms import BatchNorm
 from adam_mp.network.spread import Box, Spread, box_of
 
-VALUES, ERRORS = "values", "errors"  # what a message has: something of the forward or of the backward pass
+# What a message has: something of the forward or of the backward pass, a gradient, or a sum of its squares.
+VALUES, ERRORS, GRADIENT, SQUARES = "values", "errors", "gradient", "squares"
 
 
 class Message(NamedTuple):
     """What a node of partition `sender` sends to the same node of `receiver` for each batch.
 
-    It has `numbers` for each image, or, with `of_batch`, for the batch. Those are float64 and others the network's.
+    It has `numbers` for each image, or, with `of_batch`, for the batch.
     """
 
     node: str
@@ -32,6 +34,19 @@ class Message(NamedTuple):
     receiver: int
     numbers: int
     of_batch: bool = False
+
+    @property
+    def is_sum(self) -> bool:
+        """Whether it has sums over a batch, which are float64; all else has the network's numbers."""
+        return self.of_batch and self.purpose != GRADIENT
+
+    def shape(self, batch: int) -> tuple[int, ...]:
+        """Return the shape of its array, for batches of up to `batch` images."""
+        return (self.numbers,) if self.of_batch else (batch, self.numbers)
+
+    def bytes(self, batch: int) -> int:
+        """Return the bytes of its array, with numbers of float32."""
+        return math.prod(self.shape(batch)) * (8 if self.is_sum else 4)
 
 
 @dataclasses.dataclass(frozen=True)

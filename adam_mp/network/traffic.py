@@ -10,7 +10,7 @@ from typing import NamedTuple
 from adam_mp.network.part_layers import Fetch, Message, PartBatchNorm, SumOfParts
 from adam_mp.network.partition import PartitionPlan
 
-_REAL, _SUM = 4, 8  # bytes of a value, and of a sum over a batch
+_REAL = 4  # bytes of a number
 # For choosing between cuts: what a core of today does in a second, and a link of 10 Gbit/s.
 _CONNECTIONS_PER_SECOND = 8e9  # forward and backward, 6 operations for each
 _BYTES_PER_SECOND = 1.25e9
@@ -58,10 +58,8 @@ def traffic_of(plan: PartitionPlan) -> dict[str, Traffic]:
     images: dict[str, list[float]] = {node.name: [0.0] * parts for node in plan.network.nodes}
     batches: dict[str, list[float]] = {node.name: [0.0] * parts for node in plan.network.nodes}
     for name, message in messages_of(plan):
-        if message.of_batch:
-            batches[name][message.sender] += _SUM * message.numbers
-        else:
-            images[name][message.sender] += _REAL * message.numbers
+        sent = batches if message.of_batch else images
+        sent[name][message.sender] += message.bytes(1)
     for name in plan.summed:
         size = math.prod(plan.network.parameters[name])
         for part in range(parts):

@@ -23,8 +23,8 @@ class LoopMail:
 
     def array(self, message: Message) -> np.ndarray:
         if message not in self.arrays:
-            shape = (message.numbers,) if message.of_batch else (self.batch, message.numbers)
-            self.arrays[message] = np.full(shape, np.nan, np.float64 if message.of_batch else self.real)
+            kind = np.float64 if message.is_sum else self.real
+            self.arrays[message] = np.full(message.shape(self.batch), np.nan, kind)
         return self.arrays[message]
 
     def send(self, message: Message) -> None:
