@@ -250,8 +250,8 @@ def write_model(path: Path, model: Model) -> None:
     write_tensors(path, model.weights, metadata)
 
 
-def read_weights(path: Path, places: Mapping[str, np.ndarray]) -> None:
-    """Read a model's weights into the arrays `places`, by name.
+def read_weights(path: Path, places: Mapping[str, Any]) -> None:
+    """Read a model's weights into the arrays `places`, by name; a tensor may lie in parts (`ColumnBlocks`).
 
     Raises CheckpointError if a tensor lacks or has another shape or dtype, or the file is missing or damaged.
     """

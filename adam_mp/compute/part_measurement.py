@@ -32,11 +32,17 @@ class _Alone:
         return True
 
 
+def context_bytes_of(plan: PartitionPlan, part: int, batch: int, backward: bool = True) -> int:
+    """Return the bytes of a partition's gradient and activations, for one batch at a time."""
+    weights = _weights(plan, part)
+    return TrainingContext(plan.graphs[part], weights, batch, backward=backward, mail=_Alone(batch)).nbytes
+
+
 def part_bytes(plan: PartitionPlan, part: int, batch: int) -> int:
     """Return the bytes of a partition's weights, gradient, activations and messages, for one batch at a time."""
-    context = TrainingContext(plan.graphs[part], _weights(plan, part), batch, mail=_Alone(batch))
     messages = [each for _, each in messages_of(plan) if part in (each.sender, each.receiver)]
-    return context.nbytes + 4 * context.layout.size + sum(each.bytes(batch) for each in messages)
+    weights = 4 * Layout.of(plan.graphs[part].parameters).size
+    return context_bytes_of(plan, part, batch) + weights + sum(each.bytes(batch) for each in messages)
 
 
 def part_seconds(plan: PartitionPlan, part: int, batch: int) -> float:

@@ -138,6 +138,14 @@ class PartStorage:
         views = self.layout.views(flat)
         return {name: views[self.stored_name(name, part)] for name in self.plan.network.parameters}
 
+    def part_statistics(self, statistics: Mapping[str, np.ndarray], part: int) -> dict[str, np.ndarray]:
+        """Return what a partition's norms know of the training images, as views into those of the whole network."""
+        found = {}
+        for name, whole in statistics.items():
+            columns = self.plan.columns.get(f"{name.rpartition('.')[0]}.scale")
+            found[name] = whole if columns is None else whole[slice(*columns[part])]
+        return found
+
     def whole_views(self, flat: np.ndarray) -> dict[str, np.ndarray | ColumnBlocks]:
         """Return the parameters in `flat` [layout.size] by their names: views, and those that are cut as one each."""
         views, parts = self.layout.views(flat), range(self.plan.parts)

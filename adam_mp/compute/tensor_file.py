@@ -120,7 +120,7 @@ class TensorFile:
             has, expected = (f"{np.dtype(kind)} {list(size)}" for kind, size in (self.forms[name], (dtype, shape)))
             raise CheckpointError(f"{self._path} has {name} as {has}; expected {expected}")
 
-    def read(self, places: Mapping[str, np.ndarray]) -> None:
+    def read(self, places: Mapping[str, Any]) -> None:
         """Read tensors into the arrays `places`, by name. Tensors that are not in `places` are only checked.
 
         Raises CheckpointError if a tensor is missing or has another dtype or shape, or if the file is damaged; arrays

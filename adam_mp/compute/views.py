@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -101,16 +102,30 @@ class ViewScores:
 
         They depend on nothing but pictures and weights: views are added in their order.
         """
-        seen = self._seen[: len(pictures)]
-        program = self._programs.get(len(pictures))
+        return mean_scores(self._views, pictures, self._seen, self._score)
+
+    def _score(self, count: int) -> np.ndarray:
+        program = self._programs.get(count)
         if program is None:
-            program = self._programs[len(pictures)] = self._context.program(seen, None, training=False)
-        mean = np.zeros_like(program.scores)
-        for view in self._views:
-            write_view(view, pictures, seen)
-            program.run_forward()
-            mean += np.float32(view.weight) * program.scores
-        return mean
+            program = self._programs[count] = self._context.program(self._seen[:count], None, training=False)
+        program.run_forward()
+        return program.scores
+
+
+def mean_scores(
+    views: Sequence[View], pictures: np.ndarray, seen: np.ndarray, score: Callable[[int], np.ndarray]
+) -> np.ndarray:
+    """Return the mean scores, float32 [n, classes], of `pictures` [n, h, w, c] over `views`.
+
+    Each view is written into `seen`, at least [n, h, w, c]; `score(n)` returns the scores of its first n pictures.
+    """
+    count, mean = len(pictures), None
+    for view in views:
+        write_view(view, pictures, seen[:count])
+        part = np.float32(view.weight) * score(count)
+        mean = part if mean is None else mean + part
+    assert mean is not None, "there is at least one view"
+    return mean
 
 
 def measure(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -51,6 +51,7 @@ class RunShape:
     arrays: Mapping[str, Field]
     synchronizers: int = 0
     in_turns: bool = False  # each batch is dealt to one worker (`turns`)
+    parts: int = 1  # workers that train each batch together; the first of them takes it
 
     @property
     def processes(self) -> int:
@@ -59,11 +60,12 @@ class RunShape:
 
     @property
     def rings(self) -> list[RingEnds]:
-        """The ends of each ring; each worker and each data server has at least one ring."""
+        """The ends of each ring; each worker that takes batches and each data server has at least one ring."""
         if not self.data_servers:
             return []
-        count = max(self.workers, self.data_servers)
-        return [RingEnds(self.workers + i % self.data_servers, i % self.workers) for i in range(count)]
+        takers = range(0, self.workers, self.parts)
+        count = max(len(takers), self.data_servers)
+        return [RingEnds(self.workers + i % self.data_servers, takers[i % len(takers)]) for i in range(count)]
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -44,10 +45,11 @@ def initial_weights(network: Network, seed: int, pictures: np.ndarray | None = N
     return weights
 
 
-def draw_weights(
-    network: Network, seed: int, weights: Mapping[str, np.ndarray], pictures: np.ndarray | None = None
-) -> None:
-    """Draw the same numbers as `initial_weights` into `weights`, contiguous float32 arrays by name."""
+def draw_weights(network: Network, seed: int, weights: Mapping[str, Any], pictures: np.ndarray | None = None) -> None:
+    """Draw the same numbers as `initial_weights` into `weights`, float32 arrays by name, contiguous or in parts.
+
+    What lies in parts is drawn whole, one tensor at a time, and then put there.
+    """
     generator = np.random.Generator(np.random.PCG64(seed))
     ends = branch_ends(network)
     for node, input_shape in zip(network.nodes, network.input_shapes, strict=True):
@@ -57,10 +59,13 @@ def draw_weights(
             if len(shape) == 1:
                 tensor[...] = node.layer.first(parameter, node.name in ends)
             else:
-                generator.standard_normal(dtype=np.float32, out=tensor)
-                _scale(node.layer, tensor, last)
+                drawn = tensor if isinstance(tensor, np.ndarray) else np.empty(shape, np.float32)
+                generator.standard_normal(dtype=np.float32, out=drawn)
+                _scale(node.layer, drawn, last)
                 if isinstance(node.layer, Conv) and node.layer.init == WHITEN:
-                    _whiten(node.name, node.layer, tensor, pictures)
+                    _whiten(node.name, node.layer, drawn, pictures)
+                if drawn is not tensor:
+                    tensor[...] = drawn
 
 
 def branch_ends(network: Network) -> frozenset[str]:

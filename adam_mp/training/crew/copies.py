@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from adam_mp.compute.model import Model, Tensors
+from adam_mp.compute.part_storage import WholeTensors
 from adam_mp.kernels.average import move_average
 from adam_mp.memory.store import ParameterStore
 from adam_mp.training.folder.checkpoint import Checkpoint, Spaces
@@ -43,6 +44,7 @@ def take_checkpoint(
         updates=store.read_step(),
         identity=plan.identity,
         progress=dataclasses.asdict(figures),
+        tensors_of=plan.tensors_of,
     )
 
 
@@ -60,9 +62,9 @@ def set_updates(store: ParameterStore, updates: int) -> None:
     store.note_average(updates)
 
 
-def evaluated_tensors(plan: RunPlan, store: ParameterStore) -> Tensors:
+def evaluated_tensors(plan: RunPlan, store: ParameterStore) -> WholeTensors:
     """Return views of the weights, by name, that are evaluated and become the model: the average if there is one."""
-    return store.tensors if plan.average is None else store.layout.views(store.states[AVERAGE])
+    return plan.tensors_of(store.weights if plan.average is None else store.states[AVERAGE])
 
 
 def average_epoch(plan: RunPlan, store: ParameterStore, epoch: int, averaged: int) -> int:
@@ -109,10 +111,10 @@ def take_model(
     )  # fmt: skip
 
 
-def _copy(arrays: Tensors, place: Tensors | None) -> Tensors:
+def _copy(arrays: WholeTensors, place: Tensors | None) -> Tensors:
     """Copy each array into the one of its name in `place`, or into a new one if `place` is None; return the copies."""
     if place is None:
         return {name: array.copy() for name, array in arrays.items()}
     for name, array in arrays.items():
-        place[name][...] = array
+        place[name][...] = np.asarray(array)
     return place

@@ -19,6 +19,7 @@ from adam_mp.errors import ProcessError, refusal, several
 from adam_mp.machine import allowed_cores
 from adam_mp.memory.board import HERE, STOP, Progress
 from adam_mp.memory.cache import ImageCache, shrink_after_death
+from adam_mp.memory.group import GroupMemory
 from adam_mp.memory.ledger import HELD, LEASED
 from adam_mp.memory.ring import NO_PRODUCER
 from adam_mp.memory.run_memory import RunMemory
@@ -26,8 +27,9 @@ from adam_mp.memory.steps import StepMemory
 from adam_mp.process.child import Child, start_child
 from adam_mp.process.early_deaths import EarlyDeaths
 from adam_mp.training.folder.figures import WorkerFigures
+from adam_mp.training.worker.spec import WorkerSpec
 from adam_mp.training.worker.synchronous import left_to_a_successor
-from adam_mp.training.worker.worker import WorkerSpec, work
+from adam_mp.training.worker.worker import work
 
 if TYPE_CHECKING:
     from adam_mp.params.replica.synchronizer import SynchronizerSpec
@@ -58,18 +60,20 @@ class Crew:
     `descriptors` are the open files that each process inherits. `share` is (index, count) among the replicas of this
     machine, which all have as many workers. `on_failure` says what to do after a worker's death: "restart" it,
     "continue" without it, or "stop" the run. `steps` is the memory of the steps that all workers make together, if they
-    do. `cache` has the decoded images, and is made smaller when a process is killed for want of memory. `on_notice`
-    takes a line for the user, details, and perhaps lines to show below that line.
+    do. `cache` has the decoded images, and is made smaller when a process is killed for want of memory. `groups` is
+    the memory of the groups whose workers have a partition each. `on_notice` takes a line for the user, details, and
+    perhaps lines to show below that line.
     """
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], data_servers: list[DataServerSpec],
         restarts: int, on_notice: Callable[..., None], synchronizer: SynchronizerSpec | None = None,
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
-        cache: ImageCache | None = None,
+        cache: ImageCache | None = None, groups: GroupMemory | None = None,
     ) -> None:  # fmt: skip
         self.memory, self.descriptors = memory, descriptors
         self.on_notice, self.on_failure, self.steps = on_notice, on_failure, steps
+        self.groups = groups
         tasks: list[tuple[str, Callable[[Any], None], Any, int | None]] = [
             (f"worker {spec.process}", work, spec, core)
             for spec, core in zip(workers, _worker_cores(len(workers), share), strict=True)
@@ -183,6 +187,8 @@ class Crew:
             if self.steps is None or not left_to_a_successor(self.steps, self.memory.ledger, number):
                 self.memory.ledger.take_back(LEASED, number)
             self.memory.evaluation.take_back(LEASED, number)
+            if self.groups is not None:  # the others of its group drop what they have begun together
+                self.groups.groups[number // self.groups.shape.parts].renew()
             if self.on_failure == "stop":
                 raise ProcessError(f"{member.name} {how}; stopped, as --on-failure says")
             if self.on_failure == "continue":
@@ -216,6 +222,8 @@ class Crew:
         serving = [index for index in alive if self.workers <= index < self.workers + self.data_servers]
         lost = number >= self.workers + self.data_servers or (not serving and self.data_servers > 0)
         why = f"{self.first_failure} (first failure){self._advice}"
+        if number < self.workers and self.groups is not None:
+            raise ProcessError(f"the run cannot go on without one of its partitions: {why}")
         if number < self.workers and self.steps is not None:
             raise ProcessError(f"the run cannot go on without one of its workers: {why}")
         if lost or not any(index < self.workers for index in alive):

@@ -12,6 +12,7 @@ import numpy as np
 from adam_mp.data.serving.server import DataServerSpec
 from adam_mp.memory.cache import LEFT_FREE, ImageCache
 from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.group import GroupMemory
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.segment import Segment
@@ -25,7 +26,7 @@ from adam_mp.training.plan.calibration import fill_calibration
 from adam_mp.training.plan.memory_need import plan_outbox_slots, run_need, step_shape
 from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.settings.averages import AVERAGE
-from adam_mp.training.worker.worker import WorkerSpec
+from adam_mp.training.worker.spec import PartSpec, WorkerSpec
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.local import ChannelHandle
 
@@ -38,7 +39,8 @@ class Shared:
     """All memory that the processes of a run share. A field is None, or empty, if the run does not need that memory.
 
     `cache` has decoded images, `exchange` and `outboxes` are for a replica's synchronizer, `channels` are the workers'
-    outboxes, `steps` is the memory of the steps that all workers make together.
+    outboxes, `steps` is the memory of the steps that all workers make together, `groups` that of the groups that have
+    a model in parts.
     """
 
     memory: RunMemory
@@ -48,6 +50,7 @@ class Shared:
     outboxes: Segment | None = None
     channels: tuple[ChannelHandle, ...] = ()
     steps: StepMemory | None = None
+    groups: GroupMemory | None = None
 
     @property
     def descriptors(self) -> list[int]:
@@ -59,10 +62,14 @@ class Shared:
             files.append(self.outboxes.handle.descriptor)
         if self.steps is not None:
             files.append(self.steps.handle.segment.descriptor)
+        if self.groups is not None:
+            files.append(self.groups.descriptor)
         return files if self.exchange is None else [*files, *self.exchange.descriptors]
 
     def close(self) -> None:
         """Free all of it; the kernel keeps what a child still maps until that child ends."""
+        if self.groups is not None:
+            self.groups.close()
         if self.steps is not None:
             self.steps.close()
         if self.outboxes is not None:
@@ -90,7 +97,7 @@ def prepare_memory(
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
     need = run_need(plan, factors, keeps, copied)
     need.check("the run", folder, plan.data.kept_images)
-    cache, exchange, outboxes, steps = None, None, None, None
+    cache, exchange, outboxes, steps, groups = None, None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
     with contextlib.ExitStack() as made:
         memory = RunMemory.create(shape, folder)
@@ -113,8 +120,11 @@ def prepare_memory(
             channels = tuple(each.handle for each in make_outboxes(outboxes, plan.split.workers, slots, factors))
         if plan.consistency.in_steps:
             steps = StepMemory.create(step_shape(plan), folder)
+            made.callback(steps.close)
+        if plan.partitions is not None:
+            groups = GroupMemory.create(plan.group_shape, plan.groups, folder)
         made.pop_all()
-    return Shared(memory, store, cache, exchange, outboxes, channels, steps)
+    return Shared(memory, store, cache, exchange, outboxes, channels, steps, groups)
 
 
 def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
@@ -126,13 +136,15 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
     if plan.resumed is not None:
         has_average = AVERAGE in plan.resumed.space_names
         spaces = spaces_of(store)
-        plan.resumed.read_into({name: spaces[name] for name in spaces if name != AVERAGE or has_average})
+        wanted = {name: spaces[name] for name in spaces if name != AVERAGE or has_average}
+        plan.resumed.read_into(wanted, plan.tensors_of)
         store.share_out()
         set_updates(store, _updates_so_far(plan, plan.resumed))
     elif plan.weights is not None:
-        store.load(plan.weights)
+        for name, tensor in plan.tensors_of(store.weights).items():
+            tensor[...] = plan.weights[name]
     else:
-        draw_weights(plan.network, plan.settings.seed, store.tensors, plan.data.examples)
+        draw_weights(plan.network, plan.settings.seed, plan.tensors_of(store.weights), plan.data.examples)
     if plan.average is not None and not has_average:
         store.states[AVERAGE][...] = store.weights
 
@@ -178,6 +190,7 @@ def make_specs(
             clip_norm=settings.clip_norm,
             average=plan.average,
             views=plan.views,
+            part=_part_of(plan, shared, number),
         )
         for number in range(plan.split.workers)
     ]
@@ -194,6 +207,13 @@ def make_specs(
         for number in range(plan.split.data_servers)
     ]
     return workers, data_servers
+
+
+def _part_of(plan: RunPlan, shared: Shared, worker: int) -> PartSpec | None:
+    """Return which part of the model a worker has, None if it has all."""
+    if plan.partitions is None or shared.groups is None:
+        return None
+    return PartSpec(plan.partitions, worker % plan.parts, shared.groups.handle(worker // plan.parts))
 
 
 def _remote_source(plan: RunPlan) -> RemoteSource | None:

@@ -100,7 +100,7 @@ class Session:
         synchronizer = None if exchanging is None else exchanging.synchronizer(shared)
         self.crew = Crew(
             self.memory, shared.descriptors, workers, data_servers, plan.settings.restarts, self._notice, synchronizer,
-            plan.share, plan.settings.on_failure, shared.steps, shared.cache,
+            plan.share, plan.settings.on_failure, shared.steps, shared.cache, shared.groups,
         )  # fmt: skip
         # A slow batch is no stall: allow twenty times what a batch should take with all workers on one core.
         batch_seconds = plan.costs.train_seconds * plan.settings.batch_size * plan.split.workers

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.part_storage import WholeTensors
 from adam_mp.compute.tensor_file import TensorFile, write_tensors
 from adam_mp.data.normalization import Normalization
 from adam_mp.errors import CheckpointError, refusal
@@ -48,14 +49,19 @@ class RunState:
     progress: Mapping[str, Any]
 
 
+TensorsOf = Callable[[np.ndarray], "Mapping[str, np.ndarray] | WholeTensors"]
 Spaces = Mapping[str, np.ndarray]  # "weights", each optimizer state, and the average's if any: flat float32 arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint(RunState):
-    """A copy of a run's state in memory, weights and optimizer state included."""
+    """A copy of a run's state in memory, weights and optimizer state included.
+
+    `tensors_of` finds the network's tensors in a flat space; None if they lie as `Layout` has them.
+    """
 
     spaces: Spaces
+    tensors_of: TensorsOf | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +79,12 @@ class StoredCheckpoint(RunState):
         """The number of its file."""
         return _number(self.path)
 
-    def read_into(self, spaces: Spaces) -> None:
-        """Read the spaces that `spaces` has, into it. Raises CheckpointError if the file lacks or damaged them."""
-        layout = Layout.of(self.network.parameters)
-        TensorFile(self.path, CHECKPOINT_FORMAT).read(_tensors(layout, spaces))
+    def read_into(self, spaces: Spaces, tensors_of: TensorsOf | None = None) -> None:
+        """Read the spaces that `spaces` has, into it. Raises CheckpointError if the file lacks or damaged them.
+
+        `tensors_of` is as in `Checkpoint`.
+        """
+        TensorFile(self.path, CHECKPOINT_FORMAT).read(_tensors(self.network, spaces, tensors_of))
 
 
 def checkpoint_path(folder: Path, number: int) -> Path:
@@ -86,7 +94,7 @@ def checkpoint_path(folder: Path, number: int) -> Path:
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint into `folder`, then remove all but the newest two. Raises OSError if the disk refuses."""
-    tensors = _tensors(Layout.of(checkpoint.network.parameters), checkpoint.spaces)
+    tensors = _tensors(checkpoint.network, checkpoint.spaces, checkpoint.tensors_of)
     tensors["ledger"] = checkpoint.ledger
     metadata = {
         "format": CHECKPOINT_FORMAT,
@@ -111,9 +119,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def _tensors(layout: Layout, spaces: Spaces) -> dict[str, np.ndarray]:
+def _tensors(network: Network, spaces: Spaces, tensors_of: TensorsOf | None) -> dict[str, Any]:
     """Return views of the tensors in flat arrays, by their names in a file, such as "weights/conv1.bias"."""
-    return {f"{space}/{name}": view for space, flat in spaces.items() for name, view in layout.views(flat).items()}
+    find = tensors_of or Layout.of(network.parameters).views
+    return {f"{space}/{name}": view for space, flat in spaces.items() for name, view in find(flat).items()}
 
 
 def find_checkpoints(folder: Path) -> list[Path]:

@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.part_measurement import context_bytes_of
 from adam_mp.compute.shares import of_own_rate
 from adam_mp.errors import SpaceError, several
 from adam_mp.memory.exchange import ExchangeMemory
+from adam_mp.memory.group import GroupMemory
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.segment import check_space
 from adam_mp.memory.steps import StepShape
@@ -95,6 +97,8 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
         shared["gradients of a step"] = step_shape(plan).bytes
     if plan.is_replica:
         shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.layout, copied)
+    if plan.partitions is not None:
+        return _of_groups(plan, shared, keeps)
     context = plan.costs.context_bytes - 4 * plan.layout.size
     if not plan.consistency.in_steps:
         direct = plan.optimizer.is_plain_descent and not plan.settings.clip_norm
@@ -112,13 +116,37 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
         outboxes = workers * LocalChannel.bytes_needed(plan_outbox_slots(plan), factors.numbers)
         shared["outboxes"] = outboxes
         private["activations on their way"] = outboxes  # the synchronizer's copy of what it gathered
-    kept = 0
-    if keeps:
-        # COPIES of checkpoints and of models, less one: a single thread writes, so only one kind has a copy in writing.
-        copies, model = COPIES * plan.checkpoint_bytes, (COPIES - 1) * 4 * plan.layout.size
-        private.update({f"{COPIES} copies of a checkpoint": copies, "the best model": model})
-        kept = copies + model
-    return MemoryNeed(shared, private, kept)
+    return _with_copies(plan, shared, private, keeps)
+
+
+def _with_copies(plan: RunPlan, shared: dict[str, int], private: dict[str, int], keeps: bool) -> MemoryNeed:
+    """Return a need with the supervisor's copies, if the run writes checkpoints and models."""
+    if not keeps:
+        return MemoryNeed(shared, private)
+    # COPIES of checkpoints and of models, less one: a single thread writes, so only one kind has a copy in writing.
+    copies, model = COPIES * plan.checkpoint_bytes, (COPIES - 1) * 4 * plan.layout.size
+    private = {**private, f"{COPIES} copies of a checkpoint": copies, "the best model": model}
+    return MemoryNeed(shared, private, copies + model)
+
+
+def _of_groups(plan: RunPlan, shared: dict[str, int], keeps: bool) -> MemoryNeed:
+    """Return the need of a run whose model is cut: `shared`, and that of all members of all groups."""
+    partitions, batch, settings = plan.partitions, plan.settings.batch_size, plan.settings
+    assert partitions is not None, "the model is cut"
+    shared = {**shared, "values between partitions": GroupMemory.bytes_needed(plan.group_shape, plan.groups)}
+    members = 0
+    for part, graph in enumerate(partitions.graphs):
+        size = 4 * Layout.of(graph.parameters).size
+        lanes = settings.in_flight * (context_bytes_of(partitions, part, batch) - size)
+        members += size + lanes + context_bytes_of(partitions, part, batch, backward=False)
+    pictures = 4 * batch * math.prod(plan.network.input_shape)
+    processes = plan.split.workers + plan.split.data_servers + int(plan.is_replica)
+    private = {
+        "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
+        "gradients and activations": plan.groups * members,
+        "pictures to evaluate": plan.groups * pictures,
+    }
+    return _with_copies(plan, shared, private, keeps)
 
 
 def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:

@@ -42,9 +42,9 @@ from adam_mp.training.plan.requirements import (
     unused_numbers,
 )
 from adam_mp.training.plan.resuming import check_same_network, check_same_run, recorded_choices, resume_settings
-from adam_mp.training.plan.run_plan import MEASURED, RunPlan, shares_asked
+from adam_mp.training.plan.run_plan import MEASURED, RunPlan, plan_partitions_asked, shares_asked
 from adam_mp.training.plan.same_data import check_same_data
-from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs
+from adam_mp.training.plan.split import Costs, Split, divide_cores, measure_costs, measure_part_costs
 from adam_mp.training.settings.consistency import parse_consistency
 from adam_mp.training.settings.events import KernelCompiled, Listener, Notice
 from adam_mp.training.settings.schedule import default_rate
@@ -88,15 +88,19 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         _ = dataset.fingerprints  # now: training may find other files, and those of the survey are in memory
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     choices = recorded_choices(settings) if resumed else None
-    timeless = parse_consistency(settings.consistency).timeless
-    choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
-    weights = initial_weights(network, settings.seed, data.examples)
-    costs = measure_costs(network, weights, data, settings.batch_size, choices, mixing)
+    untimed = parse_consistency(settings.consistency).timeless or settings.partitions > 1
+    choices = choices or (likely_choices(network) if untimed else choose_kernels(network, settings.batch_size))
+    partitions = plan_partitions_asked(settings, network)
+    if partitions is None:
+        weights = initial_weights(network, settings.seed, data.examples)
+        costs = measure_costs(network, weights, data, settings.batch_size, choices, mixing)
+    else:
+        costs = measure_part_costs(partitions, data, settings.batch_size, mixing)
     split = _split(settings, cores, costs, data.source is not None)
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,
         schedule=schedule_of(settings, len(data.training), split.workers), split=split, choices=choices, costs=costs,
-        cores=cores, resumed=resumed, understood=understood,
+        cores=cores, resumed=resumed, understood=understood, partitions=partitions,
     )  # fmt: skip
     if resumed:
         assert settings.folder is not None, "the checkpoint was read from it"
@@ -154,6 +158,7 @@ def _build(
     check_rate(settings, images)
     parse_views(settings.views, network.input_shape)  # only for its SettingsError, as the next one
     shares_asked(settings, network)  # only for its SettingsError, before kernels are compiled
+    plan_partitions_asked(settings, network)  # as well
     return settings, network
 
 
@@ -201,5 +206,8 @@ def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool)
     if parse_consistency(settings.consistency).timeless:
         return Split(cores, settings.data_servers or (cores if reads_files else math.ceil(cores / _SERVED)))
     if settings.data_from is not None:
-        return Split(cores, settings.data_servers or math.ceil(cores / _RECEIVED))
-    return divide_cores(cores, costs, settings.epochs, settings.data_servers)
+        groups = max(1, cores // settings.partitions)
+        return Split(groups * settings.partitions, settings.data_servers or math.ceil(cores / _RECEIVED))
+    split = divide_cores(cores, costs, settings.epochs, settings.data_servers)
+    groups = max(1, split.workers // settings.partitions)
+    return dataclasses.replace(split, workers=groups * settings.partitions)

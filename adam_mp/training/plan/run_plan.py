@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.optimizer import Optimizer
+from adam_mp.compute.part_storage import PartStorage, WholeTensors
+from adam_mp.compute.part_updates import update_messages
 from adam_mp.compute.shares import Shares, shares_of
 from adam_mp.compute.views import View, parse_views
 from adam_mp.data.mixing import Mixing
+from adam_mp.memory.group import GroupShape
 from adam_mp.memory.layout import Layout
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunShape
 from adam_mp.memory.store import store_spaces
+from adam_mp.network.cuts import plan_partitions
 from adam_mp.network.network import Network
+from adam_mp.network.part_layers import VALUES
+from adam_mp.network.partition import PartitionPlan
+from adam_mp.network.traffic import messages_of
 from adam_mp.training.data.data_plan import DRAWN, DataPlan
 from adam_mp.training.folder.checkpoint import StoredCheckpoint
 from adam_mp.training.plan.calibration import calibration_fields
@@ -47,6 +56,13 @@ def shares_asked(settings: TrainSettings, network: Network) -> Shares:
     return shares_of(network.parameters, settings.decay_all, parse_rates(settings.rates))
 
 
+def plan_partitions_asked(settings: TrainSettings, network: Network) -> PartitionPlan | None:
+    """Return how the settings cut a network, None if they do not; raises SettingsError or NetworkError."""
+    if settings.partitions == 1:
+        return None
+    return plan_partitions(network, settings.partitions, settings.cut, settings.batch_size)
+
+
 @dataclasses.dataclass(frozen=True)
 class RunPlan:
     """All decisions of a run. The plan owns no weights: they are drawn, or read from a file, straight into the store.
@@ -69,6 +85,37 @@ class RunPlan:
     weights: Mapping[str, np.ndarray] | None = None
     share: tuple[int, int] = (0, 1)
     understood: DataUnderstood | None = None
+    partitions: PartitionPlan | None = None
+
+    @property
+    def parts(self) -> int:
+        """How many partitions the model is cut into; 1 if it is not."""
+        return 1 if self.partitions is None else self.partitions.parts
+
+    @property
+    def groups(self) -> int:
+        """How many workers, or groups of them with a partition each, train a batch of their own at a time."""
+        return self.split.workers // self.parts
+
+    @cached_property
+    def storage(self) -> PartStorage | None:
+        """Where the tensors of a model lie that is cut; None if it is not."""
+        return None if self.partitions is None else PartStorage(self.partitions)
+
+    def tensors_of(self, flat: np.ndarray) -> WholeTensors:
+        """Return the tensors of the network in a flat space, by their names."""
+        return self.layout.views(flat) if self.storage is None else self.storage.whole_views(flat)
+
+    @property
+    def group_shape(self) -> GroupShape:
+        """The sizes of the memory of a group; only for a model that is cut."""
+        assert self.storage is not None, "the model is not cut"
+        plan, batch = self.storage.plan, self.settings.batch_size
+        scored = tuple(each for _, each in messages_of(plan) if each.purpose == VALUES)
+        updates = (update_messages(self.storage, part, bool(self.settings.clip_norm)) for part in range(self.parts))
+        trained = {**dict.fromkeys(each for _, each in messages_of(plan)), **dict.fromkeys(itertools.chain(*updates))}
+        lanes = self.settings.in_flight
+        return GroupShape(self.parts, lanes, batch, self.network.input_shape, tuple(trained), scored)
 
     @property
     def batches(self) -> int:
@@ -78,7 +125,7 @@ class RunPlan:
     @property
     def layout(self) -> Layout:
         """The layout of weights and optimizer state."""
-        return Layout.of(self.network.parameters)
+        return Layout.of(self.network.parameters) if self.storage is None else self.storage.layout
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -144,13 +191,13 @@ class RunPlan:
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
             len(data.training), RingShape(slots, batch, self.network.input_shape),
             {**data.fields, **calibration_fields(self.network, data.training, self.weights is not None)},
-            int(self.is_replica), self.consistency.in_steps,
+            int(self.is_replica), self.consistency.in_steps, self.parts,
         )  # fmt: skip
 
     @property
     def owners(self) -> int:
         """How many workers have optimizer state of their own: one if they make each update together."""
-        return 1 if self.consistency.in_steps else self.split.workers
+        return 1 if self.consistency.in_steps else self.groups
 
     @property
     def checkpoint_bytes(self) -> int:

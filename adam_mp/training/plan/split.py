@@ -11,12 +11,14 @@ import numpy as np
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.part_measurement import context_bytes_of, part_seconds
 from adam_mp.data.mixing import Mixing
 from adam_mp.data.pictures import PictureWarp
 from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.data.reading.samples import Samples
 from adam_mp.kernels.warp import warp_batch
 from adam_mp.network.network import Network
+from adam_mp.network.partition import PartitionPlan
 from adam_mp.training.data.data_plan import DataPlan
 
 # There are data servers for this many times the need: a worker that waits costs more than an idle data server.
@@ -70,11 +72,27 @@ def measure_costs(
 
     train_seconds = _best_time(train) / count
     mix_seconds = _best_time(lambda: mixing.mix(images, 0, 0, 0)) / count if mixing else 0.0
+    return _with_serving(train_seconds, mix_seconds, context.nbytes, data, count)
+
+
+def measure_part_costs(plan: PartitionPlan, data: DataPlan, batch_size: int, mixing: Mixing) -> Costs:
+    """Time the work of the slowest partition, of which all others' is about as much, and augmentation and mixing."""
+    slowest = max(range(plan.parts), key=lambda part: plan.graphs[part].connections)
+    train_seconds = plan.parts * part_seconds(plan, slowest, batch_size)
+    images = data.examples[: min(batch_size, len(data.survey.examples))]
+    mix_seconds = _best_time(lambda: mixing.mix(images, 0, 0, 0)) / len(images) if mixing else 0.0
+    context_bytes = max(context_bytes_of(plan, part, batch_size) for part in range(plan.parts))
+    return _with_serving(train_seconds, mix_seconds, context_bytes, data, len(images))
+
+
+def _with_serving(train_seconds: float, mix_seconds: float, context_bytes: int, data: DataPlan, count: int) -> Costs:
+    """Return costs with those of making pictures, timed on `count` of the survey's."""
     if data.source is None:
-        return Costs(train_seconds, _warp_seconds(data, count) + mix_seconds, context.nbytes)
+        return Costs(train_seconds, _warp_seconds(data, count) + mix_seconds, context_bytes)
+    survey = data.survey
     cached = data.cache_bytes / max(1.0, data.dataset.count * survey.stored_pixels * data.source.channels)
     return Costs(
-        train_seconds, _picture_seconds(data) + mix_seconds, context.nbytes, survey.decode_seconds, min(1.0, cached),
+        train_seconds, _picture_seconds(data) + mix_seconds, context_bytes, survey.decode_seconds, min(1.0, cached),
         len(survey.kept) / len(data.training),
     )  # fmt: skip
 

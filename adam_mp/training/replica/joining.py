@@ -133,7 +133,12 @@ def plan_protocols(plan: RunPlan, groups: int) -> tuple[LayerProtocol, ...]:
 
 
 def plan_factors(plan: RunPlan, protocols: tuple[LayerProtocol, ...]) -> FactorShape | None:
-    """Return the layers whose updates go to parameter servers as activations and errors, None if there are none."""
+    """Return the layers whose updates go to parameter servers as activations and errors, None if there are none.
+
+    Partitions send deltas: none of them has all activations and errors of a layer.
+    """
+    if plan.partitions is not None:
+        return None
     tensors = factor_tensors(plan.layout, protocols)
     return FactorShape.of(plan.layout, tensors, plan.settings.batch_size) if tensors else None
 

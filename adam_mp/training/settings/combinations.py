@@ -10,6 +10,7 @@ from adam_mp.transport.places import parse_place
 
 OF_MANY = ("wire", "protocol", "exchange_images")  # settings that have a meaning only with `servers` or `join`
 OF_SERVERS = ("replicas", "copies", "commit")  # settings that have a meaning only with `servers`
+OF_PARTITIONS = ("cut", "in_flight")  # settings that have a meaning only with `partitions`
 _MOST_PARTS = 64
 
 
@@ -17,6 +18,7 @@ def check_combinations(settings: Any) -> None:
     """Raise SettingsError if settings do not fit together."""
     _check_machines(settings)
     _check_workers(settings)
+    _check_partitions(settings)
     _check_folders(settings)
     if settings.target_accuracy is not None and settings.validation == 0:
         raise SettingsError("--target-accuracy needs validation images; give --validation more than 0")
@@ -76,6 +78,24 @@ def _check_workers(settings: Any) -> None:
         raise SettingsError(
             f"--consistency {settings.consistency} is for the workers of one machine; replicas take async or ssp:K"
         )
+
+
+def _check_partitions(settings: Any) -> None:
+    """Raise SettingsError if a model that is cut cannot be trained as asked."""
+    if settings.partitions == 1:
+        for name in OF_PARTITIONS:
+            if getattr(settings, name) != _default(settings, name):
+                raise SettingsError(f"{flag_of(name)} is for a model that is cut; give --partitions P too")
+        return
+    if settings.consistency != "async":
+        raise SettingsError(
+            f"--consistency is {settings.consistency} with --partitions {settings.partitions}; the partitions of a "
+            "group always train each batch together, and groups keep together as async: leave --consistency out"
+        )
+    if settings.on_failure == "continue":
+        raise SettingsError("--on-failure is continue, but a group needs all its partitions; give restart or stop")
+    if settings.protocol == "activations":
+        raise SettingsError("--protocol is activations, which partitions do not send; give auto or deltas")
 
 
 def _check_folders(settings: Any) -> None:

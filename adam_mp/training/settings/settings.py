@@ -23,6 +23,7 @@ from adam_mp.training.settings.rates import parse_rates, rates_text
 from adam_mp.training.settings.texts import augment_help, lr_help, optimizer_help
 
 _SOME, _SOME_OR_NONE, _PROCESSES = Whole(1), Whole(0), Whole(1, 4096)
+_PARTS, _FLIGHTS = Whole(1, 64), Whole(1, 8)
 _FRACTION = Number(0, 1, high_included=False)
 _SHARE = Number(0, 1, low_included=False)
 _SECONDS = Number(0, 1e9, low_included=False)
@@ -162,6 +163,21 @@ class TrainSettings:
     data_servers: int | str | None = option(
         None, "where to run", "N|auto",
         "data-server processes; auto, the default, chooses by a measurement at the start", values=_PROCESSES,
+    )  # fmt: skip
+    partitions: int = option(
+        1, "where to run", "P",
+        "cut the model over P workers, which train each batch together, each with its part of every layer",
+        values=_PARTS,
+    )  # fmt: skip
+    cut: str = option(
+        "auto", "where to run", "TEXT",
+        "how --partitions cuts layers: rows (of the image), channels, units or none for all that can be cut so, or "
+        "pairs such as 'conv*=rows,dense1=units'; auto, the default, takes for each what costs least",
+    )  # fmt: skip
+    in_flight: int = option(
+        3, "where to run", "N",
+        "batches that a group of --partitions has on their way at a time, so that waiting for one is time for another",
+        values=_FLIGHTS,
     )  # fmt: skip
     cache: Any = option(
         "60%", "where to run", "SIZE|PERCENT",

@@ -11,73 +11,36 @@ workers. `make_step` chooses one when the worker starts.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 
-from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.clipping import Clip
 from adam_mp.compute.context import TrainingContext
-from adam_mp.compute.optimizer import Optimizer, UpdateNumbers
-from adam_mp.compute.shares import Shares, stretches_of
+from adam_mp.compute.optimizer import UpdateNumbers
+from adam_mp.compute.shares import stretches_of
 from adam_mp.compute.updates import bind_updates
-from adam_mp.compute.views import ONLY, View
 from adam_mp.data.augmentation import draw_key
-from adam_mp.data.pictures import PictureSpec, open_pictures
+from adam_mp.data.pictures import open_pictures
 from adam_mp.memory.board import EXCHANGE, LACKS, OTHERS, STOP, TEST, TRAIN, VALIDATE
-from adam_mp.memory.run_memory import RunHandle, RunMemory
-from adam_mp.memory.steps import StepHandle, StepMemory
-from adam_mp.memory.store import ParameterStore, StoreHandle
+from adam_mp.memory.run_memory import RunMemory
+from adam_mp.memory.steps import StepMemory
+from adam_mp.memory.store import ParameterStore
 from adam_mp.memory.waiting import AMONG_WORKERS, Backoff
 from adam_mp.memory.wanted import WaitingBatch
-from adam_mp.network.network import Network
-from adam_mp.params.replica.factors import FactorShape, Outbox
+from adam_mp.params.replica.factors import Outbox
 from adam_mp.training.plan.calibration import statistics_in
-from adam_mp.training.settings.averages import AVERAGE, Average
-from adam_mp.training.settings.schedule import Schedule
+from adam_mp.training.settings.averages import AVERAGE
 from adam_mp.training.worker.asynchronous import AsyncStep
 from adam_mp.training.worker.averaging import MovingAverage
 from adam_mp.training.worker.bounded import BoundedClock, BoundedStep
 from adam_mp.training.worker.evaluator import Evaluator
 from adam_mp.training.worker.learning_rate import LearningRate
 from adam_mp.training.worker.slot_programs import SlotPrograms
+from adam_mp.training.worker.spec import WorkerSpec
 from adam_mp.training.worker.step import Gradient, Outcome, Step
 from adam_mp.training.worker.synchronous import SynchronousStep
-from adam_mp.transport.local import ChannelHandle
 
 _LACK_OF = {Outcome.WAITING_FOR_OTHERS: OTHERS, Outcome.WAITING_FOR_EXCHANGE: EXCHANGE}
-
-
-@dataclasses.dataclass(frozen=True)
-class WorkerSpec:
-    """What the supervisor tells a worker: its row on the board (`process`), the shared memory, what to train, and how.
-
-    `shares` are those of the learning rate and the weight decay that each tensor takes. `factors` and `outbox` are for
-    dense layers whose updates go to parameter servers as activations and errors. `bound` is by how many updates the
-    worker may be ahead of the slowest. `steps` is the memory of the steps that all workers make together. Each of these
-    four is None in a run without it. `clip_norm` is the largest norm of an update's gradient, 0.0 for any. `average` is
-    which average of the weights is evaluated in their place, None for none; `views` are those of each image evaluated.
-    """
-
-    process: int
-    memory: RunHandle
-    store: StoreHandle
-    network: Network
-    choices: KernelChoices
-    pictures: PictureSpec
-    optimizer: Optimizer
-    schedule: Schedule
-    batch_size: int
-    seed: int
-    shares: Shares
-    factors: FactorShape | None = None
-    outbox: ChannelHandle | None = None
-    bound: int | None = None
-    steps: StepHandle | None = None
-    label_smoothing: float = 0.0
-    clip_norm: float = 0.0
-    average: Average | None = None
-    views: tuple[View, ...] = ONLY
 
 
 class Worker:
@@ -212,5 +175,11 @@ def make_step(
 
 
 def work(spec: WorkerSpec) -> None:
-    """Run a worker in this process."""
-    Worker(spec).run()
+    """Run a worker in this process: one that has the whole model, or a member of a group, which has a part."""
+    if spec.part is None:
+        Worker(spec).run()
+        return
+    from adam_mp.training.worker.leading import Leader
+    from adam_mp.training.worker.member import Member
+
+    (Leader if spec.part.part == 0 else Member)(spec).run()

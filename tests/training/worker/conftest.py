@@ -23,7 +23,8 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.network.initialization import initial_weights
 from adam_mp.training.settings.averages import AVERAGE
 from adam_mp.training.settings.schedule import Schedule
-from adam_mp.training.worker.worker import Worker, WorkerSpec
+from adam_mp.training.worker.spec import WorkerSpec
+from adam_mp.training.worker.worker import Worker
 
 COUNT, BATCH, SLOTS, EPOCH, RATE = 22, 4, 8, 3, 0.1
 BATCHES = -(-COUNT // BATCH)
