@@ -10,6 +10,7 @@ from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.errors import CheckpointError
 from adam_mp.network.initialization import initial_weights
+from adam_mp.training.plan.calibration import images_for
 
 LAYERS = [Conv(4, 3, padding="same", bias=False), BatchNorm(), ReLU(), Residual([Conv(4, 1), BatchNorm()]),
           GlobalAveragePool(), Dense(6), BatchNorm(), Dense(), Softmax()]  # fmt: skip
@@ -72,3 +73,10 @@ def test_first_scales_are_one():
     weights = initial_weights(build(), 1)
     assert (weights["batch_norm1.scale"] == 1).all()
     assert not weights["batch_norm1.shift"].any()
+
+
+def test_norms_of_small_images_are_measured_on_more_images():
+    def images(side):
+        return images_for(Network.build([Conv(2, 1), BatchNorm(), Flatten(), Dense(), Softmax()], (side, side, 1), 2))
+
+    assert [images(side) for side in (32, 6, 4, 3, 1)] == [256, 256, 512, 911, 2048]

@@ -7,6 +7,7 @@ by how many images. All workers write the same numbers: from the same weights, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +16,9 @@ from adam_mp.memory.layout import Layout
 from adam_mp.memory.run_memory import Field
 from adam_mp.network.network import Network
 
-_IMAGES = 256
+# So many images, and more if a norm then had fewer values of each channel. After 4 epochs `cifar-fast`, whose last norms
+# have 9 pixels an image, named 91.4% of the test images with 256, and 91.6% with 1,000 and with 5,000.
+_IMAGES, _MOST_IMAGES, _VALUES = 256, 2048, 8192
 SAMPLES, STATISTICS, CALIBRATED = "calibrated_on", "statistics", "calibrated"
 
 
@@ -24,9 +27,19 @@ def calibration_fields(network: Network, training: np.ndarray, known: bool) -> d
     if not network.statistics:
         return {}
     return {
-        SAMPLES: ("<i8", (0 if known else min(_IMAGES, len(training)),)),
+        SAMPLES: ("<i8", (0 if known else min(images_for(network), len(training)),)),
         STATISTICS: ("<f4", (Layout.of(network.statistics).size,)), CALIBRATED: ("<i8", (2,)),
     }  # fmt: skip
+
+
+def images_for(network: Network) -> int:
+    """Return on how many images the norms of a network are measured."""
+    pixels = [
+        math.prod(shape[:-1])
+        for node, shape in zip(network.nodes, network.input_shapes, strict=True)
+        if node.layer.statistics(shape)
+    ]
+    return max(_IMAGES, min(_MOST_IMAGES, math.ceil(_VALUES / min(pixels, default=_VALUES))))
 
 
 def fill_calibration(
