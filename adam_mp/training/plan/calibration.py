@@ -16,8 +16,8 @@ from adam_mp.memory.layout import Layout
 from adam_mp.memory.run_memory import Field
 from adam_mp.network.network import Network
 
-# So many images, and more if a norm then had fewer values of each channel. After 4 epochs `cifar-fast`, whose last norms
-# have 9 pixels an image, named 91.4% of the test images with 256, and 91.6% with 1,000 and with 5,000.
+# So many images, and more if a norm then had fewer values of each channel. After 4 epochs `cifar-fast`, whose last
+# norms have 9 pixels an image, named 91.4% of the test images with 256, and 91.6% with 1,000 and with 5,000.
 _IMAGES, _MOST_IMAGES, _VALUES = 256, 2048, 8192
 SAMPLES, STATISTICS, CALIBRATED = "calibrated_on", "statistics", "calibrated"
 

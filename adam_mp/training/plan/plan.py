@@ -88,8 +88,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         _ = dataset.fingerprints  # now: training may find other files, and those of the survey are in memory
     settings = dataclasses.replace(settings, batch_size=min(settings.batch_size, len(data.training)))
     choices = recorded_choices(settings) if resumed else None
-    untimed = parse_consistency(settings.consistency).timeless or settings.partitions > 1
-    choices = choices or (likely_choices(network) if untimed else choose_kernels(network, settings.batch_size))
+    timeless = parse_consistency(settings.consistency).timeless
+    choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
     partitions = plan_partitions_asked(settings, network)
     if partitions is None:
         weights = initial_weights(network, settings.seed, data.examples)

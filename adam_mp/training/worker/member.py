@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 
-from adam_mp.compute.choice import likely_choices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.optimizer import UpdateNumbers
 from adam_mp.compute.part_storage import PartStorage
@@ -66,7 +65,7 @@ class Member:
         lanes = []
         for mail in self.group.mails[:-1]:
             context = TrainingContext(
-                graph, weights, spec.batch_size, choices=likely_choices(graph), gradient=gradient,
+                graph, weights, spec.batch_size, choices=spec.choices, gradient=gradient,
                 smoothing=spec.label_smoothing, mail=mail, layout=layout,
             )  # fmt: skip
             update = PartUpdate(
@@ -81,7 +80,7 @@ class Member:
         flat = self.store.weights if self.spec.average is None else self.store.states[AVERAGE]
         weights = {**storage.part_views(flat, own.part), **self._statistics(storage, own.part)}
         context = TrainingContext(
-            graph, weights, self.spec.batch_size, choices=likely_choices(graph), backward=False, mail=mail
+            graph, weights, self.spec.batch_size, choices=self.spec.choices, backward=False, mail=mail
         )  # fmt: skip
         return ScoringLane(context, mail, self.group)
 
