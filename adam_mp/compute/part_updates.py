@@ -1,7 +1,9 @@
 """The update of one partition: gradients of shared tensors are summed over partitions, each updates its own part.
 
 Of the shared tensors each partition updates a slice, for which all others send it their gradients. Its own block it
-updates alone. With clipping, partitions tell each other the sums of squares of what they are about to apply.
+updates alone. With clipping, partitions tell each other the sums of squares of what they are about to apply. Partitions
+on several machines have a copy of the shared tensors each; then each sends the slice that it has updated to all others.
+So the copies are always equal, and each has the optimizer state of its slice alone.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from adam_mp.compute.shares import Shares, cut_stretches, of_own_rate, stretches
 from adam_mp.compute.updates import without
 from adam_mp.kernels.join import add_to
 from adam_mp.memory.store import ParameterStore
-from adam_mp.network.part_layers import GRADIENT, SQUARES, Message
+from adam_mp.network.part_layers import GRADIENT, SQUARES, WEIGHTS, Message
 
 
 class Segment(NamedTuple):
@@ -46,8 +48,8 @@ def _cut(calls: tuple[Call, ...], waits: tuple[Wait, ...]) -> list[Segment]:
     ]
 
 
-def update_messages(storage: PartStorage, part: int, clips: bool) -> list[Message]:
-    """Return what a partition sends and receives for an update."""
+def update_messages(storage: PartStorage, part: int, clips: bool, apart: bool = False) -> list[Message]:
+    """Return what a partition sends and receives for an update; `apart` is as in `PartUpdate`."""
     found, parts = [], range(storage.plan.parts)
     pairs = [(one, other) for one in parts for other in parts if one != other and part in (one, other)]
     for sender, receiver in pairs:
@@ -56,6 +58,9 @@ def update_messages(storage: PartStorage, part: int, clips: bool) -> list[Messag
             found.append(Message("update", GRADIENT, sender, receiver, summed.stop - summed.start, of_batch=True))
         if clips:
             found.append(Message("update", SQUARES, sender, receiver, 1, of_batch=True))
+        updated = sum(each.stop - each.start for each in storage.slices(sender))
+        if apart and updated:
+            found.append(Message("update", WEIGHTS, sender, receiver, updated, of_batch=True))
     return found
 
 
@@ -64,24 +69,26 @@ class PartUpdate:
 
     `numbers` is the live array of the optimizer's numbers; `shares` are by parameter. `owner` is whose optimizer states
     it updates with, of those that are not shared. `context` must have been made with the gradient of
-    `storage.part_layout`. Programs must be made after this.
+    `storage.part_layout`. With `apart` the store has that layout too, and other partitions have stores of their own.
+    Programs must be made after this.
     """
 
     def __init__(
         self, storage: PartStorage, part: int, optimizer: Optimizer, store: ParameterStore, context: TrainingContext,
         numbers: np.ndarray, shares: Shares, mail: Mail, clip_norm: float = 0.0, owner: int = 0,
+        apart: bool = False,
     ) -> None:  # fmt: skip
-        self._part, self._mail, self._gradient = part, mail, context.gradient
-        self._slices = [storage.slices(each)[0] for each in range(storage.plan.parts)]
-        self._messages = update_messages(storage, part, bool(clip_norm))
-        self._squares = np.zeros(storage.plan.parts)
-        table = stretches_of(
-            storage.layout, {each.name: shares[storage.name_of(each.name)] for each in storage.layout.tensors}
-        )
+        self._part, self._mail, self._gradient, self._weights = part, mail, context.gradient, store.weights
+        self._slices = [storage.slices(each) for each in range(storage.plan.parts)]
+        self._messages = update_messages(storage, part, bool(clip_norm), apart)
+        self._squares, self._has_clips = np.zeros(storage.plan.parts), bool(clip_norm)
+        tensors = store.layout.tensors
+        table = stretches_of(store.layout, {each.name: shares[storage.name_of(each.name)] for each in tensors})
+        shift = 0 if apart else storage.block(part).start - storage.shared_size
         direct = optimizer.is_plain_descent and not clip_norm
         done = context.update_directly(numbers, {*of_own_rate(shares), *storage.shared}) if direct else []
         self._clips, self._updates, states = list[Clip](), list[Update](), store.states_of(owner)
-        for here, there in _places(storage, part, done):
+        for here, there in _places(storage, part, done, shift):
             gradient, stretches = context.gradient[here], cut_stretches(table, there)
             if clip_norm:
                 self._clips.append(Clip(clip_norm, gradient, stretches))
@@ -92,16 +99,32 @@ class PartUpdate:
         """Return what runs after the backward pass."""
         posts: list[Call] = []
         for message in self._of(GRADIENT, sent=True):
-            source = self._gradient[self._slices[message.receiver]]
+            source = self._gradient[self._slices[message.receiver][0]]
             posts += [(np.copyto, (self._mail.array(message), source)), (self._mail.send, (message,))]
         received = self._of(GRADIENT, sent=False)
-        target = self._gradient[self._slices[self._part]]
+        target = self._gradient[self._slices[self._part][0]]
         sums: list[Call] = [(add_to, (self._mail.array(message), target)) for message in received]
         found = [Segment((), tuple(posts)), Segment(tuple(received), tuple(sums))]
-        if self._clips:
+        if self._has_clips:
             found[-1] = found[-1]._replace(calls=(*sums, (self._tell_squares, ())))
             found.append(Segment(tuple(self._of(SQUARES, sent=False)), ((self._clip, ()),)))
-        return [*found, Segment((), tuple((update, ()) for update in self._updates))]
+        updates: list[Call] = [(update, ()) for update in self._updates]
+        found.append(Segment((), (*updates, *((self._tell_weights, (each,)) for each in self._of(WEIGHTS, sent=True)))))
+        if fresh := self._of(WEIGHTS, sent=False):
+            found.append(Segment(tuple(fresh), tuple((self._take_weights, (each,)) for each in fresh)))
+        return found
+
+    def _tell_weights(self, message: Message) -> None:
+        parts = [self._weights[each] for each in self._slices[self._part]]
+        np.concatenate(parts, out=self._mail.array(message))
+        self._mail.send(message)
+
+    def _take_weights(self, message: Message) -> None:
+        values, begin = self._mail.array(message), 0
+        for place in self._slices[message.sender]:
+            end = begin + place.stop - place.start
+            self._weights[place] = values[begin:end]
+            begin = end
 
     def _of(self, purpose: str, sent: bool) -> list[Message]:
         return [
@@ -124,9 +147,12 @@ class PartUpdate:
             clip.finish(total)
 
 
-def _places(storage: PartStorage, part: int, done: Collection[str]) -> list[tuple[slice, slice]]:
-    """Return where what a partition updates lies, in its gradient and in the store, without the tensors `done`."""
-    shared, shift = storage.shared_size, storage.block(part).start - storage.shared_size
+def _places(storage: PartStorage, part: int, done: Collection[str], shift: int) -> list[tuple[slice, slice]]:
+    """Return where what a partition updates lies, in its gradient and in the store, without the tensors `done`.
+
+    Its own block lies `shift` numbers further on in the store.
+    """
+    shared = storage.shared_size
     places = [(each, each) for each in storage.slices(part)]
     for each in without(storage.part_layout(part), done):
         begin = max(each.start, shared)

@@ -18,8 +18,8 @@ from adam_mp.network.layers import Dropout, StochasticDepth
 from adam_mp.network.norms import BatchNorm
 from adam_mp.network.spread import Box, Spread, box_of
 
-# What a message has: something of the forward or of the backward pass, a gradient, or a sum of its squares.
-VALUES, ERRORS, GRADIENT, SQUARES = "values", "errors", "gradient", "squares"
+# What a message has: something of the forward or of the backward pass, a gradient, a sum of its squares, or weights.
+VALUES, ERRORS, GRADIENT, SQUARES, WEIGHTS = "values", "errors", "gradient", "squares", "weights"
 
 
 class Message(NamedTuple):
@@ -38,7 +38,7 @@ class Message(NamedTuple):
     @property
     def is_sum(self) -> bool:
         """Whether it has sums over a batch, which are float64; all else has the network's numbers."""
-        return self.of_batch and self.purpose != GRADIENT
+        return self.of_batch and self.purpose not in (GRADIENT, WEIGHTS)
 
     def shape(self, batch: int) -> tuple[int, ...]:
         """Return the shape of its array, for batches of up to `batch` images."""

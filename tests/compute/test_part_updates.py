@@ -52,21 +52,26 @@ def _layout(network):
     ).layout
 
 
-def train_parts(network, optimizer, shares, clip_norm, parts, cut):
+def train_parts(network, optimizer, shares, clip_norm, parts, cut, apart):
     storage = PartStorage(plan_partitions(network, parts, cut))
     store = ParameterStore.create(storage.layout, optimizer.states, own_names=optimizer.own_states)
     first = initial_weights(network, 1)
     for name, tensor in storage.whole_views(store.weights).items():
         tensor[...] = first[name]
+    stores = [store] * parts
+    if apart:
+        layouts = [storage.part_layout(part) for part in range(parts)]
+        stores = [ParameterStore.create(layout, optimizer.states, own_names=optimizer.own_states) for layout in layouts]
+        for part, own in enumerate(stores):
+            own.load(storage.part_views(store.weights, part))
     mail, numbers = LoopMail(BATCH, np.float32), UpdateNumbers(optimizer)
     contexts, updates = [], []
     for part, graph in enumerate(storage.plan.graphs):
+        weights = stores[part].tensors if apart else storage.part_views(store.weights, part)
         layout = storage.part_layout(part)
-        weights = storage.part_views(store.weights, part)
         contexts.append(TrainingContext(graph, weights, BATCH, mail=mail, layout=layout))
-        updates.append(
-            PartUpdate(storage, part, optimizer, store, contexts[-1], numbers.array, shares, mail, clip_norm)
-        )
+        bound = (storage, part, optimizer, stores[part], contexts[-1], numbers.array, shares, mail, clip_norm)
+        updates.append(PartUpdate(*bound, apart=apart))
     for step, (images, labels) in enumerate(batches(network)):
         numbers.set_rate(0.1)
         numbers.set_step(step + 1)
@@ -81,18 +86,24 @@ def train_parts(network, optimizer, shares, clip_norm, parts, cut):
             assert ready, "no partition can go on"
             for function, arguments in ready[-1].pop(0).calls:
                 function(*arguments)
+    if apart:
+        for part, own in enumerate(stores):
+            np.testing.assert_array_equal(own.weights[: storage.shared_size], stores[0].weights[: storage.shared_size])
+            for name, tensor in storage.part_views(store.weights, part).items():
+                tensor[...] = own.tensors[name]
     return {name: np.asarray(tensor) for name, tensor in storage.whole_views(store.weights).items()}
 
 
 @pytest.mark.parametrize("cut", ["auto", "rows", "channels", "dense*=none"])
 @pytest.mark.parametrize(("rule", "clip_norm"), [("sgd", 0.0), ("sgd", 0.05), ("momentum", 0.0), ("adam", 0.5)])
 @pytest.mark.parametrize("parts", [2, 3])
-def test_parts_train_as_the_whole_does(parts, rule, clip_norm, cut):
+@pytest.mark.parametrize("apart", [False, True])
+def test_parts_train_as_the_whole_does(apart, parts, rule, clip_norm, cut):
     network = Network.build(ZOO["lenet"]((28, 28, 1), 10), (28, 28, 1), 10)
     optimizer = make_optimizer(rule, {name: VALUES[name] for name in CONSTANTS})
     shares = shares_of(network.parameters, False, [("conv1", 0.0), ("dense1.weight", 0.5)])
     whole = train_whole(network, optimizer, shares, clip_norm)
-    found = train_parts(network, optimizer, shares, clip_norm, parts, cut)
+    found = train_parts(network, optimizer, shares, clip_norm, parts, cut, apart)
     first = initial_weights(network, 1)
     for name, tensor in whole.items():
         moved = np.abs(tensor - first[name]).max()
@@ -106,6 +117,6 @@ def test_residual_networks_with_norms_train_as_the_whole_does():
     optimizer = make_optimizer("nesterov", {name: VALUES[name] for name in CONSTANTS})
     shares = shares_of(network.parameters, False)
     whole = train_whole(network, optimizer, shares, 0.0)
-    found = train_parts(network, optimizer, shares, 0.0, 2, "auto")
+    found = train_parts(network, optimizer, shares, 0.0, 2, "auto", apart=True)
     apart = max(np.abs(found[name] - tensor).max() for name, tensor in whole.items())
     assert apart < 2e-3
