@@ -16,6 +16,8 @@ from adam_mp.report.speed import SpeedTable, draw_speed, speed_text, worker_coun
 from adam_mp.training.benchmark import measure_speed, sgemm_gigaflops
 from adam_mp.training.plan.plan import make_plan
 from adam_mp.training.preloading import OF_A_RUN
+from adam_mp.training.settings.combinations import OF_PARTITIONS
+from adam_mp.training.settings.settings import FIELDS
 
 _SETTINGS = (
     "model", "data", "augment", "batch_size", "optimizer", "lr", "momentum", "beta1", "beta2", "epsilon",
@@ -42,8 +44,9 @@ def run(arguments: Sequence[str]) -> int:
     counts = _worker_counts(values.workers)
     if values.repeats < 1 or not values.seconds > 0:
         raise SettingsError("--repeats and --seconds must be above 0")
-    # One epoch, without what a file of --config may say of several, or of an evaluation.
-    given = {**given_settings(values), "epochs": 1, "validation": 0.0, "average": "none", "cores": max(counts)}
+    # One epoch, without what a file of --config may say of several, of an evaluation, or of a model in parts.
+    whole = {name: FIELDS[name].default for name in ("average", "partitions", *OF_PARTITIONS)}
+    given = {**given_settings(values), **whole, "epochs": 1, "validation": 0.0, "cores": max(counts)}
     speeds = []
     with fork_server(OF_A_RUN):
         plan = make_plan(given, notices_only)

@@ -61,8 +61,8 @@ class Speed:
 def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listener) -> Speed:
     """Train with so many `workers` for `seconds`, or for most of an epoch if that is shorter, and count.
 
-    The clock starts when every worker has trained a few batches. Raises SettingsError if the data has too few batches,
-    DivergenceError if the loss becomes NaN or too large.
+    They are whole groups if the model is cut. The clock starts when every worker has trained a few batches. Raises
+    SettingsError if the data has too few batches, DivergenceError if the loss becomes NaN or too large.
     """
     if plan.batches < 8 * workers:
         raise SettingsError(
@@ -91,7 +91,7 @@ def measure_speed(plan: RunPlan, workers: int, seconds: float, listener: Listene
                 raise KeyboardInterrupt
             time.sleep(_TICK)
 
-        while min(row.updates for row in rows()) < _WARM_BATCHES:
+        while min(row.updates for row in rows()[:: plan.parts]) < _WARM_BATCHES:  # the first of a group counts them
             look()
         before, start = rows(), time.monotonic()
         while time.monotonic() - start < seconds and _done(session) < _MOST_OF_AN_EPOCH:

@@ -1,0 +1,248 @@
+"""A model cut over the workers of one machine, against whole models. Writes docs/benchmarks/partitions.md and .png.
+
+python -m benchmarks.partitions                measure all and write the page
+python -m benchmarks.partitions --only speed   measure one part, keep it, and write the page: speed, accuracy or size
+"""
+
+from __future__ import annotations
+
+import os
+
+from adam_mp.machine import ONE_THREAD
+
+os.environ.update(ONE_THREAD)  # before numpy loads its libraries
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import adam_mp
+from adam_mp.compute.part_measurement import part_bytes
+from adam_mp.network.cuts import plan_partitions
+from adam_mp.network.layers import Dense, Flatten, ReLU, Softmax
+from adam_mp.network.network import Network
+from adam_mp.network.traffic import part_costs
+from adam_mp.report.progress import notices_only
+from adam_mp.training.benchmark import measure_speed
+from adam_mp.training.plan.plan import make_plan
+from benchmarks import page
+from benchmarks.step import step_of, zoo_network
+from benchmarks.timing import spread
+
+_DATA = "partitions.json"
+_BATCH, _SIDE = 32, 224
+_ROUNDS, _SECONDS = 7, 20.0
+_SEEDS, _EPOCHS = (1, 2, 3, 4, 5), 3
+_WIDTHS = {10: 1_500, 100: 6_300, 500: 15_000, 1000: 21_500}  # million connections: units of each dense layer
+_LAYERS, _FEATURES = 3, 1024
+
+
+def photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Random images of 224x224 in ten classes: what is learned does not matter for speed."""
+    generator = np.random.default_rng(1)
+    return generator.integers(0, 256, (count, _SIDE, _SIDE, 3), dtype=np.uint8), np.arange(count) % 10
+
+
+def measure_partitions() -> dict[str, Any]:
+    """Images/s of alexnet: one worker, two workers with whole models, two partitions; in turns."""
+    given = {
+        "model": "alexnet", "data": photographs(1500), "batch_size": _BATCH, "augment": "none", "epochs": 1,
+        "validation": 0.0, "lr": 1e-4,
+    }  # fmt: skip
+    plans = {
+        "one": (make_plan({**given, "cores": 1}, notices_only), 1),
+        "two whole": (make_plan({**given, "cores": 2}, notices_only), 2),
+        "two partitions": (make_plan({**given, "cores": 2, "partitions": 2}, notices_only), 2),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in plans}
+    for _ in range(_ROUNDS):
+        for name, (plan, workers) in plans.items():
+            rates[name].append(measure_speed(plan, workers, _SECONDS, notices_only).images_per_second)
+            print(f"{name:>15} {rates[name][-1]:7.1f} images/s", flush=True)
+    return {"rates": rates, "machine": page.machine_line()}
+
+
+def memory_shares() -> dict[int, float]:
+    """Memory of the largest partition of alexnet (weights, gradient, activations, messages), against one process."""
+    network = zoo_network("alexnet")
+    with step_of(network, _BATCH) as step:
+        whole = step.context.nbytes + step.store.weights.nbytes
+    plans = {parts: plan_partitions(network, parts, batch=_BATCH) for parts in (2, 4)}
+    return {
+        parts: max(part_bytes(plan, part, _BATCH) for part in range(parts)) / whole for parts, plan in plans.items()
+    }
+
+
+def measure_accuracy() -> dict[str, Any]:
+    """Test accuracy on MNIST over seeds, with the whole model and with two partitions."""
+    found: dict[str, list[float]] = {"1": [], "2": []}
+    for seed in _SEEDS:
+        for parts, accuracies in found.items():
+            with tempfile.TemporaryDirectory() as folder:
+                given = {"cores": 2, "epochs": _EPOCHS, "seed": seed, "quiet": True, "run_dir": Path(folder) / "run"}
+                result = adam_mp.train(partitions=int(parts), **given)
+            accuracies.append(result.test_accuracy)
+            print(f"seed {seed}, {parts} partitions: {result.test_accuracy:.2%}", flush=True)
+    return {**found, "machine": page.machine_line()}
+
+
+def dense_network(width: int) -> Network:
+    """A network of large dense layers: almost all of its connections are between them."""
+    layers: list[Any] = [Flatten()]
+    for _ in range(_LAYERS):
+        layers += [Dense(width), ReLU()]
+    return Network.build([*layers, Dense(), Softmax()], (32, 32, 1), 10)
+
+
+def measure_sizes() -> dict[str, Any]:
+    """Connections a second and bytes an image by size of the model and number of partitions (paper, figure 6)."""
+    generator = np.random.default_rng(1)
+    data = generator.integers(0, 256, (4096, 32, 32), dtype=np.uint8), np.arange(4096) % 10
+    points = []
+    for million, width in _WIDTHS.items():
+        network = dense_network(width)
+        for parts in (1, 2, 4):
+            given = {"model": network, "data": data, "batch_size": _BATCH, "augment": "none", "epochs": 1,
+                     "validation": 0.0, "lr": 1e-4, "cores": min(parts, 2)}  # fmt: skip
+            plan = make_plan({**given, **({"partitions": parts} if parts > 1 else {})}, notices_only)
+            rate = measure_speed(plan, parts, _SECONDS, notices_only).images_per_second
+            sent = 0.0
+            if plan.partitions is not None:
+                sent = max(cost.sent for cost in part_costs(plan.partitions, _BATCH))
+            points.append({"million": million, "parts": parts, "rate": rate, "connections": rate * network.connections,
+                           "sent": sent})  # fmt: skip
+            print(f"{million:5d} M, {parts}: {rate * network.connections / 1e9:7.1f} G connections/s", flush=True)
+    return {"points": points, "machine": page.machine_line()}
+
+
+def write(kept: dict[str, Any]) -> None:
+    """Write the page from what was measured."""
+    parts = ["# Partitions\n\n`python -m benchmarks.partitions` measures and writes this page."]
+    if "speed" in kept:
+        parts.append(_speed_part(kept["speed"]))
+    if "accuracy" in kept:
+        parts.append(_accuracy_part(kept["accuracy"]))
+    if "size" in kept:
+        parts.append(_size_part(kept["size"]))
+    page.write_page("partitions.md", "\n\n".join(parts))
+
+
+def _speed_part(measured: dict[str, Any]) -> str:
+    rates = measured["rates"]
+    rows = [
+        (name, f"{statistics.median(each):.1f}", f"{min(each):.1f} to {max(each):.1f}") for name, each in rates.items()
+    ]
+    ratios = {
+        name: [ours / one for ours, one in zip(rates[name], rates["one"], strict=True)]
+        for name in ("two whole", "two partitions")
+    }
+    memory = [
+        (
+            f"memory of a partition of alexnet, {parts} partitions",
+            "one process",
+            f"{share:.2f}x",
+            f"{goal:.2f}x",
+            _met(share <= goal),
+        )
+        for (parts, share), goal in zip(measured["memory"].items(), (0.55, 0.30), strict=True)
+    ]
+    speed = statistics.median(ratios["two partitions"])
+    rows_reach = [
+        *memory,
+        (
+            "2 partitions on 2 cores, alexnet, images/s",
+            "one process on one core",
+            _times(ratios["two partitions"]),
+            "1.8x",
+            _met(speed >= 1.8),
+        ),
+    ]
+    return (
+        f"## Speed and memory\n\nalexnet on {_SIDE}x{_SIDE} pictures in batches of {_BATCH}, in turns, "
+        f"{_ROUNDS} rounds of {_SECONDS:g} s. {measured['machine']}\n\n"
+        + page.table(("what", "images/s, median", "spread"), rows)
+        + "\n\n"
+        + page.table(("what", "against", "found", "reach", ""), rows_reach)
+        + f"\n\nTwo workers with whole models on the same cores make {_times(ratios['two whole'])} of one."
+    )
+
+
+def _accuracy_part(measured: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"P = {parts}",
+            f"{statistics.mean(measured[parts]):.2%}",
+            f"{min(measured[parts]):.2%} to {max(measured[parts]):.2%}",
+        )
+        for parts in ("1", "2")
+    ]
+    return (
+        f"## Accuracy\n\nMNIST, {_EPOCHS} epochs, {len(_SEEDS)} seeds, 2 cores. {measured['machine']}\n\n"
+        + page.table(("partitions", "test accuracy, mean", "spread"), rows)
+    )
+
+
+def _size_part(measured: dict[str, Any]) -> str:
+    rows = [
+        (f"{point['million']:,} million", point["parts"], f"{point['rate']:,.1f}", f"{point['connections'] / 1e9:.2f}",
+         f"{point['sent'] / 1e3:,.0f}")
+        for point in measured["points"]
+    ]  # fmt: skip
+    _draw(measured["points"])
+    return (
+        f"## By size of the model\n\n{_LAYERS} dense layers of one width between {_FEATURES:,} features and 10 "
+        f"classes, batches of {_BATCH}. More partitions than cores share them. {measured['machine']}\n\n"
+        "![connections a second by size](partitions.png)\n\n"
+        + page.table(("connections", "partitions", "images/s", "G connections/s", "kB sent an image"), rows)
+    )
+
+
+def _draw(points: list[dict[str, Any]]) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for parts in sorted({point["parts"] for point in points}):
+        line = [point for point in points if point["parts"] == parts]
+        label = f"{parts} partition{'s' * (parts > 1)}"
+        axes.semilogx([p["million"] for p in line], [p["connections"] / 1e9 for p in line], "o-", label=label)
+    axes.set(xlabel="million connections", ylabel="G connections/s", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(page.FOLDER / "partitions.png", dpi=90)
+
+
+def _times(ratios: list[float]) -> str:
+    low, middle, high = spread(ratios)
+    return f"{middle:.2f}x ({low:.2f} to {high:.2f})"
+
+
+def _met(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def main() -> None:
+    """Measure what is asked for, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--only", choices=("speed", "accuracy", "size"), help="measure this part alone")
+    only = parser.parse_args().only
+    kept = dict(page.read_data(_DATA)) if (page.FOLDER / _DATA).exists() else {}
+    if only in (None, "speed"):
+        kept["speed"] = {
+            **measure_partitions(),
+            "memory": {str(parts): share for parts, share in memory_shares().items()},
+        }
+    if only in (None, "accuracy"):
+        kept["accuracy"] = measure_accuracy()
+    if only in (None, "size"):
+        kept["size"] = measure_sizes()
+    page.write_data(_DATA, kept)
+    write(kept)
+
+
+if __name__ == "__main__":
+    main()
