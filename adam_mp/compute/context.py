@@ -18,7 +18,17 @@ import numpy as np
 
 from adam_mp.compute.choice import KernelChoices, likely_choices
 from adam_mp.compute.fusion import fuse
-from adam_mp.compute.lifetimes import Bound, Place, Reads, arrange, first_writers, flat_roots, plan_buffers, turns_of
+from adam_mp.compute.lifetimes import (
+    Bound,
+    Place,
+    Reads,
+    arrange,
+    first_writers,
+    flat_roots,
+    plan_buffers,
+    remade_values,
+    turns_of,
+)
 from adam_mp.compute.mail import Mail, Wait
 from adam_mp.compute.operation import Call, Operation, Span, aligned_zeros
 from adam_mp.compute.operations import DenseProduct, DropoutMask, operation_of
@@ -98,9 +108,12 @@ class TrainingContext:
 
     def _make_arrays(self, backward: bool, real: type) -> dict[Place, np.ndarray]:
         """Return the arrays of all values and errors, [images, *shape], for a block or for the batch."""
-        bound = [Bound(each.group, Reads(each.reads_inputs, each.reads_output, each.read_after, each.adds_errors))
+        bound = [Bound(each.group, Reads(
+            each.reads_inputs, each.reads_output, each.read_after, each.adds_errors, each.remade))
                  for each in self._operations]  # fmt: skip
         self._firsts = first_writers(bound, self._roots)
+        again = remade_values(bound, self._roots, self._scores)
+        self._remade = {each.group.output: each for each in self._operations if each.group.output in again}
         self.buffers = plan_buffers(bound, self._roots, self._scores, backward)
         self.offsets, numbers = arrange(self.buffers, self.batch, self.block, np.dtype(real).itemsize)
         memory = aligned_zeros((numbers,), real)
@@ -230,9 +243,14 @@ class TrainingContext:
             fresh=spans > 1,
             last=end == len(images),
         )
+        again: list[Call] = []
+        if operation.reads_inputs and spans > 1:  # another block has been where the inputs were
+            for root in dict.fromkeys(self._roots[name] for name in group.inputs):
+                if maker := self._remade.get(root):
+                    again += maker.forward(self._span(maker, images, start, end), True)
         if group.batchwise and not early:
-            return list(operation.take_errors(span))
-        return [*operation.backward(span), *sums]
+            return [*again, *operation.take_errors(span)]
+        return [*again, *operation.backward(span), *sums]
 
     def _span(self, operation: Operation, images: np.ndarray, start: int, end: int) -> Span:
         """Return the span of images start:end for the forward pass of an operation."""

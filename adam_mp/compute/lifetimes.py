@@ -12,6 +12,9 @@ A value lives from the operation that computes it to the last one that reads it.
 stage, it has room for a block. If a later stage, the tail or the backward pass reads it, it has room for the batch, and
 lives from the beginning of the stage that writes it to the end of the last one that reads it. The same holds for
 errors. Buffers that live at the same time lie side by side; others share memory.
+
+What is little more than a copy of other values is *remade*: it has room for a block, and each block of the backward
+pass that reads it makes it again. Then what it is made of lives until that.
 """
 
 from __future__ import annotations
@@ -34,12 +37,14 @@ class Reads(NamedTuple):
 
     `after` says that the caller reads inputs and the output's error after the program, if the group runs on a whole
     batch. `adds` says that the operation can add to an input's error what other readers of the input have written.
+    `remade` says that the output may be made again in the backward pass.
     """
 
     inputs: bool
     output: bool
     after: bool = False
     adds: bool = False
+    remade: bool = False
 
 
 class Place(NamedTuple):
@@ -152,10 +157,14 @@ def plan_buffers(bound: Sequence[Bound], roots: Mapping[str, str], scores: str, 
     Without `backward` no program has a backward pass.
     """
     times, firsts, buffers = Times(bound), first_writers(bound, roots), []
+    again = remade_values(bound, roots, scores)
     for maker in bound:
         name = maker.group.output
-        readers = [each for each in bound if name in (roots[read] for read in each.group.inputs)]
-        use = _Use(maker, readers, roots[scores] == name, times)
+        readers = _readers(bound, roots, name)
+        # What a remade value is made of is read again by the readers of that value.
+        behind = [each for reader in readers if reader.group.output in again
+                  for each in _readers(bound, roots, reader.group.output) if each.reads.inputs]  # fmt: skip
+        use = _Use(maker, readers, roots[scores] == name, times, name in again, behind)
         buffers.append(use.value(backward))
         if not backward or not maker.group.trains:
             continue
@@ -170,14 +179,35 @@ def plan_buffers(bound: Sequence[Bound], roots: Mapping[str, str], scores: str, 
     return buffers
 
 
+def remade_values(bound: Sequence[Bound], roots: Mapping[str, str], scores: str) -> frozenset[str]:
+    """Return the names of the values that the backward pass makes again: those that one stage makes and reads."""
+    times, found = Times(bound), set()
+    for maker in bound:
+        name = maker.group.output
+        if not maker.reads.remade or maker.group.whole or roots[scores] == name:
+            continue
+        stage = times.sweep(times.late[maker.group.name])
+        readers = _readers(bound, roots, name)
+        turns = [turn for each in readers for turn in (times.early[each.group.name], times.late[each.group.name])]
+        if all(times.sweep(turn) == stage for turn in turns):
+            found.add(name)
+    return frozenset(found)
+
+
+def _readers(bound: Sequence[Bound], roots: Mapping[str, str], name: str) -> list[Bound]:
+    return [each for each in bound if name in (roots[read] for read in each.group.inputs)]
+
+
 @dataclasses.dataclass(frozen=True)
 class _Use:
-    """Who makes a value and who reads it."""
+    """Who makes a value and who reads it. `behind` are those that read what is remade of it."""
 
     maker: Bound
     readers: Sequence[Bound]
     is_scores: bool
     times: Times
+    is_remade: bool = False
+    behind: Sequence[Bound] = ()
 
     def _turns(self, each: Bound) -> tuple[int, int]:
         return self.times.early[each.group.name], self.times.late[each.group.name]
@@ -185,12 +215,15 @@ class _Use:
     def value(self, backward: bool) -> Buffer:
         """Return the buffer of the value itself."""
         times, again = self.times, [self.maker] if self.maker.reads.output else []
-        again += [each for each in self.readers if each.reads.inputs]
+        again += [*(each for each in self.readers if each.reads.inputs), *self.behind]
         reads = [turn for each in self.readers for turn in self._turns(each)]
         if backward:
             reads += [times.back(turn) for each in again if each.group.trains for turn in self._turns(each)]
         after = self.is_scores or any(each.reads.after and each.group.whole for each in self.readers)
         write = times.late[self.maker.group.name]
+        if self.is_remade:
+            group = self.maker.group
+            return Buffer(Place("value", group.output), group.output_shape, False, write, max([write, *reads]))
         return self._buffer("value", [write], [*reads, *([times.end] if after else [])])
 
     def error(self) -> Buffer:

@@ -70,6 +70,7 @@ class Operation(abc.ABC):
     reads_inputs: bool = True
     reads_output: bool = True
     read_after: ClassVar[bool] = False
+    remade: ClassVar[bool] = False  # `forward` is little more than a copy: the backward pass may call it again
     adds_errors: ClassVar[bool] = False  # the operation heeds `Span.adds`
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:

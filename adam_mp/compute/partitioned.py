@@ -34,6 +34,7 @@ class Fetching(BatchOperation):
     reads_inputs = reads_output = False
     adds_errors = True
     of_statistics = False
+    remade = True
     posts: Posts
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
