@@ -35,11 +35,18 @@ def run(arguments: Sequence[str]) -> int:
     values = parse(parser, arguments)
     path = Path(values.run)
     if values.partitions is not None:
+        if values.data is not None:
+            raise SettingsError("--data says what is understood of data, --partitions how a model is cut; give one")
         facts = _partitioned(path, values)
         standard_output().answer(json.dumps(facts) if values.json else partition_text(facts["network"], facts))
         return 0
+    for flag in ("--cut", "--image", "--classes", "--batch-size"):
+        if any(each.partition("=")[0] == flag for each in arguments):
+            raise SettingsError(f"{flag} is for showing how a model is cut; give --partitions P too")
     if not path.exists():
-        raise RunFolderError(f"{path} does not exist; expected a run folder or a model file")
+        raise RunFolderError(
+            f"{path} does not exist; expected a run folder or a model file, or with --partitions the name of a model"
+        )
     facts = gather(path)
     if values.data is not None:
         facts["data"] = _understood(values.data)
@@ -74,7 +81,7 @@ def _partitioned(path: Path, values: Any) -> dict[str, Any]:
 
 
 def _network_of(path: Path, values: Any) -> Network:
-    if path.exists() and path.suffix != ".toml":
+    if (path.is_file() and path.suffix != ".toml") or (path / RUN_FILE).is_file():
         return load(path / MODEL_FILE if path.is_dir() else path).network
     sides = (values.image or "").split("x")
     if values.classes is None or len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):

@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.memory.layout import Layout
 from adam_mp.network.part_layers import Message
@@ -32,10 +33,12 @@ class _Alone:
         return True
 
 
-def context_bytes_of(plan: PartitionPlan, part: int, batch: int, backward: bool = True) -> int:
+def context_bytes_of(
+    plan: PartitionPlan, part: int, batch: int, choices: KernelChoices | None = None, backward: bool = True
+) -> int:
     """Return the bytes of a partition's gradient and activations, for one batch at a time."""
-    weights = _weights(plan, part)
-    return TrainingContext(plan.graphs[part], weights, batch, backward=backward, mail=_Alone(batch)).nbytes
+    graph, weights = plan.graphs[part], _weights(plan, part)
+    return TrainingContext(graph, weights, batch, choices=choices, backward=backward, mail=_Alone(batch)).nbytes
 
 
 def part_bytes(plan: PartitionPlan, part: int, batch: int) -> int:
@@ -45,14 +48,14 @@ def part_bytes(plan: PartitionPlan, part: int, batch: int) -> int:
     return context_bytes_of(plan, part, batch) + weights + sum(each.bytes(batch) for each in messages)
 
 
-def part_seconds(plan: PartitionPlan, part: int, batch: int) -> float:
+def part_seconds(plan: PartitionPlan, part: int, batch: int, choices: KernelChoices | None = None) -> float:
     """Time training steps of a partition alone; return the median of the seconds for an image."""
     weights = _weights(plan, part)
     generator = np.random.default_rng(part)
     for tensor in weights.values():
         tensor[...] = generator.standard_normal(tensor.shape, np.float32) / math.sqrt(len(tensor))
     images = generator.standard_normal((batch, *plan.network.input_shape), np.float32)
-    context = TrainingContext(plan.graphs[part], weights, batch, mail=_Alone(batch))
+    context = TrainingContext(plan.graphs[part], weights, batch, choices=choices, mail=_Alone(batch))
     program = context.program(images, np.zeros(batch, np.int32))
     seconds: list[float] = []
     while sum(seconds) < _SECONDS or len(seconds) < _FEWEST:

@@ -35,7 +35,8 @@ _QUEUE = 16  # works that are announced and not ended by all, at most
 class Work(NamedTuple):
     """What a group does together. A batch to train lies in a slot of a ring, one to evaluate in the group's memory.
 
-    `step` is how many updates the run had made when the work was announced, those of earlier works included.
+    `step` is how many updates the run had made when the work was announced, those of earlier works included; `update`
+    is the number of its own among those of this machine, from 1.
     """
 
     kind: int
@@ -45,6 +46,7 @@ class Work(NamedTuple):
     ring: int = 0
     slot: int = 0
     step: int = 0
+    update: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

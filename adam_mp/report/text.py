@@ -223,9 +223,10 @@ def _staleness(result: TrainResult) -> str:
 
 
 def workers_text(result: TrainResult) -> str:
-    """Return a table of what each worker has done since the run was started or resumed."""
+    """Return a table of what each worker, or group of workers, has done since the run was started or resumed."""
+    who = "worker" if len(result.per_worker) == result.workers else "group"
     rows: list[tuple[str, ...]] = [
-        ("worker", "", "images", "share", "images/s", "waited for data", "leases", "exchange", "others", "most ahead")
+        (who, "", "images", "share", "images/s", "waited for data", "leases", "exchange", "others", "most ahead")
     ]
     rows += [
         (

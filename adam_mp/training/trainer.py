@@ -23,7 +23,7 @@ from adam_mp.training.epoch.supervisor import Supervisor
 from adam_mp.training.folder.checkpoint import checkpoint_path, find_checkpoints
 from adam_mp.training.folder.figures import WAITS, Sums, Waits, WorkerFigures
 from adam_mp.training.folder.run_folder import RunFolder, write_record
-from adam_mp.training.plan.memory_need import launch_need
+from adam_mp.training.plan.memory_need import group_bytes, launch_need, worker_bytes
 from adam_mp.training.plan.plan import make_plan
 from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.preloading import OF_A_RUN
@@ -310,9 +310,9 @@ def _announce(plan: RunPlan, folder: RunFolder, cluster: Cluster | None) -> RunP
         usable_cores=usable_cores(),
         workers=plan.split.workers,
         data_servers=plan.split.data_servers,
-        shared_bytes=plan.run_shape.offsets()[1] + plan.store_bytes,
+        shared_bytes=plan.run_shape.offsets()[1] + plan.store_bytes + group_bytes(plan),
         cache_bytes=plan.data.cache_bytes,
-        worker_bytes=plan.costs.context_bytes,
+        worker_bytes=worker_bytes(plan),
         kernels=plan.choices,
         folder=folder.path,
         first_epoch=first + 1,

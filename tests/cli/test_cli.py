@@ -118,6 +118,9 @@ def test_inspect_shows_how_a_network_is_cut(capsys, trained):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (("mnist", "--cut", "rows"), "--cut is for showing how a model is cut; give --partitions P too"),
+        (("mnist", "--partitions", "2", "--data", "mnist"), "give one"),
+        (("mnist",), "or with --partitions the name of a model"),
         (("mnist", "--partitions", "2"), "--image is not given for the model 'mnist'; expected --image HEIGHTx"),
         (("mnist", "--partitions", "2", "--image", "28x28", "--classes", "10"), "--image is '28x28' for the model"),
         (

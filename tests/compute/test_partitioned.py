@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adam_mp.network.cuts import possible_ways
@@ -30,7 +30,6 @@ def assert_equal_gradients(network, plan, weights, images, labels, real=np.float
 
 
 @given(networks(dropout=True), st.integers(2, 4), st.data())
-@settings(max_examples=150, deadline=None)
 def test_random_graphs_have_the_gradients_of_one_process(network, parts, data):
     ways = {name: data.draw(st.sampled_from(ways), name) for name, ways in possible_ways(network, parts).items()}
     plan = partition(network, parts, ways)

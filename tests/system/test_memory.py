@@ -47,12 +47,12 @@ def taken(process: psutil.Process) -> tuple[int, int]:
 
 @pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs the kernel's sums of memory")
-@pytest.mark.parametrize("optimizer", ["momentum", "sgd"])
-def test_the_need_that_is_counted_is_what_a_run_takes(start, small_data, tmp_path, optimizer):
+@pytest.mark.parametrize(("optimizer", "partitions"), [("momentum", 1), ("sgd", 1), ("momentum", 2)])
+def test_the_need_that_is_counted_is_what_a_run_takes(start, small_data, tmp_path, optimizer, partitions):
     (tmp_path / "wide.toml").write_text(NETWORK)
     given = {
         "data": str(small_data), "model": str(tmp_path / "wide.toml"), "cores": 2, "epochs": 3, "lr": "0.0001",
-        "optimizer": optimizer, "checkpoint_seconds": 0.01, "rollbacks": 3,
+        "optimizer": optimizer, "checkpoint_seconds": 0.01, "rollbacks": 3, "partitions": partitions,
     }  # fmt: skip
     need = run_need(make_plan(given, lambda event: None), None, keeps=True)
     flags = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]

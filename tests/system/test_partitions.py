@@ -40,8 +40,7 @@ def test_a_cut_model_learns_as_a_whole_one_and_resumes_with_other_partitions(her
             "--epochs",
             str(epochs),
         )
-        more = ("--cut", "auto") if partitions == 1 else ()
-        ended = here(*resume, *more, "--json")
+        ended = here(*resume, "--json")
         assert ended.code == 0, ended.err
     assert ended.summary["images_trained"] == 3 * IMAGES
     assert ended.summary["test_accuracy"] > whole.summary["test_accuracy"] - 0.03
@@ -96,6 +95,33 @@ def test_a_member_that_stands_still_holds_up_its_group_and_no_more(start, small_
     ended = run.finish()
     assert ended.code == 0, ended.err
     assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [IMAGES] * EPOCHS
+
+
+@pytest.mark.parametrize("partitions", [2, 3])
+def test_a_cut_run_that_diverges_goes_back_and_ends_by_itself(here, small_data, tmp_path, partitions):
+    ended = here(
+        *command(
+            tmp_path / "run", small_data, "--partitions", str(partitions), "--cut", "dense*=none", "--lr", "100",
+            "--optimizer", "momentum", "--epochs", "2", "--rollbacks", "2", "--stall-seconds", "20",
+        )
+    )  # fmt: skip
+    assert "moved for" not in ended.err
+    assert "went back to update 0" in ended.err
+    assert ended.code in (0, 3), ended.err
+
+
+def test_a_partition_that_updates_nothing_clips_with_the_others(here, tmp_path):
+    model = tmp_path / "tiny.toml"
+    convolution = 'type = "conv"\nchannels = 4\nsize = 1'
+    kinds = (convolution, 'type = "global_average_pool"', 'type = "dense"', 'type = "softmax"')
+    model.write_text("".join(f"[[layers]]\n{kind}\n" for kind in kinds))
+    pictures = np.random.default_rng(1).integers(0, 255, (64, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", x_train=pictures, y_train=np.arange(64) % 2)
+    ended = here(
+        "train", "--data", str(tmp_path / "data.npz"), "--model", str(model), "--partitions", "6", "--cut", "rows",
+        "--clip-norm", "1", "--epochs", "1", "--json", "--run-dir", str(tmp_path / "run"), "--stall-seconds", "20",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
 
 
 def test_groups_of_two_replicas_share_parameter_servers(here, small_data, tmp_path):

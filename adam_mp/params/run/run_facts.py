@@ -82,6 +82,7 @@ def _any_bucket_map(told: Any, _: Seen) -> BucketMap:
     return bucket_map
 
 
+_CUT = ("partitions", "digest of the cut")  # how a replica cuts the model, if it does
 COPIES_ADDRESS = Made(_copies_address, str)
 LAYOUT = Made(_layout, LayoutFacts.as_list)
 BUCKET_MAP = Made(_bucket_map, BucketMap.as_dict)
@@ -136,12 +137,15 @@ class RunFacts:
 
         The text has both values; None if they agree.
         """
+        for name in _CUT:  # before the layout, which differs by them
+            if self.agreed.get(name) != other.agreed.get(name):
+                return f"{name} {other.agreed.get(name)!r}, the run has {self.agreed.get(name)!r}"
         if self.layout != other.layout:
             return f"another network: {self.layout.difference(other.layout)}"
         for name in ("images", "batch_size", "epochs", "quorum"):
             if getattr(self, name) != getattr(other, name):
                 return f"{name} {getattr(other, name)!r}, the run has {getattr(self, name)!r}"
-        for name in self.agreed.keys() | other.agreed.keys():
+        for name in sorted(self.agreed.keys() | other.agreed.keys()):
             if self.agreed.get(name) != other.agreed.get(name):
                 return f"{name} {other.agreed.get(name)!r}, the run has {self.agreed.get(name)!r}"
         return None

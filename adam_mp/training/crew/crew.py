@@ -251,17 +251,22 @@ class Crew:
         return totals
 
     def by_worker(self, seconds: float) -> list[WorkerFigures]:
-        """Return what each worker did in `seconds` of training, its dead predecessors included."""
-        rows = [[row.read()] for row in self.memory.board.counters[: self.workers]]
-        for number, dead in self._retired_workers:
-            rows[number].append(dead)
-        images = [sum(each.images for each in place) for place in rows]
+        """Return what each worker did in `seconds` of training, its dead predecessors included.
+
+        The workers that have one model in parts are one group, with the mean of their waits.
+        """
+        parts = self.memory.shape.parts
+        rows: list[list[Progress]] = [[] for _ in range(self.workers // parts)]
+        present = enumerate(row.read() for row in self.memory.board.counters[: self.workers])
+        for number, progress in (*present, *self._retired_workers):
+            rows[number // parts].append(progress)
+        images, share = [sum(each.images for each in place) for place in rows], 1e-9 / parts
         return [
             WorkerFigures(
                 number, images[number], images[number] / max(sum(images), 1), images[number] / max(seconds, 1e-9),
-                sum(each.waited_ns for each in place) * 1e-9, sum(each.held_ns for each in place) * 1e-9,
-                max(each.lead for each in place), sum(each.leases_ns for each in place) * 1e-9,
-                sum(each.exchange_ns for each in place) * 1e-9,
+                sum(each.waited_ns for each in place) * share, sum(each.held_ns for each in place) * share,
+                max(each.lead for each in place), sum(each.leases_ns for each in place) * share,
+                sum(each.exchange_ns for each in place) * share,
             )
             for number, place in enumerate(rows)
         ]  # fmt: skip

@@ -15,7 +15,7 @@ _SUMMED = (*WAITS, "busy_ns", "staleness", "updates", "images", *SERVING)
 
 @dataclasses.dataclass(frozen=True)
 class WorkerFigures:
-    """What one worker did since the run was started or resumed, its dead predecessors included.
+    """What one worker, or one group of partitions, did since the run was started or resumed, dead ones included.
 
     `share` is its part of all images trained on this machine. `waited_seconds` is time in which it waited for data,
     `held_seconds` for other workers, `leases_seconds` for leases, `exchange_seconds` for the exchange. `lead` is

@@ -131,14 +131,10 @@ def _with_copies(plan: RunPlan, shared: dict[str, int], private: dict[str, int],
 
 def _of_groups(plan: RunPlan, shared: dict[str, int], keeps: bool) -> MemoryNeed:
     """Return the need of a run whose model is cut: `shared`, and that of all members of all groups."""
-    partitions, batch, settings = plan.partitions, plan.settings.batch_size, plan.settings
+    partitions, batch = plan.partitions, plan.settings.batch_size
     assert partitions is not None, "the model is cut"
-    shared = {**shared, "values between partitions": GroupMemory.bytes_needed(plan.group_shape, plan.groups)}
-    members = 0
-    for part, graph in enumerate(partitions.graphs):
-        size = 4 * Layout.of(graph.parameters).size
-        lanes = settings.in_flight * (context_bytes_of(partitions, part, batch) - size)
-        members += size + lanes + context_bytes_of(partitions, part, batch, backward=False)
+    shared = {**shared, "values between partitions": group_bytes(plan)}
+    members = sum(member_bytes(plan, part) for part in range(partitions.parts))
     pictures = 4 * batch * math.prod(plan.network.input_shape)
     processes = plan.split.workers + plan.split.data_servers + int(plan.is_replica)
     private = {
@@ -147,6 +143,28 @@ def _of_groups(plan: RunPlan, shared: dict[str, int], keeps: bool) -> MemoryNeed
         "pictures to evaluate": plan.groups * pictures,
     }
     return _with_copies(plan, shared, private, keeps)
+
+
+def worker_bytes(plan: RunPlan) -> int:
+    """Return the bytes of a worker's gradient and activations; if the model is cut, of a group's largest member."""
+    if plan.partitions is None:
+        return plan.costs.context_bytes
+    return max(member_bytes(plan, part) for part in range(plan.parts))
+
+
+def group_bytes(plan: RunPlan) -> int:
+    """Return the bytes of the memory of all groups, 0 if the model is not cut."""
+    return 0 if plan.partitions is None else GroupMemory.bytes_needed(plan.group_shape, plan.groups)
+
+
+def member_bytes(plan: RunPlan, part: int) -> int:
+    """Return the bytes of a member's gradient, and of the activations of its lanes and of its evaluation."""
+    partitions, batch, choices = plan.partitions, plan.settings.batch_size, plan.choices
+    assert partitions is not None, "the model is cut"
+    gradient = 4 * Layout.of(partitions.graphs[part].parameters).size
+    lane = context_bytes_of(partitions, part, batch, choices) - gradient
+    scoring = context_bytes_of(partitions, part, batch, choices, backward=False)
+    return gradient + plan.settings.in_flight * lane + scoring
 
 
 def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:

@@ -20,6 +20,7 @@ from adam_mp.memory.cache import LEFT_FREE
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
 from adam_mp.network.network import Network
+from adam_mp.network.partition import PartitionPlan
 from adam_mp.training.data.data_plan import (
     BY_CLASS,
     DRAWN,
@@ -74,7 +75,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     settings, dataset, division = _read(settings, resumed, explicit, listener)
     understood = understand(dataset, division)
     listener(understood)
-    settings, network = _build(settings, resumed, explicit, dataset, len(division.training))
+    settings, network, partitions = _build(settings, resumed, explicit, dataset, len(division.training))
     mixing = Mixing(settings.mixup, settings.cutmix)
     mixing.check(min(settings.batch_size, len(division.training)), dataset.image_shape)
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
@@ -90,13 +91,12 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     choices = recorded_choices(settings) if resumed else None
     timeless = parse_consistency(settings.consistency).timeless
     choices = choices or (likely_choices(network) if timeless else choose_kernels(network, settings.batch_size))
-    partitions = plan_partitions_asked(settings, network)
     if partitions is None:
         weights = initial_weights(network, settings.seed, data.examples)
         costs = measure_costs(network, weights, data, settings.batch_size, choices, mixing)
     else:
-        costs = measure_part_costs(partitions, data, settings.batch_size, mixing)
-    split = _split(settings, cores, costs, data.source is not None)
+        costs = measure_part_costs(partitions, data, settings.batch_size, choices, mixing)
+    split = _split(settings, cores, costs, data.source is not None, listener)
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,
         schedule=schedule_of(settings, len(data.training), split.workers), split=split, choices=choices, costs=costs,
@@ -146,8 +146,8 @@ def _read(
 def _build(
     settings: TrainSettings, resumed: StoredCheckpoint | None, explicit: Mapping[str, Any], dataset: DataSet,
     images: int,
-) -> tuple[TrainSettings, Network]:  # fmt: skip
-    """Build the network for the data set, of which `images` train, and settle what depends on it."""
+) -> tuple[TrainSettings, Network, PartitionPlan | None]:  # fmt: skip
+    """Build the network for the data set, of which `images` train, cut it, and settle what depends on it."""
     source = resumed.network if resumed and "model" not in explicit else settings.model
     network = load_network(source, dataset.image_shape, dataset.classes)
     if resumed is not None:
@@ -158,8 +158,7 @@ def _build(
     check_rate(settings, images)
     parse_views(settings.views, network.input_shape)  # only for its SettingsError, as the next one
     shares_asked(settings, network)  # only for its SettingsError, before kernels are compiled
-    plan_partitions_asked(settings, network)  # as well
-    return settings, network
+    return settings, network, plan_partitions_asked(settings, network)
 
 
 def _cores_of_each(settings: TrainSettings, listener: Listener) -> int:
@@ -195,7 +194,7 @@ def optimizer_of(settings: TrainSettings) -> Optimizer:
     return make_optimizer(settings.optimizer, {name: getattr(settings, name) for name in CONSTANTS})
 
 
-def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool) -> Split:
+def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool, listener: Listener) -> Split:
     """Divide the cores between workers and data servers.
 
     Only measured costs call for a division: a deterministic run may not depend on a measurement, and where other
@@ -206,8 +205,17 @@ def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool)
     if parse_consistency(settings.consistency).timeless:
         return Split(cores, settings.data_servers or (cores if reads_files else math.ceil(cores / _SERVED)))
     if settings.data_from is not None:
-        groups = max(1, cores // settings.partitions)
-        return Split(groups * settings.partitions, settings.data_servers or math.ceil(cores / _RECEIVED))
-    split = divide_cores(cores, costs, settings.epochs, settings.data_servers)
-    groups = max(1, split.workers // settings.partitions)
-    return dataclasses.replace(split, workers=groups * settings.partitions)
+        split = Split(cores, settings.data_servers or math.ceil(cores / _RECEIVED))
+    else:
+        split = divide_cores(cores, costs, settings.epochs, settings.data_servers)
+    if settings.partitions == 1:
+        return split
+    groups, left = divmod(split.workers, settings.partitions)
+    if groups and left:
+        listener(
+            Notice(
+                f"{several(split.workers, 'core')} for workers in groups of {settings.partitions}: {left} of them "
+                "free; give another number of --cores or --partitions to use all"
+            )
+        )
+    return dataclasses.replace(split, workers=max(1, groups) * settings.partitions)

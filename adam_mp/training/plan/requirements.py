@@ -51,9 +51,10 @@ def unused_numbers(explicit: Collection[str], settings: TrainSettings, optimizer
 
 
 def _most_spaces(settings: TrainSettings, optimizer: Optimizer, cores: int) -> int:
-    """Return how many flat spaces the store has at most: with a worker on each core."""
+    """Return how many flat spaces the store has at most: with a worker, or a partition, on each core."""
     in_steps = parse_consistency(settings.consistency).in_steps
-    return store_spaces(state_names(settings, optimizer), optimizer.own_states, 1 if in_steps else cores)
+    owners = 1 if in_steps else max(1, cores // settings.partitions)
+    return store_spaces(state_names(settings, optimizer), optimizer.own_states, owners)
 
 
 def spaces_left_free(settings: TrainSettings, optimizer: Optimizer, cores: int) -> int:

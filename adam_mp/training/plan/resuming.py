@@ -15,7 +15,7 @@ from adam_mp.network.network import Network
 from adam_mp.training.folder.checkpoint import RunState, StoredCheckpoint, read_checkpoint
 from adam_mp.training.folder.places import GIVEN, PATHS, find_path
 from adam_mp.training.folder.run_folder import RUN_FILE, read_record
-from adam_mp.training.settings.combinations import OF_MANY, OF_SERVERS
+from adam_mp.training.settings.combinations import OF_MANY, OF_PARTITIONS, OF_SERVERS
 from adam_mp.training.settings.settings import FIELDS, TrainSettings, make_settings
 
 # Settings that a resumed run must keep: they decide what the samples, batches and optimizer state of a checkpoint mean.
@@ -68,6 +68,9 @@ def resume_settings(
     for name in PATHS:
         if name not in explicit and stored.get(name) is not None:
             stored[name] = find_path(folder, record, name)
+    if (settings.partitions if "partitions" in explicit else stored.get("partitions", 1)) == 1:
+        for name in OF_PARTITIONS:
+            stored.pop(name, None)
     left_behind = _drop_other_machines(stored, settings, explicit)
     merged = make_settings({**stored, **explicit, "run_dir": str(folder), "resume": True})
     if left_behind is not None:

@@ -185,7 +185,9 @@ class RunPlan:
         """The sizes of everything in the run's shared memory."""
         data, batch = self.data, self.settings.batch_size
         slot = RingShape(1, batch, self.network.input_shape).slot_bytes
-        slots = max(2, min(_MOST_SLOTS, _RING_BYTES // slot))
+        # A batch on its way holds its slot; one more is for the data server to fill meanwhile.
+        least = 2 if self.partitions is None else self.settings.in_flight + 1
+        slots = max(least, min(_MOST_SLOTS, _RING_BYTES // slot))
         evaluated = max(len(data.validation), len(data.test))
         return RunShape(
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),

@@ -75,13 +75,15 @@ def measure_costs(
     return _with_serving(train_seconds, mix_seconds, context.nbytes, data, count)
 
 
-def measure_part_costs(plan: PartitionPlan, data: DataPlan, batch_size: int, mixing: Mixing) -> Costs:
+def measure_part_costs(
+    plan: PartitionPlan, data: DataPlan, batch_size: int, choices: KernelChoices, mixing: Mixing
+) -> Costs:  # fmt: skip
     """Time the work of the slowest partition, of which all others' is about as much, and augmentation and mixing."""
     slowest = max(range(plan.parts), key=lambda part: plan.graphs[part].connections)
-    train_seconds = plan.parts * part_seconds(plan, slowest, batch_size)
+    train_seconds = plan.parts * part_seconds(plan, slowest, batch_size, choices)
     images = data.examples[: min(batch_size, len(data.survey.examples))]
     mix_seconds = _best_time(lambda: mixing.mix(images, 0, 0, 0)) / len(images) if mixing else 0.0
-    context_bytes = max(context_bytes_of(plan, part, batch_size) for part in range(plan.parts))
+    context_bytes = max(context_bytes_of(plan, part, batch_size, choices) for part in range(plan.parts))
     return _with_serving(train_seconds, mix_seconds, context_bytes, data, len(images))
 
 

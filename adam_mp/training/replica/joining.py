@@ -201,6 +201,9 @@ def run_facts(plan: RunPlan) -> RunFacts:
     agreed["digest of the layers"] = hashlib.sha256(layers.encode()).hexdigest()[:16]
     # Those of a user's choice alone: replicas of earlier versions say nothing of them.
     agreed |= {name: value for name in _READING if (value := getattr(settings, name))}
+    if plan.partitions is not None:
+        ways = ",".join(f"{name}={way}" for name, way in plan.partitions.ways.items())
+        agreed |= {"partitions": plan.parts, "digest of the cut": hashlib.sha256(ways.encode()).hexdigest()[:16]}
     return RunFacts(
         LayoutFacts.of(plan.layout),
         len(plan.data.training),

@@ -21,8 +21,9 @@ from adam_mp.memory.ring import Slot
 class Lane:
     """One batch on its way through this member's part of the network.
 
-    `begin_backward` is called with the work and the sum of its losses before the backward pass; all members see the
-    same sum. A work whose loss is NaN or infinite ends there, everywhere.
+    `begin_backward` is called with the work and the sum of its losses before the backward pass. A work is done to its
+    end whatever its loss is: others wait for what this member sends. Where a member computes the scores itself, from
+    weights that others are updating, its loss may be NaN while that of others is not. What the leader sees counts.
     """
 
     def __init__(
@@ -57,11 +58,6 @@ class Lane:
         self.work, self._segments = None, []
 
     @property
-    def diverged(self) -> bool:
-        """Whether the loss of the work is NaN or infinite."""
-        return self._next > self._back and not math.isfinite(self.loss)
-
-    @property
     def is_over(self) -> bool:
         """Whether this member's part of the work is done."""
         return self._next == len(self._segments)
@@ -83,7 +79,4 @@ class Lane:
         """Between the passes: the loss is known."""
         assert self.work is not None
         self.loss = float(totals[0])
-        if math.isfinite(self.loss):
-            self._begin_backward(self.work, self.loss)
-        else:
-            del self._segments[self._next :]
+        self._begin_backward(self.work, self.loss)

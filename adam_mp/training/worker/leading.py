@@ -14,7 +14,7 @@ import numpy as np
 from adam_mp.compute.views import mean_scores, measure
 from adam_mp.data.pictures import open_pictures
 from adam_mp.kernels.atomic import publish
-from adam_mp.memory.board import EXCHANGE, STOP, TEST, TRAIN, VALIDATE, Order
+from adam_mp.memory.board import OTHERS, STOP, TEST, TRAIN, VALIDATE, Order
 from adam_mp.memory.group import SCORE, SETTLE_MOMENTS, TAKE_MOMENTS, Work
 from adam_mp.memory.group import TRAIN as TRAIN_WORK
 from adam_mp.memory.ring import Tag
@@ -109,9 +109,10 @@ class Leader(Member):
                 self.memory.ledger.finish(tag.epoch, tag.batch, self.spec.process)
                 ring.consume()
                 return True
-            step = self.store.read_step() + len(self._flights)
-            work = Work(TRAIN_WORK, tag.images, tag.epoch, tag.batch, number, waiting[0], step)
-            self._flights.append(_Flight(group.announce(work), work, tag, self.store.read_updates()))
+            here, ahead = self.store.read_updates(), len(self._flights)
+            step, update = self.store.read_step() + ahead, here + ahead + 1
+            work = Work(TRAIN_WORK, tag.images, tag.epoch, tag.batch, number, waiting[0], step, update)
+            self._flights.append(_Flight(group.announce(work), work, tag, here))
             return True
         return False
 
@@ -141,10 +142,8 @@ class Leader(Member):
         self.rings[flight.work.ring].consume()
 
     def lack(self) -> int:
-        """Return what it waits for: the exchange, the other members, or what the supervisor says."""
-        if self._flights:
-            return super().lack()
-        return EXCHANGE if self.memory.board.held_up else self.memory.board.lack
+        """Return what it waits for; the others, too, while they have yet to end what it has ended."""
+        return OTHERS if self._flights else super().lack()
 
     # Evaluation.
 

@@ -7,6 +7,7 @@ So while it waits for a value of one batch, it computes another.
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ from adam_mp.compute.optimizer import UpdateNumbers
 from adam_mp.compute.part_storage import PartStorage
 from adam_mp.compute.part_updates import PartUpdate
 from adam_mp.data.augmentation import draw_key
-from adam_mp.memory.board import LACKS, OTHERS, STOP, TRAIN, Order
+from adam_mp.memory.board import EXCHANGE, LACKS, OTHERS, STOP, TRAIN, Order
 from adam_mp.memory.group import TRAIN as TRAIN_WORK
 from adam_mp.memory.group import Group, Work
 from adam_mp.memory.run_memory import RunMemory
@@ -53,7 +54,7 @@ class Member:
         self.flying: list[Lane | ScoringLane] = []  # on their way, the oldest first
         self.generation = -1
         self._next: int | None = None  # the work to begin next; None while the group gathers
-        self._waiting, self._moved_at = Backoff(AMONG_WORKERS), 0.0
+        self._idle, self._among, self._moved_at = Backoff(), Backoff(AMONG_WORKERS), 0.0
 
     def _make_lanes(self, storage: PartStorage, own: PartSpec) -> list[Lane]:
         spec, graph, layout = self.spec, own.plan.graphs[own.part], storage.part_layout(own.part)
@@ -180,20 +181,23 @@ class Member:
 
     def _begin_backward(self, work: Work, loss: float) -> None:
         """Set what the update reads: the backward pass of a dense layer updates its weights already."""
-        self._rate.set(work.epoch, work.step, loss / work.images)
-        self.numbers.set_step(work.step + 1)
+        self._rate.set(work.epoch, work.step, loss / work.images if math.isfinite(loss) else math.inf)
+        self.numbers.set_step(work.update)
 
     def rest(self, moved: bool, training: bool) -> None:
         """Go on at once if anything was done, or was a moment ago; else sleep a little."""
         now = time.perf_counter()
         if moved:
-            self._waiting.reset()
+            self._idle.reset()
+            self._among.reset()
             self._moved_at = now
         elif now - self._moved_at > _SPIN:
-            self._waiting.pause()
+            (self._among if self.flying or self.gathers else self._idle).pause()
             if training:
                 self.counters.add(LACKS[self.lack()], int(1e9 * (time.perf_counter() - now)))
 
     def lack(self) -> int:
-        """Return what this member waits for."""
-        return OTHERS
+        """Return what this member waits for: the others, the exchange, or what the supervisor says."""
+        if self.flying or self.gathers:
+            return OTHERS
+        return EXCHANGE if self.memory.board.held_up else self.memory.board.lack
