@@ -37,6 +37,7 @@ EPOCHS = 4
 ATTEMPTS = 5  # a run may end before it is disturbed
 WHOLE = ("worker 0", "data server 0", "supervisor")  # parts of a run on one machine
 PARTED = ("synchronizer", "parameter server 1", "parameter server 0", "replica 1")
+MEMBERS = ("worker 0", "worker 1")  # of a group that has the model in two parts; the first leads
 COPIED = ("parameter server 1", "parameter server 0", "replica 1")  # parts of a run with copies
 PHASES = {  # settings, images of an epoch
     "start-up": ((), 1900),
@@ -51,13 +52,14 @@ DEEDS = ("killed", "stopped", "made to raise")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A row of the matrix: the deed, the part it is done to, the phase of the run, how often in a row, and copies."""
+    """A row of the matrix: the deed, the part it is done to, the phase, how often in a row, copies, and partitions."""
 
     deed: str
     part: str
     phase: str
     times: int = 1
     copies: int = 1
+    partitions: int = 1
 
     @property
     def ends_the_run(self) -> bool:
@@ -70,7 +72,8 @@ class Case:
         seconds = f" for {STOPPED:g} s" if self.deed == "stopped" else ""
         often = ", twice in a row" if self.times == 2 else ""
         copies = f", with --copies {self.copies}" if self.copies > 1 else ""
-        return Row(f"{self.part} {self.deed}{seconds} during {self.phase}{often}{copies}", held(self))
+        partitions = f", with --partitions {self.partitions}" if self.partitions > 1 else ""
+        return Row(f"{self.part} {self.deed}{seconds} during {self.phase}{often}{copies}{partitions}", held(self))
 
 
 def held(case: Case) -> str:
@@ -85,17 +88,19 @@ def matrix() -> list[Case]:
     twice = [Case(deed, part, "steady state", 2) for deed, part in itertools.product(DEEDS, WHOLE + PARTED)]
     every += [case for case in twice if (case.deed, case.part) not in OVER_BEFORE]
     every += [Case(*each, copies=3) for each in itertools.product(DEEDS, COPIED, PHASES)]
+    every += [Case(*each, partitions=2) for each in itertools.product(DEEDS, MEMBERS, PHASES)]
     if FULL:
         return every
     return [case for case in every if dataclasses.astuple(case) in CHOSEN]
 
 
 CHOSEN = {
-    ("killed", "worker 0", "validation", 1, 1),
-    ("made to raise", "worker 0", "steady state", 1, 1),
-    ("made to raise", "supervisor", "a checkpoint", 1, 1),
-    ("killed", "supervisor", "steady state", 2, 1),
-    ("killed", "parameter server 1", "steady state", 1, 3),
+    ("killed", "worker 0", "validation", 1, 1, 1),
+    ("made to raise", "worker 0", "steady state", 1, 1, 1),
+    ("made to raise", "supervisor", "a checkpoint", 1, 1, 1),
+    ("killed", "supervisor", "steady state", 2, 1, 1),
+    ("killed", "parameter server 1", "steady state", 1, 3, 1),
+    ("killed", "worker 0", "validation", 1, 1, 2),
 }
 
 
@@ -107,7 +112,9 @@ def has_ended(process):
 
 
 @pytest.mark.parametrize(
-    "case", matrix(), ids=lambda case: f"{case.part}-{case.deed}-{case.phase}-{case.times}-{case.copies}"
+    "case",
+    matrix(),
+    ids=lambda case: f"{case.part}-{case.deed}-{case.phase}-{case.times}-{case.copies}-{case.partitions}",
 )
 def test_promises_hold(case, start, small_data, tmp_path, monkeypatch):
     (tmp_path / "site").mkdir()
@@ -116,6 +123,7 @@ def test_promises_hold(case, start, small_data, tmp_path, monkeypatch):
     settings, images = PHASES[case.phase]
     parted = ("--servers", "2", "--replicas", "2", "--exchange-images", "64") if case.part in PARTED else ()
     parted = (*parted, "--servers", "3", "--copies", "3") if case.copies > 1 else parted
+    parted = ("--partitions", str(case.partitions)) if case.partitions > 1 else parted
     arguments = (
         "train", "--data", str(small_data), "--model", "lenet", "--cores", "2", "--epochs", str(EPOCHS), "--json",
         *settings, *parted,
