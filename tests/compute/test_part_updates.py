@@ -43,7 +43,9 @@ def train_whole(network, optimizer, shares, clip_norm):
         program.run_backward()
         for update in updates:
             update()
-    return {name: tensor.copy() for name, tensor in store.tensors.items()}
+    found = {name: tensor.copy() for name, tensor in store.tensors.items()}
+    store.close()
+    return found
 
 
 def _layout(network):
@@ -91,7 +93,10 @@ def train_parts(network, optimizer, shares, clip_norm, parts, cut, apart):
             np.testing.assert_array_equal(own.weights[: storage.shared_size], stores[0].weights[: storage.shared_size])
             for name, tensor in storage.part_views(store.weights, part).items():
                 tensor[...] = own.tensors[name]
-    return {name: np.asarray(tensor) for name, tensor in storage.whole_views(store.weights).items()}
+    found = {name: tensor.copy() for name, tensor in storage.whole_views(store.weights).items()}
+    for each in {id(each): each for each in (store, *stores)}.values():
+        each.close()
+    return found
 
 
 @pytest.mark.parametrize("cut", ["auto", "rows", "channels", "dense*=none"])

@@ -20,7 +20,7 @@ def command(folder, data, *more):
     return ("train", "--model", "lenet", "--data", str(data), "--cores", "2", "--json", "--run-dir", str(folder), *more)
 
 
-@pytest.mark.parametrize("cut", ["auto", "rows"])
+@pytest.mark.parametrize("cut", ["auto", pytest.param("rows", marks=pytest.mark.long)])
 def test_a_cut_model_learns_as_a_whole_one_and_resumes_with_other_partitions(here, small_data, tmp_path, cut):
     whole = here(*command(tmp_path / "whole", small_data, "--epochs", "3", "--augment", "none"))
     assert whole.code == 0, whole.err
@@ -54,7 +54,7 @@ def test_norms_residuals_an_average_and_views_over_three_partitions(here, tmp_pa
     generator = np.random.default_rng(1)
     labels = np.arange(240) % 2
     tint = np.where(labels[:, None], (150, 90, 100), (100, 90, 150))[:, None, None]
-    pictures = (tint + generator.integers(-60, 60, (240, 32, 32, 3))).clip(0, 255).astype(np.uint8)
+    pictures = (tint + generator.integers(-60, 60, (240, 16, 16, 3))).clip(0, 255).astype(np.uint8)
     path = tmp_path / "pictures.npz"
     np.savez(path, x_train=pictures[:192], y_train=labels[:192], x_test=pictures[192:], y_test=labels[192:])
     ended = here(
