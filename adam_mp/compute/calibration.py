@@ -30,8 +30,8 @@ def calibrate(context: TrainingContext, batches: Iterable[np.ndarray]) -> int:
 class Calibration:
     """Gathers the statistics of a context's norms over batches.
 
-    A norm of a batch uses the statistics of that batch. What all batches together give becomes known at the end: mean,
-    and variance around it.
+    A norm of a batch uses the statistics of that batch. `settle` makes the mean of all batches, and the variance around
+    it, known to the norms.
     """
 
     def __init__(self, context: TrainingContext) -> None:

@@ -76,7 +76,8 @@ class Fetching(BatchOperation):
             piece = self.layer.piece(self.part, sender)
             sources[sender] = piece, self._view(_images(array, span), piece)
         target, calls, add = self._view(span.x_error, self.own), list[Call](), span.adds[0]
-        # Where each number has one owner, the order of a sum is free; the largest piece, its own, is then the first.
+        # If all have the whole value, all must add in one order, to have the same bits. Else this partition alone has
+        # the sum, and begins with its own piece: that is the largest, and needs no zeros below it.
         order = sorted(sources, key=lambda part: part if self.layer.source.is_whole else (part != self.part, part))
         if not add and sources[order[0]][0] != self.own:
             calls.append((span.x_error.fill, (0.0,)))

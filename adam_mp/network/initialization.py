@@ -48,7 +48,7 @@ def initial_weights(network: Network, seed: int, pictures: np.ndarray | None = N
 def draw_weights(network: Network, seed: int, weights: Mapping[str, Any], pictures: np.ndarray | None = None) -> None:
     """Draw the same numbers as `initial_weights` into `weights`, float32 arrays by name, contiguous or in parts.
 
-    What lies in parts is drawn whole, one tensor at a time, and then put there.
+    A tensor in parts is drawn whole into memory of its own, and copied from there, one tensor at a time.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     ends = branch_ends(network)

@@ -18,7 +18,7 @@ from adam_mp.network.layers import Dropout, StochasticDepth
 from adam_mp.network.norms import BatchNorm
 from adam_mp.network.spread import Box, Spread, box_of
 
-# What a message has: something of the forward or of the backward pass, a gradient, a sum of its squares, or weights.
+# The purposes of messages: forward pass, backward pass, gradient of an update, sum of its squares, updated weights.
 VALUES, ERRORS, GRADIENT, SQUARES, WEIGHTS = "values", "errors", "gradient", "squares", "weights"
 
 
