@@ -21,6 +21,7 @@ _MOST_SHOWN = 6  # elements of a list that is shown whole
 _AS_KEYWORD = re.compile(
     r"(?<![\w-])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?:[ =]([A-Z][A-Z0-9:|.,]*\b|none\b|auto\b|\d[\d.]*\d|\d)(?![\w%]))?"
 )
+_COMMAND = re.compile(r"(adam-mp [a-z]+[^;,'\"]*)")  # to be written in a shell as it stands
 _COMMANDS_ONLY = (
     "help",
     "json",
@@ -30,7 +31,7 @@ _COMMANDS_ONLY = (
     "snapshots",
     "advertise",
     "address-file",
-    "listen",
+    "listen",  # a setting too, but only commands listen
     "top",
     "dereference",  # these two are of tar
     "sparse",
@@ -239,9 +240,14 @@ def spoken(text: str) -> str:
     """Return a message whose settings are written as flags, as this process's user knows them.
 
     On the command line it is the text itself; in a library `--batch-size` becomes `batch_size`, `--servers N`
-    `servers=N`.
+    `servers=N`, but for commands that the text tells the user to give.
     """
-    return text if _Speech.flags or "--" not in text else _AS_KEYWORD.sub(_keyword, text)
+    if _Speech.flags or "--" not in text:
+        return text
+    pieces = _COMMAND.split(text)  # commands are every second piece
+    return "".join(
+        piece if number % 2 else _AS_KEYWORD.sub(_keyword, piece) for number, piece in enumerate(pieces)
+    )  # fmt: skip
 
 
 def _keyword(found: re.Match[str]) -> str:

@@ -12,12 +12,12 @@ ROOT = Path(adam_mp.__file__).parent
 ORDER = [
     "clash", "errors", "proposals", "control_groups", "machine", "process", "kernels", "network", "memory", "transport",
     "compute",
-    "data", "params", "training", "report", "interop", "api", "cli",
+    "data", "params", "partitions", "training", "report", "interop", "api", "cli",
 ]  # fmt: skip
 ROOMS = [  # of some layers; what lies beside them in their layer may import from all of them
     "data.reading", "data", "data.serving", "params.run", "params.controller", "params.server", "params.replica",
     "training.settings", "training.folder", "training.data", "training.plan", "training.worker", "training.crew",
-    "training.replica", "training.epoch", "training",
+    "training.group", "training.replica", "training.epoch", "training",
 ]  # fmt: skip
 
 # Modules without a test file of their name in their place -> the tests that see them at work.
@@ -96,6 +96,14 @@ TESTED_BY = {
     "training.worker.member": "system/test_partitions.py",
     "training.worker.scoring": "system/test_partitions.py",
     "training.worker.spec": "training/worker/test_worker.py",
+    "partitions.frames": "partitions/test_courier.py",
+    "partitions.statements": "partitions/test_lines.py",
+    "partitions.own_side": "partitions/test_lines.py",
+    "partitions.leader_side": "partitions/test_lines.py",
+    "training.group.following": "system/test_machines.py",
+    "training.group.gathering": "system/test_machines.py",
+    "training.group.task": "system/test_machines.py",
+    "training.plan.group_shape": "memory/test_group.py",
     "params.replica.cut": "params/replica/test_factors.py",
     "params.replica.deltas": "params/replica/test_exchange.py",
     "params.replica.matrices": "params/replica/test_factors.py",

@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     address = parse_place(values.listen, "--listen", 0)
     keys = read_keys(values.key_file)
     way_to_listen(address, keys is not None).close()  # a wrong address raises now, not after the data are read
-    given = given_settings(values)
+    given = {name: value for name, value in given_settings(values).items() if name != "listen"}  # where this listens
     settings = make_settings(given)
     count, tell = settings.cores or usable_cores(), ProgressDisplay(standard_output(), standard_error())
     with contextlib.ExitStack() as held:

@@ -44,6 +44,12 @@ def run(arguments: Sequence[str]) -> int:
         if given.get("resume"):
             raise SettingsError("--check reads the data of a new run; those of an earlier run: adam-mp inspect DIR")
         return _check(given, values.json, values.quiet)
+    if given.get("partition"):
+        from adam_mp.training.group.following import follow, follows
+
+        if follows(given):
+            with fork_server(OF_A_RUN):
+                return follow(given, (standard_error() if values.json else standard_output()).say)
     with fork_server(OF_A_RUN):  # the fork server imports modules and loads kernels while this process imports
         gc.disable()  # imported modules stay, so a collection would find nothing
         from adam_mp.api import train_with

@@ -11,7 +11,7 @@ stretch, and what all share is another, of which each updates a slice.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -28,7 +28,7 @@ class ColumnBlocks:
     `np.asarray` makes a copy of the whole. It has what `compute.tensor_file` needs of an array.
     """
 
-    def __init__(self, blocks: list[np.ndarray]) -> None:
+    def __init__(self, blocks: Sequence[Any]) -> None:
         self.blocks = blocks
         self.shape: Shape = (*blocks[0].shape[:-1], sum(block.shape[-1] for block in blocks))
         self.dtype = blocks[0].dtype
@@ -63,7 +63,7 @@ class ColumnBlocks:
         return np.concatenate(self.blocks, axis=-1)
 
 
-WholeTensors = Mapping[str, "np.ndarray | ColumnBlocks"]
+WholeTensors = Mapping[str, Any]  # name -> array, ColumnBlocks, or another that is read and written as one
 
 
 @dataclasses.dataclass(frozen=True)

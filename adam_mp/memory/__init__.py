@@ -26,6 +26,7 @@ Modules, each built on those above it:
     turns       which worker trains which batch, where that is fixed in advance
     wanted      finds a worker's next batch in its rings
     steps       gradients and marks of the synchronous steps of all workers
+    doorbell    wakes a process that sleeps for input from several sides
     group       what partitions of one model send each other, and the batches on which they work together
     board       the supervisor's order to all workers, and the counters of each process
     staleness   the histogram of staleness

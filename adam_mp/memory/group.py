@@ -10,6 +10,10 @@ several lanes, so that members can begin a work while they wait for messages of 
 If a member dies, the supervisor begins a new *generation*. Every member drops what it does and acknowledges. Once all
 have, its successor included, the leader resumes: works that were announced before are void, and it announces their
 batches again.
+
+Where each partition is on a machine of its own, each machine has a group's memory, with one member. A courier
+(`partitions.courier`) brings what is sent, announced and noted from one memory to the others, and members ring its
+doorbell. Batches to train then come by courier, into a slot of the work's lane.
 """
 
 from __future__ import annotations
@@ -22,13 +26,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adam_mp.kernels.atomic import fetch_add, observe, publish
+from adam_mp.kernels.atomic import observe, observe_all, publish
+from adam_mp.memory.doorbell import Doorbell
+from adam_mp.memory.ring import RingShape, Slot, slot_at
 from adam_mp.memory.segment import Segment, SegmentHandle
 from adam_mp.network.part_layers import Message
 
 TRAIN, SCORE, TAKE_MOMENTS, SETTLE_MOMENTS = range(4)  # kinds of works
 _LINE = 8  # int64 words in a cache line
-_ANNOUNCED, _GENERATION, _RESUMED, _MEMBERS = 0, _LINE, 2 * _LINE, 3 * _LINE
+_ANNOUNCED, _RENEWED, _HEARD, _RESUMED, _MEMBERS = (_LINE * number for number in range(5))
 _QUEUE = 16  # works that are announced and not ended by all, at most
 
 
@@ -54,7 +60,8 @@ class GroupShape:
     """The sizes of a group's memory.
 
     `lanes` are those for training; one more is for evaluation. `messages` are all that the members send each other for
-    a batch to train, `scored` those for one to evaluate. Batches have up to `batch` images of shape `image`.
+    a batch to train, `scored` those for one to evaluate. Batches have up to `batch` images of shape `image`. `here` is
+    the one partition that is on this machine, None if all are.
     """
 
     parts: int
@@ -63,6 +70,12 @@ class GroupShape:
     image: tuple[int, ...]
     messages: tuple[Message, ...]
     scored: tuple[Message, ...]
+    here: int | None = None
+
+    @property
+    def parts_here(self) -> int:
+        """How many partitions are on this machine."""
+        return self.parts if self.here is None else 1
 
     def lane_messages(self, lane: int) -> tuple[Message, ...]:
         """Return the messages of a lane; the last lane is that for evaluation."""
@@ -71,7 +84,17 @@ class GroupShape:
     def lane_bytes(self, lane: int) -> int:
         """Return the bytes of a lane."""
         messages = self.lane_messages(lane)
-        return 8 * _LINE * len(messages) + sum(_line_up(each.bytes(self.batch)) for each in messages)
+        arrays = sum(_line_up(each.bytes(self.batch)) for each in messages if self.has(each))
+        return 8 * _LINE * len(messages) + arrays
+
+    def has(self, message: Message) -> bool:
+        """Return whether this machine sends or receives the message, and so has an array for it."""
+        return self.here in (None, message.sender, message.receiver)
+
+    @property
+    def arrivals(self) -> RingShape:
+        """The slots, one a lane, for batches that come by courier; none where batches are made."""
+        return RingShape(0 if self.here in (None, 0) else self.lanes, self.batch, self.image)
 
     @property
     def words(self) -> int:
@@ -87,27 +110,35 @@ class GroupShape:
     def bytes(self) -> int:
         """Bytes of the group's memory."""
         lanes = sum(self.lane_bytes(lane) for lane in range(self.lanes + 1))
-        return 8 * self.words + self.pictures_bytes + lanes
+        arrivals = self.arrivals
+        return 8 * self.words + self.pictures_bytes + lanes + arrivals.slots * arrivals.slot_bytes
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupHandle:
-    """What a member needs to attach to the memory of its group, number `group` of those in the segment."""
+    """What a member needs to attach to the memory of its group, number `group` of those in the segment.
+
+    `bell` is the descriptor of the courier's doorbell; None where there is no courier.
+    """
 
     segment: SegmentHandle
     shape: GroupShape
     group: int
+    bell: int | None = None
 
 
 class LaneMail:
-    """The messages of one lane for one member: a `compute.mail.Mail` whose two sides have one array."""
+    """The messages of one lane for one member: a `compute.mail.Mail`. Its two sides have one array, or a courier."""
 
-    def __init__(self, segment: Segment, offset: int, messages: Sequence[Message], batch: int) -> None:
+    def __init__(
+        self, segment: Segment, offset: int, shape: GroupShape, messages: Sequence[Message], bell: Doorbell | None
+    ) -> None:  # fmt: skip
+        self.messages, self._bell, batch = messages, bell, shape.batch
         self._words = segment.array(np.int64, (max(1, _LINE * len(messages)),), offset)
         self._index = {message: _LINE * number for number, message in enumerate(messages)}
         offset += 8 * _LINE * len(messages)
         self._arrays = {}
-        for message in messages:
+        for message in filter(shape.has, messages):
             kind = np.float64 if message.is_sum else np.float32
             self._arrays[message] = segment.array(kind, message.shape(batch), offset)
             offset += _line_up(message.bytes(batch))
@@ -122,20 +153,39 @@ class LaneMail:
         return self._arrays[message]
 
     def send(self, message: Message) -> None:
-        """Let the receiver read the message."""
+        """Let the receiver read the message, or the courier take it there."""
         publish(self._words, self._index[message], self._work)
+        if self._bell is not None:
+            self._bell.ring()
 
     def arrived(self, message: Message) -> bool:
         """Return whether the message of the present work was sent."""
         return bool(observe(self._words, self._index[message]) >= self._work)
 
+    # For the courier.
+
+    def sent(self) -> np.ndarray:
+        """Return one more than the number of the work for which each of `messages` was sent last, int64 [messages]."""
+        seen = np.empty(len(self._words), np.int64)
+        observe_all(self._words, seen)
+        return seen[::_LINE][: len(self.messages)]
+
+    def bring(self, message: Message, work: int) -> None:
+        """Let this machine's member read a message of work number `work` that is in its array now."""
+        publish(self._words, self._index[message], work + 1)
+
 
 class Group:
-    """A member's view of its group's memory; `part` is its number. The supervisor's view has part -1."""
+    """A member's view of its group's memory; `part` is its number. The supervisor's view has part -1.
 
-    def __init__(self, segment: Segment, shape: GroupShape, group: int, part: int = -1) -> None:
+    `bell` is the courier's doorbell, None where there is no courier.
+    """
+
+    def __init__(
+        self, segment: Segment, shape: GroupShape, group: int, part: int = -1, bell: Doorbell | None = None
+    ) -> None:  # fmt: skip
         self.shape, self.part = shape, part
-        self._segment = segment
+        self._segment, self.bell = segment, bell
         offset = group * _line_up(shape.bytes)
         words = shape.words
         self._words = segment.array(np.int64, (words,), offset)
@@ -145,13 +195,18 @@ class Group:
         offset += shape.pictures_bytes
         self.mails = []
         for lane in range(shape.lanes + 1):
-            self.mails.append(LaneMail(segment, offset, shape.lane_messages(lane), shape.batch))
+            self.mails.append(LaneMail(segment, offset, shape, shape.lane_messages(lane), bell))
             offset += shape.lane_bytes(lane)
+        arrivals = shape.arrivals
+        self.arrivals: list[Slot] = [
+            slot_at(segment, offset + number * arrivals.slot_bytes, arrivals) for number in range(arrivals.slots)
+        ]
 
     @classmethod
     def attach(cls, handle: GroupHandle, part: int) -> Group:
         """Map the memory that the supervisor made."""
-        return cls(Segment.attach(handle.segment), handle.shape, handle.group, part)
+        bell = None if handle.bell is None else Doorbell(handle.bell)
+        return cls(Segment.attach(handle.segment), handle.shape, handle.group, part, bell)
 
     # Works.
 
@@ -163,9 +218,14 @@ class Group:
     def announce(self, work: Work) -> int:
         """Announce a work; return its number. Leader only, and only if `has_room`."""
         number = self.announced
+        self.put(number, work)
+        self._ring()
+        return number
+
+    def put(self, number: int, work: Work) -> None:
+        """Announce a work that has this number. Leader only, or the courier that brings it."""
         self._queue[number % _QUEUE, : len(work)] = work
         publish(self._words, _ANNOUNCED, number + 1)
-        return number
 
     def work(self, number: int) -> Work:
         """Return a work that is announced and not ended by all."""
@@ -173,51 +233,83 @@ class Group:
 
     def ended(self) -> int:
         """Return how many works all members have ended."""
-        return min(int(observe(self._words, self._place(part))) for part in range(self.shape.parts))
+        return min(self.ended_by(part) for part in range(self.shape.parts))
+
+    def ended_by(self, part: int) -> int:
+        """Return how many works a member has ended."""
+        return int(observe(self._words, self._place(part)))
 
     def end(self, number: int) -> None:
         """Note that this member has ended all works up to, and including, `number`."""
-        publish(self._words, self._place(self.part), number + 1)
+        self.note_ended(self.part, number + 1)
+        self._ring()
+
+    def note_ended(self, part: int, works: int) -> None:
+        """Note that a member has ended so many works. That member only, or the courier that brings it."""
+        publish(self._words, self._place(part), works)
 
     # Generations.
 
     @property
     def generation(self) -> int:
-        """The number of the generation: it grows when a member dies."""
-        return int(observe(self._words, _GENERATION))
+        """The number of the generation: it grows when a member dies, or when what couriers bring may have been lost."""
+        return max(int(observe(self._words, _RENEWED)), int(observe(self._words, _HEARD)))
 
     def renew(self) -> None:
         """Begin a new generation. Supervisor only."""
-        fetch_add(self._words, _GENERATION, 1)
+        publish(self._words, _RENEWED, self.generation + 1)
+        self._ring()
+
+    def hear_of(self, generation: int) -> None:
+        """Begin a generation that another machine has begun, unless it has begun here. Courier only."""
+        if generation > self.generation:
+            publish(self._words, _HEARD, generation)
 
     def acknowledge(self, generation: int) -> None:
         """Note that this member has dropped all works of earlier generations."""
-        publish(self._words, self._place(self.part) + _LINE, generation + 1)
+        self.note_acknowledged(self.part, generation + 1)
+        self._ring()
+
+    def acknowledged_by(self, part: int) -> int:
+        """Return one more than the generation that a member acknowledged last."""
+        return int(observe(self._words, self._place(part) + _LINE))
+
+    def note_acknowledged(self, part: int, word: int) -> None:
+        """Note what `acknowledged_by` returns. That member only, or the courier that brings it."""
+        publish(self._words, self._place(part) + _LINE, word)
 
     def all_acknowledged(self, generation: int) -> bool:
         """Return whether all members have dropped all earlier works."""
-        places = (self._place(part) + _LINE for part in range(self.shape.parts))
-        return all(observe(self._words, place) == generation + 1 for place in places)
+        return all(self.acknowledged_by(part) == generation + 1 for part in range(self.shape.parts))
 
     def resume(self, generation: int) -> None:
         """Let the members go on with the works that are announced from now on. Leader only."""
-        self._words[_RESUMED + 1] = self.announced
+        self.note_resumed(generation, self.announced)
+        self._ring()
+
+    def note_resumed(self, generation: int, number: int) -> None:
+        """Note that the members go on with work `number`. Leader only, or the courier that brings it."""
+        self._words[_RESUMED + 1] = number
         publish(self._words, _RESUMED, generation + 1)
 
     def resumed_at(self, generation: int) -> int | None:
         """Return the number of the work with which the members go on; None while they may not."""
         return int(self._words[_RESUMED + 1]) if observe(self._words, _RESUMED) == generation + 1 else None
 
+    def _ring(self) -> None:
+        if self.bell is not None:
+            self.bell.ring()
+
     def _place(self, part: int) -> int:
         return _MEMBERS + 2 * _LINE * part
 
 
 class GroupMemory:
-    """The memory of all groups of a run, owned by the supervisor."""
+    """The memory of all groups of a run on one machine, and the courier's doorbell. The supervisor owns it."""
 
-    def __init__(self, segment: Segment, shape: GroupShape, groups: int) -> None:
-        self._segment, self.shape = segment, shape
-        self.groups = [Group(segment, shape, number) for number in range(groups)]
+    def __init__(self, segment: Segment, shape: GroupShape, groups: int, bell: Doorbell | None = None) -> None:
+        self._segment, self.shape, self._bell = segment, shape, bell
+        self.groups = [Group(segment, shape, number, bell=bell) for number in range(groups)]
 
     @staticmethod
     def bytes_needed(shape: GroupShape, groups: int) -> int:
@@ -227,21 +319,25 @@ class GroupMemory:
     @classmethod
     def create(cls, shape: GroupShape, groups: int, folder: Path | None = None) -> GroupMemory:
         """Make the memory; the calling process owns it. Raises SpaceError if there is no room."""
-        return cls(Segment.create("partitions", cls.bytes_needed(shape, groups), folder), shape, groups)
+        segment = Segment.create("partitions", cls.bytes_needed(shape, groups), folder)
+        return cls(segment, shape, groups, None if shape.here is None else Doorbell.create())
 
     @property
-    def descriptor(self) -> int:
-        """The open file that every member inherits."""
-        return self._segment.handle.descriptor
+    def descriptors(self) -> list[int]:
+        """The open files that every member inherits."""
+        return [self._segment.handle.descriptor, *([] if self._bell is None else [self._bell.descriptor])]
 
     def handle(self, group: int) -> GroupHandle:
         """Return what a member of a group needs to attach."""
-        return GroupHandle(self._segment.handle, self.shape, group)
+        bell = None if self._bell is None else self._bell.descriptor
+        return GroupHandle(self._segment.handle, self.shape, group, bell)
 
     def close(self) -> None:
-        """Give up this process's mapping."""
+        """Give up this process's mapping, and the doorbell."""
         self.groups.clear()
         self._segment.close()
+        if self._bell is not None:
+            self._bell.close()
 
 
 def _line_up(size: int) -> int:

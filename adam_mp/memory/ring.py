@@ -76,6 +76,18 @@ class Slot:
         return Tag._make(self.words[:_TAG_WORDS].tolist())
 
 
+def slot_at(segment: Segment, offset: int, shape: RingShape) -> Slot:
+    """Return the slot at `offset` bytes of a segment, of a ring of this shape."""
+    labels = offset + _TAG_BYTES
+    images = labels + _line_up(4 * shape.batch)
+    return Slot(
+        segment.array(np.int64, (LINE - 1,), offset),
+        segment.array(np.float64, (1,), offset + 8 * (LINE - 1)),
+        segment.array(np.int32, (shape.batch,), labels),
+        segment.array(np.float32, (shape.batch, *shape.image), images),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class RingStatistics:
     """A ring's counters: batches published and consumed since the start."""
@@ -100,18 +112,8 @@ class Ring:
         self.shape = shape
         self._words = SlotWords(segment, offset, shape.slots)
         self._slots = [
-            self._slot(segment, offset + WORDS_BYTES + index * shape.slot_bytes) for index in range(shape.slots)
+            slot_at(segment, offset + WORDS_BYTES + index * shape.slot_bytes, shape) for index in range(shape.slots)
         ]
-
-    def _slot(self, segment: Segment, offset: int) -> Slot:
-        labels = offset + _TAG_BYTES
-        images = labels + _line_up(4 * self.shape.batch)
-        return Slot(
-            segment.array(np.int64, (LINE - 1,), offset),
-            segment.array(np.float64, (1,), offset + 8 * (LINE - 1)),
-            segment.array(np.int32, (self.shape.batch,), labels),
-            segment.array(np.float32, (self.shape.batch, *self.shape.image), images),
-        )
 
     @property
     def slots(self) -> list[Slot]:

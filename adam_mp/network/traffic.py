@@ -7,8 +7,10 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from adam_mp.network.graph import INPUT
 from adam_mp.network.part_layers import Fetch, Message, PartBatchNorm, SumOfParts
 from adam_mp.network.partition import PartitionPlan
+from adam_mp.network.spread import Interval
 
 _REAL = 4  # bytes of a number
 # For choosing between cuts: what a core of today does in a second, and a link of 10 Gbit/s.
@@ -46,6 +48,16 @@ def messages_of(plan: PartitionPlan) -> Iterator[tuple[str, Message]]:
             if isinstance(node.layer, (Fetch, SumOfParts, PartBatchNorm)):
                 reader = node.name.rpartition(">")[2]
                 yield from ((reader, each) for each in node.layer.messages(node.name) if each.sender == part)
+
+
+def input_rows(plan: PartitionPlan, part: int) -> Interval:
+    """Return the rows of the images that a partition reads."""
+    rows = Interval(0, plan.network.input_shape[0])
+    readers = [node for node in plan.graphs[part].nodes if INPUT in node.inputs]
+    needed = [node.layer.needs[part].rows.meet(rows) for node in readers if isinstance(node.layer, Fetch)]
+    if len(needed) < len(readers):
+        return rows
+    return Interval(min(each.begin for each in needed), max(each.end for each in needed))
 
 
 def traffic_of(plan: PartitionPlan) -> dict[str, Traffic]:

@@ -108,19 +108,36 @@ def run_training(
     tell = _teller(listeners)
     if (trouble := cache_trouble()) is not None:
         tell(Notice(trouble))
-    with fork_server(OF_A_RUN), KeptImages() as kept:
-        plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share)
-        folder = _take_folder(plan)
-        if folder.trouble is not None:
-            tell(Notice(folder.trouble))
-        try:
-            folder.check_space(plan.checkpoint_bytes * _CHECKPOINTS_ON_DISK)
-            with Interruption() as interruption:
-                result = _run_with_others(plan, folder, interruption, tell)
-            tell(RunEnded(result))
-            return result
-        finally:
-            folder.discard_if_empty()
+    while True:
+        with fork_server(OF_A_RUN), KeptImages() as kept:
+            plan = dataclasses.replace(make_plan(explicit, tell, kept), share=share)
+            folder = _take_folder(plan)
+            if folder.trouble is not None:
+                tell(Notice(folder.trouble))
+            try:
+                folder.check_space(plan.checkpoint_bytes * _CHECKPOINTS_ON_DISK)
+                with Interruption() as interruption:
+                    result = _run_with_others(plan, folder, interruption, tell)
+                tell(RunEnded(result))
+                return result
+            except TransportError as error:
+                if not _begins_again(error, folder.path):
+                    raise
+                tell(Notice(f"{error}; going back to the last checkpoint"))
+            finally:
+                folder.discard_if_empty()
+        explicit = {**_without_folder(explicit), "resume": folder.path}
+
+
+def _begins_again(error: TransportError, folder: Path) -> bool:
+    """Return whether a run goes on from its checkpoint: it has lost a partition of its model, which will come again."""
+    from adam_mp.partitions.leader_side import PartitionLostError
+
+    return isinstance(error, PartitionLostError) and bool(find_checkpoints(folder))
+
+
+def _without_folder(explicit: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in explicit.items() if name not in ("run_dir", "resume")}
 
 
 def _teller(listeners: list[Listener]) -> Listener:
@@ -184,6 +201,8 @@ def train_replica(task: ReplicaTask) -> None:
 def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
     """Run the plan: alone, as a replica that joins a run, or as the first replica of a launch (`train --servers`)."""
     settings = plan.settings
+    if plan.is_apart:
+        return _run_apart(plan, folder, interruption, tell)
     if not plan.is_replica:
         return _run_in(plan, folder, interruption, tell)
     if plan.resumed is not None and plan.resumed.epoch >= settings.epochs:  # only its model is left to write
@@ -191,6 +210,14 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
     return _run_launch(plan, folder, interruption, tell)
+
+
+def _run_apart(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
+    """Run the plan as the leader of a group whose other partitions are on other machines."""
+    from adam_mp.training.group.gathering import gathered
+
+    with gathered(plan, lambda: interruption.requested is not None, notices_to(tell)) as complete:
+        return _run_in(complete, folder, interruption, tell)
 
 
 def _run_launch(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
@@ -285,7 +312,8 @@ def _run_in(
             read_weights(path, evaluated_tensors(plan, supervisor.session.store))
             _, test_accuracy = supervisor.test()
         result = _result(supervisor, plan, folder, test_accuracy, stopped_by)
-    result = dataclasses.replace(result, model=load(path))  # after the store is freed: never both in memory
+    if not plan.is_apart:  # this machine need not have room for all of the model
+        result = dataclasses.replace(result, model=load(path))  # after the store is freed: never both in memory
     try:
         write_record(folder.path, asked, plan.network, record, result.as_dict(), data)
     except RunFolderError as error:

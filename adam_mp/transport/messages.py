@@ -8,8 +8,9 @@ member. `map_epoch` is the version of the bucket map that the sender has; in mes
 of the shard's group of buckets. `shard` is the number of a shard (in FACTORS the index of a tensor, in FETCH and
 PICTURES the number of a session). `sequence` numbers the messages of a sender about a shard, so that the receiver
 applies a message once even if it arrives twice. `shard version` counts the changes of the shard's weights. `group` is
-the number of a group of buckets, in messages that are about one. The crc32c covers header and payload. Numbers are
-little-endian. Payloads of control messages are JSON objects.
+the number of a group of buckets, in messages that are about one. In messages between the partitions of a model the
+fields mean what `partitions.frames` says. The crc32c covers header and payload. Numbers are little-endian. Payloads of
+control messages are JSON objects.
 """
 
 from __future__ import annotations
@@ -72,6 +73,17 @@ class Kind(enum.IntEnum):
 
     FETCH = 32  # a replica asks a data server for the pictures of some samples
     PICTURES = 33  # the answer to FETCH
+
+    # Of a model whose partitions are on several machines (see `partitions`).
+    GROUP = 48  # a courier says what its member has done, or how far the group is
+    INPUT = 49  # the images of a batch, as far as the receiver's partition reads them
+    WORK = 50  # the leader announces a work: a batch to train or to evaluate
+    PART = 51  # what a node of one partition sends to another for a batch
+    READ = 52  # the leader asks for some numbers of a partition's weights or optimizer state
+    NUMBERS = 53  # the answer to READ
+    WRITE = 54  # the leader sets some numbers of a partition's weights or optimizer state
+    DO = 55  # the leader asks a partition to do something with its weights
+    DONE = 56  # the answer to WRITE and DO
 
 
 class FrameError(AdamError):

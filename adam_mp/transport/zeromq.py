@@ -207,6 +207,8 @@ class SocketDialer:
     """The endpoint that dials peers; a peer is named by the place that was dialled. Only one thread may use it.
 
     `answered` says that peers answer what is sent to them; what they do not answer, the user of a dialer sends again.
+    `renewed` counts the connections that this side gave up and dialled anew; like those that the statistics call lost,
+    they may have swallowed what was sent.
     """
 
     def __init__(self, keys: Keys | None, answered: bool = True) -> None:
@@ -215,7 +217,7 @@ class SocketDialer:
         # For how many seconds peers have not answered, and taken nothing that was to be sent.
         self._unanswered: dict[Place, float] = {}
         self._refusing: dict[Place, float] = {}
-        self._keys, self._tally = keys, _Tally()
+        self._keys, self._tally, self.renewed = keys, _Tally(), 0
         self._context = zmq.Context()
         self._sockets: dict[Place, zmq.Socket[bytes]] = {}
         self._connections: dict[Place, Connections] = {}
@@ -250,6 +252,7 @@ class SocketDialer:
 
     def renew(self, address: Place) -> None:
         """Close the connection to a peer and dial anew; what was sent and has not left is lost."""
+        self.renewed += 1
         trouble = self._connections[address].trouble if address in self._connections else ""
         self.hang_up(address)
         with contextlib.suppress(AdamError):  # then there is no connection, and whoever needs one dials

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from adam_mp.compute.model import Model, Tensors
 from adam_mp.compute.part_storage import WholeTensors
 from adam_mp.kernels.average import move_average
 from adam_mp.memory.store import ParameterStore
-from adam_mp.training.folder.checkpoint import Checkpoint, Spaces
+from adam_mp.training.folder.checkpoint import Checkpoint, Spaces, StoredCheckpoint, TensorsOf
 from adam_mp.training.folder.figures import Figures
 from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.settings.averages import AVERAGE
@@ -30,9 +31,10 @@ def take_checkpoint(
 ) -> Checkpoint:
     """Copy the state of a run that is paused in `epoch`, whose batches have the ledger `states` [batches].
 
-    `place` are the arrays of an earlier copy, to be written over; if None, new arrays are made.
+    `place` are the arrays of an earlier copy, to be written over; if None, new arrays are made. Of a model whose
+    partitions are on several machines no copy is made: the result is to be written before training goes on.
     """
-    spaces = _copy(spaces_of(store), place)
+    spaces = spaces_of(store) if plan.is_apart else _copy(spaces_of(store), place)
     for name in store.own_names:
         store.add_own(name, spaces[name])
     return Checkpoint(
@@ -48,10 +50,18 @@ def take_checkpoint(
     )
 
 
-def restore(store: ParameterStore, checkpoint: Checkpoint, updates: int) -> None:
-    """Copy weights and optimizer state of a checkpoint into the store, and set the store's count of updates."""
-    for name, space in spaces_of(store).items():
-        space[...] = checkpoint.spaces[name]
+def restore(
+    store: ParameterStore, checkpoint: Checkpoint | StoredCheckpoint, updates: int, tensors_of: TensorsOf | None = None
+) -> None:  # fmt: skip
+    """Copy weights and optimizer state of a checkpoint into the store, and set the store's count of updates.
+
+    `tensors_of` is as in `Checkpoint`, for one that is read from its file.
+    """
+    if isinstance(checkpoint, StoredCheckpoint):
+        checkpoint.read_into(spaces_of(store), tensors_of)
+    else:
+        for name, space in spaces_of(store).items():
+            space[...] = checkpoint.spaces[name]
     store.share_out()
     set_updates(store, updates)
 
@@ -64,7 +74,9 @@ def set_updates(store: ParameterStore, updates: int) -> None:
 
 def evaluated_tensors(plan: RunPlan, store: ParameterStore) -> WholeTensors:
     """Return views of the weights, by name, that are evaluated and become the model: the average if there is one."""
-    return plan.tensors_of(store.weights if plan.average is None else store.states[AVERAGE])
+    if plan.average is None:
+        return plan.tensors_of("weights", store.weights)
+    return plan.tensors_of(AVERAGE, store.states[AVERAGE])
 
 
 def average_epoch(plan: RunPlan, store: ParameterStore, epoch: int, averaged: int) -> int:
@@ -77,17 +89,24 @@ def average_epoch(plan: RunPlan, store: ParameterStore, epoch: int, averaged: in
     if average is None or average.moves:
         return 0
     now = average.of_epochs(epoch, plan.settings.epochs, averaged)
-    if now > 1:
-        move_average(store.states[AVERAGE], store.weights, 1 / now)
+    move_averages(plan, store, 1 / max(now, 1))
+    return now
+
+
+def move_averages(plan: RunPlan, store: ParameterStore, share: float) -> None:
+    """Move the average by `share` towards the weights, on all machines of the group; 1.0 makes it the weights."""
+    if share < 1:
+        move_average(store.states[AVERAGE], store.weights, share)
     else:
         store.states[AVERAGE][...] = store.weights
-    return now
+    if plan.elsewhere is not None:
+        plan.elsewhere.average(share)
 
 
 def begin_average(plan: RunPlan, store: ParameterStore) -> None:
     """Let an average of the last epochs be the weights of a run that ends before an epoch has ended."""
     if plan.average is not None and not plan.average.moves:
-        store.states[AVERAGE][...] = store.weights
+        move_averages(plan, store, 1.0)
 
 
 def take_model(
@@ -96,9 +115,11 @@ def take_model(
     """Copy the weights, or their average, as a model whose epoch and accuracy are those of the best in `figures`.
 
     `statistics` are those of norms for these weights, which the model keeps. `place` are the arrays of an earlier
-    model, to be written over; if None, new arrays are made.
+    model, to be written over; if None, new arrays are made. As with a checkpoint, no copy is made of a model whose
+    partitions are on several machines.
     """
-    weights = {**_copy(evaluated_tensors(plan, store), place), **statistics}
+    evaluated: Any = evaluated_tensors(plan, store)
+    weights = {**(evaluated if plan.is_apart else _copy(evaluated, place)), **statistics}
     data = plan.data
     normalization = data.normalization
     return Model(

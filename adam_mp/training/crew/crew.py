@@ -1,4 +1,4 @@
-"""The crew: all child processes of a run. It starts them, replaces those that die, and ends them together.
+"""The crew: all child processes of a run on this machine. It starts, replaces and ends them.
 
 When a process dies, the crew frees the batches that it held, then starts a successor. A process that dies again and
 again soon after its start is given up: batches that wait in a lost worker's rings are freed for other workers, and a
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adam_mp.data.serving.blame import Blame
 from adam_mp.data.serving.server import DataServerSpec, serve
@@ -33,6 +33,7 @@ from adam_mp.training.worker.worker import work
 
 if TYPE_CHECKING:
     from adam_mp.params.replica.synchronizer import SynchronizerSpec
+    from adam_mp.partitions.courier import CourierSpec
 
 _START_DEADLINE = 120.0
 _STOP_DEADLINE = 5.0
@@ -40,6 +41,28 @@ _MORE_MEMORY = "; give the run more memory, fewer --cores or a smaller --batch-s
 _SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "leases_ns", "exchange_ns",
          "held_ns", "busy_ns", "loss", "augmented",
          "hits", "decoded", "decode_ns", "augment_ns", "bad")  # fmt: skip
+
+
+class Helper(NamedTuple):
+    """The process beside workers and data servers that a crew may have: a synchronizer or a courier."""
+
+    name: str
+    function: Callable[[Any], None]
+    spec: Any
+
+
+def synchronizer_of(spec: SynchronizerSpec) -> Helper:
+    """Return the helper that exchanges weights with parameter servers."""
+    from adam_mp.params.replica.synchronizer import synchronize
+
+    return Helper("synchronizer", synchronize, spec)
+
+
+def courier_of(spec: CourierSpec) -> Helper:
+    """Return the helper that brings what the partitions on several machines send each other."""
+    from adam_mp.partitions.courier import carry
+
+    return Helper("courier", carry, spec)
 
 
 @dataclasses.dataclass
@@ -55,7 +78,7 @@ class _Member:
 
 
 class Crew:
-    """Workers, data servers and perhaps a synchronizer of a run. Used by the supervisor's thread alone.
+    """Workers, data servers and perhaps a helper of a run. Used by the supervisor's thread alone.
 
     `descriptors` are the open files that each process inherits. `share` is (index, count) among the replicas of this
     machine, which all have as many workers. `on_failure` says what to do after a worker's death: "restart" it,
@@ -67,7 +90,7 @@ class Crew:
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], data_servers: list[DataServerSpec],
-        restarts: int, on_notice: Callable[..., None], synchronizer: SynchronizerSpec | None = None,
+        restarts: int, on_notice: Callable[..., None], helper: Helper | None = None,
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
         cache: ImageCache | None = None, groups: GroupMemory | None = None,
     ) -> None:  # fmt: skip
@@ -79,10 +102,8 @@ class Crew:
             for spec, core in zip(workers, _worker_cores(len(workers), share), strict=True)
         ]
         tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(data_servers)]
-        if synchronizer is not None:
-            from adam_mp.params.replica.synchronizer import synchronize
-
-            tasks.append(("synchronizer", synchronize, synchronizer, None))
+        if helper is not None:
+            tasks.append((*helper, None))
         self.members = [_Member(*task, EarlyDeaths(restarts)) for task in tasks]
         self.workers, self.data_servers = len(workers), len(data_servers)
         self.first_failure: str | None = None
@@ -99,7 +120,7 @@ class Crew:
             self._start(member)
 
     def wait_ready(self, tend: Callable[[], None]) -> None:
-        """Wait until one worker, one data server and the synchronizer are at work, of each kind that the crew has.
+        """Wait until one worker, one data server and the helper are at work, of each kind that the crew has.
 
         Calls `tend`, which must call `step`, at short intervals. Raises ProcessError.
         """
@@ -120,7 +141,7 @@ class Crew:
         kinds = {
             "worker": ready[: self.workers],
             "data server": ready[self.workers : last],
-            "synchronizer": ready[last:],
+            self.members[-1].name: ready[last:],
         }
         return [kind for kind, some in kinds.items() if some and not any(some)]
 
@@ -167,7 +188,7 @@ class Crew:
         self.disturbances += 1
         how, last_words, code = child.describe_end(), child.last_words(), child.exit_code
         last_lines, row = child.last_lines(), self.memory.board.counters[number].read()
-        # A synchronizer without a heartbeat got no answer: its death counts as early, however long it tried.
+        # A helper without a heartbeat got no answer: its death counts as early, however long it tried.
         idle = number >= self.workers + self.data_servers and not row.heartbeat
         member.deaths.note(time.monotonic() - child.started, idle, "" if row.ready else child.own_fault())
         self.first_failure = self.first_failure or f"{member.name} {how}"
@@ -188,7 +209,7 @@ class Crew:
                 self.memory.ledger.take_back(LEASED, number)
             self.memory.evaluation.take_back(LEASED, number)
             if self.groups is not None:  # the others of its group drop what they have begun together
-                self.groups.groups[number // self.groups.shape.parts].renew()
+                self.groups.groups[number // self.groups.shape.parts_here].renew()
             if self.on_failure == "stop":
                 raise ProcessError(f"{member.name} {how}; stopped, as --on-failure says")
             if self.on_failure == "continue":
@@ -197,6 +218,8 @@ class Crew:
                 return
         elif number < self.workers + self.data_servers:
             self.memory.ledger.take_back(HELD, number)
+        elif self.groups is not None and member.name == "courier":  # what it had taken from others may be lost
+            self.groups.groups[0].renew()
         if not member.deaths.too_many:
             self.on_notice(f"{member.name} {how}; {made_room}started again", last_words)
             self._start(member)
@@ -272,11 +295,11 @@ class Crew:
         ]  # fmt: skip
 
     def rows(self) -> list[Progress]:
-        """Return the counters of the present processes: workers, then data servers, then the synchronizer."""
+        """Return the counters of the present processes: workers, then data servers, then the helper."""
         return [row.read() for row in self.memory.board.counters]
 
     def obeying(self) -> list[int]:
-        """Return the numbers of the living processes that acknowledge orders: workers and the synchronizer."""
+        """Return the numbers of the living processes that acknowledge orders: workers and the helper."""
         numbers = [*range(self.workers), *range(self.workers + self.data_servers, len(self.members))]
         return [number for number in numbers if self.members[number].child is not None]
 

@@ -19,8 +19,10 @@ from adam_mp.memory.segment import Segment
 from adam_mp.memory.steps import StepMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.network.initialization import draw_weights
+from adam_mp.network.traffic import input_rows
 from adam_mp.params.replica.factors import FactorShape, make_outboxes
-from adam_mp.training.crew.copies import set_updates, spaces_of
+from adam_mp.training.crew.copies import move_averages, set_updates, spaces_of
+from adam_mp.training.crew.crew import Helper, courier_of
 from adam_mp.training.folder.checkpoint import RunState
 from adam_mp.training.plan.calibration import fill_calibration
 from adam_mp.training.plan.memory_need import plan_outbox_slots, run_need, step_shape
@@ -63,7 +65,7 @@ class Shared:
         if self.steps is not None:
             files.append(self.steps.handle.segment.descriptor)
         if self.groups is not None:
-            files.append(self.groups.descriptor)
+            files += self.groups.descriptors
         return files if self.exchange is None else [*files, *self.exchange.descriptors]
 
     def close(self) -> None:
@@ -141,12 +143,12 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
         store.share_out()
         set_updates(store, _updates_so_far(plan, plan.resumed))
     elif plan.weights is not None:
-        for name, tensor in plan.tensors_of(store.weights).items():
+        for name, tensor in plan.tensors_of("weights", store.weights).items():
             tensor[...] = plan.weights[name]
     else:
-        draw_weights(plan.network, plan.settings.seed, plan.tensors_of(store.weights), plan.data.examples)
+        draw_weights(plan.network, plan.settings.seed, plan.tensors_of("weights", store.weights), plan.data.examples)
     if plan.average is not None and not has_average:
-        store.states[AVERAGE][...] = store.weights
+        move_averages(plan, store, 1.0)
 
 
 def _updates_so_far(plan: RunPlan, resumed: RunState) -> int:
@@ -213,7 +215,29 @@ def _part_of(plan: RunPlan, shared: Shared, worker: int) -> PartSpec | None:
     """Return which part of the model a worker has, None if it has all."""
     if plan.partitions is None or shared.groups is None:
         return None
-    return PartSpec(plan.partitions, worker % plan.parts, shared.groups.handle(worker // plan.parts))
+    here = plan.parts_here
+    return PartSpec(plan.partitions, worker % here, shared.groups.handle(worker // here), plan.is_apart)
+
+
+def leaders_courier(plan: RunPlan, shared: Shared) -> Helper:
+    """Return the courier of the leader's machine, where partitions on other machines have joined."""
+    from adam_mp.partitions.courier import CourierSpec
+
+    assert plan.elsewhere is not None
+    assert plan.partitions is not None
+    assert shared.groups is not None
+    return courier_of(
+        CourierSpec(
+            process=plan.split.workers + plan.split.data_servers,
+            part=0,
+            memory=shared.memory.handle,
+            group=shared.groups.handle(0),
+            run=plan.elsewhere.run,
+            places=plan.elsewhere.places,
+            rows=tuple(input_rows(plan.partitions, part) for part in range(plan.parts)),
+            keys=read_keys(plan.settings.key_file),
+        )
+    )
 
 
 def _remote_source(plan: RunPlan) -> RemoteSource | None:

@@ -19,15 +19,16 @@ from adam_mp.data.reading.dataset import epoch_order
 from adam_mp.errors import DataError, several
 from adam_mp.kernels.atomic import observe
 from adam_mp.memory.board import IDLE, TEST, TRAIN, VALIDATE
+from adam_mp.memory.layout import Layout
 from adam_mp.memory.ledger import FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.process.child import Child
 from adam_mp.process.interruption import Interruption
-from adam_mp.training.crew.crew import Crew
-from adam_mp.training.crew.preparation import Shared, make_specs, prepare_memory
+from adam_mp.training.crew.crew import Crew, Helper, synchronizer_of
+from adam_mp.training.crew.preparation import Shared, leaders_courier, make_specs, prepare_memory
 from adam_mp.training.crew.watchdog import Watchdog
-from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES, statistics_in
+from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES, STATISTICS, statistics_in
 from adam_mp.training.plan.quorum import within_quorum
 from adam_mp.training.plan.run_plan import RunPlan
 
@@ -97,9 +98,13 @@ class Session:
         ends.callback(shared.close)
         self.shared, self.memory, self.store = shared, shared.memory, shared.store
         workers, data_servers = make_specs(plan, shared, factors)
-        synchronizer = None if exchanging is None else exchanging.synchronizer(shared)
+        helper: Helper | None = None
+        if exchanging is not None:
+            helper = synchronizer_of(exchanging.synchronizer(shared))
+        elif plan.elsewhere is not None:
+            helper = leaders_courier(plan, shared)
         self.crew = Crew(
-            self.memory, shared.descriptors, workers, data_servers, plan.settings.restarts, self._notice, synchronizer,
+            self.memory, shared.descriptors, workers, data_servers, plan.settings.restarts, self._notice, helper,
             plan.share, plan.settings.on_failure, shared.steps, shared.cache, shared.groups,
         )  # fmt: skip
         # A slow batch is no stall: allow twenty times what a batch should take with all workers on one core.
@@ -228,7 +233,20 @@ class Session:
                 time.sleep(EVALUATION_LOOK)
             self.pause(step)
         self._check_calibrated()
+        if self.plan.elsewhere is not None:
+            self._fetch_statistics()
         return {name: view.copy() for name, view in statistics_in(arrays, network).items()}
+
+    def _fetch_statistics(self) -> None:
+        """Fetch what norms on other machines have measured, of the channels that they alone have."""
+        plan, flat = self.plan, self.memory.arrays.get(STATISTICS)
+        if flat is None or plan.partitions is None or plan.elsewhere is None:
+            return
+        for tensor in Layout.of(plan.network.statistics).tensors:
+            columns = plan.partitions.columns.get(f"{tensor.name.rpartition('.')[0]}.scale", ())
+            for part, place in enumerate(columns[1:], 1):
+                begin, end = (tensor.offset + each for each in place)
+                flat[begin:end] = plan.elsewhere.read(part, STATISTICS, begin, end)
 
     @property
     def _measures_statistics(self) -> bool:

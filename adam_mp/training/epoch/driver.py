@@ -23,6 +23,7 @@ from adam_mp.training.epoch.hints import ServingHints
 from adam_mp.training.epoch.machine import Action, Actions, End, Event, Phase, Rules, State, step
 from adam_mp.training.epoch.run_account import RunAccount
 from adam_mp.training.folder.checkpoint import Checkpoint, Spaces
+from adam_mp.training.folder.direct_keeper import DirectKeeper
 from adam_mp.training.folder.figures import Figures, Sums
 from adam_mp.training.folder.keeper import Keeper
 from adam_mp.training.plan.quorum import reopened
@@ -41,7 +42,7 @@ class Driver:
     """
 
     def __init__(
-        self, plan: RunPlan, session: Session, leases: Leases, account: RunAccount, keeper: Keeper,
+        self, plan: RunPlan, session: Session, leases: Leases, account: RunAccount, keeper: Keeper | DirectKeeper,
         guard: DivergenceGuard, bad_samples: BadSamples, interruption: Interruption, tell: Listener,
         step_run: Callable[[bool], None],
     ) -> None:  # fmt: skip
@@ -252,7 +253,7 @@ class Driver:
         """Go back to the last good state with half the learning rate."""
         session, account, last = self.session, self.account, self.keeper.last
         assert last is not None, "the supervisor has a state remembered before the first batch"
-        restore(session.store, last, last.updates)
+        restore(session.store, last, last.updates, self.plan.tensors_of)
         share = session.memory.board.rate_share = session.memory.board.rate_share * RATE
         account.go_back(last.progress, share, self.guard.times)
         progress = dataclasses.asdict(account.figures)
@@ -268,8 +269,8 @@ class Driver:
         return machine.WentBack(last.epoch)
 
     def _check_finite(self, epoch: int) -> None:
-        store = self.session.store
-        if not np.isfinite(store.weights).all():
+        store, elsewhere = self.session.store, self.plan.elsewhere
+        if not np.isfinite(store.weights).all() or (elsewhere is not None and not elsewhere.are_finite()):
             raise DivergedError(
                 f"weights became NaN or infinite in epoch {epoch + 1}, by update {store.read_updates():,}"
             )

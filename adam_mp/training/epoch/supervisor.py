@@ -19,6 +19,7 @@ from adam_mp.training.epoch.bad_samples import BadSamples
 from adam_mp.training.epoch.driver import Driver
 from adam_mp.training.epoch.guard import DivergenceGuard
 from adam_mp.training.epoch.run_account import RunAccount
+from adam_mp.training.folder.direct_keeper import DirectKeeper
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.folder.keeper import Keeper
 from adam_mp.training.plan.quorum import reopened
@@ -72,7 +73,11 @@ class Supervisor:
         plan, session = self.plan, ends.enter_context(self.session)
         ends.enter_context(self.interruption.note_checkpoint())
         session.memory.board.rate_share = self.account.figures.rate_share
-        self.keeper = Keeper(self.folder, self._notice, self._rollbacks > 0)
+        self.keeper: Keeper | DirectKeeper = (
+            DirectKeeper(self.folder, self._notice)
+            if plan.is_apart
+            else Keeper(self.folder, self._notice, self._rollbacks > 0)
+        )
         ends.callback(self.keeper.close)
         flags = session.memory.arrays.get("bad")
         self.bad_samples = BadSamples(
@@ -115,7 +120,7 @@ class Supervisor:
         self.session.crew.wait_ready(self.step_while_starting)
         if unsaved:
             self.keeper.save_model(self.driver.model)
-        if self._rollbacks:
+        if self._rollbacks or self.plan.is_apart:
             self.driver.remember(first, states)
         return self.driver.train(first)
 
@@ -160,6 +165,8 @@ class Supervisor:
         """Replace dead processes, print stacks if asked, keep in touch with other machines: while starting, too."""
         if self.launch is not None:
             self.launch.step()
+        if self.plan.elsewhere is not None:
+            self.plan.elsewhere.step()
         self.session.step_while_starting()
         self.leases.step()
         self._silences.step(self.leases.silences())

@@ -49,7 +49,7 @@ class RunState:
     progress: Mapping[str, Any]
 
 
-TensorsOf = Callable[[np.ndarray], "Mapping[str, np.ndarray] | WholeTensors"]
+TensorsOf = Callable[[str, np.ndarray], "Mapping[str, np.ndarray] | WholeTensors"]
 Spaces = Mapping[str, np.ndarray]  # "weights", each optimizer state, and the average's if any: flat float32 arrays
 
 
@@ -57,7 +57,8 @@ Spaces = Mapping[str, np.ndarray]  # "weights", each optimizer state, and the av
 class Checkpoint(RunState):
     """A copy of a run's state in memory, weights and optimizer state included.
 
-    `tensors_of` finds the network's tensors in a flat space; None if they lie as `Layout` has them.
+    `tensors_of` finds the network's tensors, given a flat space's name and array; None if they lie as `Layout` has
+    them.
     """
 
     spaces: Spaces
@@ -121,8 +122,9 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 def _tensors(network: Network, spaces: Spaces, tensors_of: TensorsOf | None) -> dict[str, Any]:
     """Return views of the tensors in flat arrays, by their names in a file, such as "weights/conv1.bias"."""
-    find = tensors_of or Layout.of(network.parameters).views
-    return {f"{space}/{name}": view for space, flat in spaces.items() for name, view in find(flat).items()}
+    layout = Layout.of(network.parameters)
+    find = tensors_of or (lambda _, flat: layout.views(flat))
+    return {f"{space}/{name}": view for space, flat in spaces.items() for name, view in find(space, flat).items()}
 
 
 def find_checkpoints(folder: Path) -> list[Path]:

@@ -123,6 +123,9 @@ def _with_copies(plan: RunPlan, shared: dict[str, int], private: dict[str, int],
     """Return a need with the supervisor's copies, if the run writes checkpoints and models."""
     if not keeps:
         return MemoryNeed(shared, private)
+    if plan.is_apart:  # nothing is copied but one tensor at a time
+        largest = 4 * max(math.prod(shape) for shape in plan.network.parameters.values())
+        return MemoryNeed(shared, {**private, "a tensor of a checkpoint": 2 * largest}, 2 * largest)
     # COPIES of checkpoints and of models, less one: a single thread writes, so only one kind has a copy in writing.
     copies, model = COPIES * plan.checkpoint_bytes, (COPIES - 1) * 4 * plan.layout.size
     private = {**private, f"{COPIES} copies of a checkpoint": copies, "the best model": model}
@@ -134,9 +137,9 @@ def _of_groups(plan: RunPlan, shared: dict[str, int], keeps: bool) -> MemoryNeed
     partitions, batch = plan.partitions, plan.settings.batch_size
     assert partitions is not None, "the model is cut"
     shared = {**shared, "values between partitions": group_bytes(plan)}
-    members = sum(member_bytes(plan, part) for part in range(partitions.parts))
+    members = sum(member_bytes(plan, part) for part in range(plan.parts_here))
     pictures = 4 * batch * math.prod(plan.network.input_shape)
-    processes = plan.split.workers + plan.split.data_servers + int(plan.is_replica)
+    processes = plan.split.workers + plan.split.data_servers + int(plan.is_replica or plan.is_apart)
     private = {
         "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
         "gradients and activations": plan.groups * members,
@@ -149,7 +152,7 @@ def worker_bytes(plan: RunPlan) -> int:
     """Return the bytes of a worker's gradient and activations; if the model is cut, of a group's largest member."""
     if plan.partitions is None:
         return plan.costs.context_bytes
-    return max(member_bytes(plan, part) for part in range(plan.parts))
+    return max(member_bytes(plan, part) for part in range(plan.parts_here))
 
 
 def group_bytes(plan: RunPlan) -> int:

@@ -80,7 +80,8 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
     mixing.check(min(settings.batch_size, len(division.training)), dataset.image_shape)
     compile_kernels("float32", lambda done, total: listener(KernelCompiled(done, total)))
     cores = _cores_of_each(settings, listener)
-    check_network(settings, network, optimizer, len(division.training), cores)
+    apart = None if settings.partition is None else partitions
+    check_network(settings, network, optimizer, len(division.training), cores, apart)
     data = plan_data(
         dataset, settings, resumed.normalization if resumed else None, min(cores, usable_cores()), listener, kept,
         LEFT_FREE + 4 * network.parameter_count * spaces_left_free(settings, optimizer, cores), division,
@@ -189,6 +190,13 @@ def _cores_of_each(settings: TrainSettings, listener: Listener) -> int:
     return cores
 
 
+def _split_apart(settings: TrainSettings, cores: int, costs: Costs) -> Split:
+    """Return one worker, for the partition of this machine, and data servers enough for the whole group."""
+    assert not isinstance(settings.data_servers, str), "TrainSettings turns 'auto' into None"
+    needed = math.ceil(settings.partitions * costs.serve_seconds(1) / max(costs.train_seconds, 1e-9))
+    return Split(1, settings.data_servers or max(1, min(needed, cores - 1)))
+
+
 def optimizer_of(settings: TrainSettings) -> Optimizer:
     """Return the update rule that the settings describe; raises SettingsError."""
     return make_optimizer(settings.optimizer, {name: getattr(settings, name) for name in CONSTANTS})
@@ -204,6 +212,8 @@ def _split(settings: TrainSettings, cores: int, costs: Costs, reads_files: bool,
     assert not isinstance(settings.data_servers, str), "TrainSettings turns 'auto' into None"
     if parse_consistency(settings.consistency).timeless:
         return Split(cores, settings.data_servers or (cores if reads_files else math.ceil(cores / _SERVED)))
+    if settings.partition is not None:
+        return _split_apart(settings, cores, costs)
     if settings.data_from is not None:
         split = Split(cores, settings.data_servers or math.ceil(cores / _RECEIVED))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Collection
 
@@ -10,12 +11,14 @@ from adam_mp.errors import SettingsError
 from adam_mp.memory.segment import check_space
 from adam_mp.memory.store import store_spaces
 from adam_mp.network.network import Network
+from adam_mp.network.partition import PartitionPlan
 from adam_mp.params.replica.protocols import choose_protocols
 from adam_mp.training.plan.quorum import quorum_batches
 from adam_mp.training.plan.run_plan import state_names
 from adam_mp.training.settings.consistency import parse_consistency
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
+from adam_mp.transport.addresses import Address, check_listening
 from adam_mp.transport.keys import read_keys
 from adam_mp.transport.places import parse_place, way_to_dial
 
@@ -28,19 +31,37 @@ def check_before_reading(settings: TrainSettings) -> None:
     for text in (settings.join, *(settings.data_from or "").split(",")):
         if text:
             way_to_dial(parse_place(text, "the address"), settings.key_file is not None).close()
+    if settings.listen is not None:
+        _check_listening(settings)
     if isinstance(settings.data, str) and not settings.data:
         raise SettingsError("--data is empty; expected a folder, or 'mnist'")
     if settings.batch_size > _BATCH_LIMIT:
         raise SettingsError(f"--batch-size is {settings.batch_size}; expected at most {_BATCH_LIMIT}")
 
 
+def _check_listening(settings: TrainSettings) -> None:
+    """Raise SettingsError unless partitions on other machines could find this one where it listens."""
+    place = parse_place(settings.listen or "", "--listen")
+    if not isinstance(place, Address):
+        return
+    check_listening(place, settings.key_file is not None)
+    numbers = place.known_numbers()
+    if any(ipaddress.ip_address(number).is_unspecified for number in numbers):
+        raise SettingsError(f"--listen is {place}, by which nobody finds it; give the address that other machines use")
+
+
 def check_keys(settings: TrainSettings) -> None:
     """Raise SettingsError for a key file that cannot be read, or that nobody would use."""
-    if settings.key_file is not None and not (settings.join or settings.data_from or settings.servers):
+    if settings.key_file is not None and not _meets_others(settings):
         raise SettingsError(
-            "--key-file is for runs of many machines; give --servers N, --join HOST:PORT or --data-from HOST:PORT too"
+            "--key-file is for runs of many machines; give --servers N, --join HOST:PORT, --listen HOST:PORT or "
+            "--data-from HOST:PORT too"
         )
     read_keys(settings.key_file)
+
+
+def _meets_others(settings: TrainSettings) -> bool:
+    return any((settings.join, settings.data_from, settings.servers, settings.listen))
 
 
 def unused_numbers(explicit: Collection[str], settings: TrainSettings, optimizer: Optimizer) -> list[str]:
@@ -53,7 +74,7 @@ def unused_numbers(explicit: Collection[str], settings: TrainSettings, optimizer
 def _most_spaces(settings: TrainSettings, optimizer: Optimizer, cores: int) -> int:
     """Return how many flat spaces the store has at most: with a worker, or a partition, on each core."""
     in_steps = parse_consistency(settings.consistency).in_steps
-    owners = 1 if in_steps else max(1, cores // settings.partitions)
+    owners = 1 if in_steps or settings.partition is not None else max(1, cores // settings.partitions)
     return store_spaces(state_names(settings, optimizer), optimizer.own_states, owners)
 
 
@@ -63,12 +84,22 @@ def spaces_left_free(settings: TrainSettings, optimizer: Optimizer, cores: int) 
     return _STORES_FREE * in_checkpoint + _most_spaces(settings, optimizer, cores) - in_checkpoint
 
 
-def check_network(settings: TrainSettings, network: Network, optimizer: Optimizer, images: int, cores: int) -> None:
+def _largest_part(partitions: PartitionPlan) -> int:
+    """Return the parameters that a machine has of a model that is cut over machines, at most."""
+    return max(graph.parameter_count for graph in partitions.graphs)
+
+
+def check_network(
+    settings: TrainSettings, network: Network, optimizer: Optimizer, images: int, cores: int,
+    partitions: PartitionPlan | None = None,
+) -> None:  # fmt: skip
     """Raise SpaceError for a network that is too large, SettingsError for one that the protocol does not fit.
+
+    `partitions` are those of a model that is cut over machines, None if all of it is on this machine.
 
     Called before any weights are made.
     """
-    weights = 4 * network.parameter_count
+    weights = 4 * (network.parameter_count if partitions is None else _largest_part(partitions))
     # This process measures the costs of a step on weights of its own. `memory_need` counts the whole run later.
     need = {
         "weights and optimizer state": weights * _most_spaces(settings, optimizer, cores),

@@ -68,14 +68,32 @@ def resume_settings(
     for name in PATHS:
         if name not in explicit and stored.get(name) is not None:
             stored[name] = find_path(folder, record, name)
+    left_behind = _drop_machines_of_partitions(stored, settings, explicit)
     if (settings.partitions if "partitions" in explicit else stored.get("partitions", 1)) == 1:
         for name in OF_PARTITIONS:
             stored.pop(name, None)
-    left_behind = _drop_other_machines(stored, settings, explicit)
+    left_behind = _drop_other_machines(stored, settings, explicit) or left_behind
     merged = make_settings({**stored, **explicit, "run_dir": str(folder), "resume": True})
     if left_behind is not None:
         say(f"the run goes on alone from its checkpoint in epoch {checkpoint.epoch + 1}, without {left_behind}")
     return merged, checkpoint
+
+
+def _drop_machines_of_partitions(
+    stored: dict[str, Any], settings: TrainSettings, explicit: Mapping[str, Any]
+) -> str | None:  # fmt: skip
+    """Remove from `stored` how a model was cut over machines, if those given now cut it otherwise.
+
+    If its partitions are all on this machine by that, return what the run goes on without, in words; else None.
+    """
+    before = stored.get("partition")
+    if settings.partition is not None:
+        stored.pop("partitions", None)  # another number of machines
+    elif "partition" in explicit or "partitions" in explicit:
+        for name in ("partition", "listen", "key_file"):
+            stored.pop(name, None)
+        return None if before is None else "its partitions on other machines"
+    return None
 
 
 def _drop_other_machines(stored: dict[str, Any], settings: TrainSettings, explicit: Mapping[str, Any]) -> str | None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.optimizer import Optimizer
 from adam_mp.compute.part_storage import PartStorage, WholeTensors
-from adam_mp.compute.part_updates import update_messages
 from adam_mp.compute.shares import Shares, shares_of
 from adam_mp.compute.views import View, parse_views
 from adam_mp.data.mixing import Mixing
@@ -25,12 +23,11 @@ from adam_mp.memory.run_memory import RunShape
 from adam_mp.memory.store import store_spaces
 from adam_mp.network.cuts import plan_partitions
 from adam_mp.network.network import Network
-from adam_mp.network.part_layers import VALUES
 from adam_mp.network.partition import PartitionPlan
-from adam_mp.network.traffic import messages_of
 from adam_mp.training.data.data_plan import DRAWN, DataPlan
 from adam_mp.training.folder.checkpoint import StoredCheckpoint
 from adam_mp.training.plan.calibration import calibration_fields
+from adam_mp.training.plan.group_shape import group_shape
 from adam_mp.training.plan.same_data import data_identity
 from adam_mp.training.plan.split import Costs, Split
 from adam_mp.training.settings.averages import AVERAGE, Average, parse_average
@@ -39,6 +36,9 @@ from adam_mp.training.settings.events import DataUnderstood
 from adam_mp.training.settings.rates import parse_rates
 from adam_mp.training.settings.schedule import Schedule
 from adam_mp.training.settings.settings import TrainSettings
+
+if TYPE_CHECKING:  # a run of one machine does not import what runs of many need
+    from adam_mp.partitions.leader_side import Partitions
 
 MEASURED = "measured"  # noted in a checkpoint of a run whose `white` nobody chose
 _RING_BYTES = 64 << 20  # at most this much read ahead per ring, but never fewer than two slots
@@ -69,7 +69,8 @@ class RunPlan:
 
     `resumed` is the checkpoint from which the run goes on, `weights` are those of a model that is only evaluated; if
     both are None, first weights are drawn from the seed. `share` is (index, count) among the replicas of this machine.
-    `understood` is what was understood of the data, None in an evaluation.
+    `understood` is what was understood of the data, None in an evaluation. `elsewhere` are the partitions on other
+    machines, once they have joined; None if there are none.
     """
 
     settings: TrainSettings
@@ -86,6 +87,17 @@ class RunPlan:
     share: tuple[int, int] = (0, 1)
     understood: DataUnderstood | None = None
     partitions: PartitionPlan | None = None
+    elsewhere: Partitions | None = None
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether each partition of the model is on a machine of its own, and partition 1 here."""
+        return self.settings.partition is not None
+
+    @property
+    def parts_here(self) -> int:
+        """How many workers of this machine train each batch together."""
+        return 1 if self.is_apart else self.parts
 
     @property
     def parts(self) -> int:
@@ -95,27 +107,32 @@ class RunPlan:
     @property
     def groups(self) -> int:
         """How many workers, or groups of them with a partition each, train a batch of their own at a time."""
-        return self.split.workers // self.parts
+        return self.split.workers // self.parts_here
 
     @cached_property
     def storage(self) -> PartStorage | None:
         """Where the tensors of a model lie that is cut; None if it is not."""
         return None if self.partitions is None else PartStorage(self.partitions)
 
-    def tensors_of(self, flat: np.ndarray) -> WholeTensors:
-        """Return the tensors of the network in a flat space, by their names."""
-        return self.layout.views(flat) if self.storage is None else self.storage.whole_views(flat)
+    def tensors_of(self, space: str, flat: np.ndarray) -> WholeTensors:
+        """Return the tensors of the network, by their names, in the flat space `space`, of which `flat` is here.
+
+        What partitions on other machines have is read and written by `elsewhere`.
+        """
+        if self.storage is None:
+            return self.layout.views(flat)
+        if not self.is_apart:
+            return self.storage.whole_views(flat)
+        from adam_mp.partitions.spaces import tensors_of
+
+        assert self.elsewhere is not None, "the other partitions have joined"
+        return tensors_of(self.storage, self.elsewhere, space, flat, space in self.optimizer.states)
 
     @property
     def group_shape(self) -> GroupShape:
         """The sizes of the memory of a group; only for a model that is cut."""
         assert self.storage is not None, "the model is not cut"
-        plan, batch = self.storage.plan, self.settings.batch_size
-        scored = tuple(each for _, each in messages_of(plan) if each.purpose == VALUES)
-        updates = (update_messages(self.storage, part, bool(self.settings.clip_norm)) for part in range(self.parts))
-        trained = {**dict.fromkeys(each for _, each in messages_of(plan)), **dict.fromkeys(itertools.chain(*updates))}
-        lanes = self.settings.in_flight
-        return GroupShape(self.parts, lanes, batch, self.network.input_shape, tuple(trained), scored)
+        return group_shape(self.storage, self.settings, 0 if self.is_apart else None)
 
     @property
     def batches(self) -> int:
@@ -124,8 +141,10 @@ class RunPlan:
 
     @property
     def layout(self) -> Layout:
-        """The layout of weights and optimizer state."""
-        return Layout.of(self.network.parameters) if self.storage is None else self.storage.layout
+        """The layout of weights and optimizer state on this machine."""
+        if self.storage is None:
+            return Layout.of(self.network.parameters)
+        return self.storage.part_layout(0) if self.is_apart else self.storage.layout
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -193,7 +212,7 @@ class RunPlan:
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
             len(data.training), RingShape(slots, batch, self.network.input_shape),
             {**data.fields, **calibration_fields(self.network, data.training, self.weights is not None)},
-            int(self.is_replica), self.consistency.in_steps, self.parts,
+            int(self.is_replica or self.is_apart), self.consistency.in_steps, self.parts_here,
         )  # fmt: skip
 
     @property

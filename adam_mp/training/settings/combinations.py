@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from adam_mp.errors import SettingsError, flag_of, shown
@@ -12,6 +13,31 @@ OF_MANY = ("wire", "protocol", "exchange_images")  # settings that have a meanin
 OF_SERVERS = ("replicas", "copies", "commit")  # settings that have a meaning only with `servers`
 OF_PARTITIONS = ("cut", "in_flight")  # settings that have a meaning only with `partitions`
 _MOST_PARTS = 64
+_PARTITION = re.compile(r"([0-9]{1,4})/([0-9]{1,4})", re.ASCII)
+
+
+def parse_partition(text: str) -> tuple[int, int]:
+    """Return (number from 1, how many) of a partition written as K/P; raises SettingsError."""
+    match = _PARTITION.fullmatch(text.strip())
+    if match is None or not 2 <= int(match[2]) <= _MOST_PARTS or not 1 <= int(match[1]) <= int(match[2]):
+        raise SettingsError(
+            f"--partition is {shown(text)}; expected K/P such as 2/4: partition K, counted from 1, of P, 2 to "
+            f"{_MOST_PARTS}"
+        )
+    return int(match[1]), int(match[2])
+
+
+def settle_partition(settings: Any) -> None:
+    """Let --partition 1/P set --partitions P. Raises SettingsError if they differ."""
+    if settings.partition is None:
+        return
+    _, parts = parse_partition(settings.partition)
+    if settings.partitions not in (1, parts):
+        raise SettingsError(
+            f"--partition is {settings.partition} and --partitions {settings.partitions}; give --partition alone, for "
+            "a partition a machine, or --partitions alone, for all of them here"
+        )
+    object.__setattr__(settings, "partitions", parts)
 
 
 def check_combinations(settings: Any) -> None:
@@ -19,6 +45,7 @@ def check_combinations(settings: Any) -> None:
     _check_machines(settings)
     _check_workers(settings)
     _check_partitions(settings)
+    _check_apart(settings)
     _check_folders(settings)
     if settings.target_accuracy is not None and settings.validation == 0:
         raise SettingsError("--target-accuracy needs validation images; give --validation more than 0")
@@ -96,6 +123,35 @@ def _check_partitions(settings: Any) -> None:
         raise SettingsError("--on-failure is continue, but a group needs all its partitions; give restart or stop")
     if settings.protocol == "activations":
         raise SettingsError("--protocol is activations, which partitions do not send; give auto or deltas")
+
+
+def _check_apart(settings: Any) -> None:
+    """Raise SettingsError if a model cannot be cut over machines as asked."""
+    if settings.partition is None:
+        if settings.listen is not None:
+            raise SettingsError(
+                "--listen is for partition 1 of a model that is cut over machines; give --partition 1/P"
+            )
+        return
+    number, parts = parse_partition(settings.partition)
+    if number > 1:
+        if settings.join is None:
+            raise SettingsError(
+                f"--partition {settings.partition} needs --join HOST:PORT, where partition 1/{parts} listens"
+            )
+        return
+    if settings.listen is None:
+        raise SettingsError(
+            f"--partition 1/{parts} needs --listen HOST:PORT, where the other partitions find it; partitions on this "
+            f"machine alone need --partitions {parts}"
+        )
+    parse_place(settings.listen, "--listen")
+    for name in ("servers", "join"):
+        if getattr(settings, name) is not None:
+            raise SettingsError(
+                f"{flag_of(name)} is given with --partition {settings.partition}; a model that is cut over machines "
+                "trains without parameter servers; groups on one machine each share them: --partitions with --join"
+            )
 
 
 def _check_folders(settings: Any) -> None:

@@ -17,7 +17,7 @@ from adam_mp.errors import SettingsError, flag_of, shown
 from adam_mp.proposals import unknown
 from adam_mp.training.settings.averages import parse_average
 from adam_mp.training.settings.cache_size import parse_cache
-from adam_mp.training.settings.combinations import OF_MANY, OF_SERVERS, check_combinations
+from adam_mp.training.settings.combinations import OF_MANY, OF_SERVERS, check_combinations, settle_partition
 from adam_mp.training.settings.option import Number, Whole, check_kind, check_value, option
 from adam_mp.training.settings.rates import parse_rates, rates_text
 from adam_mp.training.settings.texts import augment_help, lr_help, optimizer_help
@@ -28,7 +28,9 @@ _FRACTION = Number(0, 1, high_included=False)
 _SHARE = Number(0, 1, low_included=False)
 _SECONDS = Number(0, 1e9, low_included=False)
 # Values that mean None. A user of flags or TOML, which have no None, needs them to unset what a resumed run had.
-_ABSENT = (("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_from", "none"))
+_ABSENT = (
+    ("data_servers", "auto"), ("servers", 0), ("join", "none"), ("data_from", "none"), ("partition", "none"),
+)  # fmt: skip
 _FORMULAS = {  # setting that may be a formula: what is expected of it
     "lr": "a number, or a formula as text over epoch, epochs, step, progress and warmup, such as '0.1 * 0.9 ** epoch'",
     "optimizer": "a name, or a formula as text for the new w, such as 'w - lr * g'",
@@ -222,6 +224,14 @@ class TrainSettings:
         None, "many machines", "HOST:PORT", "train as a replica of the run whose first parameter server listens "
         "there (or at unix:FILE on this machine); 'none' with --resume goes on alone",
     )  # fmt: skip
+    partition: str | None = option(
+        None, "many machines", "K/P",
+        "train partition K of a model that is cut over P machines: 1/P with --listen and all other settings, the "
+        "others with --join alone; 'none' with --resume goes on with all partitions here",
+    )  # fmt: skip
+    listen: str | None = option(
+        None, "many machines", "HOST:PORT", "where partition 1/P listens for the others (or unix:FILE)"
+    )
     key_file: str | Path | None = option(
         None, "many machines", "FILE", "the run's keys (see adam-mp keygen); needed beyond this machine"
     )
@@ -265,6 +275,7 @@ class TrainSettings:
                 object.__setattr__(self, name, None)
         for name, field in FIELDS.items():
             check_value(field, getattr(self, name))
+        settle_partition(self)
         self._check_texts()
         check_combinations(self)
 

@@ -23,13 +23,14 @@ class MovingAverage:
         self._average, self._store = average, store
         self.space = store.states[AVERAGE]
 
-    def after_update(self, update: int) -> None:
+    def after_update(self, update: int, step: int | None = None) -> None:
         """Move the average if it moves at this machine's `update`-th update, which this worker has just made.
 
-        It moves by as many updates as the whole run, other replicas included, has made since the last move.
+        It moves by as many updates as the whole run, other replicas included, has made since the last move. `step` is
+        how many that run has made, None for what the store counts.
         """
         if self._average.moves_at(update):
-            step = self._store.read_step()
+            step = self._store.read_step() if step is None else step
             before = self._store.note_average(step)
             move_average(self.space, self._store.weights, 1.0 - self._average.kept(before, step))
 

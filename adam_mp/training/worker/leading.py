@@ -20,7 +20,6 @@ from adam_mp.memory.group import TRAIN as TRAIN_WORK
 from adam_mp.memory.ring import Tag
 from adam_mp.memory.staleness import column
 from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES
-from adam_mp.training.worker.averaging import MovingAverage
 from adam_mp.training.worker.lanes import Lane
 from adam_mp.training.worker.member import Member
 from adam_mp.training.worker.scoring import ScoringLane
@@ -47,13 +46,12 @@ class Leader(Member):
         super().__init__(spec)
         self._flights: list[_Flight] = []
         self._losses: dict[int, float] = {}  # of works that this member has ended and others may have not
+        assert spec.pictures is not None, "the leader makes pictures to evaluate"
         self._pictures = open_pictures(spec.pictures, self.memory, self.counters)
         self._images: np.ndarray = np.zeros((spec.batch_size, *spec.network.input_shape), np.float32)
         self._labels: np.ndarray = np.zeros(spec.batch_size, np.int32)
         self._calibrated = -1  # the evaluation for which the norms have their statistics
         self._chunk: tuple[int, int] | None = None  # round and number of a chunk that is leased and not evaluated
-        moves = spec.average is not None and spec.average.moves
-        self._average = MovingAverage(spec.average, self.store) if spec.average is not None and moves else None
 
     def obeys(self, sequence: int) -> bool:
         """Return whether nothing is on its way any more, on any member."""
@@ -130,8 +128,8 @@ class Leader(Member):
             self.counters.publish("faults", self.counters.observe("faults") + 1)
         else:
             earlier = self.store.count_update()
-            if self._average is not None:
-                self._average.after_update(earlier + 1)
+            if self.average is not None and not self.is_apart:
+                self.average.after_update(earlier + 1)
             if self.memory.ledger.finish(tag.epoch, tag.batch, self.spec.process):
                 self.counters.add("images", tag.images)
                 self.counters.add_loss(loss, tag.images)

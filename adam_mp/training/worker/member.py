@@ -25,6 +25,7 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.memory.waiting import AMONG_WORKERS, Backoff
 from adam_mp.training.plan.calibration import statistics_in
 from adam_mp.training.settings.averages import AVERAGE
+from adam_mp.training.worker.averaging import MovingAverage
 from adam_mp.training.worker.lanes import Lane
 from adam_mp.training.worker.learning_rate import LearningRate
 from adam_mp.training.worker.scoring import ScoringLane
@@ -39,15 +40,18 @@ class Member:
     def __init__(self, spec: WorkerSpec) -> None:
         own = spec.part
         assert own is not None, "a member has a part"
-        self.spec = spec
+        self.spec, self.is_apart = spec, own.apart
         self.memory = RunMemory.attach(spec.memory)
         self.store = ParameterStore.attach(spec.store)
         self.group = Group.attach(own.group, own.part)
         self.counters = self.memory.board.counters[spec.process]
-        self.leader_counters = self.memory.board.counters[spec.process - own.part]
-        self.rings = self.memory.rings_of(spec.process - own.part)
+        leader = spec.process if own.apart else spec.process - own.part
+        self.leader_counters = self.memory.board.counters[leader]
+        self.rings = self.memory.rings_of(leader)
+        self._slots = [ring.slots for ring in self.rings] or [self.group.arrivals]
         self.numbers = UpdateNumbers(spec.optimizer, self.store.workers)
         self._rate = LearningRate(spec.schedule, spec.network.classes, self.memory.board, self.numbers)
+        self.average = _average_of(spec, self.store)
         storage = PartStorage(own.plan)
         self._lanes = self._make_lanes(storage, own)
         self.scoring = self._make_scoring(storage, own)
@@ -59,10 +63,10 @@ class Member:
     def _make_lanes(self, storage: PartStorage, own: PartSpec) -> list[Lane]:
         spec, graph, layout = self.spec, own.plan.graphs[own.part], storage.part_layout(own.part)
         weights = {
-            **storage.part_views(self.store.weights, own.part), **self._statistics(storage, own.part),
+            **self._part_of(self.store.weights, storage, own), **self._statistics(storage, own.part),
         }  # fmt: skip
         gradient: np.ndarray = np.zeros(layout.size, np.float32)
-        owner = spec.process // own.plan.parts
+        owner = 0 if own.apart else spec.process // own.plan.parts
         lanes = []
         for mail in self.group.mails[:-1]:
             context = TrainingContext(
@@ -71,7 +75,7 @@ class Member:
             )  # fmt: skip
             update = PartUpdate(
                 storage, own.part, spec.optimizer, self.store, context, self.numbers.array, spec.shares, mail,
-                spec.clip_norm, owner,
+                spec.clip_norm, owner, own.apart,
             )  # fmt: skip
             lanes.append(Lane(context, mail, update, self._begin_backward))
         return lanes
@@ -79,11 +83,15 @@ class Member:
     def _make_scoring(self, storage: PartStorage, own: PartSpec) -> ScoringLane:
         graph, mail = own.plan.graphs[own.part], self.group.mails[-1]
         flat = self.store.weights if self.spec.average is None else self.store.states[AVERAGE]
-        weights = {**storage.part_views(flat, own.part), **self._statistics(storage, own.part)}
+        weights = {**self._part_of(flat, storage, own), **self._statistics(storage, own.part)}
         context = TrainingContext(
             graph, weights, self.spec.batch_size, choices=self.spec.choices, backward=False, mail=mail
         )  # fmt: skip
         return ScoringLane(context, mail, self.group)
+
+    def _part_of(self, flat: np.ndarray, storage: PartStorage, own: PartSpec) -> dict[str, np.ndarray]:
+        """Return this partition's tensors in a flat space of the store."""
+        return self.store.layout.views(flat) if own.apart else storage.part_views(flat, own.part)
 
     def _statistics(self, storage: PartStorage, part: int) -> dict[str, np.ndarray]:
         return storage.part_statistics(statistics_in(self.memory.arrays, self.spec.network), part)
@@ -165,7 +173,7 @@ class Member:
             self.flying.append(self.scoring)
             return
         lane = self._lanes[number % len(self._lanes)]
-        slot = self.rings[work.ring].slots[work.slot]
+        slot = self._slots[work.ring][work.slot]
         lane.begin(number, work, slot, draw_key(self.spec.seed, work.epoch, work.batch))
         self.flying.append(lane)
 
@@ -176,8 +184,10 @@ class Member:
             self.group.end(lane.number)
 
     def over(self, lane: Lane | ScoringLane) -> None:
-        """Note that this member's part of a work is done."""
+        """Note that this member's part of a work is done; move the average of its weights if it has one of its own."""
         self.counters.add("heartbeat", 1)
+        if isinstance(lane, Lane) and lane.work is not None and self.average is not None and self.is_apart:
+            self.average.after_update(lane.work.update, lane.work.step + 1)
 
     def _begin_backward(self, work: Work, loss: float) -> None:
         """Set what the update reads: the backward pass of a dense layer updates its weights already."""
@@ -201,3 +211,10 @@ class Member:
         if self.flying or self.gathers:
             return OTHERS
         return EXCHANGE if self.memory.board.held_up else self.memory.board.lack
+
+
+def _average_of(spec: WorkerSpec, store: ParameterStore) -> MovingAverage | None:
+    """Return the average that moves with the updates, None if there is none."""
+    if spec.average is None or not spec.average.moves:
+        return None
+    return MovingAverage(spec.average, store)

@@ -23,11 +23,15 @@ from adam_mp.transport.local import ChannelHandle
 
 @dataclasses.dataclass(frozen=True)
 class PartSpec:
-    """Which part of the model a worker has: partition `part` of `plan`, in the group whose memory `group` names."""
+    """Which part of the model a worker has: partition `part` of `plan`, in the group whose memory `group` names.
+
+    `apart` says that each partition is on a machine of its own.
+    """
 
     plan: PartitionPlan
     part: int
     group: GroupHandle
+    apart: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +51,7 @@ class WorkerSpec:
     store: StoreHandle
     network: Network
     choices: KernelChoices
-    pictures: PictureSpec
+    pictures: PictureSpec | None  # None for a partition whose batches come from another machine
     optimizer: Optimizer
     schedule: Schedule
     batch_size: int

@@ -59,6 +59,7 @@ class Worker:
         )  # fmt: skip
         self.step = make_step(spec, self.memory, self.store, self.context, steps)
         self.programs = SlotPrograms(self.context, spec.factors)
+        assert spec.pictures is not None, "a worker makes pictures to evaluate"
         pictures = open_pictures(spec.pictures, self.memory, self.counters)
         evaluated = self.context
         if spec.average is not None:

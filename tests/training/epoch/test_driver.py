@@ -64,7 +64,7 @@ def made(monkeypatch):
         epochs=1, checkpoint_seconds=60.0, target_accuracy=0.9, quorum=1.0, stall_seconds=1.0, batch_size=16
     )
     data = SimpleNamespace(validation=np.arange(4))
-    plan = SimpleNamespace(settings=settings, data=data, batches=2, average=None)
+    plan = SimpleNamespace(settings=settings, data=data, batches=2, average=None, elsewhere=None)
     interruption, told = SimpleNamespace(requested=None, checkpoint_asked=False), []
     driver = Driver(
         plan, session, leases, account, Recorder(log), Recorder(log), Recorder(log), interruption, told.append,

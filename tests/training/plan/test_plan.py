@@ -46,7 +46,11 @@ def make(**settings):
             "the data are rows of 7 features",
         ),
         ({"model": "lenett"}, NetworkError, "did you mean 'lenet'"),
-        ({"key_file": "key"}, SettingsError, "give servers=N, join=HOST:PORT or data_from=HOST:PORT too"),
+        (
+            {"key_file": "key"},
+            SettingsError,
+            "give servers=N, join=HOST:PORT, --listen HOST:PORT or data_from=HOST:PORT too",
+        ),
     ],
 )
 def test_mistakes_are_told_before_kernels_are_compiled(consistency, settings, kind, message):
