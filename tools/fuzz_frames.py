@@ -202,7 +202,7 @@ def is_message(parts: Frames) -> bool:
     length, encoding = struct.unpack_from("<QH", header, 48)
     if (magic, version, length) != (b"AdMP", 4, len(payload)) or encoding > 2:
         return False
-    if not (1 <= kind <= 10 or 16 <= kind <= 28 or kind in (32, 33)):
+    if not (1 <= kind <= 10 or 16 <= kind <= 28 or kind in (32, 33) or 48 <= kind <= 56):
         return False
     if kind in NUMBERS and length % (2 if encoding else 4):
         return False

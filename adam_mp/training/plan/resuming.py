@@ -90,7 +90,7 @@ def _drop_machines_of_partitions(
     if settings.partition is not None:
         stored.pop("partitions", None)  # another number of machines
     elif "partition" in explicit or "partitions" in explicit:
-        for name in ("partition", "listen", "key_file"):
+        for name in ("partition", "listen"):
             stored.pop(name, None)
         return None if before is None else "its partitions on other machines"
     return None
@@ -113,7 +113,8 @@ def _drop_other_machines(stored: dict[str, Any], settings: TrainSettings, explic
         return None
     for name in OF_MANY:
         stored.pop(name, None)
-    if (settings.data_from if "data_from" in explicit else stored.get("data_from")) is None:
+    served = settings.data_from if "data_from" in explicit else stored.get("data_from")
+    if served is None and stored.get("partition") is None and settings.partition is None:
         stored.pop("key_file", None)
     if before["join"] is not None:
         return f"the run of many machines at {before['join']}"

@@ -1,0 +1,109 @@
+"""The partitions of a model on machines of their own (network namespaces), with keys: they start, die and start again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from adam_mp.transport.keys import make_key_file
+from tools.drilling.machines import PATIENCE, DrillError
+
+_PORT = 7700
+
+
+class Spaces(Protocol):
+    """Where machines are: `Machines`, or a `PacketSwitch`."""
+
+    def space(self, number: int) -> str:
+        """Return the namespace of machine `number`, from 1."""
+
+    def address(self, number: int) -> str:
+        """Return its address."""
+
+
+class PartitionGroup:
+    """A group with partition K on machine K; `folder` gets the run, the keys and what the commands print.
+
+    Use as a context manager: leaving it kills what is left. `settings` are the leader's.
+    """
+
+    def __init__(self, machines: Spaces, parts: int, folder: Path, settings: Sequence[str]) -> None:
+        self.machines, self.parts, self.folder = machines, parts, folder
+        self.run = folder / "run"
+        self._keys = folder / "keys"
+        self._settings = settings
+        self.commands: dict[int, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> PartitionGroup:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        make_key_file(self._keys)
+        for part in range(1, self.parts + 1):
+            self.start(part)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for command in self.commands.values():
+            _kill_group(command)
+
+    def start(self, part: int) -> None:
+        """Start a partition: a new run, or if there is a checkpoint, the same again."""
+        place = f"{self.machines.address(1)}:{_PORT}"
+        more: list[str] = ["--join", place, "--partition", f"{part}/{self.parts}", "--key-file", str(self._keys)]
+        if part == 1 and self.commands:
+            more = ["--resume", str(self.run)]
+        elif part == 1:
+            more = [
+                "--listen", place, "--partition", f"1/{self.parts}", "--key-file", str(self._keys), "--run-dir",
+                str(self.run), *self._settings,
+            ]  # fmt: skip
+        command = ["ip", "netns", "exec", self.machines.space(part), sys.executable, "-m", "adam_mp", "train", *more]
+        with open(self.folder / f"partition-{part}.txt", "ab") as output:
+            self.commands[part] = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True, env=dict(os.environ)
+            )
+
+    def kill(self, part: int) -> None:
+        """End the supervisor of a machine as `kill -9` does; its children end with it."""
+        _kill_group(self.commands[part])
+
+    def epochs(self) -> list[dict[str, Any]]:
+        """Return the lines of the run's metrics so far."""
+        path = self.run / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+        """Wait until a condition holds. Raises DrillError after `seconds`, or if a command ends before."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise DrillError(f"not within {seconds:g} s: {what}; {self.last_words()}")
+            time.sleep(0.05)
+
+    def finish(self, seconds: float) -> dict[str, Any]:
+        """Wait for the end of all commands; return the run's summary. Raises DrillError if one fails."""
+        self.wait(lambda: self.commands[1].poll() is not None, "the leader ends", seconds)
+        self.wait(lambda: all(each.poll() is not None for each in self.commands.values()), "all partitions end", 60)
+        if codes := {part: each.returncode for part, each in self.commands.items() if each.returncode}:
+            raise DrillError(f"exit codes {codes}; {self.last_words()}")
+        summary: dict[str, Any] = json.loads((self.run / "run.json").read_text())["summary"]
+        return summary
+
+    def last_words(self) -> str:
+        """Return the ends of what the commands printed."""
+        ends = {}
+        for part in range(1, self.parts + 1):
+            ends[part] = (self.folder / f"partition-{part}.txt").read_text(errors="replace").strip()[-300:]
+        return repr(ends)
+
+
+def _kill_group(command: subprocess.Popen[bytes]) -> None:
+    if command.poll() is None:
+        os.killpg(command.pid, signal.SIGKILL)
+        command.wait(PATIENCE)
