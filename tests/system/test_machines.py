@@ -12,6 +12,8 @@ import pytest
 
 import adam_mp
 from tests.system.conftest import metrics, wait_until
+from tools.drilling.machines import Machines
+from tools.drilling.partitions import PartitionGroup
 
 EPOCHS, IMAGES = 6, 1900
 
@@ -22,7 +24,7 @@ def free_place() -> str:
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-class Machines:
+class Commands:
     """The commands of a group: the leader, and the other partitions."""
 
     def __init__(self, start, folder, data, parts: int = 2, *more: str) -> None:
@@ -53,7 +55,7 @@ class Machines:
 
 
 def test_partitions_on_three_machines_learn_as_one_and_go_on_alone(start, here, small_data, tmp_path):
-    machines = Machines(start, tmp_path / "run", small_data, 3, "--epochs", "2", "--average", "ema:0.98")
+    machines = Commands(start, tmp_path / "run", small_data, 3, "--epochs", "2", "--average", "ema:0.98")
     ended = machines.finish()
     assert ended.summary["images_trained"] == 2 * IMAGES
     model = adam_mp.load(tmp_path / "run")
@@ -68,7 +70,7 @@ def test_partitions_on_three_machines_learn_as_one_and_go_on_alone(start, here, 
 @pytest.mark.parametrize("which", ["worker 0", "courier"])
 @pytest.mark.parametrize("part", [1, 2])
 def test_a_process_that_is_killed_is_replaced_and_no_image_is_lost(start, small_data, tmp_path, part, which):
-    machines = Machines(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
+    machines = Commands(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
     machines.trained()
     command = machines.leader if part == 1 else machines.others[part]
     for _ in range(2):
@@ -82,7 +84,7 @@ def test_a_process_that_is_killed_is_replaced_and_no_image_is_lost(start, small_
 
 
 def test_a_machine_that_is_lost_comes_again_and_the_run_goes_back_to_its_checkpoint(start, small_data, tmp_path):
-    machines = Machines(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
+    machines = Commands(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
     machines.trained()
     machines.others[2].see_children()
     machines.others[2].signal(signal.SIGKILL)
@@ -96,7 +98,7 @@ def test_a_machine_that_is_lost_comes_again_and_the_run_goes_back_to_its_checkpo
 
 
 def test_a_leader_that_is_killed_goes_on_with_the_partitions_that_wait(start, small_data, tmp_path):
-    machines = Machines(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
+    machines = Commands(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
     machines.trained()
     machines.leader.see_children()
     machines.leader.signal(signal.SIGKILL)
@@ -107,7 +109,7 @@ def test_a_leader_that_is_killed_goes_on_with_the_partitions_that_wait(start, sm
 
 
 def test_signals_end_both_sides_in_order(start, small_data, tmp_path):
-    machines = Machines(start, tmp_path / "run", small_data, 2, "--epochs", "50")
+    machines = Commands(start, tmp_path / "run", small_data, 2, "--epochs", "50")
     machines.trained()
     machines.leader.signal(signal.SIGTERM)
     ended = machines.leader.finish()
@@ -128,7 +130,7 @@ def test_signals_end_both_sides_in_order(start, small_data, tmp_path):
 
 
 def test_a_run_that_diverges_goes_back_on_all_machines(start, small_data, tmp_path):
-    machines = Machines(
+    machines = Commands(
         start, tmp_path / "run", small_data, 2, "--lr", "100", "--optimizer", "momentum", "--epochs", "2",
         "--rollbacks", "2", "--stall-seconds", "20",
     )  # fmt: skip
@@ -138,6 +140,26 @@ def test_a_run_that_diverges_goes_back_on_all_machines(start, small_data, tmp_pa
     told = machines.others[2].finish(60)
     assert told.code == 1
     assert "the run ended: " in told.err
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Machines.can_be_made(), reason="needs root and network namespaces")
+def test_four_machines_with_keys_outlive_a_cut_cable_and_the_loss_of_each(small_data, tmp_path):
+    settings = ["--model", "lenet", "--data", str(small_data), "--epochs", str(2 * EPOCHS), "--augment", "none"]
+    with Machines(4) as machines, PartitionGroup(machines, 4, tmp_path, [*settings, "--cores", "2"]) as group:
+        group.wait(lambda: len(group.epochs()) > 0, "the first epoch")
+        machines.cut(3)
+        time.sleep(5)
+        machines.heal(3)
+        for part in (2, 3, 4, 1):
+            before = len(group.epochs())
+            group.wait(lambda before=before: len(group.epochs()) > before, "another epoch")
+            group.kill(part)
+            group.start(part)
+        summary = group.finish(600)
+    assert summary["images_trained"] == 2 * EPOCHS * IMAGES
+    assert [row["images_trained"] for row in group.epochs()] == [IMAGES] * 2 * EPOCHS
+    assert summary["test_accuracy"] > 0.9
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The partitions of a model on machines of their own (network namespaces), with keys: they start, die and start again."""
+"""The partitions of a model on machines of their own (network namespaces), with keys: start, die, start again."""
 
 from __future__ import annotations
 
