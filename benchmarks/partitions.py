@@ -1,7 +1,8 @@
-"""A model cut over the workers of one machine, against whole models. Writes docs/benchmarks/partitions.md and .png.
+"""A model cut over workers and over machines, against whole models. Writes docs/benchmarks/partitions.md and .png.
 
 python -m benchmarks.partitions                measure all and write the page
-python -m benchmarks.partitions --only speed   measure one part, keep it, and write the page: speed, accuracy or size
+python -m benchmarks.partitions --only speed   measure one part, keep it, and write the page: speed, accuracy, size;
+                                               machines, limit and drill need root and network namespaces
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ from typing import Any
 import numpy as np
 
 import adam_mp
-from adam_mp.compute.part_measurement import part_bytes
+from adam_mp.compute.measurement import choose_kernels
+from adam_mp.compute.part_measurement import part_bytes, part_seconds
 from adam_mp.network.cuts import plan_partitions
 from adam_mp.network.layers import Dense, Flatten, ReLU, Softmax
 from adam_mp.network.network import Network
 from adam_mp.network.traffic import part_costs
+from adam_mp.report.partitions import partition_facts
 from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed
 from adam_mp.training.plan.plan import make_plan
-from benchmarks import page
+from benchmarks import apart, page
 from benchmarks.step import step_of, zoo_network
 from benchmarks.timing import spread
 
@@ -39,6 +42,9 @@ _ROUNDS, _SECONDS = 7, 20.0
 _SEEDS, _EPOCHS = (1, 2, 3, 4, 5), 3
 _WIDTHS = {10: 1_500, 100: 6_300, 500: 15_000, 1000: 21_500}  # million connections: units of each dense layer
 _LAYERS, _FEATURES = 3, 1024
+_IMAGES, _TURNS = 320, 5  # of an epoch over machines, and how often each side has its turn
+_LIMIT, _LIMITED_WIDTH = 1536 << 20, 24_300
+PARTS = ("speed", "accuracy", "size", "machines", "limit", "drill")
 
 
 def photographs(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,15 +85,32 @@ def memory_shares() -> dict[int, float]:
 
 def measure_accuracy() -> dict[str, Any]:
     """Test accuracy on MNIST over seeds, with the whole model and with two partitions."""
-    found: dict[str, list[float]] = {"1": [], "2": []}
+    found: dict[str, list[float]] = {"1": [], "2": [], _GROUPS: []}
     for seed in _SEEDS:
         for parts, accuracies in found.items():
+            more = {"partitions": 2, "replicas": 2, "servers": 2} if parts == _GROUPS else {"partitions": int(parts)}
             with tempfile.TemporaryDirectory() as folder:
                 given = {"cores": 2, "epochs": _EPOCHS, "seed": seed, "quiet": True, "run_dir": Path(folder) / "run"}
-                result = adam_mp.train(partitions=int(parts), **given)
+                result = adam_mp.train(**more, **given)
             accuracies.append(result.test_accuracy)
             print(f"seed {seed}, {parts} partitions: {result.test_accuracy:.2%}", flush=True)
     return {**found, "machine": page.machine_line()}
+
+
+def measure_machines() -> dict[str, Any]:
+    """Images/s of alexnet over two machines: by delay, and by bandwidth beside what `inspect` says."""
+    images, labels = photographs(_IMAGES)
+    network = zoo_network("alexnet")
+    plan = plan_partitions(network, 2, batch=_BATCH)
+    slowest = max(range(2), key=lambda part: plan.graphs[part].connections)
+    seconds = part_seconds(plan, slowest, _BATCH, choose_kernels(network, _BATCH))
+    facts = partition_facts(plan, _BATCH, [part_bytes(plan, part, _BATCH) for part in range(2)], seconds)
+    link = next(each for each in facts["links"] if each["gbit"] == apart.GBIT)
+    return {
+        "delays": apart.measure_delays(images, labels, _BATCH, _TURNS),
+        "bandwidth": apart.measure_bandwidth(images, labels, _BATCH, _TURNS),
+        "work_seconds": seconds, "link_seconds": link["seconds"], "machine": page.machine_line(),
+    }  # fmt: skip
 
 
 def dense_network(width: int) -> Network:
@@ -119,6 +142,9 @@ def measure_sizes() -> dict[str, Any]:
     return {"points": points, "machine": page.machine_line()}
 
 
+_GROUPS = "2 groups of 2, 2 servers"
+
+
 def write(kept: dict[str, Any]) -> None:
     """Write the page from what was measured."""
     parts = ["# Partitions\n\n`python -m benchmarks.partitions` measures and writes this page."]
@@ -126,6 +152,12 @@ def write(kept: dict[str, Any]) -> None:
         parts.append(_speed_part(kept["speed"]))
     if "accuracy" in kept:
         parts.append(_accuracy_part(kept["accuracy"]))
+    if "machines" in kept:
+        parts.append(_machines_part(kept["machines"]))
+    if "limit" in kept:
+        parts.append(_limit_part(kept["limit"]))
+    if "drill" in kept:
+        parts.append(_drill_part(kept["drill"]))
     if "size" in kept:
         parts.append(_size_part(kept["size"]))
     page.write_page("partitions.md", "\n\n".join(parts))
@@ -174,15 +206,62 @@ def _speed_part(measured: dict[str, Any]) -> str:
 def _accuracy_part(measured: dict[str, Any]) -> str:
     rows = [
         (
-            f"P = {parts}",
+            parts,
             f"{statistics.mean(measured[parts]):.2%}",
             f"{min(measured[parts]):.2%} to {max(measured[parts]):.2%}",
         )
-        for parts in ("1", "2")
+        for parts in ("1", "2", _GROUPS)
+        if measured.get(parts)
     ]
     return (
         f"## Accuracy\n\nMNIST, {_EPOCHS} epochs, {len(_SEEDS)} seeds, 2 cores. {measured['machine']}\n\n"
         + page.table(("partitions", "test accuracy, mean", "spread"), rows)
+    )
+
+
+def _machines_part(measured: dict[str, Any]) -> str:
+    rows = []
+    delays = measured["delays"]
+    for delay, goal in ((1, 0.95), (5, 0.9)):
+        ratios = [slow / quick for slow, quick in zip(delays[f"{delay} ms"], delays["0 ms"], strict=True)]
+        found = statistics.median(ratios)
+        rows.append((f"{delay} ms delay each way", "no delay", _times(ratios), f"{goal}x", _met(found >= goal)))
+    limited, free = measured["bandwidth"]["1 Gbit/s"], measured["bandwidth"]["no limit"]
+    ratios = [slow / quick for slow, quick in zip(limited, free, strict=True)]
+    seconds = 1 / statistics.median(free)
+    predicted = seconds / max(seconds, measured["link_seconds"])
+    within = abs(statistics.median(ratios) / predicted - 1)
+    rows.append(("1 Gbit/s", "no limit", _times(ratios), f"{predicted:.2f}x +- 15%", _met(within <= 0.15)))
+    return (
+        f"## Over machines\n\nalexnet over two machines (network namespaces), batches of {_BATCH}; an epoch of "
+        f"{_IMAGES} images a turn, {_TURNS} turns. The delays are those of a switch in user space, which takes time of the same "
+        f"cores; the limit is the kernel's. {measured['machine']}\n\n"
+        + page.table(("what", "against", "found", "reach", ""), rows)
+        + f"\n\nimages/s: {statistics.median(delays['0 ms']):.1f} by the switch without delay, "
+        f"{statistics.median(free):.1f} without a limit. `inspect` says for 1 Gbit/s: "
+        f"{1e3 * measured['link_seconds']:.1f} ms of an image on the way; what the link does while others are computed "
+        "costs nothing, so the reach is the larger of both times."
+    )
+
+
+def _limit_part(measured: dict[str, Any]) -> str:
+    limit, weights = measured["limit"] / 1e9, measured["weights"] / 1e9
+    peaks = ", ".join(f"{peak / 1e9:.2f}" for peak in measured["peaks"])
+    return (
+        f"## A model larger than a machine\n\nThree dense layers with {weights:.2f} GB of weights; the processes of a "
+        f"machine may have {limit:.2f} GB (a control group), {weights / limit:.1f} times less. {measured['machine']}\n\n"
+        f"- One machine: exit code {measured['alone'][0]}, `{measured['alone'][1]}`\n"
+        f"- {measured['parts']} machines: {measured['images']} images trained, checkpoints and model written, in "
+        f"{measured['seconds']:.0f} s; most memory of each, the file system's cache included: {peaks} GB"
+    )
+
+
+def _drill_part(measured: dict[str, Any]) -> str:
+    return (
+        f"## Deaths\n\nMNIST over {measured['parts']} machines with keys. All processes of each machine were killed "
+        f"once, the leader's too, and started again. Test accuracy {measured['accuracy']:.2%} after "
+        f"{len(measured['images'])} epochs, {measured['seconds']:.0f} s; images trained by epoch: "
+        f"{', '.join(f'{images:,}' for images in measured['images'])}. {measured['machine']}"
     )
 
 
@@ -228,7 +307,7 @@ def _met(met: bool) -> str:
 def main() -> None:
     """Measure what is asked for, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--only", choices=("speed", "accuracy", "size"), help="measure this part alone")
+    parser.add_argument("--only", choices=PARTS, help="measure this part alone")
     only = parser.parse_args().only
     kept = dict(page.read_data(_DATA)) if (page.FOLDER / _DATA).exists() else {}
     if only in (None, "speed"):
@@ -240,6 +319,12 @@ def main() -> None:
         kept["accuracy"] = measure_accuracy()
     if only in (None, "size"):
         kept["size"] = measure_sizes()
+    if only in (None, "machines"):
+        kept["machines"] = measure_machines()
+    if only in (None, "limit"):
+        kept["limit"] = {**apart.measure_limit(_LIMIT, _LIMITED_WIDTH), "machine": page.machine_line()}
+    if only in (None, "drill"):
+        kept["drill"] = {**apart.drill_mnist(), "machine": page.machine_line()}
     page.write_data(_DATA, kept)
     write(kept)
 

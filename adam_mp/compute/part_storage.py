@@ -38,6 +38,13 @@ class ColumnBlocks:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(np.concatenate(self.blocks, axis=-1), dtype)
 
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Return some rows, or of a tensor of one axis the whole's, as a new array."""
+        if len(self.shape) == 1:
+            found: np.ndarray = np.asarray(self)[rows]
+            return found
+        return np.concatenate([block[rows] for block in self.blocks], axis=-1)
+
     def __setitem__(self, rows: Any, values: Any) -> None:
         """Set some rows (of the first axis), or all with `...`; of a tensor of one axis, some columns."""
         whole = np.asarray(values)

@@ -30,7 +30,7 @@ _KINDS = {
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
     """Write tensors and text metadata to `path`, atomically. Raises OSError if the disk refuses.
 
-    A tensor that is not contiguous is copied, one at a time.
+    A tensor that is not contiguous is copied, one at a time; one that lies in parts is fetched in pieces, twice.
     """
     names = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # large items first: so all are aligned
     header: dict[str, Any] = {"__metadata__": {**metadata, "checksum": _checksum_of(tensors, metadata)}}
@@ -42,7 +42,8 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], metadata: Mappi
         offset = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    _write(path, (len(text).to_bytes(8, "little"), text), (_bytes_of(tensors[name]) for name in names))
+    contents = (piece for name in names for piece in _bytes_of_all(tensors[name]))
+    _write(path, (len(text).to_bytes(8, "little"), text), contents)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -180,11 +181,25 @@ def _pieces(
     if not shape:
         yield (), file.get_tensor(name)
         return
-    part, row = file.get_slice(name), dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
-    step = max(1, _PIECE // max(row, 1))
-    for first in range(0, shape[0], step):
-        rows = slice(first, min(first + step, shape[0]))
+    part = file.get_slice(name)
+    for rows in _rows_of(shape, dtype.itemsize):
         yield rows, part[rows]
+
+
+def _bytes_of_all(tensor: Any) -> Iterator[memoryview]:
+    """Yield the bytes of a tensor; of one that lies in parts some rows at a time."""
+    if isinstance(tensor, np.ndarray):
+        yield _bytes_of(tensor)
+        return
+    for rows in _rows_of(tensor.shape, tensor.itemsize):
+        yield _bytes_of(tensor[rows])
+
+
+def _rows_of(shape: tuple[int, ...], itemsize: int) -> Iterator[slice]:
+    """Yield the rows of the pieces in which a tensor of this shape is read and written."""
+    step = max(1, _PIECE // max(itemsize * int(np.prod(shape[1:], dtype=np.int64)), 1))
+    for first in range(0, shape[0], step):
+        yield slice(first, min(first + step, shape[0]))
 
 
 def _bytes_of(tensor: np.ndarray) -> memoryview:
@@ -195,7 +210,9 @@ def _bytes_of(tensor: np.ndarray) -> memoryview:
 def _checksum_of(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
     value = _checksum_begun(metadata)
     for name in sorted(tensors):
-        value = zlib.crc32(_bytes_of(tensors[name]), zlib.crc32(name.encode(), value))
+        value = zlib.crc32(name.encode(), value)
+        for piece in _bytes_of_all(tensors[name]):
+            value = zlib.crc32(piece, value)
     return f"{value:08x}"
 
 

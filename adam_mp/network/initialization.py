@@ -19,7 +19,7 @@ workers train with these weights, and with the larger ones diverge in the first 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,8 @@ from adam_mp.network.layers import Conv
 from adam_mp.network.network import Network
 
 _BEFORE_SOFTMAX = 0.1
+_ROW_BY_ROW = ("auto", "he", "glorot", "zero")  # whose weights are drawn one by one
+_PIECE = 1 << 20  # numbers that are drawn at a time
 _LEAST_VARIANCE = 5e-4  # added to the variance of a principal component
 
 
@@ -48,7 +50,7 @@ def initial_weights(network: Network, seed: int, pictures: np.ndarray | None = N
 def draw_weights(network: Network, seed: int, weights: Mapping[str, Any], pictures: np.ndarray | None = None) -> None:
     """Draw the same numbers as `initial_weights` into `weights`, float32 arrays by name, contiguous or in parts.
 
-    A tensor in parts is drawn whole into memory of its own, and copied from there, one tensor at a time.
+    A tensor in parts is drawn some rows at a time; one whose first weights do not follow row by row is drawn whole.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     ends = branch_ends(network)
@@ -58,6 +60,12 @@ def draw_weights(network: Network, seed: int, weights: Mapping[str, Any], pictur
             tensor = weights[f"{node.name}.{parameter}"]
             if len(shape) == 1:
                 tensor[...] = node.layer.first(parameter, node.name in ends)
+            elif not isinstance(tensor, np.ndarray) and getattr(node.layer, "init", "auto") in _ROW_BY_ROW:
+                for rows in _pieces(shape):
+                    drawn = np.empty((rows.stop - rows.start, *shape[1:]), np.float32)
+                    generator.standard_normal(dtype=np.float32, out=drawn)
+                    drawn *= _deviation(node.layer, shape, last)
+                    tensor[rows] = drawn
             else:
                 drawn = tensor if isinstance(tensor, np.ndarray) else np.empty(shape, np.float32)
                 generator.standard_normal(dtype=np.float32, out=drawn)
@@ -79,13 +87,25 @@ def branch_ends(network: Network) -> frozenset[str]:
 
 def _scale(layer: Layer, tensor: np.ndarray, last: bool) -> None:
     """Turn numbers of variance 1 into first weights; `last` is whether the softmax follows."""
-    init, inputs, outputs = getattr(layer, "init", "auto"), *tensor.shape
+    tensor *= _deviation(layer, tensor.shape, last)
+    if getattr(layer, "init", "auto") == "identity":
+        _pass_through(layer, tensor)
+
+
+def _deviation(layer: Layer, shape: tuple[int, ...], last: bool) -> np.float32:
+    """Return the standard deviation of first weights of this shape; `last` is whether the softmax follows."""
+    init, inputs, outputs = getattr(layer, "init", "auto"), *shape
     if isinstance(layer, Conv):
         outputs = layer.size**2 * layer.channels // layer.groups
     variances = {"he": 2 / inputs, "glorot": 2 / (inputs + outputs), "zero": 0.0}
-    tensor *= np.float32(math.sqrt(variances.get(init, (_BEFORE_SOFTMAX if last else 1.0) / inputs)))
-    if init == "identity":
-        _pass_through(layer, tensor)
+    return np.float32(math.sqrt(variances.get(init, (_BEFORE_SOFTMAX if last else 1.0) / inputs)))
+
+
+def _pieces(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of a tensor in pieces of a few megabytes."""
+    step = max(1, _PIECE // math.prod(shape[1:]))
+    for first in range(0, shape[0], step):
+        yield slice(first, min(first + step, shape[0]))
 
 
 def _whiten(name: str, layer: Conv, tensor: np.ndarray, pictures: np.ndarray | None) -> None:

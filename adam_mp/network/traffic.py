@@ -60,6 +60,11 @@ def input_rows(plan: PartitionPlan, part: int) -> Interval:
     return Interval(min(each.begin for each in needed), max(each.end for each in needed))
 
 
+def input_bytes(plan: PartitionPlan, part: int) -> int:
+    """Return the bytes of the rows of an image that a partition reads."""
+    return _REAL * input_rows(plan, part).size * math.prod(plan.network.input_shape[1:])
+
+
 def traffic_of(plan: PartitionPlan) -> dict[str, Traffic]:
     """Return what each partition sends for each node of the network, forward and backward, gradients included.
 

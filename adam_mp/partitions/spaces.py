@@ -57,6 +57,10 @@ class RemoteBlock(_Remote):
         found = self._remote.read(self._part, self._space, self._offset, self._offset + count)
         return np.asarray(found.reshape(self.shape), dtype)
 
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, shape = self._range(rows)
+        return self._remote.read(self._part, self._space, self._offset + first, self._offset + last).reshape(shape)
+
     def __setitem__(self, rows: Any, values: Any) -> None:
         first, _, shape = self._range(rows)
         whole = np.ascontiguousarray(np.broadcast_to(np.asarray(values, np.float32), shape)).reshape(-1)
@@ -89,6 +93,10 @@ class SharedTensor(_Remote):
     def copy(self) -> np.ndarray:
         """Return the whole as a new array."""
         return np.asarray(self)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        found: np.ndarray = np.asarray(self)[rows]
+        return found
 
     def __setitem__(self, rows: Any, values: Any) -> None:
         self._own[rows] = values

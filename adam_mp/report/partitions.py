@@ -9,7 +9,7 @@ from typing import Any
 from adam_mp.errors import several
 from adam_mp.memory.segment import megabytes
 from adam_mp.network.partition import PartitionPlan
-from adam_mp.network.traffic import part_costs, traffic_of
+from adam_mp.network.traffic import input_bytes, part_costs, traffic_of
 from adam_mp.report.text import count, table
 
 GBITS = (1, 10, 100)
@@ -21,10 +21,12 @@ def partition_facts(plan: PartitionPlan, batch: int, bytes_of: Sequence[int], se
 
     `bytes_of` is the memory of each partition, `seconds` the work of the slowest one for an image. Bytes and seconds
     are those of an image in batches of `batch`. The link is what its slowest partition sends, which receives as much
-    meanwhile; it costs `share` of the time if nothing is computed while it sends.
+    meanwhile; it costs `share` of the time if nothing is computed while it sends. The first partition also sends
+    `pictures`, the images as far as the others read them.
     """
     traffic, costs = traffic_of(plan), part_costs(plan, batch)
-    sent = max(cost.sent for cost in costs)
+    pictures = sum(input_bytes(plan, part) for part in range(1, plan.parts))
+    sent = max(costs[0].sent + pictures, *(cost.sent for cost in costs[1:]))
     shapes = dict(zip(plan.network.names, plan.network.shapes[1:], strict=True))
     links = [(gbit, sent / (gbit * _GBIT)) for gbit in GBITS]
     return {
@@ -50,6 +52,7 @@ def partition_facts(plan: PartitionPlan, batch: int, bytes_of: Sequence[int], se
             for cost, size in zip(costs, bytes_of, strict=True)
         ],
         "seconds": seconds,
+        "pictures": pictures,
         "links": [{"gbit": gbit, "seconds": link, "share": link / (link + seconds)} for gbit, link in links],
     }  # fmt: skip
 
@@ -68,6 +71,7 @@ def partition_text(name: str, facts: Mapping[str, Any]) -> str:
             f"{name} over {parts}; bytes and seconds are those of an image, in batches of {batch}",
             table(rows),
             *(_part_line(number, part) for number, part in enumerate(facts["parts"], 1)),
+            f"on several machines, partition 1 also sends {facts['pictures'] / 1e3:,.0f} kB of pictures",
             f"the slowest partition's work takes {1e3 * facts['seconds']:.2f} ms on a core of this machine",
             *(_link_line(link, facts["seconds"]) for link in facts["links"]),
         ]

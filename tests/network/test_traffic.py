@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from adam_mp import Conv, Dense, Flatten, Network, ReLU, Softmax
 from adam_mp.network.cuts import possible_ways
 from adam_mp.network.partition import partition
-from adam_mp.network.traffic import messages_of, part_costs, traffic_of
+from adam_mp.network.traffic import input_bytes, input_rows, messages_of, part_costs, traffic_of
 from tests.compute.graphs import networks
 
 
@@ -50,3 +50,16 @@ def test_traffic_is_what_all_messages_have(network, parts, data):
     for _, message in messages_of(plan):
         sent[message.sender] += 0 if message.of_batch else 4 * message.numbers
     assert sums == sent
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_the_rows_of_images_that_partitions_read_are_their_own_and_a_border(parts):
+    network = Network.build([Conv(4, 5, padding=2), Flatten(), Dense(), Softmax()], (12, 6, 3), 5, "rows")
+    plan = partition(network, parts, {"conv1": "rows", "dense1": "units"})
+    ends = [12 * part // parts for part in range(parts + 1)]
+    for part in range(parts):
+        rows = input_rows(plan, part)
+        assert rows == (max(0, ends[part] - 2), min(12, ends[part + 1] + 2))
+        assert input_bytes(plan, part) == 4 * rows.size * 6 * 3
+    whole = partition(network, parts, {"conv1": "channels", "dense1": "none"})
+    assert {input_rows(whole, part) for part in range(parts)} == {(0, 12)}

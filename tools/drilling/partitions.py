@@ -31,10 +31,14 @@ class Spaces(Protocol):
 class PartitionGroup:
     """A group with partition K on machine K; `folder` gets the run, the keys and what the commands print.
 
-    Use as a context manager: leaving it kills what is left. `settings` are the leader's.
+    Use as a context manager: leaving it kills what is left. `settings` are the leader's, `within` are the folders of
+    the control groups in which the machines' processes are, by machine; empty for none.
     """
 
-    def __init__(self, machines: Spaces, parts: int, folder: Path, settings: Sequence[str]) -> None:
+    def __init__(
+        self, machines: Spaces, parts: int, folder: Path, settings: Sequence[str], within: Sequence[Path] = ()
+    ) -> None:  # fmt: skip
+        self._within = within
         self.machines, self.parts, self.folder = machines, parts, folder
         self.run = folder / "run"
         self._keys = folder / "keys"
@@ -64,6 +68,9 @@ class PartitionGroup:
                 str(self.run), *self._settings,
             ]  # fmt: skip
         command = ["ip", "netns", "exec", self.machines.space(part), sys.executable, "-m", "adam_mp", "train", *more]
+        if self._within:
+            enter = f'echo $$ > {self._within[part - 1]}/cgroup.procs && exec "$@"'
+            command = ["sh", "-c", enter, "sh", *command]
         with open(self.folder / f"partition-{part}.txt", "ab") as output:
             self.commands[part] = subprocess.Popen(
                 command, stdout=output, stderr=output, start_new_session=True, env=dict(os.environ)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adam_mp.data.serving.server import DataServerSpec
+from adam_mp.errors import SpaceError
 from adam_mp.memory.cache import LEFT_FREE, ImageCache
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.group import GroupMemory
@@ -25,6 +26,7 @@ from adam_mp.training.crew.copies import move_averages, set_updates, spaces_of
 from adam_mp.training.crew.crew import Helper, courier_of
 from adam_mp.training.folder.checkpoint import RunState
 from adam_mp.training.plan.calibration import fill_calibration
+from adam_mp.training.plan.fitting import fitting_advice
 from adam_mp.training.plan.memory_need import plan_outbox_slots, run_need, step_shape
 from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.settings.averages import AVERAGE
@@ -98,7 +100,12 @@ def prepare_memory(
     shape = plan.run_shape
     folder = None if plan.settings.memory_dir is None else Path(plan.settings.memory_dir)
     need = run_need(plan, factors, keeps, copied)
-    need.check("the run", folder, plan.data.kept_images)
+    try:
+        need.check("the run", folder, plan.data.kept_images)
+    except SpaceError as error:
+        apart = folder is not None or plan.is_apart
+        advice = "" if apart else fitting_advice(plan.network, 2 + len(plan.optimizer.states))
+        raise SpaceError(f"{error}{advice}") from None
     cache, exchange, outboxes, steps, groups = None, None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()
     with contextlib.ExitStack() as made:

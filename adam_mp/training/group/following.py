@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from adam_mp import __version__
-from adam_mp.compute.part_measurement import context_bytes_of
 from adam_mp.compute.shares import shares_of
 from adam_mp.compute.views import parse_views
 from adam_mp.errors import AdamError, ProcessError, SettingsError, StoppedError, TransportError, flag_of
@@ -39,6 +38,7 @@ from adam_mp.training.crew.crew import Crew, courier_of
 from adam_mp.training.group.gathering import WAITING, courier_place
 from adam_mp.training.group.task import PartTask
 from adam_mp.training.plan.calibration import STATISTICS, calibration_fields
+from adam_mp.training.plan.memory_need import bytes_of_member
 from adam_mp.training.settings.averages import AVERAGE, parse_average
 from adam_mp.training.settings.combinations import parse_partition
 from adam_mp.training.settings.rates import parse_rates
@@ -157,6 +157,8 @@ class _Partition:
     def __init__(self, task: PartTask, settings: TrainSettings, run: int, say: Callable[[str], None]) -> None:
         self._task, self._settings, self._run, self._say = task, settings, run, say
         self._crew: Crew | None = None
+        asked = task.settings
+        self._shares = shares_of(task.network.parameters, asked.decay_all, parse_rates(asked.rates))
 
     def __enter__(self) -> _Partition:
         task, folder = self._task, self._settings.memory_dir
@@ -190,13 +192,13 @@ class _Partition:
         return RunShape(1, 0, 1, 1, 1, RingShape(1, 1, (1, 1, 1)), arrays, synchronizers=1)
 
     def _check_space(self, store: int, group: int) -> None:
-        task, batch = self._task, self._task.settings.batch_size
-        plan, choices = task.storage.plan, task.choices
-        lanes = task.settings.in_flight * context_bytes_of(plan, task.part, batch, choices)
-        scoring = context_bytes_of(plan, task.part, batch, choices, backward=False)
+        task = self._task
+        member = bytes_of_member(
+            task.storage.plan, task.part, task.settings, task.choices, task.optimizer, self._shares
+        )  # fmt: skip
         need = {
             "weights and optimizer state": store, "values between partitions": group,
-            "gradients and activations": lanes + scoring, "processes": 2 * _CHILD_BYTES,
+            "gradients and activations": member, "processes": 2 * _CHILD_BYTES,
         }  # fmt: skip
         check_space(sum(need.values()), f"partition {self._settings.partition}", None, need)
 
@@ -230,7 +232,7 @@ class _Partition:
             process=0, memory=self._memory.handle, store=self._store.handle, network=task.network,
             choices=task.choices, pictures=None, optimizer=task.optimizer, schedule=task.schedule,
             batch_size=settings.batch_size, seed=settings.seed,
-            shares=shares_of(task.network.parameters, settings.decay_all, parse_rates(settings.rates)),
+            shares=self._shares,
             label_smoothing=settings.label_smoothing, clip_norm=settings.clip_norm, average=self._average,
             views=parse_views(settings.views, task.network.input_shape),
             part=PartSpec(task.storage.plan, task.part, self._groups.handle(0), apart=True),

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
+from adam_mp.compute.optimizer import Optimizer
 from adam_mp.compute.part_measurement import context_bytes_of
-from adam_mp.compute.shares import of_own_rate
+from adam_mp.compute.shares import Shares, of_own_rate
 from adam_mp.errors import SpaceError, several
 from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.group import GroupMemory
@@ -26,12 +28,14 @@ from adam_mp.memory.segment import check_space
 from adam_mp.memory.steps import StepShape
 from adam_mp.network.layers import Dense
 from adam_mp.network.network import Network
+from adam_mp.network.partition import PartitionPlan
 from adam_mp.params.replica.factors import FactorShape, outbox_slots
 from adam_mp.params.run.bucket_map import COMMIT_COPIED
 from adam_mp.params.server.server_memory import server_memory
 from adam_mp.training.data.kept_images import KeptImages
 from adam_mp.training.folder.keeper import COPIES
 from adam_mp.training.plan.run_plan import RunPlan
+from adam_mp.training.settings.settings import TrainSettings
 from adam_mp.transport.local import LocalChannel
 
 _INTERPRETER_BYTES = 70 << 20  # a process that is not forked: the interpreter, numpy, numba and the kernels
@@ -123,9 +127,8 @@ def _with_copies(plan: RunPlan, shared: dict[str, int], private: dict[str, int],
     """Return a need with the supervisor's copies, if the run writes checkpoints and models."""
     if not keeps:
         return MemoryNeed(shared, private)
-    if plan.is_apart:  # nothing is copied but one tensor at a time
-        largest = 4 * max(math.prod(shape) for shape in plan.network.parameters.values())
-        return MemoryNeed(shared, {**private, "a tensor of a checkpoint": 2 * largest}, 2 * largest)
+    if plan.is_apart:  # nothing is copied but a piece of a tensor at a time
+        return MemoryNeed(shared, private)
     # COPIES of checkpoints and of models, less one: a single thread writes, so only one kind has a copy in writing.
     copies, model = COPIES * plan.checkpoint_bytes, (COPIES - 1) * 4 * plan.layout.size
     private = {**private, f"{COPIES} copies of a checkpoint": copies, "the best model": model}
@@ -162,12 +165,26 @@ def group_bytes(plan: RunPlan) -> int:
 
 def member_bytes(plan: RunPlan, part: int) -> int:
     """Return the bytes of a member's gradient, and of the activations of its lanes and of its evaluation."""
-    partitions, batch, choices = plan.partitions, plan.settings.batch_size, plan.choices
-    assert partitions is not None, "the model is cut"
-    gradient = 4 * Layout.of(partitions.graphs[part].parameters).size
-    lane = context_bytes_of(partitions, part, batch, choices) - gradient
+    assert plan.partitions is not None, "the model is cut"
+    return bytes_of_member(plan.partitions, part, plan.settings, plan.choices, plan.optimizer, plan.shares)
+
+
+def bytes_of_member(
+    partitions: PartitionPlan, part: int, settings: TrainSettings, choices: KernelChoices, optimizer: Optimizer,
+    shares: Shares,
+) -> int:  # fmt: skip
+    """Return the same for one partition of a model, wherever the others are."""
+    batch = settings.batch_size
+    graph, direct = partitions.graphs[part], optimizer.is_plain_descent and not settings.clip_norm
+    gradient = Layout.of(graph.parameters).size
+    lane = context_bytes_of(partitions, part, batch, choices) - 4 * gradient
     scoring = context_bytes_of(partitions, part, batch, choices, backward=False)
-    return gradient + plan.settings.in_flight * lane + scoring
+    if direct:  # dense layers that are cut are updated without a gradient
+        kept = of_own_rate(shares)
+        names = [f"{node.name}.weight" for node in graph.nodes if isinstance(node.layer, Dense)]
+        found = [name for name in names if name in partitions.columns and name not in kept]
+        gradient -= sum(math.prod(graph.parameters[name]) for name in found)
+    return 4 * gradient + settings.in_flight * lane + scoring
 
 
 def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:

@@ -7,12 +7,13 @@ import math
 from collections.abc import Collection
 
 from adam_mp.compute.optimizer import CONSTANTS, Optimizer
-from adam_mp.errors import SettingsError
+from adam_mp.errors import SettingsError, SpaceError
 from adam_mp.memory.segment import check_space
 from adam_mp.memory.store import store_spaces
 from adam_mp.network.network import Network
 from adam_mp.network.partition import PartitionPlan
 from adam_mp.params.replica.protocols import choose_protocols
+from adam_mp.training.plan.fitting import fitting_advice
 from adam_mp.training.plan.quorum import quorum_batches
 from adam_mp.training.plan.run_plan import state_names
 from adam_mp.training.settings.consistency import parse_consistency
@@ -105,7 +106,11 @@ def check_network(
         "weights and optimizer state": weights * _most_spaces(settings, optimizer, cores),
         "weights to measure with": 2 * weights,
     }
-    check_space(sum(need.values()), f"network {network.name!r}", None, need)
+    try:
+        check_space(sum(need.values()), f"network {network.name!r}", None, need)
+    except SpaceError as error:
+        advice = fitting_advice(network, 2 + len(optimizer.states)) if settings.partition is None else ""
+        raise SpaceError(f"{error}{advice}") from None
     choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # only for its SettingsError
     for node, shape in zip(network.nodes, network.input_shapes, strict=True):
         if node.layer.statistics(shape) and settings.batch_size < 2:
