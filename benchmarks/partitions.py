@@ -234,8 +234,8 @@ def _machines_part(measured: dict[str, Any]) -> str:
     rows.append(("1 Gbit/s", "no limit", _times(ratios), f"{predicted:.2f}x +- 15%", _met(within <= 0.15)))
     return (
         f"## Over machines\n\nalexnet over two machines (network namespaces), batches of {_BATCH}; an epoch of "
-        f"{_IMAGES} images a turn, {_TURNS} turns. The delays are those of a switch in user space, which takes time of the same "
-        f"cores; the limit is the kernel's. {measured['machine']}\n\n"
+        f"{_IMAGES} images a turn, {_TURNS} turns. The delays are those of a switch in user space, which takes time of "
+        f"the same cores; the limit is the kernel's. {measured['machine']}\n\n"
         + page.table(("what", "against", "found", "reach", ""), rows)
         + f"\n\nimages/s: {statistics.median(delays['0 ms']):.1f} by the switch without delay, "
         f"{statistics.median(free):.1f} without a limit. `inspect` says for 1 Gbit/s: "
@@ -249,7 +249,8 @@ def _limit_part(measured: dict[str, Any]) -> str:
     peaks = ", ".join(f"{peak / 1e9:.2f}" for peak in measured["peaks"])
     return (
         f"## A model larger than a machine\n\nThree dense layers with {weights:.2f} GB of weights; the processes of a "
-        f"machine may have {limit:.2f} GB (a control group), {weights / limit:.1f} times less. {measured['machine']}\n\n"
+        f"machine may have {limit:.2f} GB (a control group), {weights / limit:.1f} times less. "
+        f"{measured['machine']}\n\n"
         f"- One machine: exit code {measured['alone'][0]}, `{measured['alone'][1]}`\n"
         f"- {measured['parts']} machines: {measured['images']} images trained, checkpoints and model written, in "
         f"{measured['seconds']:.0f} s; most memory of each, the file system's cache included: {peaks} GB"

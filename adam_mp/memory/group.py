@@ -34,7 +34,7 @@ from adam_mp.network.part_layers import Message
 
 TRAIN, SCORE, TAKE_MOMENTS, SETTLE_MOMENTS = range(4)  # kinds of works
 _LINE = 8  # int64 words in a cache line
-_ANNOUNCED, _RENEWED, _HEARD, _RESUMED, _MEMBERS = (_LINE * number for number in range(5))
+_ANNOUNCED, _RENEWED, _HEARD, _RESUMED, _CLEAR, _MEMBERS = (_LINE * number for number in range(6))
 _QUEUE = 16  # works that are announced and not ended by all, at most
 
 
@@ -279,8 +279,14 @@ class Group:
         publish(self._words, self._place(part) + _LINE, word)
 
     def all_acknowledged(self, generation: int) -> bool:
-        """Return whether all members have dropped all earlier works."""
+        """Return whether all members have dropped all earlier works, and the courier has nothing of them any more."""
+        if self.bell is not None and observe(self._words, _CLEAR) != generation + 1:
+            return False
         return all(self.acknowledged_by(part) == generation + 1 for part in range(self.shape.parts))
+
+    def note_clear(self, generation: int) -> None:
+        """Note that no payload of an earlier generation is still being sent from this memory. Courier only."""
+        publish(self._words, _CLEAR, generation + 1)
 
     def resume(self, generation: int) -> None:
         """Let the members go on with the works that are announced from now on. Leader only."""

@@ -46,6 +46,7 @@ _AGAIN = 0.2  # seconds after which the same state is sent again
 _LOOK = 0.02  # seconds between two looks at the connections
 _ASLEEP, _FULL = 0.05, 0.001  # seconds of sleep: without anything to do, and while a connection takes nothing more
 _RECEIVED = 64  # messages received in a row before this side sends
+_PIECE = 16 << 20  # bytes of an array that one message has at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +78,7 @@ class _Peer:
     told: bytes = b""
     told_at: float = 0.0
     next_work: int = 0
+    sent_images: int = 0  # of that work
 
 
 class Courier:
@@ -97,6 +99,7 @@ class Courier:
         self._sent = [mail.sent() for mail in group.mails]
         self._own = [np.array([each.sender == self._part for each in mail.messages], bool) for mail in group.mails]
         self._leaving: list[Sent] = []  # payloads in shared memory that are still being sent
+        self._begun: dict[tuple[int, int, int], int] = {}  # (lane, index, work) -> bytes of a message that are sent
         self._acknowledged = 0  # of this machine's member, as the leader was told last
         self._lost, self._looked, self.is_full = 0, 0.0, False
 
@@ -111,6 +114,8 @@ class Courier:
         received = self._receive_all()
         self.is_full = False
         self._leaving = [each for each in self._leaving if not each.done]
+        if not self._leaving:
+            self.group.note_clear(self.group.generation)
         sent = self._send_posts()
         for peer in self._peers.values():
             if self.leads or peer.part == 0:
@@ -165,6 +170,8 @@ class Courier:
         """Send the messages that the member has sent since; return whether there were any."""
         goes_on = self.group.resumed_at(self.group.generation) is not None
         moved = False
+        if not goes_on:
+            self._begun.clear()
         for lane, mail in enumerate(self.group.mails):
             words = mail.sent()
             for index in np.flatnonzero((words != self._sent[lane]) & self._own[lane]).tolist():
@@ -175,9 +182,20 @@ class Courier:
 
     def _send_post(self, lane: int, post: Post, index: int, work: int) -> bool:
         array = self.group.mails[lane].array(post)
-        payload = array if post.of_batch else array[: self.group.work(work).images]
-        message = self._message(Kind.PART, payload, sequence=work, shard=index, group=lane)
-        return self._send(self._peers[post.receiver], message)
+        values = array if post.of_batch else array[: self.group.work(work).images]
+        whole = values.reshape(-1).view(np.uint8)
+        key = lane, index, work
+        begin = self._begun.get(key, 0)
+        while begin < whole.nbytes:
+            piece = whole[begin : begin + _PIECE]
+            is_last = begin + piece.nbytes == whole.nbytes
+            fields = {"sequence": work, "shard": index, "group": lane, "version": begin << 1 | is_last}
+            if not self._send(self._peers[post.receiver], self._message(Kind.PART, piece, **fields)):
+                self._begun[key] = begin
+                return False
+            begin += piece.nbytes
+        self._begun.pop(key, None)
+        return True
 
     def _state(self) -> MemberState | GroupState:
         group, generation = self.group, self.group.generation
@@ -204,9 +222,11 @@ class Courier:
         group, state = self.group, self._state()
         if not isinstance(state, GroupState) or not state.resumed or peer.told != state_payload(state):
             return False
-        moved, peer.next_work = False, max(peer.next_work, state.number)
+        moved = False
+        if peer.next_work < state.number:
+            peer.next_work, peer.sent_images = state.number, 0
         while peer.next_work < group.announced and self._announce_one(peer, peer.next_work):
-            peer.next_work += 1
+            peer.next_work, peer.sent_images = peer.next_work + 1, 0
             moved = True
         return moved
 
@@ -218,11 +238,15 @@ class Courier:
         images = self.group.pictures if slot is None else slot.images
         rows = self._spec.rows[peer.part]
         labels = np.zeros(0, np.int32) if slot is None else slot.labels[: work.images]
-        if work.images and rows.size:
-            piece = np.ascontiguousarray(images[: work.images, rows.begin : rows.end])
-            message = self._message(Kind.INPUT, piece, sequence=number, group=lane)
-            if not self._send(peer, message, stays=piece.base is None):
+        most = max(1, _PIECE // max(1, rows.size * images[0, 0].nbytes))
+        while peer.sent_images < work.images:
+            first = peer.sent_images
+            last = min(work.images, first + most)
+            piece = images[first:last, rows.begin : rows.end].copy()  # of this message: the slot may be written anew
+            message = self._message(Kind.INPUT, piece, sequence=number, group=lane, version=first)
+            if not self._send(peer, message, stays=True):
                 return False
+            peer.sent_images = last
         share = 0.0 if slot is None else float(slot.mixed[0])
         payload = work_payload(AnnouncedWork(work, self._board.rate_share, share, labels))
         return self._send(peer, self._message(Kind.WORK, payload, sequence=number, group=lane))
@@ -276,12 +300,13 @@ class Courier:
         post = mail.messages[index]
         if (post.sender, post.receiver) != (peer.part, self._part):
             return False
-        array = mail.array(post).reshape(-1)
-        if message.length % array.itemsize or message.length > array.nbytes:
+        whole = mail.array(post).reshape(-1).view(np.uint8)
+        begin, is_last = message.version >> 1, message.version & 1
+        if begin + message.length > whole.nbytes:
             return False
-        values = np.frombuffer(message.payload, array.dtype.newbyteorder("<"))
-        array[: len(values)] = values
-        mail.bring(post, message.sequence)
+        whole[begin : begin + message.length] = np.frombuffer(message.payload, np.uint8)
+        if is_last:
+            mail.bring(post, message.sequence)
         return True
 
     def _take_input(self, message: Message) -> bool:
@@ -291,10 +316,11 @@ class Courier:
         images = group.pictures if lane == group.shape.lanes else group.arrivals[lane].images
         numbers = rows.size * int(np.prod(images.shape[2:]))
         count, left = divmod(message.length, 4 * max(numbers, 1))
-        if left or count > len(images):
+        first, last = message.version, message.version + count
+        if left or last > len(images):
             return False
         values = np.frombuffer(message.payload, "<f4").reshape(count, rows.size, *images.shape[2:])
-        images[:count, rows.begin : rows.end] = values
+        images[first:last, rows.begin : rows.end] = values
         return True
 
     def _take_work(self, message: Message) -> bool:

@@ -4,7 +4,8 @@ In all of them `run` is the run's number and `sender` one more than the sending 
 
 Between couriers `map_epoch` is the generation; messages of another one are void. `sequence` is the number of a work,
 `group` its lane. `shard` is, in PART, the index of the message in the lane's list, which all machines derive from the
-same cut. PART has the message's array for the images of the batch; INPUT has rows of images, float32.
+same cut. PART has the message's array for the images of the batch; INPUT has rows of images, float32. Large ones come
+in several messages: `version` is the first image in INPUT, and in PART twice the first byte, one more in the last.
 
 Between supervisors, `shard` is the index of a flat space (`space_names`), `version` the first number asked for or sent,
 `map_epoch` the end of what READ asks for. DO has a number of `Doing` in `shard`. What a partition sends to the leader
@@ -32,6 +33,7 @@ class Doing(enum.IntEnum):
 
     CHECK = 1  # are all its weights finite numbers?
     AVERAGE = 2  # move the average of the weights towards them, by the share in the payload, a float64
+    RESUME = 3  # the run has made so many updates, an int64 in the payload
 
 
 def space_names(states: Collection[str]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 The partitions dial it, join, and report twice a second. Between two epochs the leader reads and writes their weights
 and optimizer state by it. A request is sent again until its answer comes, under the same sequence; the partition does
 it once. A partition that is silent for `_SILENT` seconds is lost, with the weights that it had: the caller begins again
-from the last checkpoint.
+from the last checkpoint. Before all partitions are there, nothing is lost by that, and another may take its place.
 """
 
 from __future__ import annotations
@@ -37,10 +37,11 @@ from adam_mp.transport.refusal import Refusal, RefusedError, refusal_message
 from adam_mp.transport.zeromq import SocketListener
 
 _SILENT = 20.0  # seconds in which this process listened
+_MAKING = 120.0  # seconds that a partition may be silent while it makes its memory
 _STALE = 2.5  # seconds of silence after which another process may have the place of a partition
-_AGAIN = 1.0  # seconds after which a request is sent again
+_AGAIN = 10.0  # seconds after which a request is sent again
 _LOOK = 0.05
-_PIECE = 4 << 20  # numbers in a message
+_PIECE = 1 << 20  # numbers in a message
 _LEAVING = 3.0  # seconds in which partitions may hear how the run ended
 
 
@@ -62,22 +63,23 @@ class _Line:
     ready: bool = False
     fault: str = ""
     has_left: bool = False
+    contested: float | None = None  # when another process first asked for this place
 
 
 class Partitions:
     """The partitions 2 to `parts` of a group, as the leader's supervisor has them. Used by one thread.
 
     `task` is what each needs to know of the run, `courier` where the leader's own courier listens, `spaces` the names
-    of the flat spaces (`frames.space_names`).
+    of the flat spaces (`frames.space_names`). `more` is what a user adds to the command by which a partition joins.
     """
 
     def __init__(
         self, place: Place, keys: Keys | None, parts: int, task: Mapping[str, Any], courier: str,
-        spaces: tuple[str, ...],
+        spaces: tuple[str, ...], more: str = "",
     ) -> None:  # fmt: skip
         self._listener = _listen(place, keys)
         self.place, self.parts, self.run = place, parts, new_identity()
-        self._task, self._courier, self._spaces = task, courier, spaces
+        self._task, self._courier, self._spaces, self._more = task, courier, spaces, more
         self._lines: dict[int, _Line] = {}
         self._orders = PartOrders()
         self._listening, self._sequence = Listening(), 0
@@ -94,46 +96,68 @@ class Partitions:
 
         Raises TransportError after `seconds` without the arrival of one, StoppedError if `stop` returns True.
         """
-        deadline, before = time.monotonic() + seconds, None
-        while missing := self._missing():
+        deadline, before = time.monotonic() + seconds, [0]
+        while missing := self._absent() or self._unready():
             if stop():
-                raise StoppedError("interrupted before all partitions had joined; start it again to go on")
+                raise StoppedError("interrupted before all partitions had joined")
             if missing != before:
                 deadline, before = time.monotonic() + seconds, missing
-                say(f"waiting for {missing}, for {seconds:.0f} s at most; on its machine: {self._how_to_join()}")
+                if self._absent():
+                    say(
+                        f"waiting for {self._named(missing)}, for {seconds:.0f} s at most; {self._how_to_join(missing)}"
+                    )
             if time.monotonic() > deadline:
-                raise TransportError(f"{missing} did not come within {seconds:.0f} s; start it: {self._how_to_join()}")
+                raise TransportError(
+                    f"{self._named(missing)} did not come within {seconds:.0f} s; {self._how_to_join(missing)}"
+                )
             self._look(_LOOK)
+            self._check_faults()
+            self._forget_lost()
         self._orders = dataclasses.replace(self._orders, places=self.places)
 
-    def _how_to_join(self) -> str:
-        return f"adam-mp train --join {self.place} --partition K/{self.parts}"
+    def _named(self, parts: list[int]) -> str:
+        names = ", ".join(f"{part}/{self.parts}" for part in parts)
+        return f"partition{'s' if len(parts) > 1 else ''} {names}"
 
-    def _missing(self) -> str:
-        """Say which partitions have not joined, or are not ready; "" if none."""
-        absent = [part for part in range(2, self.parts + 1) if part not in self._lines]
-        if absent:
-            names = ", ".join(f"{part}/{self.parts}" for part in absent)
-            return f"partition{'s' if len(absent) > 1 else ''} {names}"
-        unready = [f"{part}/{self.parts}" for part, line in self._lines.items() if not line.ready]
-        return f"the memory of {', '.join(sorted(unready))}" if unready else ""
+    def _how_to_join(self, parts: list[int]) -> str:
+        which = parts[0] if len(parts) == 1 else "K"
+        return f"on its machine: adam-mp train --join {self.place} --partition {which}/{self.parts}{self._more}"
+
+    def _absent(self) -> list[int]:
+        """Return the partitions that have not joined."""
+        return [part for part in range(2, self.parts + 1) if part not in self._lines]
+
+    def _unready(self) -> list[int]:
+        """Return those that have joined, and have not made their memory yet."""
+        return sorted(part for part, line in self._lines.items() if not line.ready)
 
     def step(self) -> None:
         """Answer what has come. Raises PartitionLostError if a partition is gone, or cannot go on."""
         self._look(0)
         self._check_all()
 
-    def _check_all(self) -> None:
+    def _check_faults(self) -> None:
         for part, line in self._lines.items():
             if line.fault:
                 raise TransportError(f"partition {part}/{self.parts} ({line.joining.name}): {line.fault}")
+
+    def _forget_lost(self) -> None:
+        """While partitions gather, let others take the places of those that are gone."""
+        for part, line in list(self._lines.items()):
+            if part in self._lost or self._listening.seconds - line.heard > (_SILENT if line.ready else _MAKING):
+                del self._lines[part]
+        self._lost.clear()
+
+    def _check_all(self) -> None:
+        self._check_faults()
+        for part, line in self._lines.items():
             silence = self._listening.seconds - line.heard
             if silence > _SILENT:
                 self._lost[part] = line.joining.name
         for part, name in self._lost.items():
             raise PartitionLostError(
-                f"partition {part}/{self.parts} ({name}) is gone, and the weights that it had; start it again: "
-                f"adam-mp train --join {self.place} --partition {part}/{self.parts}"
+                f"partition {part}/{self.parts} ({name}) is gone, and the weights that it had; start it again, "
+                f"{self._how_to_join([part])}"
             )
 
     # Weights and optimizer state, while all members are idle.
@@ -165,6 +189,12 @@ class Partitions:
         for part in range(1, self.parts):
             self._ask(part, Kind.DO, payload, shard=Doing.AVERAGE)
 
+    def note_updates(self, updates: int) -> None:
+        """Tell all partitions how many updates the run has made: it was resumed, or has gone back."""
+        payload = np.array([updates], "<i8").tobytes()
+        for part in range(1, self.parts):
+            self._ask(part, Kind.DO, payload, shard=Doing.RESUME)
+
     def _ask(self, part: int, kind: Kind, payload: Any, **fields: int) -> Message:
         """Send a request to the partition of this number, from 0; return its answer."""
         self._sequence += 1
@@ -192,7 +222,8 @@ class Partitions:
             return
         self._orders = dataclasses.replace(self._orders, state=state, why=why)
         deadline = time.monotonic() + _LEAVING
-        while not all(line.has_left for line in self._lines.values()) and time.monotonic() < deadline:
+        present = [line for part, line in self._lines.items() if part not in self._lost]
+        while not all(line.has_left for line in present) and time.monotonic() < deadline:
             self._look(_LOOK)
 
     def close(self) -> None:
@@ -248,18 +279,37 @@ class Partitions:
             raise RefusedError(f"partition {wanted} is the leader itself; give another, 2/{self.parts} or so")
         line = self._lines.get(part)
         if line is not None and line.life != message.map_epoch:
-            if self._listening.seconds - line.heard < _STALE:
-                raise RefusedError(f"partition {wanted} is taken by {line.joining.name}; give another", rejoin=True)
-            self._lost[part] = line.joining.name
-            raise RefusedError(f"the run begins again without {line.joining.name}", rejoin=True)
+            if not self._gives_way(part, line, wanted):
+                return
+            line = None
         if line is None and self._orders.state != GOES_ON:
             raise RefusedError("the run is ending", rejoin=self._orders.state != IS_DONE)
         if line is None:
             line = self._lines[part] = _Line(peer, message.map_epoch, joining, self._listening.seconds)
         line.peer = peer
+        line.contested = None
         fields = {"run": self.run, "sender": 1, "sequence": message.sequence}
         welcome = write(PartWelcome(self.run, self._task))
         self._listener.send(peer, with_facts(Kind.WELCOME, welcome, **fields))
+
+    def _gives_way(self, part: int, line: _Line, wanted: str) -> bool:
+        """Return whether another process may have the place of `line` now.
+
+        If the one that has it was heard since, it lives, and the other is refused. Until that is known, it gets no
+        answer and asks again. If the one that has it is gone, and the run has begun, it has to begin again.
+        """
+        now = self._listening.seconds
+        if line.contested is None:
+            line.contested = now
+        if line.heard > line.contested:
+            raise RefusedError(f"partition {wanted} is taken by {line.joining.name}; give another")
+        if now - line.heard < _STALE:
+            return False
+        if not self._orders.places:
+            del self._lines[part]
+            return True
+        self._lost[part] = line.joining.name
+        raise RefusedError(f"the run begins again without {line.joining.name}", rejoin=True)
 
 
 def _read(kind: type[Any], message: Message) -> Any:

@@ -22,9 +22,9 @@ from adam_mp.transport.refusal import read_refusal
 from adam_mp.transport.zeromq import ABSENT, SocketDialer
 
 _AGAIN = 0.5  # seconds between two requests to join, and between two reports
-_SILENT = 20.0  # seconds in which this process listened
+_SILENT = 20.0  # seconds in which this process listened, and had no connection
+_LONGEST = 600.0  # seconds of silence with a connection: the leader may wait for a slow disk
 _QUIET = 3.0  # seconds without an answer after which the user is told why
-_TAKEN = 6.0  # seconds for which a partition that is taken is asked for: its process may just have died
 _LOOK = 0.05
 
 
@@ -47,6 +47,25 @@ class Spaces(Protocol):
     def average(self, share: float) -> None:
         """Move the average of the weights by `share` towards them."""
 
+    def note_updates(self, updates: int) -> None:
+        """Note how many updates the run has made: it was resumed, or has gone back."""
+
+
+class _Waiting:
+    """Says why this partition waits, once a reason has stood for some seconds; each reason once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say, self._why, self._since = say, "", 0.0
+        self._said = set[str]()
+
+    def look(self, why: str, now: float) -> None:
+        """Note the present reason."""
+        if why != self._why:
+            self._why, self._since = why, now
+        elif now - self._since > _QUIET and why not in self._said:
+            self._said.add(why)
+            self._say(why)
+
 
 class LeaderLine:
     """One partition's line to the leader at `place`. Used by one thread."""
@@ -58,6 +77,7 @@ class LeaderLine:
         self._sequence, self._run = new_life(), 0
         self._life = int.from_bytes(os.urandom(4), "little")
         self._listening, self._heard, self._reported = Listening(), 0.0, float("-inf")
+        self._unreached = 0.0  # seconds without a connection
         self._orders = PartOrders()
         self._done: tuple[int, Message] | None = None  # the last request, and its answer
 
@@ -66,8 +86,11 @@ class LeaderLine:
 
         Raises JoinError if the leader refuses, TransportError after `seconds`, StoppedError if `stop` returns True.
         """
-        began, asked, said = time.monotonic(), float("-inf"), set[str]()
-        taken_since: float | None = None
+        began, asked = time.monotonic(), float("-inf")
+        waiting = _Waiting(
+            lambda why: say(f"waiting for the leader at {self.place}, for {seconds:.0f} s at most: {why}")
+        )
+        is_told = False
         while not stop():
             now = time.monotonic()
             if now - began > seconds:
@@ -77,9 +100,8 @@ class LeaderLine:
                 asking = with_facts(Kind.JOIN, write(self._joining), sequence=self._sequence, map_epoch=self._life)
                 self._send(asking)
                 asked = now
-            if now - began > _QUIET and (trouble := self._trouble()) not in said:
-                said.add(trouble)
-                say(f"waiting for the leader at {self.place}, for {seconds:.0f} s at most: {trouble}")
+            if not is_told:
+                waiting.look(self._trouble(), now)
             received = self._dialer.receive(_LOOK)
             if received is None or received[1].sequence != self._sequence:
                 continue
@@ -90,9 +112,11 @@ class LeaderLine:
                 return welcome
             if message.kind == Kind.REFUSED:
                 refusal = read_refusal(message)
-                taken_since = taken_since or now
-                if not refusal.rejoin or now - taken_since > _TAKEN:
+                if not refusal.rejoin:
                     raise JoinError(f"{self.place} refuses: {refusal.reason}")
+                if not is_told:
+                    say(f"{self.place} says: {refusal.reason}; asking again, for {seconds:.0f} s at most")
+                is_told = True
         raise StoppedError(f"interrupted before {self.place} answered; start it again to go on")
 
     def _trouble(self) -> str:
@@ -105,7 +129,9 @@ class LeaderLine:
         Raises LeaderLostError if the leader is silent, or does not know this partition any more.
         """
         now = time.monotonic()
-        self._listening.step(now)
+        before = self._listening.seconds
+        passed = self._listening.step(now) - before
+        self._unreached = 0.0 if self._dialer.reaches(self.place) else self._unreached + passed
         if now - self._reported > _AGAIN:
             self._sequence += 1
             self._send(with_facts(Kind.REPORT, write(report), **self._header(self._sequence)))
@@ -113,7 +139,8 @@ class LeaderLine:
         while (received := self._dialer.receive(seconds)) is not None:
             seconds = 0.0
             self._take(received[1], spaces)
-        if self._listening.seconds - self._heard > _SILENT:
+        silence = self._listening.seconds - self._heard
+        if silence > _LONGEST or min(silence, self._unreached) > _SILENT:
             raise LeaderLostError(f"the leader at {self.place} is silent: {self._trouble()}")
         return self._orders
 
@@ -143,6 +170,8 @@ class LeaderLine:
             version = int(spaces.are_finite())
         elif message.shard == Doing.AVERAGE and message.length == 8:
             spaces.average(float(np.frombuffer(message.payload, "<f8")[0]))
+        elif message.shard == Doing.RESUME and message.length == 8:
+            spaces.note_updates(int(np.frombuffer(message.payload, "<i8")[0]))
         return Message(kind, payload, version=version, **self._header(message.sequence))
 
     def leave(self) -> None:

@@ -115,7 +115,7 @@ def run_training(
             if folder.trouble is not None:
                 tell(Notice(folder.trouble))
             try:
-                folder.check_space(plan.checkpoint_bytes * _CHECKPOINTS_ON_DISK)
+                folder.check_space(plan.file_bytes * _CHECKPOINTS_ON_DISK)
                 with Interruption() as interruption:
                     result = _run_with_others(plan, folder, interruption, tell)
                 tell(RunEnded(result))
@@ -214,10 +214,26 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
 
 def _run_apart(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
     """Run the plan as the leader of a group whose other partitions are on other machines."""
+    from adam_mp.partitions.leader_side import PartitionLostError
     from adam_mp.training.group.gathering import gathered
 
-    with gathered(plan, lambda: interruption.requested is not None, notices_to(tell)) as complete:
-        return _run_in(complete, folder, interruption, tell)
+    def begins_again() -> bool:
+        return interruption.requested is None and bool(find_checkpoints(folder.path))
+
+    try:
+        with gathered(
+            plan, lambda: interruption.requested is not None, notices_to(tell), begins_again
+        ) as complete:  # fmt: skip
+            return _run_in(complete, folder, interruption, tell)
+    except TransportError as error:
+        if interruption.requested is None or not isinstance(error, StoppedError | PartitionLostError):
+            raise
+        todo = "start it again to go on"
+        if find_checkpoints(folder.path):
+            todo = f"go on with: adam-mp train --resume {folder.path}"
+        told = StoppedError(f"{str(error).partition(';')[0]}; {todo}")
+        told.exit_code = 128 + signal.Signals[interruption.requested]
+        raise told from None
 
 
 def _run_launch(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:

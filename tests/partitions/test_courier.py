@@ -6,6 +6,7 @@ import pytest
 from adam_mp.memory.group import SCORE, TRAIN, GroupShape, Work
 from adam_mp.network.part_layers import ERRORS, GRADIENT, SQUARES, VALUES, Message
 from adam_mp.network.spread import Interval
+from adam_mp.partitions import courier
 from adam_mp.partitions.frames import state_payload
 from adam_mp.transport import messages
 from adam_mp.transport.messages import Kind
@@ -13,7 +14,7 @@ from tests.partitions.mesh import RUN, Mesh
 
 BATCH, IMAGE = 4, (6, 2, 1)
 POSTS = (
-    Message("a", VALUES, 0, 1, 5), Message("a", ERRORS, 1, 0, 5), Message("b", VALUES, 1, 2, 50_000),
+    Message("a", VALUES, 0, 1, 5), Message("a", ERRORS, 1, 0, 5), Message("b", VALUES, 1, 2, 20_000),
     Message("c", VALUES, 2, 0, 3, of_batch=True), Message("update", GRADIENT, 1, 0, 7, of_batch=True),
     Message("update", SQUARES, 2, 1, 1, of_batch=True),
 )  # fmt: skip
@@ -24,8 +25,9 @@ def shape(here: int) -> GroupShape:
     return GroupShape(3, 2, BATCH, IMAGE, POSTS, POSTS[:1], here)
 
 
-@pytest.fixture
-def mesh(tmp_path):
+@pytest.fixture(params=[courier._PIECE, 40], ids=["whole", "pieces"])
+def mesh(tmp_path, monkeypatch, request):
+    monkeypatch.setattr(courier, "_PIECE", request.param)
     made = Mesh(shape, tmp_path, ROWS)
     yield made
     made.close()
@@ -113,15 +115,15 @@ def test_a_courier_that_dies_ends_the_generation_and_what_was_on_its_way_is_anno
 
 def test_a_broken_connection_alone_begins_a_new_generation(mesh):
     before = mesh.gather()
-    courier = mesh.couriers[1]
-    courier._dialer.renew(courier._peers[2].place)
+    there = mesh.couriers[1]
+    there._dialer.renew(there._peers[2].place)
     mesh.until(lambda: all(member.generation > before for member in mesh.members), "a new generation everywhere")
     mesh.gather()
 
 
 def test_messages_of_other_runs_and_senders_and_nonsense_change_nothing(mesh):
     generation = mesh.gather()
-    courier, peer = mesh.couriers[1], mesh.couriers[1]._peers[0]
+    there, peer = mesh.couriers[1], mesh.couriers[1]._peers[0]
     leader = mesh.members[0]
     words = [mail.sent().copy() for mail in leader.mails]
     fields = {"run": RUN, "sender": 2, "map_epoch": generation}
@@ -132,14 +134,14 @@ def test_messages_of_other_runs_and_senders_and_nonsense_change_nothing(mesh):
         messages.Message(Kind.PART, bytes(20), shard=10_000, sequence=3, **fields),
         messages.Message(Kind.PART, bytes(20), shard=1, sequence=3, group=77, **fields),
         messages.Message(Kind.PART, bytes(20), shard=0, sequence=3, **fields),
-        messages.Message(Kind.PART, bytes(21), shard=1, sequence=3, **fields),
+        messages.Message(Kind.PART, bytes(21), shard=1, sequence=3, version=1 << 40, **fields),
         messages.Message(Kind.PART, bytes(8000), shard=1, sequence=3, **fields),
         messages.Message(Kind.PART, bytes(20), shard=1, sequence=3, **{**fields, "map_epoch": generation + 1}),
         messages.Message(Kind.WORK, bytes(80), sequence=0, **fields),
         messages.Message(Kind.INPUT, bytes(80), sequence=0, **fields),
         messages.Message(Kind.READ, bytes(80), sequence=0, **fields),
     ):
-        assert courier._dialer.send(peer.place, message) is not None
+        assert there._dialer.send(peer.place, message) is not None
     mesh.until(lambda: mesh.couriers[0]._listener.statistics().received > 12, "they are received")
     for _ in range(20):
         mesh.step()

@@ -66,6 +66,12 @@ def restore(
     set_updates(store, updates)
 
 
+def note_updates(plan: RunPlan, updates: int) -> None:
+    """Tell the partitions on other machines how many updates the run has made, if there are any."""
+    if plan.elsewhere is not None:
+        plan.elsewhere.note_updates(updates)
+
+
 def set_updates(store: ParameterStore, updates: int) -> None:
     """Set the store's count of updates, when a run resumes or goes back; the average moves by those after them."""
     store.set_updates(updates)

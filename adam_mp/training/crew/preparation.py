@@ -22,7 +22,7 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.network.initialization import draw_weights
 from adam_mp.network.traffic import input_rows
 from adam_mp.params.replica.factors import FactorShape, make_outboxes
-from adam_mp.training.crew.copies import move_averages, set_updates, spaces_of
+from adam_mp.training.crew.copies import move_averages, note_updates, set_updates, spaces_of
 from adam_mp.training.crew.crew import Helper, courier_of
 from adam_mp.training.folder.checkpoint import RunState
 from adam_mp.training.plan.calibration import fill_calibration
@@ -149,6 +149,7 @@ def _fill_store(plan: RunPlan, store: ParameterStore) -> None:
         plan.resumed.read_into(wanted, plan.tensors_of)
         store.share_out()
         set_updates(store, _updates_so_far(plan, plan.resumed))
+        note_updates(plan, store.read_updates())
     elif plan.weights is not None:
         for name, tensor in plan.tensors_of("weights", store.weights).items():
             tensor[...] = plan.weights[name]

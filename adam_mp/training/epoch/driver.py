@@ -14,7 +14,14 @@ from adam_mp.machine import usable_cores
 from adam_mp.memory.board import DATA
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.process.interruption import CHECKPOINT, Interruption
-from adam_mp.training.crew.copies import average_epoch, begin_average, restore, take_checkpoint, take_model
+from adam_mp.training.crew.copies import (
+    average_epoch,
+    begin_average,
+    note_updates,
+    restore,
+    take_checkpoint,
+    take_model,
+)
 from adam_mp.training.crew.session import EVALUATION_LOOK, PAUSE_LOOK, Session
 from adam_mp.training.epoch import machine
 from adam_mp.training.epoch.bad_samples import BadSamples
@@ -254,6 +261,7 @@ class Driver:
         session, account, last = self.session, self.account, self.keeper.last
         assert last is not None, "the supervisor has a state remembered before the first batch"
         restore(session.store, last, last.updates, self.plan.tensors_of)
+        note_updates(self.plan, last.updates)
         share = session.memory.board.rate_share = session.memory.board.rate_share * RATE
         account.go_back(last.progress, share, self.guard.times)
         progress = dataclasses.asdict(account.figures)

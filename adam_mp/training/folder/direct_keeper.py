@@ -26,7 +26,7 @@ class DirectKeeper:
 
     def __init__(self, folder: Path, notice: Callable[[str], None]) -> None:
         self._folder, self._notice = folder, notice
-        self._newest: Checkpoint | None = None  # its arrays are those that training changes
+        self._newest: Checkpoint | None = None  # that the disk took; its arrays are those that training changes
         self._refused: set[str] = set()  # what the disk refused last
 
     @property
@@ -40,8 +40,9 @@ class DirectKeeper:
 
     def keep(self, take: Callable[[Spaces | None], Checkpoint]) -> None:
         """Write a checkpoint."""
-        checkpoint = self._newest = take(None)
-        self._try("checkpoint", lambda: write_checkpoint(self._folder, checkpoint))
+        checkpoint = take(None)
+        if self._try("checkpoint", lambda: write_checkpoint(self._folder, checkpoint)):
+            self._newest = checkpoint
 
     def write_last(self, changed: Callable[[Checkpoint], Checkpoint] = lambda last: last) -> None:
         """Write the newest checkpoint again, after `changed` replaced fields of it; training went back to it."""
@@ -54,17 +55,19 @@ class DirectKeeper:
         model = take(None)
         self._try("model", lambda: write_model(self._folder / MODEL_FILE, model))
 
-    def _try(self, what: str, write: Callable[[], object]) -> None:
+    def _try(self, what: str, write: Callable[[], object]) -> bool:
+        """Write; return whether the disk took it, and tell the user when that changes."""
         try:
             write()
         except OSError as error:
             if what not in self._refused:
                 self._notice(f"cannot write {what}: {refusal(error)}; the run goes on without it, and tries again")
             self._refused.add(what)
-        else:
-            if what in self._refused:
-                self._notice(f"{what} is written again")
-            self._refused.discard(what)
+            return False
+        if what in self._refused:
+            self._notice(f"{what} is written again")
+        self._refused.discard(what)
+        return True
 
     def say_what_is_kept(self) -> str:
         """Return a sentence for the user that says whether a checkpoint is on disk."""

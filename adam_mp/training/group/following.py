@@ -20,7 +20,7 @@ import numpy as np
 from adam_mp import __version__
 from adam_mp.compute.shares import shares_of
 from adam_mp.compute.views import parse_views
-from adam_mp.errors import AdamError, ProcessError, SettingsError, StoppedError, TransportError, flag_of
+from adam_mp.errors import AdamError, SettingsError, StoppedError, TransportError, flag_of
 from adam_mp.kernels.average import move_average
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.memory.board import TRAIN
@@ -32,7 +32,15 @@ from adam_mp.memory.store import ParameterStore
 from adam_mp.network.traffic import input_rows
 from adam_mp.partitions.courier import CourierSpec
 from adam_mp.partitions.own_side import LeaderLine, LeaderLostError
-from adam_mp.partitions.statements import BEGINS_AGAIN, GOES_ON, IS_DONE, PartJoining, PartOrders, PartReport
+from adam_mp.partitions.statements import (
+    BEGINS_AGAIN,
+    GOES_ON,
+    IS_DONE,
+    PartJoining,
+    PartOrders,
+    PartReport,
+    PartWelcome,
+)
 from adam_mp.process.interruption import EXIT_CODES, Interruption
 from adam_mp.training.crew.crew import Crew, courier_of
 from adam_mp.training.group.gathering import WAITING, courier_place
@@ -51,6 +59,7 @@ from adam_mp.transport.socket_files import SocketFile
 
 _OWN = ("partition", "join", "key_file", "listen", "memory_dir", "restarts")  # settings of a partition's own
 _LOOK = 0.005
+_LEAVING = 10.0  # seconds for which a partition that is asked to stop waits for the leader's own end
 _CHILD_BYTES = 24 << 20  # of a process beside what it shares with the others
 
 
@@ -70,9 +79,7 @@ def follow(given: Mapping[str, Any], say: Callable[[str], None]) -> int:
     assert settings.join is not None
     assert settings.partition is not None
     leader, keys = parse_place(settings.join, "--join"), read_keys(settings.key_file)
-    courier = _own_place(settings, leader)
     number, parts = parse_partition(settings.partition)
-    joining = PartJoining(number, parts, __version__, f"{socket.gethostname()}-{os.getpid()}", str(courier))
     compile_kernels("float32")
     with Interruption() as interruption:
 
@@ -80,18 +87,18 @@ def follow(given: Mapping[str, Any], say: Callable[[str], None]) -> int:
             return interruption.requested is not None
 
         while True:
-            line = LeaderLine(leader, keys, joining)
+            courier, name = _own_place(settings, leader), f"{socket.gethostname()}-{os.getpid()}"
+            line = LeaderLine(leader, keys, PartJoining(number, parts, __version__, name, str(courier)))
             try:
-                welcome = line.join(WAITING, stop, say)
-                task = PartTask.read(welcome.task, number - 1)
-                with _Partition(task, settings, welcome.run, say) as partition:
-                    say(f"partition {settings.partition} of {task.network.name} joined {leader}")
-                    orders = _serve(line, partition, stop)
+                orders = _train(line, line.join(WAITING, stop, say), settings, stop, say)
             except LeaderLostError as error:
                 say(f"{error}; waiting for it, to begin again from its checkpoint")
                 continue
             except StoppedError:
                 line.leave()
+                say(
+                    f"{interruption.requested}: partition {settings.partition} leaves; the leader waits for a successor"
+                )
                 return EXIT_CODES[interruption.requested or "SIGINT"]
             finally:
                 line.close()
@@ -124,31 +131,66 @@ def _own_place(settings: TrainSettings, leader: Place) -> Place:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((leader.host, leader.port))
             return courier_place(Address(probe.getsockname()[0], 0))
+    except socket.gaierror:
+        raise SettingsError(f"--join is {leader}, and nobody knows this name here; give an address") from None
     except OSError as error:
         raise SettingsError(f"no way leads to --join {leader}: {error.strerror}; give --listen HOST:PORT too") from None
 
 
+def _train(
+    line: LeaderLine, welcome: PartWelcome, settings: TrainSettings, stop: Callable[[], bool],
+    say: Callable[[str], None],
+) -> PartOrders:  # fmt: skip
+    """Do what the leader says until the run ends; return its last orders. The leader hears why this cannot go on."""
+    assert settings.partition is not None
+    try:
+        task = PartTask.read(welcome.task, parse_partition(settings.partition)[0] - 1)
+        with _Partition(task, settings, welcome.run, say) as partition:
+            say(f"partition {settings.partition} of {task.network.name} joined {line.place}")
+            return _serve(line, partition, stop)
+    except (LeaderLostError, StoppedError):
+        raise
+    except AdamError as error:
+        _tell_fault(line, str(error))
+        raise
+
+
 def _serve(line: LeaderLine, partition: _Partition, stop: Callable[[], bool]) -> PartOrders:
-    """Do what the leader says until the run ends; return its last orders."""
+    leaves_at: float | None = None
     while True:
         orders = line.step(PartReport(ready=True), partition, _LOOK)
         if stop():
-            raise StoppedError("interrupted")
+            # The leader may have been asked to stop too, and needs this partition's weights for its checkpoint.
+            leaves_at = leaves_at or time.monotonic() + _LEAVING
+            if time.monotonic() > leaves_at:
+                raise StoppedError("interrupted")
         if orders.state != GOES_ON:
             return orders
         if orders.places:
-            try:
-                partition.train(orders.places)
-            except ProcessError as error:
-                _tell_fault(line, partition, str(error))
-                raise
+            partition.train(orders.places)
 
 
-def _tell_fault(line: LeaderLine, partition: _Partition, fault: str) -> None:
+class _NoSpaces:
+    """The spaces of a partition that has none: it only tells the leader why."""
+
+    def read(self, space: int, begin: int, end: int) -> np.ndarray:
+        return np.zeros(0, np.float32)
+
+    def write(self, space: int, begin: int, values: np.ndarray) -> None: ...
+
+    def are_finite(self) -> bool:
+        return False
+
+    def average(self, share: float) -> None: ...
+
+    def note_updates(self, updates: int) -> None: ...
+
+
+def _tell_fault(line: LeaderLine, fault: str) -> None:
     deadline = time.monotonic() + 2.0
     with contextlib.suppress(AdamError):
         while time.monotonic() < deadline:
-            line.step(PartReport(ready=True, fault=fault[:400]), partition, _LOOK)
+            line.step(PartReport(ready=False, fault=fault[:400]), _NoSpaces(), _LOOK)
 
 
 class _Partition:
@@ -256,6 +298,11 @@ class _Partition:
     def are_finite(self) -> bool:
         """See `own_side.Spaces`."""
         return bool(np.isfinite(self._store.weights).all())
+
+    def note_updates(self, updates: int) -> None:
+        """See `own_side.Spaces`."""
+        self._store.set_updates(updates)
+        self._store.note_average(updates)
 
     def average(self, share: float) -> None:
         """See `own_side.Spaces`."""

@@ -13,7 +13,7 @@ from adam_mp.compute.optimizer import CONSTANTS, Optimizer, make_optimizer
 from adam_mp.compute.views import parse_views
 from adam_mp.data.mixing import Mixing
 from adam_mp.data.reading.dataset import DataSet
-from adam_mp.errors import several
+from adam_mp.errors import SettingsError, several
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.machine import usable_cores
 from adam_mp.memory.cache import LEFT_FREE
@@ -114,6 +114,11 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
 def _ask(explicit: Mapping[str, Any], listener: Listener) -> _Asked:
     """Settle the settings, with those of the run that is resumed, if there is one."""
     settings = make_settings(explicit)
+    if settings.partition is not None and settings.listen is None:
+        raise SettingsError(
+            f"--partition {settings.partition} follows a leader; in a shell: adam-mp train --join {settings.join} "
+            f"--partition {settings.partition}"
+        )
     check_before_reading(settings)
     resumed, notices = None, list[str]()
     if settings.resume:

@@ -221,8 +221,13 @@ class RunPlan:
         return 1 if self.consistency.in_steps else self.groups
 
     @property
+    def file_bytes(self) -> int:
+        """Bytes of a checkpoint's file, about: it has all of the model, wherever its partitions are."""
+        return max(self.checkpoint_bytes, 4 * self.network.parameter_count * (1 + len(self.state_names)))
+
+    @property
     def checkpoint_bytes(self) -> int:
-        """Bytes of weights, optimizer state and average as a checkpoint has them."""
+        """Bytes of weights, optimizer state and average of this machine, as a checkpoint has them."""
         return 4 * self.layout.size * (1 + len(self.state_names))
 
     @property

@@ -13,6 +13,10 @@ from tests.training.folder.test_checkpoint import make as make_checkpoint
 from tests.training.folder.test_keeper import model_of
 
 
+def refuse(*_):
+    raise OSError(28, "No space left on device")
+
+
 @pytest.fixture
 def keeper(tmp_path):
     told: list[str] = []
@@ -41,11 +45,18 @@ def test_after_going_back_the_same_state_is_written_with_other_figures(keeper):
     assert (keeper.last.updates, dict(keeper.last.progress)) == (3, {"rollbacks": 1})
 
 
+def test_after_a_refused_write_the_state_gone_back_to_is_the_one_that_is_written_again(keeper, monkeypatch):
+    keeper.keep(lambda _: make_checkpoint(3))
+    with monkeypatch.context() as patched:
+        patched.setattr("adam_mp.training.folder.direct_keeper.write_checkpoint", refuse)
+        keeper.keep(lambda _: make_checkpoint(9))
+    assert keeper.last.updates == 3
+    keeper.write_last()
+    assert keeper.last.updates == 3
+
+
 def test_what_the_disk_refuses_is_said_once_and_tried_again(keeper, tmp_path, monkeypatch):
     module = "adam_mp.training.folder.direct_keeper"
-
-    def refuse(*_):
-        raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(f"{module}.write_checkpoint", refuse)
