@@ -62,6 +62,7 @@ bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks.suites $(VENV)/benchmarks.json
 	$(BIN)/python -m benchmarks.reach
 	$(BIN)/python -m benchmarks.layers --write
+	$(BIN)/python -m benchmarks.partitions
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.exchange

@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     if values.repeats < 1 or not values.seconds > 0:
         raise SettingsError("--repeats and --seconds must be above 0")
     # One epoch, without what a file of --config may say of several, of an evaluation, or of a model in parts.
-    whole = {name: FIELDS[name].default for name in ("average", "partitions", *OF_PARTITIONS)}
+    whole = {name: FIELDS[name].default for name in ("average", "partition", "listen", "partitions", *OF_PARTITIONS)}
     given = {**given_settings(values), **whole, "epochs": 1, "validation": 0.0, "cores": max(counts)}
     speeds = []
     with fork_server(OF_A_RUN):

@@ -67,8 +67,13 @@ def test_partitions_on_three_machines_learn_as_one_and_go_on_alone(start, here, 
     assert alone.summary["test_accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("which", ["worker 0", "courier"])
-@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize(
+    ("part", "which"),
+    [
+        (1, "worker 0"), (2, "courier"),
+        pytest.param(1, "courier", marks=pytest.mark.long), pytest.param(2, "worker 0", marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_a_process_that_is_killed_is_replaced_and_no_image_is_lost(start, small_data, tmp_path, part, which):
     machines = Commands(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
     machines.trained()
@@ -144,13 +149,16 @@ def test_a_run_that_diverges_goes_back_on_all_machines(start, small_data, tmp_pa
 
 @pytest.mark.long
 @pytest.mark.skipif(not Machines.can_be_made(), reason="needs root and network namespaces")
-def test_four_machines_with_keys_outlive_a_cut_cable_and_the_loss_of_each(small_data, tmp_path):
+def test_four_machines_with_keys_outlive_a_cut_cable_a_stop_and_the_loss_of_each(small_data, tmp_path):
     settings = ["--model", "lenet", "--data", str(small_data), "--epochs", str(2 * EPOCHS), "--augment", "none"]
     with Machines(4) as machines, PartitionGroup(machines, 4, tmp_path, [*settings, "--cores", "2"]) as group:
         group.wait(lambda: len(group.epochs()) > 0, "the first epoch")
         machines.cut(3)
         time.sleep(5)
         machines.heal(3)
+        group.signal(2, signal.SIGSTOP)
+        time.sleep(10)
+        group.signal(2, signal.SIGCONT)
         for part in (2, 3, 4, 1):
             before = len(group.epochs())
             group.wait(lambda before=before: len(group.epochs()) > before, "another epoch")

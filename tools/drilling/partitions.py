@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from adam_mp.transport.keys import make_key_file
 from tools.drilling.machines import PATIENCE, DrillError
 
@@ -79,6 +81,12 @@ class PartitionGroup:
     def kill(self, part: int) -> None:
         """End the supervisor of a machine as `kill -9` does; its children end with it."""
         _kill_group(self.commands[part])
+
+    def signal(self, part: int, number: signal.Signals) -> None:
+        """Send a signal to all processes of a machine."""
+        leader = psutil.Process(self.commands[part].pid)
+        for process in (leader, *leader.children(recursive=True)):
+            process.send_signal(number)
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the lines of the run's metrics so far."""
