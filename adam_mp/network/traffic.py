@@ -93,6 +93,11 @@ def part_costs(plan: PartitionPlan, batch: int) -> list[PartCost]:
     ]
 
 
+def work_seconds(plan: PartitionPlan) -> float:
+    """Return about how long the work for an image takes, of all partitions together, on a core each."""
+    return sum(graph.connections for graph in plan.graphs) / _CONNECTIONS_PER_SECOND
+
+
 def seconds_of(plan: PartitionPlan, batch: int = BATCH) -> float:
     """Return about how long an image takes, to compare cuts: the slowest partition's work, and its weights and bytes.
 

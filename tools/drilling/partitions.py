@@ -69,7 +69,9 @@ class PartitionGroup:
                 "--listen", place, "--partition", f"1/{self.parts}", "--key-file", str(self._keys), "--run-dir",
                 str(self.run), *self._settings,
             ]  # fmt: skip
-        command = ["ip", "netns", "exec", self.machines.space(part), sys.executable, "-m", "adam_mp", "train", *more]
+        # `ip netns exec` would hide /sys/fs/cgroup, and with it the memory that a control group grants.
+        space = f"--net=/run/netns/{self.machines.space(part)}"
+        command = ["nsenter", space, sys.executable, "-m", "adam_mp", "train", *more]
         if self._within:
             enter = f'echo $$ > {self._within[part - 1]}/cgroup.procs && exec "$@"'
             command = ["sh", "-c", enter, "sh", *command]

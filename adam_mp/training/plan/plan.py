@@ -96,7 +96,7 @@ def make_plan(explicit: Mapping[str, Any], listener: Listener, kept: KeptImages 
         weights = initial_weights(network, settings.seed, data.examples)
         costs = measure_costs(network, weights, data, settings.batch_size, choices, mixing)
     else:
-        costs = measure_part_costs(partitions, data, settings.batch_size, choices, mixing)
+        costs = measure_part_costs(partitions, data, settings.batch_size, choices, mixing, apart is not None)
     split = _split(settings, cores, costs, data.source is not None, listener)
     plan = RunPlan(
         settings=settings, network=network, data=data, optimizer=optimizer,

@@ -102,10 +102,9 @@ def check_network(
     """
     weights = 4 * (network.parameter_count if partitions is None else _largest_part(partitions))
     # This process measures the costs of a step on weights of its own. `memory_need` counts the whole run later.
-    need = {
-        "weights and optimizer state": weights * _most_spaces(settings, optimizer, cores),
-        "weights to measure with": 2 * weights,
-    }
+    need = {"weights and optimizer state": weights * _most_spaces(settings, optimizer, cores)}
+    if partitions is None:  # of a partition, the time is only estimated where they do not fit
+        need["weights to measure with"] = 2 * weights
     try:
         check_space(sum(need.values()), f"network {network.name!r}", None, need)
     except SpaceError as error:

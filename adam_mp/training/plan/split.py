@@ -17,8 +17,10 @@ from adam_mp.data.pictures import PictureWarp
 from adam_mp.data.reading.read_only import for_kernels
 from adam_mp.data.reading.samples import Samples
 from adam_mp.kernels.warp import warp_batch
+from adam_mp.memory.segment import free_space
 from adam_mp.network.network import Network
 from adam_mp.network.partition import PartitionPlan
+from adam_mp.network.traffic import work_seconds
 from adam_mp.training.data.data_plan import DataPlan
 
 # There are data servers for this many times the need: a worker that waits costs more than an idle data server.
@@ -76,11 +78,18 @@ def measure_costs(
 
 
 def measure_part_costs(
-    plan: PartitionPlan, data: DataPlan, batch_size: int, choices: KernelChoices, mixing: Mixing
+    plan: PartitionPlan, data: DataPlan, batch_size: int, choices: KernelChoices, mixing: Mixing, apart: bool = False
 ) -> Costs:  # fmt: skip
-    """Time the work of the slowest partition, of which all others' is about as much, and augmentation and mixing."""
+    """Time the work of the slowest partition, of which all others' is about as much, and augmentation and mixing.
+
+    With `apart` this machine has room for one partition. If that is most of its memory, its time is only estimated:
+    weights to measure with would not fit beside it.
+    """
     slowest = max(range(plan.parts), key=lambda part: plan.graphs[part].connections)
-    train_seconds = plan.parts * part_seconds(plan, slowest, batch_size, choices)
+    if apart and 16 * plan.graphs[slowest].parameter_count > free_space(None):
+        train_seconds = work_seconds(plan)
+    else:
+        train_seconds = plan.parts * part_seconds(plan, slowest, batch_size, choices)
     images = data.examples[: min(batch_size, len(data.survey.examples))]
     mix_seconds = _best_time(lambda: mixing.mix(images, 0, 0, 0)) / len(images) if mixing else 0.0
     context_bytes = max(context_bytes_of(plan, part, batch_size, choices) for part in range(plan.parts))
