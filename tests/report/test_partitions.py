@@ -17,7 +17,8 @@ def test_facts_and_text_of_a_cut():
     sent = facts["parts"][0]["sent"]
     assert sent == pytest.approx(sum(layer["sent"] for layer in facts["layers"]) + facts["sent_by_others"])
     link = facts["links"][0]
-    assert link["seconds"] == pytest.approx(sent * 8 / 1e9)
+    assert facts["pictures"] > 0
+    assert link["seconds"] == pytest.approx((sent + facts["pictures"]) * 8 / 1e9)
     assert link["share"] == pytest.approx(link["seconds"] / (link["seconds"] + 1e-4))
     text = partition_text("mnist", facts)
     assert "mnist over 2 partitions" in text
