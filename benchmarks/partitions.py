@@ -44,7 +44,7 @@ _SEEDS, _EPOCHS = (1, 2, 3, 4, 5), 3
 _WIDTHS = {10: 1_500, 100: 6_300, 500: 15_000, 1000: 21_500}  # million connections: units of each dense layer
 _LAYERS, _FEATURES = 3, 1024
 _IMAGES, _TURNS = 320, 5  # of an epoch over machines, and how often each side has its turn
-_LIMIT, _LIMITED_WIDTH = 2 << 30, 27_500
+_LIMIT, _LIMITED_WIDTH = 3 << 30, 34_600
 PARTS = ("speed", "accuracy", "size", "machines", "limit", "drill")
 _OF_MACHINES = ("machines", "limit", "drill")
 
