@@ -1,7 +1,8 @@
 """Partitions on machines of their own, here network namespaces: what delay and bandwidth cost, and deaths.
 
-What differs within one run is changed between its epochs, in turns: so all have the same processes, and a slow spell of
-the machine meets all of them. The delay is a switch's in user space, because not every kernel has `netem`.
+One run measures all delays, or all bandwidths: the benchmark changes the network between epochs, in turns. So all have
+the same processes, and a slow spell of the machine meets all of them. A switch in user space makes the delay, because
+not every kernel has `netem`.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ If a member dies, the supervisor begins a new *generation*. Every member drops w
 have, its successor included, the leader resumes: works that were announced before are void, and it announces their
 batches again.
 
-Where each partition is on a machine of its own, each machine has a group's memory, with one member. A courier
-(`partitions.courier`) brings what is sent, announced and noted from one memory to the others, and members ring its
-doorbell. Batches to train then come by courier, into a slot of the work's lane.
+A group may have each partition on a machine of its own. Then each machine has a memory like this, with one member. A
+courier (`partitions.courier`) brings what members send, announce and note from one memory to the others, and members
+ring its doorbell. Batches to train then come by courier, into a slot of the work's lane.
 """
 
 from __future__ import annotations

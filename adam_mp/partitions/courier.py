@@ -20,7 +20,6 @@ import time
 
 import numpy as np
 
-from adam_mp.errors import AdamError
 from adam_mp.memory.board import STOP, Board
 from adam_mp.memory.group import TRAIN, Group, GroupHandle
 from adam_mp.memory.ring import Slot
@@ -40,7 +39,7 @@ from adam_mp.transport.endpoint import Sent
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import FrameError, Kind, Message
 from adam_mp.transport.places import Place, parse_place
-from adam_mp.transport.zeromq import SocketDialer, SocketListener
+from adam_mp.transport.zeromq import SocketDialer, listen_when_free
 
 _AGAIN = 0.2  # seconds after which the same state is sent again
 _LOOK = 0.02  # seconds between two looks at the connections
@@ -54,8 +53,7 @@ class CourierSpec:
     """What the supervisor tells a courier: its row on the board (`process`), the memory, and where all couriers listen.
 
     `part` is the partition of this machine. `places` and `rows` are by partition: HOST:PORT, and the rows of the images
-    that the partition reads. `wait` is for how many seconds the courier tries to listen; an earlier one of the same
-    place may just be ending.
+    that the partition reads.
     """
 
     process: int
@@ -66,7 +64,6 @@ class CourierSpec:
     places: tuple[str, ...]
     rows: tuple[Interval, ...]
     keys: Keys | None
-    wait: float = 5.0
 
 
 @dataclasses.dataclass
@@ -87,7 +84,7 @@ class Courier:
     def __init__(self, spec: CourierSpec, group: Group, board: Board, slots: list[list[Slot]]) -> None:
         self._spec, self.group, self._board, self._slots = spec, group, board, slots
         self._part = spec.part
-        self._listener = _listen(spec, self._part)
+        self._listener = listen_when_free(parse_place(spec.places[self._part], "the courier's place"), spec.keys)
         self._dialer = SocketDialer(spec.keys, answered=False)
         self._peers = {
             part: _Peer(part, parse_place(place, "the courier's place"))
@@ -336,17 +333,6 @@ class Courier:
         self._board.rate_share = announced.rate_share
         group.put(message.sequence, work)
         return True
-
-
-def _listen(spec: CourierSpec, part: int) -> SocketListener:
-    place, deadline = parse_place(spec.places[part], "the courier's place"), time.monotonic() + spec.wait
-    while True:
-        try:
-            return SocketListener(place, spec.keys)
-        except AdamError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(_ASLEEP)
 
 
 def carry(spec: CourierSpec) -> None:

@@ -16,25 +16,17 @@ from typing import Any
 import numpy as np
 
 from adam_mp import __version__
-from adam_mp.errors import AdamError, StoppedError, TransportError, several
+from adam_mp.errors import StoppedError, TransportError, several
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.membership import new_identity
 from adam_mp.partitions.frames import Doing
-from adam_mp.partitions.statements import (
-    BEGINS_AGAIN,
-    GOES_ON,
-    IS_DONE,
-    PartJoining,
-    PartOrders,
-    PartReport,
-    PartWelcome,
-)
+from adam_mp.partitions.statements import GOES_ON, IS_DONE, PartJoining, PartOrders, PartReport, PartWelcome
 from adam_mp.transport.forms import read, write
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
 from adam_mp.transport.places import Place
 from adam_mp.transport.refusal import Refusal, RefusedError, refusal_message
-from adam_mp.transport.zeromq import SocketListener
+from adam_mp.transport.zeromq import listen_when_free
 
 _SILENT = 20.0  # seconds in which this process listened
 _MAKING = 120.0  # seconds that a partition may be silent while it makes its memory
@@ -77,7 +69,7 @@ class Partitions:
         self, place: Place, keys: Keys | None, parts: int, task: Mapping[str, Any], courier: str,
         spaces: tuple[str, ...], more: str = "",
     ) -> None:  # fmt: skip
-        self._listener = _listen(place, keys)
+        self._listener = listen_when_free(place, keys)
         self.place, self.parts, self.run = place, parts, new_identity()
         self._task, self._courier, self._spaces, self._more = task, courier, spaces, more
         self._lines: dict[int, _Line] = {}
@@ -317,18 +309,3 @@ def _read(kind: type[Any], message: Message) -> Any:
         return read(kind, message.facts(), RefusedError)
     except FrameError as error:
         raise RefusedError(str(error)) from None
-
-
-def _listen(place: Place, keys: Keys | None) -> SocketListener:
-    """Listen; for some seconds, an earlier run of this process may still be ending there."""
-    deadline = time.monotonic() + 5.0
-    while True:
-        try:
-            return SocketListener(place, keys)
-        except AdamError:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(_LOOK)
-
-
-__all__ = ["BEGINS_AGAIN", "PartitionLostError", "Partitions"]

@@ -25,8 +25,7 @@ from adam_mp.transport.forms import (
 
 MOST_PARTS = 64
 _LONGEST = 500  # characters of a text for people
-# What a run has come to, as the leader tells it: goes on, is done, was stopped or failed, begins again from its
-# checkpoint.
+# The leader tells the state of the run: it goes on, is done, was stopped or failed, or begins again from a checkpoint.
 GOES_ON, IS_DONE, FAILED, BEGINS_AGAIN = "goes on", "done", "failed", "again"
 
 

@@ -54,7 +54,8 @@ class TrainResult:
     `data_from_elsewhere` whether data servers of other machines made its pictures. `data_wait_fraction` is the share of
     the workers' time in which they waited for data; `staleness` has how many updates were of each range of staleness.
     `best_epoch` counts from 1. `stopped_by` says what ended the run before its last epoch: a signal or the target
-    accuracy, else None.
+    accuracy, else None. `model` is None where the partitions of the model are on several machines, because this one
+    need not have room for all of it.
     """
 
     test_accuracy: float | None

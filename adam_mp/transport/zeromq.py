@@ -47,6 +47,7 @@ _DIAL = 2000  # milliseconds for the kernel to connect, then ZeroMQ dials anew: 
 _REDIAL, _SLOWEST_REDIAL = 100, 500  # milliseconds between two dials: at first, and at most
 _WEDGED = 10.0  # seconds in which this side listened for an answer
 _LOOK = 0.5  # seconds between two looks for it; if twice that have passed, this process did not listen
+_FREE_WITHIN, _SELDOM = 5.0, 0.05  # seconds for which a place in use is tried, and between two tries
 _MOST_PARTS = 8  # frames of a message that are kept; more are read and thrown away
 _CURVE_BYTES = 64  # at least what encryption adds to a frame
 _DELIVERED = Delivered()
@@ -201,6 +202,23 @@ class SocketListener:
             self._guard.stop()
         _end(self._context)
         self._way.close()
+
+
+def listen_when_free(place: Place, keys: Keys | None) -> SocketListener:
+    """Return a listener at a place that an earlier process may still hold for a moment.
+
+    Raises what `SocketListener` raises; a TransportError, because the place is in use, only after `_FREE_WITHIN`.
+    """
+    deadline = time.monotonic() + _FREE_WITHIN
+    while True:
+        try:
+            return SocketListener(place, keys)
+        except PlaceError:
+            raise
+        except TransportError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_SELDOM)
 
 
 class SocketDialer:

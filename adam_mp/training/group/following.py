@@ -280,7 +280,7 @@ class _Partition:
             part=PartSpec(task.storage.plan, task.part, self._groups.handle(0), apart=True),
         )  # fmt: skip
 
-    # What the leader asks for, while the member is idle.
+    # The leader asks for these while the member is idle.
 
     def read(self, space: int, begin: int, end: int) -> np.ndarray:
         """See `own_side.Spaces`."""
