@@ -99,12 +99,17 @@ def average_epoch(plan: RunPlan, store: ParameterStore, epoch: int, averaged: in
     return now
 
 
-def move_averages(plan: RunPlan, store: ParameterStore, share: float) -> None:
-    """Move the average by `share` towards the weights, on all machines of the group; 1.0 makes it the weights."""
+def move_own_average(store: ParameterStore, share: float) -> None:
+    """Move the average by `share` towards the weights in this machine's store; 1.0 makes it the weights."""
     if share < 1:
         move_average(store.states[AVERAGE], store.weights, share)
     else:
         store.states[AVERAGE][...] = store.weights
+
+
+def move_averages(plan: RunPlan, store: ParameterStore, share: float) -> None:
+    """Do the same on all machines of the group."""
+    move_own_average(store, share)
     if plan.elsewhere is not None:
         plan.elsewhere.average(share)
 

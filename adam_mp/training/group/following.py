@@ -21,7 +21,6 @@ from adam_mp import __version__
 from adam_mp.compute.shares import shares_of
 from adam_mp.compute.views import parse_views
 from adam_mp.errors import AdamError, SettingsError, StoppedError, TransportError, flag_of
-from adam_mp.kernels.average import move_average
 from adam_mp.kernels.compilation import compile_kernels
 from adam_mp.memory.board import TRAIN
 from adam_mp.memory.group import GroupMemory
@@ -42,11 +41,13 @@ from adam_mp.partitions.statements import (
     PartWelcome,
 )
 from adam_mp.process.interruption import EXIT_CODES, Interruption
+from adam_mp.training.crew.copies import move_own_average
 from adam_mp.training.crew.crew import Crew, courier_of
 from adam_mp.training.group.gathering import WAITING, courier_place
 from adam_mp.training.group.task import PartTask
 from adam_mp.training.plan.calibration import STATISTICS, calibration_fields
-from adam_mp.training.plan.memory_need import bytes_of_member
+from adam_mp.training.plan.memory_need import CHILD_BYTES, bytes_of_member
+from adam_mp.training.plan.run_plan import state_names
 from adam_mp.training.settings.averages import AVERAGE, parse_average
 from adam_mp.training.settings.combinations import parse_partition
 from adam_mp.training.settings.rates import parse_rates
@@ -60,7 +61,6 @@ from adam_mp.transport.socket_files import SocketFile
 _OWN = ("partition", "join", "key_file", "listen", "memory_dir", "restarts")  # settings of a partition's own
 _LOOK = 0.005
 _LEAVING = 10.0  # seconds for which a partition that is asked to stop waits for the leader's own end
-_CHILD_BYTES = 24 << 20  # of a process beside what it shares with the others
 
 
 def follows(given: Mapping[str, Any]) -> bool:
@@ -206,7 +206,7 @@ class _Partition:
         task, folder = self._task, self._settings.memory_dir
         folder = None if folder is None else Path(folder)
         average = parse_average(task.settings.average, task.settings.epochs)
-        states = task.optimizer.states if average is None else (*task.optimizer.states, AVERAGE)
+        states = state_names(task.settings, task.optimizer)
         layout, shape = task.storage.part_layout(task.part), task.group_shape
         self._check_space(4 * layout.size * (1 + len(states)), GroupMemory.bytes_needed(shape, 1))
         with contextlib.ExitStack() as made:
@@ -240,7 +240,7 @@ class _Partition:
         )  # fmt: skip
         need = {
             "weights and optimizer state": store, "values between partitions": group,
-            "gradients and activations": member, "processes": 2 * _CHILD_BYTES,
+            "gradients and activations": member, "processes": 2 * CHILD_BYTES,
         }  # fmt: skip
         check_space(sum(need.values()), f"partition {self._settings.partition}", None, need)
 
@@ -306,9 +306,5 @@ class _Partition:
 
     def average(self, share: float) -> None:
         """See `own_side.Spaces`."""
-        if AVERAGE not in self._store.states:
-            return
-        if share < 1:
-            move_average(self._store.states[AVERAGE], self._store.weights, share)
-        else:
-            self._store.states[AVERAGE][...] = self._store.weights
+        if AVERAGE in self._store.states:
+            move_own_average(self._store, share)

@@ -40,7 +40,7 @@ from adam_mp.transport.local import LocalChannel
 
 _INTERPRETER_BYTES = 70 << 20  # a process that is not forked: the interpreter, numpy, numba and the kernels
 _FORK_SERVER_BYTES = 90 << 20  # the fork server, which has loaded all of these; its children share this memory
-_CHILD_BYTES = 24 << 20  # a forked child: the shared pages that it changes, and what it makes for itself
+CHILD_BYTES = 24 << 20  # a forked child: the shared pages that it changes, and what it makes for itself
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
     pictures = 4 * plan.settings.batch_size * math.prod(plan.network.input_shape)
     processes = workers + data_servers + int(plan.is_replica)
     private = {
-        "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
+        "processes": _FORK_SERVER_BYTES + CHILD_BYTES * processes,
         "gradients and activations": workers * context,
         "pictures to evaluate": workers * 2 * pictures,  # as they are, and as a view
     }
@@ -144,7 +144,7 @@ def _of_groups(plan: RunPlan, shared: dict[str, int], keeps: bool) -> MemoryNeed
     pictures = 4 * batch * math.prod(plan.network.input_shape)
     processes = plan.split.workers + plan.split.data_servers + int(plan.is_replica or plan.is_apart)
     private = {
-        "processes": _FORK_SERVER_BYTES + _CHILD_BYTES * processes,
+        "processes": _FORK_SERVER_BYTES + CHILD_BYTES * processes,
         "gradients and activations": plan.groups * members,
         "pictures to evaluate": plan.groups * pictures,
     }
