@@ -165,12 +165,13 @@ class Courier:
 
     def _send_posts(self) -> bool:
         """Send the messages that the member has sent since; return whether there were any."""
+        # Read the words first: members may resume at any moment, and what they send then must not count as void.
+        sent = [mail.sent() for mail in self.group.mails]
         goes_on = self.group.resumed_at(self.group.generation) is not None
         moved = False
         if not goes_on:
             self._begun.clear()
-        for lane, mail in enumerate(self.group.mails):
-            words = mail.sent()
+        for lane, (mail, words) in enumerate(zip(self.group.mails, sent, strict=True)):
             for index in np.flatnonzero((words != self._sent[lane]) & self._own[lane]).tolist():
                 if not goes_on or self._send_post(lane, mail.messages[index], index, int(words[index]) - 1):
                     self._sent[lane][index] = words[index]

@@ -113,6 +113,30 @@ def test_a_courier_that_dies_ends_the_generation_and_what_was_on_its_way_is_anno
     mesh.until(lambda: all(member.announced == 2 for member in mesh.members), "the work again")
 
 
+def test_a_message_that_is_sent_while_the_courier_looks_whether_the_group_goes_on_is_not_lost(mesh, monkeypatch):
+    leader, looked = mesh.members[0], mesh.couriers[0].group.resumed_at
+
+    def resumed_at(generation):
+        """Look; then, before the courier does anything with the answer, the leader resumes and sends a message."""
+        answer = looked(generation)
+        if answer is None and leader.all_acknowledged(generation):
+            leader.resume(generation)
+            leader.mails[0].begin(leader.announce(Work(TRAIN, 1)))
+            leader.mails[0].send(POSTS[0])
+        return answer
+
+    monkeypatch.setattr(mesh.couriers[0].group, "resumed_at", resumed_at)
+    receiver = mesh.members[1].mails[0]
+    receiver.begin(0)
+
+    def arrived() -> bool:
+        for member in mesh.members:
+            member.acknowledge(member.generation)
+        return receiver.arrived(POSTS[0])
+
+    mesh.until(arrived, "the message", 5)
+
+
 def test_a_broken_connection_alone_begins_a_new_generation(mesh):
     before = mesh.gather()
     there = mesh.couriers[1]
