@@ -65,7 +65,7 @@ class Member(threading.Thread):
             self.flying.append([self.next, 0])
             self.group.mails[self.next % LANES].begin(self.next)
             self.next += 1
-        return any([self.move(each) for each in list(self.flying)])
+        return any(list(map(self.move, list(self.flying))))
 
     def move(self, flight) -> bool:
         number, position = flight
