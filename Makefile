@@ -51,7 +51,7 @@ check: $(VENV)/installed-check
 reliability: $(VENV)/installed-test
 	rm -f $(VENV)/reliability.jsonl
 	ADAM_MP_RELIABILITY=$(CURDIR)/$(VENV)/reliability.jsonl $(BIN)/python -m pytest -m long $(PARALLEL)
-	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(CURDIR)/$(VENV)/reliability.jsonl $(BIN)/python -m pytest $(PARALLEL) tests/system/test_faults.py tests/system/test_limits.py
+	-ADAM_MP_MATRIX=full ADAM_MP_RELIABILITY=$(CURDIR)/$(VENV)/reliability.jsonl $(BIN)/python -m pytest $(PARALLEL) tests/system/test_faults.py tests/system/test_group_faults.py tests/system/test_limits.py
 	$(BIN)/python -m tests.system.reliability $(VENV)/reliability.jsonl
 
 drill: $(VENV)/installed-test

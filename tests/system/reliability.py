@@ -16,8 +16,9 @@ HEAD = """# Reliability
 
 Each line says what tests did to runs, what must hold then, and how often it held. `make reliability` writes it: from
 `tests/system/test_faults.py` and `tests/system/test_limits.py` with real processes on one machine, from
-`tests/system/test_packets.py` with real processes in network namespaces, and, where the line says that it is simulated,
-from `tests/params/test_copies.py`, with servers, replicas and the coordinator on a simulated network.
+`tests/system/test_packets.py` and `tests/system/test_group_faults.py` with real processes in network namespaces, and,
+where the line says that it is simulated, from `tests/params/test_copies.py`, with servers, replicas and the coordinator
+on a simulated network.
 
 | what was done | what must hold | tried | held |
 |---|---|---|---|

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -59,12 +61,13 @@ class PartitionGroup:
             _kill_group(command)
 
     def start(self, part: int) -> None:
-        """Start a partition: a new run, or if there is a checkpoint, the same again."""
+        """Start a partition. The leader's run is a new one, or if it has a checkpoint, the same again."""
         place = f"{self.machines.address(1)}:{_PORT}"
         more: list[str] = ["--join", place, "--partition", f"{part}/{self.parts}", "--key-file", str(self._keys)]
-        if part == 1 and self.commands:
+        if part == 1 and any(self.run.glob("checkpoint-*")):
             more = ["--resume", str(self.run)]
         elif part == 1:
+            shutil.rmtree(self.run, ignore_errors=True)
             more = [
                 "--listen", place, "--partition", f"1/{self.parts}", "--key-file", str(self._keys), "--run-dir",
                 str(self.run), *self._settings,
@@ -90,10 +93,20 @@ class PartitionGroup:
         for process in (leader, *leader.children(recursive=True)):
             process.send_signal(number)
 
+    def children(self, part: int) -> dict[str, int]:
+        """Return name -> process id of a machine's processes beside its supervisor, as far as they live."""
+        found = {}
+        with contextlib.suppress(psutil.Error):  # they end while this looks
+            for child in psutil.Process(self.commands[part].pid).children(recursive=True):
+                if command := child.cmdline():  # a zombie has none
+                    found[command[-1]] = child.pid
+        return found
+
     def epochs(self) -> list[dict[str, Any]]:
         """Return the lines of the run's metrics so far."""
         path = self.run / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
         """Wait until a condition holds. Raises DrillError after `seconds`, or if a command ends before."""
