@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import adam_mp
+from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.measurement import choose_kernels
 from adam_mp.compute.part_measurement import part_bytes, part_seconds
 from adam_mp.network.cuts import plan_partitions
@@ -33,7 +34,7 @@ from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed
 from adam_mp.training.plan.plan import make_plan
 from benchmarks import apart, page
-from benchmarks.step import step_of, zoo_network
+from benchmarks.step import zoo_network
 from benchmarks.timing import spread
 from tools.drilling.machines import Machines
 
@@ -77,8 +78,8 @@ def measure_partitions() -> dict[str, Any]:
 def memory_shares() -> dict[int, float]:
     """Memory of the largest partition of alexnet (weights, gradient, activations, messages), against one process."""
     network = zoo_network("alexnet")
-    with step_of(network, _BATCH) as step:
-        whole = step.context.nbytes + step.store.weights.nbytes
+    weights = {name: np.zeros(shape, np.float32) for name, shape in network.parameters.items()}
+    whole = TrainingContext(network, weights, _BATCH).nbytes + sum(each.nbytes for each in weights.values())
     plans = {parts: plan_partitions(network, parts, batch=_BATCH) for parts in (2, 4)}
     return {
         parts: max(part_bytes(plan, part, _BATCH) for part in range(parts)) / whole for parts, plan in plans.items()

@@ -109,7 +109,8 @@ class TrainingContext:
     def _make_arrays(self, backward: bool, real: type) -> dict[Place, np.ndarray]:
         """Return the arrays of all values and errors, [images, *shape], for a block or for the batch."""
         bound = [Bound(each.group, Reads(
-            each.reads_inputs, each.reads_output, each.read_after, each.adds_errors, each.remade))
+            each.reads_inputs, each.reads_output, each.read_after, each.adds_errors, each.remade,
+            each.keeps))
                  for each in self._operations]  # fmt: skip
         self._firsts = first_writers(bound, self._roots)
         again = remade_values(bound, self._roots, self._scores)
@@ -118,10 +119,11 @@ class TrainingContext:
         self.offsets, numbers = arrange(self.buffers, self.batch, self.block, np.dtype(real).itemsize)
         memory = aligned_zeros((numbers,), real)
         self._whole = {buffer.place for buffer in self.buffers if buffer.whole}
-        return {
-            buffer.place: memory[offset : offset + buffer.numbers(self.batch, self.block)].reshape(-1, *buffer.shape)
-            for buffer, offset in zip(self.buffers, self.offsets, strict=True)
-        }
+        arrays = {}
+        for buffer, offset in zip(self.buffers, self.offsets, strict=True):
+            shape = buffer.array_shape(self.batch, self.block)
+            arrays[buffer.place] = memory[offset : offset + math.prod(shape)].reshape(shape)
+        return arrays
 
     @property
     def operations(self) -> list[Operation]:
@@ -238,6 +240,7 @@ class TrainingContext:
             self._span(operation, images, start, end),
             error=self._cut(Place("error", group.output), start, end),
             input_errors=tuple(targets),
+            kept=None if operation.keeps is None else self._cut(Place("kept", group.output), start, end),
             adds=tuple((group.name, number) not in self._firsts for number in range(len(targets))),
             accumulate=start > 0,
             fresh=spans > 1,

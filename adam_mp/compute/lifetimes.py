@@ -37,7 +37,8 @@ class Reads(NamedTuple):
 
     `after` says that the caller reads inputs and the output's error after the program, if the group runs on a whole
     batch. `adds` says that the operation can add to an input's error what other readers of the input have written.
-    `remade` says that the output may be made again in the backward pass.
+    `remade` says that the output may be made again in the backward pass. If the early turn keeps so many numbers of an
+    image's error for the late one (`keeps`), only the early turn reads the error itself.
     """
 
     inputs: bool
@@ -45,10 +46,14 @@ class Reads(NamedTuple):
     after: bool = False
     adds: bool = False
     remade: bool = False
+    keeps: int | None = None
 
 
 class Place(NamedTuple):
-    """What a buffer is for: "value" or "error" of `name`, or "extra": an error of it that `reader` has yet to add."""
+    """What a buffer is for: "value" or "error" of `name`.
+
+    "extra" is an error of it that `reader` has yet to add, "kept" what its maker keeps of its error between two turns.
+    """
 
     purpose: str
     name: str
@@ -65,9 +70,13 @@ class Buffer:
     first: int
     last: int
 
+    def array_shape(self, batch: int, block: int) -> tuple[int, ...]:
+        """Return the shape of its array, [images, *shape]."""
+        return (batch if self.whole else block, *self.shape)
+
     def numbers(self, batch: int, block: int) -> int:
         """Return how many numbers the buffer has."""
-        return (batch if self.whole else block) * math.prod(self.shape)
+        return math.prod(self.array_shape(batch, block))
 
 
 class Bound(NamedTuple):
@@ -169,6 +178,8 @@ def plan_buffers(bound: Sequence[Bound], roots: Mapping[str, str], scores: str, 
         if not backward or not maker.group.trains:
             continue
         buffers.append(use.error())
+        if maker.reads.keeps is not None:
+            buffers.append(use.kept(maker.reads.keeps))
         for group, reads in readers:
             for number, read in enumerate(group.inputs):
                 if roots[read] == name and (group.name, number) not in firsts and not reads.adds:
@@ -230,10 +241,17 @@ class _Use:
         """Return the buffer of the value's error."""
         times, after = self.times, self.maker.reads.after and self.maker.group.whole
         writes = [times.back(times.early[each.group.name]) for each in self.readers]
-        reads = [times.back(turn) for turn in self._turns(self.maker)]
+        turns = self._turns(self.maker) if self.maker.reads.keeps is None else self._turns(self.maker)[1:]
+        reads = [times.back(turn) for turn in turns]
         return self._buffer(
             "error", [*writes, *([times.loss] if self.is_scores else [])], [*reads, *([times.end] if after else [])]
         )
+
+    def kept(self, numbers: int) -> Buffer:
+        """Return the buffer of what the maker keeps of the value's error, from its first turn back to its second."""
+        early, late = map(self.times.back, self._turns(self.maker))
+        times = self.times.sweep(late)[0], self.times.sweep(early)[1]
+        return Buffer(Place("kept", self.maker.group.output), (numbers,), True, *times)
 
     def _buffer(self, purpose: str, writes: list[int], reads: list[int]) -> Buffer:
         """Return a buffer: for a block if all its reads and writes are of one sweep, and so of one block's time."""

@@ -1,7 +1,8 @@
 """How the parts of a network send each other values and errors: what operations need of any transport.
 
 Both sides of a message have an array for it. The sender's kernels write into it before `send`, the receiver's read it
-once it has `arrived`. In shared memory both are one array.
+once it has `arrived`. In shared memory both are one array. A message and its answer, such as a value and its error,
+have one array too (`Message.home`): nobody writes an answer before it has read the message for the last time.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class Span:
     operations with `adds_errors` only. With `accumulate` the gradients of the weights are added to, else replaced: it
     is False for the first span of a batch only. `last` marks the last span; all spans together have `batch` images.
     `fresh` says that other images have run forward since this span did, so that the operation must fill its scratch
-    again.
+    again. `kept` [n, keeps] is what an operation that `keeps` something has for itself.
     """
 
     first: int
@@ -42,6 +42,7 @@ class Span:
     out: np.ndarray
     error: np.ndarray
     input_errors: tuple[np.ndarray | None, ...] = (None,)
+    kept: np.ndarray | None = None
     adds: tuple[bool, ...] = (False,)
     accumulate: bool = False
     fresh: bool = False
@@ -72,6 +73,7 @@ class Operation(abc.ABC):
     read_after: ClassVar[bool] = False
     remade: ClassVar[bool] = False  # `forward` is little more than a copy: the backward pass may call it again
     adds_errors: ClassVar[bool] = False  # the operation heeds `Span.adds`
+    keeps: int | None = None  # numbers an image that `take_errors` writes into `Span.kept`; `backward` reads no error
 
     def __init__(self, group: Group, weights: Tensors, gradients: Tensors, batch: int, block: int, real: type) -> None:
         self.group = group

@@ -43,9 +43,9 @@ def context_bytes_of(
 
 def part_bytes(plan: PartitionPlan, part: int, batch: int) -> int:
     """Return the bytes of a partition's weights, gradient, activations and messages, for one batch at a time."""
-    messages = [each for _, each in messages_of(plan) if part in (each.sender, each.receiver)]
+    arrays = {each.home for _, each in messages_of(plan) if part in (each.sender, each.receiver)}
     weights = 4 * Layout.of(plan.graphs[part].parameters).size
-    return context_bytes_of(plan, part, batch) + weights + sum(each.bytes(batch) for each in messages)
+    return context_bytes_of(plan, part, batch) + weights + sum(each.bytes(batch) for each in arrays)
 
 
 def part_seconds(plan: PartitionPlan, part: int, batch: int, choices: KernelChoices | None = None) -> float:

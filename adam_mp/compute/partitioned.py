@@ -42,6 +42,9 @@ class Fetching(BatchOperation):
         self.posts = Posts(self.layer, group.name)
         self.part = self.layer.part
         self.own, self.need = self.layer.source.boxes[self.part], self.layer.needs[self.part]
+        self.kept = self.layer.piece(self.part, self.part)  # what it needs of its own box
+        if group.batchwise and group.wanted[0]:
+            self.keeps = self.layer.numbers(self.kept)
 
     def take(self, span: Span) -> list[Call]:
         has = self._view(span.x, self.own)
@@ -54,8 +57,8 @@ class Fetching(BatchOperation):
     def forward(self, span: Span, training: bool) -> list[Call]:
         out = self._view(span.out, self.need, self.layer.margin)
         calls = self._fill(out)
-        if (kept := self.layer.piece(self.part, self.part)) and self.layer.numbers(kept):
-            calls.append(self._copy(self._view(span.x, self.own), out, kept, False))
+        if self.layer.numbers(self.kept):
+            calls.append(self._copy(self._view(span.x, self.own), out, self.kept, False))
         for sender, array in self.posts.received(VALUES).items():
             piece = self.layer.piece(sender, self.part)
             calls.append(self._copy(self._view(_images(array, span), piece), out, piece, False))
@@ -65,13 +68,15 @@ class Fetching(BatchOperation):
         error = self._view(span.error, self.need, self.layer.margin)
         pieces = [(self.layer.piece(message.receiver, self.part), array) for message, array in self.posts.sent(ERRORS)]
         calls = [self._copy(error, self._view(_images(array, span), piece), piece, False) for piece, array in pieces]
+        if span.kept is not None:
+            calls.append(self._copy(error, self._view(span.kept, self.kept), self.kept, False))
         return [*calls, *(self.posts.send(ERRORS) if span.last else [])]
 
     def backward(self, span: Span) -> list[Call]:
         if span.x_error is None:
             return []
-        kept = self.layer.piece(self.part, self.part)
-        sources = {self.part: (kept, self._view(span.error, self.need, self.layer.margin))}
+        own = self._view(span.error, self.need, self.layer.margin)
+        sources = {self.part: (self.kept, own if span.kept is None else self._view(span.kept, self.kept))}
         for sender, array in self.posts.received(ERRORS).items():
             piece = self.layer.piece(self.part, sender)
             sources[sender] = piece, self._view(_images(array, span), piece)

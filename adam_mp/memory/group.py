@@ -84,8 +84,11 @@ class GroupShape:
     def lane_bytes(self, lane: int) -> int:
         """Return the bytes of a lane."""
         messages = self.lane_messages(lane)
-        arrays = sum(_line_up(each.bytes(self.batch)) for each in messages if self.has(each))
-        return 8 * _LINE * len(messages) + arrays
+        return 8 * _LINE * len(messages) + sum(_line_up(each.bytes(self.batch)) for each in self.homes(messages))
+
+    def homes(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages by which this machine has arrays, for itself and perhaps an answer (`Message.home`)."""
+        return list(dict.fromkeys(each.home for each in messages if self.has(each)))
 
     def has(self, message: Message) -> bool:
         """Return whether this machine sends or receives the message, and so has an array for it."""
@@ -137,11 +140,12 @@ class LaneMail:
         self._words = segment.array(np.int64, (max(1, _LINE * len(messages)),), offset)
         self._index = {message: _LINE * number for number, message in enumerate(messages)}
         offset += 8 * _LINE * len(messages)
-        self._arrays = {}
-        for message in filter(shape.has, messages):
-            kind = np.float64 if message.is_sum else np.float32
-            self._arrays[message] = segment.array(kind, message.shape(batch), offset)
-            offset += _line_up(message.bytes(batch))
+        arrays = {}
+        for home in shape.homes(messages):
+            kind = np.float64 if home.is_sum else np.float32
+            arrays[home] = segment.array(kind, home.shape(batch), offset)
+            offset += _line_up(home.bytes(batch))
+        self._arrays = {message: arrays[message.home] for message in messages if shape.has(message)}
         self._work = 0
 
     def begin(self, work: int) -> None:

@@ -20,6 +20,7 @@ from adam_mp.network.spread import Box, Spread, box_of
 
 # The purposes of messages: forward pass, backward pass, gradient of an update, sum of its squares, updated weights.
 VALUES, ERRORS, GRADIENT, SQUARES, WEIGHTS = "values", "errors", "gradient", "squares", "weights"
+_ANSWERED = {ERRORS: VALUES, WEIGHTS: GRADIENT}
 
 
 class Message(NamedTuple):
@@ -34,6 +35,17 @@ class Message(NamedTuple):
     receiver: int
     numbers: int
     of_batch: bool = False
+
+    @property
+    def home(self) -> Message:
+        """The message whose array this one has too: that which its sender has read for the last time when it writes.
+
+        It is the value of which this is the error, or the gradient with which these weights were updated: it went the
+        other way, and has as many numbers. The home of all others is themselves.
+        """
+        if (asked := _ANSWERED.get(self.purpose)) is None:
+            return self
+        return self._replace(purpose=asked, sender=self.receiver, receiver=self.sender)
 
     @property
     def is_sum(self) -> bool:

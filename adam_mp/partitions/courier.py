@@ -98,6 +98,7 @@ class Courier:
         self._leaving: list[Sent] = []  # payloads in shared memory that are still being sent
         self._begun: dict[tuple[int, int, int], int] = {}  # (lane, index, work) -> bytes of a message that are sent
         self._acknowledged = 0  # of this machine's member, as the leader was told last
+        self._generation = group.generation  # of all that is sent in a step
         self._lost, self._looked, self.is_full = 0, 0.0, False
 
     @property
@@ -111,8 +112,9 @@ class Courier:
         received = self._receive_all()
         self.is_full = False
         self._leaving = [each for each in self._leaving if not each.done]
+        self._generation = self.group.generation
         if not self._leaving:
-            self.group.note_clear(self.group.generation)
+            self.group.note_clear(self._generation)
         sent = self._send_posts()
         for peer in self._peers.values():
             if self.leads or peer.part == 0:
@@ -150,8 +152,8 @@ class Courier:
 
     def _message(self, kind: Kind, payload: object, **fields: int) -> Message:
         return Message(
-            kind, payload, run=self._spec.run, sender=self._part + 1, map_epoch=self.group.generation, **fields
-        )
+            kind, payload, run=self._spec.run, sender=self._part + 1, map_epoch=self._generation, **fields
+        )  # fmt: skip
 
     def _send(self, peer: _Peer, message: Message, stays: bool = False) -> bool:
         """Send a message; return whether the connection took it. `stays` says that nobody writes over its payload."""
@@ -164,18 +166,23 @@ class Courier:
         return True
 
     def _send_posts(self) -> bool:
-        """Send the messages that the member has sent since; return whether there were any."""
+        """Send the messages that the member has sent since; return whether there were any.
+
+        Those of works that are void never leave: others may have begun to use their arrays for something else.
+        """
         # Read the words first: members may resume at any moment, and what they send then must not count as void.
         sent = [mail.sent() for mail in self.group.mails]
-        goes_on = self.group.resumed_at(self.group.generation) is not None
+        first = self.group.resumed_at(self._generation)
         moved = False
-        if not goes_on:
+        if first is None:
             self._begun.clear()
         for lane, (mail, words) in enumerate(zip(self.group.mails, sent, strict=True)):
             for index in np.flatnonzero((words != self._sent[lane]) & self._own[lane]).tolist():
-                if not goes_on or self._send_post(lane, mail.messages[index], index, int(words[index]) - 1):
+                work = int(words[index]) - 1
+                is_void = first is None or work < first
+                if is_void or self._send_post(lane, mail.messages[index], index, work):
                     self._sent[lane][index] = words[index]
-                    moved = moved or goes_on
+                    moved = moved or not is_void
         return moved
 
     def _send_post(self, lane: int, post: Post, index: int, work: int) -> bool:
@@ -196,7 +203,7 @@ class Courier:
         return True
 
     def _state(self) -> MemberState | GroupState:
-        group, generation = self.group, self.group.generation
+        group, generation = self.group, self._generation
         if self.leads:
             number = group.resumed_at(generation)
             return GroupState(generation, 0 if number is None else generation + 1, number or 0)

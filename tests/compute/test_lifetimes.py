@@ -11,9 +11,22 @@ from adam_mp import Conv, Dense, Flatten, MaxPool, Network, ReLU, Residual, Soft
 from adam_mp.compute.choice import KernelChoices
 from adam_mp.compute.context import TrainingContext
 from adam_mp.compute.lifetimes import Buffer, Place, arrange
+from adam_mp.network.cuts import possible_ways
 from adam_mp.network.description import load_network
 from adam_mp.network.initialization import initial_weights
+from adam_mp.network.partition import partition
 from tests.compute.graphs import networks, weights_for
+
+
+class NoMail:
+    """A mail by which nothing ever goes."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def array(self, message):
+        return np.zeros(message.shape(self.batch))
+
 
 LIVES = st.builds(
     lambda number, side, whole, first, length: Buffer(
@@ -47,6 +60,18 @@ def test_no_two_live_values_of_a_network_overlap(network, backward):
     assert not list(overlaps(context.buffers, context.offsets, 5, 2))
     places = [buffer.place for buffer in context.buffers]
     assert len(set(places)) == len(places)
+
+
+@given(networks(), st.integers(2, 4), st.data())
+def test_no_two_live_values_of_a_partition_overlap_and_errors_of_pieces_have_room_for_a_block(network, parts, data):
+    ways = {name: data.draw(st.sampled_from(ways), name) for name, ways in possible_ways(network, parts).items()}
+    graph = partition(network, parts, ways).graphs[data.draw(st.integers(0, parts - 1))]
+    context = TrainingContext(graph, weights_for(graph), 5, np.float64, KernelChoices(2), mail=NoMail(5))
+    assert not list(overlaps(context.buffers, context.offsets, 5, 2))
+    kept = {buffer.place.name: buffer for buffer in context.buffers if buffer.place.purpose == "kept"}
+    for buffer in context.buffers:
+        if buffer.place.purpose == "error" and buffer.place.name in kept:
+            assert buffer.last < kept[buffer.place.name].last
 
 
 def test_buffers_whose_lives_do_not_meet_share_memory():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,23 @@ def test_arrays_have_their_shapes_and_lie_apart(members):
     first.pictures[...], first.mails[2].array(MESSAGES[0])[...] = 9, 8
     for number, mail in enumerate((first.mails[0], first.mails[1], other.mails[0], other.mails[1])):
         assert all((mail.array(message) == number).all() for message in MESSAGES)
+
+
+def test_a_message_and_its_answer_have_one_array_and_words_of_their_own(members):
+    _, (first, second) = members
+    value, error = MESSAGES[:2]
+    here, there = first.mails[0], second.mails[0]
+    here.begin(0)
+    there.begin(0)
+    here.array(value)[...] = 3
+    here.send(value)
+    assert not here.arrived(error)
+    there.array(error)[...] = 4
+    there.send(error)
+    assert (here.array(error) == 4).all()
+    assert [each.home for each in MESSAGES] == [value, value, *MESSAGES[2:]]
+    with_answers = dataclasses.replace(SHAPE, messages=(*MESSAGES, Message("n", ERRORS, 1, 0, 3, of_batch=True)))
+    assert with_answers.lane_bytes(0) == SHAPE.lane_bytes(0) + 64  # one more word, no more arrays
 
 
 def test_works_are_announced_in_order_and_end_when_all_have_ended_them(members):

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from adam_mp.memory.group import TRAIN, GroupShape, Work
-from adam_mp.network.part_layers import ERRORS, GRADIENT, VALUES, Message
+from adam_mp.network.part_layers import ERRORS, GRADIENT, VALUES, WEIGHTS, Message
 from adam_mp.network.spread import Interval
 from tests.partitions.mesh import Mesh
 
 LANES, BATCH, IMAGE = 2, 4, (6, 2, 1)
 POSTS = (
     Message("a", VALUES, 0, 1, 3), Message("a", VALUES, 1, 2, 5000), Message("b", VALUES, 2, 0, 2),
-    Message("b", ERRORS, 0, 2, 7), Message("a", ERRORS, 2, 1, 3), Message("a", ERRORS, 1, 0, 3),
-    Message("update", GRADIENT, 1, 2, 40_000, of_batch=True),
+    Message("b", ERRORS, 0, 2, 7), Message("a", ERRORS, 2, 1, 5000), Message("a", ERRORS, 1, 0, 3),
+    Message("update", GRADIENT, 1, 2, 40_000, of_batch=True), Message("update", WEIGHTS, 2, 1, 40_000, of_batch=True),
 )  # fmt: skip
 ROWS = (Interval(0, 6), Interval(1, 4), Interval(3, 6))
 

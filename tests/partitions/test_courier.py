@@ -137,6 +137,26 @@ def test_a_message_that_is_sent_while_the_courier_looks_whether_the_group_goes_o
     mesh.until(arrived, "the message", 5)
 
 
+def test_a_message_of_a_void_work_never_leaves(mesh):
+    """Its array may be in use for another message by then."""
+    mesh.gather()
+    leader, sender, receiver = mesh.members[0], mesh.members[1].mails[0], mesh.members[0].mails[0]
+    for _ in range(2):
+        leader.announce(Work(TRAIN, 1))
+    for member in mesh.members[1:]:
+        member.note_resumed(member.generation, 2)
+    leader.note_resumed(leader.generation, 2)
+    before = receiver.array(POSTS[1]).copy()
+    sender.begin(0)
+    sender.array(POSTS[1])[...] = 9
+    sender.send(POSTS[1])
+    for _ in range(20):
+        mesh.step()
+    receiver.begin(0)
+    assert not receiver.arrived(POSTS[1])
+    np.testing.assert_array_equal(receiver.array(POSTS[1]), before)
+
+
 def test_a_broken_connection_alone_begins_a_new_generation(mesh):
     before = mesh.gather()
     there = mesh.couriers[1]
