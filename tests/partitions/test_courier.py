@@ -143,9 +143,9 @@ def test_a_message_of_a_void_work_never_leaves(mesh):
     leader, sender, receiver = mesh.members[0], mesh.members[1].mails[0], mesh.members[0].mails[0]
     for _ in range(2):
         leader.announce(Work(TRAIN, 1))
-    for member in mesh.members[1:]:
+    mesh.until(lambda: all(member.announced == 2 for member in mesh.members), "the works")
+    for member in mesh.members:
         member.note_resumed(member.generation, 2)
-    leader.note_resumed(leader.generation, 2)
     before = receiver.array(POSTS[1]).copy()
     sender.begin(0)
     sender.array(POSTS[1])[...] = 9
