@@ -2,7 +2,8 @@
 
 python -m benchmarks.partitions                measure all and write the page
 python -m benchmarks.partitions --only speed   measure one part, keep it, and write the page: speed, accuracy, size;
-                                               machines, limit and drill need root and network namespaces
+                                               machines, limit and drill need root and network namespaces,
+                                               cifar needs --data DIR with CIFAR-10
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from tools.drilling.machines import Machines
 _DATA = "partitions.json"
 _BATCH, _SIDE = 32, 224
 _ROUNDS, _SECONDS = 7, 20.0
-_SEEDS, _EPOCHS = (1, 2, 3, 4, 5), 3
+_SEEDS, _EPOCHS, _CIFAR_EPOCHS = (1, 2, 3, 4, 5), 3, 5
 _WIDTHS = {10: 1_500, 100: 6_300, 500: 15_000, 1000: 21_500}  # million connections: units of each dense layer
 _LAYERS, _FEATURES = 3, 1024
 _IMAGES, _TURNS = 320, 5  # of an epoch over machines, and how often each side has its turn
 _LIMIT, _LIMITED_WIDTH = 3 << 30, 34_600
-PARTS = ("speed", "accuracy", "size", "machines", "limit", "drill")
+PARTS = ("speed", "accuracy", "cifar", "size", "machines", "limit", "drill")
 _OF_MACHINES = ("machines", "limit", "drill")
 
 
@@ -87,16 +88,27 @@ def memory_shares() -> dict[int, float]:
 
 
 def measure_accuracy() -> dict[str, Any]:
-    """Test accuracy on MNIST over seeds, with the whole model and with two partitions."""
-    found: dict[str, list[float]] = {"1": [], "2": [], _GROUPS: []}
+    """Test accuracy on MNIST over seeds, with the whole model, two partitions, and groups that share servers."""
+    groups = {"partitions": 2, "replicas": 2, "servers": 2}
+    cuts = {"1": {"partitions": 1}, "2": {"partitions": 2}, _GROUPS: groups}
+    return _accuracies(cuts, {"cores": 2, "epochs": _EPOCHS})
+
+
+def measure_cifar(data: Path) -> dict[str, Any]:
+    """Test accuracy on CIFAR-10 over seeds, with the whole model at one worker, and with two partitions."""
+    given = {"data": data, "model": "lenet", "epochs": _CIFAR_EPOCHS, "optimizer": "momentum"}
+    return _accuracies({"1": {"cores": 1}, "2": {"cores": 2, "partitions": 2}}, given)
+
+
+def _accuracies(cuts: dict[str, dict[str, Any]], given: dict[str, Any]) -> dict[str, Any]:
+    """Return test accuracies by name of the cut, one a seed; the seeds take turns."""
+    found: dict[str, list[float]] = {name: [] for name in cuts}
     for seed in _SEEDS:
-        for parts, accuracies in found.items():
-            more = {"partitions": 2, "replicas": 2, "servers": 2} if parts == _GROUPS else {"partitions": int(parts)}
+        for name, more in cuts.items():
             with tempfile.TemporaryDirectory() as folder:
-                given = {"cores": 2, "epochs": _EPOCHS, "seed": seed, "quiet": True, "run_dir": Path(folder) / "run"}
-                result = adam_mp.train(**more, **given)
-            accuracies.append(result.test_accuracy)
-            print(f"seed {seed}, {parts} partitions: {result.test_accuracy:.2%}", flush=True)
+                result = adam_mp.train(**given, **more, seed=seed, quiet=True, run_dir=Path(folder) / "run")
+            found[name].append(result.test_accuracy)
+            print(f"seed {seed}, {name} partitions: {result.test_accuracy:.2%}", flush=True)
     return {**found, "machine": page.machine_line()}
 
 
@@ -153,8 +165,8 @@ def write(kept: dict[str, Any]) -> None:
     parts = ["# Partitions\n\n`python -m benchmarks.partitions` measures and writes this page."]
     if "speed" in kept:
         parts.append(_speed_part(kept["speed"]))
-    if "accuracy" in kept:
-        parts.append(_accuracy_part(kept["accuracy"]))
+    if "accuracy" in kept or "cifar" in kept:
+        parts.append(_accuracy_part(kept))
     if "machines" in kept:
         parts.append(_machines_part(kept["machines"]))
     if "limit" in kept:
@@ -206,20 +218,24 @@ def _speed_part(measured: dict[str, Any]) -> str:
     )
 
 
-def _accuracy_part(measured: dict[str, Any]) -> str:
-    rows = [
-        (
-            parts,
-            f"{statistics.mean(measured[parts]):.2%}",
-            f"{min(measured[parts]):.2%} to {max(measured[parts]):.2%}",
-        )
-        for parts in ("1", "2", _GROUPS)
-        if measured.get(parts)
-    ]
-    return (
-        f"## Accuracy\n\nMNIST, {_EPOCHS} epochs, {len(_SEEDS)} seeds, 2 cores. {measured['machine']}\n\n"
-        + page.table(("partitions", "test accuracy, mean", "spread"), rows)
-    )
+def _accuracy_part(kept: dict[str, Any]) -> str:
+    told = {
+        "accuracy": f"MNIST, the default network, {_EPOCHS} epochs; all on 2 cores",
+        "cifar": f"CIFAR-10, lenet with momentum, {_CIFAR_EPOCHS} epochs; a core for each worker",
+    }
+    parts = [f"## Accuracy\n\nMeans of {len(_SEEDS)} seeds, with their standard deviation."]
+    for name, what in told.items():
+        if name not in kept:
+            continue
+        measured = {cut: found for cut, found in kept[name].items() if cut != "machine"}
+        rows = [
+            (cut, f"{statistics.mean(found):.2%}", f"{statistics.stdev(found):.2%}",
+             f"{min(found):.2%} to {max(found):.2%}")
+            for cut, found in measured.items()
+        ]  # fmt: skip
+        header = ("partitions", "test accuracy, mean", "standard deviation", "spread")
+        parts.append(f"{what}. {kept[name]['machine']}\n\n{page.table(header, rows)}")
+    return "\n\n".join(parts)
 
 
 def _machines_part(measured: dict[str, Any]) -> str:
@@ -312,11 +328,16 @@ def main() -> None:
     """Measure what is asked for, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--only", choices=PARTS, help="measure this part alone")
-    only = parser.parse_args().only
-    asked = [only] if only else [part for part in PARTS if part not in _OF_MACHINES or Machines.can_be_made()]
-    for missing in PARTS if only is None else ():
-        if missing not in asked:
-            print(f"{missing} is left out: it needs root and network namespaces")
+    parser.add_argument("--data", type=Path, help="the folder with CIFAR-10")
+    only, data = (values := parser.parse_args()).only, values.data
+    lacks = {} if data else {"cifar": "--data DIR"}
+    if not Machines.can_be_made():
+        lacks.update(dict.fromkeys(_OF_MACHINES, "root and network namespaces"))
+    asked = [each for each in PARTS if each not in lacks] if only is None else [only]
+    for part, lack in lacks.items():
+        if only in (None, part):
+            print(f"{part} is left out: it needs {lack}")
+            asked = [each for each in asked if each != part]
     kept = dict(page.read_data(_DATA)) if (page.FOLDER / _DATA).exists() else {}
     if "speed" in asked:
         kept["speed"] = {
@@ -325,6 +346,8 @@ def main() -> None:
         }
     if "accuracy" in asked:
         kept["accuracy"] = measure_accuracy()
+    if "cifar" in asked:
+        kept["cifar"] = measure_cifar(data)
     if "size" in asked:
         kept["size"] = measure_sizes()
     if "machines" in asked:
