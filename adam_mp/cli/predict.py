@@ -11,7 +11,7 @@ import numpy as np
 
 from adam_mp.cli.options import Parser, add_common, add_reading, add_views, parse, reading_of
 from adam_mp.compute.model import Model, load
-from adam_mp.data.normalization import looks_inverted
+from adam_mp.data.normalization import is_blank, looks_inverted
 from adam_mp.data.pictures import picture_of
 from adam_mp.data.reading.decoding import brightest
 from adam_mp.data.reading.faults import REASONS, Fault, SampleError
@@ -123,13 +123,17 @@ def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> t
         content = read_part(path, 0, WHOLE_FILE, options.byte_limit)
         _check_depth(path, content, options)
         pixels = picture_of(content, (height, width, channels), model.keep, options)
-    except SampleError as error:
+        model.check_picture(pixels)
+    except (SampleError, DataError) as error:
         raise DataError(f"{path}: {error}") from None
     except MemoryError:
         raise DataError(f"{path}: {REASONS[Fault.NO_MEMORY]}") from None
     background = float(np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]]))
     # Only grey images: the corners of a colour photograph are seldom a background.
     even = model.reading.get("even_background", True)  # earlier versions did not look
+    if is_blank(pixels):
+        notice(f"{path}: the picture has one colour alone; transparent parts are laid on white")
+        return pixels, False
     opposite = channels == 1 and even and looks_inverted(background, model.fill)
     if invert == "yes" or (invert == "auto" and opposite):
         return 255 - pixels, True

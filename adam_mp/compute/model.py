@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import unicodedata
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from adam_mp.compute.columns import column_names, other_columns, rows_reordered
-from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
+from adam_mp.compute.scale import BYTES, ValueScale, almost_black, not_of_files, other_scale, perhaps_other_scale
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.compute.unclear import is_masked, unclear_images
 from adam_mp.errors import CheckpointError, DataError, several, shown
@@ -66,7 +67,8 @@ class Model:
         A single image [h, w] or [h, w, c] counts as n = 1. The values are those of stored images, not normalised.
         `views="reflect,shift=1"` averages the scores over views of each image, as `--views` does; raises SettingsError.
         Raises DataError, with both shapes, if the images do not fit, and if they have another scale than the training
-        images, such as values from 0 to 1 where those were bytes, or as a data frame other columns.
+        images, such as values from 0 to 1 where those were bytes, or as a data frame other columns. Warns where the
+        scale may be another, and one image is too few to tell.
         """
         if (why := unclear_images(images)) is not None:
             raise DataError(why)
@@ -78,6 +80,9 @@ class Model:
             raise DataError(f"images are no array: {error}; expected images of one shape") from None
         x = self._as_batch(given)
         self.check_scale(x)
+        pictures = x.shape[1:3] != (1, 1)
+        if self.values is not None and pictures and (doubt := perhaps_other_scale(x, self.values)) is not None:
+            warnings.warn(f"images to predict: {doubt}", stacklevel=2)
         return self.probabilities(x, views)
 
     def probabilities(self, x: np.ndarray, views: str = _ONE_VIEW) -> np.ndarray:
@@ -117,6 +122,12 @@ class Model:
         if scale is not None and (why := other_scale(images, scale)) is not None:
             raise DataError(why)
 
+    def check_picture(self, picture: np.ndarray) -> None:
+        """Raise DataError if a picture [h, w, c] of a file has values of 0 and 1 alone, and no training image had."""
+        scale = self.values or (BYTES if max(self.deviation) > _OF_BYTES else None)
+        if scale is not None and (why := almost_black(picture, scale)) is not None:
+            raise DataError(why)
+
     def check_files(self) -> None:
         """Raise DataError if no image in a file can have the scale of the training images."""
         if self.values is not None and (why := not_of_files(self.values)) is not None:
@@ -147,7 +158,7 @@ class Model:
         """Return labels, class numbers or names in one dimension or a column, as numbers [n]; raises DataError."""
         classes = self.network.classes
         if labels.size != count or (labels.ndim != 1 and max(labels.shape, default=0) != count):
-            advice = "; for one-hot labels write labels.argmax(axis=1)" if labels.ndim == 2 else ""
+            advice = "; for one-hot labels write numpy.argmax(labels, axis=1)" if labels.ndim == 2 else ""
             raise DataError(
                 f"{several(count, 'image')}, but labels of shape {labels.shape}; expected one label an image{advice}"
             )

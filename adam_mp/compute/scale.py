@@ -74,11 +74,11 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
 
 
 def perhaps_other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
-    """Say in words that several `images` [n, ...] may have another scale than the training images; else None.
+    """Say in words that `images` [n, ...] may have another scale than the training images; else None.
 
     They are far darker than those, or have no values below 0 where those have many: so are a few real pictures too.
     """
-    if len(images) < _SOME:
+    if not images.size:
         return None
     low, high = float(images.min()), float(images.max())
     if low == high or not np.isfinite(low + high):
@@ -89,6 +89,19 @@ def perhaps_other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
     return (
         f"values go from {low:,.5g} to {high:,.5g}, those to train on from {trained.low:,.5g} to {trained.high:,.5g}; "
         "if they are not meant so, scale the images as those were scaled"
+    )
+
+
+def almost_black(picture: np.ndarray, trained: ValueScale) -> str | None:
+    """Say in words that a picture of a file, from 0 to 255, has values of 0 and 1 alone, as masks have; else None.
+
+    None too if those to train on had such values.
+    """
+    if trained.high <= _LARGE or not 0 < picture.max(initial=0) <= 1:
+        return None
+    return (
+        f"the largest value is 1 of 255, and those to train on went up to {trained.high:,.5g}; if values were divided "
+        "by 255 and saved, multiply them by 255"
     )
 
 

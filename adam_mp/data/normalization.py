@@ -36,6 +36,12 @@ class Normalization:
         return np.array(self.mean, np.float32), np.array(self.deviation, np.float32), directions
 
 
+def is_blank(images: np.ndarray) -> bool:
+    """Tell whether an image [h, w, c], or each of several [n, h, w, c], has one colour alone."""
+    colours = images[..., :1, :1, :]
+    return bool((images == colours).all())
+
+
 def looks_inverted(background: float, fill: float) -> bool:
     """Tell whether a grey image with this background, from 0 to 255, has light and dark the other way round.
 

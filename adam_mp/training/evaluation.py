@@ -16,7 +16,7 @@ from adam_mp.compute.optimizer import make_optimizer
 from adam_mp.compute.scale import perhaps_other_scale
 from adam_mp.compute.views import ONE, parse_views
 from adam_mp.data.augmentation import Augmentation
-from adam_mp.data.normalization import Normalization, mostly_inverted
+from adam_mp.data.normalization import Normalization, is_blank, mostly_inverted
 from adam_mp.data.pictures import picture_from
 from adam_mp.data.reading.account import left_out, some
 from adam_mp.data.reading.dataset import DataSet, match_classes
@@ -199,6 +199,9 @@ def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> No
 
 def _tell_inverted(model: Model, data: DataSet, images: np.ndarray, tell: Callable[[str], None]) -> None:
     """Tell if most images [n, h, w, 1], from 0 to 255, are light where those to train on were dark, or the reverse."""
+    if images.shape[1:3] != (1, 1) and is_blank(images):
+        tell(f"images of {data.name} that were looked at have one colour alone; transparent parts are laid on white")
+        return
     grey = images.shape[3] == 1 and images.shape[1:3] != (1, 1)
     if grey and model.reading.get("even_background", True) and mostly_inverted(images, model.fill):
         tell(

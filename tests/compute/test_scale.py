@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 import adam_mp
 from adam_mp.cli.main import main
 from adam_mp.compute.model import load, write_model
-from adam_mp.compute.scale import BYTES, ValueScale, not_of_files, other_scale
+from adam_mp.compute.scale import BYTES, ValueScale, almost_black, not_of_files, other_scale
 from adam_mp.errors import DataError
 from tests.compute.test_model import make
+from tests.conftest import make_images
+from tests.data.pictures_on_disk import encode
 
 pytestmark = pytest.mark.usefixtures("forks")
 
@@ -153,6 +156,49 @@ def test_a_model_of_before_guesses_by_its_deviation(tmp_path):
             before.predict(ones)
     else:
         before.predict(ones)
+
+
+@pytest.mark.parametrize(
+    ("trained_as", "given_as"), [("normalised", "shares"), ("-1 to 1", "shares"), ("16 bits", "shares")]
+)
+def test_one_image_that_may_have_another_scale_is_warned_of(trained_as, given_as):
+    model = make()
+    shape = model.network.input_shape
+    model = dataclasses.replace(model, values=ValueScale("float32", *_range(SCALES[trained_as])))
+    one = np.linspace(*_range(SCALES[given_as]), int(np.prod(shape)), dtype=np.float32).reshape(1, *shape)
+    own = np.linspace(*_range(SCALES[trained_as]), int(np.prod(shape)), dtype=np.float32).reshape(1, *shape)
+    if trained_as == "16 bits":
+        with pytest.raises(DataError, match="write 255"):
+            model.predict(one)
+        one = 255 * one
+    with pytest.warns(UserWarning, match="if they are not meant so, scale the images"):
+        model.predict(one)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(own)
+
+
+def _range(images):
+    return float(images.min()), float(images.max())
+
+
+def test_files_of_0_and_1_are_refused_unless_such_were_trained_on(tmp_path, capsys, trained):
+    masks = [(image > 127).astype(np.uint8) for image in make_images(4, 1)[0]]
+    (tmp_path / "blank.png").write_bytes(encode(np.full_like(masks[0], 9), "PNG"))
+    (tmp_path / "mask.png").write_bytes(encode(masks[0], "PNG"))
+    assert main(["predict", str(trained.run_dir), str(tmp_path / "mask.png"), str(tmp_path / "blank.png")]) == 2
+    told = capsys.readouterr().err
+    assert "mask.png: the largest value is 1 of 255, and those to train on went up to 2" in told
+    assert "blank.png: the picture has one colour alone" in told
+    for number, mask in enumerate(masks):
+        for part, image in (("train", 255 * mask), ("test", mask)):
+            path = tmp_path / "data" / part / str(number % 2) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode(image, "PNG"))
+    given = ["train", "--data", str(tmp_path / "data"), "--cores", "1", "--epochs", "1", "--model", "mlp"]
+    assert main([*given, "--run-dir", str(tmp_path / "run")]) == 2
+    assert "data: of those looked at, the largest value is 1 of 255" in capsys.readouterr().err
+    assert almost_black(masks[0], ValueScale("uint8", 0, 1)) is None
 
 
 def test_test_images_of_another_scale_are_refused():

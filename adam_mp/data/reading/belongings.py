@@ -18,8 +18,10 @@ from adam_mp.data.reading.meant_classes import HELD_OUT
 from adam_mp.data.reading.part_names import part_of, part_of_word, pieces_of
 
 _WORD = (
-    r"(?:(?:mask|depth)(?:crop)?|seg|segm|segmentation|gt|ground[-_ ]?truth|trimap|annotation|contour|label|lbl|"
-    r"heatmap)s?"
+    r"(?:(?:(?:colou?r|watershed|instance|semantic|binary)[-_ ]?)?(?:mask|depth)(?:crop)?|seg|segm|segmentation|gt|"
+    r"ground[-_ ]?truth|trimap|annotation|contour|label|lbl|heatmap|superpixel|attribute_[a-z_]+|lesion|1stHO|2ndHO|"
+    r"manual|(?:gtFine[-_])?(?:labelId|instanceId)|fg|msk|overlay|prediction|pred|annotated|bbox|boundary|boundarie|"
+    r"edge|grad-?cam|saliency|segmented|segmap|keypoint|skeleton|matte|watershed)s?"
 )
 _NUMBERED = rf"{_WORD}(?:[-_. ]?[0-9]+)?"
 _BELONGS = re.compile(rf"(?P<base>.+?)(?:[-_. ]+|(?<=[0-9])){_NUMBERED}", re.IGNORECASE)  # 1_mask_2

@@ -312,7 +312,7 @@ def _one_a_sample(labels: np.ndarray, count: int, what: str) -> np.ndarray:
         return labels.reshape(-1)
     given = f"{what}: {several(count, 'image')}, but labels of shape {labels.shape}; expected one label an image"
     if labels.ndim == 2 and labels.shape[1] == count:
-        raise DataError(f"{given}; if each column is one image's, write labels.argmax(axis=0)")
+        raise DataError(f"{given}; if each column is one image's, write numpy.argmax(labels, axis=0)")
     if labels.ndim != 2 or len(labels) != count or labels.dtype.kind not in "iufbOU":
         raise DataError(given)
     try:
@@ -321,11 +321,11 @@ def _one_a_sample(labels: np.ndarray, count: int, what: str) -> np.ndarray:
         raise DataError(f"{given}; choose one column, such as labels[:, 0]") from None
     if np.isin(rows, (0, 1)).all():
         if (rows.sum(axis=1) == 1).all():
-            raise DataError(f"{given}, and these are one-hot; write labels.argmax(axis=1)")
+            raise DataError(f"{given}, and these are one-hot; write numpy.argmax(labels, axis=1)")
         raise DataError(f"{given}, and these mark several classes, or none, for one image, which is not supported")
     if (rows >= 0).all() and np.allclose(rows.sum(axis=1), 1, atol=_SUM_OFF):
         raise DataError(
-            f"{given}, and these are probabilities; for the most probable class write labels.argmax(axis=1)"
+            f"{given}, and these are probabilities; for the most probable class write numpy.argmax(labels, axis=1)"
         )
     raise DataError(f"{given}; choose one column, such as labels[:, 0]")
 

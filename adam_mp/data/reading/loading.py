@@ -22,7 +22,14 @@ from adam_mp.data.reading.image_kinds import has_image_ending, is_dropping
 from adam_mp.data.reading.items import Items, is_item_source, kinds_within, look_at_items, make_items
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of
-from adam_mp.data.reading.picture_form import LOOKED_AT, least_images, looked_at, picture_shape, with_form
+from adam_mp.data.reading.picture_form import (
+    LOOKED_AT,
+    least_images,
+    looked_at,
+    picture_shape,
+    told_of_ends,
+    with_form,
+)
 from adam_mp.data.reading.samples import make_samples
 from adam_mp.data.reading.shards import (
     PACKED,
@@ -365,7 +372,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
         else "items, which were the same when asked for twice: each is asked for once, and kept (--cache 0 asks anew)"
     )
     account, name = Account(asked, {}, test is not None), type(datasets[0]).__name__
-    notices = (*classes.notices, *exchanged_items(kinds_within(datasets[0])))
+    notices = (*classes.notices, *exchanged_items(kinds_within(datasets[0])), *told_of_ends(sizes, shape))
     if any(isinstance(part, Items) and part.look.to_turn for part in (parts[0], test)):
         notices = (*notices, _TO_TURN)
     return _tested(

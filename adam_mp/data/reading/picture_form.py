@@ -24,6 +24,7 @@ _MORE_FILES = 192  # and at most so many more, to have one of each class
 _MORE_DEEP = 500  # images that are decoded to see their largest value, if the first have grey values of 16 bits
 _USUAL_SIDE = 224
 _LARGEST_SIDE = 4096  # pixels
+_HALF = 0.5  # share of an image; photographs keep more than that
 
 
 def with_form(
@@ -47,6 +48,7 @@ def with_form(
     if not sizes:
         raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
     shape = picture_shape(sizes, options)
+    notices = (*notices, *told_of_ends(sizes, shape))
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
     for part, what in ((validation, "to validate on"), (test, "to test on")):
         if part is not None:
@@ -110,6 +112,25 @@ def picture_shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -
     if len(same) == 1 and max(sizes[0][:2]) <= _USUAL_SIDE:
         return (*sizes[0][:2], channels)
     return _USUAL_SIDE, _USUAL_SIDE, channels
+
+
+def told_of_ends(sizes: Sequence[tuple[int, int, int]], shape: tuple[int, int, int]) -> list[str]:
+    """Return a line if most images are so much wider, or higher, than `shape` that half of them is cut off."""
+    height, width, _ = shape
+    kept = [min(high * width, wide * height) / max(high * width, wide * height) for high, wide, _ in sizes]
+    middle = sorted(range(len(sizes)), key=kept.__getitem__)[len(sizes) // 2]
+    if kept[middle] > _HALF:
+        return []
+    high, wide, _ = sizes[middle]
+    scale = min(high / height, wide / width)
+    side = min(height, width)
+    whole = (
+        f"{side}x{round(side * wide / high)}" if wide * height > high * width else f"{round(side * high / wide)}x{side}"
+    )
+    return [
+        f"of most images only the middle is used, such as {round(scale * height)}x{round(scale * width)} of "
+        f"{high}x{wide} pixels; to use all, give an --image-size of their shape, such as {whole}"
+    ]
 
 
 def parse_image_size(text: str) -> tuple[int, int]:

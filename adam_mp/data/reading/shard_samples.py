@@ -27,6 +27,7 @@ _LABEL_LIMIT = 1 << 20  # bytes of a label file
 _LONGEST_NAME = 200  # characters of a class's name
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _NUMBER = re.compile("[+-]?[0-9]{1,40}")
+_WHOLE = re.compile("[+-]?[0-9]{1,40}[.]0+")  # as pandas writes whole numbers of a column that has gaps
 LABELS = ("cls", "json")
 
 
@@ -229,15 +230,29 @@ def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str
         file.seek(member.offset)
         content = file.read(member.size)
         label = _number_or_text(content) if ending == "cls" else _described(content)
+        if label is None and ending == "json" and "cls" in members and _tells_no_label(content):
+            continue
         if label is None:
             where = "under label or cls (or two numbers)" if ending == "json" else "in it"
             return None, f"its .{ending} has no whole number from 0 and no name {where}"
         found.append(label)
     if not found:
         return None, "no .cls or .json member has its key"
+    kinds = {isinstance(label, str) for label in found}
+    if len(kinds) > 1:  # a name and its number may stand together
+        return next(label for label in found if isinstance(label, str)), ""
     if any(label != found[0] for label in found):
         return None, f".cls and .json disagree about its label: {found[0]!r} and {found[1]!r}"
     return found[0], ""
+
+
+def _tells_no_label(content: bytes) -> bool:
+    """Tell whether a .json has no label, but other things about its image."""
+    try:
+        described = json.loads(content)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(described, dict) and not {"label", "cls"} & set(described)
 
 
 def _described(content: bytes) -> int | bool | str | None:
@@ -259,6 +274,8 @@ def _number_or_text(content: bytes) -> int | str | None:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return None
+    if _WHOLE.fullmatch(text):
+        text = text.partition(".")[0]
     if _NUMBER.fullmatch(text):
         return Spelled.of(text) if text[0] != "-" else None
     return class_name(text) if text and text.isprintable() and len(text) <= _LONGEST_NAME else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
@@ -10,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from adam_mp.compute.scale import ValueScale, almost_black
 from adam_mp.data.augmentation import Augmentation, mirrored_names, parse_augmentation
 from adam_mp.data.normalization import Normalization, even_background
-from adam_mp.data.pictures import PictureSpec
+from adam_mp.data.pictures import PictureSpec, picture_from
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.dataset import DataSet, split, split_by_class
+from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.items import Items
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.picture_form import parse_image_size
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
-from adam_mp.data.reading.sources import SourceSpec, pickle_items
+from adam_mp.data.reading.sources import SourceSpec, open_source, pickle_items
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError, SettingsError, several
 from adam_mp.memory.cache import LEFT_FREE, CacheHandle, ImageCache, expected_bytes
@@ -40,6 +43,7 @@ _READING = {
     "turned": "ignore_orientation",
     "white": "white",
 }  # field of LoadOptions -> setting
+_FEW = 16  # images of another part that are looked at
 _SAME = 3  # images of a class that are not the same by chance
 _LOOKED_AT = 1000  # images
 _KEPT = 7 / 8  # share of an image's side that evaluation looks at if training crops: the edges are seen in crops alone
@@ -266,6 +270,8 @@ def plan_data(
     elif dataset.image_shape[:2] != (1, 1) and (blank := _blank_classes(shown, survey.labels)):
         names = some(dataset.class_names[label] if dataset.class_names else label for label in blank)
         listener(Notice(f"all images of the class {names} of {dataset.name} that were looked at are the same"))
+    if source is not None and len(shown):
+        _check_parts(dataset, source, keep, float(shown.max()))
     if source is not None:
         cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
         if cache is not None:
@@ -274,6 +280,20 @@ def plan_data(
         dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, join_records(dataset),
         survey, cache_bytes, kept, division.way,
     )  # fmt: skip
+
+
+def _check_parts(dataset: DataSet, source: SourceSpec, keep: float, largest: float) -> None:
+    """Raise DataError if files of another part have values of 0 and 1 alone, and those to train on go to `largest`."""
+    opened = open_source(source, join_records(dataset))
+    for part, what in ((dataset.validation, "to validate on"), (dataset.test, "to test on")):
+        if not isinstance(part, Records):
+            continue
+        numbers, pictures = dataset.numbers(part), []
+        for sample in numbers[:: max(1, len(numbers) // _FEW)].tolist():
+            with contextlib.suppress(SampleError):  # it is counted when it is used
+                pictures.append(picture_from(opened.pixels(sample), dataset.image_shape, keep))
+        if pictures and (why := almost_black(np.stack(pictures), ValueScale("uint8", 0.0, largest))) is not None:
+            raise DataError(f"images {what} of {dataset.name}: of those looked at, {why}")
 
 
 def _blank_classes(shown: np.ndarray, labels: np.ndarray) -> list[int]:

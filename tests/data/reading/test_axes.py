@@ -105,7 +105,7 @@ def test_a_model_names_the_order_too():
     best = model.class_names[int(model.predict(images)[0].argmax())]
     assert model.evaluate(images, [best] * 4) == 1
     assert model.evaluate(images, np.array([[model.class_names.index(best)]] * 4)) == 1
-    with pytest.raises(DataError, match=r"write labels.argmax\(axis=1\)"):
+    with pytest.raises(DataError, match=r"write numpy.argmax\(labels, axis=1\)"):
         model.evaluate(images, np.eye(4))
     with pytest.raises(DataError, match="'e' is none of the model's 4 names"):
         model.evaluate(images, ["e"] * 4)

@@ -91,7 +91,28 @@ def test_classes_that_may_be_none_are_told(tmp_path, name):
 
 @pytest.mark.parametrize(
     "mask",
-    ["mask_{}.png", "GT-{}.bmp", "{}mask.png", "{}_label.png", "{}_heatmap.jpg", "{}_depth.png", "{}_lbl.png"],
+    [
+        "mask_{}.png",
+        "GT-{}.bmp",
+        "{}mask.png",
+        "{}_label.png",
+        "{}_heatmap.jpg",
+        "{}_depth.png",
+        "{}_lbl.png",
+        "{}_superpixels.png",
+        "{}_color_mask.png",
+        "{}_watershed_mask.png",
+        "{}_attribute_pigment_network.png",
+        "{}_lesion.bmp",
+        "{}_1stHO.png",
+        "{}_manual1.png",
+        "{}_gtFine_labelIds.png",
+        "{}_overlay.png",
+        "{}_pred.png",
+        "{}_boundaries.png",
+        "{}_gradcam.jpg",
+        "{}_instance_mask.png",
+    ],
 )
 def test_masks_are_known_by_words_before_names_and_by_further_words(tmp_path, mask):
     for name in ("benign", "normal"):

@@ -77,9 +77,9 @@ def test_every_kind_becomes_class_numbers(labels, numbers, names):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.eye(3)[Y], r"one-hot; write labels.argmax\(axis=1\)"),
-        (np.eye(3, dtype=bool)[Y], r"one-hot; write labels.argmax\(axis=1\)"),
-        (np.full((60, 4), 0.25), r"probabilities; .* write labels.argmax\(axis=1\)"),
+        (np.eye(3)[Y], r"one-hot; write numpy.argmax\(labels, axis=1\)"),
+        (np.eye(3, dtype=bool)[Y], r"one-hot; write numpy.argmax\(labels, axis=1\)"),
+        (np.full((60, 4), 0.25), r"probabilities; .* write numpy.argmax\(labels, axis=1\)"),
         (np.ones((60, 3), int), "several classes, or none, for one image"),
         (np.stack([Y, 7 * Y], 1), r"choose one column, such as labels\[:, 0\]"),
         (np.stack([NAMES[Y], NAMES[Y]], 1), r"choose one column, such as labels\[:, 0\]"),
@@ -188,6 +188,24 @@ def test_shards_have_the_same_rules(tmp_path):
     assert load_data(flags).class_names == ("False", "True")
 
 
+@pytest.mark.parametrize(
+    "label_of",
+    [
+        lambda y: {"cls": b"%d" % y, "json": b'{"width": 9, "caption": "a cat"}'},
+        lambda y: {"cls": b"%d" % y, "json": b'{"label": "%s"}' % NAMES[y].encode()},
+        lambda y: {"cls": b"%d.0" % y},
+    ],
+    ids=["json of other things", "name and number", "whole numbers with a point"],
+)
+def test_a_label_beside_other_things_is_found(tmp_path, label_of):
+    content = encode(np.zeros((9, 9, 3), np.uint8))
+    write_shard(tmp_path / "train.tar", [{"jpg": content, **label_of(y)} for y in Y.tolist()])
+    data = load_data(tmp_path)
+    assert data.rejected == []
+    assert data.class_names in ((), tuple(NAMES))
+    assert data.train.labels.tolist() == Y.tolist()
+
+
 def test_array_files_have_the_same_rules(tmp_path):
     np.savez(tmp_path / "a.npz", images=IMAGES, labels=NAMES[Y])
     np.savez(tmp_path / "b.npz", images=IMAGES, labels=Y[:, None])
@@ -230,7 +248,7 @@ def test_the_kind_of_most_decides():
 def test_what_stands_for_a_missing_label_is_named():
     with pytest.raises(DataError, match=r"has label -1; .*; if -1 says that there is none, leave these images out"):
         load_data((IMAGES, np.where(Y == 2, -1, Y)))
-    with pytest.raises(DataError, match=r"labels.argmax\(axis=0\)"):
+    with pytest.raises(DataError, match=r"numpy.argmax\(labels, axis=0\)"):
         load_data((IMAGES, np.eye(3)[Y].T))
     notices = load_data((IMAGES, np.array(["cat", "dog", "nan"])[Y])).notices
     assert "images have the label 'nan'; if they have none, leave them out" in notices[0]

@@ -340,6 +340,21 @@ def shard_of(*members, root, name="train-0.tar"):
     return root
 
 
+@pytest.mark.parametrize(
+    ("size", "asked", "said"),
+    [
+        ((60, 240), None, "such as 60x60 of 60x240 pixels; .* such as 224x896"),
+        ((240, 60), "28", "such as 60x60 of 240x60 pixels; .* such as 112x28"),
+        ((60, 240), "28x112", None), ((90, 160), None, None), ((30, 40), None, None), ((20, 80), None, None),
+    ],
+)  # fmt: skip
+def test_wide_images_of_which_the_middle_is_used_are_told(tmp_path, size, asked, said):
+    write(tmp_path, *classes(""), content=encode(pixels("red", 0, *size)))
+    notices = [each for each in load_data(tmp_path, LoadOptions(image_size=asked)).notices if "middle" in each]
+    assert len(notices) == (said is not None)
+    assert all(re.search(said, each) for each in notices)
+
+
 def test_links_in_a_tar_file_are_files_or_counted(tmp_path):
     pairs = [each for n in range(4) for each in ((f"{n}.jpg", JPEG), (f"{n}.cls", str(n % 2).encode()))]
     linked = [("8.jpg", "0.jpg"), ("8.cls", "1.cls"), ("9.jpg", "nowhere.jpg"), ("9.cls", b"1")]
