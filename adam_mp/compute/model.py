@@ -81,7 +81,7 @@ class Model:
         x = self._as_batch(given)
         self.check_scale(x)
         pictures = x.shape[1:3] != (1, 1)
-        if self.values is not None and pictures and (doubt := perhaps_other_scale(x, self.values)) is not None:
+        if self.values is not None and pictures and (doubt := perhaps_other_scale(x, self.values, 1)) is not None:
             warnings.warn(f"images to predict: {doubt}", stacklevel=2)
         return self.probabilities(x, views)
 

@@ -73,12 +73,13 @@ def other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
     return None
 
 
-def perhaps_other_scale(images: np.ndarray, trained: ValueScale) -> str | None:
+def perhaps_other_scale(images: np.ndarray, trained: ValueScale, fewest: int = _SOME) -> str | None:
     """Say in words that `images` [n, ...] may have another scale than the training images; else None.
 
-    They are far darker than those, or have no values below 0 where those have many: so are a few real pictures too.
+    They are far darker than those, or have no values below 0 where those have many: so are a few real pictures too. Of
+    less than `fewest` images nothing is said.
     """
-    if not images.size:
+    if len(images) < fewest:
         return None
     low, high = float(images.min()), float(images.max())
     if low == high or not np.isfinite(low + high):

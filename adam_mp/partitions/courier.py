@@ -46,6 +46,7 @@ _LOOK = 0.02  # seconds between two looks at the connections
 _ASLEEP, _FULL = 0.05, 0.001  # seconds of sleep: without anything to do, and while a connection takes nothing more
 _RECEIVED = 64  # messages received in a row before this side sends
 _PIECE = 16 << 20  # bytes of an array that one message has at most
+_PICTURES = 1 << 20  # bytes of images in a message: few, because messages that members wait for come behind them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ class _Peer:
     told_at: float = 0.0
     next_work: int = 0
     sent_images: int = 0  # of that work
+    sending: Sent | None = None  # the images that were sent last
 
 
 class Courier:
@@ -155,13 +157,13 @@ class Courier:
             kind, payload, run=self._spec.run, sender=self._part + 1, map_epoch=self._generation, **fields
         )  # fmt: skip
 
-    def _send(self, peer: _Peer, message: Message, stays: bool = False) -> bool:
-        """Send a message; return whether the connection took it. `stays` says that nobody writes over its payload."""
+    def _send(self, peer: _Peer, message: Message) -> bool:
+        """Send a message; return whether the connection took it."""
         sent = self._dialer.send(peer.place, message)
         if sent is None:
             self.is_full = True
             return False
-        if not stays and not sent.done:
+        if not sent.done:
             self._leaving.append(sent)
         return True
 
@@ -176,13 +178,16 @@ class Courier:
         moved = False
         if first is None:
             self._begun.clear()
-        for lane, (mail, words) in enumerate(zip(self.group.mails, sent, strict=True)):
-            for index in np.flatnonzero((words != self._sent[lane]) & self._own[lane]).tolist():
-                work = int(words[index]) - 1
-                is_void = first is None or work < first
-                if is_void or self._send_post(lane, mail.messages[index], index, work):
-                    self._sent[lane][index] = words[index]
-                    moved = moved or not is_void
+        new = [
+            (int(words[index]) - 1, lane, index)
+            for lane, words in enumerate(sent)
+            for index in np.flatnonzero((words != self._sent[lane]) & self._own[lane]).tolist()
+        ]
+        for work, lane, index in sorted(new):  # the oldest work is that for which members wait
+            is_void = first is None or work < first
+            if is_void or self._send_post(lane, self.group.mails[lane].messages[index], index, work):
+                self._sent[lane][index] = work + 1
+                moved = moved or not is_void
         return moved
 
     def _send_post(self, lane: int, post: Post, index: int, work: int) -> bool:
@@ -243,13 +248,18 @@ class Courier:
         images = self.group.pictures if slot is None else slot.images
         rows = self._spec.rows[peer.part]
         labels = np.zeros(0, np.int32) if slot is None else slot.labels[: work.images]
-        most = max(1, _PIECE // max(1, rows.size * images[0, 0].nbytes))
+        most = max(1, min(_PIECE, _PICTURES) // max(1, rows.size * images[0, 0].nbytes))
         while peer.sent_images < work.images:
+            if peer.sending is not None and not peer.sending.done:  # images are needed later than all that members send
+                self.is_full = True
+                return False
             first = peer.sent_images
             last = min(work.images, first + most)
             piece = images[first:last, rows.begin : rows.end].copy()  # of this message: the slot may be written anew
             message = self._message(Kind.INPUT, piece, sequence=number, group=lane, version=first)
-            if not self._send(peer, message, stays=True):
+            peer.sending = self._dialer.send(peer.place, message)
+            if peer.sending is None:
+                self.is_full = True
                 return False
             peer.sent_images = last
         share = 0.0 if slot is None else float(slot.mixed[0])
