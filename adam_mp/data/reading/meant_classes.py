@@ -97,8 +97,8 @@ def folders_inside(name: str, found: ClassFound) -> dict[str, int]:
 def check_no_parts(part: PartFound) -> None:
     """Raise DataError if class folders hold part folders, such as `cat/train/` and `cat/test/`."""
     inside = {name: folders_inside(name, each) for name, each in part.classes.items()}
-    holders = {name: [each for each in inner if part_of(each)] for name, inner in inside.items()}
-    holders = {name: parts for name, parts in holders.items() if any(part_of(each) != TRAIN for each in parts)}
+    held = {name: parts for name, inner in inside.items() if (parts := [each for each in inner if part_of(each)])}
+    holders = {name: parts for name, parts in held.items() if any(part_of(each) != TRAIN for each in parts)}
     if not holders:
         return
     name, parts = next(iter(holders.items()))
@@ -107,6 +107,9 @@ def check_no_parts(part: PartFound) -> None:
     todo = f"move the images to {parts[0]}/{name}/"
     if deeper:
         todo = f"give {part.folder / name}" if len(holders) == 1 else f"give one of them, such as {part.folder / name}"
+        if len({frozenset(map(part_of, each)) for each in held.values()}) > 1:  # pieces of one data set, no folds
+            spelled = some(f"{holder}/{each}/" for holder, each_of in held.items() for each in each_of)
+            todo = "they may be pieces of one data set: put the images of each part and class into one folder"
     raise DataError(f"the folders of {part.folder} are no classes: they hold parts ({spelled}); {todo}")
 
 

@@ -21,6 +21,12 @@ REFUSED = {
         "hold parts .*; give one of them, such as .*/fold1$"),
     "parts beside a folder": (
         {"data/train/red": 9, "data/train/blue": 9, "data/test/red": 2, "docs": 1}, "hold parts .*; give .*/data$"),
+    "downloads of parts": (
+        {"train-1/train/red": 9, "train-1/train/blue": 9, "test-1/test/red": 2},
+        r"hold parts .test-1/test/, train-1/train/.; they may be pieces of one data set: put"),
+    "downloads of pieces": (
+        {"drive-1/train/red": 9, "drive-2/train/blue": 9, "drive-2/test/red": 2},
+        r"hold parts .drive-1/train/, drive-2/test/, drive-2/train/.; they may be pieces of one data set: put"),
     "parts in classes of a part": (
         {"train/red": 3, "train/blue": 3, "test/red/test": 3}, "hold parts .red/test/.; move .* to test/red/$"),
     "one too deep": ({"pets/red": 30, "pets/blue": 30, "shots": 1}, "60 of 61 images .* if these are .*, give"),
