@@ -17,6 +17,7 @@ from adam_mp.compute.scale import BYTES, ValueScale, almost_black, not_of_files,
 from adam_mp.compute.tensor_file import TensorFile, read_tensors, write_tensors
 from adam_mp.compute.unclear import is_masked, unclear_images
 from adam_mp.errors import CheckpointError, DataError, several, shown
+from adam_mp.kernels.finite import all_finite
 from adam_mp.machine import as_text
 from adam_mp.network.description import from_json, to_json
 from adam_mp.network.network import Network
@@ -105,7 +106,7 @@ class Model:
     def check_weights(self) -> None:
         """Raise DataError if a weight is NaN or infinite, as those of a run that diverged are."""
         for name, weights in self.weights.items():
-            if not np.isfinite(weights).all():
+            if not all_finite(weights):
                 raise DataError(f"the model's {name} holds NaN or infinite weights: its training diverged")
 
     def check_views(self, views: str) -> None:

@@ -11,6 +11,7 @@ is the gradient of the loss by a layer's output; `x_error` is the gradient by th
 - Updates: `update` (the rules), `average` (of weights), `exchange` (deltas between replica and parameter server).
 - Images: `warp` (augmentation in one pass), `draw` (its random draws), `sampling` (its inner loops), `shrink`,
   `statistics` (means and deviations).
+- `finite` (whether weights are finite numbers).
 - `atomic` (words that processes share), `random` (random numbers from a key), `compilation` (declare, compile, cache).
 
 May import: `errors`.

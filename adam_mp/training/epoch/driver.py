@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from adam_mp.compute.model import Model, Tensors
+from adam_mp.kernels.finite import all_finite
 from adam_mp.machine import usable_cores
 from adam_mp.memory.board import DATA
 from adam_mp.memory.ledger import TRAINED
@@ -278,7 +279,7 @@ class Driver:
 
     def _check_finite(self, epoch: int) -> None:
         store, elsewhere = self.session.store, self.plan.elsewhere
-        if not np.isfinite(store.weights).all() or (elsewhere is not None and not elsewhere.are_finite()):
+        if not all_finite(store.weights) or (elsewhere is not None and not elsewhere.are_finite()):
             raise DivergedError(
                 f"weights became NaN or infinite in epoch {epoch + 1}, by update {store.read_updates():,}"
             )

@@ -22,6 +22,7 @@ from adam_mp.compute.shares import shares_of
 from adam_mp.compute.views import parse_views
 from adam_mp.errors import AdamError, SettingsError, StoppedError, TransportError, flag_of
 from adam_mp.kernels.compilation import compile_kernels
+from adam_mp.kernels.finite import all_finite
 from adam_mp.memory.board import TRAIN
 from adam_mp.memory.group import GroupMemory
 from adam_mp.memory.ring import RingShape
@@ -297,7 +298,7 @@ class _Partition:
 
     def are_finite(self) -> bool:
         """See `own_side.Spaces`."""
-        return bool(np.isfinite(self._store.weights).all())
+        return all_finite(self._store.weights)
 
     def note_updates(self, updates: int) -> None:
         """See `own_side.Spaces`."""
