@@ -123,8 +123,7 @@ def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> t
         content = read_part(path, 0, WHOLE_FILE, options.byte_limit)
         _check_depth(path, content, options)
         pixels = picture_of(content, (height, width, channels), model.keep, options)
-        model.check_picture(pixels)
-    except (SampleError, DataError) as error:
+    except SampleError as error:
         raise DataError(f"{path}: {error}") from None
     except MemoryError:
         raise DataError(f"{path}: {REASONS[Fault.NO_MEMORY]}") from None
@@ -132,9 +131,11 @@ def read_image(path: Path, model: Model, invert: str, options: LoadOptions) -> t
     # Only grey images: the corners of a colour photograph are seldom a background.
     even = model.reading.get("even_background", True)  # earlier versions did not look
     if is_blank(pixels):
-        notice(f"{path}: the picture has one colour alone; transparent parts are laid on white")
-        return pixels, False
-    opposite = channels == 1 and even and looks_inverted(background, model.fill)
+        white = "; transparent parts are laid on white" if background == 255 else ""
+        notice(f"{path}: the picture has one colour alone{white}")
+    elif (doubt := model.doubt_of(pixels)) is not None:
+        notice(f"{path}: {doubt}")
+    opposite = channels == 1 and even and looks_inverted(background, model.fill) and not is_blank(pixels)
     if invert == "yes" or (invert == "auto" and opposite):
         return 255 - pixels, True
     return pixels, False

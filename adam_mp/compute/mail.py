@@ -21,7 +21,7 @@ class Mail(Protocol):
         """Return the message's array, always the same one: [batch, numbers], or [numbers] of a message `of_batch`."""
 
     def send(self, message: Message) -> None:
-        """Send what the array has; it must stay so until the receiver has ended the batch."""
+        """Send what the array has; it must stay so until the receiver answers, or has ended the batch."""
 
     def arrived(self, message: Message) -> bool:
         """Return whether the present batch's message is in its array."""

@@ -123,11 +123,10 @@ class Model:
         if scale is not None and (why := other_scale(images, scale)) is not None:
             raise DataError(why)
 
-    def check_picture(self, picture: np.ndarray) -> None:
-        """Raise DataError if a picture [h, w, c] of a file has values of 0 and 1 alone, and no training image had."""
+    def doubt_of(self, picture: np.ndarray) -> str | None:
+        """Say in words that a picture [h, w, c] of a file has values of 0 and 1 alone, as no training image had."""
         scale = self.values or (BYTES if max(self.deviation) > _OF_BYTES else None)
-        if scale is not None and (why := almost_black(picture, scale)) is not None:
-            raise DataError(why)
+        return None if scale is None else almost_black(picture, scale)
 
     def check_files(self) -> None:
         """Raise DataError if no image in a file can have the scale of the training images."""

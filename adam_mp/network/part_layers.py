@@ -20,7 +20,7 @@ from adam_mp.network.spread import Box, Spread, box_of
 
 # The purposes of messages: forward pass, backward pass, gradient of an update, sum of its squares, updated weights.
 VALUES, ERRORS, GRADIENT, SQUARES, WEIGHTS = "values", "errors", "gradient", "squares", "weights"
-_ANSWERED = {ERRORS: VALUES, WEIGHTS: GRADIENT}
+_ASKED_BY = {ERRORS: VALUES, WEIGHTS: GRADIENT}  # answer -> what it answers
 
 
 class Message(NamedTuple):
@@ -38,12 +38,13 @@ class Message(NamedTuple):
 
     @property
     def home(self) -> Message:
-        """The message whose array this one has too: that which its sender has read for the last time when it writes.
+        """The message whose array this one uses. For most that is the message itself.
 
-        It is the value of which this is the error, or the gradient with which these weights were updated: it went the
-        other way, and has as many numbers. The home of all others is themselves.
+        An error uses the array of its value, and weights that of the gradient by which they were updated. Both answer a
+        message of as many numbers that came the other way, and that its receiver has read for the last time. If there
+        is no such message, nothing else has this home.
         """
-        if (asked := _ANSWERED.get(self.purpose)) is None:
+        if (asked := _ASKED_BY.get(self.purpose)) is None:
             return self
         return self._replace(purpose=asked, sender=self.receiver, receiver=self.sender)
 

@@ -44,6 +44,7 @@ from adam_mp.transport.zeromq import SocketDialer, listen_when_free
 _AGAIN = 0.2  # seconds after which the same state is sent again
 _LOOK = 0.02  # seconds between two looks at the connections
 _ASLEEP, _FULL = 0.05, 0.001  # seconds of sleep: without anything to do, and while a connection takes nothing more
+_IMAGES = -1  # stands for the index of a message where images are meant
 _RECEIVED = 64  # messages received in a row before this side sends
 _PIECE = 16 << 20  # bytes of an array that one message has at most
 _PICTURES = 1 << 20  # bytes of images in a message: few, because messages that members wait for come behind them
@@ -99,6 +100,7 @@ class Courier:
         self._own = [np.array([each.sender == self._part for each in mail.messages], bool) for mail in group.mails]
         self._leaving: list[Sent] = []  # payloads in shared memory that are still being sent
         self._begun: dict[tuple[int, int, int], int] = {}  # (lane, index, work) -> bytes of a message that are sent
+        self._arriving: dict[tuple[int, int], tuple[int, int]] = {}  # (lane, index) -> work, and where it is to go on
         self._acknowledged = 0  # of this machine's member, as the leader was told last
         self._generation = group.generation  # of all that is sent in a step
         self._lost, self._looked, self.is_full = 0, 0.0, False
@@ -248,7 +250,7 @@ class Courier:
         images = self.group.pictures if slot is None else slot.images
         rows = self._spec.rows[peer.part]
         labels = np.zeros(0, np.int32) if slot is None else slot.labels[: work.images]
-        most = max(1, min(_PIECE, _PICTURES) // max(1, rows.size * images[0, 0].nbytes))
+        most = max(1, _PICTURES // max(1, rows.size * images[0, 0].nbytes))
         while peer.sent_images < work.images:
             if peer.sending is not None and not peer.sending.done:  # images are needed later than all that members send
                 self.is_full = True
@@ -317,12 +319,23 @@ class Courier:
             return False
         whole = mail.array(post).reshape(-1).view(np.uint8)
         begin, is_last = message.version >> 1, message.version & 1
-        if begin + message.length > whole.nbytes:
+        if begin + message.length > whole.nbytes or self._has_gap(lane, index, message.sequence, begin, message.length):
             return False
         whole[begin : begin + message.length] = np.frombuffer(message.payload, np.uint8)
         if is_last:
             mail.bring(post, message.sequence)
         return True
+
+    def _has_gap(self, lane: int, index: int, work: int, begin: int, length: int) -> bool:
+        """Return whether a piece does not go on where the one before it ended; if so, begin a new generation.
+
+        A connection can break, and be dialled anew, before the sender notices: then what it sends next comes alone.
+        """
+        if begin and self._arriving.get((lane, index)) != (work, begin):
+            self.group.hear_of(self.group.generation + 1)
+            return True
+        self._arriving[lane, index] = work, begin + length
+        return False
 
     def _take_input(self, message: Message) -> bool:
         group, lane, rows = self.group, message.group, self._spec.rows[self._part]
@@ -332,7 +345,7 @@ class Courier:
         numbers = rows.size * int(np.prod(images.shape[2:]))
         count, left = divmod(message.length, 4 * max(numbers, 1))
         first, last = message.version, message.version + count
-        if left or last > len(images):
+        if left or last > len(images) or self._has_gap(lane, _IMAGES, message.sequence, first, count):
             return False
         values = np.frombuffer(message.payload, "<f4").reshape(count, rows.size, *images.shape[2:])
         images[first:last, rows.begin : rows.end] = values
@@ -342,6 +355,8 @@ class Courier:
         announced, lane, group = read_work(message), message.group, self.group
         work = announced.work._replace(ring=0, slot=lane)
         if not 0 <= work.images <= group.shape.batch or lane > group.shape.lanes:
+            return False
+        if work.images and self._has_gap(lane, _IMAGES, message.sequence, work.images, 0):
             return False
         if work.kind == TRAIN:
             if lane == group.shape.lanes or len(announced.labels) != work.images:

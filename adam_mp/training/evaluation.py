@@ -200,7 +200,11 @@ def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> No
 def _tell_inverted(model: Model, data: DataSet, images: np.ndarray, tell: Callable[[str], None]) -> None:
     """Tell if most images [n, h, w, 1], from 0 to 255, are light where those to train on were dark, or the reverse."""
     if images.shape[1:3] != (1, 1) and is_blank(images):
-        tell(f"images of {data.name} that were looked at have one colour alone; transparent parts are laid on white")
+        white = not isinstance(data.train, Samples) and images.min() == 255
+        tell(
+            f"images of {data.name} that were looked at have one colour alone"
+            f"{'; transparent parts are laid on white' if white else ''}"
+        )
         return
     grey = images.shape[3] == 1 and images.shape[1:3] != (1, 1)
     if grey and model.reading.get("even_background", True) and mostly_inverted(images, model.fill):

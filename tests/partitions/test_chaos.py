@@ -119,13 +119,20 @@ class CourierThread(threading.Thread):
         super().__init__(daemon=True)
         self.mesh, self.part, self.stopped = mesh, part, stopped
         self.dies, self.renews = threading.Event(), threading.Event()
+        self.draw, self.fault = random.Random(part), None
 
     def run(self) -> None:
+        try:
+            self.carry()
+        except BaseException as error:
+            self.fault = error
+
+    def carry(self) -> None:
         while not self.stopped.is_set():
             courier = self.mesh.couriers[self.part]
             if self.renews.is_set():
                 self.renews.clear()
-                courier._dialer.renew(random.choice(list(courier._peers.values())).place)
+                courier._dialer.renew(self.draw.choice(list(courier._peers.values())).place)
             if self.dies.is_set():
                 self.mesh.stop(self.part)
                 self.mesh.memories[self.part].groups[0].renew()  # as the supervisor does
@@ -159,8 +166,8 @@ def test_all_works_are_done_with_the_right_messages_whatever_dies(seed, tmp_path
         for thread in (*couriers, *members):
             thread.start()
         for _ in range(12):
-            wanted, deadline = leader.done + draw.choice([1, 3, 10]), time.monotonic() + 20
-            while leader.done < wanted and not any(each.fault for each in members):
+            wanted, deadline = leader.done + draw.choice([1, 3, 10]), time.monotonic() + 60
+            while leader.done < wanted and not any(each.fault for each in (*members, *couriers)):
                 assert time.monotonic() < deadline, "nothing moves"
                 time.sleep(0.002)
             machine = draw.choice(couriers)
@@ -170,4 +177,4 @@ def test_all_works_are_done_with_the_right_messages_whatever_dies(seed, tmp_path
         for thread in (*couriers, *members):
             thread.join(10)
         mesh.close()
-    assert [member.fault for member in members] == [None] * 3
+    assert [thread.fault for thread in (*members, *couriers)] == [None] * 6

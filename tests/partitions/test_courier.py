@@ -28,6 +28,7 @@ def shape(here: int) -> GroupShape:
 @pytest.fixture(params=[courier._PIECE, 40], ids=["whole", "pieces"])
 def mesh(tmp_path, monkeypatch, request):
     monkeypatch.setattr(courier, "_PIECE", request.param)
+    monkeypatch.setattr(courier, "_PICTURES", min(request.param, courier._PICTURES))
     made = Mesh(shape, tmp_path, ROWS)
     yield made
     made.close()
@@ -158,6 +159,26 @@ def test_a_message_of_a_void_work_never_leaves(mesh):
     receiver.begin(0)
     assert not receiver.arrived(POSTS[1])
     np.testing.assert_array_equal(receiver.array(POSTS[1]), before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (Kind.PART, {"shard": 4, "version": 8 << 1 | 1}),  # the end of a message of which the beginning is lost
+        (Kind.INPUT, {"version": 2}),
+    ],
+)
+def test_a_piece_that_comes_alone_begins_a_new_generation(mesh, kind, fields):
+    before = mesh.gather()
+    sender, receiver = (1, 0) if kind == Kind.PART else (0, 1)
+    there = mesh.couriers[sender]
+    size = 20 if kind == Kind.PART else 4 * ROWS[receiver].size * 2
+    message = messages.Message(
+        kind, bytes(size), run=RUN, sender=sender + 1, map_epoch=before, sequence=5, group=0, **fields
+    )
+    assert there._dialer.send(there._peers[receiver].place, message) is not None
+    mesh.until(lambda: all(member.generation > before for member in mesh.members), "a new generation everywhere")
+    assert not mesh.members[receiver].mails[0].sent().any()
 
 
 def test_a_broken_connection_alone_begins_a_new_generation(mesh):

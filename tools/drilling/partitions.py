@@ -91,13 +91,18 @@ class PartitionGroup:
         """Send a signal to all processes of a machine."""
         leader = psutil.Process(self.commands[part].pid)
         for process in (leader, *leader.children(recursive=True)):
-            process.send_signal(number)
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                process.send_signal(number)
 
     def children(self, part: int) -> dict[str, int]:
         """Return name -> process id of a machine's processes beside its supervisor, as far as they live."""
         found = {}
-        with contextlib.suppress(psutil.Error):  # they end while this looks
-            for child in psutil.Process(self.commands[part].pid).children(recursive=True):
+        try:
+            children = psutil.Process(self.commands[part].pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return {}
+        for child in children:
+            with contextlib.suppress(psutil.Error):  # it has just ended
                 if command := child.cmdline():  # a zombie has none
                     found[command[-1]] = child.pid
         return found
@@ -109,7 +114,7 @@ class PartitionGroup:
         return [json.loads(line) for line in text.split("\n")[:-1]]
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
-        """Wait until a condition holds. Raises DrillError after `seconds`, or if a command ends before."""
+        """Wait until a condition holds. Raises DrillError after `seconds`."""
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:

@@ -18,15 +18,21 @@ from adam_mp.data.reading.meant_classes import HELD_OUT
 from adam_mp.data.reading.part_names import part_of, part_of_word, pieces_of
 
 _WORD = (
-    r"(?:(?:(?:colou?r|watershed|instance|semantic|binary)[-_ ]?)?(?:mask|depth)(?:crop)?|seg|segm|segmentation|gt|"
-    r"ground[-_ ]?truth|trimap|annotation|contour|label|lbl|heatmap|superpixel|attribute_[a-z_]+|lesion|1stHO|2ndHO|"
-    r"manual|(?:gtFine[-_])?(?:labelId|instanceId)|fg|msk|overlay|prediction|pred|annotated|bbox|boundary|boundarie|"
-    r"edge|grad-?cam|saliency|segmented|segmap|keypoint|skeleton|matte|watershed)s?"
+    r"(?:(?:mask|depth)(?:crop)?|seg|segm|segmentation|gt|ground[-_ ]?truth|trimap|annotation|contour|label|lbl|"
+    r"heatmap)s?"
+)
+_BEHIND = (  # words that stand behind the name of an image alone: before one they may be a name
+    r"(?:(?:colou?r|watershed|instance|semantic|binary)[-_ ]?mask|superpixel|attribute_[a-z_]+|lesion|1stHO|2ndHO|"
+    r"manual[0-9]*|(?:gtFine[-_])?(?:labelId|instanceId)|fg|msk|overlay|prediction|pred|annotated|bbox|boundary|"
+    r"boundarie|edge|grad-?cam|saliency|segmented|segmap|keypoint|skeleton|matte|watershed)s?"
 )
 _NUMBERED = rf"{_WORD}(?:[-_. ]?[0-9]+)?"
 _BELONGS = re.compile(rf"(?P<base>.+?)(?:[-_. ]+|(?<=[0-9])){_NUMBERED}", re.IGNORECASE)  # 1_mask_2
 _BELONGS_BEFORE = re.compile(rf"{_WORD}[-_. ]+(?P<base>.+)", re.IGNORECASE)  # mask_1
-_MAY_BELONG = re.compile(rf"(?:^|[-_. /0-9]){_NUMBERED}(?:[-_. ]|$)", re.IGNORECASE | re.MULTILINE)
+_STANDS_BEHIND = re.compile(rf"(?P<base>.+?)[-_. ]+{_BEHIND}", re.IGNORECASE)  # 1_overlay
+_MAY_BELONG = re.compile(
+    rf"(?:^|[-_. /0-9])(?:{_NUMBERED}|{_BEHIND})(?:[-_. ]|$)", re.IGNORECASE | re.MULTILINE
+)  # fmt: skip
 _SHOWN = r"(?:image|img|rgb|crop|photo|picture|orig|original|color|colour|raw)"  # beside which 1_mask may be 1_image
 _SHOWS = re.compile(rf"(?P<base>.+?)[-_. ]+{_SHOWN}|{_SHOWN}[-_. ]+(?P<behind>.+)", re.IGNORECASE)
 _PAIRED = 0.5  # share of a class's images that have the name of another but for its ending, from which it is told
@@ -79,13 +85,21 @@ def _belonging(images: Collection[str]) -> set[str]:
     bases = {name: base for name in images if (base := _base(name)) is not None}
     stems = {os.path.splitext(name)[0] for name in images}
     shown = {base for name in images if name not in bases and (base := _shown_base(name)) is not None}
-    return {name for name, base in bases.items() if base in stems or base in shown}
+    found = {name for name, base in bases.items() if base in stems or base in shown}
+    return found | {name for name in images if _base_before(name) in stems}
 
 
 def _base(name: str) -> str | None:
     """Return the name, without ending, of the image to which one may belong: a/1 for a/1_mask.png and a/mask_1.png."""
     folder, stem = os.path.split(os.path.splitext(name)[0])
     match = _BELONGS.fullmatch(stem) or _BELONGS_BEFORE.fullmatch(stem)
+    return os.path.join(folder, match["base"]) if match is not None else None
+
+
+def _base_before(name: str) -> str | None:
+    """Return the name, without ending, of the image to which one belongs if there is such an image: 1 for 1_overlay."""
+    folder, stem = os.path.split(os.path.splitext(name)[0])
+    match = _STANDS_BEHIND.fullmatch(stem)
     return os.path.join(folder, match["base"]) if match is not None else None
 
 

@@ -466,7 +466,7 @@ def _item_look(dataset: Any, index: int) -> tuple[tuple[int, int, int], int, boo
     except Exception as error:
         raise DataError(f"item {index} of the data set cannot be read: {type(error).__name__}: {error}") from None
     shape = (*pixels.shape, 1) if pixels.ndim == 2 else pixels.shape
-    if pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3):
+    if pixels.dtype != np.uint8 or len(shape) != 3 or shape[2] not in (1, 3) or not pixels.size:
         raise DataError(
             f"item {index} of the data set has an image of {pixels.dtype} {pixels.shape}; expected uint8 "
             f"[height, width] or [height, width, 1 or 3]{_advice(pixels)}"

@@ -184,14 +184,14 @@ def _folded(name: str) -> str:
 
 
 class Spelled(int):
-    """A number that was read from text which spells it in another way than Python does, such as 007."""
+    """A number that was read from text which spells it in another way than Python does, such as 007 or 7.0."""
 
     text: str
 
     @classmethod
     def of(cls, text: str) -> int:
         """Return the number that `text` spells, as a `Spelled` only where that is needed."""
-        number = cls(text)
+        number = cls(text.partition(".")[0])
         number.text = text
         return number if text != repr(int(number)) else int(number)
 

@@ -372,7 +372,7 @@ def _load_items(datasets: Sequence[Any], options: LoadOptions) -> DataSet:
         else "items, which were the same when asked for twice: each is asked for once, and kept (--cache 0 asks anew)"
     )
     account, name = Account(asked, {}, test is not None), type(datasets[0]).__name__
-    notices = (*classes.notices, *exchanged_items(kinds_within(datasets[0])), *told_of_ends(sizes, shape))
+    notices = (*classes.notices, *exchanged_items(kinds_within(datasets[0])), *told_of_ends(sizes, shape, options))
     if any(isinstance(part, Items) and part.look.to_turn for part in (parts[0], test)):
         notices = (*notices, _TO_TURN)
     return _tested(

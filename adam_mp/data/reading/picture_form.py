@@ -48,7 +48,7 @@ def with_form(
     if not sizes:
         raise DataError(f"none of the first images of {name} can be read; {summary_of(faults)}")
     shape = picture_shape(sizes, options)
-    notices = (*notices, *told_of_ends(sizes, shape))
+    notices = (*notices, *told_of_ends(sizes, shape, options))
     validation, test = (parts[part] if part in parts and len(parts[part]) else None for part in (VALIDATION, TEST))
     for part, what in ((validation, "to validate on"), (test, "to test on")):
         if part is not None:
@@ -114,22 +114,23 @@ def picture_shape(sizes: Sequence[tuple[int, int, int]], options: LoadOptions) -
     return _USUAL_SIDE, _USUAL_SIDE, channels
 
 
-def told_of_ends(sizes: Sequence[tuple[int, int, int]], shape: tuple[int, int, int]) -> list[str]:
-    """Return a line if most images are so much wider, or higher, than `shape` that half of them is cut off."""
+def told_of_ends(sizes: Sequence[tuple[int, int, int]], shape: tuple[int, int, int], options: LoadOptions) -> list[str]:
+    """Return a line if most images are so much wider, or higher, than `shape` that half of them is cut off.
+
+    It says with which --image-size they would be whole. That of a model that is tested cannot be chosen any more.
+    """
     height, width, _ = shape
     kept = [min(high * width, wide * height) / max(high * width, wide * height) for high, wide, _ in sizes]
     middle = sorted(range(len(sizes)), key=kept.__getitem__)[len(sizes) // 2]
-    if kept[middle] > _HALF:
+    if kept[middle] > _HALF or options.only_test:
         return []
     high, wide, _ = sizes[middle]
     scale = min(high / height, wide / width)
-    side = min(height, width)
-    whole = (
-        f"{side}x{round(side * wide / high)}" if wide * height > high * width else f"{round(side * high / wide)}x{side}"
-    )
+    larger = min(1.0, min(height, width) / min(high, wide), _LARGEST_SIDE / max(high, wide))
     return [
         f"of most images only the middle is used, such as {round(scale * height)}x{round(scale * width)} of "
-        f"{high}x{wide} pixels; to use all, give an --image-size of their shape, such as {whole}"
+        f"{high}x{wide} pixels; to use all, give an --image-size of their shape, such as "
+        f"{max(1, round(larger * high))}x{max(1, round(larger * wide))}"
     ]
 
 

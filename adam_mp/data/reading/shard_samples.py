@@ -26,8 +26,7 @@ from adam_mp.errors import DataError
 _LABEL_LIMIT = 1 << 20  # bytes of a label file
 _LONGEST_NAME = 200  # characters of a class's name
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-_NUMBER = re.compile("[+-]?[0-9]{1,40}")
-_WHOLE = re.compile("[+-]?[0-9]{1,40}[.]0+")  # as pandas writes whole numbers of a column that has gaps
+_NUMBER = re.compile("[+-]?[0-9]{1,40}([.]0+)?")  # 2.0: so pandas writes whole numbers of a column that has gaps
 LABELS = ("cls", "json")
 
 
@@ -224,6 +223,7 @@ def _check_end(path: Path, archive: tarfile.TarFile) -> None:
 def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str | None, str]:
     """Return the label that the .cls or .json member has; None and the reason if there is none, or if they disagree."""
     found: list[int | bool | str] = []
+    endings: list[str] = []
     for ending, member in members.items():
         if member.size > _LABEL_LIMIT:
             return None, f"its .{ending} has more than {_LABEL_LIMIT >> 20} MB"
@@ -236,11 +236,11 @@ def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str
             where = "under label or cls (or two numbers)" if ending == "json" else "in it"
             return None, f"its .{ending} has no whole number from 0 and no name {where}"
         found.append(label)
+        endings.append(ending)
     if not found:
         return None, "no .cls or .json member has its key"
-    kinds = {isinstance(label, str) for label in found}
-    if len(kinds) > 1:  # a name and its number may stand together
-        return next(label for label in found if isinstance(label, str)), ""
+    if len({isinstance(label, str) for label in found}) > 1:  # a name and its number may stand together: .cls counts
+        return next(label for label, ending in zip(found, endings, strict=True) if ending == "cls"), ""
     if any(label != found[0] for label in found):
         return None, f".cls and .json disagree about its label: {found[0]!r} and {found[1]!r}"
     return found[0], ""
@@ -252,7 +252,7 @@ def _tells_no_label(content: bytes) -> bool:
         described = json.loads(content)
     except (ValueError, RecursionError):
         return False
-    return isinstance(described, dict) and not {"label", "cls"} & set(described)
+    return isinstance(described, dict) and described.get("label") is None and described.get("cls") is None
 
 
 def _described(content: bytes) -> int | bool | str | None:
@@ -274,8 +274,6 @@ def _number_or_text(content: bytes) -> int | str | None:
         text = content.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         return None
-    if _WHOLE.fullmatch(text):
-        text = text.partition(".")[0]
     if _NUMBER.fullmatch(text):
         return Spelled.of(text) if text[0] != "-" else None
     return class_name(text) if text and text.isprintable() and len(text) <= _LONGEST_NAME else None

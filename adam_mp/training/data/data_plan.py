@@ -270,7 +270,7 @@ def plan_data(
     elif dataset.image_shape[:2] != (1, 1) and (blank := _blank_classes(shown, survey.labels)):
         names = some(dataset.class_names[label] if dataset.class_names else label for label in blank)
         listener(Notice(f"all images of the class {names} of {dataset.name} that were looked at are the same"))
-    if source is not None and len(shown):
+    if source is not None and len(shown) and known is None:
         _check_parts(dataset, source, keep, float(shown.max()))
     if source is not None:
         cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
@@ -292,7 +292,10 @@ def _check_parts(dataset: DataSet, source: SourceSpec, keep: float, largest: flo
         for sample in numbers[:: max(1, len(numbers) // _FEW)].tolist():
             with contextlib.suppress(SampleError):  # it is counted when it is used
                 pictures.append(picture_from(opened.pixels(sample), dataset.image_shape, keep))
-        if pictures and (why := almost_black(np.stack(pictures), ValueScale("uint8", 0.0, largest))) is not None:
+        if (
+            len(pictures) > 1
+            and (why := almost_black(np.stack(pictures), ValueScale("uint8", 0.0, largest))) is not None
+        ):
             raise DataError(f"images {what} of {dataset.name}: of those looked at, {why}")
 
 

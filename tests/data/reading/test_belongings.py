@@ -32,6 +32,15 @@ def test_masks_beside_their_images_are_left_out(tmp_path, mask):
     assert told.remedy == "if it is an image of the class, rename it"
 
 
+def test_words_that_may_be_names_count_behind_the_name_of_an_image_alone(tmp_path):
+    kept = ("img_1", "lesion_1", "2", "manual-2", "photo_3", "edge_3", "7_binary", "8_instance")
+    for stem in (*kept, "7_binary_mask", "8_instance_mask", "2_edges"):
+        write(tmp_path / "a" / f"{stem}.jpg", JPEG)
+        write(tmp_path / "b" / f"{stem}.jpg", JPEG)
+    data = load_data(tmp_path)
+    assert (len(data.train), len(data.rejected)) == (2 * len(kept), 6)
+
+
 def test_names_with_such_words_are_those_of_images(tmp_path):
     for name in ("1_mask.jpg", "3_mask.jpg", "2.jpg", "2_masked.jpg", "2_hat.jpg", "mask.jpg", "unmask.jpg"):
         write(tmp_path / "hats" / name, JPEG)  # 1.jpg lies elsewhere

@@ -343,8 +343,9 @@ def shard_of(*members, root, name="train-0.tar"):
 @pytest.mark.parametrize(
     ("size", "asked", "said"),
     [
-        ((60, 240), None, "such as 60x60 of 60x240 pixels; .* such as 224x896"),
+        ((60, 240), None, "such as 60x60 of 60x240 pixels; .* such as 60x240$"),
         ((240, 60), "28", "such as 60x60 of 240x60 pixels; .* such as 112x28"),
+        ((3, 5000), None, "such as 2x4096$|such as 3x3 of .* such as 2x4096$"),
         ((60, 240), "28x112", None), ((90, 160), None, None), ((30, 40), None, None), ((20, 80), None, None),
     ],
 )  # fmt: skip
