@@ -13,7 +13,7 @@ import pytest
 from adam_mp.memory.group import TRAIN, GroupShape, Work
 from adam_mp.network.part_layers import ERRORS, GRADIENT, VALUES, WEIGHTS, Message
 from adam_mp.network.spread import Interval
-from tests.partitions.mesh import Mesh
+from tests.partitions.mesh import Mesh, empty_slot
 
 LANES, BATCH, IMAGE = 2, 4, (6, 2, 1)
 POSTS = (
@@ -67,8 +67,18 @@ class Member(threading.Thread):
             self.next += 1
         return any(list(map(self.move, list(self.flying))))
 
+    def check_images(self, number: int) -> None:
+        """See that a work has the images of its batch, as far as this machine reads them."""
+        work = self.group.work(number)
+        slot = (self.group.arrivals or self.mesh.slots)[work.slot]
+        rows = slice(ROWS[self.part].begin, ROWS[self.part].end)
+        values, is_void = np.unique(slot.images[: work.images, rows]), self.group.generation != self.generation
+        assert is_void or values.tolist() == [work.batch], (self.part, number, values)
+
     def move(self, flight) -> bool:
         number, position = flight
+        if position == 0:
+            self.check_images(number)
         mail = self.group.mails[number % LANES]
         if position == len(POSTS):
             if self.flying[0] is flight:
@@ -90,9 +100,12 @@ class Member(threading.Thread):
 
 
 class Leader(Member):
-    """Announces works, and those that were on their way again in each new generation."""
+    """Announces works, and those that were on their way again in each new generation.
 
-    done, waiting = 0, ()
+    `waiting` are the number and the work of each batch that is on its way. Each batch has images of its own.
+    """
+
+    done, begun, waiting = 0, 0, ()
 
     def lead(self) -> bool:
         group = self.group
@@ -101,14 +114,18 @@ class Leader(Member):
                 return False
             if group.resumed_at(self.generation) is None:
                 group.resume(self.generation)
-                self.waiting = [group.announce(Work(TRAIN, BATCH)) for _ in self.waiting]
+                self.waiting = [(group.announce(work), work) for _, work in self.waiting]
             return True
-        if self.waiting and group.ended() > self.waiting[0]:
+        if self.waiting and group.ended() > self.waiting[0][0]:
             self.waiting, self.done = self.waiting[1:], self.done + 1
             return True
         if len(self.waiting) >= LANES or group.announced - group.ended() >= LANES:
             return False
-        self.waiting = [*self.waiting, group.announce(Work(TRAIN, 1 + self.done % BATCH))]
+        self.begun += 1
+        slot = self.begun % LANES
+        self.mesh.slots[slot].images[...] = self.begun
+        work = Work(TRAIN, 1 + self.begun % BATCH, batch=self.begun, slot=slot)
+        self.waiting = [*self.waiting, (group.announce(work), work)]
         return True
 
 
@@ -158,7 +175,7 @@ def switching():
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
 def test_all_works_are_done_with_the_right_messages_whatever_dies(seed, tmp_path, switching):
     draw, stopped = random.Random(seed), threading.Event()
-    mesh = Mesh(shape, tmp_path, ROWS)
+    mesh = Mesh(shape, tmp_path, ROWS, [empty_slot(shape(0)) for _ in range(LANES)])
     couriers = [CourierThread(mesh, part, stopped) for part in range(3)]
     members = [Leader(mesh, 0, stopped), Member(mesh, 1, stopped), Member(mesh, 2, stopped)]
     leader = members[0]
