@@ -104,7 +104,8 @@ def prepare_memory(
         need.check("the run", folder, plan.data.kept_images)
     except SpaceError as error:
         apart = folder is not None or plan.is_apart
-        advice = "" if apart else fitting_advice(plan.network, 2 + len(plan.optimizer.states))
+        direct = plan.optimizer.is_plain_descent and not plan.settings.clip_norm
+        advice = "" if apart else fitting_advice(plan.network, len(plan.optimizer.states), direct)
         raise SpaceError(f"{error}{advice}") from None
     cache, exchange, outboxes, steps, groups = None, None, None, None, None
     channels: tuple[ChannelHandle, ...] = ()

@@ -108,7 +108,8 @@ def check_network(
     try:
         check_space(sum(need.values()), f"network {network.name!r}", None, need)
     except SpaceError as error:
-        advice = fitting_advice(network, 2 + len(optimizer.states)) if settings.partition is None else ""
+        direct = optimizer.is_plain_descent and not settings.clip_norm
+        advice = fitting_advice(network, len(optimizer.states), direct) if settings.partition is None else ""
         raise SpaceError(f"{error}{advice}") from None
     choose_protocols(network, 1, 1, settings.protocol, optimizer.is_plain_descent)  # only for its SettingsError
     for node, shape in zip(network.nodes, network.input_shapes, strict=True):
