@@ -83,7 +83,7 @@ class Model:
         self.check_scale(x)
         pictures = x.shape[1:3] != (1, 1)
         if self.values is not None and pictures and (doubt := perhaps_other_scale(x, self.values, 1)) is not None:
-            warnings.warn(f"images to predict: {doubt}", stacklevel=2)
+            _warn(f"images to predict: {doubt}")
         return self.probabilities(x, views)
 
     def probabilities(self, x: np.ndarray, views: str = _ONE_VIEW) -> np.ndarray:
@@ -304,3 +304,13 @@ def load(path: str | Path) -> Model:
         )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} has damaged normalisation data, class names or epoch: {error!r}") from None
+
+
+def _warn(text: str) -> None:
+    """Warn who called the caller, as warnings are to be shown there. No answer is lost because a stream is closed."""
+    try:
+        warnings.warn(text, stacklevel=3)
+    except Warning:  # these are to be errors
+        raise
+    except Exception:
+        pass

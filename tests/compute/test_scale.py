@@ -159,7 +159,7 @@ def test_a_model_of_before_guesses_by_its_deviation(tmp_path):
 
 
 @pytest.mark.parametrize("trained_as", ["normalised", "-1 to 1", "16 bits"])
-def test_one_image_that_may_have_another_scale_is_warned_of(trained_as):
+def test_one_image_that_may_have_another_scale_is_warned_of(trained_as, monkeypatch):
     model = make()
     shape = model.network.input_shape
     model = dataclasses.replace(model, values=ValueScale("float32", *_range(SCALES[trained_as])))
@@ -174,6 +174,15 @@ def test_one_image_that_may_have_another_scale_is_warned_of(trained_as):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.predict(own)
+        with pytest.raises(UserWarning):
+            model.predict(one)
+        warnings.simplefilter("always")
+
+        def closed(*_, **__):
+            raise ValueError("I/O operation on closed file")
+
+        monkeypatch.setattr(warnings, "showwarning", closed)
+        assert model.predict(one).shape == (1, model.network.classes)
 
 
 def _range(images):

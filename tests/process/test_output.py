@@ -145,6 +145,7 @@ def test_any_text_can_be_said_and_is_one_line(text, encoding):
 BESIDE = {  # what may use a stream itself: before anything of adam_mp can be imported, and as a process ends
     ("clash.py", "print"), ("clash.py", "sys.stderr"), ("__main__.py", "print"), ("__main__.py", "sys.stderr"),
     ("process/entry.py", "sys.stdout"), ("process/entry.py", "sys.stderr"),
+    ("compute/model.py", "warnings.warn"),  # to callers of the library, who choose what becomes of it
 }  # fmt: skip
 
 
