@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
@@ -17,10 +16,8 @@ from adam_mp.compute.scale import perhaps_other_scale
 from adam_mp.compute.views import ONE, parse_views
 from adam_mp.data.augmentation import Augmentation
 from adam_mp.data.normalization import Normalization, is_blank, mostly_inverted
-from adam_mp.data.pictures import picture_from
 from adam_mp.data.reading.account import left_out, some
 from adam_mp.data.reading.dataset import DataSet, match_classes
-from adam_mp.data.reading.faults import SampleError
 from adam_mp.data.reading.loading import load_data
 from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.samples import Samples
@@ -31,7 +28,7 @@ from adam_mp.machine import usable_cores
 from adam_mp.process.forking import fork_server
 from adam_mp.process.interruption import Interruption
 from adam_mp.training.crew.session import Session
-from adam_mp.training.data.data_plan import DRAWN, DataPlan, divide, join_records, make_source
+from adam_mp.training.data.data_plan import DRAWN, DataPlan, divide, join_records, make_source, readable_pictures
 from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.plan.same_data import data_difference, same_training_images
 from adam_mp.training.plan.split import Costs, Split
@@ -186,12 +183,10 @@ def _check_scale(model: Model, data: DataSet, tell: Callable[[str], None]) -> No
             _tell_inverted(model, data, images, tell)
         return
     model.check_files()
-    source, shown = make_source(data, model.keep), []
+    source = make_source(data, model.keep)
     assert source is not None
     opened = open_source(source, join_records(data))
-    for sample in range(min(_SHOWN, len(data.train))):
-        with contextlib.suppress(SampleError):  # it is counted when it is to be tested
-            shown.append(picture_from(opened.pixels(sample), data.image_shape, model.keep))
+    shown = readable_pictures(opened, range(min(_SHOWN, len(data.train))), data, model.keep)
     if shown:
         model.check_scale(np.stack(shown))
         _tell_inverted(model, data, np.stack(shown), tell)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from adam_mp.data.reading.options import LoadOptions
 from adam_mp.data.reading.picture_form import parse_image_size
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.samples import Samples
-from adam_mp.data.reading.sources import SourceSpec, open_source, pickle_items
+from adam_mp.data.reading.sources import Source, SourceSpec, open_source, pickle_items
 from adam_mp.data.survey import Survey
 from adam_mp.errors import DataError, SettingsError, several
 from adam_mp.memory.cache import LEFT_FREE, CacheHandle, ImageCache, expected_bytes
@@ -270,33 +270,40 @@ def plan_data(
     elif dataset.image_shape[:2] != (1, 1) and (blank := _blank_classes(shown, survey.labels)):
         names = some(dataset.class_names[label] if dataset.class_names else label for label in blank)
         listener(Notice(f"all images of the class {names} of {dataset.name} that were looked at are the same"))
+    table = join_records(dataset)
     if source is not None and len(shown) and known is None:
-        _check_parts(dataset, source, keep, float(shown.max()))
+        _check_parts(dataset, open_source(source, table), keep, float(shown.max()))
     if source is not None:
         cache_bytes = min(allowed, expected_bytes(dataset.count, survey.stored_pixels, source.channels))
         if cache is not None:
             cache.resize(cache_bytes)
     return DataPlan(
-        dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, join_records(dataset),
+        dataset, training, validation, dataset.numbers(dataset.test), augmentation, keep, source, table,
         survey, cache_bytes, kept, division.way,
     )  # fmt: skip
 
 
-def _check_parts(dataset: DataSet, source: SourceSpec, keep: float, largest: float) -> None:
+def _check_parts(dataset: DataSet, source: Source, keep: float, largest: float) -> None:
     """Raise DataError if files of another part have values of 0 and 1 alone, and those to train on go to `largest`."""
-    opened = open_source(source, join_records(dataset))
     for part, what in ((dataset.validation, "to validate on"), (dataset.test, "to test on")):
         if not isinstance(part, Records):
             continue
-        numbers, pictures = dataset.numbers(part), []
-        for sample in numbers[:: max(1, len(numbers) // _FEW)].tolist():
-            with contextlib.suppress(SampleError):  # it is counted when it is used
-                pictures.append(picture_from(opened.pixels(sample), dataset.image_shape, keep))
+        numbers = dataset.numbers(part)
+        pictures = readable_pictures(source, numbers[:: max(1, len(numbers) // _FEW)].tolist(), dataset, keep)
         if (
             len(pictures) > 1
             and (why := almost_black(np.stack(pictures), ValueScale("uint8", 0.0, largest))) is not None
         ):
             raise DataError(f"images {what} of {dataset.name}: of those looked at, {why}")
+
+
+def readable_pictures(source: Source, samples: Iterable[int], dataset: DataSet, keep: float) -> list[np.ndarray]:
+    """Return the pictures [h, w, c] of those samples that can be read. Others are counted when they are used."""
+    found = []
+    for sample in samples:
+        with contextlib.suppress(SampleError):
+            found.append(picture_from(source.pixels(sample), dataset.image_shape, keep))
+    return found
 
 
 def _blank_classes(shown: np.ndarray, labels: np.ndarray) -> list[int]:
