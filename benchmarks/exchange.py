@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 
 from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.layout import SHARD, Layout
+from adam_mp.memory.layout import SHARD, Held, Layout
 from adam_mp.params.replica.exchange import Exchange
 from adam_mp.params.replica.factors import Gathered
 from adam_mp.params.run.bucket_map import LayoutFacts
@@ -238,7 +238,7 @@ def wire_rows() -> Iterator[Row]:
     sent = {}
     with tempfile.TemporaryDirectory() as name, Server(layout, Path(name)) as server:
         weights: np.ndarray = np.zeros(layout.size, np.float32)
-        memory = ExchangeMemory.create(layout)
+        memory = ExchangeMemory.create(Held.all_of(layout))
         replica = server.replica
         exchange = Exchange(
             replica.dialer, memory, weights, [server.address], replica.map, replica.link.run, replica.link.identity

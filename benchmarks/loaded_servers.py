@@ -24,7 +24,7 @@ import numpy as np
 
 from adam_mp.errors import TransportError
 from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held, Layout
 from adam_mp.params.replica.exchange import Exchange
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
@@ -130,7 +130,7 @@ class Sender(threading.Thread):
         assert news.map is not None
         self.map: BucketMap = news.map
         self._layout = self.map.cut(_LAYOUT)
-        self.memory = ExchangeMemory.create(self._layout.for_servers(_SERVERS), keeps=True)
+        self.memory = ExchangeMemory.create(Held.all_of(self._layout.for_servers(_SERVERS)), keeps=True)
         self.weights = np.zeros(self._layout.size, np.float32)
         self.pushed = np.zeros(self._layout.size)
         self._numbers = np.random.default_rng(seed)

@@ -84,7 +84,7 @@ class Stranger:
         peers = [parse_place(server.address, "address") for server in bucket_map.servers]
         for peer in peers:
             self.peers.dial(peer)
-        self.memory = ExchangeMemory.create(plan.layout)
+        self.memory = ExchangeMemory.create(plan.held(1))
         self.weights: np.ndarray = np.zeros(plan.layout.size, np.float32)
         self.exchange = Exchange(
             self.peers, self.memory, self.weights, peers, bucket_map, self.link.run, self.link.identity

@@ -29,6 +29,7 @@ TESTED_BY = {
     "params.replica.routes": "params/test_copies.py",
     "params.server.elected_run": "params/test_elected.py",
     "api": "system/test_parents.py",
+    "training.group.exchanging": "system/test_groups.py",
     "clash": "system/test_own_files.py",
     "kernels.exponential": "kernels/test_gate.py",
     "network.norms": "network/test_graph.py",

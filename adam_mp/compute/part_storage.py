@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from adam_mp.memory.layout import ALIGNMENT, Layout
+from adam_mp.memory.layout import ALIGNMENT, Held, Layout
 from adam_mp.network.layer import Shape
 from adam_mp.network.partition import PartitionPlan
 
@@ -139,6 +139,36 @@ class PartStorage:
             low, high = (begin + ALIGNMENT * (lines * each // self.plan.parts) for each in (part, part + 1))
             found.append(slice(low, high))
         return found[0], found[1]
+
+    @cached_property
+    def exchanged(self) -> Layout:
+        """The same flat space as groups exchange it with parameter servers: matrices of what each partition updates.
+
+        Its matrices have the slices of the shared tensors, and the blocks: their rows are cache lines, so no shard has
+        numbers of two partitions. Which tensor a number belongs to does not matter to a server.
+        """
+        parts = range(self.plan.parts)
+        places = {
+            **{f"summed/{part + 1}": self.slices(part)[0] for part in parts},
+            **{f"shared/{part + 1}": self.slices(part)[1] for part in parts},
+            **{f"block/{part + 1}": self.block(part) for part in parts},
+        }
+        return Layout.of(
+            {
+                name: ((place.stop - place.start) // ALIGNMENT, ALIGNMENT)
+                for name, place in places.items()
+                if place.stop > place.start
+            }
+        )
+
+    def held(self, part: int, servers: int) -> Held:
+        """Return the shards that a partition exchanges which is alone on its machine, as it is in `part_layout`."""
+        summed, shared = self.slices(part)
+        offsets = {
+            f"summed/{part + 1}": summed.start, f"shared/{part + 1}": shared.start,
+            f"block/{part + 1}": self.shared_size,
+        }  # fmt: skip
+        return Held.some_of(self.exchanged.for_servers(servers), offsets, self.part_layout(part).size)
 
     def part_views(self, flat: np.ndarray, part: int) -> dict[str, np.ndarray]:
         """Return what a partition has of the parameters in `flat` [layout.size], as views by their names."""

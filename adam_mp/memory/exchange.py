@@ -27,7 +27,7 @@ import numpy as np
 
 from adam_mp.kernels.atomic import fetch_add, observe, publish
 from adam_mp.memory.arena import Arena, ArenaHandle
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held
 from adam_mp.memory.segment import Segment, SegmentHandle
 
 UNSEEN, SEEN, PUSHED, APPLYING = range(4)  # states of a shard; UNSEEN: no parameter server has sent it yet
@@ -36,9 +36,10 @@ _FIELDS = (
     "sequence", "round_begun", "round_done", "rounds", "wanted", "pushed_bytes", "pulled_bytes", "pushes", "pulls",
     "resent", "staleness", "round_ns", "overflows",
 )  # fmt: skip
-_INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "maps"))}
+_INDEX = {name: index for index, name in enumerate((*_FIELDS, "agreed", "maps", "others_done", "others_silent"))}
+ALONE = 1 << 62  # `others_done` where no other machine exchanges with this one, so that none is waited for
 DISAGREED = -1  # `agreed` while the outboxes do not hold exactly the updates that the parameter servers lack
-_HEADER_WORDS = 2 * _LINE
+_HEADER_WORDS = 3 * _LINE
 _MAP_HEAD, _MAP_ENTRY = 256, 56 << 10  # most bytes of a bucket map: its fixed part, and its part for a parameter server
 
 
@@ -75,52 +76,58 @@ class ExchangeStatistics:
 class ExchangeHandle:
     """What a child needs to attach."""
 
+    held: Held
     arena: ArenaHandle
     words: SegmentHandle
 
 
 class ExchangeMemory:
-    """The flat spaces `base` and `sent`, float32 [layout.size], and the words of a replica's exchange.
+    """The flat spaces `base` and `sent`, float32 [held.size], and the words of a replica's exchange.
 
     `kept`, of the same size, is None in a run without copies.
 
     The synchronizer writes them; the supervisor only asks for rounds and notes maps.
 
-    `states`, `sequences`, `versions` and `kept_sequences` are int64 [shards]; a kept sequence is 0 if no update is
-    kept. `silences` int64 [layout.servers] are milliseconds: how long each parameter server has owed an answer while
-    the synchronizer listened; 0 if it owes none.
+    `states`, `sequences`, `versions` and `kept_sequences` are int64 [shards], of the shards `held` in their order; a
+    kept sequence is 0 if no update is kept. `silences` int64 [held.servers] are milliseconds: how long each parameter
+    server has owed an answer while the synchronizer listened; 0 if it owes none.
 
     The word `agreed` is how many updates the outboxes had dropped, in total, when the outboxes and the weights last
     agreed. While no more are dropped, the outboxes hold exactly the updates by which a matrix's weights differ from its
     `base` (from its `sent`, if the matrix is PUSHED). The word `maps` counts the bucket maps that the supervisor noted.
+
+    On the leader's machine of a group over several, the supervisor notes of the other machines which round all of them
+    have done (`others_done`; ALONE if there are none), and for how many milliseconds a server has been silent to one of
+    them (`others_silent`).
     """
 
-    def __init__(self, arena: Arena, words: Segment) -> None:
-        self._arena, self._segment = arena, words
-        self.layout = arena.layout
+    def __init__(self, held: Held, arena: Arena, words: Segment) -> None:
+        self.held, self._arena, self._segment = held, arena, words
         self.base, self.sent = arena.spaces[:2]
         self.kept = arena.spaces[2] if len(arena.spaces) > 2 else None
         self._header = words.array(np.int64, (_HEADER_WORDS,), 0)
-        shards = len(self.layout.shards)
+        shards = len(held.shards)
         self.states = words.array(np.int64, (shards,), 8 * _HEADER_WORDS)
         self.sequences = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + shards))
         self.versions = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + 2 * shards))
         self.kept_sequences = words.array(np.int64, (shards,), 8 * (_HEADER_WORDS + 3 * shards))
-        servers = self.layout.servers
+        servers = held.servers
         self.silences = words.array(np.int64, (servers,), 8 * (_HEADER_WORDS + 4 * shards))
         self._maps = words.array(np.uint8, (2, _map_bytes(servers)), 8 * (_HEADER_WORDS + 4 * shards + servers))
 
     @staticmethod
-    def bytes_needed(layout: Layout, keeps: bool = False) -> int:
+    def bytes_needed(held: Held, keeps: bool = False) -> int:
         """Return the bytes that the memory of an exchange takes; `keeps` says that it has the space `kept`."""
-        return Arena.bytes_needed(layout, 2 + keeps) + _bytes_of_words(layout)
+        return Arena.bytes_needed(held.space, 2 + keeps) + _bytes_of_words(held)
 
     @classmethod
-    def create(cls, layout: Layout, folder: Path | None = None, keeps: bool = False) -> ExchangeMemory:
+    def create(cls, held: Held, folder: Path | None = None, keeps: bool = False) -> ExchangeMemory:
         """Make the memory; the calling process owns it. Raises SpaceError if there is no room."""
-        arena = Arena.create("exchange", layout, 2 + keeps, folder)
+        arena = Arena.create("exchange", held.space, 2 + keeps, folder)
         try:
-            return cls(arena, Segment.create("exchange words", _bytes_of_words(layout), folder))
+            made = cls(held, arena, Segment.create("exchange words", _bytes_of_words(held), folder))
+            made.note("others_done", ALONE)
+            return made
         except BaseException:
             arena.close()
             raise
@@ -128,12 +135,12 @@ class ExchangeMemory:
     @classmethod
     def attach(cls, handle: ExchangeHandle) -> ExchangeMemory:
         """Map the memory that the supervisor made; raises ProcessError if it differs from the handle."""
-        return cls(Arena.attach(handle.arena), Segment.attach(handle.words))
+        return cls(handle.held, Arena.attach(handle.arena), Segment.attach(handle.words))
 
     @property
     def handle(self) -> ExchangeHandle:
         """What to send to a child, which must also inherit `descriptors`."""
-        return ExchangeHandle(self._arena.handle, self._segment.handle)
+        return ExchangeHandle(self.held, self._arena.handle, self._segment.handle)
 
     @property
     def descriptors(self) -> list[int]:
@@ -171,6 +178,14 @@ class ExchangeMemory:
             if self.read("maps") == count:
                 return count, text if count else b""
 
+    def begin_round(self, follows: bool) -> int:
+        """Note that a round begins; return its number: that of the round wanted if this machine `follows` another."""
+        if not follows:
+            return self.add("round_begun")
+        number = self.read("wanted")
+        self.note("round_begun", number)
+        return number
+
     def next_round(self) -> int:
         """Return the number of the next round to begin: it will send all updates that are in the weights now."""
         return self.read("round_begun") + 1
@@ -197,9 +212,9 @@ class ExchangeMemory:
         self._segment.close()
 
 
-def _bytes_of_words(layout: Layout) -> int:
-    words = _HEADER_WORDS + 4 * len(layout.shards) + layout.servers
-    return 8 * words + 2 * _map_bytes(layout.servers)
+def _bytes_of_words(held: Held) -> int:
+    words = _HEADER_WORDS + 4 * len(held.shards) + held.servers
+    return 8 * words + 2 * _map_bytes(held.servers)
 
 
 def _map_bytes(servers: int) -> int:

@@ -130,6 +130,47 @@ class Layout:
         }
 
 
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """The shards of a run's weights that a machine exchanges, and where they lie in its own flat space.
+
+    `layout` is that of all of the run's weights, divided for its parameter servers. `numbers` are those of the shards
+    that the machine has, ascending; `shards` are the same, with their places in its flat space of `size` numbers.
+    """
+
+    layout: Layout
+    numbers: tuple[int, ...]
+    shards: tuple[Shard, ...]
+    size: int
+
+    @classmethod
+    def all_of(cls, layout: Layout) -> Held:
+        """Return all shards of a layout, each where the layout has it."""
+        return cls(layout, tuple(range(len(layout.shards))), layout.shards, layout.size)
+
+    @classmethod
+    def some_of(cls, layout: Layout, offsets: Mapping[str, int], size: int) -> Held:
+        """Return the shards of some matrices; `offsets` says where each begins in the machine's flat space."""
+        numbers, shards = [], []
+        for number, shard in enumerate(layout.shards):
+            tensor = None if shard.tensor is None else layout.tensors[shard.tensor]
+            if tensor is not None and tensor.name in offsets:
+                moved = offsets[tensor.name] - tensor.offset
+                numbers.append(number)
+                shards.append(dataclasses.replace(shard, start=shard.start + moved, stop=shard.stop + moved))
+        return cls(layout, tuple(numbers), tuple(shards), size)
+
+    @property
+    def servers(self) -> int:
+        """For how many parameter servers the layout is divided."""
+        return self.layout.servers
+
+    @property
+    def space(self) -> Layout:
+        """The layout of the machine's flat space, of which nothing but its size counts."""
+        return Layout.of({"held": (self.size,)})
+
+
 def _pieces(start: int, stop: int, largest: int) -> list[Shard]:
     """Cut a part of the flat space that belongs to no matrix into shards of whole cache lines."""
     parts = _equal_parts((stop - start) // ALIGNMENT, largest // ALIGNMENT)

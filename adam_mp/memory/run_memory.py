@@ -39,7 +39,7 @@ class RunShape:
 
     `batches` are the training batches of an epoch, at most; `chunks` the chunks of an evaluation, at most; `samples`
     the training samples of an epoch; `arrays` the data set's arrays, name -> (dtype, shape). Processes are numbered:
-    workers first, then data servers, then the synchronizer if there is one.
+    workers first, then data servers, then helpers: synchronizer, courier.
     """
 
     workers: int
@@ -49,14 +49,14 @@ class RunShape:
     samples: int
     ring: RingShape
     arrays: Mapping[str, Field]
-    synchronizers: int = 0
+    helpers: int = 0
     in_turns: bool = False  # each batch is dealt to one worker (`turns`)
     parts: int = 1  # workers that train each batch together; the first of them takes it
 
     @property
     def processes(self) -> int:
         """How many processes have a row on the board."""
-        return self.workers + self.data_servers + self.synchronizers
+        return self.workers + self.data_servers + self.helpers
 
     @property
     def rings(self) -> list[RingEnds]:

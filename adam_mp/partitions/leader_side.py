@@ -20,7 +20,16 @@ from adam_mp.errors import StoppedError, TransportError, several
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.membership import new_identity
 from adam_mp.partitions.frames import Doing
-from adam_mp.partitions.statements import GOES_ON, IS_DONE, PartJoining, PartOrders, PartReport, PartWelcome
+from adam_mp.partitions.statements import (
+    GOES_ON,
+    IS_DONE,
+    Exchanged,
+    PartJoining,
+    PartOrders,
+    PartReport,
+    PartWelcome,
+    ToExchange,
+)
 from adam_mp.transport.forms import read, write
 from adam_mp.transport.keys import Keys
 from adam_mp.transport.messages import FrameError, Kind, Message, with_facts
@@ -54,6 +63,7 @@ class _Line:
     heard: float
     ready: bool = False
     fault: str = ""
+    exchanged: Exchanged | None = None
     has_left: bool = False
     contested: float | None = None  # when another process first asked for this place
 
@@ -203,6 +213,21 @@ class Partitions:
         self._answers.clear()
         return answer
 
+    # The exchange with parameter servers.
+
+    def exchange(self, told: ToExchange) -> None:
+        """Tell all partitions how and when to exchange weights, if that is new. What gets lost comes with an answer."""
+        if told == self._orders.exchange:
+            return
+        self._orders = dataclasses.replace(self._orders, exchange=told)
+        for line in self._lines.values():
+            self._send_orders(line, 0)
+
+    @property
+    def exchanged(self) -> list[Exchanged | None]:
+        """What each partition has exchanged, as it said last; None before it has said so."""
+        return [line.exchanged for line in self._lines.values()]
+
     # The end.
 
     def end(self, state: str, why: str) -> None:
@@ -246,14 +271,19 @@ class Partitions:
         if message.kind == Kind.REPORT:
             report = _read(PartReport, message)
             line.ready, line.fault = line.ready or report.ready, report.fault
-            fields = {"run": self.run, "sender": 1, "sequence": message.sequence}
-            self._listener.send(peer, with_facts(Kind.ORDERS, write(self._orders), **fields))
+            line.exchanged = report.exchanged
+            self._send_orders(line, message.sequence)
         elif message.kind == Kind.LEAVE:
             if self._orders.state == GOES_ON:
                 self._lost[message.sender] = line.joining.name
             line.has_left = True
         elif message.kind in (Kind.NUMBERS, Kind.DONE):
             self._answers[message.sequence] = message
+
+    def _send_orders(self, line: _Line, sequence: int) -> None:
+        """Send the orders; `sequence` is that of the report that they answer, 0 if they answer none."""
+        fields = {"run": self.run, "sender": 1, "sequence": sequence}
+        self._listener.send(line.peer, with_facts(Kind.ORDERS, write(self._orders), **fields))
 
     def _take_joining(self, peer: bytes, message: Message) -> None:
         joining = _read(PartJoining, message)

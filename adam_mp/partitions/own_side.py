@@ -22,6 +22,7 @@ from adam_mp.transport.refusal import read_refusal
 from adam_mp.transport.zeromq import ABSENT, SocketDialer
 
 _AGAIN = 0.5  # seconds between two requests to join, and between two reports
+_SOON = 0.02  # seconds between two reports of which the second says what the leader waits for
 _SILENT = 20.0  # seconds in which this process listened, and had no connection
 _LONGEST = 600.0  # seconds of silence with a connection: the leader may wait for a slow disk
 _QUIET = 3.0  # seconds without an answer after which the user is told why
@@ -78,7 +79,7 @@ class LeaderLine:
         self._life = int.from_bytes(os.urandom(4), "little")
         self._listening, self._heard, self._reported = Listening(), 0.0, float("-inf")
         self._unreached = 0.0  # seconds without a connection
-        self._orders = PartOrders()
+        self._orders, self._told = PartOrders(), PartReport()
         self._done: tuple[int, Message] | None = None  # the last request, and its answer
 
     def join(self, seconds: float, stop: Callable[[], bool], say: Callable[[str], None]) -> PartWelcome:
@@ -132,10 +133,10 @@ class LeaderLine:
         before = self._listening.seconds
         passed = self._listening.step(now) - before
         self._unreached = 0.0 if self._dialer.reaches(self.place) else self._unreached + passed
-        if now - self._reported > _AGAIN:
+        if now - self._reported > (_AGAIN if report.awaited == self._told.awaited else _SOON):
             self._sequence += 1
             self._send(with_facts(Kind.REPORT, write(report), **self._header(self._sequence)))
-            self._reported = now
+            self._reported, self._told = now, report
         while (received := self._dialer.receive(seconds)) is not None:
             seconds = 0.0
             self._take(received[1], spaces)

@@ -14,6 +14,7 @@ import numpy as np
 
 from adam_mp.compute.part_storage import ColumnBlocks, PartStorage
 from adam_mp.network.layer import Shape
+from adam_mp.partitions.frames import WEIGHTS
 
 
 class RemoteParts(Protocol):
@@ -104,6 +105,23 @@ class SharedTensor(_Remote):
         whole = self._own.reshape(-1)[first:last]
         for part in range(1, self._parts):
             self._remote.write(part, self._space, self._offset + first, whole)
+
+
+def level(storage: PartStorage, remote: RemoteParts, own: np.ndarray) -> None:
+    """Give all machines the same shared tensors, `own` among them: each slice is that of the partition that updates it.
+
+    `own` is the flat space of the weights of partition 0, here. Members must be idle.
+    """
+    parts = range(storage.plan.parts)
+    for owner in parts:
+        for place in storage.slices(owner):
+            if place.stop == place.start:
+                continue
+            if owner:
+                own[place] = remote.read(owner, WEIGHTS, place.start, place.stop)
+            for part in parts[1:]:
+                if part != owner:
+                    remote.write(part, WEIGHTS, place.start, own[place])
 
 
 def tensors_of(

@@ -132,9 +132,13 @@ def run_training(
 
 def _begins_again(error: TransportError, folder: Path) -> bool:
     """Return whether a run goes on from its checkpoint: it has lost a partition of its model, which will come again."""
+    return _is_lost_partition(error) and bool(find_checkpoints(folder))
+
+
+def _is_lost_partition(error: TransportError) -> bool:
     from adam_mp.partitions.leader_side import PartitionLostError
 
-    return isinstance(error, PartitionLostError) and bool(find_checkpoints(folder))
+    return isinstance(error, PartitionLostError)
 
 
 def _without_folder(explicit: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,9 +204,9 @@ def train_replica(task: ReplicaTask) -> None:
 
 
 def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
-    """Run the plan: alone, as a replica that joins a run, or as the first replica of a launch (`train --servers`)."""
+    """Run the plan: alone, as the leader of a group, as a replica of a run, or of a launch (`train --servers`)."""
     settings = plan.settings
-    if plan.is_apart:
+    if plan.is_apart and plan.elsewhere is None:
         return _run_apart(plan, folder, interruption, tell)
     if not plan.is_replica:
         return _run_in(plan, folder, interruption, tell)
@@ -215,7 +219,6 @@ def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruptio
 
 def _run_apart(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
     """Run the plan as the leader of a group whose other partitions are on other machines."""
-    from adam_mp.partitions.leader_side import PartitionLostError
     from adam_mp.training.group.gathering import gathered
 
     def begins_again() -> bool:
@@ -225,9 +228,9 @@ def _run_apart(plan: RunPlan, folder: RunFolder, interruption: Interruption, tel
         with gathered(
             plan, lambda: interruption.requested is not None, notices_to(tell), begins_again
         ) as complete:  # fmt: skip
-            return _run_in(complete, folder, interruption, tell)
+            return _run_with_others(complete, folder, interruption, tell)
     except TransportError as error:
-        if interruption.requested is None or not isinstance(error, StoppedError | PartitionLostError):
+        if interruption.requested is None or not (isinstance(error, StoppedError) or _is_lost_partition(error)):
             raise
         todo = "start it again to go on"
         if find_checkpoints(folder.path):
@@ -280,6 +283,8 @@ def _run_replica(
     def stop() -> bool:
         if launch is not None:
             launch.step()
+        if plan.elsewhere is not None:
+            plan.elsewhere.step()
         return interruption.requested is not None
 
     def say(text: str) -> None:
@@ -295,7 +300,7 @@ def _run_replica(
     except JoinError:
         raise
     except TransportError as error:
-        if launch is not None or plan.resumed is None:
+        if launch is not None or plan.resumed is None or _is_lost_partition(error):
             raise
         raise TransportError(f"{error}; to go on without that run, give --join none") from None
     if launch is not None:

@@ -36,6 +36,28 @@ def test_each_number_lies_where_its_partition_updates_it(network, parts, data):
         assert stored[storage.stored_name(tensor.name, 0)] == tensor.offset, "the first block is where it is in both"
 
 
+@given(networks(), st.integers(2, 4), st.integers(1, 5), st.data())
+@settings(max_examples=40, deadline=None)
+def test_parameter_servers_have_each_number_in_one_shard_of_the_machine_that_updates_it(network, parts, servers, data):
+    ways = {name: data.draw(st.sampled_from(ways)) for name, ways in possible_ways(network, parts).items()}
+    storage = PartStorage(partition(network, parts, ways))
+    layout = storage.exchanged.for_servers(servers)
+    assert layout.size == storage.layout.size
+    whole = np.arange(1, layout.size + 1)
+    served = np.zeros(layout.size, np.int64)
+    for part in range(parts):
+        block, own = storage.block(part), np.zeros(storage.part_layout(part).size, np.int64)
+        for place in storage.slices(part):
+            own[place] = whole[place]
+        own[storage.shared_size :] = whole[block]
+        held = storage.held(part, servers)
+        assert (held.size, held.servers) == (len(own), servers)
+        for number, shard in zip(held.numbers, held.shards, strict=True):
+            assert not served[layout.shards[number].place].any()
+            served[layout.shards[number].place] = own[shard.place]
+    np.testing.assert_array_equal(served, whole)
+
+
 def test_a_cut_tensor_is_read_and_written_as_one():
     whole = np.arange(30.0).reshape(6, 5)
     blocks = ColumnBlocks([np.zeros((6, 2)), np.zeros((6, 3))])

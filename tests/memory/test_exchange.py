@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from adam_mp.memory.exchange import UNSEEN, ExchangeMemory
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held, Layout
 
 LAYOUT = Layout.of({"w": (300, 400), "b": (7,)}).for_servers(3)
 
 
 @pytest.fixture
 def memory():
-    made = ExchangeMemory.create(LAYOUT)
+    made = ExchangeMemory.create(Held.all_of(LAYOUT))
     yield made
     made.close()
 

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adam_mp.memory.layout import ALIGNMENT, BUCKETS, SHARD, Layout
+from adam_mp.memory.layout import ALIGNMENT, BUCKETS, SHARD, Held, Layout
 
 SHAPES = st.dictionaries(
     st.text(min_size=1, max_size=5), st.lists(st.integers(1, 40), max_size=3).map(tuple), max_size=8
@@ -88,3 +88,16 @@ def test_buckets_are_filled_about_equally():
     assert len(counts) == BUCKETS
     assert counts.min() > 60
     assert counts.max() < 150
+
+
+def test_a_machine_holds_the_shards_of_its_matrices_where_it_has_them():
+    layout = Layout.of({"a": (40, 16), "b": (33, 16), "c": (7, 16)}).for_servers(2)
+    held = Held.some_of(layout, {"c": 0, "a": 7 * 16, "absent": 5}, 47 * 16)
+    flat, own = np.arange(layout.size), np.arange(layout.size)
+    own = np.concatenate([flat[73 * 16 :], flat[: 40 * 16]])
+    assert held.size == own.size
+    for number, shard in zip(held.numbers, held.shards, strict=True):
+        np.testing.assert_array_equal(own[shard.place], flat[layout.shards[number].place])
+    assert sum(shard.size for shard in held.shards) == held.size
+    everything = Held.all_of(layout)
+    assert (everything.shards, everything.numbers) == (layout.shards, tuple(range(len(layout.shards))))

@@ -14,7 +14,7 @@ import random
 import numpy as np
 
 from adam_mp.memory.exchange import ExchangeMemory
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held, Layout
 from adam_mp.params.replica.exchange import Exchange
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
@@ -252,7 +252,7 @@ class Replica:
     def connect(self, bucket_map):
         """Exchange by a map; also what the successor of a synchronizer that died does."""
         if self.memory is None:
-            self.memory = ExchangeMemory.create(self.world.layout, keeps=True)
+            self.memory = ExchangeMemory.create(Held.all_of(self.world.layout), keeps=True)
         self.map = bucket_map
         endpoint = self.world.network.endpoint(self.name)
         peers = list(bucket_map.addresses)

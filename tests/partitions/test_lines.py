@@ -11,10 +11,19 @@ import pytest
 
 from adam_mp import __version__
 from adam_mp.errors import JoinError, StoppedError, TransportError
+from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.partitions import leader_side, own_side
 from adam_mp.partitions.leader_side import PartitionLostError, Partitions
 from adam_mp.partitions.own_side import LeaderLine, LeaderLostError
-from adam_mp.partitions.statements import BEGINS_AGAIN, GOES_ON, IS_DONE, PartJoining, PartReport
+from adam_mp.partitions.statements import (
+    BEGINS_AGAIN,
+    GOES_ON,
+    IS_DONE,
+    Exchanged,
+    PartJoining,
+    PartReport,
+    ToExchange,
+)
 from adam_mp.transport.places import parse_place
 
 TASK = {"settings": {"lr": "0.1"}}
@@ -133,6 +142,29 @@ def test_the_leader_reads_and_writes_the_weights_of_others(leader, place, monkey
     assert [follower.spaces.averages for follower in followers] == [[0.25], [0.25]]
     assert [follower.spaces.updates for follower in followers] == [1 << 40] * 2
     leader.end(IS_DONE, "")
+
+
+def test_rounds_of_the_exchange_are_told_at_once_and_their_ends_too(leader, place, monkeypatch):
+    followers = [Follower(place, joining(number)) for number in (2, 3)]
+    gather(leader)
+    monkeypatch.setattr(own_side, "_AGAIN", 60.0)  # reports that say nothing new do not count here
+    assert leader.exchanged == [None, None]
+    told = ToExchange(5, 6, BucketMap(1, (ServerPlace(3, "127.0.0.1:7700"),)), 9)
+    leader.exchange(told)
+    follow(leader, lambda: all(each.orders and each.orders.exchange == told for each in followers))
+    done = Exchanged(9, 8, 7, 6, 5, 4, (3,))
+    for follower in followers:
+        follower.report = dataclasses.replace(follower.report, exchanged=done)
+    follow(leader, lambda: leader.exchanged == [done, done])
+    leader.end(IS_DONE, "")
+
+
+def follow(leader: Partitions, condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        leader._look(0.01)
+        leader.step()
 
 
 def test_a_request_that_is_repeated_is_done_once(leader, place, monkeypatch):

@@ -9,7 +9,7 @@ from adam_mp.network.cuts import plan_partitions
 from adam_mp.network.initialization import draw_weights, initial_weights
 from adam_mp.network.network import Network
 from adam_mp.network.zoo import ZOO
-from adam_mp.partitions.spaces import tensors_of
+from adam_mp.partitions.spaces import level, tensors_of
 
 SHAPE = (12, 12, 1)
 
@@ -78,3 +78,16 @@ def test_an_optimizer_state_is_gathered_from_who_updates_it(storage):
         if tensor.name in storage.shared:
             found = np.asarray(tensors[tensor.name]).reshape(-1)
             np.testing.assert_array_equal(found, expected[tensor.offset : tensor.offset + tensor.size])
+
+
+def test_all_machines_have_the_same_shared_tensors_once_they_are_levelled(storage):
+    elsewhere, size = Elsewhere(storage), storage.shared_size
+    expected = np.arange(1, size + 1, dtype=np.float32)
+    for part, space in elsewhere.spaces.items():
+        space[...] = -part
+        for place in storage.slices(part):
+            space[place] = expected[place]
+    level(storage, elsewhere, elsewhere.spaces[0])
+    for part, space in elsewhere.spaces.items():
+        np.testing.assert_array_equal(space[:size], expected)
+        assert (space[size:] == -part).all(), "blocks are each partition's own"

@@ -181,7 +181,7 @@ def test_four_machines_with_keys_outlive_a_cut_cable_a_stop_and_the_loss_of_each
         (("--partition", "1/2", "--listen", "0.0.0.0:7700"), "without keys"),
         (("--partition", "1/2", "--partitions", "3", "--listen", "127.0.0.1:1"), "give --partition alone"),
         (("--listen", "127.0.0.1:1"), "--listen is for partition 1"),
-        (("--partition", "1/2", "--listen", "127.0.0.1:1", "--servers", "1"), "trains without parameter servers"),
+        (("--partition", "1/2", "--listen", "127.0.0.1:1", "--servers", "1"), "started by adam-mp serve-params"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(here, tmp_path, arguments, says):

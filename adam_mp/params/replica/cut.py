@@ -22,7 +22,7 @@ class Cut:
 
     def __init__(self, memory: ExchangeMemory, weights: np.ndarray) -> None:
         self._memory, self._weights = memory, weights
-        self._delta: np.ndarray = np.zeros(max(shard.size for shard in memory.layout.shards), np.float32)
+        self._delta: np.ndarray = np.zeros(max((shard.size for shard in memory.held.shards), default=1), np.float32)
         self._product = FactorProduct()
 
     def look(self, numbers: Sequence[int], waiting: Callable[[], tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -32,7 +32,7 @@ class Cut:
         """
         memory, ends = self._memory, []
         for number in numbers:
-            place, size = memory.layout.shards[number].place, memory.layout.shards[number].size
+            place, size = memory.held.shards[number].place, memory.held.shards[number].size
             take_delta(self._weights[place], memory.base[place], memory.sent[place], self._delta[:size])
             ends.append(waiting())
         return ends
@@ -45,7 +45,7 @@ class Cut:
         `cut` and each of `ends` count updates in each outbox. An update was `w = decay * w - x.T @ e`, so the weights
         before it are `(w + x.T @ e) / decay`.
         """
-        shards = self._memory.layout.shards
+        shards = self._memory.held.shards
         for end in set(ends) - {cut}:
             late = inboxes.gather(cut, end)
             for number in (number for number, its in zip(numbers, ends, strict=True) if its == end):

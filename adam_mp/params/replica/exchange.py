@@ -25,7 +25,7 @@ from adam_mp.params.replica.factors import Gathered, Inboxes
 from adam_mp.params.replica.flights import Flight, Flights
 from adam_mp.params.replica.matrices import Matrices, note_pushed
 from adam_mp.params.replica.routes import Routes
-from adam_mp.params.run.bucket_map import COMMIT_ALL, COMMIT_COPIED, BucketMap
+from adam_mp.params.run.bucket_map import COMMIT_ALL, BucketMap
 from adam_mp.params.run.news import Moved
 from adam_mp.transport.endpoint import Endpoint, Peer
 from adam_mp.transport.forms import read
@@ -55,16 +55,16 @@ class Exchange:
         self, endpoint: Endpoint, memory: ExchangeMemory, weights: np.ndarray, peers: list[Peer], bucket_map: BucketMap,
         run: int, identity: int, wire: str = "float32", reaches: Callable[[Peer], bool] = lambda peer: True,
     ) -> None:  # fmt: skip
-        if memory.layout.servers != len(peers):
+        if memory.held.servers != len(peers):
             raise TransportError(
-                f"the run began with {several(memory.layout.servers, 'parameter server')} and has {len(peers)} now; "
+                f"the run began with {several(memory.held.servers, 'parameter server')} and has {len(peers)} now; "
                 "start it again"
             )
         self._memory, self._weights, self._map, self._endpoint = memory, weights, bucket_map, endpoint
-        self._routes = Routes.of(bucket_map, memory.layout, peers, run, identity)
-        self._keeps = memory.kept if bucket_map.copied and bucket_map.commit == COMMIT_COPIED else None
+        self._routes = Routes.of(bucket_map, memory.held, peers, run, identity)
+        self._keeps = memory.kept if bucket_map.has_replicas_keep else None
         self._encoding, self._reaches = ENCODINGS.index(wire), reaches
-        largest = max(shard.size for shard in memory.layout.shards)
+        largest = max((shard.size for shard in memory.held.shards), default=1)
         waits_for_copies = bool(bucket_map.copied) and bucket_map.commit == COMMIT_ALL
         self.flights = Flights(endpoint, peers, 4 * largest, wide=waits_for_copies)
         self.matrices = Matrices(memory, weights, self._routes)
@@ -149,7 +149,10 @@ class Exchange:
         for number in np.flatnonzero(memory.kept_sequences).tolist():
             kept.setdefault(routes.owners[number], []).append(number)
         for peer, numbers in kept.items():
-            rows = [(routes.epoch_of(number), number, int(memory.kept_sequences[number])) for number in numbers]
+            rows = [
+                (routes.epoch_of(number), routes.numbers[number], int(memory.kept_sequences[number]))
+                for number in numbers
+            ]
             message = Message(
                 Kind.CONFIRM, confirm_payload(rows), run=routes.run, sender=routes.sender, map_epoch=self._map.epoch,
                 sequence=memory.add("sequence"),
@@ -163,7 +166,7 @@ class Exchange:
         """
         known = self._memory.kept_sequences[number] == self._memory.sequences[number]
         if self._keeps is not None and not known:
-            memory, place = self._memory, self._memory.layout.shards[number].place
+            memory, place = self._memory, self._memory.held.shards[number].place
             np.subtract(memory.sent[place], memory.base[place], out=self._keeps[place])
             memory.kept_sequences[number] = memory.sequences[number]
 
@@ -202,7 +205,7 @@ class Exchange:
 
     def _ask(self, number: int) -> Flight | None:
         """Make the request that the shard's state calls for, PULL or DELTA; None if no buffer is free."""
-        memory, place = self._memory, self._memory.layout.shards[number].place
+        memory, place = self._memory, self._memory.held.shards[number].place
         state = int(memory.states[number])
         if self._keeps is not None and memory.kept_sequences[number]:
             return self._push_kept(number, self._keeps[place])
@@ -305,7 +308,7 @@ class Exchange:
         return True
 
     def _fits(self, number: int, message: Message) -> bool:
-        return message.encoding == _FLOAT32 and len(message.array()) == self._memory.layout.shards[number].size
+        return message.encoding == _FLOAT32 and len(message.array()) == self._memory.held.shards[number].size
 
     def _take_product(self, flight: Flight, kind: Kind) -> bool:
         """Take the answer to FACTORS. UNCHANGED: they are applied, so pull the shards. EMPTY: push deltas instead."""
@@ -327,7 +330,7 @@ class Exchange:
 
     def _offer_first(self, number: int, flight: Flight, now: float) -> None:
         """Send FIRST to a server that has no weights for a shard: the base, or at the very start the replica's own."""
-        memory, place = self._memory, self._memory.layout.shards[number].place
+        memory, place = self._memory, self._memory.held.shards[number].place
         self.matrices.multiplied.discard(number)  # the server has lost the product with its weights
         known = memory.states[number] in (SEEN, PUSHED)
         weights = (memory.base if known else self._weights)[place].copy()
@@ -338,7 +341,7 @@ class Exchange:
         self.flights.begin(first, now)
 
     def _take_fresh(self, number: int, fresh: np.ndarray, version: int) -> None:
-        memory, place = self._memory, self._memory.layout.shards[number].place
+        memory, place = self._memory, self._memory.held.shards[number].place
         local, base, state = self._weights[place], memory.base[place], int(memory.states[number])
         before = int(memory.versions[number])
         if state == PUSHED:
@@ -357,7 +360,7 @@ class Exchange:
         memory.add("pulled_bytes", fresh.nbytes)
 
     def _take_unchanged(self, number: int, version: int) -> None:
-        memory, place = self._memory, self._memory.layout.shards[number].place
+        memory, place = self._memory, self._memory.held.shards[number].place
         if memory.states[number] == PUSHED:
             self._keep(number)
             memory.base[place] = memory.sent[place]

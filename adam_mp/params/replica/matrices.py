@@ -73,7 +73,7 @@ class Matrices:
             self.still.update(numbers)
 
     def _shards_of(self, tensor: int) -> list[int]:
-        return [number for number, shard in enumerate(self._memory.layout.shards) if shard.tensor == tensor]
+        return [number for number, shard in enumerate(self._memory.held.shards) if shard.tensor == tensor]
 
     def _all_seen(self, numbers: Sequence[int]) -> bool:
         memory = self._memory
@@ -116,7 +116,7 @@ class Matrices:
         Each shard is noted as PUSHED under its message's sequence. If this process dies, its successor sends the delta
         `sent - base` under the same sequence, and a server that has applied the product skips it.
         """
-        memory, shards = self._memory, self._memory.layout.shards
+        memory, shards = self._memory, self._memory.held.shards
         numbers = self._shards_of(tensor)
         groups = self._routes.groups
         for group in dict.fromkeys(groups[number] for number in numbers):
@@ -135,7 +135,7 @@ class Matrices:
         """Note these shards as PUSHED where `sent` differs from the base; the exchange makes the deltas later."""
         memory = self._memory
         for number in numbers:
-            shard = memory.layout.shards[number]
+            shard = memory.held.shards[number]
             if np.array_equal(memory.sent[shard.place], memory.base[shard.place]):
                 self.still.add(number)
                 continue

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.transport.endpoint import Peer
 
 
 @dataclasses.dataclass(frozen=True)
 class Routes:
-    """`groups` and `owners` have the group and the primary of each shard of a layout; `epochs` is by group.
+    """`numbers`, `groups` and `owners` have the number in the run, the group and the primary of each shard held.
 
-    `copies` are, by group, the servers with in-sync copies. `run` and `sender` are header fields of all messages.
+    `epochs` is by group. `copies` are, by group, the servers with in-sync copies. `run` and `sender` are header fields
+    of all messages.
     """
 
+    numbers: tuple[int, ...]
     groups: tuple[int, ...]
     owners: tuple[Peer, ...]
     epochs: tuple[int, ...]
@@ -25,12 +27,14 @@ class Routes:
     sender: int
 
     @classmethod
-    def of(cls, bucket_map: BucketMap, layout: Layout, peers: Sequence[Peer], run: int, sender: int) -> Routes:
+    def of(cls, bucket_map: BucketMap, held: Held, peers: Sequence[Peer], run: int, sender: int) -> Routes:
         """Return the routes by a map; `peers` are its servers, in its order, as an endpoint knows them."""
-        groups, numbers = bucket_map.groups, bucket_map.groups_of(layout)
+        groups, all_numbers = bucket_map.groups, bucket_map.groups_of(held.layout)
+        own = tuple(all_numbers[number] for number in held.numbers)
         return cls(
-            numbers,
-            tuple(peers[groups[number].primary] for number in numbers),
+            held.numbers,
+            own,
+            tuple(peers[groups[number].primary] for number in own),
             tuple(group.epoch for group in groups),
             tuple(tuple(peers[place] for place in group.in_sync) for group in groups),
             run,
@@ -42,8 +46,8 @@ class Routes:
         return {"run": self.run, "sender": self.sender, "map_epoch": self.epochs[group], "group": group}
 
     def header_of(self, shard: int) -> dict[str, int]:
-        """Return the header fields of a message about a shard."""
-        return {**self.header(self.groups[shard]), "shard": shard}
+        """Return the header fields of a message about a shard; `shard` counts those held."""
+        return {**self.header(self.groups[shard]), "shard": self.numbers[shard]}
 
     def epoch_of(self, shard: int) -> int:
         """Return the map epoch of a shard's group."""

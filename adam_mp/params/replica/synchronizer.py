@@ -2,6 +2,11 @@
 
 Workers train on during a round; only the end of an epoch waits for one (`exchange_ns` on the board). A round
 begins when `images` more images are trained, or when the supervisor wants one. `exchange` has the messages of a round.
+
+Where the partitions of a model are on several machines, each has a synchronizer for the weights that its partition
+updates, all under the replica's identity. Those of the other machines *follow* the leader's: the supervisors tell them
+the number of each round that has begun there, and they begin one of that number. So a round is done when all of them
+have done it or a later one.
 """
 
 from __future__ import annotations
@@ -53,6 +58,7 @@ class SynchronizerSpec:
     factors: FactorShape | None
     outboxes: tuple[ChannelHandle, ...]
     patience: float  # seconds without a usable answer after which a round gives up
+    follows: bool = False  # whether rounds begin as those of the leader's machine do
 
 
 class Synchronizer:
@@ -74,6 +80,7 @@ class Synchronizer:
         self.heard = 0.0  # when a useful answer came last, in seconds of listening
         self.exchanged = self.store.read_updates()
         self.between = (0, 0)  # images between the beginnings of the last three rounds
+        self.rounds: list[tuple[int, int]] = []  # (number, updates at its beginning) that other machines have not done
         self.maps, text = self.words.read_map()
         self.dialer = SocketDialer(spec.keys)
         self.connect(read_map(text))
@@ -135,7 +142,7 @@ class Synchronizer:
         """Whether a round should begin: enough images are trained, or the supervisor wants one."""
         if self.wanted():
             return True
-        return order == TRAIN and self.trained() >= self.spec.images
+        return not self.spec.follows and order == TRAIN and self.trained() >= self.spec.images
 
     def trained(self) -> int:
         """Return the images that were trained since the last round began."""
@@ -163,7 +170,8 @@ class Synchronizer:
             began = time.monotonic_ns()
             self.between = (self.between[1], self.trained())
             self.exchanged = self.store.read_updates()
-            number = self.words.add("round_begun")
+            number = self.words.begin_round(self.spec.follows)
+            self.rounds.append((number, self.exchanged))
             complete = not (np.isin(self.words.states, (PUSHED, APPLYING)).any() or self.words.kept_sequences.any())
             if self.inboxes is None:
                 self.exchange.begin()
@@ -210,9 +218,16 @@ class Synchronizer:
         silences = self.exchange.flights.silences.values()
         for number, seconds in enumerate(silences):
             self.words.silences[number] = round(1000 * seconds)
+        longest = max(*silences, self.words.read("others_silent") / 1000)
         usual = max(self.spec.images, min(self.between))  # the last round may have been a long one itself
-        alone = self.trained() > _ROUNDS * usual
-        self.memory.board.held_up = alone and max(silences, default=0.0) > _SILENT
+        self.memory.board.held_up = self.trained_alone() > _ROUNDS * usual and longest > _SILENT
+
+    def trained_alone(self) -> int:
+        """Return the images that were trained since the last round began that all machines of the group have done."""
+        done = self.words.read("others_done")
+        self.rounds = [(number, updates) for number, updates in self.rounds if number > done]
+        begun = self.rounds[0][1] if self.rounds else self.exchanged
+        return (self.store.read_updates() - begun) * self.spec.batch_size
 
     def silence(self) -> str:
         """Say which servers do not answer, or give answers that cannot be used, and why."""

@@ -54,6 +54,11 @@ class BucketMap:
         return _spread_shards(self.cut(layout), len(self.copied) or len(self.servers))
 
     @property
+    def has_replicas_keep(self) -> bool:
+        """Whether a replica keeps each update until copies have it, because servers answer before that."""
+        return bool(self.copied) and self.commit == COMMIT_COPIED
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Where the servers listen."""
         return tuple(server.address for server in self.servers)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adam_mp.data.serving.blame import Blame
@@ -44,7 +44,7 @@ _SUMS = ("heartbeat", "images", "updates", "staleness", "waited_ns", "leases_ns"
 
 
 class Helper(NamedTuple):
-    """The process beside workers and data servers that a crew may have: a synchronizer or a courier."""
+    """A process beside workers and data servers that a crew may have: a synchronizer or a courier."""
 
     name: str
     function: Callable[[Any], None]
@@ -78,7 +78,7 @@ class _Member:
 
 
 class Crew:
-    """Workers, data servers and perhaps a helper of a run. Used by the supervisor's thread alone.
+    """Workers, data servers and perhaps helpers of a run. Used by the supervisor's thread alone.
 
     `descriptors` are the open files that each process inherits. `share` is (index, count) among the replicas of this
     machine, which all have as many workers. `on_failure` says what to do after a worker's death: "restart" it,
@@ -90,7 +90,7 @@ class Crew:
 
     def __init__(
         self, memory: RunMemory, descriptors: list[int], workers: list[WorkerSpec], data_servers: list[DataServerSpec],
-        restarts: int, on_notice: Callable[..., None], helper: Helper | None = None,
+        restarts: int, on_notice: Callable[..., None], helpers: Sequence[Helper] = (),
         share: tuple[int, int] = (0, 1), on_failure: str = "restart", steps: StepMemory | None = None,
         cache: ImageCache | None = None, groups: GroupMemory | None = None,
     ) -> None:  # fmt: skip
@@ -102,8 +102,7 @@ class Crew:
             for spec, core in zip(workers, _worker_cores(len(workers), share), strict=True)
         ]
         tasks += [(f"data server {number}", serve, spec, None) for number, spec in enumerate(data_servers)]
-        if helper is not None:
-            tasks.append((*helper, None))
+        tasks += [(*helper, None) for helper in helpers]
         self.members = [_Member(*task, EarlyDeaths(restarts)) for task in tasks]
         self.workers, self.data_servers = len(workers), len(data_servers)
         self.first_failure: str | None = None
@@ -120,7 +119,7 @@ class Crew:
             self._start(member)
 
     def wait_ready(self, tend: Callable[[], None]) -> None:
-        """Wait until one worker, one data server and the helper are at work, of each kind that the crew has.
+        """Wait until one worker, one data server and all helpers are at work, of each kind that the crew has.
 
         Calls `tend`, which must call `step`, at short intervals. Raises ProcessError.
         """
@@ -141,7 +140,7 @@ class Crew:
         kinds = {
             "worker": ready[: self.workers],
             "data server": ready[self.workers : last],
-            self.members[-1].name: ready[last:],
+            **{self.members[number].name: ready[number : number + 1] for number in range(last, len(self.members))},
         }
         return [kind for kind, some in kinds.items() if some and not any(some)]
 
@@ -295,11 +294,11 @@ class Crew:
         ]  # fmt: skip
 
     def rows(self) -> list[Progress]:
-        """Return the counters of the present processes: workers, then data servers, then the helper."""
+        """Return the counters of the present processes: workers, then data servers, then helpers."""
         return [row.read() for row in self.memory.board.counters]
 
     def obeying(self) -> list[int]:
-        """Return the numbers of the living processes that acknowledge orders: workers and the helper."""
+        """Return the numbers of the living processes that acknowledge orders: workers and helpers."""
         numbers = [*range(self.workers), *range(self.workers + self.data_servers, len(self.members))]
         return [number for number in numbers if self.members[number].child is not None]
 

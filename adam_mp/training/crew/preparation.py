@@ -121,7 +121,7 @@ def prepare_memory(
             cache = plan.data.open_cache(memory.arrays["cache_places"], folder, LEFT_FREE + need.kept)
             made.callback(cache.close)
         if plan.is_replica:
-            exchange = ExchangeMemory.create(plan.layout.for_servers(parameter_servers), folder, copied)
+            exchange = ExchangeMemory.create(plan.held(parameter_servers), folder, copied)
             made.callback(exchange.close)
         if factors is not None:
             slots = plan_outbox_slots(plan)
@@ -237,7 +237,7 @@ def leaders_courier(plan: RunPlan, shared: Shared) -> Helper:
     assert shared.groups is not None
     return courier_of(
         CourierSpec(
-            process=plan.split.workers + plan.split.data_servers,
+            process=plan.split.workers + plan.split.data_servers + plan.is_replica,
             part=0,
             memory=shared.memory.handle,
             group=shared.groups.handle(0),

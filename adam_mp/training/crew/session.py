@@ -25,7 +25,7 @@ from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
 from adam_mp.process.child import Child
 from adam_mp.process.interruption import Interruption
-from adam_mp.training.crew.crew import Crew, Helper, synchronizer_of
+from adam_mp.training.crew.crew import Crew, synchronizer_of
 from adam_mp.training.crew.preparation import Shared, leaders_courier, make_specs, prepare_memory
 from adam_mp.training.crew.watchdog import Watchdog
 from adam_mp.training.plan.calibration import CALIBRATED, SAMPLES, STATISTICS, statistics_in
@@ -98,13 +98,11 @@ class Session:
         ends.callback(shared.close)
         self.shared, self.memory, self.store = shared, shared.memory, shared.store
         workers, data_servers = make_specs(plan, shared, factors)
-        helper: Helper | None = None
-        if exchanging is not None:
-            helper = synchronizer_of(exchanging.synchronizer(shared))
-        elif plan.elsewhere is not None:
-            helper = leaders_courier(plan, shared)
+        helpers = [] if exchanging is None else [synchronizer_of(exchanging.synchronizer(shared))]
+        if plan.elsewhere is not None:
+            helpers.append(leaders_courier(plan, shared))
         self.crew = Crew(
-            self.memory, shared.descriptors, workers, data_servers, plan.settings.restarts, self._notice, helper,
+            self.memory, shared.descriptors, workers, data_servers, plan.settings.restarts, self._notice, helpers,
             plan.share, plan.settings.on_failure, shared.steps, shared.cache, shared.groups,
         )  # fmt: skip
         # A slow batch is no stall: allow twenty times what a batch should take with all workers on one core.

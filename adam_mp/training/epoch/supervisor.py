@@ -118,6 +118,8 @@ class Supervisor:
         self.driver.open_epoch(first, states)
         self.session.start()
         self.session.crew.wait_ready(self.step_while_starting)
+        if self.cluster is not None and self.plan.is_apart:  # the other partitions, too, wait for the servers' weights
+            self.leases.settle(self.step_while_starting)
         if unsaved:
             self.keeper.save_model(self.driver.model)
         if self._rollbacks or self.plan.is_apart:

@@ -36,6 +36,7 @@ from adam_mp.partitions.statements import (
     BEGINS_AGAIN,
     GOES_ON,
     IS_DONE,
+    Exchanged,
     PartJoining,
     PartOrders,
     PartReport,
@@ -44,6 +45,7 @@ from adam_mp.partitions.statements import (
 from adam_mp.process.interruption import EXIT_CODES, Interruption
 from adam_mp.training.crew.copies import move_own_average
 from adam_mp.training.crew.crew import Crew, courier_of
+from adam_mp.training.group.exchanging import PartExchange, exchange_bytes
 from adam_mp.training.group.gathering import WAITING, courier_place
 from adam_mp.training.group.task import PartTask
 from adam_mp.training.plan.calibration import STATISTICS, calibration_fields
@@ -159,7 +161,7 @@ def _train(
 def _serve(line: LeaderLine, partition: _Partition, stop: Callable[[], bool]) -> PartOrders:
     leaves_at: float | None = None
     while True:
-        orders = line.step(PartReport(ready=True), partition, _LOOK)
+        orders = line.step(PartReport(ready=True, exchanged=partition.exchanged), partition, _LOOK)
         if stop():
             # The leader may have been asked to stop too, and needs this partition's weights for its checkpoint.
             leaves_at = leaves_at or time.monotonic() + _LEAVING
@@ -168,7 +170,7 @@ def _serve(line: LeaderLine, partition: _Partition, stop: Callable[[], bool]) ->
         if orders.state != GOES_ON:
             return orders
         if orders.places:
-            partition.train(orders.places)
+            partition.train(orders)
 
 
 class _NoSpaces:
@@ -200,6 +202,7 @@ class _Partition:
     def __init__(self, task: PartTask, settings: TrainSettings, run: int, say: Callable[[str], None]) -> None:
         self._task, self._settings, self._run, self._say = task, settings, run, say
         self._crew: Crew | None = None
+        self._exchange: PartExchange | None = None
         asked = task.settings
         self._shares = shares_of(task.network.parameters, asked.decay_all, parse_rates(asked.rates))
 
@@ -227,12 +230,14 @@ class _Partition:
         if self._crew is not None:
             self._crew.stop()
         self._spaces.clear()
+        if self._exchange is not None:
+            self._exchange.close()
         self._ends.close()
 
     def _run_shape(self) -> RunShape:
         task = self._task
         arrays = calibration_fields(task.network, np.zeros(0, np.int64), known=True)
-        return RunShape(1, 0, 1, 1, 1, RingShape(1, 1, (1, 1, 1)), arrays, synchronizers=1)
+        return RunShape(1, 0, 1, 1, 1, RingShape(1, 1, (1, 1, 1)), arrays, helpers=2)
 
     def _check_space(self, store: int, group: int) -> None:
         task = self._task
@@ -243,26 +248,47 @@ class _Partition:
             "weights and optimizer state": store, "values between partitions": group,
             "gradients and activations": member, "processes": 2 * CHILD_BYTES,
         }  # fmt: skip
+        if task.exchange is not None:
+            need["processes"] += CHILD_BYTES
+            need["the exchange with the parameter servers"] = exchange_bytes(task)
         check_space(sum(need.values()), f"partition {self._settings.partition}", None, need)
 
-    def train(self, places: tuple[str, ...]) -> None:
-        """Start the processes once it is known where all couriers listen; afterwards replace those that died."""
+    @property
+    def exchanged(self) -> Exchanged | None:
+        """What this machine has exchanged with parameter servers."""
+        return None if self._exchange is None else self._exchange.exchanged
+
+    def train(self, orders: PartOrders) -> None:
+        """Start the processes once all couriers listen and there are weights to exchange; replace those that died."""
+        if self._task.exchange is not None and orders.exchange is None:
+            return
+        if self._exchange is not None and orders.exchange is not None:
+            self._exchange.follow(orders.exchange)
         if self._crew is not None:
             self._crew.step()
             return
-        helper = courier_of(
+        keys = read_keys(self._settings.key_file)
+        courier = courier_of(
             CourierSpec(
                 process=1, part=self._task.part, memory=self._memory.handle, group=self._groups.handle(0),
-                run=self._run, places=places, rows=self._rows(), keys=read_keys(self._settings.key_file),
+                run=self._run, places=orders.places, rows=self._rows(), keys=keys,
             )
         )  # fmt: skip
-        descriptors = [self._memory.handle.segment.descriptor, self._store.handle.arena.segment.descriptor]
+        helpers, descriptors = [courier], [*self._descriptors, *self._groups.descriptors]
+        if orders.exchange is not None:
+            self._exchange = PartExchange(self._task, orders.exchange, self._settings.memory_dir)
+            helpers.append(self._exchange.synchronizer(2, self._memory.handle, self._store.handle, keys))
+            descriptors += self._exchange.descriptors
         self._crew = Crew(
-            self._memory, [*descriptors, *self._groups.descriptors], [self._worker()], [], self._settings.restarts,
-            lambda text, *_: self._say(text), helper, groups=self._groups,
+            self._memory, descriptors, [self._worker()], [], self._settings.restarts,
+            lambda text, *_: self._say(text), helpers, groups=self._groups,
         )  # fmt: skip
         self._crew.start()
         self._memory.board.give_order(TRAIN)
+
+    @property
+    def _descriptors(self) -> list[int]:
+        return [self._memory.handle.segment.descriptor, self._store.handle.arena.segment.descriptor]
 
     def _rows(self) -> tuple[Any, ...]:
         plan = self._task.storage.plan

@@ -42,12 +42,24 @@ def task_of(plan: RunPlan) -> dict[str, Any]:
         "kernels": plan.choices.as_dict(),
         "images": len(plan.data.training),
         "messages": _digest(plan.group_shape),
+        "exchange": [plan.settings.wire, plan.settings.stall_seconds] if plan.is_replica else None,
     }
 
 
 @dataclasses.dataclass(frozen=True)
+class ExchangeTask:
+    """How a partition exchanges its weights with parameter servers: see `SynchronizerSpec`."""
+
+    wire: str
+    patience: float
+
+
+@dataclasses.dataclass(frozen=True)
 class PartTask:
-    """The same as a partition understands it. `part` is its number, counted from 0."""
+    """The same as a partition understands it. `part` is its number, counted from 0.
+
+    `exchange` is None in a run without parameter servers.
+    """
 
     part: int
     settings: TrainSettings
@@ -56,6 +68,7 @@ class PartTask:
     choices: KernelChoices
     optimizer: Optimizer
     schedule: Schedule
+    exchange: ExchangeTask | None
 
     @property
     def group_shape(self) -> GroupShape:
@@ -69,12 +82,14 @@ class PartTask:
             settings = TrainSettings(**{name: told["settings"][name] for name in _SETTINGS})
             network = from_json(json.dumps(told["network"]))
             plan = partition(network, settings.partitions, told["ways"])
+            exchange = told["exchange"]
             found = cls(
                 part, settings, network, PartStorage(plan), KernelChoices.from_dict(told["kernels"]),
                 optimizer_of(settings), schedule_of(settings, int(told["images"]), 1),
+                None if exchange is None else ExchangeTask(str(exchange[0]), float(exchange[1])),
             )  # fmt: skip
             same = _digest(found.group_shape) == told["messages"]
-        except (AdamError, KeyError, TypeError, ValueError) as error:
+        except (AdamError, KeyError, IndexError, TypeError, ValueError) as error:
             raise TransportError(f"the leader's settings cannot be understood here: {error}") from None
         if not same:
             raise TransportError("this machine cuts the model in another way than the leader; install one version")

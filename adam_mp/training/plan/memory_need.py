@@ -100,7 +100,7 @@ def run_need(plan: RunPlan, factors: FactorShape | None, keeps: bool, copied: bo
     if plan.consistency.in_steps:
         shared["gradients of a step"] = step_shape(plan).bytes
     if plan.is_replica:
-        shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.layout, copied)
+        shared["the exchange with the parameter servers"] = ExchangeMemory.bytes_needed(plan.held(1), copied)
     if plan.partitions is not None:
         return _of_groups(plan, shared, keeps)
     context = plan.costs.context_bytes - 4 * plan.layout.size
@@ -193,7 +193,7 @@ def launch_need(plan: RunPlan, factors: FactorShape | None) -> MemoryNeed:
     assert settings.servers is not None
     copies = min(settings.copies, settings.servers)
     one = run_need(plan, factors, keeps=True, copied=copies > 1 and settings.commit == COMMIT_COPIED)
-    shards = [4 * shard.size for shard in plan.layout.shards]
+    shards = [4 * shard.size for shard in plan.exchanged.shards]
     server = sum(server_memory(0, max(shards), snapshots=True).values()) + _INTERPRETER_BYTES
     private = {name: size * settings.replicas for name, size in one.private.items()}
     private[several(settings.servers, "parameter server")] = copies * sum(shards) + settings.servers * server

@@ -17,7 +17,7 @@ from adam_mp.compute.shares import Shares, shares_of
 from adam_mp.compute.views import View, parse_views
 from adam_mp.data.mixing import Mixing
 from adam_mp.memory.group import GroupShape
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held, Layout
 from adam_mp.memory.ring import RingShape
 from adam_mp.memory.run_memory import RunShape
 from adam_mp.memory.store import store_spaces
@@ -147,6 +147,17 @@ class RunPlan:
         return self.storage.part_layout(0) if self.is_apart else self.storage.layout
 
     @property
+    def exchanged(self) -> Layout:
+        """The layout of all of the model's weights as replicas exchange them with parameter servers."""
+        return self.layout if self.storage is None else self.storage.exchanged
+
+    def held(self, servers: int) -> Held:
+        """Return the shards that this machine exchanges with so many parameter servers."""
+        if self.storage is not None and self.is_apart:
+            return self.storage.held(0, servers)
+        return Held.all_of(self.exchanged.for_servers(servers))
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Values that a checkpoint notes, and that must be the same when it is resumed; the data are what they are."""
         settings = self.settings
@@ -212,7 +223,7 @@ class RunPlan:
             self.split.workers, self.split.data_servers, self.batches, math.ceil(evaluated / batch),
             len(data.training), RingShape(slots, batch, self.network.input_shape),
             {**data.fields, **calibration_fields(self.network, data.training, self.weights is not None)},
-            int(self.is_replica or self.is_apart), self.consistency.in_steps, self.parts_here,
+            self.is_replica + self.is_apart, self.consistency.in_steps, self.parts_here,
         )  # fmt: skip
 
     @property

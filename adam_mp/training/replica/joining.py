@@ -15,7 +15,6 @@ import numpy as np
 from adam_mp.compute.optimizer import CONSTANTS
 from adam_mp.compute.shares import of_own_rate
 from adam_mp.errors import AdamError, TransportError
-from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
@@ -23,16 +22,18 @@ from adam_mp.network.tables import table_of
 from adam_mp.params.replica.factors import FactorShape
 from adam_mp.params.replica.protocols import LayerProtocol, choose_protocols, factor_tensors
 from adam_mp.params.replica.synchronizer import SynchronizerSpec
-from adam_mp.params.run.bucket_map import COMMIT_COPIED, BucketMap, LayoutFacts
+from adam_mp.params.run.bucket_map import BucketMap, LayoutFacts
 from adam_mp.params.run.membership import CoordinatorLink, new_identity
 from adam_mp.params.run.news import News
 from adam_mp.params.run.run_facts import RunFacts
 from adam_mp.params.run.statements import REPLICA, Joining
+from adam_mp.partitions.spaces import level
 from adam_mp.training.crew.preparation import Shared
 from adam_mp.training.crew.session import Exchanging
 from adam_mp.training.folder.figures import Waits
 from adam_mp.training.plan.run_plan import RunPlan
 from adam_mp.training.replica.leases import FailedIn, Leases
+from adam_mp.training.replica.rounds import GroupRounds, OwnRounds, Rounds
 from adam_mp.training.replica.shared_leases import SharedLeases
 from adam_mp.transport.forms import write
 from adam_mp.transport.keys import Keys, read_keys
@@ -70,9 +71,21 @@ class Cluster:
 
     def exchanging(self, plan: RunPlan) -> Exchanging:
         """Return what the session of this replica needs to exchange weights with the parameter servers."""
-        copied = bool(self.map.copied) and self.map.commit == COMMIT_COPIED
         return Exchanging(
-            len(self.map.servers), copied, self.factors, lambda shared: synchronizer_spec(plan, self, shared)
+            len(self.map.servers),
+            self.map.has_replicas_keep,
+            self.factors,
+            lambda shared: synchronizer_spec(plan, self, shared),
+        )
+
+    def rounds(self, plan: RunPlan, shared: Shared) -> Rounds:
+        """Return the rounds in which this replica exchanges its weights, on all of its machines."""
+        assert shared.exchange is not None, "the session made it, since it got what `exchanging` returns"
+        elsewhere, storage, weights = plan.elsewhere, plan.storage, shared.store.weights
+        if elsewhere is None or storage is None:
+            return OwnRounds(shared.exchange)
+        return GroupRounds(
+            shared.exchange, elsewhere, self.link.run, self.link.identity, lambda: level(storage, elsewhere, weights)
         )
 
     def lease_batches(
@@ -82,12 +95,11 @@ class Cluster:
 
         `totals` returns the sums of its processes' counters; `failed_in` finds images that could not be read.
         """
-        exchange, memory, store = shared.exchange, shared.memory, shared.store
-        assert exchange is not None, "the session made it, since it got what `exchanging` returns"
+        rounds, memory, store = self.rounds(plan, shared), shared.memory, shared.store
         brought = store.read_updates()
         return SharedLeases(
-            memory, store, exchange, self.link, write(self.joining), write(self.news), plan.settings.stall_seconds,
-            lambda: replica_figures(exchange, store, memory, totals(), brought), brought, failed_in,
+            memory, store, rounds, self.link, write(self.joining), write(self.news), plan.settings.stall_seconds,
+            lambda: replica_figures(rounds, store, memory, totals(), brought), brought, failed_in,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -144,14 +156,14 @@ def plan_factors(plan: RunPlan, protocols: tuple[LayerProtocol, ...]) -> FactorS
 
 
 def replica_figures(
-    exchange: ExchangeMemory, store: ParameterStore, memory: RunMemory, totals: Mapping[str, float], brought: int
+    rounds: Rounds, store: ParameterStore, memory: RunMemory, totals: Mapping[str, float], brought: int
 ) -> dict[str, Any]:
     """Return the statistics of this replica that `status` shows.
 
     `totals` are the sums of its processes' counters; `brought` of the updates that the store counts came with its
     checkpoint.
     """
-    exchanged = exchange.statistics()
+    exchanged = rounds.statistics()
     return {
         "updates": store.read_updates() - brought,
         "workers": memory.shape.workers,
@@ -205,7 +217,7 @@ def run_facts(plan: RunPlan) -> RunFacts:
         ways = ",".join(f"{name}={way}" for name, way in plan.partitions.ways.items())
         agreed |= {"partitions": plan.parts, "digest of the cut": hashlib.sha256(ways.encode()).hexdigest()[:16]}
     return RunFacts(
-        LayoutFacts.of(plan.layout),
+        LayoutFacts.of(plan.exchanged),
         len(plan.data.training),
         settings.batch_size,
         settings.epochs,

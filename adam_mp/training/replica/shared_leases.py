@@ -16,11 +16,9 @@ import numpy as np
 
 from adam_mp.errors import TransportError, several
 from adam_mp.memory.board import DATA, EXCHANGE, LEASES
-from adam_mp.memory.exchange import ExchangeMemory
 from adam_mp.memory.ledger import ELSEWHERE, FREE, TRAINED
 from adam_mp.memory.run_memory import RunMemory
 from adam_mp.memory.store import ParameterStore
-from adam_mp.params.replica.synchronizer import note_map
 from adam_mp.params.run.bucket_map import BucketMap
 from adam_mp.params.run.listening import Listening
 from adam_mp.params.run.membership import CoordinatorLink
@@ -30,6 +28,7 @@ from adam_mp.training.folder.figures import Sums
 from adam_mp.training.replica.leased_batches import LeasedBatches, none_here
 from adam_mp.training.replica.leases import FailedIn, is_any_unmade
 from adam_mp.training.replica.news import News
+from adam_mp.training.replica.rounds import Rounds
 from adam_mp.transport.forms import write
 from adam_mp.transport.messages import Kind, shown
 
@@ -48,11 +47,11 @@ class SharedLeases:
     """
 
     def __init__(
-        self, memory: RunMemory, store: ParameterStore, exchange: ExchangeMemory, link: CoordinatorLink,
+        self, memory: RunMemory, store: ParameterStore, rounds: Rounds, link: CoordinatorLink,
         joining: Mapping[str, Any], answer: Mapping[str, Any], patience: float, figures: Callable[[], dict[str, Any]],
         brought: int, failed_in: FailedIn,
     ) -> None:  # fmt: skip
-        self._memory, self._store, self._exchange, self._link = memory, store, exchange, link
+        self._memory, self._store, self._rounds, self._link = memory, store, rounds, link
         self._joining, self._patience, self._figures, self._brought = joining, patience, figures, brought
         self._news, self._find_failed = News(answer), failed_in
         self._counted = self._news  # the news up to which `_images_of_all` counts
@@ -63,7 +62,7 @@ class SharedLeases:
         self._asks_for_done = False
         self._done: np.ndarray | None = None  # bool [batches], trained by any replica, once the coordinator has told
         self._pulse: tuple[int, ...] = ()
-        note_map(exchange, BucketMap.from_dict(self._news.map))
+        rounds.note_map(BucketMap.from_dict(self._news.map))
         self._wanted_round = 0  # the last round of the exchange that trained batches made this replica ask for
         self._elsewhere = 0  # updates of all other replicas
         self._images_of_all = 0  # images that all replicas trained since this one joined
@@ -84,8 +83,8 @@ class SharedLeases:
         batches = self._batches
         self._look_for_trained(states)
         idle = none_here(states)
-        if idle and batches.waits_for_exchange and self._exchange.is_done(self._wanted_round):
-            self._wanted_round = self._exchange.want_round()
+        if idle and batches.waits_for_exchange and self._rounds.is_done(self._wanted_round):
+            self._wanted_round = self._rounds.want_round()
         self._report(states, _QUIET_REPORT if idle and not batches.has_to_tell else _REPORT)
         return self._news.epoch != self._epoch
 
@@ -127,12 +126,13 @@ class SharedLeases:
 
     def step(self) -> None:
         """See `Leases.step`. Raises TransportError if the coordinator is silent for too long."""
+        self._rounds.step()
         if not self._left:
             self._report(None, _QUIET_REPORT)
 
     def moved(self) -> bool:
         """See `Leases.moved`. An answer of the coordinator is no progress: images or weights must have moved."""
-        pulse = (*self._news.pulse, *self._exchanged())
+        pulse = (*self._news.pulse, *self._rounds.pulse)
         moved = self._granted or pulse != self._pulse
         self._granted, self._pulse = False, pulse
         return moved
@@ -141,7 +141,7 @@ class SharedLeases:
         """See `Leases.silences`. The first server's process is the coordinator too, unless that is elected."""
         silences = {self._link.who: self._link.silence} if self._link.is_elected else {}
         servers = self._news.map["servers"]
-        for (_, address, *_), milliseconds in zip(servers, self._exchange.silences.tolist(), strict=True):
+        for (_, address, *_), milliseconds in zip(servers, self._rounds.silences, strict=True):
             role = "parameter server" if silences else "coordinator"
             silences[f"the {role} at {address}"] = milliseconds / 1000
         coordinator = next(iter(silences))
@@ -149,12 +149,12 @@ class SharedLeases:
 
     def settle(self, step: Callable[[], None]) -> None:
         """See `Leases.settle`. Raises TransportError once no shard was exchanged for `patience` seconds."""
-        round_number = self._exchange.want_round()
-        exchanged, since, listening = self._exchanged(), 0.0, Listening()
-        while not self._exchange.is_done(round_number):
+        round_number = self._rounds.want_round()
+        exchanged, since, listening = self._rounds.pulse, 0.0, Listening()
+        while not self._rounds.is_done(round_number):
             step()
             listened = listening.step(time.monotonic())
-            if (now_exchanged := self._exchanged()) != exchanged:
+            if (now_exchanged := self._rounds.pulse) != exchanged:
                 exchanged, since = now_exchanged, listened
             elif listened - since > self._patience:
                 servers = ", ".join(shown(address) for _, address, *_ in self._news.map["servers"])
@@ -163,6 +163,7 @@ class SharedLeases:
                     f"parameter servers run at {servers}?"
                 )
             time.sleep(_REPORT / 10)
+        self._rounds.settle()
 
     def resumable(self, states: np.ndarray, step: Callable[[], None]) -> np.ndarray:
         """See `Leases.resumable`. Asks which batches are trained, then settles: the weights have all of these then."""
@@ -191,12 +192,8 @@ class SharedLeases:
         self._link.leave()
         self._left = True
 
-    def _exchanged(self) -> tuple[int, int]:
-        """Return two numbers that grow while weights are exchanged: rounds, and messages about shards."""
-        return self._exchange.read("rounds"), self._exchange.read("sequence")
-
     def _look_for_trained(self, states: np.ndarray) -> None:
-        self._batches.step(states, self._exchange.next_round(), self._exchange.is_done, self._find_failed)
+        self._batches.step(states, self._rounds.next_round(), self._rounds.is_done, self._find_failed)
 
     def _report(self, states: np.ndarray | None, interval: float) -> None:
         """Report if `interval` seconds have passed, and take an answer that has come.
@@ -228,7 +225,7 @@ class SharedLeases:
             raise TransportError(
                 f"the coordinator at {self._link.address} has no bucket map; is it of another version?"
             )
-        before, now = len(self._exchange.silences), len(answer["map"]["servers"])
+        before, now = self._rounds.servers, len(answer["map"]["servers"])
         if now != before:
             raise TransportError(
                 f"the run began with {several(before, 'parameter server')} and has {now} now; start it again"
@@ -238,7 +235,7 @@ class SharedLeases:
         if (trained := self._news.trained_since(self._counted)) > 0:
             self._images_of_all, self._counted = self._images_of_all + trained, self._news
         if self._news.map != known_map:
-            note_map(self._exchange, BucketMap.from_dict(self._news.map))
+            self._rounds.note_map(BucketMap.from_dict(self._news.map))
         self._batches.heard()
         # The count never falls, although a restarted coordinator begins with a smaller one.
         self._elsewhere = max(self._elsewhere, min(int(answer["updates"]), _MOST_UPDATES))

@@ -146,12 +146,11 @@ def _check_apart(settings: Any) -> None:
             f"machine alone need --partitions {parts}"
         )
     parse_place(settings.listen, "--listen")
-    for name in ("servers", "join"):
-        if getattr(settings, name) is not None:
-            raise SettingsError(
-                f"{flag_of(name)} is given with --partition {settings.partition}; a model that is cut over machines "
-                "trains without parameter servers; groups on one machine each share them: --partitions with --join"
-            )
+    if settings.servers is not None:
+        raise SettingsError(
+            f"--servers is given with --partition {settings.partition}; parameter servers of a model that is cut over "
+            "machines are started by adam-mp serve-params: give --join HOST:PORT of the first"
+        )
 
 
 def _check_folders(settings: Any) -> None:

@@ -227,7 +227,7 @@ class TrainSettings:
     partition: str | None = option(
         None, "many machines", "K/P",
         "train partition K of a model that is cut over P machines: 1/P with --listen and all other settings, the "
-        "others with --join alone; 'none' with --resume goes on with all partitions here",
+        "others with --join HOST:PORT of that one alone; 'none' with --resume goes on with all partitions here",
     )  # fmt: skip
     listen: str | None = option(
         None, "many machines", "HOST:PORT", "where partition 1/P listens for the others (or unix:FILE)"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held, Layout
 from adam_mp.params.replica.exchange import Exchange
 from adam_mp.params.run.announcements import Announcements
 from adam_mp.params.run.bucket_map import LayoutFacts
@@ -22,6 +22,8 @@ from adam_mp.transport.messages import Kind, Message
 from adam_mp.transport.sim import Network, Weather
 
 LAYOUT = Layout.of({"conv.weight": (3, 3, 1, 8), "dense.weight": (700, 900), "dense.bias": (900,)})
+SIZES = {"a": 50_000 * 16, "b": 21_000 * 16}  # what each of two partitions updates
+PARTS = Layout.of({name: (size // 16, 16) for name, size in SIZES.items()})
 STORM = Weather(loss=0.15, doubling=0.15, delay=0.5)
 FAIR = Weather(delay=0.01)
 
@@ -57,7 +59,7 @@ class Cluster:
         first = generator.integers(-50, 50, LAYOUT.size).astype(np.float32)
         self.first = first
         self.weights = [first.copy() for _ in range(replicas)]
-        self.memories = [ExchangeMemory.create(self.layout) for _ in range(replicas)]
+        self.memories = [ExchangeMemory.create(Held.all_of(self.layout)) for _ in range(replicas)]
         self.known, self.random = {}, random.Random(seed)  # which map each replica has
         self.exchanges = [self.start_exchange(index, wire) for index in range(replicas)]
 
@@ -167,6 +169,75 @@ def test_every_delta_is_applied_once_in_a_storm(cluster, seed):
         assert np.array_equal(weights, expected)
     repeated = sum(server.table.statistics().repeated for server in run.servers.values())
     assert repeated > 0  # else the storm was none
+
+
+class Group:
+    """A replica of which each machine has a part of the weights, under one identity. It stands for one exchange."""
+
+    def __init__(self, run, identity, names):
+        self.size, self.layout = LAYOUT.size, run.layout
+        self.parts = [Held.some_of(run.layout, {name: 16}, 16 + SIZES[name]) for name in names]
+        self.memories = [ExchangeMemory.create(held) for held in self.parts]
+        self.weights = [np.zeros(held.size, np.float32) for held in self.parts]
+        peers = [server.address for server in run.map.servers]
+        self.exchanges = [
+            Exchange(run.network.endpoint(f"{identity}-{part}"), memory, weights, peers, run.map, 77, identity)
+            for part, (memory, weights) in enumerate(zip(self.memories, self.weights, strict=True))
+        ]
+
+    def add(self, step):
+        """Add to the weights, float32 [layout.size], what each machine has of `step`."""
+        for held, weights in zip(self.parts, self.weights, strict=True):
+            for number, shard in zip(held.numbers, held.shards, strict=True):
+                weights[shard.place] += step[self.layout.shards[number].place]
+
+    def whole(self):
+        flat = np.zeros(self.size, np.float32)
+        for held, weights in zip(self.parts, self.weights, strict=True):
+            for number, shard in zip(held.numbers, held.shards, strict=True):
+                flat[self.layout.shards[number].place] = weights[shard.place]
+        return flat
+
+    def begin(self):
+        for exchange in self.exchanges:
+            exchange.begin()
+
+    @property
+    def done(self):
+        return all(exchange.done for exchange in self.exchanges)
+
+    def step(self, now, seconds):
+        for exchange in self.exchanges:
+            if not exchange.done:
+                exchange.step(now, seconds)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_of_machines_with_a_part_each_are_a_replica_each(cluster, monkeypatch, seed):
+    monkeypatch.setattr("tests.params.replica.test_exchange.LAYOUT", PARTS)
+    run = cluster(seed, STORM, replicas=1)
+    groups = [Group(run, 1100, ["a", "b"]), Group(run, 1200, ["b", "a"])]
+    for group in groups:
+        group.add(run.first)
+    run.exchanges += groups
+    run.known |= {1: run.map, 2: run.map}
+    run.round()
+    expected, generator = run.first.copy(), np.random.default_rng(seed + 1)
+    for _ in range(4):
+        for group in groups:
+            step = generator.integers(-3, 4, PARTS.size).astype(np.float32)
+            group.add(step)
+            expected += step
+        run.weights[0] += 1
+        expected += 1
+        run.round()
+    assert np.array_equal(run.served(), expected)
+    run.round()
+    assert np.array_equal(run.weights[0], expected)
+    for group in groups:
+        np.testing.assert_array_equal(group.whole(), expected)
+        for memory in group.memories:
+            memory.close()
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -434,7 +505,7 @@ def test_copies_are_asked_about_a_primary_that_does_not_answer_at_once_if_its_co
     network = Network(1, FAIR)
     servers = [network.endpoint(name) for name in names]
     silent = coordinator.map.groups[coordinator.map.groups_of(LAYOUT.for_servers(3))[0]].primary
-    memory = ExchangeMemory.create(LAYOUT.for_servers(3), keeps=True)
+    memory = ExchangeMemory.create(Held.all_of(LAYOUT.for_servers(3)), keeps=True)
     exchange = Exchange(
         network.endpoint("replica"), memory, np.zeros(LAYOUT.size, np.float32), names, coordinator.map, 77, 1000,
         reaches=lambda peer: reached or peer != names[silent],

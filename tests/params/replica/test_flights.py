@@ -9,7 +9,7 @@ import pytest
 
 from adam_mp.errors import TransportError
 from adam_mp.memory.exchange import SEEN, UNSEEN, ExchangeMemory
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held, Layout
 from adam_mp.params.replica.exchange import Exchange
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
 from adam_mp.params.server.buffers import WINDOW
@@ -51,7 +51,7 @@ class Servers:
 
 @pytest.fixture
 def memory():
-    made = ExchangeMemory.create(LAYOUT)
+    made = ExchangeMemory.create(Held.all_of(LAYOUT))
     yield made
     made.close()
 

@@ -11,7 +11,7 @@ import pytest
 from adam_mp.errors import TransportError
 from adam_mp.memory.board import STOP, TRAIN, VALIDATE
 from adam_mp.memory.exchange import APPLYING, PUSHED, SEEN, ExchangeMemory
-from adam_mp.memory.layout import Layout
+from adam_mp.memory.layout import Held, Layout
 from adam_mp.params.replica import synchronizer
 from adam_mp.params.replica.synchronizer import Synchronizer, note_map, read_map
 from adam_mp.params.run.bucket_map import BucketMap, ServerPlace
@@ -92,16 +92,16 @@ class Counters:
 
 @pytest.fixture
 def make():
-    words = ExchangeMemory.create(Layout.of({"w": (3, 4)}).for_servers(3))
+    words = ExchangeMemory.create(Held.all_of(Layout.of({"w": (3, 4)}).for_servers(3)))
 
     def build(board, exchange):
         made = object.__new__(Synchronizer)  # without processes, memory of a run and connections
-        made.spec = types.SimpleNamespace(patience=0.2, batch_size=1, images=10, keys=None)
+        made.spec = types.SimpleNamespace(patience=0.2, batch_size=1, images=10, keys=None, follows=False)
         made.memory = types.SimpleNamespace(board=board)
         made.store = types.SimpleNamespace(read_updates=lambda: 0)
         made.dialer = types.SimpleNamespace(trouble=lambda address: "nobody answers there")
         made.words, made.exchange, made.counters, made.inboxes = words, exchange, Counters(), None
-        made.exchanged, made.between = 0, (0, 0)
+        made.exchanged, made.between, made.rounds = 0, (0, 0), []
         made.listening, made.heard, made.maps, made.map = Listening(), 0.0, words.read("maps"), BucketMap(1, ())
         exchange.board, exchange.words = board, words
         return made
@@ -217,5 +217,36 @@ def test_workers_wait_for_a_silent_server_once_they_have_trained_much_without_it
     made.tell_silences()
     assert made.memory.board.held_up == held_up
     made.exchange.flights.silences[SILENT] = 0.0
+    made.tell_silences()
+    assert not made.memory.board.held_up
+
+
+def test_one_that_follows_begins_rounds_of_the_numbers_that_it_is_told(make):
+    exchange = Rounds()
+    made = make(Board(*[TRAIN] * 40, STOP), exchange)
+    made.spec.follows, made.store.read_updates = True, lambda: 10**6  # images alone begin no round
+    words = made.words
+    words.states[:] = SEEN
+    words.note("wanted", 7)  # rounds 1 to 6 have begun elsewhere meanwhile: one stands for all of them
+    made.run()
+    assert exchange.begun == 1
+    assert (words.read("round_begun"), words.read("round_done")) == (7, 7)
+
+
+def test_workers_wait_for_a_server_that_is_silent_to_another_machine_of_the_group(make):
+    made = make(Board(TRAIN), Rounds())
+    words, updates = made.words, [0]
+    words.states[:] = SEEN
+    made.store.read_updates = lambda: updates[0]
+    words.note("others_done", 0)
+    words.note("others_silent", 1500)
+    for updates[0] in (10, 20, 30, 40):
+        made.round(lambda: True)  # those of this machine go on
+        made.tell_silences()
+        assert not made.memory.board.held_up
+    updates[0] = 51  # 41 since the beginning of the first that the others have not done
+    made.tell_silences()
+    assert made.memory.board.held_up
+    words.note("others_done", 2)  # now 21
     made.tell_silences()
     assert not made.memory.board.held_up

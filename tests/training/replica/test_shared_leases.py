@@ -19,6 +19,7 @@ from adam_mp.params.run.run_facts import RunFacts
 from adam_mp.params.run.statements import Joining
 from adam_mp.training.folder.figures import Sums
 from adam_mp.training.replica.leases import OwnLeases
+from adam_mp.training.replica.rounds import OwnRounds
 from adam_mp.training.replica.shared_leases import SharedLeases
 from adam_mp.transport.forms import read, write
 
@@ -63,7 +64,7 @@ class Exchange:
     """The words of an exchange that does nothing."""
 
     def __init__(self):
-        self.silences, self.maps = np.zeros(1, np.int64), []
+        self.silences, self.maps, self.held = np.zeros(1, np.int64), [], SimpleNamespace(servers=1)
         self.words = dict.fromkeys(("round_begun", "round_done", "rounds", "sequence"), 0)
 
     def read(self, name):
@@ -96,7 +97,8 @@ def replica():
     store = SimpleNamespace(elsewhere=0)
     store.set_elsewhere = partial(setattr, store, "elsewhere")
     news = read(News, NEWS, TransportError)
-    leases = SharedLeases(memory, store, exchange, link, write(JOINING), write(news), 0.1, dict, BROUGHT, failed_in)
+    rounds = OwnRounds(exchange)
+    leases = SharedLeases(memory, store, rounds, link, write(JOINING), write(news), 0.1, dict, BROUGHT, failed_in)
     leases.open(0, np.zeros(BATCHES, np.uint8))
     yield SimpleNamespace(leases=leases, link=link, exchange=exchange, ledger=ledger, store=store)
     del ledger, memory.ledger
@@ -151,7 +153,7 @@ def test_a_replica_that_never_opened_an_epoch_leaves_without_a_report(replica):
     memory, store = SimpleNamespace(), SimpleNamespace()
     news = read(News, NEWS, TransportError)
     leases = SharedLeases(
-        memory, store, replica.exchange, replica.link, write(JOINING), write(news), 0.1, dict, 0, failed_in
+        memory, store, OwnRounds(replica.exchange), replica.link, write(JOINING), write(news), 0.1, dict, 0, failed_in
     )
     leases.leave()
     assert replica.link.left == 1
@@ -289,7 +291,7 @@ def test_the_first_server_is_the_coordinator_too_and_silent_as_whichever_is(repl
     leases, link, exchange = replica.leases, replica.link, replica.exchange
     servers = [[7, "127.0.0.1:7700"], [8, "127.0.0.1:7701"]]
     link.said = [{**NEWS, "map": {"epoch": 2, "servers": servers}}]
-    exchange.silences = np.array([1500, 2500])
+    exchange.silences, exchange.held.servers = np.array([1500, 2500]), 2
     leases.step()
     link.silence = 0.05
     one, other = "the coordinator at 127.0.0.1:7700", "the parameter server at 127.0.0.1:7701"
