@@ -41,11 +41,16 @@ def context_bytes_of(
     return TrainingContext(graph, weights, batch, choices=choices, backward=backward, mail=_Alone(batch)).nbytes
 
 
-def part_bytes(plan: PartitionPlan, part: int, batch: int) -> int:
-    """Return the bytes of a partition's weights, gradient, activations and messages, for one batch at a time."""
+def part_bytes(plan: PartitionPlan, part: int, batch: int, apart: bool = True) -> int:
+    """Return the bytes of a partition's weights, gradient, activations and messages, for one batch at a time.
+
+    `apart` says that it is alone on its machine. If all partitions are on one, sender and receiver of a message have
+    one array for it, and half of that counts for each.
+    """
     arrays = {each.home for _, each in messages_of(plan) if part in (each.sender, each.receiver)}
     weights = 4 * Layout.of(plan.graphs[part].parameters).size
-    return context_bytes_of(plan, part, batch) + weights + sum(each.bytes(batch) for each in arrays)
+    messages = sum(each.bytes(batch) for each in arrays)
+    return context_bytes_of(plan, part, batch) + weights + (messages if apart else messages // 2)
 
 
 def part_seconds(plan: PartitionPlan, part: int, batch: int, choices: KernelChoices | None = None) -> float:
