@@ -19,7 +19,7 @@ import psutil
 from adam_mp.transport.keys import make_key_file
 from tools.drilling.machines import PATIENCE, DrillError
 
-_PORT = 7700
+_PORT, _SERVERS_PORT = 7700, 7600
 
 
 class Spaces(Protocol):
@@ -36,13 +36,15 @@ class PartitionGroup:
     """A group with partition K on machine K; `folder` gets the run, the keys and what the commands print.
 
     Use as a context manager: leaving it kills what is left. `settings` are the leader's, `within` are the folders of
-    the control groups in which the machines' processes are, by machine; empty for none.
+    the control groups in which the machines' processes are, by machine; empty for none. With `serves`, the machine
+    behind those of the partitions has a parameter server, with which the group exchanges weights.
     """
 
     def __init__(
-        self, machines: Spaces, parts: int, folder: Path, settings: Sequence[str], within: Sequence[Path] = ()
+        self, machines: Spaces, parts: int, folder: Path, settings: Sequence[str], within: Sequence[Path] = (),
+        serves: bool = False,
     ) -> None:  # fmt: skip
-        self._within = within
+        self._within, self._serves = within, serves
         self.machines, self.parts, self.folder = machines, parts, folder
         self.run = folder / "run"
         self._keys = folder / "keys"
@@ -52,6 +54,12 @@ class PartitionGroup:
     def __enter__(self) -> PartitionGroup:
         self.folder.mkdir(parents=True, exist_ok=True)
         make_key_file(self._keys)
+        if self._serves:
+            self._run(
+                self.parts + 1,
+                ["serve-params", "--listen", self._servers_place, "--snapshots", str(self.folder / "snapshots"),
+                 "--key-file", str(self._keys)],
+            )  # fmt: skip
         for part in range(1, self.parts + 1):
             self.start(part)
         return self
@@ -70,16 +78,24 @@ class PartitionGroup:
             shutil.rmtree(self.run, ignore_errors=True)
             more = [
                 "--listen", place, "--partition", f"1/{self.parts}", "--key-file", str(self._keys), "--run-dir",
-                str(self.run), *self._settings,
+                str(self.run), *self._settings, *(["--join", self._servers_place] if self._serves else []),
             ]  # fmt: skip
+        self._run(part, ["train", *more])
+
+    @property
+    def _servers_place(self) -> str:
+        return f"{self.machines.address(self.parts + 1)}:{_SERVERS_PORT}"
+
+    def _run(self, number: int, arguments: list[str]) -> None:
+        """Run a command of adam_mp on machine `number`."""
         # `ip netns exec` would hide /sys/fs/cgroup, and with it the memory that a control group grants.
-        space = f"--net=/run/netns/{self.machines.space(part)}"
-        command = ["nsenter", space, sys.executable, "-m", "adam_mp", "train", *more]
+        space = f"--net=/run/netns/{self.machines.space(number)}"
+        command = ["nsenter", space, sys.executable, "-m", "adam_mp", *arguments]
         if self._within:
-            enter = f'echo $$ > {self._within[part - 1]}/cgroup.procs && exec "$@"'
+            enter = f'echo $$ > {self._within[number - 1]}/cgroup.procs && exec "$@"'
             command = ["sh", "-c", enter, "sh", *command]
-        with open(self.folder / f"partition-{part}.txt", "ab") as output:
-            self.commands[part] = subprocess.Popen(
+        with open(self._said_by(number), "ab") as output:
+            self.commands[number] = subprocess.Popen(
                 command, stdout=output, stderr=output, start_new_session=True, env=dict(os.environ)
             )
 
@@ -133,9 +149,16 @@ class PartitionGroup:
     def last_words(self) -> str:
         """Return the ends of what the commands printed."""
         ends = {}
-        for part in range(1, self.parts + 1):
-            ends[part] = (self.folder / f"partition-{part}.txt").read_text(errors="replace").strip()[-300:]
+        for number in self.commands:
+            ends[number] = self.said(number).strip()[-300:]
         return repr(ends)
+
+    def said(self, number: int) -> str:
+        """Return what the commands of machine `number` have printed."""
+        return self._said_by(number).read_text(errors="replace")
+
+    def _said_by(self, number: int) -> Path:
+        return self.folder / f"machine-{number}.txt"
 
 
 def _kill_group(command: subprocess.Popen[bytes]) -> None:
