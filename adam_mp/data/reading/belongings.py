@@ -15,6 +15,7 @@ from adam_mp.data.reading.account import some
 from adam_mp.data.reading.class_folders import ClassFound, PartFound
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.meant_classes import HELD_OUT
+from adam_mp.data.reading.name_patterns import drawn_images, paired_images, parted_images
 from adam_mp.data.reading.part_names import part_of, part_of_word, pieces_of
 
 _WORD = (
@@ -50,7 +51,8 @@ _UNSORTED = frozenset((
     "pred", "preds", "predict", "topredict", "prediction", "predictions", "inference", "samples", "sampleimages",
     "examples", "demo",
     "venv", "env", "nodemodules", "pycache", "ipynbcheckpoints", "wandb", "mlruns", "lightninglogs", "checkpoints",
-    "results", "output", "outputs", "plots", "figures", "logs", "screenshots", "assets", "docs",
+    "results", "output", "outputs", "plots", "figures", "logs", "screenshots", "assets", "docs", "heatmaps", "gradcam",
+    "saliency", "overlays",
 ))  # fmt: skip
 _IMAGES = frozenset(("images", "all", "allimages", "samples", "sampleimages", "examples"))  # of a class too
 _PUT_ASIDE = frozenset((
@@ -80,13 +82,14 @@ def may_belong(name: str) -> bool:
 
 def _belonging(images: Collection[str]) -> set[str]:
     """Return which images belong to another one of their folder, by their names."""
+    drawn = drawn_images(images)
     if not _MAY_BELONG.search("\n".join(images)):
-        return set()
+        return drawn
     bases = {name: base for name in images if (base := _base(name)) is not None}
     stems = {os.path.splitext(name)[0] for name in images}
     shown = {base for name in images if name not in bases and (base := _shown_base(name)) is not None}
     found = {name for name, base in bases.items() if base in stems or base in shown}
-    return found | {name for name in images if _base_before(name) in stems}
+    return found | drawn | {name for name in images if _base_before(name) in stems}
 
 
 def _base(name: str) -> str | None:
@@ -117,6 +120,19 @@ def told_of(part: PartFound) -> list[str]:
         lines.append(
             f"images of the class {some(paired)} have the same names but for their endings, such as 1.jpg and 1.png; "
             "if these are masks or copies, move them away"
+        )
+    for name, found in part.classes.items():
+        if (pair := paired_images(found.images)) is not None and not _is_paired(found.images):
+            lines.append(
+                f"images of the class {name!r} come in pairs, such as {pair[0]} and {pair[1]}; if one of them is drawn "
+                "or computed from the other, move it away"
+            )
+            break  # one class is enough to tell
+    everything = [image for found in part.classes.values() for image in found.images]
+    if (parted := parted_images(everything)) is not None:
+        lines.append(
+            f"names of images say different parts, such as {parted[0]} and {parted[1]}, and all are trained on; if "
+            "some are to test on, move them into test/, in folders of their classes"
         )
     if unsorted := [name for name in part.classes if "".join(pieces_of(name)) in _UNSORTED or is_held_out(name)]:
         lines.append(

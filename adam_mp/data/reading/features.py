@@ -22,6 +22,7 @@ _NUMBERED = 40  # samples that have whole numbers of their own, from a range twi
 _TOGETHER = 10  # samples that stand together with others of their class, on the average, by no chance
 _TIMES = 20  # values that a time or a number of recordings has at least
 _STEPS, _EVEN = 4.5, 0.9  # share of neighbouring values that are so few steps apart where values are counted
+_STEPS_OF_FLOAT = 8  # of float32 over which values that count are spread at least
 _LARGEST_SORTED = 20_000  # samples whose values are sorted
 
 
@@ -44,13 +45,14 @@ def rows_apart(parts: Sequence[tuple[str, Any, Any]]) -> list[str]:
 
 
 def odd_features(pixels: np.ndarray, labels: np.ndarray, names: Sequence[str], what: str) -> list[str]:
-    """Return lines if features [n, 1, 1, f] tell the label of each sample, or number the samples.
+    """Return lines if features [n, 1, 1, f] tell the label of each sample, number the samples, or lose their digits.
 
     `labels` are plain; `names` are those of the features, or none.
     """
     if pixels.shape[1:3] != (1, 1) or len(labels) < _MANY:
         return []
-    rows, lines = pixels[:, 0, 0], []
+    rows = pixels[:, 0, 0]
+    lines = _lost_digits(rows, names, what)
     told = _label_features(rows, labels) if rows.shape[1] > 1 else []
     if told:
         verb, them = ("tells", "it is") if len(told) == 1 else ("together tell", "they are")
@@ -71,6 +73,26 @@ def odd_features(pixels: np.ndarray, labels: np.ndarray, names: Sequence[str], w
             f"tell that of new ones, leave it out: {_without(counted[:1], names)}"
         )
     return lines
+
+
+def _lost_digits(rows: np.ndarray, names: Sequence[str], what: str) -> list[str]:
+    """Return a line if features, [n, f], vary by less than a few steps of float32, which training computes in."""
+    if rows.dtype.itemsize <= np.dtype(np.float32).itemsize and rows.dtype.kind == "f":
+        return []
+    columns = rows.astype(np.float64)
+    exact = rows.astype(np.int64) if rows.dtype.kind in "biu" else columns  # float64 may have lost digits already
+    largest, spread = np.abs(columns).max(axis=0), (exact - exact[0]).std(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.spacing(largest.astype(np.float32)).astype(np.float64)
+        lost = np.flatnonzero((spread > 0) & (spread < _STEPS_OF_FLOAT * steps))
+    if not lost.size:
+        return []
+    first = int(lost[0])
+    return [
+        f"feature {_called(lost.tolist(), names)} of the {what} data varies by about {spread[first]:.3g} around "
+        f"{columns[:, first].mean():.6g}, and training computes in float32, which has steps of {steps[first]:.3g} "
+        "there: its differences are lost; subtract its mean first, from data to predict too"
+    ]
 
 
 def _called(features: Sequence[int], names: Sequence[str]) -> str:

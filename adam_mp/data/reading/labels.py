@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ _SINGLE = 0.9  # share of the classes that may have a single image
 _SUM_OFF = 1e-3  # by which the sum of probabilities may be off
 _STRAY, _MOST_STRAY = 0.05, 2  # share of labels that may be damaged, and their number in a small set
 _MISSING = frozenset(("nan", "NaN", "<NA>", "NaT", "null", "NULL", "None", "N/A", "n/a", "#N/A"))
+_BETWEEN = re.compile("[|,;/+&]")  # what stands between several labels in one text
 _TRUTHS = ("False", "True")
 _UNSEEN = frozenset(("Cf", "Cn", "Co", "Cs"))  # categories of characters without a width
 _NUMBERED = "names, labels = numpy.unique(labels, return_inverse=True)"
@@ -50,10 +52,15 @@ class Classes:
         if labels.dtype.kind in "UO":
             known = {name: number for number, name in enumerate(self.names)}
             strange = next((each for each in enumerate(labels.tolist()) if each[1] not in known), None)
+            if strange is not None and not self.names:
+                raise DataError(
+                    f"{what} labels are text, such as {_short(strange[1])}, but those to train on are numbers, 0 to "
+                    f"{self.count - 1}; give both as one of these"
+                )
             if strange is not None:
                 raise DataError(
                     f"{what} image {strange[0]} has label {_short(strange[1])}, which is none of the {self.count} "
-                    f"classes ({_listed(self.names) if self.names else f'numbers 0 to {self.count - 1}'})"
+                    f"classes ({_listed(self.names)})"
                 )
             return np.array([known[label] for label in labels.tolist()], np.int32)
         if self.text:
@@ -233,7 +240,8 @@ def find_classes(labels: np.ndarray, what: str, names: Sequence[str] = (), to_tr
     if labels.dtype.kind in "UO":
         present = Counter(labels.tolist())
         classes = named if present.keys() <= set(named) else tuple(sorted(present))
-        notices = (*alike(classes), *_missing_in_words(labels), *(single_images(present.values()) if to_train else ()))
+        singles = single_images(present.values()) if to_train else ()
+        notices = (*alike(classes), *_missing_in_words(labels), *_several_in_one(present), *singles)
         found = Classes(len(classes), classes, True, notices)
     elif labels.dtype.kind == "b":
         found = Classes(2, named if len(named) == len(_TRUTHS) else _TRUTHS)
@@ -291,6 +299,23 @@ def _missing_in_words(labels: np.ndarray) -> list[str]:
     if not found:
         return []
     return [f"{len(found):,} images have the label {found[0]!r}; if they have none, leave them out"]
+
+
+def _several_in_one(present: Mapping[str, int]) -> list[str]:
+    """Return a line if some texts are several of the other labels, as `cat|dog` is beside `cat` and `dog`."""
+    found = []
+    for label in present:
+        pieces = [piece.strip() for piece in _BETWEEN.split(label)]
+        if len(pieces) > 1 and all(piece != label and piece in present for piece in pieces):
+            found.append(label)
+    if not found:
+        return []
+    images = sum(present[label] for label in found)
+    return [
+        f"{several(images, 'image')} {'has' if images == 1 else 'have'} several labels in one text, such as "
+        f"{_short(found[0])}, which is taken for a class of its own; an image has one class: leave these out, or keep "
+        "one label"
+    ]
 
 
 def _gaps(count: int, present: np.ndarray) -> list[str]:

@@ -35,7 +35,7 @@ _PIECES = frozenset((word,) for word in (
 _NUMBERED_PIECES = frozenset(("fold", "batch", "part", "split", "subset", "chunk", "shard", "vol", "volume"))
 _CHANGED = frozenset((
     "aug", "augmented", "augmentation", "augmentations", "resized", "cropped", "grayscale", "greyscale",
-    "flipped", "rotated", "mirrored", "preprocessed",
+    "flipped", "rotated", "mirrored", "preprocessed", "crop", "crops", "bbox",
 ))  # fmt: skip
 _UNCHANGED = frozenset(("original", "originals", "orig"))  # beside changed copies
 _OF_CLASSES = frozenset(("class", "category", "grade", "level", "type", "stage"))  # before the number of a class

@@ -62,6 +62,11 @@ def _checked(given: Any, labels: Any, what: str) -> np.ndarray:
         images: np.ndarray = np.asarray(given)
     except (ValueError, TypeError, RuntimeError) as error:  # the last of a tensor that has gradients
         raise DataError(f"{what}: images are no array: {error}; expected images of one shape") from None
+    if images.dtype.kind in "US":
+        raise DataError(
+            f"{what}: images are text, such as {str(images.flat[0] if images.size else '')[:60]!r}; expected arrays of "
+            "pixels or features: to read image files, give the folder that has a folder for each class"
+        )
     if images.dtype == object:
         raise DataError(
             f"{what}: images are an array of objects of shape {images.shape}; expected numbers of one shape, such as "

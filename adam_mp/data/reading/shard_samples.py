@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from adam_mp.data.reading.belongings import may_belong
 from adam_mp.data.reading.faults import BadSample, Fault
@@ -28,6 +28,11 @@ _LONGEST_NAME = 200  # characters of a class's name
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _NUMBER = re.compile("[+-]?[0-9]{1,40}([.]0+)?")  # 2.0: so pandas writes whole numbers of a column that has gaps
 LABELS = ("cls", "json")
+_FEW_VALUES = 4
+_PART_FIELDS = frozenset((
+    "split", "subset", "set", "partition", "phase", "usage", "fold", "is_test", "is_train", "is_training", "is_val",
+    "is_validation", "test", "train",
+))  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +66,8 @@ class ShardSample:
 class ShardAccount:
     """What all shards of a part have: members of each kind, other endings with counts, folders with images.
 
-    `again` counts images and labels that have the name of an earlier member of their tar file.
+    `again` counts images and labels that have the name of an earlier member of their tar file. `parts_said` has, of the
+    fields of .json that may say a part, those with several values, and the first few of these.
     """
 
     images: int = 0
@@ -69,6 +75,20 @@ class ShardAccount:
     others: Counter[str] = dataclasses.field(default_factory=Counter)
     folders: set[str] = dataclasses.field(default_factory=set)
     again: int = 0
+    fields: dict[str, list[Any]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def parts_said(self) -> dict[str, list[Any]]:
+        """The fields of .json that may say a part, and have several values."""
+        return {name: values for name, values in self.fields.items() if len(values) > 1}
+
+    def note_fields(self, described: object) -> None:
+        """Note what a .json says under names that may be of a part, a few values of each."""
+        if isinstance(described, dict):
+            for name in described.keys() & _PART_FIELDS:
+                values, value = self.fields.setdefault(name, []), described[name]
+                if isinstance(value, str | int) and value not in values and len(values) < _FEW_VALUES:
+                    values.append(value)
 
 
 def read_samples(
@@ -93,7 +113,7 @@ def read_samples(
             rejected += [
                 BadSample(f"{where}: {each.name}", Fault.DUPLICATE, said) for each in sample.images if each is not image
             ]
-            label, why = _label(file, sample.labels)
+            label, why = _label(file, sample.labels, account)
             if label is None:
                 rejected.append(BadSample(f"{where}: {image.name}", Fault.NO_LABEL, why))
                 continue
@@ -220,7 +240,9 @@ def _check_end(path: Path, archive: tarfile.TarFile) -> None:
         )
 
 
-def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str | None, str]:
+def _label(
+    file: BinaryIO, members: dict[str, Member], account: ShardAccount
+) -> tuple[int | bool | str | None, str]:  # fmt: skip
     """Return the label that the .cls or .json member has; None and the reason if there is none, or if they disagree."""
     found: list[int | bool | str] = []
     endings: list[str] = []
@@ -229,8 +251,10 @@ def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str
             return None, f"its .{ending} has more than {_LABEL_LIMIT >> 20} MB"
         file.seek(member.offset)
         content = file.read(member.size)
-        label = _number_or_text(content) if ending == "cls" else _described(content)
-        if label is None and ending == "json" and "cls" in members and _tells_no_label(content):
+        described = _read_json(content) if ending == "json" else None
+        account.note_fields(described)
+        label = _number_or_text(content) if ending == "cls" else _described(described)
+        if label is None and ending == "json" and "cls" in members and _tells_no_label(described):
             continue
         if label is None:
             where = "under label or cls (or two numbers)" if ending == "json" else "in it"
@@ -246,21 +270,24 @@ def _label(file: BinaryIO, members: dict[str, Member]) -> tuple[int | bool | str
     return found[0], ""
 
 
-def _tells_no_label(content: bytes) -> bool:
-    """Tell whether a .json has no label, but other things about its image."""
+def _read_json(content: bytes) -> object:
+    """Return what a .json holds; None if it is none."""
     try:
-        described = json.loads(content)
+        return json.loads(content)  # type: ignore[no-any-return]
     except (ValueError, RecursionError):
-        return False
+        return None
+
+
+def _tells_no_label(described: object) -> bool:
+    """Tell whether a .json has no label, but other things about its image."""
     return isinstance(described, dict) and described.get("label") is None and described.get("cls") is None
 
 
-def _described(content: bytes) -> int | bool | str | None:
+def _described(described: Any) -> int | bool | str | None:
     try:
-        described = json.loads(content)
         label = plain_label(described["label"] if "label" in described else described["cls"])
         other = described.get("cls")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     if isinstance(label, str):
         return _number_or_text(label.encode("utf-8", "surrogatepass"))  # a part of a letter is no text

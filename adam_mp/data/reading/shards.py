@@ -19,6 +19,7 @@ from adam_mp.data.reading.belongings import is_held_out
 from adam_mp.data.reading.faults import BadSample, Fault
 from adam_mp.data.reading.image_kinds import is_dropping
 from adam_mp.data.reading.labels import Spelled, find_classes, most_alike, names_among, plain_of
+from adam_mp.data.reading.name_patterns import shards_apart
 from adam_mp.data.reading.part_names import TEST, TRAIN, VALIDATION, part_of, part_within
 from adam_mp.data.reading.records import Records, RecordTable
 from adam_mp.data.reading.shard_samples import ShardAccount, read_samples
@@ -206,11 +207,13 @@ class _PartRead:
                 "taken as names of further classes"
             )
         stems = [path.stem for path in self.paths]
-        held_out = [stem for stem in stems if is_held_out(stem)]
-        if held_out and len(held_out) < len(stems) and not part_within(stems[0])[0]:
+        if not part_within(stems[0])[0] and (line := shards_apart(stems)) is not None:
+            lines.append(line)
+        if self.account.parts_said:
+            said = "; ".join(f"{key}: {some(map(repr, values))}" for key, values in self.account.parts_said.items())
             lines.append(
-                f"the tar shards {some((f'{stem}.tar' for stem in held_out), 3)} may not be meant to be trained on; if "
-                "so, move them away"
+                f"each .json in {some(self.paths, 1)} says a part ({said}), which is not used; give each part tar "
+                "shards of its own, named train-..., val-... and test-..."
             )
         return lines + [f"the tar shard {copy}.tar may be a copy of {base}.tar" for copy, base in copies(stems)]
 

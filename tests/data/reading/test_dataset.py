@@ -59,7 +59,7 @@ def test_shapes_and_types_are_brought_in_order(images, shape, dtype):
         ((IMAGES, LABELS.astype(float) + 0.5), "whole numbers"),
         ((IMAGES, np.array([*"abc", None])), "no label"),
         ((np.full((4, 2, 2), np.nan), LABELS), "image 0 holds NaN"),
-        ((np.array([["a"] * 3] * 4), LABELS), "expected numbers"),
+        ((np.array([["a"] * 3] * 4), LABELS), "expected arrays of pixels or features"),
         ((np.zeros((4, 2, 2), complex), LABELS), "expected numbers"),
         ((np.zeros((4, 0, 2)), LABELS), "at least one pixel"),
         ((np.zeros(4), LABELS), "expected \\[n, h, w\\]"),

@@ -375,3 +375,16 @@ def test_a_label_among_the_features_is_told():
     table[59, 2] += 1
     for images, labels in ((table, Y), (features, Y), (table[:9], Y[:9]), (table, NAMES[Y])):
         assert load_data((images, labels)).notices == ()
+
+
+def test_several_labels_in_one_text_are_told():
+    labels = np.array(["cat", "dog", "cat|dog", "cat", "dog"] * 4, object)
+    (line,) = find_classes(labels, "training").notices
+    assert line.startswith("4 images have several labels in one text, such as 'cat|dog'")
+    for others in (["cat", "dog", "cat-dog"], ["a/b", "c"], ["cat|fish", "cat", "dog"], ["rock+roll", "rock"]):
+        assert not find_classes(np.array(others * 4, object), "training").notices
+
+
+def test_text_beside_numbers_is_called_that():
+    with pytest.raises(DataError, match="test labels are text, such as '1', but those to train on are numbers, 0 to 1"):
+        Classes(2).number(np.array(["1", "0"], object), "test")

@@ -72,6 +72,13 @@ READ = {
     "empty test": ([*classes("train/"), "test/readme.txt"], ("blue", "red"), (6, 0, 0), "test has no image"),
     "beside the parts": ([*classes("train/"), "extra/1.jpg", "x.jpg"], ("blue", "red"), (6, 0, 0), "not used.*extra/"),
     "test deep": (classes("train/") + classes("test/a/") + classes("test/b/"), ("blue", "red"), (6, 0, 12), "same"),
+    "masks of the same numbers": (
+        [f"{name}/{n:03}_{kind}.jpg" for name in ("blue", "red") for n in range(6) for kind in ("sat", "mask")],
+        ("blue", "red"), (12, 0, 0), ""),
+    "pairs": ([f"{name}/{n}{kind}.jpg" for name in ("blue", "red") for n in range(6) for kind in ("", "_vis")],
+              ("blue", "red"), (24, 0, 0), "the class 'blue' come in pairs, such as blue/0.jpg and blue/0_vis"),
+    "parts in names": ([f"{name}/{part}_{n}.jpg" for name in ("blue", "red") for part in ("Training", "PublicTest")
+                        for n in range(6)], ("blue", "red"), (24, 0, 0), "names of images say different parts"),
     "jfif": ([*classes(""), "red/x.jfif", "red/y"], ("blue", "red"), (8, 0, 0), ""),
     "a class of part-like name": (["test_tube/1.jpg", "beaker/1.jpg"], ("beaker", "test_tube"), (2, 0, 0), ""),
     "a class without images to train": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections import UserList
@@ -682,3 +683,22 @@ def test_arrays_in_the_order_of_a_split_are_refused(shape):
         load_data(split)
     assert len(load_data((split[0], split[2], split[1], split[3])).test) == 4
     assert len(load_data((images[:8, :1], labels[:8, None], images[8:, :1], labels[8:])).test) == 4
+
+
+def test_paths_in_place_of_pixels_are_called_that():
+    with pytest.raises(DataError, match=r"images are text, such as 'a/1.jpg'.*give the folder"):
+        load_data((["a/1.jpg", "b/2.jpg"], [0, 1]))
+
+
+def test_a_part_that_the_json_of_shards_says_is_told(tmp_path):
+    def notes(parts):
+        samples = [
+            {"png": encode(pixels("red", number), "PNG"), "json": json.dumps(
+                {"label": number % 2, "split": parts[number % len(parts)], "author": str(number)}).encode()}
+            for number in range(12)
+        ]  # fmt: skip
+        return load_data(write_shard(tmp_path / "a.tar", samples)).account.notes
+
+    (line,) = notes(["train", "val", "test"])
+    assert "says a part (split: 'train', 'val', 'test'), which is not used" in line
+    assert not notes(["train"])
