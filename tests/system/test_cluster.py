@@ -48,7 +48,7 @@ def covered(epochs, *folders):
 
 def away(ended):
     """Return how many epochs the replica says others trained alone."""
-    return ended.err.count("was trained by other replicas while this one was away")
+    return ended.err.count("ended while this replica was away")
 
 
 def every_epoch(ended, epochs, folder):

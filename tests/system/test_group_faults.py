@@ -65,6 +65,8 @@ def matrix() -> list[Case]:
         )
     ]
     every += [Case("cut off", MACHINE, part, phase, serves=True) for part, phase in itertools.product((1, 2), PHASES)]
+    # Servers refuse whoever joins a run that is done; such a leader goes on alone, with --join none.
+    every.remove(Case("killed", MACHINE, 1, "shutdown", serves=True))
     return every if FULL else [case for case in every if case in CHOSEN]
 
 
@@ -97,7 +99,8 @@ def test_promises_hold(case, small_data, tmp_path):
                     assert group.finish(300)["images_trained"] == EPOCHS * images
                 epochs = [row["epoch"] for row in group.epochs()]
                 assert epochs == sorted(set(epochs))
-                assert [row["images_trained"] for row in group.epochs()] == [images] * (EPOCHS - away(group))
+                assert EPOCHS - away(group) <= len(epochs) <= EPOCHS
+                assert [row["images_trained"] for row in group.epochs()] == [images] * len(epochs)
                 wait_until(lambda seen=seen: not any(map(lives, seen)), "the end of all processes", 10)
                 return
         pytest.fail(f"each of {ATTEMPTS} runs had ended before the deed")
@@ -134,8 +137,11 @@ def disturb(case, machines, group) -> set[int] | None:
 
 
 def away(group) -> int:
-    """Return how many epochs ended before the leader, which was killed just then, had noted them."""
-    return group.said(1).count("was trained by other replicas while this one was away")
+    """Return how many epochs ended that are not in the checkpoint from which the leader went on.
+
+    Of these the metrics have a line if the leader wrote one before it went back.
+    """
+    return group.said(1).count("ended while this replica was away")
 
 
 def send(processes, number) -> None:

@@ -71,7 +71,10 @@ class RunAccount:
         """Count the images of epochs that other replicas began and ended while this was busy with an earlier one."""
         for epoch, sums in missed:
             self.figures.count(sums)
-            notice(f"epoch {epoch + 1} was trained by other replicas while this one was away; not validated")
+            notice(
+                f"epoch {epoch + 1} ended while this replica was away, or before it went back to its checkpoint: its "
+                "images count, and it is not validated"
+            )
 
     def keep_part(self, failed: list[tuple[int, int]]) -> None:
         """Put the epoch's part up to now into the figures, because the run is interrupted within the epoch.
