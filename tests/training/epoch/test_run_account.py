@@ -131,7 +131,7 @@ def test_epochs_of_others_are_counted_and_told(run):
     run.account.count_missed([(3, Sums(90, 5, 1)), (4, Sums(95))], told.append)
     figures = run.account.figures
     assert (figures.images_trained, figures.images_skipped, figures.images_failed) == (185, 5, 1)
-    assert [text.split(" was")[0] for text in told] == ["epoch 4", "epoch 5"]
+    assert [text.split(" ended")[0] for text in told] == ["epoch 4", "epoch 5"]
 
 
 def test_an_epoch_is_dropped_once(run):
