@@ -17,6 +17,7 @@ os.environ.update(ONE_THREAD)  # before numpy loads its libraries
 import argparse
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from adam_mp.report.progress import notices_only
 from adam_mp.training.benchmark import measure_speed
 from adam_mp.training.plan.plan import make_plan
 from benchmarks import apart, page
-from benchmarks.step import zoo_network
+from benchmarks.step import step_of, zoo_network
 from benchmarks.timing import spread
 from tools.drilling.machines import Machines
 
@@ -47,6 +48,8 @@ _WIDTHS = {10: 1_500, 100: 6_300, 500: 15_000, 1000: 21_500}  # million connecti
 _LARGE, _LONG = 500, 90.0  # from so many million on, a batch takes seconds: measure for so long
 _LAYERS, _FEATURES = 3, 1024
 _IMAGES, _TURNS = 320, 5  # of an epoch over machines, and how often each side has its turn
+_FEWEST_STEPS = 3
+_WHY_IT_BENDS = ""
 _MEMORY = {"2": 0.55, "4": 0.30}  # partitions -> most memory of one, against one process
 _LIMIT, _LIMITED_WIDTH = 3 << 30, 34_600
 PARTS = ("speed", "accuracy", "cifar", "size", "machines", "limit", "drill")
@@ -157,7 +160,24 @@ def measure_sizes() -> dict[str, Any]:
             points.append({"million": million, "parts": parts, "rate": rate, "connections": rate * network.connections,
                            "sent": sent})  # fmt: skip
             print(f"{million:5d} M, {parts}: {rate * network.connections / 1e9:7.1f} G connections/s", flush=True)
-    return {"points": points, "machine": page.machine_line()}
+    passes = {str(million): measure_passes(dense_network(width)) for million, width in _WIDTHS.items()}
+    return {"points": points, "passes": passes, "machine": page.machine_line()}
+
+
+def measure_passes(network: Network) -> tuple[float, float]:
+    """Nanoseconds for each weight of the forward pass, and of the backward pass with its update, of a batch."""
+    with step_of(network, _BATCH, 1e-4) as step:
+        step.run()
+        seconds: list[tuple[float, float]] = []
+        while len(seconds) < _FEWEST_STEPS or sum(map(sum, seconds)) < _SECONDS / 4:
+            begin = time.perf_counter()
+            step.program.run_forward()
+            middle = time.perf_counter()
+            step.program.run_backward()
+            seconds.append((middle - begin, time.perf_counter() - middle))
+    forward, backward = (statistics.median(each) / network.connections * 1e9 for each in zip(*seconds, strict=True))
+    print(f"{network.connections / 1e6:7.0f} M: forward {forward:.2f}, backward {backward:.2f} ns a weight", flush=True)
+    return forward, backward
 
 
 _GROUPS = "2 groups of 2, 2 servers"
@@ -301,6 +321,21 @@ def _size_part(measured: dict[str, Any]) -> str:
         f"classes, batches of {_BATCH}. More partitions than cores share them. {measured['machine']}\n\n"
         "![connections a second by size](partitions.png)\n\n"
         + page.table(("connections", "partitions", "images/s", "G connections/s", "kB sent an image"), rows)
+        + _where_it_bends(measured["passes"])
+    )
+
+
+def _where_it_bends(passes: dict[str, list[float]]) -> str:
+    """Say where the line bends and why, by the times of the passes over each weight."""
+    rows = [
+        (f"{int(million):,} million", f"{forward:.2f}", f"{4 / forward:.1f}", f"{backward:.2f}", f"{12 / backward:.1f}")
+        for million, (forward, backward) in passes.items()
+    ]
+    return (
+        f"\n\nOne process, nanoseconds for each weight in a batch of {_BATCH}, and the gigabytes of weights a second: a "
+        "weight has 4 bytes; the forward pass reads it once, the backward pass twice, and writes it once.\n\n"
+        + page.table(("connections", "forward, ns", "GB/s", "backward with update, ns", "GB/s"), rows)
+        + f"\n\n{_WHY_IT_BENDS}"
     )
 
 

@@ -48,15 +48,15 @@ class Step:
         numbers.set_rate(rate)
         shares = shares_of(network.parameters, decay_all=False)
         self._updates = bind_updates(optimizer, self.store, self.context, numbers.array, shares)
-        self._program = self.context.program(self.images, self.labels)
+        self.program = self.context.program(self.images, self.labels)
 
     def run(self) -> float:
         """Forward, backward, update."""
-        self._program.run_forward()
-        self._program.run_backward()
+        self.program.run_forward()
+        self.program.run_backward()
         for update in self._updates:
             update()
-        return float(self._program.totals[0]) / self.batch
+        return float(self.program.totals[0]) / self.batch
 
 
 @contextmanager

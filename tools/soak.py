@@ -35,7 +35,7 @@ DEVIATIONS = 3.0  # by which test accuracies may differ
 GROWTH = {"memory": (0.03, 8e6), "files": (0, 4)}  # of the last quarter over the second: a share, and so much
 SUPERVISOR = "supervisor"
 PART = re.compile(r"(worker|data server|parameter server|replica) \d+|synchronizer")
-AWAY = re.compile(r"epoch (\d+) was trained by other replicas")
+AWAY = re.compile(r"epoch (\d+) ended while this replica was away")
 
 
 class SoakError(Exception):
