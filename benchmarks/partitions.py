@@ -332,7 +332,7 @@ def _where_it_bends(passes: dict[str, list[float]]) -> str:
         for million, (forward, backward) in passes.items()
     ]
     return (
-        f"\n\nOne process, nanoseconds for each weight in a batch of {_BATCH}, and the gigabytes of weights a second: a "
+        f"\n\nOne process, nanoseconds for each weight in a batch of {_BATCH}, and gigabytes of weights a second: a "
         "weight has 4 bytes; the forward pass reads it once, the backward pass twice, and writes it once.\n\n"
         + page.table(("connections", "forward, ns", "GB/s", "backward with update, ns", "GB/s"), rows)
         + f"\n\n{_WHY_IT_BENDS}"
