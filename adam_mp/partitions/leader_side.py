@@ -73,6 +73,7 @@ class Partitions:
 
     `task` is what each needs to know of the run, `courier` where the leader's own courier listens, `spaces` the names
     of the flat spaces (`frames.space_names`). `more` is what a user adds to the command by which a partition joins.
+    `meanwhile` is called at short intervals while this waits for an answer, which may take as long as a model is large.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Partitions:
         self._listening, self._sequence = Listening(), 0
         self._answers: dict[int, Message] = {}
         self._lost: dict[int, str] = {}  # partition -> the name of its process
+        self.meanwhile: Callable[[], None] = lambda: None
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -209,6 +211,7 @@ class Partitions:
                     sent = time.monotonic()
             self._look(_LOOK)
             self._check_all()
+            self.meanwhile()
         answer = self._answers.pop(sequence)
         self._answers.clear()
         return answer

@@ -203,21 +203,27 @@ def train_replica(task: ReplicaTask) -> None:
         raise SystemExit(code)
 
 
-def _run_with_others(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
+def _run_with_others(
+    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, asked: TrainSettings | None = None
+) -> TrainResult:  # fmt: skip
     """Run the plan: alone, as the leader of a group, as a replica of a run, or of a launch (`train --servers`)."""
     settings = plan.settings
+    is_trained = plan.resumed is not None and plan.resumed.epoch >= settings.epochs
+    if plan.is_replica and is_trained:  # only its model is left to write
+        alone = dataclasses.replace(plan, settings=settings.alone())
+        return _run_with_others(alone, folder, interruption, tell, settings)
     if plan.is_apart and plan.elsewhere is None:
-        return _run_apart(plan, folder, interruption, tell)
+        return _run_apart(plan, folder, interruption, tell, asked)
     if not plan.is_replica:
-        return _run_in(plan, folder, interruption, tell)
-    if plan.resumed is not None and plan.resumed.epoch >= settings.epochs:  # only its model is left to write
-        return _run_in(dataclasses.replace(plan, settings=settings.alone()), folder, interruption, tell, asked=settings)
+        return _run_in(plan, folder, interruption, tell, asked=asked)
     if settings.servers is None:
         return _run_replica(plan, folder, interruption, tell)
     return _run_launch(plan, folder, interruption, tell)
 
 
-def _run_apart(plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener) -> TrainResult:
+def _run_apart(
+    plan: RunPlan, folder: RunFolder, interruption: Interruption, tell: Listener, asked: TrainSettings | None
+) -> TrainResult:  # fmt: skip
     """Run the plan as the leader of a group whose other partitions are on other machines."""
     from adam_mp.training.group.gathering import gathered
 
@@ -228,7 +234,7 @@ def _run_apart(plan: RunPlan, folder: RunFolder, interruption: Interruption, tel
         with gathered(
             plan, lambda: interruption.requested is not None, notices_to(tell), begins_again
         ) as complete:  # fmt: skip
-            return _run_with_others(complete, folder, interruption, tell)
+            return _run_with_others(complete, folder, interruption, tell, asked)
     except TransportError as error:
         if interruption.requested is None or not (isinstance(error, StoppedError) or _is_lost_partition(error)):
             raise

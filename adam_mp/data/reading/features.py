@@ -22,7 +22,7 @@ _NUMBERED = 40  # samples that have whole numbers of their own, from a range twi
 _TOGETHER = 10  # samples that stand together with others of their class, on the average, by no chance
 _TIMES = 20  # values that a time or a number of recordings has at least
 _STEPS, _EVEN = 4.5, 0.9  # share of neighbouring values that are so few steps apart where values are counted
-_STEPS_OF_FLOAT = 8  # of float32 over which values that count are spread at least
+_FEWER = 1.5  # times fewer values in float32, from which differences are lost
 _LARGEST_SORTED = 20_000  # samples whose values are sorted
 
 
@@ -76,22 +76,25 @@ def odd_features(pixels: np.ndarray, labels: np.ndarray, names: Sequence[str], w
 
 
 def _lost_digits(rows: np.ndarray, names: Sequence[str], what: str) -> list[str]:
-    """Return a line if features, [n, f], vary by less than a few steps of float32, which training computes in."""
-    if rows.dtype.itemsize <= np.dtype(np.float32).itemsize and rows.dtype.kind == "f":
+    """Return a line if features, [n, f], have other values that are the same in float32, in which training computes."""
+    if rows.dtype.itemsize <= np.dtype(np.float32).itemsize and not (rows.dtype.kind in "iu" and rows.itemsize == 4):
         return []
-    columns = rows.astype(np.float64)
-    exact = rows.astype(np.int64) if rows.dtype.kind in "biu" else columns  # float64 may have lost digits already
-    largest, spread = np.abs(columns).max(axis=0), (exact - exact[0]).std(axis=0)
-    with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.spacing(largest.astype(np.float32)).astype(np.float64)
-        lost = np.flatnonzero((spread > 0) & (spread < _STEPS_OF_FLOAT * steps))
-    if not lost.size:
+    lost = []
+    for feature in range(rows.shape[1]):
+        column = rows[:_LARGEST_SORTED, feature]
+        values = np.unique(column)
+        with np.errstate(over="ignore", under="ignore"):
+            stored = np.unique(values.astype(np.float32))
+        if np.isfinite(stored).all() and len(values) >= _FEWER * len(stored):
+            lost.append(feature)
+    if not lost:
         return []
-    first = int(lost[0])
+    column = rows[:_LARGEST_SORTED, lost[0]]
+    values, left = len(np.unique(column)), len(np.unique(column.astype(np.float32)))
     return [
-        f"feature {_called(lost.tolist(), names)} of the {what} data varies by about {spread[first]:.3g} around "
-        f"{columns[:, first].mean():.6g}, and training computes in float32, which has steps of {steps[first]:.3g} "
-        "there: its differences are lost; subtract its mean first, from data to predict too"
+        f"feature {_called(lost, names)} of the {what} data has {values:,} values such as {column[0]!s}; {left:,} are left "
+        "in float32, in which training computes, so differences are lost: subtract its mean first, or scale it, in data "
+        "to predict too"
     ]
 
 

@@ -8,11 +8,11 @@ which the 8 is in every name and so belongs to the pattern.
 
 from __future__ import annotations
 
-import itertools
 import os
+import random
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 
 from adam_mp.data.reading.account import some
 from adam_mp.data.reading.meant_classes import HELD_OUT
@@ -21,7 +21,11 @@ from adam_mp.data.reading.part_names import part_of_word, pieces_of
 _NUMBERS = re.compile("[0-9]+")
 _FEWEST = 3  # names of a pattern, and pairs, that are no chance
 _SHARE = 0.8  # of the names of a pattern, or of the images of a class, that are in pairs
-_LOOK = 100  # names from the first and from the last: where all have one pattern, so have the others
+_LOOK = 200  # names from the first, and of all: where these have one pattern, so have the others
+_PADDED = 3  # digits of numbers that are written with zeros before them
+_SHOWN = frozenset((  # words beside which an image may be called what it is
+    "image", "img", "rgb", "photo", "picture", "pic", "orig", "original", "raw", "color", "colour", "frame",
+))  # fmt: skip
 _MOST_PATTERNS = 40  # of a class, the most frequent ones: those with few names do not matter
 _FEW_PATTERNS = 4  # of tar shards; where there are more, the names say something else
 _RARE = 0.02  # share of the images that names of a part have at least
@@ -42,11 +46,10 @@ def drawn_images(images: Collection[str]) -> set[str]:
     `images` are paths in the data folder.
     """
     found: set[str] = set()
-    for (pattern, names), (other, others) in _paired(images):
-        if _says_drawn(pattern, other):
-            found.update(names[key] for key in names.keys() & others.keys())
-        elif _says_drawn(other, pattern):
-            found.update(others[key] for key in names.keys() & others.keys())
+    for one, other in _paired(images):
+        for (drawn, names), (shown, others) in ((one, other), (other, one)):
+            if _is_drawn(drawn, shown, names.keys(), others.keys()):
+                found.update(names[key] for key in names.keys() & others.keys())
     return found
 
 
@@ -102,19 +105,31 @@ def _says_held_out(stem: str) -> bool:
     return any(piece in HELD_OUT or piece == "tst" or part_of_word(piece) is not None for piece in pieces_of(stem))
 
 
-def _says_drawn(pattern: str, other: str) -> bool:
-    """Tell whether a pattern has a word of what is drawn or computed, and the other has none that it lacks."""
-    words, others = {*pieces_of(os.path.basename(pattern))}, {*pieces_of(os.path.basename(other))}
-    return bool((words - others) & _ANSWERS) and not (others - words) & _ANSWERS
+def _is_drawn(pattern: str, shown: str, keys: Set[_Key], others: Set[_Key]) -> bool:
+    """Tell whether names of a pattern are drawn or computed from those of the pattern `shown`.
+
+    It has a word for that, which the other lacks. Numbers alone prove little: any two series begin with 1. So either
+    the other has no word of its own (`US_#` and `US_#_mask`) and the series is the same, or has numbers of one length
+    (`0001`), or both series are the same and have numbers of one length (`#_sat` and `#_mask`).
+    """
+    words, rest = {*pieces_of(os.path.basename(pattern))}, {*pieces_of(os.path.basename(shown))}
+    own = rest - words
+    if not (words - rest) & _ANSWERS or own & _ANSWERS:
+        return False
+    same = len(keys & others) >= _SHARE * max(len(keys), len(others))
+    padded = len({tuple(map(len, key)) for key in keys | others}) == 1 and min(map(len, max(keys))) >= _PADDED
+    return same and padded if own - _SHOWN else same or padded
 
 
-_Named = tuple[str, Mapping[tuple[str, ...], str]]  # a pattern, and its names by key
+_Key = tuple[str, ...]
+_Named = tuple[str, Mapping[_Key, str]]  # a pattern, and its names by key
 
 
 def _paired(images: Collection[str]) -> Iterable[tuple[_Named, _Named]]:
     """Yield the pairs of patterns of a class's images; the first of a pair has at least as many names."""
-    ends = [*itertools.islice(images, _LOOK), *list(images)[-_LOOK:]]
-    if len({_NUMBERS.sub("#", name) for name in ends}) == 1:  # as of most data sets, which may be large
+    listed = list(images)
+    drawn = random.Random(0).choices(listed, k=_LOOK) if listed else []
+    if len({_NUMBERS.sub("#", name) for name in (*listed[:_LOOK], *drawn)}) <= 1:  # as of most, which may be large
         return
     largest = sorted(_patterns(images).items(), key=lambda each: -len(each[1]))[:_MOST_PATTERNS]
     for place, (pattern, names) in enumerate(largest):

@@ -84,6 +84,8 @@ class Supervisor:
             plan.data.dataset, flags, self.folder, plan.settings.strict, self._notice, plan.data.training
         )
         self.leases = self._lease_batches()
+        if plan.elsewhere is not None:
+            plan.elsewhere.meanwhile = self.leases.step
         self.driver = Driver(
             plan, session, self.leases, self.account, self.keeper, self.guard, self.bad_samples, self.interruption,
             self.tell, self.step,
@@ -113,7 +115,9 @@ class Supervisor:
         """
         resumed = self.plan.resumed
         first = self._first_epoch()
-        states = reopened(resumed.ledger) if resumed else np.zeros(self.plan.batches, np.uint8)
+        # Others may have ended the checkpoint's epoch since; then its ledger says nothing of the one that begins.
+        goes_on = resumed is not None and resumed.epoch == first
+        states = reopened(resumed.ledger) if resumed and goes_on else np.zeros(self.plan.batches, np.uint8)
         unsaved = self._find_best()
         self.driver.open_epoch(first, states)
         self.session.start()

@@ -149,12 +149,15 @@ class SharedLeases:
 
     def settle(self, step: Callable[[], None]) -> None:
         """See `Leases.settle`. Raises TransportError once no shard was exchanged for `patience` seconds."""
-        round_number = self._rounds.want_round()
-        exchanged, since, listening = self._rounds.pulse, 0.0, Listening()
-        while not self._rounds.is_done(round_number):
+        rounds = self._rounds
+        round_number = rounds.want_round()
+        exchanged, since, listening = rounds.pulse, 0.0, Listening()
+        while not rounds.is_done(round_number) or rounds.next_round() > round_number + 1:
+            if rounds.is_done(round_number):  # another has begun, as after a change of the map: it must end too
+                round_number = rounds.want_round()
             step()
             listened = listening.step(time.monotonic())
-            if (now_exchanged := self._rounds.pulse) != exchanged:
+            if (now_exchanged := rounds.pulse) != exchanged:
                 exchanged, since = now_exchanged, listened
             elif listened - since > self._patience:
                 servers = ", ".join(shown(address) for _, address, *_ in self._news.map["servers"])
@@ -163,7 +166,7 @@ class SharedLeases:
                     f"parameter servers run at {servers}?"
                 )
             time.sleep(_REPORT / 10)
-        self._rounds.settle()
+        rounds.settle()
 
     def resumable(self, states: np.ndarray, step: Callable[[], None]) -> np.ndarray:
         """See `Leases.resumable`. Asks which batches are trained, then settles: the weights have all of these then."""

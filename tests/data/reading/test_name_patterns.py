@@ -32,7 +32,28 @@ def test_what_is_drawn_from_an_image_of_the_same_number_is_found(image, drawn):
     images = numbered(image, drawn)
     assert drawn_images(images) == {name for name in images if name in numbered(drawn)}
     some_drawn = [*numbered(image), *numbered(drawn, count=5)]
-    assert drawn_images(some_drawn) == {*numbered(drawn, count=5)}
+    assert drawn_images(some_drawn) in (set(), {*numbered(drawn, count=5)})
+
+
+def test_where_some_images_have_a_mask_it_is_found_if_the_image_has_no_word_of_its_own():
+    for image, drawn in (("US_{:04}.png", "US_{:04}_tumor_mask.png"), ("img{:04}.png", "mask{:04}.png")):
+        some_drawn = [*numbered(image), *numbered(drawn, count=5)]
+        assert drawn_images(some_drawn) == {*numbered(drawn, count=5)}
+
+
+@pytest.mark.parametrize(
+    ("images", "others"),
+    [
+        ([f"VW/gt_{n}.jpg" for n in range(1, 40)], [f"VW/golf_{n}.jpg" for n in range(1, 90)]),
+        ([f"face/with_mask_{n}.jpg" for n in range(100)], [f"face/without_{n}.jpg" for n in range(100)]),
+        ([f"bottle/label_{n}.jpg" for n in range(50)], [f"bottle/front_{n}.jpg" for n in range(50)]),
+        ([f"sign/label ({n}).jpg" for n in range(1, 30)], [f"sign/sign ({n}).jpg" for n in range(1, 80)]),
+        ([f"cat/instance_{n}.jpg" for n in range(50)], [f"cat/{n}.jpg" for n in range(500)]),
+        ([f"x/contour{n}.jpg" for n in range(1, 4)], [f"x/img{n}.jpg" for n in range(1, 600)]),
+    ],
+)
+def test_two_series_that_begin_with_the_same_numbers_are_not_drawn_from_each_other(images, others):
+    assert not drawn_images([*images, *others])
 
 
 @pytest.mark.parametrize(
