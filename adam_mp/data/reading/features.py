@@ -90,11 +90,11 @@ def _lost_digits(rows: np.ndarray, names: Sequence[str], what: str) -> list[str]
     if not lost:
         return []
     column = rows[:_LARGEST_SORTED, lost[0]]
-    values, left = len(np.unique(column)), len(np.unique(column.astype(np.float32)))
+    different, left = len(np.unique(column)), len(np.unique(column.astype(np.float32)))
     return [
-        f"feature {_called(lost, names)} of the {what} data has {values:,} values such as {column[0]!s}; {left:,} are left "
-        "in float32, in which training computes, so differences are lost: subtract its mean first, or scale it, in data "
-        "to predict too"
+        f"feature {_called(lost, names)} of the {what} data has {different:,} values such as {column[0]!s}; {left:,} "
+        "are left in float32, in which training computes, so differences are lost: subtract its mean, or scale it, "
+        "in data to predict too"
     ]
 
 
