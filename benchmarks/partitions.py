@@ -297,8 +297,8 @@ def _drill_part(measured: dict[str, Any]) -> str:
 
 def _size_part(measured: dict[str, Any]) -> str:
     rows = [
-        (f"{_million(point):,.0f} million", point["parts"], f"{point['rate']:,.1f}", f"{point['connections'] / 1e9:.2f}",
-         f"{point['sent'] / 1e3:,.0f}")
+        (f"{_million(point):,.0f} million", point["parts"], f"{point['rate']:,.1f}",
+         f"{point['connections'] / 1e9:.2f}", f"{point['sent'] / 1e3:,.0f}")
         for point in measured["points"]
     ]  # fmt: skip
     _draw(measured["points"])
