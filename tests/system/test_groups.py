@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -112,3 +113,18 @@ def test_a_group_that_was_stopped_goes_on_alone(start, here, small_data, tmp_pat
     assert alone.code == 0, alone.err
     assert trained(folder) == [IMAGES] * (done + 1)
     assert alone.summary["test_accuracy"] > 0.9
+
+
+def test_a_group_that_is_resumed_after_its_end_only_writes_its_model(start, small_data, tmp_path, servers):
+    folder = tmp_path / "run"
+    group(start, small_data, servers[1], folder, "--epochs", "2").finish()
+    (folder / "model.safetensors").unlink()
+    leader = start("train", "--resume", str(folder), "--json")
+    other = start("train", "--join", json.loads((folder / "run.json").read_text())["settings"]["listen"], "--partition",
+                  "2/2")  # fmt: skip
+    ended = leader.finish()
+    assert ended.code == 0, ended.err
+    assert ended.summary["test_accuracy"] > 0.8
+    assert ended.summary["images_trained"] == 2 * IMAGES
+    assert other.finish(60).code == 0
+    assert adam_mp.load(folder).weights
