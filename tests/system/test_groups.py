@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import time
 
 import pytest
 
@@ -70,12 +68,7 @@ def test_a_process_of_a_group_that_is_killed_is_replaced(start, small_data, tmp_
     folder = tmp_path / "run"
     machines = group(start, small_data, servers[1], folder, "--epochs", str(EPOCHS))
     machines.trained()
-    command = machines.leader if part == 1 else machines.others[part]
-    for _ in range(2):
-        first = command.wait_for_child(which)
-        os.kill(first, signal.SIGKILL)
-        wait_until(lambda first=first: command.see_children().get(which) not in (None, first), "a successor")
-        time.sleep(0.2)
+    machines.kill_twice(part, which)
     ended = machines.finish()
     assert trained(folder) == [IMAGES] * EPOCHS
     assert ended.summary["test_accuracy"] > 0.9

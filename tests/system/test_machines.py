@@ -41,6 +41,15 @@ class Commands:
     def trained(self) -> None:
         wait_until(lambda: metrics(self.folder), "the first epoch")
 
+    def kill_twice(self, part: int, which: str) -> None:
+        """Kill a process of a partition's machine, and its successor too, and wait for the successor of that."""
+        command = self.leader if part == 1 else self.others[part]
+        for _ in range(2):
+            first = command.wait_for_child(which)
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda first=first: command.see_children().get(which) not in (None, first), "a successor")
+            time.sleep(0.3)
+
     def finish(self):
         ended = self.leader.finish()
         assert ended.code == 0, ended.err
@@ -77,12 +86,7 @@ def test_partitions_on_three_machines_learn_as_one_and_go_on_alone(start, here, 
 def test_a_process_that_is_killed_is_replaced_and_no_image_is_lost(start, small_data, tmp_path, part, which):
     machines = Commands(start, tmp_path / "run", small_data, 2, "--epochs", str(EPOCHS))
     machines.trained()
-    command = machines.leader if part == 1 else machines.others[part]
-    for _ in range(2):
-        first = command.wait_for_child(which)
-        os.kill(first, signal.SIGKILL)
-        wait_until(lambda first=first: command.see_children().get(which) not in (None, first), "a successor")
-        time.sleep(0.3)
+    machines.kill_twice(part, which)
     ended = machines.finish()
     assert [row["images_trained"] for row in metrics(tmp_path / "run")] == [IMAGES] * EPOCHS
     assert ended.summary["test_accuracy"] > 0.9

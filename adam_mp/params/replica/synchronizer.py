@@ -3,10 +3,10 @@
 Workers train on during a round; only the end of an epoch waits for one (`exchange_ns` on the board). A round
 begins when `images` more images are trained, or when the supervisor wants one. `exchange` has the messages of a round.
 
-Where the partitions of a model are on several machines, each has a synchronizer for the weights that its partition
-updates, all under the replica's identity. Those of the other machines *follow* the leader's: the supervisors tell them
-the number of each round that has begun there, and they begin one of that number. So a round is done when all of them
-have done it or a later one.
+A group with a partition on each of several machines has a synchronizer on each, for the weights that this partition
+updates; all have the replica's identity. Those of the other machines *follow* the leader's: their supervisors tell them
+the number of each round that has begun on the leader's machine, and they begin one of that number. So a round of the
+group is done when all of them have done it or a later one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The rounds in which a replica exchanges its weights with the parameter servers, as its leases see them.
 
-A replica on one machine has one synchronizer, and `OwnRounds` are that one's. Where a model is cut over machines, each
-machine has a synchronizer for the weights that its partition updates, and `GroupRounds` are those of all of them: a
-round is done when all have done it.
+A replica on one machine has one synchronizer; `OwnRounds` asks that one. A group with a partition on each of several
+machines has a synchronizer on each, for the weights that this partition updates; `GroupRounds` asks all of them. A
+round of the group is done when all of them have done it.
 """
 
 from __future__ import annotations
